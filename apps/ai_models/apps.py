@@ -1,0 +1,5 @@
+from django.apps import AppConfig
+
+
+class AIModelsConfig(AppConfig):
+    name = "apps.ai_models"

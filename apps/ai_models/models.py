@@ -1,0 +1,131 @@
+"""What clients ask for: models, the routes to providers, and prices.
+
+Prices are nanos per million tokens; a price version is never edited, a new price is a new version.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+
+from apps.core.usage import TOKEN_CLASSES
+from apps.providers.models import Provider
+
+
+class AIModel(models.Model):
+    """A model as clients name it."""
+
+    name = models.CharField(max_length=200, unique=True)
+    display_name = models.CharField(max_length=200, blank=True)
+    description = models.TextField(blank=True)
+    context_length = models.PositiveIntegerField(default=128_000, help_text="Tokens, input and output.")
+    max_output_tokens = models.PositiveIntegerField(default=16_384)
+    image_tokens_max = models.PositiveIntegerField(
+        default=5_000, help_text="The most input tokens that one image can count for."
+    )
+    capabilities = models.JSONField(default=dict, blank=True)
+    position = models.IntegerField(default=0, help_text="Order in lists; lower goes first.")
+    is_active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name = "AI model"
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(context_length__gt=0, max_output_tokens__gt=0),
+                name="ai_models_aimodel_lengths",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Route(models.Model):
+    """A way from a model to a provider."""
+
+    model = models.ForeignKey(AIModel, on_delete=models.PROTECT, related_name="routes")
+    provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="routes")
+    upstream_name = models.CharField(max_length=200, help_text="What the provider calls the model.")
+    priority = models.IntegerField(default=0, help_text="Lower goes first.")
+    weight = models.PositiveIntegerField(default=1, help_text="Share among routes of one priority.")
+    max_tokens_parameter = models.CharField(
+        max_length=50,
+        default="max_completion_tokens",
+        help_text="The parameter by which this provider takes a cap on output.",
+    )
+    is_active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["model", "provider", "upstream_name"], name="ai_models_route_unique"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model.name} → {self.provider.name}"
+
+
+def _price() -> models.BigIntegerField[int | None, int | None]:
+    return models.BigIntegerField(null=True, blank=True, help_text="Nano-USD per million tokens.")
+
+
+class PriceVersion(models.Model):
+    """Prices from one moment on: a model's (what clients pay) or a route's (what the provider bills)."""
+
+    model = models.ForeignKey(
+        AIModel, null=True, blank=True, on_delete=models.PROTECT, related_name="price_versions"
+    )
+    route = models.ForeignKey(
+        Route, null=True, blank=True, on_delete=models.PROTECT, related_name="cost_versions"
+    )
+    effective_at = models.DateTimeField()
+    input_nanos = _price()
+    cache_read_nanos = _price()
+    cache_write_5m_nanos = _price()
+    cache_write_1h_nanos = _price()
+    output_nanos = _price()
+    reasoning_nanos = _price()
+    audio_in_nanos = _price()
+    audio_out_nanos = _price()
+    image_in_nanos = _price()
+    image_out_nanos = _price()
+    request_nanos = models.BigIntegerField(default=0, help_text="Nano-USD per request.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = [
+            # Read by the snapshot loader: the newest versions of a model or a route.
+            models.Index(fields=["model", "effective_at"], name="ai_models_price_model"),
+            models.Index(fields=["route", "effective_at"], name="ai_models_price_route"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(model__isnull=True) ^ models.Q(route__isnull=True),
+                name="ai_models_price_one_owner",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(request_nanos__gte=0, request_nanos__lte=10**15),
+                name="ai_models_price_request",
+            ),
+            *(
+                models.CheckConstraint(
+                    condition=models.Q(**{f"{name}_nanos__isnull": True})
+                    | models.Q(**{f"{name}_nanos__gte": 0, f"{name}_nanos__lte": 10**15}),
+                    name=f"ai_models_price_{name}",
+                )
+                for name in TOKEN_CLASSES
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model or self.route} from {self.effective_at:%Y-%m-%d %H:%M}"
+
+    def prices(self) -> dict[str, Any]:
+        """Return token class → nanos per million tokens, only those that are priced."""
+        values = {name: getattr(self, f"{name}_nanos") for name in TOKEN_CLASSES}
+        return {name: value for name, value in values.items() if value is not None}

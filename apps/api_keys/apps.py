@@ -1,0 +1,5 @@
+from django.apps import AppConfig
+
+
+class APIKeysConfig(AppConfig):
+    name = "apps.api_keys"

@@ -1,0 +1,61 @@
+"""Monthly partitions of the audit tables on PostgreSQL, by the time inside their UUIDv7 keys.
+
+Every statement here is safe to repeat and to run from several gateways at once. A default partition
+takes rows of months that have none, so that no settlement ever fails for want of a partition.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Protocol
+
+from apps.core.ids import uuid7_lower_bound
+
+# table → the column that is the partition key
+PARTITIONED = {"audit_apirequest": "id", "audit_attempt": "id", "audit_payload": "request_id"}
+MONTHS_AHEAD = 2
+# Any number, the same in all gateways: serialises them while they make partitions.
+_ADVISORY_LOCK = 7_270_418_001
+
+
+class Cursor(Protocol):
+    """What a DB-API cursor can do."""
+
+    def execute(self, sql: str, params: tuple[object, ...] = ..., /) -> object: ...
+    def fetchone(self) -> tuple[object, ...] | None: ...
+
+
+def month_start(at: datetime, months_later: int = 0) -> datetime:
+    """Return the first moment of the month of `at`, or of a later one, in UTC."""
+    months = at.year * 12 + at.month - 1 + months_later
+    return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
+
+
+def ensure_partitions(cursor: Cursor, *, now: datetime) -> int:
+    """Make the partitions of this month and the next ones and return how many were missing.
+
+    Needs PostgreSQL and an open transaction. A new table is made aside and attached, which does not
+    lock out readers or writers.
+    """
+    missing = 0
+    wanted = [
+        (table, month_start(now, later)) for table in PARTITIONED for later in range(MONTHS_AHEAD + 1)
+    ]
+    for table, start in wanted:
+        name = f"{table}_{start:%Y_%m}"
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (name,))
+        row = cursor.fetchone()
+        if row and row[0]:
+            continue
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_ADVISORY_LOCK,))
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (name,))
+        row = cursor.fetchone()
+        if row and row[0]:
+            continue
+        low, high = uuid7_lower_bound(start), uuid7_lower_bound(month_start(start, 1))
+        cursor.execute(f'CREATE TABLE "{name}" (LIKE "{table}" INCLUDING DEFAULTS INCLUDING CONSTRAINTS)')
+        cursor.execute(
+            f"ALTER TABLE \"{table}\" ATTACH PARTITION \"{name}\" FOR VALUES FROM ('{low}') TO ('{high}')"
+        )
+        missing += 1
+    return missing

@@ -1,0 +1,226 @@
+"""Money: accounts, transactions, entries, holds and the leases of those who hold.
+
+Amounts are nano-USD. `posted_nanos` and `held_nanos` are projections of entries and holds; they change
+only in `apps.billing.ledger`, never through `save()`.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+
+from apps.core.ids import new_uuid7
+from apps.users.models import Customer
+
+REVENUE_ACCOUNTS = 16
+
+
+class AccountKind(models.TextChoices):
+    WALLET = "wallet", "wallet"
+    QUOTA = "quota", "quota"
+    RECEIVABLE = "receivable", "receivable"
+    REVENUE = "revenue", "revenue"
+    PROMOTION = "promotion", "promotion"
+    ADJUSTMENT = "adjustment", "adjustment"
+    CLEARING = "clearing", "payment clearing"
+
+
+class Account(models.Model):
+    """Something with a balance: a customer's wallet, quota or debt, or one of the operator's accounts."""
+
+    kind = models.CharField(max_length=16, choices=AccountKind.choices)
+    customer = models.ForeignKey(
+        Customer, null=True, blank=True, on_delete=models.PROTECT, related_name="accounts"
+    )
+    name = models.CharField(max_length=100)
+    posted_nanos = models.BigIntegerField(default=0, editable=False)
+    held_nanos = models.BigIntegerField(default=0, editable=False)
+    sequence = models.BigIntegerField(default=0, editable=False)
+    head = models.BinaryField(max_length=32, default=b"", editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=~models.Q(kind__in=["wallet", "quota"])
+                | models.Q(held_nanos__gte=0, posted_nanos__gte=models.F("held_nanos")),
+                name="billing_account_covers_holds",
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(kind="receivable") | models.Q(posted_nanos__lte=0, held_nanos=0),
+                name="billing_account_owes",
+            ),
+            models.UniqueConstraint(
+                fields=["customer", "kind"],
+                condition=models.Q(kind__in=["wallet", "receivable"]),
+                name="billing_account_one_wallet",
+            ),
+            models.UniqueConstraint(
+                fields=["kind", "name"],
+                condition=models.Q(customer__isnull=True),
+                name="billing_account_operator_unique",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class TransactionKind(models.TextChoices):
+    SETTLEMENT = "settlement", "settlement of calls"
+    LATE_SETTLEMENT = "late_settlement", "settlement after the hold was resolved"
+    ADJUSTMENT = "adjustment", "manual adjustment"
+    TOP_UP = "top_up", "top-up"
+    QUOTA = "quota", "change of a quota"
+    REFUND = "refund", "refund"
+
+
+class Transaction(models.Model):
+    """Entries that belong together and sum to zero. Written once."""
+
+    id = models.UUIDField(primary_key=True, default=new_uuid7, editable=False)
+    kind = models.CharField(max_length=32, choices=TransactionKind.choices)
+    idempotency_key = models.CharField(max_length=200, unique=True)
+    actor_id = models.BigIntegerField(null=True)
+    actor_name = models.CharField(max_length=150)
+    reason = models.CharField(max_length=500)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["-created_at"], name="billing_transaction_created")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+
+class EntryKind(models.TextChoices):
+    CHARGE = "charge", "charge"
+    EXCESS = "excess", "charge above the hold"
+    LATE = "late", "late charge"
+    REVENUE = "revenue", "revenue"
+    CREDIT = "credit", "credit"
+    DEBIT = "debit", "debit"
+    REPAYMENT = "repayment", "repayment of a debt"
+    REFUND = "refund", "refund"
+
+
+class Entry(models.Model):
+    """One signed line on one account, chained to the one before it. Written once."""
+
+    transaction = models.ForeignKey(
+        Transaction, on_delete=models.PROTECT, related_name="entries", db_index=True
+    )
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="entries", db_index=False)
+    request_id = models.UUIDField(null=True)
+    kind = models.CharField(max_length=16, choices=EntryKind.choices)
+    amount_nanos = models.BigIntegerField()
+    sequence = models.BigIntegerField()
+    balance_after_nanos = models.BigIntegerField()
+    corrects_id = models.BigIntegerField(null=True)
+    hash = models.BinaryField(max_length=32)
+
+    class Meta:
+        verbose_name_plural = "entries"
+        constraints = [
+            models.UniqueConstraint(fields=["account", "sequence"], name="billing_entry_sequence"),
+            models.UniqueConstraint(
+                fields=["request_id", "account", "kind"],
+                condition=models.Q(request_id__isnull=False),
+                name="billing_entry_once",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.amount_nanos}"
+
+
+class Incarnation(models.Model):
+    """One life of a process that holds money. Its lease is renewed on the database's clock.
+
+    `sequence` and `head` are the chain of the APIRequests that it wrote.
+    """
+
+    kind = models.CharField(max_length=16)
+    host = models.CharField(max_length=200)
+    pid = models.IntegerField()
+    started_at = models.DateTimeField()
+    renewed_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+    sequence = models.BigIntegerField(default=0)
+    head = models.BinaryField(max_length=32, default=b"")
+
+    class Meta:
+        indexes = [
+            # The reaper looks for leases that ran out.
+            models.Index(
+                fields=["expires_at"], condition=models.Q(ended_at__isnull=True), name="billing_lease_open"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.host}/{self.pid}"
+
+
+class Hold(models.Model):
+    """Money reserved for a call that has begun: the proof that it began.
+
+    `legs` is JSON `[[account id, nanos], …]` in the order in which the money was taken, `counters` JSON
+    `[counter id, …]`, `detail` JSON with all that an APIRequest needs, `checkpoint` JSON of the usage so far.
+    """
+
+    request_id = models.UUIDField(primary_key=True)
+    incarnation_id = models.BigIntegerField()
+    customer_id = models.BigIntegerField()
+    amount_nanos = models.BigIntegerField()
+    legs = models.TextField()
+    counters = models.TextField()
+    detail = models.TextField()
+    checkpoint = models.TextField(null=True)
+    placed_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["incarnation_id"], name="billing_hold_owner")]
+        constraints = [
+            models.CheckConstraint(condition=models.Q(amount_nanos__gte=0), name="billing_hold_amount"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.request_id)
+
+
+class SpendCounter(models.Model):
+    """What one capped thing has spent and holds, counted inside the hold's transaction."""
+
+    scope = models.CharField(max_length=16, help_text="api_key")
+    scope_id = models.BigIntegerField()
+    spent_nanos = models.BigIntegerField(default=0, editable=False)
+    held_nanos = models.BigIntegerField(default=0, editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["scope", "scope_id"], name="billing_counter_unique"),
+            models.CheckConstraint(
+                condition=models.Q(spent_nanos__gte=0, held_nanos__gte=0), name="billing_counter_positive"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.scope_id}"
+
+
+class VerifiedHead(models.Model):
+    """How far a chain has been verified: the next verification starts there."""
+
+    chain = models.CharField(max_length=16, help_text="account or incarnation")
+    chain_id = models.BigIntegerField()
+    sequence = models.BigIntegerField()
+    head = models.BinaryField(max_length=32)
+    verified_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["chain", "chain_id"], name="billing_verifiedhead_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.chain} {self.chain_id} at {self.sequence}"

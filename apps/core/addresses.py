@@ -1,0 +1,2 @@
+AllowedNetwork = object
+def parse_private_upstreams(text: str) -> tuple: return ()

@@ -1,0 +1,94 @@
+"""SQL of the database triggers that migrations install. Text only: no tables, no I/O.
+
+Two kinds: append-only tables refuse UPDATE, DELETE and TRUNCATE; configuration tables stamp a
+version that running gateways poll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def append_only(vendor: str, table: str, *, may_delete: bool = False) -> list[str]:
+    """Return the statements that make `table` refuse changes of its rows.
+
+    `may_delete` leaves DELETE open, for rows that are erased by rule but never edited.
+    """
+    verbs = ["UPDATE"] if may_delete else ["UPDATE", "DELETE"]
+    if vendor == "sqlite":
+        return [
+            f"""CREATE TRIGGER "{table}_no_{verb.lower()}" BEFORE {verb} ON "{table}"
+                BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"""
+            for verb in verbs
+        ]
+    statements = [
+        """CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = '23001'; END $$""",
+        f"""CREATE TRIGGER "{table}_append_only" BEFORE {" OR ".join(verbs)} ON "{table}"
+            FOR EACH ROW EXECUTE FUNCTION refuse_change()""",
+    ]
+    if not may_delete:
+        statements.append(
+            f"""CREATE TRIGGER "{table}_no_truncate" BEFORE TRUNCATE ON "{table}"
+                FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"""
+        )
+    return statements
+
+
+def drop_append_only(vendor: str, table: str, *, may_delete: bool = False) -> list[str]:
+    """Return the statements that take the triggers of `append_only` away again."""
+    if vendor == "sqlite":
+        verbs = ["update"] if may_delete else ["update", "delete"]
+        return [f'DROP TRIGGER IF EXISTS "{table}_no_{verb}"' for verb in verbs]
+    statements = [f'DROP TRIGGER IF EXISTS "{table}_append_only" ON "{table}"']
+    if not may_delete:
+        statements.append(f'DROP TRIGGER IF EXISTS "{table}_no_truncate" ON "{table}"')
+    return statements
+
+
+def stamps_configuration(vendor: str, table: str, *, columns: Sequence[str], key: str = "id") -> list[str]:
+    """Return the statements that record every change of `columns` of `table` as a configuration change.
+
+    `key` is the column whose value names the thing that changed. On PostgreSQL the triggers are
+    deferred to the commit, so that the one version row is locked late and shortly.
+    """
+    if vendor == "sqlite":
+        return _stamps_on_sqlite(table, columns, key)
+    changed = " OR ".join(f"OLD.{_quote(c)} IS DISTINCT FROM NEW.{_quote(c)}" for c in columns)
+    deferred = "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+    call = f"EXECUTE FUNCTION stamp_configuration('{key}')"
+    return [
+        f'CREATE CONSTRAINT TRIGGER "{table}_stamp" AFTER INSERT OR DELETE ON "{table}" {deferred} {call}',
+        f'CREATE CONSTRAINT TRIGGER "{table}_stamp_update" AFTER UPDATE ON "{table}" {deferred} '
+        f"WHEN ({changed}) {call}",
+    ]
+
+
+def drop_stamps_configuration(vendor: str, table: str) -> list[str]:
+    """Return the statements that take the triggers of `stamps_configuration` away again."""
+    if vendor == "sqlite":
+        return [f'DROP TRIGGER IF EXISTS "{table}_stamp_{verb}"' for verb in ("insert", "update", "delete")]
+    return [
+        f'DROP TRIGGER IF EXISTS "{table}_stamp" ON "{table}"',
+        f'DROP TRIGGER IF EXISTS "{table}_stamp_update" ON "{table}"',
+    ]
+
+
+def _stamps_on_sqlite(table: str, columns: Sequence[str], key: str) -> list[str]:
+    def body(row: str) -> str:
+        return (
+            "UPDATE proxy_configurationversion SET version = version + 1 WHERE id = 1; "
+            "INSERT INTO proxy_configurationchange (version, table_name, row_key) "
+            f"SELECT version, '{table}', {row}.{_quote(key)} FROM proxy_configurationversion WHERE id = 1;"
+        )
+
+    changed = " OR ".join(f"OLD.{_quote(c)} IS NOT NEW.{_quote(c)}" for c in columns)
+    return [
+        f'CREATE TRIGGER "{table}_stamp_insert" AFTER INSERT ON "{table}" BEGIN {body("NEW")} END',
+        f'CREATE TRIGGER "{table}_stamp_update" AFTER UPDATE ON "{table}" WHEN {changed} BEGIN {body("NEW")} END',
+        f'CREATE TRIGGER "{table}_stamp_delete" AFTER DELETE ON "{table}" BEGIN {body("OLD")} END',
+    ]
+
+
+def _quote(name: str) -> str:
+    return f'"{name}"'

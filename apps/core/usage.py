@@ -1,0 +1,105 @@
+"""What a call used: counts of tokens in classes that never overlap.
+
+The sum of the classes is the provider's own total: a cached token is counted in `cache_read` and
+not in `input`, a reasoning token in `reasoning` and not in `output` (I-29).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast, get_args
+
+UsageSource = Literal["reported", "estimated", "checkpoint", "none"]
+
+INPUT_CLASSES: Final = (
+    "input",
+    "cache_read",
+    "cache_write_5m",
+    "cache_write_1h",
+    "audio_in",
+    "image_in",
+)
+OUTPUT_CLASSES: Final = ("output", "reasoning", "audio_out", "image_out")
+TOKEN_CLASSES: Final = (
+    "input",
+    "cache_read",
+    "cache_write_5m",
+    "cache_write_1h",
+    "output",
+    "reasoning",
+    "audio_in",
+    "audio_out",
+    "image_in",
+    "image_out",
+)
+
+_SOURCES: Final = frozenset(get_args(UsageSource))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one call, and where they come from."""
+
+    input: int = 0  # neither cached, audio nor image
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    output: int = 0  # neither reasoning, audio nor image
+    reasoning: int = 0
+    audio_in: int = 0
+    audio_out: int = 0
+    image_in: int = 0
+    image_out: int = 0
+    source: UsageSource = "none"
+    is_suspect: bool = False  # the provider's numbers contradict each other or the rules
+
+    @property
+    def input_tokens(self) -> int:
+        """Return the sum of everything the model read."""
+        return (
+            self.input
+            + self.cache_read
+            + self.cache_write_5m
+            + self.cache_write_1h
+            + self.audio_in
+            + self.image_in
+        )
+
+    @property
+    def output_tokens(self) -> int:
+        """Return the sum of everything the model produced, reasoning included."""
+        return self.output + self.reasoning + self.audio_out + self.image_out
+
+    @property
+    def total_tokens(self) -> int:
+        """Return the sum of all token classes."""
+        return self.input_tokens + self.output_tokens
+
+    def as_dict(self) -> dict[str, int | str | bool]:
+        """Return the fields by name, ready for JSON."""
+        fields: dict[str, int | str | bool] = {
+            name: getattr(self, name) for name in TOKEN_CLASSES
+        }
+        fields["source"] = self.source
+        fields["is_suspect"] = self.is_suspect
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Usage":
+        """Return the usage that `as_dict` wrote; absent classes are 0.
+
+        Raises ValueError for an unknown source or a count that is no whole number of at least 0.
+        """
+        counts: dict[str, int] = {}
+        for name in TOKEN_CLASSES:
+            count = fields.get(name, 0)
+            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                raise ValueError(f"{name} must be a whole number of tokens.")
+            counts[name] = count
+        source = fields.get("source", "none")
+        if source not in _SOURCES:
+            raise ValueError("The source of a usage must be one of the known ones.")
+        return cls(
+            **counts,
+            source=cast(UsageSource, source),
+            is_suspect=fields.get("is_suspect", False) is True,
+        )

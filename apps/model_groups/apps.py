@@ -1,0 +1,5 @@
+from django.apps import AppConfig
+
+
+class ModelGroupsConfig(AppConfig):
+    name = "apps.model_groups"

@@ -1,0 +1,71 @@
+"""Where requests go: providers and their keys."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Dialect(models.TextChoices):
+    OPENAI = "openai", "OpenAI"
+
+
+class PayloadMode(models.TextChoices):
+    """How much of a call's bodies is kept; of several that apply, the strictest wins."""
+
+    OFF = "off", "nothing"
+    METADATA = "metadata", "sizes and digests"
+    FULL = "full", "bodies"
+
+
+class Provider(models.Model):
+    """A service that answers requests, reached under one base URL in one dialect."""
+
+    name = models.CharField(max_length=100, unique=True)
+    base_url = models.CharField(max_length=500, help_text="For example https://api.openai.com/v1")
+    dialect = models.CharField(max_length=32, choices=Dialect.choices, default=Dialect.OPENAI)
+    priority = models.IntegerField(default=0, help_text="Given to new routes; lower goes first.")
+    weight = models.PositiveIntegerField(default=1, help_text="Given to new routes.")
+    payload_mode = models.CharField(max_length=16, choices=PayloadMode.choices, default=PayloadMode.FULL)
+    connect_timeout_seconds = models.FloatField(default=5.0)
+    first_byte_timeout_seconds = models.FloatField(default=120.0)
+    idle_timeout_seconds = models.FloatField(default=60.0)
+    total_timeout_seconds = models.FloatField(default=1800.0)
+    is_active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(
+                    connect_timeout_seconds__gt=0,
+                    first_byte_timeout_seconds__gt=0,
+                    idle_timeout_seconds__gt=0,
+                    total_timeout_seconds__gt=0,
+                ),
+                name="providers_provider_timeouts",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ProviderKey(models.Model):
+    """One credential for a provider, sealed and bound to this row."""
+
+    provider = models.ForeignKey(Provider, on_delete=models.CASCADE, related_name="keys")
+    name = models.CharField(max_length=100, blank=True)
+    sealed_secret = models.TextField(editable=False)
+    last_four = models.CharField(max_length=4, editable=False)
+    weight = models.PositiveIntegerField(default=1)
+    is_active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.provider.name} …{self.last_four}"
+
+    @property
+    def seal_context(self) -> str:
+        """The place this secret is bound to."""
+        return f"providers.ProviderKey:{self.pk}"

@@ -1,0 +1,30 @@
+"""Funded allowances: so much for one user on one group of models, until a date."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+from apps.billing.models import Account
+from apps.model_groups.models import ModelGroup
+
+
+class UserQuota(models.Model):
+    """An allowance with an account of its own; what is left is posted − held of that account."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="quotas")
+    model_group = models.ForeignKey(ModelGroup, on_delete=models.PROTECT, related_name="quotas")
+    account = models.OneToOneField(Account, on_delete=models.PROTECT, related_name="quota")
+    total_nanos = models.BigIntegerField(editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    is_active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=models.Q(total_nanos__gte=0), name="quotas_userquota_total"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} on {self.model_group}"

@@ -1,0 +1,79 @@
+"""People, and the customers on whose account they spend."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.contrib.auth.models import AbstractUser, UserManager
+from django.db import models
+
+
+class Role(models.TextChoices):
+    USER = "user", "user"
+    VIEWER = "viewer", "viewer"
+    ANALYST = "analyst", "analyst"
+    ADMIN = "admin", "admin"
+
+
+class Customer(models.Model):
+    """Who owns accounts: one for each user today, one for each organisation later."""
+
+    name = models.CharField(max_length=200)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class UserGroup(models.Model):
+    """Users that share a price multiplier, limits and model groups."""
+
+    name = models.CharField(max_length=100, unique=True)
+    description = models.TextField(blank=True)
+    multiplier_millionths = models.BigIntegerField(
+        default=1_000_000, help_text="1000000 charges the list price, 500000 half of it."
+    )
+    rpm = models.PositiveIntegerField(null=True, blank=True, help_text="Requests a minute; empty: no limit.")
+    tpm = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens a minute; empty: no limit.")
+    concurrency = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Requests at the same time; empty: no limit."
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(multiplier_millionths__gte=0, multiplier_millionths__lte=1_000_000_000),
+                name="users_usergroup_multiplier",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class User(AbstractUser):
+    """A person who signs in, owns API keys and spends a customer's money."""
+
+    email = models.EmailField(unique=True)
+    name = models.CharField(max_length=100, blank=True)
+    role = models.CharField(max_length=16, choices=Role.choices, default=Role.USER)
+    customer = models.OneToOneField(Customer, on_delete=models.PROTECT, related_name="user")
+    user_group = models.ForeignKey(
+        UserGroup, null=True, blank=True, on_delete=models.PROTECT, related_name="users"
+    )
+    rpm = models.PositiveIntegerField(null=True, blank=True, help_text="Requests a minute; empty: no limit.")
+    tpm = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens a minute; empty: no limit.")
+    concurrency = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Requests at the same time; empty: no limit."
+    )
+
+    objects: ClassVar[UserManager[User]] = UserManager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=models.Q(role__in=Role.values), name="users_user_role"),
+        ]
+
+    def __str__(self) -> str:
+        return self.username

@@ -1,0 +1,165 @@
+"""Reads the environment once, into one frozen value; refuses what contradicts itself or is insecure.
+
+Order of precedence: process environment, `.env`, `DATA_DIR/secrets.env` (made on first use, mode 0600).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from apps.core.addresses import AllowedNetwork, parse_private_upstreams
+from apps.core.crypto import BadKey, parse_encryption_keys
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+_SECRET_KEY_LENGTH_MIN = 32
+_PAYLOAD_MODES = ("off", "metadata", "full")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """All settings an operator can make. Each field has the name of its variable, in lower case."""
+
+    port: int
+    workers: int
+    database_url: str
+    redis_url: str
+    data_dir: Path
+    admin_username: str
+    admin_email: str
+    admin_password: str
+    demo_api_key: str
+    secret_key: str
+    encryption_key: str
+    private_upstreams: tuple[AllowedNetwork, ...]
+    allowed_hosts: list[str]
+    cors_allowed_origins: list[str]
+    trusted_proxies: list[str]
+    payloads: str
+    drain_seconds: float
+
+
+def read_environment() -> Environment:
+    """Read and check every variable. Raises ImproperlyConfigured with one line that says what to change."""
+    env = environ.Env()
+    environ.Env.read_env(str(BASE_DIR / ".env"))
+    data_dir = Path(env.str("DATA_DIR", default="") or BASE_DIR / "data").resolve()
+    stored = _stored_secrets(data_dir)
+    database_url = env.str("DATABASE_URL", default="") or f"sqlite:///{data_dir / 'db.sqlite3'}"
+    found = Environment(
+        port=_number(env, "PORT", 8000, 1, 65_535),
+        workers=_number(env, "WORKERS", 1, 1, 64),
+        database_url=database_url,
+        redis_url=env.str("REDIS_URL", default=""),
+        data_dir=data_dir,
+        admin_username=env.str("ADMIN_USERNAME", default="") or "admin",
+        admin_email=env.str("ADMIN_EMAIL", default="") or "admin@example.com",
+        admin_password=env.str("ADMIN_PASSWORD", default=""),
+        demo_api_key=env.str("DEMO_API_KEY", default=""),
+        secret_key=env.str("SECRET_KEY", default="") or stored["SECRET_KEY"],
+        encryption_key=env.str("ENCRYPTION_KEY", default="") or stored["ENCRYPTION_KEY"],
+        private_upstreams=_private_upstreams(env.str("PRIVATE_UPSTREAMS", default="")),
+        allowed_hosts=_words(env.str("ALLOWED_HOSTS", default="") or "localhost,127.0.0.1,[::1]"),
+        cors_allowed_origins=_words(env.str("CORS_ALLOWED_ORIGINS", default="")),
+        trusted_proxies=_words(env.str("TRUSTED_PROXIES", default="")),
+        payloads=env.str("PAYLOADS", default="") or "full",
+        drain_seconds=float(_number(env, "DRAIN_SECONDS", 30, 1, 3_600)),
+    )
+    _refuse_contradictions(found)
+    return found
+
+
+def _refuse_contradictions(found: Environment) -> None:
+    scheme = found.database_url.partition(":")[0]
+    if scheme in ("mysql", "mariadb"):
+        raise ImproperlyConfigured("DATABASE_URL: MySQL is not supported yet; use PostgreSQL or SQLite.")
+    if scheme not in ("sqlite", "postgres", "postgresql"):
+        raise ImproperlyConfigured("DATABASE_URL must start with sqlite:// or postgresql://.")
+    if scheme == "sqlite" and found.workers > 1:
+        raise ImproperlyConfigured("WORKERS above 1 needs PostgreSQL: SQLite takes one gateway process.")
+    if len(found.secret_key) < _SECRET_KEY_LENGTH_MIN:
+        raise ImproperlyConfigured(f"SECRET_KEY must have at least {_SECRET_KEY_LENGTH_MIN} characters.")
+    if "insecure" in found.secret_key or len(set(found.secret_key)) < 8:
+        raise ImproperlyConfigured("SECRET_KEY must be random.")
+    try:
+        parse_encryption_keys(found.encryption_key)
+    except BadKey as error:
+        raise ImproperlyConfigured(f"ENCRYPTION_KEY: {error}.") from error
+    if found.secret_key in found.encryption_key:
+        raise ImproperlyConfigured("SECRET_KEY and ENCRYPTION_KEY must differ.")
+    if "*" in found.allowed_hosts:
+        raise ImproperlyConfigured("ALLOWED_HOSTS must name hosts; '*' lets anyone forge links.")
+    if "*" in found.cors_allowed_origins:
+        raise ImproperlyConfigured("CORS_ALLOWED_ORIGINS must name origins.")
+    for origin in found.cors_allowed_origins:
+        if not re.fullmatch(r"https?://[A-Za-z0-9.\-]+(:\d{1,5})?", origin):
+            raise ImproperlyConfigured(f"CORS_ALLOWED_ORIGINS: {origin!r} is not an origin.")
+    if found.demo_api_key and not re.fullmatch(r"sk-[A-Za-z0-9_\-]{4,252}", found.demo_api_key):
+        raise ImproperlyConfigured("DEMO_API_KEY must be sk- and 4 to 252 letters, digits, - or _.")
+    if found.admin_password and len(found.admin_password) < 8:
+        raise ImproperlyConfigured("ADMIN_PASSWORD must have at least 8 characters.")
+    if "@" not in found.admin_email:
+        raise ImproperlyConfigured("ADMIN_EMAIL must be an e-mail address.")
+    if found.redis_url and found.redis_url.partition(":")[0] not in ("redis", "rediss", "unix"):
+        raise ImproperlyConfigured("REDIS_URL must start with redis://, rediss:// or unix://.")
+    if found.payloads not in _PAYLOAD_MODES:
+        raise ImproperlyConfigured(f"PAYLOADS must be one of {', '.join(_PAYLOAD_MODES)}.")
+
+
+def _number(env: environ.Env, name: str, default: int, low: int, high: int) -> int:
+    text = env.str(name, default="") or str(default)
+    if not text.isdigit() or not low <= int(text) <= high:
+        raise ImproperlyConfigured(f"{name} must be a whole number from {low} to {high}.")
+    return int(text)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _private_upstreams(text: str) -> tuple[AllowedNetwork, ...]:
+    try:
+        return parse_private_upstreams(text)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"PRIVATE_UPSTREAMS: {error}.") from error
+
+
+def _stored_secrets(data_dir: Path) -> dict[str, str]:
+    """Return the secrets kept in `data_dir`, made on first use.
+
+    Several processes may start at once: the file appears whole (written aside, then linked), and who
+    comes second reads what the first one wrote.
+    """
+    path = data_dir / "secrets.env"
+    if not path.exists():
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        made = {
+            "SECRET_KEY": secrets.token_urlsafe(48),
+            "ENCRYPTION_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
+        }
+        aside = data_dir / f".secrets.{os.getpid()}.{secrets.token_hex(4)}"
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write("".join(f"{name}={value}\n" for name, value in made.items()))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            pass  # Another process was first; its secrets count.
+        finally:
+            aside.unlink()
+    if path.stat().st_mode & 0o077:
+        raise ImproperlyConfigured(f"{path.name} in DATA_DIR is readable by others; run chmod 600 on it.")
+    pairs = (line.partition("=") for line in path.read_text().splitlines() if "=" in line)
+    stored = {name: value for name, _, value in pairs}
+    if not {"SECRET_KEY", "ENCRYPTION_KEY"} <= stored.keys():
+        raise ImproperlyConfigured(f"{path.name} in DATA_DIR is damaged; restore it from a backup.")
+    return stored
