@@ -1,0 +1,91 @@
+"""Hash chains: entries of an account, API requests of an incarnation. Pure.
+
+Each link is SHA-256 over the previous link and the row's own values, as a JSON array in a fixed order
+that starts with a format version, so that the table alone is enough to verify a chain. Only values that
+the writer itself sets are hashed: nothing that the database fills in later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+FORMAT = 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+# The columns of an APIRequest that its link covers, in order: all but the link itself.
+REQUEST_FIELDS = (
+    "id", "customer_id", "user_id", "user_name", "api_key_id", "api_key_name", "model_id",
+    "requested_model", "route_id", "provider_id", "provider_name", "upstream_model", "endpoint", "method",
+    "dialect", "is_stream", "state", "status_code", "error_code", "finish_reason", "input_tokens",
+    "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens",
+    "reasoning_tokens", "audio_in_tokens", "audio_out_tokens", "image_in_tokens", "image_out_tokens",
+    "usage_source", "is_usage_suspect", "charge_nanos", "cost_nanos", "hold_nanos", "price_version_id",
+    "cost_version_id", "multiplier_millionths", "attempt_count", "input_bytes", "output_bytes",
+    "started_at", "ttft_ms", "duration_ms", "settled_at", "ip_address", "user_agent",
+    "upstream_request_id", "payload_digest", "incarnation_id", "sequence",
+)  # fmt: skip
+
+
+def microseconds(at: datetime) -> int:
+    """Return a moment as whole microseconds since 1970: the form in which it is hashed."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def transaction_digest(
+    *,
+    transaction_id: UUID,
+    kind: str,
+    idempotency_key: str,
+    actor_id: int | None,
+    actor_name: str,
+    reason: str,
+    created_at: datetime,
+) -> bytes:
+    """Return the digest of a transaction, which the links of all its entries cover."""
+    values = [
+        FORMAT, transaction_id.hex, kind, idempotency_key, actor_id, actor_name, reason,
+        microseconds(created_at),
+    ]  # fmt: skip
+    return hashlib.sha256(orjson.dumps(values)).digest()
+
+
+def entry_hash(
+    previous: bytes,
+    *,
+    account_id: int,
+    sequence: int,
+    kind: str,
+    amount_nanos: int,
+    balance_after_nanos: int,
+    request_id: UUID | None,
+    corrects_id: int | None,
+    digest: bytes,
+) -> bytes:
+    """Return the link of an entry; `digest` is that of its transaction."""
+    values = [
+        FORMAT, account_id, sequence, kind, amount_nanos, balance_after_nanos,
+        request_id.hex if request_id else None, corrects_id, digest.hex(),
+    ]  # fmt: skip
+    return hashlib.sha256(previous + orjson.dumps(values)).digest()
+
+
+def request_hash(previous: bytes, row: Mapping[str, Any]) -> bytes:
+    """Return the link of an APIRequest, given its columns by name."""
+    values: list[Any] = [FORMAT]
+    for name in REQUEST_FIELDS:
+        value = row[name]
+        if isinstance(value, datetime):
+            value = microseconds(value)
+        elif isinstance(value, UUID):
+            value = value.hex
+        elif isinstance(value, bytes | memoryview):
+            value = bytes(value).hex()
+        values.append(value)
+    return hashlib.sha256(previous + orjson.dumps(values)).digest()

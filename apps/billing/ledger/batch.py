@@ -1,0 +1,305 @@
+"""What a batch changes: pure decisions on locked rows.
+
+Settlements go before holds, so that money released here can be held here. A settlement takes from the
+hold's legs in the order in which they were taken; what exceeds the hold comes from the wallet's
+available money, then becomes a debt on the receivable account. Every charge ends as revenue, one
+entry for the whole batch.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import orjson
+
+from apps.billing.chains import entry_hash, request_hash, transaction_digest
+from apps.billing.ledger.commands import (
+    AccountState,
+    Batch,
+    Changes,
+    Held,
+    HoldRefused,
+    Line,
+    PlaceHold,
+    Posting,
+    Resolve,
+    Resolved,
+    State,
+)
+from apps.core.ids import new_uuid7
+
+
+class Unbalanced(AssertionError):
+    """A transaction's lines do not sum to zero: a bug, never committed."""
+
+
+class Insufficient(Exception):
+    """A posting would take more from an account than is available there."""
+
+
+class Poster:
+    """Appends the entries of one transaction to locked accounts."""
+
+    def __init__(self, posting: Posting, now: datetime, state: State, changes: Changes) -> None:
+        self._state = state
+        self._changes = changes
+        self._transaction_id = posting.transaction_id
+        self._digest = transaction_digest(
+            transaction_id=posting.transaction_id,
+            kind=posting.kind,
+            idempotency_key=posting.idempotency_key,
+            actor_id=posting.actor_id,
+            actor_name=posting.actor_name,
+            reason=posting.reason,
+            created_at=now,
+        )
+        self._sum = 0
+        changes.transactions.append(
+            {
+                "id": posting.transaction_id,
+                "kind": posting.kind,
+                "idempotency_key": posting.idempotency_key,
+                "actor_id": posting.actor_id,
+                "actor_name": posting.actor_name,
+                "reason": posting.reason,
+                "created_at": now,
+            }
+        )
+
+    def add(self, line: Line) -> None:
+        """Append one entry and move its account's balance."""
+        account = self._state.accounts[line.account_id]
+        account.posted += line.amount_nanos
+        account.sequence += 1
+        account.head = entry_hash(
+            account.head,
+            account_id=line.account_id,
+            sequence=account.sequence,
+            kind=line.kind,
+            amount_nanos=line.amount_nanos,
+            balance_after_nanos=account.posted,
+            request_id=line.request_id,
+            corrects_id=line.corrects_id,
+            digest=self._digest,
+        )
+        account.is_changed = True
+        self._sum += line.amount_nanos
+        self._changes.entries.append(
+            {
+                "transaction_id": self._transaction_id,
+                "account_id": line.account_id,
+                "request_id": line.request_id,
+                "kind": line.kind,
+                "amount_nanos": line.amount_nanos,
+                "sequence": account.sequence,
+                "balance_after_nanos": account.posted,
+                "corrects_id": line.corrects_id,
+                "hash": account.head,
+            }
+        )
+
+    def close(self) -> None:
+        """Check that the entries sum to zero. Raises Unbalanced."""
+        if self._sum != 0:
+            raise Unbalanced(f"transaction {self._transaction_id} is off by {self._sum} nanos")
+
+
+def decide(batch: Batch, state: State) -> tuple[Changes, list[Resolved], list[Held | HoldRefused]]:
+    """Return what the batch changes and the answer to each command, in order.
+
+    Changes `state` in place: it is what the accounts will be when the batch has committed.
+    """
+    changes = Changes()
+    resolved = _decide_resolves(batch, state, changes)
+    held = [_decide_hold(hold, batch.now, state, changes) for hold in batch.holds]
+    return changes, resolved, held
+
+
+def decide_posting(posting: Posting, now: datetime, state: State) -> Changes:
+    """Return what a posting changes. Raises Insufficient where an account does not cover its line."""
+    changes = Changes()
+    poster = Poster(posting, now, state, changes)
+    for line in posting.lines:
+        account = state.accounts[line.account_id]
+        if line.amount_nanos < 0 and account.kind in ("wallet", "quota"):
+            if account.available + line.amount_nanos < 0:
+                raise Insufficient
+        poster.add(line)
+    poster.close()
+    return changes
+
+
+def _decide_resolves(batch: Batch, state: State, changes: Changes) -> list[Resolved]:
+    answers: list[Resolved] = []
+    settlement: Poster | None = None
+    revenue = 0
+    seen: set[UUID] = set()
+    for resolve in batch.resolves:
+        is_recorded = resolve.request_id in state.resolved or resolve.request_id in seen
+        if is_recorded:
+            charged = state.resolved.get(resolve.request_id, resolve.charge_nanos)
+            answers.append(_settle_late(resolve, charged, batch, state, changes))
+            continue
+        seen.add(resolve.request_id)
+        if resolve.request_id in state.claimed:
+            _release(resolve, state)
+        if resolve.charge_nanos:
+            settlement = settlement or _open_settlement(batch.now, state, changes)
+            for line in _charge_lines(resolve, state):
+                settlement.add(line)
+            revenue += resolve.charge_nanos
+        _record(resolve, batch.now, state, changes)
+        answers.append(Resolved(resolve.request_id, resolve.charge_nanos))
+    if settlement is not None:
+        settlement.add(Line(batch.revenue_id, "revenue", revenue))
+        settlement.close()
+    return answers
+
+
+def _open_settlement(now: datetime, state: State, changes: Changes) -> Poster:
+    transaction_id = new_uuid7()
+    posting = Posting(transaction_id, "settlement", f"settlement:{transaction_id}", None, "", "", ())
+    return Poster(posting, now, state, changes)
+
+
+def _release(resolve: Resolve, state: State) -> None:
+    for account_id, nanos in resolve.legs:
+        account = state.accounts[account_id]
+        account.held -= nanos
+        account.is_changed = True
+    for counter_id in resolve.counters:
+        counter = state.counters[counter_id]
+        counter.held -= resolve.held_nanos
+        counter.spent += resolve.charge_nanos
+
+
+def _charge_lines(resolve: Resolve, state: State) -> list[Line]:
+    """Split a charge over the hold's legs, then the wallet, then the debt.
+
+    A hold that is gone without a record (it never happens while one database is kept) counts as empty.
+    """
+    lines: list[Line] = []
+    left = resolve.charge_nanos
+    taken_from_wallet = 0
+    for account_id, nanos in resolve.legs if resolve.request_id in state.claimed else ():
+        part = min(nanos, left)
+        if part:
+            lines.append(Line(account_id, "charge", -part, resolve.request_id))
+            left -= part
+            taken_from_wallet += part if account_id == resolve.wallet_id else 0
+    if left:
+        available = state.accounts[resolve.wallet_id].available - taken_from_wallet
+        lines += _beyond(resolve, "excess", left, available)
+    return lines
+
+
+def _beyond(resolve: Resolve, kind: str, nanos: int, available: int) -> list[Line]:
+    from_wallet = max(0, min(nanos, available))
+    lines = []
+    if from_wallet:
+        lines.append(Line(resolve.wallet_id, kind, -from_wallet, resolve.request_id))
+    if nanos > from_wallet:
+        lines.append(Line(resolve.receivable_id, kind, from_wallet - nanos, resolve.request_id))
+    return lines
+
+
+def _settle_late(
+    resolve: Resolve, charged: int, batch: Batch, state: State, changes: Changes
+) -> Resolved:
+    """Post what a call cost beyond what was charged when somebody else resolved its hold, once."""
+    difference = resolve.charge_nanos - charged
+    if difference <= 0:
+        return Resolved(resolve.request_id, 0, is_first=False)
+    key = f"late:{resolve.request_id}"
+    reason = f"settled after the hold of {resolve.request_id} had been resolved"
+    posting = Posting(new_uuid7(), "late_settlement", key, None, "", reason, ())
+    poster = Poster(posting, batch.now, state, changes)
+    available = state.accounts[resolve.wallet_id].available
+    for line in _beyond(resolve, "late", difference, available):
+        poster.add(line)
+    poster.add(Line(batch.revenue_id, "revenue", difference))
+    poster.close()
+    state.resolved[resolve.request_id] = resolve.charge_nanos
+    for counter_id in resolve.counters:
+        state.counters[counter_id].spent += difference
+    return Resolved(resolve.request_id, difference, is_first=False)
+
+
+def _record(resolve: Resolve, now: datetime, state: State, changes: Changes) -> None:
+    chain = state.chain
+    chain.sequence += 1
+    row = {
+        **resolve.row,
+        "charge_nanos": resolve.charge_nanos,
+        "settled_at": now,
+        "incarnation_id": chain.incarnation_id,
+        "sequence": chain.sequence,
+    }
+    chain.head = request_hash(chain.head, row)
+    row["hash"] = chain.head
+    changes.requests.append(row)
+    changes.attempts.extend(resolve.attempts)
+    if resolve.payload is not None:
+        payload = resolve.payload
+        changes.payloads.append(
+            {
+                "request_id": resolve.request_id,
+                "salt": payload.salt,
+                "request_body": payload.request_body,
+                "response_body": payload.response_body,
+                "is_request_truncated": payload.is_request_truncated,
+                "is_response_truncated": payload.is_response_truncated,
+            }
+        )
+
+
+def _decide_hold(
+    hold: PlaceHold, now: datetime, state: State, changes: Changes
+) -> Held | HoldRefused:
+    if hold.receivable_id in state.owing:
+        return HoldRefused("owing")
+    buckets = [state.accounts[account_id] for account_id in hold.buckets]
+    amount = min(hold.amount_nanos, sum(max(0, bucket.available) for bucket in buckets))
+    if amount < hold.amount_nanos_min:
+        return HoldRefused("balance")
+    counters = []
+    for cap in hold.caps:
+        counter_id = state.counter_ids[cap.scope, cap.scope_id]
+        counter = state.counters[counter_id]
+        amount = min(amount, cap.cap_nanos - counter.spent - counter.held)
+        counters.append(counter_id)
+    if amount < hold.amount_nanos_min:
+        return HoldRefused("cap")
+    for counter_id in counters:
+        state.counters[counter_id].held += amount
+    legs = _take(hold.buckets, buckets, amount)
+    changes.holds.append(
+        {
+            "request_id": hold.request_id,
+            "incarnation_id": state.chain.incarnation_id,
+            "customer_id": hold.customer_id,
+            "amount_nanos": amount,
+            "legs": orjson.dumps(legs).decode(),
+            "counters": orjson.dumps(counters).decode(),
+            "detail": orjson.dumps(hold.detail).decode(),
+            "checkpoint": None,
+            "placed_at": now,
+        }
+    )
+    return Held(hold.request_id, amount, tuple(legs), tuple(counters))
+
+
+def _take(
+    account_ids: tuple[int, ...], buckets: list[AccountState], amount: int
+) -> list[tuple[int, int]]:
+    legs = []
+    left = amount
+    for account_id, bucket in zip(account_ids, buckets, strict=True):
+        part = max(0, min(bucket.available, left))
+        if part:
+            bucket.held += part
+            bucket.is_changed = True
+            legs.append((account_id, part))
+            left -= part
+    return legs

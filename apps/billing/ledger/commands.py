@@ -1,0 +1,200 @@
+"""What the ledger can be asked to do, and what it answers. Values only.
+
+All amounts are nano-USD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+Row = dict[str, Any]
+Leg = tuple[int, int]  # account id, nanos
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """The most that one thing may spend in all, for example an API key."""
+
+    scope: str
+    scope_id: int
+    cap_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceHold:
+    """Reserve the worst case of a call before it is sent.
+
+    `buckets` are account ids in the order in which money is taken, the wallet last. When less than
+    `amount_nanos` is there, any amount from `amount_nanos_min` up is reserved instead.
+    """
+
+    request_id: UUID
+    customer_id: int
+    buckets: tuple[int, ...]
+    receivable_id: int
+    amount_nanos: int
+    amount_nanos_min: int
+    detail: Row  # the columns of the APIRequest that are known when the call begins
+    caps: tuple[Cap, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A committed hold. Its owner resolves it exactly once."""
+
+    request_id: UUID
+    amount_nanos: int
+    legs: tuple[Leg, ...]
+    counters: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRefused:
+    """Nothing was reserved: too little money, a spending cap, a debt, or a row the database refuses."""
+
+    reason: Literal["balance", "cap", "owing", "broken"]
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadRecord:
+    """The bodies of a call as they are stored."""
+
+    salt: bytes
+    request_body: bytes
+    response_body: bytes
+    is_request_truncated: bool
+    is_response_truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """End a hold: charge what the call cost (0 voids it), release the rest, write the APIRequest.
+
+    `legs` and `counters` are those of the hold; they say which rows to lock before the hold is claimed.
+    """
+
+    request_id: UUID
+    wallet_id: int
+    receivable_id: int
+    legs: tuple[Leg, ...]
+    counters: tuple[int, ...]
+    charge_nanos: int
+    row: Row
+    attempts: tuple[Row, ...] = ()
+    payload: PayloadRecord | None = None
+
+    @property
+    def held_nanos(self) -> int:
+        """What the hold reserved."""
+        return sum(nanos for _, nanos in self.legs)
+
+    def size(self) -> int:
+        """Return roughly how many bytes this writes."""
+        bodies = len(self.payload.request_body) + len(self.payload.response_body) if self.payload else 0
+        return 1_000 + bodies + 500 * len(self.attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """How a hold ended. `is_first` is False where it had been resolved before; then `charged_nanos` is
+    what this call added (a late settlement's difference, or 0)."""
+
+    request_id: UUID
+    charged_nanos: int
+    is_first: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One entry of a posting."""
+
+    account_id: int
+    kind: str
+    amount_nanos: int
+    request_id: UUID | None = None
+    corrects_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """A transaction made by a person or a job. Its lines sum to zero."""
+
+    transaction_id: UUID
+    kind: str
+    idempotency_key: str
+    actor_id: int | None
+    actor_name: str
+    reason: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(slots=True)
+class AccountState:
+    """A locked account, as the batch changes it."""
+
+    kind: str
+    posted: int
+    held: int
+    sequence: int
+    head: bytes
+    is_changed: bool = False
+
+    @property
+    def available(self) -> int:
+        """What can still be held or spent."""
+        return self.posted - self.held
+
+
+@dataclass(slots=True)
+class CounterState:
+    """A locked spend counter."""
+
+    spent: int
+    held: int
+
+
+@dataclass(slots=True)
+class ChainState:
+    """The chain of an incarnation's API requests."""
+
+    incarnation_id: int
+    sequence: int
+    head: bytes
+
+
+@dataclass(slots=True)
+class State:
+    """What a batch has locked and read."""
+
+    accounts: dict[int, AccountState]
+    owing: set[int]  # receivable accounts with a debt
+    counters: dict[int, CounterState]
+    counter_ids: dict[tuple[str, int], int]
+    chain: ChainState
+    claimed: set[UUID]  # holds that this transaction has deleted
+    resolved: dict[UUID, int]  # requests recorded before → nanos charged so far
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a batch writes, in the order in which the fields stand."""
+
+    transactions: list[Row] = field(default_factory=list)
+    entries: list[Row] = field(default_factory=list)
+    requests: list[Row] = field(default_factory=list)
+    attempts: list[Row] = field(default_factory=list)
+    payloads: list[Row] = field(default_factory=list)
+    holds: list[Row] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Settlements and holds that commit together, settlements first."""
+
+    resolves: tuple[Resolve, ...]
+    holds: tuple[PlaceHold, ...]
+    revenue_id: int
+    now: datetime

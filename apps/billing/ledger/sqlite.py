@@ -1,0 +1,271 @@
+"""The ledger's statements on SQLite, over a connection of the writer's own.
+
+`BEGIN IMMEDIATE` takes the one write lock first, so everything read afterwards stays true until the
+commit. Values are stored in the forms in which Django reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from apps.billing.ledger.commands import AccountState, ChainState, Changes, CounterState, Row, State
+from apps.billing.ledger.store import TABLES, IncarnationEnded, no_chain, tables_of
+
+_BUSY_SECONDS = 10.0
+_INSERT = {
+    table: f"INSERT INTO {table} ({', '.join(columns)}) "  # noqa: S608 (constants)
+    f"VALUES ({', '.join('?' * len(columns))})"
+    for table, columns in TABLES.items()
+}
+_RESOLVED = """SELECT request.id, COALESCE((SELECT -SUM(amount_nanos) FROM billing_entry AS entry
+        WHERE entry.request_id = request.id AND entry.kind IN ('charge', 'excess', 'late')), 0)
+    FROM audit_apirequest AS request WHERE request.id IN (SELECT value FROM json_each(?))"""
+
+
+def connect(path: str | Path) -> sqlite3.Connection:
+    """Open the writer's own connection: durable commits, explicit transactions."""
+    connection = sqlite3.connect(
+        path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False
+    )
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    return connection
+
+
+class SqliteEngine:
+    """The ledger's statements on one sqlite3 connection."""
+
+    name = "sqlite"
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Open a write transaction (nothing inside one that is open: the outer one decides)."""
+        if self._connection.in_transaction:
+            yield
+            return
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def lock(
+        self,
+        *,
+        account_ids: Sequence[int],
+        receivable_ids: Sequence[int],
+        scopes: Sequence[tuple[str, int]],
+        counter_ids: Sequence[int],
+        incarnation_id: int | None,
+        hold_ids: Sequence[UUID],
+    ) -> State:
+        """Read all that a batch needs, and delete the holds that it claims."""
+        run = self._connection.execute
+        accounts = run(
+            "SELECT id, kind, posted_nanos, held_nanos, sequence, head FROM billing_account "
+            "WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(account_ids)),),
+        ).fetchall()
+        owing = run(
+            "SELECT id FROM billing_account WHERE posted_nanos < 0 "
+            "AND id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(receivable_ids)),),
+        ).fetchall()
+        counters = self._lock_counters(scopes, counter_ids) if scopes or counter_ids else []
+        chain = None
+        if incarnation_id is not None:
+            chain = run(
+                "SELECT sequence, head, ended_at IS NOT NULL FROM billing_incarnation WHERE id = ?",
+                (incarnation_id,),
+            ).fetchone()
+        claimed = run(
+            "DELETE FROM billing_hold WHERE request_id IN (SELECT value FROM json_each(?)) "
+            "RETURNING request_id",
+            (json.dumps([hold_id.hex for hold_id in hold_ids]),),
+        ).fetchall()
+        return State(
+            accounts={row[0]: AccountState(*row[1:5], bytes(row[5])) for row in accounts},
+            owing={row[0] for row in owing},
+            counters={row[0]: CounterState(row[3], row[4]) for row in counters},
+            counter_ids={(row[1], row[2]): row[0] for row in counters},
+            chain=_chain(incarnation_id, chain),
+            claimed={UUID(row[0]) for row in claimed},
+            resolved={},
+        )
+
+    def _lock_counters(
+        self, scopes: Sequence[tuple[str, int]], counter_ids: Sequence[int]
+    ) -> list[tuple[Any, ...]]:
+        self._connection.executemany(
+            "INSERT INTO billing_spendcounter (scope, scope_id, spent_nanos, held_nanos) "
+            "VALUES (?, ?, 0, 0) ON CONFLICT (scope, scope_id) DO NOTHING",
+            scopes,
+        )
+        select = "SELECT id, scope, scope_id, spent_nanos, held_nanos FROM billing_spendcounter "
+        rows = self._connection.execute(
+            select + "WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(counter_ids)),)
+        ).fetchall()
+        for scope, scope_id in scopes:
+            rows += self._connection.execute(
+                select + "WHERE scope = ? AND scope_id = ?", (scope, scope_id)
+            ).fetchall()
+        return rows
+
+    def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """Return request id → nanos charged so far, for the requests that are recorded."""
+        rows = self._connection.execute(
+            _RESOLVED, (json.dumps([request_id.hex for request_id in request_ids]),)
+        )
+        return {UUID(row[0]): row[1] for row in rows}
+
+    def write(self, changes: Changes, state: State) -> None:
+        """Write the rows and the changed balances."""
+        many = self._connection.executemany
+        for table, columns, rows in tables_of(changes):
+            many(_INSERT[table], [tuple(_sql_value(row[name]) for name in columns) for row in rows])
+        many(
+            "UPDATE billing_account SET posted_nanos = ?, held_nanos = ?, sequence = ?, head = ? "
+            "WHERE id = ?",
+            [
+                (account.posted, account.held, account.sequence, account.head, key)
+                for key, account in state.accounts.items()
+                if account.is_changed
+            ],
+        )
+        many(
+            "UPDATE billing_spendcounter SET spent_nanos = ?, held_nanos = ? WHERE id = ?",
+            [(counter.spent, counter.held, key) for key, counter in state.counters.items()],
+        )
+        if changes.requests:
+            self._connection.execute(
+                "UPDATE billing_incarnation SET sequence = ?, head = ? WHERE id = ?",
+                (state.chain.sequence, state.chain.head, state.chain.incarnation_id),
+            )
+
+    def open_incarnation(self, *, kind: str, host: str, pid: int, lease_seconds: int) -> int:
+        """Insert a lease and return its id."""
+        now = datetime.now(UTC)
+        cursor = self._connection.execute(
+            "INSERT INTO billing_incarnation (kind, host, pid, started_at, renewed_at, expires_at, "
+            "sequence, head) VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
+            (kind, host, pid, _text(now), _text(now), _text(now + timedelta(seconds=lease_seconds)), b""),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def renew(self, incarnation_id: int, lease_seconds: int) -> bool:
+        """Extend a lease and return whether it is still ours."""
+        now = datetime.now(UTC)
+        cursor = self._connection.execute(
+            "UPDATE billing_incarnation SET renewed_at = ?, expires_at = ? "
+            "WHERE id = ? AND ended_at IS NULL",
+            (_text(now), _text(now + timedelta(seconds=lease_seconds)), incarnation_id),
+        )
+        return cursor.rowcount == 1
+
+    def end(self, incarnation_id: int) -> None:
+        """Mark a lease as ended."""
+        self._connection.execute(
+            "UPDATE billing_incarnation SET ended_at = ? WHERE id = ? AND ended_at IS NULL",
+            (_text(datetime.now(UTC)), incarnation_id),
+        )
+
+    def end_expired(self, *, but: int, all_others: bool) -> list[int]:
+        """End the other leases and return all ended ones that still have holds.
+
+        Clocks play no part: who holds the gateway's lock file is the only living owner, so it passes
+        `all_others`; nobody else ends leases on SQLite.
+        """
+        if all_others:
+            self._connection.execute(
+                "UPDATE billing_incarnation SET ended_at = ? WHERE ended_at IS NULL AND id <> ?",
+                (_text(datetime.now(UTC)), but),
+            )
+        rows = self._connection.execute(
+            "SELECT DISTINCT hold.incarnation_id FROM billing_hold AS hold "
+            "JOIN billing_incarnation AS incarnation ON incarnation.id = hold.incarnation_id "
+            "WHERE incarnation.ended_at IS NOT NULL"
+        )
+        return [row[0] for row in rows]
+
+    def orphans(self, incarnation_id: int, limit: int) -> list[Row]:
+        """Return holds of one incarnation."""
+        return self._holds("incarnation_id = ? ORDER BY request_id LIMIT ?", (incarnation_id, limit))
+
+    def own_holds(self, incarnation_id: int, older_than_seconds: float) -> list[Row]:
+        """Return the holds of one incarnation that are older than so many seconds."""
+        before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
+        return self._holds("incarnation_id = ? AND placed_at < ?", (incarnation_id, _text(before)))
+
+    def checkpoint(self, rows: Sequence[tuple[UUID, str]]) -> None:
+        """Note the usage so far on holds."""
+        with self.transaction():
+            self._connection.executemany(
+                "UPDATE billing_hold SET checkpoint = ? WHERE request_id = ?",
+                [(text, request_id.hex) for request_id, text in rows],
+            )
+
+    def count_refusals(self, rows: Sequence[tuple[int, str, datetime, int]]) -> None:
+        """Add to the counters of refused calls."""
+        with self.transaction():
+            self._connection.executemany(
+                "INSERT INTO audit_refusalcount (api_key_id, code, minute, count) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (api_key_id, code, minute) DO UPDATE SET count = count + excluded.count",
+                [(key, code, _text(minute), count) for key, code, minute, count in rows],
+            )
+
+    def make_partitions(self, now: datetime) -> None:
+        """Do nothing: SQLite has no partitions."""
+
+    def ping(self) -> None:
+        """Ask the database for anything."""
+        self._connection.execute("SELECT 1")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _holds(self, condition: str, params: tuple[object, ...]) -> list[Row]:
+        columns = TABLES["billing_hold"]
+        cursor = self._connection.execute(
+            f"SELECT {', '.join(columns)} FROM billing_hold WHERE {condition}",  # noqa: S608 (constants)
+            params,
+        )
+        rows = [dict(zip(columns, row, strict=True)) for row in cursor]
+        for row in rows:
+            row["request_id"] = UUID(row["request_id"])
+        return rows
+
+
+def _chain(incarnation_id: int | None, row: tuple[Any, ...] | None) -> ChainState:
+    if incarnation_id is None:
+        return no_chain()
+    if row is None or row[2]:
+        raise IncarnationEnded
+    return ChainState(incarnation_id, row[0], bytes(row[1]))
+
+
+def _sql_value(value: object) -> object:
+    if isinstance(value, UUID):
+        return value.hex
+    if isinstance(value, datetime):
+        return _text(value)
+    return value
+
+
+def _text(at: datetime) -> str:
+    """Return a moment as Django stores it on SQLite: UTC, no zone, microseconds unless zero."""
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" ")
