@@ -1,4 +1,4 @@
-"""New users: the person, the customer who pays for them, and the customer's accounts."""
+"""Customers: new users with their accounts, and money given or taken by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from django.http import HttpRequest
 
 from apps.audit.events import record_event, values_of
 from apps.billing.accounts import open_accounts
+from apps.billing.adjustments import adjust_balance
+from apps.billing.models import Transaction
 from apps.core.domain_errors import DomainError
+from apps.core.money import format_usd
 from apps.users.models import Customer, Role, User, UserGroup
 
 
@@ -76,3 +79,36 @@ def create_user(
             raise UserExists from error
         raise
     return user
+
+
+def adjust_user_balance(
+    *,
+    user: User,
+    amount_nanos: int,
+    reason: str,
+    actor: User | None,
+    repeat_key: str = "",
+    request: HttpRequest | None = None,
+) -> Transaction:
+    """Give money to a user (positive) or take it back, and record who did it and why.
+
+    Calls with the same `repeat_key` are applied once. Raises InsufficientBalance and
+    AmountOutOfRange.
+    """
+    with transaction.atomic():
+        posted = adjust_balance(
+            customer_id=user.customer_id,
+            amount_nanos=amount_nanos,
+            actor=actor,
+            reason=reason,
+            idempotency_key=f"adjustment:{user.pk}:{repeat_key[:100]}" if repeat_key else None,
+        )
+        record_event(
+            actor=actor,
+            action="user.balance_adjusted",
+            subject=user,
+            after={"amount": format_usd(amount_nanos), "transaction": posted.pk},
+            reason=reason,
+            request=request,
+        )
+    return posted

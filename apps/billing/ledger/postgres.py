@@ -6,7 +6,7 @@ one JSON parameter a table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -183,12 +183,13 @@ class PostgresEngine:
             (incarnation_id,),
         )
 
-    def end_expired(self, *, but: int, all_others: bool) -> list[int]:
-        """End leases that ran out and return all ended ones that still have holds."""
+    def end_expired(self, *, but: int, all_others: bool, grace_seconds: float) -> list[int]:
+        """End leases that ran out so long ago and return all ended ones that still have holds."""
         self._query(
             """UPDATE billing_incarnation SET ended_at = clock_timestamp()
-               WHERE ended_at IS NULL AND id <> %s AND (%s OR expires_at < clock_timestamp())""",
-            (but, all_others),
+               WHERE ended_at IS NULL AND id <> %s
+               AND (%s OR expires_at < clock_timestamp() - make_interval(secs => %s))""",
+            (but, all_others, grace_seconds),
         )
         rows = self._query(
             """SELECT DISTINCT hold.incarnation_id FROM billing_hold AS hold
@@ -196,6 +197,24 @@ class PostgresEngine:
                WHERE incarnation.ended_at IS NOT NULL"""
         )
         return [int(row[0]) for row in rows]
+
+    def price_rows(self, version_ids: Collection[int]) -> dict[int, Row]:
+        """Return price versions by id."""
+        rows = self._rows("SELECT * FROM ai_models_priceversion WHERE id = ANY(%s)", (list(version_ids),))
+        return {row["id"]: row for row in rows}
+
+    def revenue_ids(self) -> list[int]:
+        """Return the ids of the revenue accounts."""
+        rows = self._query("SELECT id FROM billing_account WHERE kind = 'revenue' ORDER BY id")
+        return [row[0] for row in rows]
+
+    def check_durability(self) -> str | None:
+        """Return what makes commits of this database unsafe, or None."""
+        for name in ("fsync", "synchronous_commit", "full_page_writes"):
+            row = self._query("SELECT current_setting(%s)", (name,)).fetchone()
+            if row is None or row[0] == "off":
+                return f"PostgreSQL runs with {name} = off: a crash would lose money."
+        return None
 
     def orphans(self, incarnation_id: int, limit: int) -> list[Row]:
         """Return holds of one incarnation."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -183,7 +183,7 @@ class SqliteEngine:
             (_text(datetime.now(UTC)), incarnation_id),
         )
 
-    def end_expired(self, *, but: int, all_others: bool) -> list[int]:
+    def end_expired(self, *, but: int, all_others: bool, grace_seconds: float) -> list[int]:
         """End the other leases and return all ended ones that still have holds.
 
         Clocks play no part: who holds the gateway's lock file is the only living owner, so it passes
@@ -200,6 +200,26 @@ class SqliteEngine:
             "WHERE incarnation.ended_at IS NOT NULL"
         )
         return [row[0] for row in rows]
+
+    def price_rows(self, version_ids: Collection[int]) -> dict[int, Row]:
+        """Return price versions by id."""
+        cursor = self._connection.execute(
+            "SELECT * FROM ai_models_priceversion WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(version_ids)),),
+        )
+        names = [column[0] for column in cursor.description]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor]
+        return {row["id"]: row for row in rows}
+
+    def revenue_ids(self) -> list[int]:
+        """Return the ids of the revenue accounts."""
+        rows = self._connection.execute("SELECT id FROM billing_account WHERE kind = 'revenue' ORDER BY id")
+        return [row[0] for row in rows]
+
+    def check_durability(self) -> str | None:
+        """Return what makes commits of this database unsafe, or None."""
+        (level,) = self._connection.execute("PRAGMA synchronous").fetchone()
+        return None if level >= 2 else "SQLite runs with synchronous below FULL."
 
     def orphans(self, incarnation_id: int, limit: int) -> list[Row]:
         """Return holds of one incarnation."""

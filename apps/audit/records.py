@@ -1,0 +1,87 @@
+"""Builds the rows of the audit tables, from what was known at the hold and what became of the call. Pure.
+
+`detail` is the dict that the hold keeps (as JSON): the columns that are known when a call begins, and the
+ids of the accounts that a settlement falls back on.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from apps.core.usage import TOKEN_CLASSES, Usage
+
+Row = dict[str, Any]
+
+DETAIL_COLUMNS = (
+    "customer_id", "user_id", "user_name", "api_key_id", "api_key_name", "model_id", "requested_model",
+    "route_id", "provider_id", "provider_name", "upstream_model", "endpoint", "method", "dialect",
+    "is_stream", "price_version_id", "cost_version_id", "multiplier_millionths", "input_bytes",
+    "started_at", "ip_address", "user_agent",
+)  # fmt: skip
+_TEXT_MAX = {
+    "user_name": 150, "api_key_name": 100, "requested_model": 200, "provider_name": 100,
+    "upstream_model": 200, "endpoint": 100, "method": 8, "dialect": 32, "error_code": 64,
+    "finish_reason": 64, "ip_address": 45, "user_agent": 256, "upstream_request_id": 128,
+    "outcome": 64, "error_text": 500,
+}  # fmt: skip
+
+
+def clean_text(text: str, limit: int) -> str:
+    """Return `text` without what a database or a log cannot take, cut to `limit` characters."""
+    if text.isprintable() and len(text) <= limit:
+        return text
+    kept = "".join(c if c.isprintable() or c == "\n" else " " for c in text[: limit * 4])
+    return kept.encode("utf-8", "replace").decode()[:limit]
+
+
+def request_row(
+    detail: Row,
+    *,
+    request_id: UUID,
+    state: str,
+    status_code: int,
+    error_code: str,
+    usage: Usage,
+    cost_nanos: int | None,
+    hold_nanos: int,
+    duration_ms: int,
+    finish_reason: str = "",
+    attempt_count: int = 0,
+    output_bytes: int = 0,
+    ttft_ms: int | None = None,
+    upstream_request_id: str = "",
+    payload_digest: bytes | None = None,
+) -> Row:
+    """Return the columns of an APIRequest but those that the ledger sets when it commits."""
+    row = {name: detail[name] for name in DETAIL_COLUMNS}
+    if isinstance(row["started_at"], str):
+        row["started_at"] = datetime.fromisoformat(row["started_at"])
+    for name in TOKEN_CLASSES:
+        row[f"{name}_tokens"] = getattr(usage, name)
+    row["id"] = request_id
+    row["state"] = state
+    row["status_code"] = status_code
+    row["error_code"] = error_code
+    row["finish_reason"] = finish_reason
+    row["usage_source"] = usage.source
+    row["is_usage_suspect"] = usage.is_suspect
+    row["cost_nanos"] = cost_nanos
+    row["hold_nanos"] = hold_nanos
+    row["attempt_count"] = attempt_count
+    row["output_bytes"] = output_bytes
+    row["ttft_ms"] = ttft_ms
+    row["duration_ms"] = duration_ms
+    row["upstream_request_id"] = upstream_request_id
+    row["payload_digest"] = payload_digest
+    return fit(row)
+
+
+def fit(row: Row) -> Row:
+    """Cut the texts of a row to what their columns take, in place, and return it."""
+    for name, limit in _TEXT_MAX.items():
+        value = row.get(name)
+        if value:
+            row[name] = clean_text(value, limit)
+    return row

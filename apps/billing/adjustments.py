@@ -1,0 +1,116 @@
+"""Credits and debits made by people or jobs: one transaction each, with its reason and a unique cause."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django.db import connection, transaction
+
+from apps.billing.connections import over
+from apps.billing.ledger.batch import Insufficient
+from apps.billing.ledger.commands import Line, Posting
+from apps.billing.ledger.store import post
+from apps.billing.models import Account, AccountKind, EntryKind, Transaction, TransactionKind
+from apps.core.ids import new_uuid7
+from apps.users.models import User
+
+ADJUSTMENT_NANOS_MAX = 1_000_000 * 10**9
+
+
+class InsufficientBalance(Exception):
+    """More would be taken than is available."""
+
+    status_code = 409
+    code = "insufficient_balance"
+    message = "The balance does not cover this."
+
+
+class AmountOutOfRange(ValueError):
+    """An adjustment is zero or above the limit."""
+
+    status_code = 400
+    code = "amount_out_of_range"
+    message = f"The amount must not be zero and at most {ADJUSTMENT_NANOS_MAX // 10**9} USD."
+
+
+def adjust_balance(
+    *,
+    customer_id: int,
+    amount_nanos: int,
+    actor: User | None,
+    reason: str,
+    idempotency_key: str | None = None,
+) -> Transaction:
+    """Credit or debit a customer's wallet against the adjustment account and return the transaction.
+
+    A credit pays a debt first. The same key again returns the first transaction and moves nothing.
+    Raises InsufficientBalance and AmountOutOfRange.
+    """
+    if not amount_nanos or abs(amount_nanos) > ADJUSTMENT_NANOS_MAX:
+        raise AmountOutOfRange
+    return transfer(
+        customer_id=customer_id,
+        amount_nanos=amount_nanos,
+        against=Account.objects.get(kind=AccountKind.ADJUSTMENT),
+        kind=TransactionKind.ADJUSTMENT,
+        actor=actor,
+        reason=reason,
+        idempotency_key=idempotency_key,
+    )
+
+
+def transfer(
+    *,
+    customer_id: int,
+    amount_nanos: int,
+    against: Account,
+    kind: str,
+    actor: User | None,
+    reason: str,
+    idempotency_key: str | None = None,
+) -> Transaction:
+    """Move money between one of the operator's accounts and a customer's wallet.
+
+    Raises InsufficientBalance.
+    """
+    transaction_id = new_uuid7()
+    key = idempotency_key or f"{kind}:{transaction_id}"
+    with transaction.atomic():
+        accounts = _lock_accounts(customer_id)
+        found = Transaction.objects.filter(idempotency_key=key).first()
+        if found is not None:
+            return found
+        wallet, receivable = accounts[AccountKind.WALLET], accounts[AccountKind.RECEIVABLE]
+        repaid = min(amount_nanos, -receivable.posted_nanos) if amount_nanos > 0 else 0
+        lines = [Line(against.pk, EntryKind.DEBIT if amount_nanos > 0 else EntryKind.CREDIT, -amount_nanos)]
+        if repaid:
+            lines.append(Line(receivable.pk, EntryKind.REPAYMENT, repaid))
+        if amount_nanos != repaid:
+            line_kind = EntryKind.CREDIT if amount_nanos > 0 else EntryKind.DEBIT
+            lines.append(Line(wallet.pk, line_kind, amount_nanos - repaid))
+        posting = Posting(
+            transaction_id=transaction_id,
+            kind=kind,
+            idempotency_key=key,
+            actor_id=actor.pk if actor else None,
+            actor_name=actor.username if actor else "",
+            reason=reason[:500],
+            lines=tuple(lines),
+        )
+        try:
+            post(over(connection), posting, now=datetime.now(UTC))
+        except Insufficient as error:
+            raise InsufficientBalance from error
+    return Transaction.objects.get(pk=transaction_id)
+
+
+def _lock_accounts(customer_id: int) -> dict[str, Account]:
+    """Lock the customer's wallet and debt, so that the same cause twice at once waits for the first.
+
+    The operator's accounts have lower ids and are locked after these: two adjustments of one customer
+    queue here, and adjustments of different customers share only the operator's account, locked last.
+    """
+    found = Account.objects.select_for_update().filter(
+        customer_id=customer_id, kind__in=[AccountKind.WALLET, AccountKind.RECEIVABLE]
+    )
+    return {account.kind: account for account in found.order_by("pk")}

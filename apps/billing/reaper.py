@@ -1,0 +1,127 @@
+"""Resolves holds that nobody will resolve any more: of dead owners, and of calls that never began.
+
+A dead owner's call is charged by its last checkpoint, never above its hold; without a checkpoint it
+costs nothing. Whoever claims the hold first decides; a later settlement by the real owner posts only
+the difference.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from apps.audit.models import RequestState
+from apps.audit.records import request_row
+from apps.billing.ledger.commands import Held, PlaceHold, Resolve, Row
+from apps.billing.ledger.store import Engine
+from apps.billing.pricing import Price, charge_nanos
+from apps.core.usage import TOKEN_CLASSES, Usage
+
+REAP_BATCH = 200
+
+
+def resolve_orphan(hold: Row, price_row: Row | None, *, now: datetime) -> Resolve:
+    """Return the end of a dead owner's hold, given the row of its price version."""
+    detail = orjson.loads(hold["detail"])
+    usage = _checkpoint(hold["checkpoint"])
+    charge = 0
+    if usage.source == "checkpoint" and price_row is not None:
+        full = charge_nanos(usage, price_of(price_row), detail["multiplier_millionths"])
+        charge = min(full, hold["amount_nanos"])
+    return _end(hold, detail, usage, charge, RequestState.INTERRUPTED, "gateway_crashed", now)
+
+
+def resolve_stranger(hold: Row, *, now: datetime) -> Resolve:
+    """Return the void of a hold that its living owner does not know: nothing was sent under it."""
+    detail = orjson.loads(hold["detail"])
+    return _end(hold, detail, Usage(), 0, RequestState.VOIDED, "hold_abandoned", now)
+
+
+def void(hold: PlaceHold, held: Held, *, state: str, error_code: str, now: datetime) -> Resolve:
+    """Return the void of a hold whose caller no longer waits for it."""
+    started_at: datetime = hold.detail["started_at"]
+    row = request_row(
+        hold.detail,
+        request_id=hold.request_id,
+        state=state,
+        status_code=499 if state == RequestState.CLIENT_DISCONNECTED else 503,
+        error_code=error_code,
+        usage=Usage(),
+        cost_nanos=0,
+        hold_nanos=held.amount_nanos,
+        duration_ms=max(0, int((now - started_at).total_seconds() * 1000)),
+    )
+    return Resolve(
+        request_id=hold.request_id,
+        wallet_id=hold.detail["wallet_id"],
+        receivable_id=hold.receivable_id,
+        legs=held.legs,
+        counters=held.counters,
+        charge_nanos=0,
+        row=row,
+    )
+
+
+def list_dead(engine: Engine, *, own_id: int, all_others: bool, grace_seconds: float) -> list[int]:
+    """End the leases that ran out and return the ended incarnations that still hold money.
+
+    Committed before any of their holds is touched: from then on the owner, should it wake up, cannot
+    place another hold under the old lease.
+    """
+    with engine.transaction():
+        return engine.end_expired(but=own_id, all_others=all_others, grace_seconds=grace_seconds)
+
+
+def resolve_dead(engine: Engine, incarnation_id: int, *, now: datetime) -> list[Resolve]:
+    """Return the ends of at most REAP_BATCH holds of a dead incarnation."""
+    holds = engine.orphans(incarnation_id, REAP_BATCH)
+    details = [orjson.loads(hold["detail"]) for hold in holds]
+    prices = engine.price_rows({detail["price_version_id"] for detail in details})
+    return [
+        resolve_orphan(hold, prices.get(detail["price_version_id"]), now=now)
+        for hold, detail in zip(holds, details, strict=True)
+    ]
+
+
+def price_of(row: Row) -> Price:
+    """Return the Price in a row of `ai_models_priceversion`."""
+    return Price(
+        id=row["id"],
+        request_nanos=row["request_nanos"],
+        **{name: row[f"{name}_nanos"] for name in TOKEN_CLASSES},
+    )
+
+
+def _checkpoint(text: str | None) -> Usage:
+    if not text:
+        return Usage()
+    counts: dict[str, Any] = orjson.loads(text)
+    return Usage(**{name: counts.get(name, 0) for name in TOKEN_CLASSES}, source="checkpoint")
+
+
+def _end(
+    hold: Row, detail: Row, usage: Usage, charge: int, state: str, error_code: str, now: datetime
+) -> Resolve:
+    started_at = datetime.fromisoformat(detail["started_at"])
+    row = request_row(
+        detail,
+        request_id=hold["request_id"],
+        state=state,
+        status_code=499 if state == RequestState.INTERRUPTED else 503,
+        error_code=error_code,
+        usage=usage,
+        cost_nanos=None if usage.source == "checkpoint" else 0,
+        hold_nanos=hold["amount_nanos"],
+        duration_ms=max(0, int((now - started_at).total_seconds() * 1000)),
+    )
+    return Resolve(
+        request_id=hold["request_id"],
+        wallet_id=detail["wallet_id"],
+        receivable_id=detail["receivable_id"],
+        legs=tuple((leg[0], leg[1]) for leg in orjson.loads(hold["legs"])),
+        counters=tuple(orjson.loads(hold["counters"])),
+        charge_nanos=charge,
+        row=row,
+    )

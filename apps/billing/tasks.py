@@ -1,0 +1,72 @@
+"""Periodic work of the ledger that no gateway has to be alive for. Scheduled in `auditing.celery`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from datetime import UTC, datetime
+
+from celery import shared_task
+from django.conf import settings
+from django.db import connection
+
+from apps.billing import reaper
+from apps.billing.anchors import append_anchor
+from apps.billing.connections import connect
+from apps.billing.flushing import Flusher
+from apps.billing.ledger.commands import Resolved
+from apps.billing.verification import verify
+
+LEASE_SECONDS = 120
+# Longer than gateways need to renew their leases after the database was away.
+GRACE_SECONDS = 15
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name="billing.anchor_heads")
+def anchor_heads() -> None:
+    """Sign the heads of all chains and append them to the anchor file."""
+    append_anchor(settings.DATA_DIR / "anchors" / "anchors.jsonl", now=datetime.now(UTC))
+
+
+@shared_task(name="billing.reap")
+def reap() -> int:
+    """Resolve the holds of gateways whose lease ran out and return how many there were.
+
+    On SQLite the only gateway does this itself when it starts.
+    """
+    if connection.vendor == "sqlite":
+        return 0
+    engine = connect()
+    try:
+        dead = reaper.list_dead(engine, own_id=0, all_others=False, grace_seconds=GRACE_SECONDS)
+        if not dead:
+            return 0
+        flusher = Flusher(engine)
+        lease = engine.open_incarnation(
+            kind="worker", host=socket.gethostname(), pid=os.getpid(), lease_seconds=LEASE_SECONDS
+        )
+        flusher.use_lease(lease)
+        resolved = 0
+        for incarnation_id in dead:
+            while ends := reaper.resolve_dead(engine, incarnation_id, now=datetime.now(UTC)):
+                outcomes, _ = flusher.flush(ends, [])
+                done = sum(isinstance(outcome, Resolved) for outcome in outcomes)
+                resolved += done
+                if done < len(ends):
+                    break
+        flusher.end_lease()
+        return resolved
+    finally:
+        engine.close()
+
+
+@shared_task(name="billing.verify_recent")
+def verify_recent() -> int:
+    """Verify what is new in the ledger, log every finding and return their number."""
+    findings = verify(is_full=False)
+    for finding in findings:
+        logger.critical("the ledger is off: %s", finding)
+    return len(findings)
