@@ -1,5 +1,46 @@
-"""Where a path of the control plane goes."""
+"""Where a path of the control plane goes. Every REST path works with and without its last slash."""
 
-from django.urls import path
+from __future__ import annotations
 
-urlpatterns: list[path] = []
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import URLPattern, URLResolver, path, re_path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+
+from apps.ai_models.api import ModelsView
+from apps.audit.api import RequestsView
+from apps.billing.api import AdjustBalanceView, ResetKeyView, UsersView, UserView
+from apps.model_groups.api import ModelGroupsView
+from apps.providers.api import ProvidersView
+from apps.users.api import LoginView, LogoutView, RefreshView
+
+_USER = "api/admin/users/(?P<user_id>[0-9]{1,18})"
+
+
+def show_front_page(request: HttpRequest) -> HttpResponse:
+    """Send people who open the bare address to the administration."""
+    return redirect("admin:index")
+
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", show_front_page),
+    re_path(r"^api/auth/login/?$", LoginView.as_view()),
+    re_path(r"^api/auth/refresh/?$", RefreshView.as_view()),
+    re_path(r"^api/auth/logout/?$", LogoutView.as_view()),
+    re_path(r"^api/admin/providers/?$", ProvidersView.as_view()),
+    re_path(r"^api/admin/models/?$", ModelsView.as_view()),
+    re_path(r"^api/admin/model-groups/?$", ModelGroupsView.as_view()),
+    re_path(r"^api/admin/users/?$", UsersView.as_view()),
+    re_path(rf"^{_USER}/?$", UserView.as_view()),
+    re_path(rf"^{_USER}/adjust-balance/?$", AdjustBalanceView.as_view()),
+    re_path(rf"^{_USER}/reset-key/?$", ResetKeyView.as_view()),
+    re_path(r"^api/admin/requests/?$", RequestsView.as_view()),
+    re_path(r"^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),
+    re_path(
+        r"^api/docs/?$",
+        SpectacularSwaggerSplitView.as_view(template_name="api_docs.html"),
+        name="docs",
+    ),
+    path("admin/", admin.site.urls),
+]

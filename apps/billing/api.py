@@ -20,6 +20,7 @@ from apps.billing.serializers import (
     UserInput,
     UserOutput,
     UserWithWalletOutput,
+    WalletOutput,
 )
 from apps.core.rest import actor_of
 from apps.users.models import User

@@ -18,7 +18,7 @@ from apps.users.models import Customer, Role, User, UserGroup
 class UserExists(DomainError):
     """The user name or the e-mail address is taken."""
 
-    status = 409
+    status_code = 409
     code = "user_exists"
     message = "A user with this user name or e-mail address already exists."
 
@@ -28,6 +28,14 @@ class UsernameAmbiguous(DomainError):
 
     code = "username_ambiguous"
     message = "A user name with an @ must be the user's own e-mail address."
+
+
+class RepeatKeyReused(DomainError):
+    """The same key came again with another amount."""
+
+    status_code = 422
+    code = "idempotency_key_reused"
+    message = "This idempotency key was used for another amount."
 
 
 def create_user(
@@ -92,17 +100,23 @@ def adjust_user_balance(
 ) -> Transaction:
     """Give money to a user (positive) or take it back, and record who did it and why.
 
-    Calls with the same `repeat_key` are applied once. Raises InsufficientBalance and
-    AmountOutOfRange.
+    Calls with the same `repeat_key` are applied once. Raises InsufficientBalance,
+    AmountOutOfRange and RepeatKeyReused.
     """
+    key = f"adjustment:{user.pk}:{repeat_key[:100]}" if repeat_key else None
     with transaction.atomic():
+        is_repeat = key is not None and Transaction.objects.filter(idempotency_key=key).exists()
         posted = adjust_balance(
             customer_id=user.customer_id,
             amount_nanos=amount_nanos,
             actor=actor,
             reason=reason,
-            idempotency_key=f"adjustment:{user.pk}:{repeat_key[:100]}" if repeat_key else None,
+            idempotency_key=key,
         )
+        if is_repeat:
+            if _amount_of(posted, customer_id=user.customer_id) != amount_nanos:
+                raise RepeatKeyReused
+            return posted
         record_event(
             actor=actor,
             action="user.balance_adjusted",
@@ -112,3 +126,8 @@ def adjust_user_balance(
             request=request,
         )
     return posted
+
+
+def _amount_of(posted: Transaction, *, customer_id: int) -> int:
+    entries = posted.entries.filter(account__customer_id=customer_id)
+    return sum(entries.values_list("amount_nanos", flat=True))

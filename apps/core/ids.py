@@ -25,12 +25,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 def _uuid_integer(now_ms: int, tail: int) -> int:
     """Return the 128 bits for a millisecond and the 74 bits that follow it."""
-    return (
-        (now_ms << 80)
-        | ((tail >> _LOW_BITS) << 64)
-        | (tail & _LOW_MASK)
-        | _VERSION_AND_VARIANT
-    )
+    return (now_ms << 80) | ((tail >> _LOW_BITS) << 64) | (tail & _LOW_MASK) | _VERSION_AND_VARIANT
 
 
 def uuid7(now_ms: int, random_bytes: bytes) -> uuid.UUID:

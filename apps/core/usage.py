@@ -76,9 +76,7 @@ class Usage:
 
     def as_dict(self) -> dict[str, int | str | bool]:
         """Return the fields by name, ready for JSON."""
-        fields: dict[str, int | str | bool] = {
-            name: getattr(self, name) for name in TOKEN_CLASSES
-        }
+        fields: dict[str, int | str | bool] = {name: getattr(self, name) for name in TOKEN_CLASSES}
         fields["source"] = self.source
         fields["is_suspect"] = self.is_suspect
         return fields

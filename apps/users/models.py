@@ -7,6 +7,8 @@ from typing import ClassVar
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.db import models
 
+from apps.core.ids import new_uuid7
+
 
 class Role(models.TextChoices):
     USER = "user", "user"
@@ -77,3 +79,30 @@ class User(AbstractUser):
 
     def __str__(self) -> str:
         return self.username
+
+
+class Session(models.Model):
+    """One sign-in: access tokens name it, and end with it.
+
+    `refresh_id` is the id of the one refresh token that is valid now; an older one that comes back
+    was stolen or leaked, and ends the session. `auth_hash` changes with the password.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_uuid7, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="sessions")
+    refresh_id = models.CharField(max_length=64, editable=False)
+    auth_hash = models.CharField(max_length=128, editable=False)
+    ip_address = models.CharField(max_length=45)
+    user_agent = models.CharField(max_length=256)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            # Expired sessions are removed in order of their end.
+            models.Index(fields=["expires_at"], name="users_session_expires"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} from {self.created_at:%Y-%m-%d %H:%M}"

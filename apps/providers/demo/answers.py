@@ -1,9 +1,11 @@
-"""Deterministic answers in OpenAI's format: what is said (`Answer`), and how it looks as JSON and as events.
+"""Deterministic answers in OpenAI's format: what is said, and how it looks as JSON and as events.
 
-Every rendering carries `ID_MARK` where the call's own id belongs, so that renderings can be kept and each
-call costs one `bytes.replace`. Token counts: `output_tokens` includes reasoning, as OpenAI's does.
+Every rendering carries `ID_MARK` where the call's own id belongs, so that renderings can be kept
+and each call costs one `bytes.replace`. Token counts: `output_tokens` includes reasoning, as
+OpenAI's does.
 
-Sources: https://platform.openai.com/docs/api-reference/chat/object, …/chat/streaming, …/completions/object
+Sources: https://platform.openai.com/docs/api-reference/chat/object, …/chat/streaming,
+…/completions/object
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ CREATED = int(time.time())
 FINGERPRINT = "fp_demo0000"
 
 _WORDS = (
-    " This", " answer", " costs", " nothing", ":", " it", " comes", " from", " a", " café", " without",
-    " a", " model", ",", " naïve", " –", " yet", " always", " the", " same", " 文", ".",
+    " This", " answer", " costs", " nothing", ":", " it", " comes", " from", " a", " café",
+    " without", " a", " model", ",", " naïve", " –", " yet", " always", " the", " same", " 文", ".",
 )  # fmt: skip
 # Renderings above this many tokens are made anew for each call instead of being kept.
 _KEPT_TOKENS_MAX = 2000
@@ -98,7 +100,10 @@ DONE = Event(b"data: [DONE]\n\n")
 
 def make_pieces(count: int) -> tuple[str, ...]:
     """Return that many tokens of text, always the same."""
-    return tuple(piece.lstrip() if at == 0 else piece for at, piece in enumerate(islice(cycle(_WORDS), count)))
+    return tuple(
+        piece.lstrip() if at == 0 else piece
+        for at, piece in enumerate(islice(cycle(_WORDS), count))
+    )
 
 
 def render_usage(prompt: int, cached: int, output: int, reasoning: int) -> bytes:
@@ -299,7 +304,9 @@ def render_response_head(
     extra: tuple[tuple[str, str], ...] = (),
 ) -> bytes:
     """Return the head of an API response; without a length its body is chunked."""
-    framing = ("transfer-encoding", "chunked") if length is None else ("content-length", str(length))
+    framing = (
+        ("transfer-encoding", "chunked") if length is None else ("content-length", str(length))
+    )
     usual = (
         ("content-type", content_type),
         ("x-request-id", f"req_{ID_MARK.decode()}"),

@@ -12,7 +12,8 @@ import orjson
 KEY_PAGE = "https://platform.openai.com/account/api-keys"
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: the interpreter must be able to set an exception's traceback.
+@dataclass(eq=False)
 class ProviderError(Exception):
     """A refusal; `headers` are sent beside the usual ones."""
 
@@ -57,8 +58,8 @@ def build_status_error(
     elif status == 400 and code == "context_length_exceeded":
         param = "messages"
         message = (
-            "This model's maximum context length is 8192 tokens. However, your messages resulted in "
-            "9001 tokens. Please reduce the length of the messages."
+            "This model's maximum context length is 8192 tokens. However, your messages resulted "
+            "in 9001 tokens. Please reduce the length of the messages."
         )
     if retry_after is not None:
         headers.append(("retry-after", str(retry_after)))

@@ -1,7 +1,7 @@
 """The smallest JSON value that fits a JSON schema, for tool arguments and structured answers.
 
-Covers what OpenAI's structured outputs allow. A `pattern` is met from a list of common texts; where none
-fits, the text keeps its length limits only.
+Covers what OpenAI's structured outputs allow. A `pattern` is met from a list of common texts; where
+none fits, the text keeps its length limits only.
 
 Source: https://json-schema.org/draft/2020-12
 """
@@ -31,10 +31,11 @@ _FORMATS = {
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
 _PATTERN_CANDIDATES = (
-    "demo", "Demo", "DEMO", "d", "D", "0", "1", "12", "123", "1234", "12345", "123456", "1234567890",
-    "a1", "A1", "ABC", "AB", "abc", "ab", "AB-123", "ABC-123", "ABC-1234", "abc_def", "abc-def", "@demo",
-    "#a1b2c3", "a1b2c3d4", "0.0", "1.0", "1.0.0", "v1.0.0", "+15555550100", "555-0100", "(555) 555-0100",
-    "12:00", "12:00:00", "$1.00", "demo demo", "Demo Demo", *_FORMATS.values(),
+    "demo", "Demo", "DEMO", "d", "D", "0", "1", "12", "123", "1234", "12345", "123456",
+    "1234567890", "a1", "A1", "ABC", "AB", "abc", "ab", "AB-123", "ABC-123", "ABC-1234", "abc_def",
+    "abc-def", "@demo", "#a1b2c3", "a1b2c3d4", "0.0", "1.0", "1.0.0", "v1.0.0", "+15555550100",
+    "555-0100", "(555) 555-0100", "12:00", "12:00:00", "$1.00", "demo demo", "Demo Demo",
+    *_FORMATS.values(),
 )  # fmt: skip
 
 
@@ -63,7 +64,9 @@ def build_instance(schema: Any, root: Any = None, depth: int = 0) -> Any:
     return _build_by_type(schema, root, depth)
 
 
-def _build_first_that_ends(schema: dict[str, Any], branches: list[Any], root: Any, depth: int) -> Any:
+def _build_first_that_ends(
+    schema: dict[str, Any], branches: list[Any], root: Any, depth: int
+) -> Any:
     # A recursive branch may come first; a simple one such as null then ends it.
     simple_first = sorted(branches, key=lambda branch: depth > 8 and _is_nested(branch))
     rest = {key: value for key, value in schema.items() if key not in {"anyOf", "oneOf"}}
@@ -79,14 +82,7 @@ def _is_nested(schema: Any) -> bool:
 def _merge(schema: dict[str, Any], others: list[Any], root: Any) -> dict[str, Any]:
     merged = {key: value for key, value in schema.items() if key != "allOf"}
     for other in others:
-        # A reference to a reference is followed at most this often.
-        for _ in range(DEPTH_MAX):
-            if not (isinstance(other, dict) and "$ref" in other):
-                break
-            other = _resolve(other["$ref"], root)
-        if not isinstance(other, dict):
-            continue
-        for key, value in other.items():
+        for key, value in _follow(other, root).items():
             if key == "properties":
                 merged[key] = {**merged.get(key, {}), **value}
             elif key == "required":
@@ -94,6 +90,17 @@ def _merge(schema: dict[str, Any], others: list[Any], root: Any) -> dict[str, An
             else:
                 merged[key] = value
     return merged
+
+
+def _follow(schema: Any, root: Any) -> dict[str, Any]:
+    # A reference to a reference is followed at most this often.
+    for _ in range(DEPTH_MAX):
+        if not isinstance(schema, dict):
+            return {}
+        if "$ref" not in schema:
+            return schema
+        schema = _resolve(schema["$ref"], root)
+    raise SchemaError("the schema's references form a ring")
 
 
 def _resolve(reference: Any, root: Any) -> Any:

@@ -1,7 +1,8 @@
 """What a model name asks of the demo provider: `base:option=value,option=value`.
 
-`demo-chat:latency=0.2,tokens=50,pace=0.01` is the model `demo-chat` with three options. A colon that no
-`option=` follows belongs to the base name (`llama3:8b`). `OPTIONS` lists the options, `faults.py` the faults.
+`demo-chat:latency=0.2,tokens=50,pace=0.01` is the model `demo-chat` with three options. A colon
+that no `option=` follows belongs to the base name (`llama3:8b`). `OPTIONS` lists the options,
+`faults.py` the faults.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ DEFAULT_TOKENS = 16
 
 OPTIONS = {
     "latency": "seconds before the first byte of the answer (0)",
-    "tokens": f"output tokens, reasoning included ({DEFAULT_TOKENS}); never above the request's maximum",
+    "tokens": f"output tokens, reasoning included, up to the client's maximum ({DEFAULT_TOKENS})",
     "pace": "seconds between the events of a stream (0)",
     "prompt": "prompt tokens reported (default: a quarter of the text's characters)",
     "cached": "how many of the prompt tokens are reported as cached (0)",

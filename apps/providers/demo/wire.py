@@ -1,4 +1,4 @@
-"""HTTP/1.1 on the wire, without I/O: request bytes in, requests out; response heads and chunks as bytes.
+"""HTTP/1.1 on the wire, without I/O: bytes in, requests out; response heads and chunks as bytes.
 
 Source: https://www.rfc-editor.org/rfc/rfc9112
 """

@@ -1,0 +1,85 @@
+# Two commands: `make run` and `make test`. `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
+
+# Checks read the settings, which make secrets in DATA_DIR: theirs are thrown away.
+IN_SCRATCH := scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
+	export DATA_DIR="$$scratch/data" DATABASE_URL= SECRET_KEY= ENCRYPTION_KEY= REDIS_URL= WORKERS=;
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(INSTALLED) ## Run the gateway with all it needs, on PORT (8000), until Ctrl-C
+	@exec $(PYTHON) manage.py up
+
+.PHONY: test
+test: $(INSTALLED_DEV) ## Run the tests on SQLite and on PostgreSQL (under 5 minutes)
+	$(PYTHON) -m pytest -n 2 -q --engine=sqlite
+	$(PYTHON) -m pytest -n 2 -q --engine=postgres
+
+.PHONY: test-long
+test-long: $(INSTALLED_DEV) ## Run the tests that kill, soak and race at size
+	$(PYTHON) -m pytest -q -m long --engine=sqlite
+	$(PYTHON) -m pytest -q -m long --engine=postgres
+
+.PHONY: check
+check: $(INSTALLED_DEV) ## Check format, lint, types, imports, migrations, schema and generated docs
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	@$(IN_SCRATCH) set -x; \
+	$(VENV)/bin/mypy; \
+	$(VENV)/bin/lint-imports; \
+	$(PYTHON) manage.py check --deploy --fail-level ERROR; \
+	$(PYTHON) manage.py makemigrations --check --dry-run; \
+	$(PYTHON) manage.py spectacular --format openapi-json --validate --fail-on-warn --file "$$scratch/openapi.json"; \
+	diff -u openapi.json "$$scratch/openapi.json" || { echo "openapi.json is stale: make openapi"; exit 1; }; \
+	$(PYTHON) manage.py generate_docs --check
+
+.PHONY: format
+format: $(INSTALLED_DEV) ## Format the code and fix what can be fixed
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+.PHONY: openapi
+openapi: $(INSTALLED) ## Write openapi.json
+	@$(IN_SCRATCH) $(PYTHON) manage.py spectacular --format openapi-json --validate --fail-on-warn --file openapi.json
+
+.PHONY: docs
+docs: $(INSTALLED) ## Write docs/errors.md and docs/settings.md
+	@$(IN_SCRATCH) $(PYTHON) manage.py generate_docs
+
+.PHONY: clean
+clean: ## Remove what can be made again; never DATA_DIR
+	rm -rf $(VENV) static .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find apps auditing tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The tested versions first, then whatever there is that is new enough.
+$(PYTHON):
+	@for candidate in python3.13 python3.12 python3.11 python3 python; do \
+		if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			exec "$$candidate" -m venv --clear $(VENV); \
+		fi; \
+	done; \
+	echo "error: Python 3.11 or newer with its venv module is needed; found $$(python3 --version 2>/dev/null || echo none)." >&2; exit 1
+
+# The stamps lie inside the environment, so that removing it removes them.
+$(INSTALLED): requirements.txt | $(PYTHON)
+	@echo "Installing the requirements …"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(INSTALLED_DEV): requirements-dev.txt requirements.txt | $(PYTHON)
+	@echo "Installing the requirements for development …"
+	@$(PIP) -r requirements-dev.txt
+	@touch $(INSTALLED) $@

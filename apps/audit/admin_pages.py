@@ -1,0 +1,319 @@
+"""What all pages of the Django admin share: money in dollars, read-only history, recorded changes.
+
+`ReadOnlyAdmin` is for what is only ever looked at. `RecordedAdmin` is for configuration: every save
+and every deletion writes an admin event in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.db import models
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+
+from apps.audit.events import changed_values, record_event, values_of
+from apps.core.domain_errors import find_refusal
+from apps.core.money import InvalidAmount, format_usd, parse_usd
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[Any]
+    _Paginator = Paginator[Any]
+else:
+    # Generic only in the type stubs.
+    _ModelAdmin = admin.ModelAdmin
+    _Paginator = Paginator
+
+_COUNT_MAX: Final = 10_000
+_LINES_MAX: Final = 1_000
+_MULTIPLIER_NANOS_PER_MILLIONTH: Final = 1_000
+
+
+class NanosFormField(forms.CharField):
+    """Dollars in the form, nanos in the row."""
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return dollars for stored nanos; what was typed stays as it was typed."""
+        return format_usd(value) if isinstance(value, int) else value
+
+    def to_python(self, value: Any) -> Any:
+        """Return nanos, None for an empty field."""
+        if value in self.empty_values:
+            return None
+        try:
+            return parse_usd(str(value).strip())
+        except InvalidAmount as error:
+            raise forms.ValidationError(str(error)) from error
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Return whether the amounts differ, however they are written."""
+        return bool(super().has_changed(self.prepare_value(initial), data))
+
+
+class MillionthsFormField(NanosFormField):
+    """A decimal multiplier in the form, millionths in the row."""
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return the multiplier for stored millionths."""
+        if isinstance(value, int):
+            return format_usd(value * _MULTIPLIER_NANOS_PER_MILLIONTH)
+        return value
+
+    def to_python(self, value: Any) -> Any:
+        """Return millionths."""
+        nanos = super().to_python(value)
+        if nanos is None:
+            return None
+        millionths, rest = divmod(nanos, _MULTIPLIER_NANOS_PER_MILLIONTH)
+        if rest:
+            raise forms.ValidationError("A multiplier has at most six decimals.")
+        return millionths
+
+
+class BoundedPaginator(_Paginator):
+    """Counts no further than 10,000 rows: the history has millions, and nobody pages that far."""
+
+    @cached_property
+    def count(self) -> int:
+        """Return the number of rows, at most the bound."""
+        rows = self.object_list
+        if isinstance(rows, models.QuerySet):
+            return rows.order_by()[:_COUNT_MAX].count()
+        return len(rows)
+
+
+def usd(name: str, label: str = "") -> Callable[[Any], str]:
+    """Return a column that shows the nanos of the field `name` in dollars."""
+
+    def show(row: Any) -> str:
+        nanos = getattr(row, name)
+        return "–" if nanos is None else f"${format_usd(nanos)}"
+
+    shown = label or name.removesuffix("_nanos").replace("_", " ")
+    return admin.display(description=shown, ordering=name)(_named(show, name))
+
+
+def hexadecimal(name: str) -> Callable[[Any], str]:
+    """Return a column that shows the bytes of the field `name`."""
+
+    def show(row: Any) -> str:
+        return bytes(getattr(row, name) or b"").hex() or "–"
+
+    return admin.display(description=name.replace("_", " "))(_named(show, name))
+
+
+def _named(function: Callable[[Any], str], name: str) -> Callable[[Any], str]:
+    # The admin tells columns apart by the names of their functions.
+    function.__name__ = f"{name}_column"
+    return function
+
+
+class LinesFormField(forms.CharField):
+    """One item a line in the form, a list in the row."""
+
+    widget = forms.Textarea(attrs={"rows": 4, "cols": 60})
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return lines for a stored list; what was typed stays as it was typed."""
+        return "\n".join(str(item) for item in value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        """Return the list."""
+        lines = [line.strip() for line in str(value or "").splitlines()]
+        return [line for line in lines if line][:_LINES_MAX]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Return whether the lists differ."""
+        return bool(self.to_python(self.prepare_value(initial)) != self.to_python(data))
+
+
+def staff_of(request: HttpRequest) -> AbstractBaseUser:
+    """Return who is signed in to the admin."""
+    if not isinstance(request.user, AbstractBaseUser):
+        raise PermissionDenied
+    return request.user
+
+
+class BaseAdmin(_ModelAdmin):
+    """Dollars and multipliers instead of nanos and millionths in every form; no bulk actions."""
+
+    actions = None
+    list_per_page = 50
+    list_max_show_all = 200
+    show_full_result_count = False
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show or save one row; what the domain refuses is told, and nothing is saved."""
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except Exception as error:
+            refusal = find_refusal(error)
+            if refusal is None:
+                raise
+            self.message_user(request, refusal.message, messages.ERROR)
+            return redirect(request.get_full_path())
+
+    def formfield_for_dbfield(
+        self, db_field: models.Field[Any, Any], request: HttpRequest | None, **kwargs: Any
+    ) -> forms.Field | None:
+        """Return the form field of a column."""
+        special: type[NanosFormField] | None = None
+        if db_field.name.endswith("_nanos"):
+            special, unit, suffix = NanosFormField, "USD", "_nanos"
+        elif db_field.name.endswith("_millionths"):
+            special, unit, suffix = MillionthsFormField, "", "_millionths"
+        if special is None:
+            return super().formfield_for_dbfield(db_field, request, **kwargs)
+        label = db_field.name.removesuffix(suffix).replace("_", " ").capitalize()
+        text = str(db_field.help_text).replace("Nano-USD", "USD").replace("nano-USD", "USD")
+        if special is MillionthsFormField:
+            text = "1 charges the list price, 0.5 half of it."
+        return special(
+            label=f"{label} ({unit})" if unit else label,
+            required=not db_field.blank,
+            help_text=text,
+            initial=db_field.get_default() if db_field.has_default() else None,
+        )
+
+
+class ReadOnlyAdmin(BaseAdmin):
+    """Rows that can be looked at and nothing else."""
+
+    paginator = BoundedPaginator
+    # Sorting millions of rows by a column without an index would take the database down.
+    sortable_by: Sequence[str] = ()
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse."""
+        return False
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return every column, those with units and bytes made readable."""
+        return self.get_readonly_fields(request, obj)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return every column."""
+        columns = [_readable(field) for field in self.opts.concrete_fields]
+        return [*columns, *self.readonly_fields]
+
+
+def _readable(field: models.Field[Any, Any]) -> str | Callable[[Any], str]:
+    if field.name.endswith("_nanos"):
+        return usd(field.name)
+    return hexadecimal(field.name) if isinstance(field, models.BinaryField) else field.name
+
+
+class RecordedAdmin(BaseAdmin):
+    """Configuration whose changes are on record."""
+
+    # The first part of the event's name: "provider" gives provider.created and so on.
+    noun: str = ""
+
+    def find_history(self, row: Any) -> str:
+        """Return why the row must stay ("has …"), or nothing."""
+        return ""
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Save the row, remembering what it was."""
+        form.values_before = _values_with_links(self.model, obj.pk) if change else None
+        self.write(request, obj, form, change)
+
+    def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Write the row; a subclass calls its domain function."""
+        obj.save()
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Save what belongs to the row, then record the whole."""
+        super().save_related(request, form, formsets, change)
+        self.record_saved(request, form, change)
+
+    def record_saved(self, request: HttpRequest, form: Any, change: bool) -> None:
+        """Write the event of a save."""
+        after = _values_with_links(self.model, form.instance.pk)
+        before = form.values_before
+        if change:
+            before, after = changed_values(before, after)
+            if not after:
+                return
+        record_event(
+            actor=staff_of(request),
+            action=f"{self.noun}.{'changed' if change else 'created'}",
+            subject=form.instance,
+            before=before,
+            after=after,
+            reason=form.cleaned_data.get("reason", ""),
+            request=request,
+        )
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """Delete a row without history and record it."""
+        if self.find_history(obj):
+            raise PermissionDenied
+        record_event(
+            actor=staff_of(request),
+            action=f"{self.noun}.deleted",
+            subject=obj,
+            before=_values_with_links(self.model, obj.pk),
+            request=request,
+        )
+        super().delete_model(request, obj)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Refuse to delete what has history, with the reason."""
+        row = self.get_object(request, unquote(object_id))
+        reason = self.find_history(row) if row is not None else ""
+        if row is None or not reason:
+            return super().delete_view(request, object_id, extra_context)
+        self.message_user(request, f"“{row}” {reason}", messages.ERROR)
+        page = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
+        return redirect(reverse(page, args=[row.pk]))
+
+
+class SelfRecordedAdmin(RecordedAdmin):
+    """Rows that a domain function makes, which records that by itself."""
+
+    def record_saved(self, request: HttpRequest, form: Any, change: bool) -> None:
+        """Record changes only."""
+        if change:
+            super().record_saved(request, form, change)
+
+
+def adopt(row: models.Model, made: models.Model) -> None:
+    """Make the form's instance the row that a domain function has made."""
+    row.__dict__.update(made.__dict__)
+
+
+def _values_with_links(model: type[models.Model], pk: Any) -> dict[str, Any]:
+    row = model._default_manager.get(pk=pk)
+    links = {
+        field.name: sorted(
+            getattr(row, field.name).values_list("pk", flat=True)[:1_000], key=str
+        )
+        for field in row._meta.many_to_many
+    }
+    return {**values_of(row), **links}

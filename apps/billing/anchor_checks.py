@@ -1,0 +1,99 @@
+"""Compares the anchors outside the database with the chains inside it (I-69)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from apps.billing.anchors import NOTE, AnchoredHead, read_anchors
+from apps.billing.findings import ChainName, Findings, fetch
+from apps.billing.models import VerifiedHead
+
+_LOOK_UP: Final = 200
+_ROWS: Final[dict[ChainName, str]] = {
+    "account": "SELECT account_id, sequence, hash FROM billing_entry "
+    "WHERE (account_id, sequence) IN (VALUES {places})",
+    "incarnation": "SELECT incarnation_id, sequence, hash FROM audit_apirequest "
+    "WHERE (incarnation_id, sequence) IN (VALUES {places})",
+}
+
+
+@dataclass(slots=True)
+class Promises:
+    """The last anchored head of every chain."""
+
+    lines: int = 0
+    heads: dict[ChainName, dict[int, tuple[int, bytes]]] = field(
+        default_factory=lambda: {"account": {}, "incarnation": {}}
+    )
+
+
+def read_promises(path: Path, findings: Findings) -> Promises:
+    """Read the anchor file, verify its signatures and its own chain, and return what it promises.
+
+    The latest head of a chain is enough: its link covers all links before it.
+    """
+    # Before the file: a line may be added meanwhile, but none may have gone.
+    noted = VerifiedHead.objects.filter(chain=NOTE, chain_id=0).first()
+    promises = Promises()
+    number, digests = 0, {}
+    for anchor in read_anchors(path):
+        promises.lines += 1
+        number = anchor.number
+        if noted is not None and number == noted.sequence:
+            digests[number] = anchor.digest
+        if anchor.problem:
+            findings.add(
+                "I-69",
+                f"anchor {anchor.number}",
+                expected="a signed line that follows the one before it",
+                found=f"line {promises.lines}",
+                message=anchor.problem,
+            )
+        _keep(promises.heads["account"], anchor.accounts)
+        _keep(promises.heads["incarnation"], anchor.incarnations)
+    if noted is not None and digests.get(noted.sequence) != bytes(noted.head):
+        found = "another one" if noted.sequence in digests else f"the file ends at line {number}"
+        findings.add(
+            "I-69",
+            f"anchor {noted.sequence}",
+            expected=bytes(noted.head).hex(),
+            found=found,
+            message=f"the database remembers {noted.sequence} lines, and {found}",
+        )
+    return promises
+
+
+def check_anchors(promises: Promises, findings: Findings) -> None:
+    """Verify that the tables still have every row that an anchor promises."""
+    for chain, heads in promises.heads.items():
+        places = iter(heads.items())
+        while chunk := dict(islice(places, _LOOK_UP)):
+            _check_chunk(chain, chunk, findings)
+
+
+def _check_chunk(chain: ChainName, chunk: dict[int, tuple[int, bytes]], findings: Findings) -> None:
+    marks = ", ".join(["(%s, %s)"] * len(chunk))
+    params = [value for chain_id, (sequence, _) in chunk.items() for value in (chain_id, sequence)]
+    rows = fetch(_ROWS[chain].format(places=marks), params)
+    found = {chain_id: bytes(link) for chain_id, _, link in rows}
+    for chain_id, (sequence, head) in chunk.items():
+        link = found.get(chain_id)
+        if link != head:
+            findings.add(
+                "I-69",
+                f"{chain} {chain_id} at {sequence}",
+                expected=head.hex(),
+                found="no row" if link is None else link.hex(),
+                message="rows that were anchored are gone"
+                if link is None
+                else "the chain was rewritten since it was anchored",
+            )
+
+
+def _keep(heads: dict[int, tuple[int, bytes]], anchored: tuple[AnchoredHead, ...]) -> None:
+    for chain_id, sequence, head in anchored:
+        if sequence >= heads.get(chain_id, (0, b""))[0]:
+            heads[chain_id] = (sequence, head)

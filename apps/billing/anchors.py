@@ -1,0 +1,277 @@
+"""Anchors: signed heads of the chains, in a file outside the database.
+
+Each line is one JSON object: the heads that moved, totals, the digest of the line before, and an
+Ed25519 signature over everything before it. Who can write the database alone can then neither cut
+off a tail nor rewrite a chain unnoticed; who can write the file alone can neither edit nor remove a
+line, because the database notes the last line. The signing key is derived from ENCRYPTION_KEY.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Final
+
+import orjson
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.conf import settings
+from django.db import connection, transaction
+
+from apps.billing.models import VerifiedHead
+from apps.core.crypto import derive_key, key_id, parse_encryption_keys
+
+FORMAT: Final = 1
+NOTE: Final = "anchor"  # the VerifiedHead that names the last line
+HEADS_PER_LINE: Final = 5_000
+LOCK_SECONDS: Final = 5.0
+_LABEL: Final = "anchor"
+_SIGNATURE: Final = b',"signature":"'
+_LINE_BYTES_MAX: Final = 4 << 20
+
+# Of each kind of chain: what a line calls its heads, and the VerifiedHead that says how far it is in.
+_KINDS: Final = {"account": "accounts", "incarnation": "incarnations"}
+_NOTES: Final = {"account": "anchor account", "incarnation": "anchor requests"}
+_MOVED: Final = """SELECT chain.id, chain.sequence, chain.head FROM billing_{kind} AS chain
+    LEFT JOIN billing_verifiedhead AS noted ON noted.chain = %s AND noted.chain_id = chain.id
+    WHERE chain.sequence > 0 AND (noted.id IS NULL OR noted.sequence <> chain.sequence)
+    ORDER BY chain.id LIMIT %s"""
+
+AnchoredHead = tuple[int, int, bytes]  # chain id, sequence, head
+
+
+class AnchorsBusy(Exception):
+    """Another process holds the anchor file for longer than it may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """One line of the file. `problem` says why it must not be believed, or is empty."""
+
+    number: int
+    digest: bytes  # SHA-256 of the line, which the next one names
+    previous: bytes
+    at: str
+    accounts: tuple[AnchoredHead, ...] = ()
+    incarnations: tuple[AnchoredHead, ...] = ()
+    problem: str = ""
+
+
+def append_anchor(path: Path, now: datetime) -> int:
+    """Append the heads that moved since the last anchor, fsynced, and return how many there were.
+
+    A line is written even when nothing moved, so that the file shows that someone looked. At most
+    HEADS_PER_LINE heads of each kind go into one call; the rest goes into the next.
+    """
+    key = parse_encryption_keys(settings.ENCRYPTION_KEY)[0]
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _locked(path, fcntl.LOCK_EX) as file:
+        moved, totals = _read_moved()
+        number, previous = _continue_from(file)
+        line = _sign(key, number, previous, now, moved, totals)
+        file.seek(0, os.SEEK_END)
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+        _note(number, hashlib.sha256(line).digest(), moved, now)
+    return sum(len(heads) for heads in moved.values())
+
+
+def read_anchors(path: Path) -> Iterator[Anchor]:
+    """Yield every line of the file, in order, each with what is wrong with it.
+
+    A last line without an end was cut by a crash before anybody relied on it, and is passed over.
+    """
+    if not path.exists():
+        return
+    keys = {key_id(key): key for key in parse_encryption_keys(settings.ENCRYPTION_KEY)}
+    previous: Anchor | None = None
+    with _locked(path, fcntl.LOCK_SH) as file:
+        while line := file.readline(_LINE_BYTES_MAX):
+            if not line.endswith(b"\n") and len(line) < _LINE_BYTES_MAX:
+                return
+            anchor = _read_line(line, keys, previous)
+            yield anchor
+            previous = anchor
+
+
+@contextmanager
+def _locked(path: Path, mode: int) -> Iterator[IO[bytes]]:
+    """Open the file, made with mode 0600 by who comes first, under a lock."""
+    flags = os.O_RDWR | os.O_CREAT if mode == fcntl.LOCK_EX else os.O_RDONLY
+    with os.fdopen(os.open(path, flags, 0o600), "r+b" if mode == fcntl.LOCK_EX else "rb") as file:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, mode | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise AnchorsBusy(str(path)) from error
+                time.sleep(0.01)
+        yield file
+
+
+def _read_moved() -> tuple[dict[str, list[AnchoredHead]], dict[str, int]]:
+    """Return kind → heads that moved since they were last anchored, and totals of all accounts."""
+    moved: dict[str, list[AnchoredHead]] = {}
+    with connection.cursor() as cursor:
+        for kind in _KINDS:
+            cursor.execute(_MOVED.format(kind=kind), (_NOTES[kind], HEADS_PER_LINE))
+            moved[kind] = [(row[0], row[1], bytes(row[2])) for row in cursor.fetchall()]
+        cursor.execute(
+            "SELECT COUNT(*), COALESCE(SUM(sequence), 0), COALESCE(SUM(posted_nanos), 0) "
+            "FROM billing_account"
+        )
+        accounts, entries, posted = cursor.fetchone()
+    return moved, {"accounts": accounts, "entries": int(entries), "posted_nanos": int(posted)}
+
+
+def _continue_from(file: IO[bytes]) -> tuple[int, bytes]:
+    """Return the next line's number and the digest that it names.
+
+    Where lines are missing at the end of the file, the new line names the one that the database
+    remembers: the gap stays visible for ever.
+    """
+    last = _last_line(file)
+    noted = VerifiedHead.objects.filter(chain=NOTE, chain_id=0).first()
+    number, digest = 0, b""
+    if last:
+        number, digest = _number_of(last), hashlib.sha256(last).digest()
+    if noted is not None and noted.sequence > number:
+        number, digest = noted.sequence, bytes(noted.head)
+    return number + 1, digest
+
+
+def _last_line(file: IO[bytes]) -> bytes:
+    """Return the last whole line; what a crash left behind it is cut off."""
+    size = file.seek(0, os.SEEK_END)
+    start = max(0, size - _LINE_BYTES_MAX)
+    file.seek(start)
+    tail = file.read()
+    end = tail.rfind(b"\n") + 1
+    if end < len(tail):
+        file.truncate(start + end)
+    return tail[tail.rfind(b"\n", 0, max(0, end - 1)) + 1 : end]
+
+
+def _number_of(line: bytes) -> int:
+    """Return the number of a line, 0 where it cannot be read: verification reports such a line."""
+    try:
+        return int(orjson.loads(line)["number"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return 0
+
+
+def _sign(
+    key: bytes,
+    number: int,
+    previous: bytes,
+    now: datetime,
+    moved: dict[str, list[AnchoredHead]],
+    totals: dict[str, int],
+) -> bytes:
+    fields: dict[str, Any] = {
+        "format": FORMAT,
+        "number": number,
+        "previous": previous.hex(),
+        "at": now.isoformat(),
+        "key": key_id(key),
+        "totals": totals,
+    }
+    for kind, name in _KINDS.items():
+        fields[name] = [
+            (chain_id, sequence, head.hex()) for chain_id, sequence, head in moved[kind]
+        ]
+    body = orjson.dumps(fields)
+    signature = base64.b64encode(_private_key(key).sign(body))
+    return body[:-1] + _SIGNATURE + signature + b'"}\n'
+
+
+def _note(number: int, digest: bytes, moved: dict[str, list[AnchoredHead]], now: datetime) -> None:
+    """Remember in the database what the file says now."""
+    heads = [(NOTE, 0, number, digest)]
+    for kind, rows in moved.items():
+        heads += [(_NOTES[kind], *row) for row in rows]
+    with transaction.atomic():
+        VerifiedHead.objects.bulk_create(
+            [
+                VerifiedHead(
+                    chain=chain, chain_id=chain_id, sequence=sequence, head=head, verified_at=now
+                )
+                for chain, chain_id, sequence, head in heads
+            ],
+            batch_size=500,
+            update_conflicts=True,
+            unique_fields=["chain", "chain_id"],
+            update_fields=["sequence", "head", "verified_at"],
+        )
+
+
+def _read_line(line: bytes, keys: dict[str, bytes], before: Anchor | None) -> Anchor:
+    digest = hashlib.sha256(line).digest()
+    expected_number = before.number + 1 if before else 1
+    try:
+        fields = orjson.loads(line)
+        anchor = Anchor(
+            number=int(fields["number"]),
+            digest=digest,
+            previous=bytes.fromhex(fields["previous"]),
+            at=str(fields["at"]),
+            accounts=_heads(fields["accounts"]),
+            incarnations=_heads(fields["incarnations"]),
+            problem=_signature_problem(line, keys.get(fields["key"])),
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return Anchor(expected_number, digest, b"", "", problem="the line cannot be read")
+    if anchor.problem:
+        return anchor
+    problem = ""
+    if anchor.number != expected_number:
+        problem = f"line {expected_number} is missing: the next one is {anchor.number}"
+    elif anchor.previous != (before.digest if before else b""):
+        problem = "it does not follow the line before it"
+    return anchor if not problem else _with_problem(anchor, problem)
+
+
+def _with_problem(anchor: Anchor, problem: str) -> Anchor:
+    """Return the anchor with a problem of its place; its heads are still signed and count."""
+    return Anchor(
+        anchor.number,
+        anchor.digest,
+        anchor.previous,
+        anchor.at,
+        anchor.accounts,
+        anchor.incarnations,
+        problem,
+    )
+
+
+def _heads(rows: Sequence[Sequence[Any]]) -> tuple[AnchoredHead, ...]:
+    return tuple(
+        (int(chain_id), int(sequence), bytes.fromhex(head)) for chain_id, sequence, head in rows
+    )
+
+
+def _signature_problem(line: bytes, key: bytes | None) -> str:
+    if key is None:
+        return "it is signed with a key that is not in ENCRYPTION_KEY"
+    body, _, rest = line.rpartition(_SIGNATURE)
+    try:
+        signature = base64.b64decode(rest.removesuffix(b'"}\n'), validate=True)
+        _private_key(key).public_key().verify(signature, body + b"}")
+    except (InvalidSignature, ValueError):
+        return "its signature does not match: it was edited, or not written by this gateway"
+    return ""
+
+
+def _private_key(key: bytes) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(derive_key(key, _LABEL))

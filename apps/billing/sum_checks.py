@@ -1,0 +1,232 @@
+"""Checks of the ledger that are sums and joins, without walking a chain.
+
+Each query returns only rows that are off, so its result is small on a sound ledger.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import orjson
+from django.db import connection
+
+from apps.billing.findings import FINDINGS_MAX, Findings, as_moment, as_uuid, fetch, stream
+
+DEAD_SECONDS_MAX: Final = 60
+
+# Entries that no verification has seen yet (all of them with FALSE for the parameter).
+_NEW_ENTRIES = """billing_account AS account
+    LEFT JOIN billing_verifiedhead AS verified ON %s AND verified.chain = 'account'
+        AND verified.chain_id = account.id
+    JOIN billing_entry AS entry ON entry.account_id = account.id
+        AND entry.sequence > COALESCE(verified.sequence, 0)"""
+_UNBALANCED = """SELECT transaction_id, SUM(amount_nanos) FROM billing_entry
+    GROUP BY transaction_id HAVING SUM(amount_nanos) <> 0"""
+_NEW_UNBALANCED = f"""SELECT transaction_id, SUM(amount_nanos) FROM billing_entry
+    WHERE transaction_id IN (SELECT entry.transaction_id FROM {_NEW_ENTRIES})
+    GROUP BY transaction_id HAVING SUM(amount_nanos) <> 0"""  # noqa: S608 (constants)
+_EMPTY_TRANSACTIONS = """SELECT txn.id FROM billing_transaction AS txn
+    WHERE NOT EXISTS (SELECT 1 FROM billing_entry AS entry WHERE entry.transaction_id = txn.id)"""
+_TOTAL = "SELECT COALESCE(SUM(posted_nanos), 0) FROM billing_account"
+_BELOW = """SELECT id, kind, posted_nanos, held_nanos FROM billing_account
+    WHERE (kind IN ('wallet', 'quota') AND (held_nanos < 0 OR posted_nanos < held_nanos))
+       OR (kind = 'receivable' AND (posted_nanos > 0 OR held_nanos <> 0))"""
+_HOLDS = """SELECT hold.request_id, hold.amount_nanos, hold.legs, hold.counters,
+        hold.incarnation_id, incarnation.id, incarnation.ended_at, incarnation.expires_at
+    FROM billing_hold AS hold
+    LEFT JOIN billing_incarnation AS incarnation ON incarnation.id = hold.incarnation_id"""
+_HELD_TWICE = """SELECT hold.request_id FROM billing_hold AS hold
+    JOIN audit_apirequest AS request ON request.id = hold.request_id"""
+_STRAY_ENTRIES = f"""SELECT entry.request_id, entry.account_id, entry.sequence, entry.amount_nanos
+    FROM {_NEW_ENTRIES}
+    WHERE entry.request_id IS NOT NULL AND entry.kind IN ('charge', 'excess', 'late') AND NOT EXISTS
+        (SELECT 1 FROM audit_apirequest AS request WHERE request.id = entry.request_id)"""  # noqa: S608 (constants)
+_STRAY_REQUESTS = """SELECT request.id, request.incarnation_id FROM audit_apirequest AS request
+    WHERE NOT EXISTS
+        (SELECT 1 FROM billing_incarnation AS owner WHERE owner.id = request.incarnation_id)"""
+_SPENT_BY_KEY = """SELECT counter.id, counter.spent_nanos,
+        (SELECT COALESCE(SUM(charge_nanos), 0) FROM audit_apirequest AS request
+         WHERE request.api_key_id = counter.scope_id)
+        - (SELECT COALESCE(SUM(entry.amount_nanos), 0) FROM billing_entry AS entry
+           JOIN audit_apirequest AS request ON request.id = entry.request_id
+           WHERE entry.kind = 'late' AND request.api_key_id = counter.scope_id)
+    FROM billing_spendcounter AS counter WHERE counter.scope = 'api_key'"""
+
+
+def check_transactions(findings: Findings, *, is_full: bool) -> None:
+    """Verify that transactions and the whole ledger sum to zero (I-01, I-03)."""
+    rows = stream(_limited(_UNBALANCED)) if is_full else stream(_limited(_NEW_UNBALANCED), (True,))
+    for transaction_id, total in rows:
+        subject = f"transaction {as_uuid(transaction_id)}"
+        findings.add_amount(
+            "I-01", subject, expected=0, found=int(total), what="the sum of its entries"
+        )
+    if is_full:
+        for (transaction_id,) in stream(_limited(_EMPTY_TRANSACTIONS)):
+            findings.add(
+                "I-01",
+                f"transaction {as_uuid(transaction_id)}",
+                expected="entries",
+                found="none",
+                message="it has no entries",
+            )
+    ((total,),) = fetch(_TOTAL)
+    if total:
+        findings.add_amount(
+            "I-03", "ledger", expected=0, found=int(total), what="the sum of all accounts"
+        )
+
+
+def check_accounts(findings: Findings) -> None:
+    """Verify that no account stands below what it may (I-04)."""
+    for account_id, kind, posted, held in fetch(_limited(_BELOW)):
+        findings.add(
+            "I-04",
+            f"account {account_id}",
+            expected="posted >= held >= 0" if kind != "receivable" else "posted <= 0, held = 0",
+            found=f"posted {posted}, held {held}",
+            message=f"a {kind} stands at posted {posted}, held {held} nanos",
+        )
+
+
+def check_holds(findings: Findings, *, now: datetime) -> None:
+    """Verify that open holds have living owners and are what is held (I-12, I-15, I-19)."""
+    held: defaultdict[int, int] = defaultdict(int)
+    counted: defaultdict[int, int] = defaultdict(int)
+    now = _database_clock(now)
+    for row in stream(_HOLDS):
+        request_id, amount, legs, counters, owner, found_owner, ended_at, expires_at = row
+        subject = f"hold {as_uuid(request_id)}"
+        total = 0
+        for account_id, nanos in orjson.loads(legs):
+            held[account_id] += nanos
+            total += nanos
+        for counter_id in orjson.loads(counters):
+            counted[counter_id] += amount
+        if total != amount:
+            findings.add_amount(
+                "I-15", subject, expected=amount, found=total, what="the sum of its legs"
+            )
+        _check_owner(subject, owner, found_owner, ended_at or expires_at, now, findings)
+    _compare_held(held, counted, findings)
+
+
+def check_requests(findings: Findings, *, is_full: bool) -> None:
+    """Verify that holds, entries and APIRequests belong together (I-20, I-21)."""
+    for (request_id,) in fetch(_limited(_HELD_TWICE)):
+        findings.add(
+            "I-20",
+            f"request {as_uuid(request_id)}",
+            expected="a hold or an APIRequest",
+            found="both",
+            message="it is recorded as ended and its hold is still open",
+        )
+    for request_id, account_id, sequence, amount in stream(
+        _limited(_STRAY_ENTRIES), (not is_full,)
+    ):
+        findings.add(
+            "I-20",
+            f"account {account_id} entry {sequence}",
+            expected=f"an APIRequest {as_uuid(request_id)}",
+            found="none",
+            message=f"{amount} nanos were posted for a request that is not recorded",
+        )
+    if not is_full:
+        return
+    for request_id, incarnation_id in stream(_limited(_STRAY_REQUESTS)):
+        findings.add(
+            "I-68",
+            f"request {as_uuid(request_id)}",
+            expected=f"incarnation {incarnation_id}",
+            found="none",
+            message="it belongs to no chain: its incarnation does not exist",
+        )
+    for counter_id, spent, charged in fetch(_SPENT_BY_KEY):
+        # A cap may be younger than its key: its counter may know less than was charged, never more.
+        if not 0 <= spent <= int(charged):
+            findings.add_amount(
+                "I-15",
+                f"counter {counter_id}",
+                expected=int(charged),
+                found=spent,
+                what="its spending",
+            )
+
+
+def _check_owner(
+    subject: str,
+    owner: int,
+    found_owner: int | None,
+    dead_at: Any,
+    now: datetime,
+    findings: Findings,
+) -> None:
+    if found_owner is None:
+        findings.add(
+            "I-12",
+            subject,
+            expected=f"incarnation {owner}",
+            found="none",
+            message="its owner does not exist",
+        )
+        return
+    dead_for = now - as_moment(dead_at)
+    if dead_for > timedelta(seconds=DEAD_SECONDS_MAX):
+        seconds = int(dead_for.total_seconds())
+        findings.add(
+            "I-12",
+            subject,
+            expected=f"resolved within {DEAD_SECONDS_MAX} s",
+            found=f"open for {seconds} s",
+            message=f"its owner, incarnation {owner}, has been dead for {seconds} s",
+        )
+
+
+def _compare_held(held: dict[int, int], counted: dict[int, int], findings: Findings) -> None:
+    for account_id, found in stream(
+        "SELECT id, held_nanos FROM billing_account WHERE held_nanos <> 0 ORDER BY id"
+    ):
+        expected = held.pop(account_id, 0)
+        if found != expected:
+            # Nothing open and yet held: some end did not give back all that it should.
+            invariant = "I-15" if expected else "I-19"
+            findings.add_amount(
+                invariant,
+                f"account {account_id}",
+                expected=expected,
+                found=found,
+                what="what is held",
+            )
+    for account_id, expected in sorted(held.items()):
+        if expected:
+            findings.add_amount(
+                "I-15", f"account {account_id}", expected=expected, found=0, what="what is held"
+            )
+    for counter_id, found in stream("SELECT id, held_nanos FROM billing_spendcounter ORDER BY id"):
+        expected = counted.pop(counter_id, 0)
+        if found != expected:
+            findings.add_amount(
+                "I-15",
+                f"counter {counter_id}",
+                expected=expected,
+                found=found,
+                what="what it holds",
+            )
+    for counter_id, expected in sorted(counted.items()):
+        findings.add_amount(
+            "I-15", f"counter {counter_id}", expected=expected, found=0, what="what it holds"
+        )
+
+
+def _database_clock(now: datetime) -> datetime:
+    """Return the clock that leases are written by: PostgreSQL's own, on SQLite the caller's."""
+    if connection.vendor != "postgresql":
+        return now
+    ((moment,),) = fetch("SELECT clock_timestamp()")
+    return as_moment(moment)
+
+
+def _limited(sql: str) -> str:
+    return f"{sql} LIMIT {FINDINGS_MAX + 1}"

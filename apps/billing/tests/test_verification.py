@@ -1,0 +1,259 @@
+"""Each invariant that a database shows is broken once by hand, and the verification must name it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+
+from apps.audit.models import APIRequest
+from apps.billing.findings import Finding
+from apps.billing.ledger.commands import Cap, Held, Line
+from apps.billing.ledger.store import Engine
+from apps.billing.models import Account, Entry, Hold, SpendCounter, VerifiedHead
+from apps.billing.verification import report
+from tests.support.databases import Database
+from tests.support.tampering import Tamper
+from tests.support.world import DOLLAR, Gateway, World, make_quota, make_world, top_up
+
+Connect = Callable[[], Engine]
+
+
+@pytest.fixture
+def gateway(ledger_connect: Connect) -> Gateway:
+    """A gateway that has settled three calls, one of them in debt, and has one open hold."""
+    world = make_world(wallet_nanos=1_000)
+    quota_id = make_quota(world, 300)
+    gateway = Gateway(world, ledger_connect())
+    for nanos, tokens in ((500, 1), (200, 0)):
+        held = gateway.hold(nanos, quotas=(quota_id,), caps=(Cap("api_key", world.key.pk, DOLLAR),))
+        assert isinstance(held, Held)
+        gateway.resolve(held, tokens)
+    top_up(world, 2_000)
+    gateway.hold(700, caps=(Cap("api_key", world.key.pk, DOLLAR),))
+    return gateway
+
+
+@pytest.fixture
+def tamper(committed_db: Database) -> Tamper:
+    """Somebody who can write the database as its owner."""
+    return Tamper(committed_db)
+
+
+def find(*, is_full: bool = True, anchors_path: Path = Path("/nonexistent")) -> list[Finding]:
+    return list(report(is_full=is_full, anchors_path=anchors_path, now=datetime.now(UTC)).findings)
+
+
+def invariants(found: list[Finding]) -> set[str]:
+    return {finding.invariant for finding in found}
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_sound_ledger_is_clean(gateway: Gateway, is_full: bool) -> None:
+    found = report(is_full=is_full, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
+
+    assert found.findings == ()
+    assert (found.entries, found.requests) == (12, 2)
+
+
+def test_the_second_verification_looks_only_at_what_is_new(gateway: Gateway) -> None:
+    find(is_full=False)
+    held = next(iter(gateway.holds.values()))
+    gateway.resolve(held, 1)
+
+    found = report(is_full=False, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
+
+    assert found.findings == ()
+    assert (found.entries, found.requests) == (3, 1)
+
+
+def test_an_unsound_ledger_leaves_no_checkpoint(gateway: Gateway, tamper: Tamper) -> None:
+    tamper.run("UPDATE billing_account SET posted_nanos = posted_nanos + 1 WHERE kind = 'clearing'")
+
+    find(is_full=False)
+
+    assert VerifiedHead.objects.count() == 0
+
+
+BROKEN: dict[str, tuple[str, set[str]]] = {
+    "a balance is a nano too high": (
+        "UPDATE billing_account SET posted_nanos = posted_nanos + 1 WHERE kind = 'clearing'",
+        {"I-02", "I-03"},
+    ),
+    "an entry is a nano too high": (
+        "UPDATE billing_entry SET amount_nanos = amount_nanos + 1 WHERE id = "
+        "(SELECT MAX(id) FROM billing_entry WHERE kind = 'credit')",
+        {"I-01", "I-08", "I-68"},
+    ),
+    "money is held that no hold explains": (
+        "UPDATE billing_account SET held_nanos = held_nanos + 5 WHERE kind = 'wallet'",
+        {"I-15"},
+    ),
+    "a hold vanishes and its money stays held": ("DELETE FROM billing_hold", {"I-15", "I-19"}),
+    "a counter forgot what it holds": (
+        "UPDATE billing_spendcounter SET held_nanos = 0",
+        {"I-15"},
+    ),
+    "a counter spent more than was charged": (
+        "UPDATE billing_spendcounter SET spent_nanos = spent_nanos + 1000000",
+        {"I-15"},
+    ),
+    "an owner is dead for longer than a minute": (
+        "UPDATE billing_incarnation SET ended_at = '2020-01-01 00:00:00'",
+        {"I-12"},
+    ),
+    "an owner's lease ran out long ago": (
+        "UPDATE billing_incarnation SET expires_at = '2020-01-01 00:00:00'",
+        {"I-12"},
+    ),
+    "a request is gone and its entries remain": (
+        "DELETE FROM audit_apirequest WHERE charge_nanos > 0",
+        {"I-20", "I-68"},
+    ),
+    "a request says that it cost less": (
+        "UPDATE audit_apirequest SET charge_nanos = charge_nanos - 1 WHERE charge_nanos > 0",
+        {"I-21", "I-26", "I-68"},
+    ),
+    "a request says that it used less": (
+        "UPDATE audit_apirequest SET input_tokens = input_tokens + 1 WHERE charge_nanos > 0",
+        {"I-26", "I-68"},
+    ),
+    "a voided call was charged": (
+        "UPDATE audit_apirequest SET state = 'voided' WHERE charge_nanos > 0",
+        {"I-24", "I-68"},
+    ),
+    "the price of a request is gone": (
+        "UPDATE audit_apirequest SET price_version_id = 0 WHERE charge_nanos > 0",
+        {"I-26", "I-68"},
+    ),
+    "a late charge on a call that its owner had settled": (
+        "UPDATE billing_entry SET kind = 'late' WHERE kind = 'excess'",
+        {"I-21", "I-68"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_broken_is_named(gateway: Gateway, tamper: Tamper, case: str) -> None:
+    statement, expected = BROKEN[case]
+    tamper.run(statement)
+
+    found = find()
+
+    assert invariants(found) == expected
+
+
+def test_a_price_that_was_edited_no_longer_explains_the_charge(
+    gateway: Gateway, tamper: Tamper
+) -> None:
+    tamper.run("UPDATE ai_models_priceversion SET input_nanos = input_nanos * 10")
+
+    found = find()
+
+    assert [finding.invariant for finding in found] == ["I-26"]
+    assert "off by -9000 nanos" in found[0].message
+
+
+def test_usage_that_cost_nothing_is_found(gateway: Gateway, tamper: Tamper) -> None:
+    tamper.run(
+        "UPDATE audit_apirequest SET input_tokens = 1, state = 'completed', "
+        "usage_source = 'reported' WHERE charge_nanos = 0"
+    )
+
+    assert invariants(find()) == {"I-42", "I-68"}
+
+
+def test_a_cut_charge_may_be_lower_than_its_usage_but_not_higher(ledger_connect: Connect) -> None:
+    gateway = Gateway(make_world(), ledger_connect())
+    for tokens_more in (3, -1):
+        held = gateway.hold(5_000)
+        assert isinstance(held, Held)
+        gateway.resolve(held, 2, is_usage_suspect=True, input_tokens=2 + tokens_more)
+
+    found = find()
+
+    assert [finding.invariant for finding in found] == ["I-26"]
+    assert "off by 1000 nanos" in found[0].message
+
+
+def test_a_wallet_below_what_it_holds_is_found(
+    gateway: Gateway, tamper: Tamper, committed_db: Database
+) -> None:
+    tamper.drop_checks()
+    tamper.run("UPDATE billing_account SET held_nanos = -1 WHERE kind = 'wallet'")
+
+    assert "I-04" in invariants(find())
+
+
+def test_an_open_hold_of_a_recorded_request_is_found(gateway: Gateway, tamper: Tamper) -> None:
+    request_id = APIRequest.objects.filter(charge_nanos=0).get().pk
+    owner = gateway.incarnation_id
+
+    Hold.objects.create(
+        request_id=request_id,
+        incarnation_id=owner,
+        customer_id=1,
+        amount_nanos=0,
+        legs="[]",
+        counters="[]",
+        detail="{}",
+        placed_at=datetime.now(UTC),
+    )
+
+    assert invariants(find()) == {"I-20"}
+
+
+def test_a_lease_that_ran_out_a_moment_ago_is_not_reported(
+    ledger_connect: Connect, tamper: Tamper
+) -> None:
+    gateway = Gateway(make_world(), ledger_connect())
+    gateway.hold(1_000)
+    moment = datetime.now(UTC) - timedelta(seconds=30)
+    tamper.run(f"UPDATE billing_incarnation SET ended_at = '{moment:%Y-%m-%d %H:%M:%S}'")
+
+    assert find() == []
+
+
+def test_verifying_waits_for_no_writer_and_makes_none_wait(
+    gateway: Gateway, ledger_connect: Connect
+) -> None:
+    other = ledger_connect()
+    with other.transaction():
+        other.open_incarnation(kind="gateway", host="other", pid=2, lease_seconds=30)
+
+        found = find()
+
+    assert found == []
+
+
+def test_the_command_prints_amounts_and_exits_with_1(gateway: Gateway, tamper: Tamper) -> None:
+    tamper.run("UPDATE billing_account SET posted_nanos = posted_nanos + 7 WHERE kind = 'clearing'")
+    out = io.StringIO()
+
+    with pytest.raises(SystemExit) as ended:
+        call_command("verify_ledger", "--full", "--json", stdout=out)
+
+    printed: dict[str, Any] = json.loads(out.getvalue())
+    assert ended.value.code == 1
+    assert printed["is_clean"] is False
+    assert [finding["message"][-16:] for finding in printed["findings"]] == [
+        "off by 7 nanos"[-16:],
+        "off by 7 nanos"[-16:],
+    ] or all("off by 7 nanos" in finding["message"] for finding in printed["findings"])
+
+
+def test_the_command_is_content_with_a_sound_ledger(gateway: Gateway) -> None:
+    out = io.StringIO()
+
+    call_command("verify_ledger", stdout=out)
+
+    assert out.getvalue() == "verified what is new: 12 entries, 2 requests, 0 anchors: clean\n"
+
+
+__all__ = ["Account", "Entry", "Line", "SpendCounter", "World"]

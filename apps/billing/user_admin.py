@@ -1,0 +1,275 @@
+"""Users in the Django admin: made with their accounts; money moves only by an adjustment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.forms import AdminUserCreationForm
+from django.core.exceptions import PermissionDenied
+from django.db import models, transaction
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+
+from apps.api_keys.admin import show_key_once
+from apps.api_keys.issue import reset_default_key
+from apps.audit.admin_pages import NanosFormField, SelfRecordedAdmin, adopt, staff_of, usd
+from apps.audit.events import record_event
+from apps.billing.accounts import find_standing
+from apps.billing.customers import adjust_user_balance, create_user
+from apps.billing.models import AccountKind
+from apps.core.domain_errors import find_refusal
+from apps.core.money import format_usd
+from apps.users.models import Role, User
+from apps.users.tokens import end_sessions
+
+if TYPE_CHECKING:
+    _UserModelForm = forms.ModelForm[User]
+    _NewUserForm = AdminUserCreationForm[User]
+else:
+    # Generic only in the type stubs.
+    _UserModelForm = forms.ModelForm
+    _NewUserForm = AdminUserCreationForm
+
+_LIMITS = ("rpm", "tpm", "concurrency")
+_PERSON = ("username", "email", "name", "role", "user_group")
+
+
+class NewUserForm(_NewUserForm):
+    """A new user with a password."""
+
+    class Meta:
+        model = User
+        fields = _PERSON
+
+    def clean_email(self) -> str:
+        """Return the address as it is compared."""
+        return str(self.cleaned_data["email"]).lower()
+
+
+class UserForm(_UserModelForm):
+    """What may be changed of a user. The password has its own page, money its own form."""
+
+    class Meta:
+        model = User
+        fields = (*_PERSON, *_LIMITS, "is_active", "is_superuser")
+        labels = {"is_superuser": "May use this administration"}
+        help_texts = {"is_superuser": "Only for the role admin."}
+
+    def clean_email(self) -> str:
+        """Return the address as it is compared."""
+        return str(self.cleaned_data["email"]).lower()
+
+    def clean(self) -> dict[str, Any]:
+        """Keep somebody in charge, and the two kinds of administrator one."""
+        values = super().clean() or {}
+        if values.get("is_superuser") and values.get("role") != Role.ADMIN:
+            raise forms.ValidationError("Only an admin may use this administration.")
+        stays = values.get("is_superuser") and values.get("is_active")
+        others = User.objects.filter(is_superuser=True, is_active=True).exclude(pk=self.instance.pk)
+        was = User.objects.filter(pk=self.instance.pk, is_superuser=True, is_active=True)
+        if not stays and was.exists() and not others.exists():
+            raise forms.ValidationError("This is the last administrator.")
+        return values
+
+
+class AdjustmentForm(forms.Form):
+    """Money given or taken, and why."""
+
+    amount = NanosFormField(label="Amount (USD)", help_text="Negative takes money back.")
+    reason = forms.CharField(max_length=500, help_text="On record with the transaction.")
+
+
+class NothingForm(forms.Form):
+    """A question that is answered by its button."""
+
+
+@admin.register(User)
+class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  # stubs only
+    """Users."""
+
+    noun = "user"
+    form = UserForm
+    add_form = NewUserForm
+    change_form_template = "admin/users/user/change_form.html"
+    list_display = (
+        "username",
+        "email",
+        "name",
+        "role",
+        "user_group",
+        usd("balance_nanos", "balance"),
+        "is_active",
+        "date_joined",
+    )
+    list_select_related = ("user_group",)
+    list_filter = ("role", "is_active", "is_superuser", "user_group", "date_joined")
+    search_fields = ("username", "email", "name")
+    readonly_fields = ("wallet", "customer", "last_login", "date_joined")
+    filter_horizontal = ()
+    ordering = ("-id",)
+    fieldsets = (
+        (None, {"fields": (*_PERSON, "is_active", "is_superuser")}),
+        ("Money", {"fields": ("wallet", "customer")}),
+        ("Limits", {"fields": _LIMITS}),
+        ("Dates", {"fields": ("last_login", "date_joined")}),
+    )
+    add_fieldsets = (
+        (None, {"fields": (*_PERSON, "usable_password", "password1", "password2")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[User]:
+        """Return the users with their balances."""
+        rows: models.QuerySet[User] = super().get_queryset(request)
+        kinds = [AccountKind.WALLET, AccountKind.RECEIVABLE]
+        return rows.select_related("user_group", "customer").annotate(
+            balance_nanos=models.Sum(
+                "customer__accounts__posted_nanos",
+                filter=models.Q(customer__accounts__kind__in=kinds),
+                default=0,
+            )
+        )
+
+    @admin.display(description="wallet")
+    def wallet(self, row: User) -> str:
+        """Show what the user has."""
+        standing = find_standing(row.customer_id)
+        return (
+            f"balance ${format_usd(standing.balance_nanos)}, "
+            f"held ${format_usd(standing.held_nanos)}, "
+            f"available ${format_usd(standing.available_nanos)}"
+        )
+
+    def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Make the user with accounts, or save what may be changed."""
+        if change:
+            obj.is_staff = obj.is_superuser
+            obj.save()
+            return
+        given = form.cleaned_data
+        made = create_user(
+            **{name: given[name] for name in _PERSON},
+            password=given["password1"] if given["set_usable_password"] else None,
+            actor=staff_of(request),
+            request=request,
+        )
+        adopt(obj, made)
+
+    def find_history(self, row: User) -> str:
+        """Return why the user must stay."""
+        return "owns accounts and cannot be deleted. Deactivate the user instead."
+
+    def user_change_password(
+        self, request: HttpRequest, id: str, form_url: str = ""
+    ) -> HttpResponse:
+        """Set a password and record that it was set; REST sessions end with the old one."""
+        with transaction.atomic():
+            response = super().user_change_password(request, id, form_url)
+            if request.method == "POST" and response.status_code == 302:
+                record_event(
+                    actor=staff_of(request),
+                    action="user.password_set",
+                    subject=self.get_object(request, id),
+                    request=request,
+                )
+        return response
+
+    def get_urls(self) -> list[URLPattern]:
+        """Add the pages of what can be done for a user."""
+        pages = {
+            "adjust-balance": self.adjust_balance,
+            "reset-key": self.reset_key,
+            "end-sessions": self.end_sessions,
+        }
+        mine = [
+            path(
+                f"<id>/{name}/",
+                self.admin_site.admin_view(view),
+                name=f"users_user_{name.replace('-', '_')}",
+            )
+            for name, view in pages.items()
+        ]
+        return [*mine, *super().get_urls()]
+
+    def adjust_balance(self, request: HttpRequest, id: str) -> HttpResponse:
+        """Give money to a user or take it back."""
+
+        def act(user: User, form: forms.Form) -> None:
+            adjust_user_balance(
+                user=user,
+                amount_nanos=form.cleaned_data["amount"],
+                reason=form.cleaned_data["reason"],
+                actor=cast(User, staff_of(request)),
+                request=request,
+            )
+            amount = format_usd(form.cleaned_data["amount"])
+            self.message_user(request, f"Adjusted by ${amount}.", messages.SUCCESS)
+
+        return self._ask(request, id, "Adjust balance", AdjustmentForm, act)
+
+    def reset_key(self, request: HttpRequest, id: str) -> HttpResponse:
+        """Replace the user's default key and show the new one."""
+
+        def act(user: User, form: forms.Form) -> None:
+            _, raw = reset_default_key(user=user, actor=staff_of(request), request=request)
+            show_key_once(self, request, raw)
+
+        return self._ask(request, id, "Reset default API key", NothingForm, act)
+
+    def end_sessions(self, request: HttpRequest, id: str) -> HttpResponse:
+        """Sign the user out of REST everywhere."""
+
+        def act(user: User, form: forms.Form) -> None:
+            with transaction.atomic():
+                count = end_sessions(user=user)
+                record_event(
+                    actor=staff_of(request),
+                    action="user.sessions_ended",
+                    subject=user,
+                    after={"sessions": count},
+                    request=request,
+                )
+            self.message_user(request, f"Ended {count} sessions.", messages.SUCCESS)
+
+        return self._ask(request, id, "Sign out everywhere", NothingForm, act)
+
+    def _ask(
+        self,
+        request: HttpRequest,
+        id: str,
+        title: str,
+        form_class: type[forms.Form],
+        act: Callable[[User, forms.Form], None],
+    ) -> HttpResponse:
+        """Show a form about one user and, when it is sent, act and go back to the user."""
+        user = self.get_object(request, id)
+        if user is None:
+            raise Http404
+        if not self.has_change_permission(request, user):
+            raise PermissionDenied
+        form = form_class(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            try:
+                act(user, form)
+            except Exception as error:
+                refusal = find_refusal(error)
+                if refusal is None:
+                    raise
+                form.add_error(None, refusal.message)
+            else:
+                return redirect(reverse("admin:users_user_change", args=[user.pk]))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{title}: {user.username}",
+            "opts": self.opts,
+            "original": user,
+            "wallet": self.wallet(user),
+            "form": form,
+            "button": title,
+        }
+        return TemplateResponse(request, "admin/users/user/ask.html", context)

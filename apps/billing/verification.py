@@ -1,0 +1,106 @@
+"""Proves the ledger from its tables: sums, chains, holds, charges, and the anchors outside.
+
+A verification reads one consistent view while the gateway goes on. It verifies what is new since the
+last clean one, or everything (`is_full`). It changes nothing but its own notes (VerifiedHead), and
+those only when all was clean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from django.conf import settings
+from django.db import transaction
+
+from apps.billing.anchor_checks import check_anchors, read_promises
+from apps.billing.chain_walks import Head, walk_entries, walk_requests
+from apps.billing.findings import Finding, Findings, one_view
+from apps.billing.models import VerifiedHead
+from apps.billing.sum_checks import (
+    check_accounts,
+    check_holds,
+    check_requests,
+    check_transactions,
+)
+
+_HEADS_BATCH: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a verification looked at and found."""
+
+    is_full: bool
+    entries: int  # links verified in the accounts' chains
+    requests: int  # links verified in the incarnations' chains
+    anchors: int  # lines of the anchor file
+    findings: tuple[Finding, ...]
+    omitted: int  # findings beyond the bound
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether all is as it must be."""
+        return not self.findings
+
+
+def verify(*, is_full: bool) -> list[Finding]:
+    """Verify the ledger against its tables and the deployment's anchor file."""
+    return list(
+        report(is_full=is_full, anchors_path=anchors_path(), now=datetime.now(UTC)).findings
+    )
+
+
+def anchors_path() -> Path:
+    """Return where this deployment keeps its anchors."""
+    return Path(settings.DATA_DIR) / "anchors" / "anchors.jsonl"
+
+
+def report(*, is_full: bool, anchors_path: Path, now: datetime) -> Report:
+    """Verify the ledger and return what was seen and found.
+
+    `now` judges leases on SQLite; PostgreSQL has a clock of its own.
+    """
+    findings = Findings()
+    # Before the view: an anchor written after it names rows that the view does not show yet.
+    promises = read_promises(anchors_path, findings)
+    with one_view():
+        entries = walk_entries(findings, is_full=is_full)
+        requests = walk_requests(findings, is_full=is_full)
+        check_transactions(findings, is_full=is_full)
+        check_accounts(findings)
+        check_holds(findings, now=now)
+        check_requests(findings, is_full=is_full)
+        check_anchors(promises, findings)
+    if not findings.items:
+        _note(entries.moved + requests.moved, now)
+    return Report(
+        is_full=is_full,
+        entries=entries.links,
+        requests=requests.links,
+        anchors=promises.lines,
+        findings=tuple(findings.items),
+        omitted=findings.omitted,
+    )
+
+
+def _note(heads: list[Head], now: datetime) -> None:
+    for start in range(0, len(heads), _HEADS_BATCH):
+        with transaction.atomic():
+            VerifiedHead.objects.bulk_create(
+                [
+                    VerifiedHead(
+                        chain=head.chain,
+                        chain_id=head.chain_id,
+                        sequence=head.sequence,
+                        head=head.head,
+                        verified_at=now,
+                    )
+                    for head in heads[start : start + _HEADS_BATCH]
+                ],
+                update_conflicts=True,
+                unique_fields=["chain", "chain_id"],
+                update_fields=["sequence", "head", "verified_at"],
+            )

@@ -1,0 +1,48 @@
+"""Refusals of domain functions: each class fixes the status and code of its answer.
+
+Classes are declared beside the function that raises them. Those that do not derive from
+`DomainError` (pure modules, the ledger) carry the same three class attributes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class DomainError(Exception):
+    """The domain said no. The message is for people and holds no secret."""
+
+    status_code: ClassVar[int] = 400
+    code: ClassVar[str] = "refused"
+    message: ClassVar[str] = "This is not possible."
+
+    def __init__(self, message: str = "", *, retry_after_seconds: int | None = None) -> None:
+        """Take the class's message where none is given."""
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message or self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a domain error says to the outside."""
+
+    status_code: int
+    code: str
+    message: str
+    retry_after_seconds: int | None
+
+
+def find_refusal(error: Exception) -> Refusal | None:
+    """Return what `error` says to the outside, None for one that was not meant for it."""
+    status_code = getattr(type(error), "status_code", None)
+    code = getattr(type(error), "code", None)
+    message = getattr(type(error), "message", None)
+    if not (isinstance(status_code, int) and isinstance(code, str) and isinstance(message, str)):
+        return None
+    return Refusal(
+        status_code=status_code,
+        code=code,
+        message=str(error) or message,
+        retry_after_seconds=getattr(error, "retry_after_seconds", None),
+    )

@@ -1,0 +1,486 @@
+"""The table of client errors: what each numbered row answers and promises.
+
+A row with several codes or statuses uses the first unless the place that raises it names another.
+Over 400 lines because it is one table, and nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+# What an upstream may say about the client's own input and we repeat; anything else becomes the
+# first of these (E40).
+UPSTREAM_CODES: Final = (
+    "invalid_request",
+    "array_above_max_length",
+    "array_below_min_length",
+    "content_filter",
+    "content_policy_violation",
+    "context_length_exceeded",
+    "decimal_above_max_value",
+    "decimal_below_min_value",
+    "empty_array",
+    "image_content_policy_violation",
+    "image_parse_error",
+    "image_too_large",
+    "integer_above_max_value",
+    "integer_below_min_value",
+    "invalid_base64_image",
+    "invalid_function_parameters",
+    "invalid_image",
+    "invalid_image_format",
+    "invalid_image_url",
+    "invalid_json",
+    "invalid_json_schema",
+    "invalid_prompt",
+    "invalid_type",
+    "invalid_value",
+    "missing_required_parameter",
+    "string_above_max_length",
+    "string_below_min_length",
+    "unknown_parameter",
+    "unsupported_country_region_territory",
+    "unsupported_parameter",
+    "unsupported_value",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRow:
+    """One row of the table: what is fixed about an error."""
+
+    condition: str  # when it happens, for the documentation
+    statuses: tuple[int, ...]  # the first is the default; 200: after the stream has begun
+    type: str
+    codes: tuple[str, ...]  # the first is the default
+    message: str  # the default, for a human
+    headers: tuple[tuple[str, str], ...] = ()
+    retry_after: int | None = None  # seconds by default; None: the header is never sent
+    should_retry: bool | None = None  # False: `x-should-retry: false`
+
+
+_INVALID: Final = "invalid_request_error"
+_SERVER: Final = "server_error"
+_OVERLOADED: Final = "service_unavailable_error"
+_QUOTA: Final = "insufficient_quota"
+_BEARER: Final = (("www-authenticate", "Bearer"),)
+_CLOSE: Final = (("connection", "close"),)
+
+_REFUSED: Final = {
+    "E01": ErrorRow(
+        condition="no API key",
+        statuses=(401,),
+        type=_INVALID,
+        codes=("missing_api_key",),
+        message="No API key was sent. Send it as 'Authorization: Bearer <key>'.",
+        headers=_BEARER,
+    ),
+    "E02": ErrorRow(
+        condition="unknown or malformed API key",
+        statuses=(401,),
+        type=_INVALID,
+        codes=("invalid_api_key",),
+        message="The API key is not valid.",
+        headers=_BEARER,
+    ),
+    "E03": ErrorRow(
+        condition="two different API keys in one request",
+        statuses=(401,),
+        type=_INVALID,
+        codes=("conflicting_credentials",),
+        message="The request carries two different API keys.",
+        headers=_BEARER,
+    ),
+    "E04": ErrorRow(
+        condition="API key expired or disabled",
+        statuses=(401,),
+        type=_INVALID,
+        codes=("api_key_disabled", "api_key_expired"),
+        message="The API key is no longer valid.",
+        headers=_BEARER,
+    ),
+    "E05": ErrorRow(
+        condition="account suspended",
+        statuses=(403,),
+        type=_INVALID,
+        codes=("account_disabled",),
+        message="The account is suspended.",
+    ),
+    "E06": ErrorRow(
+        condition="the client's address is not on the key's list",
+        statuses=(403,),
+        type=_INVALID,
+        codes=("ip_not_authorized",),
+        message="The API key may not be used from this network.",
+    ),
+    "E07": ErrorRow(
+        condition="model unknown, or not allowed for the caller",
+        statuses=(404,),
+        type=_INVALID,
+        codes=("model_not_found",),
+        message="The model does not exist or you do not have access to it.",
+    ),
+    "E08": ErrorRow(
+        condition="the key's scope does not include the endpoint",
+        statuses=(403,),
+        type=_INVALID,
+        codes=("insufficient_scope",),
+        message="The API key may not use this endpoint.",
+    ),
+    "E09": ErrorRow(
+        condition="unknown path",
+        statuses=(404,),
+        type=_INVALID,
+        codes=("unknown_url",),
+        message="This URL does not exist.",
+    ),
+    "E10": ErrorRow(
+        condition="wrong method",
+        statuses=(405,),
+        type=_INVALID,
+        codes=("method_not_supported",),
+        message="This URL does not support the method of the request.",
+        headers=(("allow", "POST"),),
+    ),
+    "E11": ErrorRow(
+        condition=(
+            "the body is not JSON, not an object, too deep, or holds NaN, Infinity, NUL, a lone"
+            " surrogate or an integer beyond 64 bits"
+        ),
+        statuses=(400,),
+        type=_INVALID,
+        codes=("invalid_json",),
+        message="The body of the request is not a valid JSON object.",
+    ),
+    "E12": ErrorRow(
+        condition="the body names a parameter twice, or twice but for case",
+        statuses=(400,),
+        type=_INVALID,
+        codes=("duplicate_parameter",),
+        message="The body of the request names a parameter more than once.",
+    ),
+    "E13": ErrorRow(
+        condition="a parameter is missing, of the wrong type or out of range",
+        statuses=(400,),
+        type=_INVALID,
+        codes=(
+            "invalid_value",
+            "missing_required_parameter",
+            "invalid_type",
+            "integer_below_min_value",
+            "integer_above_max_value",
+        ),
+        message="A parameter of the request is not valid.",
+    ),
+    "E14": ErrorRow(
+        condition="a parameter the gateway cannot meter",
+        statuses=(400,),
+        type=_INVALID,
+        codes=("unsupported_parameter",),
+        message="A parameter of the request is not supported by this gateway.",
+    ),
+    "E15": ErrorRow(
+        condition="the body is too large",
+        statuses=(413,),
+        type=_INVALID,
+        codes=("request_too_large",),
+        message="The body of the request is too large.",
+        headers=_CLOSE,
+    ),
+    "E16": ErrorRow(
+        condition="wrong content type or encoding",
+        statuses=(415,),
+        type=_INVALID,
+        codes=("unsupported_media_type",),
+        message="Send the body as application/json, without a content encoding.",
+        headers=(("accept", "application/json"),),
+    ),
+    "E17": ErrorRow(
+        condition="headers too large (431) or URL too long (414)",
+        statuses=(431, 414),
+        type=_INVALID,
+        codes=("header_too_large",),
+        message="The headers or the URL of the request are too long.",
+        headers=_CLOSE,
+    ),
+    "E18": ErrorRow(
+        condition="the client sends its body too slowly",
+        statuses=(408,),
+        type=_INVALID,
+        codes=("request_timeout",),
+        message="The body of the request did not arrive in time.",
+        headers=_CLOSE,
+    ),
+    "E19": ErrorRow(
+        condition="the balance cannot cover the call",
+        statuses=(429,),
+        type=_QUOTA,
+        codes=("credit_balance_exhausted",),
+        message="The balance is too low for this request. Add credit or lower max_tokens.",
+        should_retry=False,
+    ),
+    "E20": ErrorRow(
+        condition="the spending limit of the key is reached",
+        statuses=(429,),
+        type=_QUOTA,
+        codes=("project_spend_limit_exceeded",),
+        message="The spending limit of this API key is reached.",
+        should_retry=False,
+    ),
+    "E22": ErrorRow(
+        condition="too many requests per minute",
+        statuses=(429,),
+        type="requests",
+        codes=("rate_limit_exceeded",),
+        message="Too many requests. Wait before sending the next one.",
+        retry_after=1,
+    ),
+    "E23": ErrorRow(
+        condition="too many tokens per minute",
+        statuses=(429,),
+        type="tokens",
+        codes=("rate_limit_exceeded",),
+        message="Too many tokens. Wait before sending the next request.",
+        retry_after=1,
+    ),
+    "E24": ErrorRow(
+        condition="too many requests in flight",
+        statuses=(429,),
+        type="rate_limit_error",
+        codes=("slow_down",),
+        message="Too many requests at the same time.",
+        retry_after=1,
+    ),
+    "E32": ErrorRow(
+        condition="the model has no price or no route",
+        statuses=(503,),
+        type=_SERVER,
+        codes=("model_not_available",),
+        message="The model is not available at the moment.",
+        should_retry=False,
+    ),
+    "E33": ErrorRow(
+        condition="every route of the model is down",
+        statuses=(503,),
+        type=_OVERLOADED,
+        codes=("server_is_overloaded",),
+        message="The model is overloaded. Try again later.",
+        retry_after=5,
+    ),
+    "E34": ErrorRow(
+        condition="the database is unreachable",
+        statuses=(503,),
+        type=_SERVER,
+        codes=("service_unavailable",),
+        message="The service is not available at the moment.",
+        retry_after=2,
+    ),
+    "E35": ErrorRow(
+        condition="the record of the call cannot be written",
+        statuses=(503,),
+        type=_SERVER,
+        codes=("service_unavailable",),
+        message="The service is not available at the moment.",
+        retry_after=5,
+    ),
+    "E36": ErrorRow(
+        condition="the gateway is shutting down",
+        statuses=(503,),
+        type=_SERVER,
+        codes=("service_restarting",),
+        message="The service is restarting. Try again.",
+        headers=_CLOSE,
+        retry_after=1,
+    ),
+    "E37": ErrorRow(
+        condition="the gateway is full",
+        statuses=(503,),
+        type=_OVERLOADED,
+        codes=("server_is_overloaded",),
+        message="The service is overloaded. Try again later.",
+        retry_after=1,
+    ),
+}
+
+_UPSTREAM: Final = {
+    "E40": ErrorRow(
+        condition="upstream refused the client's input (400, 422)",
+        statuses=(400, 422),
+        type=_INVALID,
+        codes=UPSTREAM_CODES,
+        message="The provider refused the request as not valid.",
+    ),
+    "E41": ErrorRow(
+        condition="upstream refused our key (401, 403)",
+        statuses=(502,),
+        type=_SERVER,
+        codes=("upstream_auth_error",),
+        message="The provider of the model could not be reached.",
+        retry_after=5,
+    ),
+    "E42": ErrorRow(
+        condition="our account with the provider is empty (402, 429)",
+        statuses=(503,),
+        type=_SERVER,
+        codes=("upstream_unavailable",),
+        message="The provider of the model is not available at the moment.",
+        retry_after=5,
+    ),
+    "E43": ErrorRow(
+        condition="upstream rate limit (429)",
+        statuses=(429,),
+        type="rate_limit_error",
+        codes=("upstream_rate_limited",),
+        message="The provider of the model receives too many requests. Try again later.",
+        retry_after=1,
+    ),
+    "E44": ErrorRow(
+        condition="upstream does not know the model (404)",
+        statuses=(503,),
+        type=_SERVER,
+        codes=("model_not_available",),
+        message="The model is not available at the moment.",
+        retry_after=5,
+    ),
+    "E45": ErrorRow(
+        condition="too large for the upstream (413)",
+        statuses=(413,),
+        type=_INVALID,
+        codes=("request_too_large",),
+        message="The request is too large for the provider of the model.",
+    ),
+    "E46": ErrorRow(
+        condition="upstream failed (5xx); 503 where it was overloaded",
+        statuses=(502, 503),
+        type=_SERVER,
+        codes=("upstream_error",),
+        message="The provider of the model failed. Try again.",
+        retry_after=1,
+    ),
+    "E47": ErrorRow(
+        condition="upstream cannot be reached",
+        statuses=(502,),
+        type=_SERVER,
+        codes=("upstream_unreachable",),
+        message="The provider of the model could not be reached.",
+        retry_after=1,
+    ),
+    "E48": ErrorRow(
+        condition="upstream does not answer in time",
+        statuses=(504,),
+        type=_SERVER,
+        codes=("upstream_timeout",),
+        message="The provider of the model did not answer in time.",
+        retry_after=1,
+    ),
+    "E49": ErrorRow(
+        condition="upstream answered 200 with something that is no answer",
+        statuses=(502,),
+        type=_SERVER,
+        codes=("upstream_invalid_response",),
+        message="The provider of the model sent an answer that is not valid.",
+        retry_after=1,
+    ),
+    "E50": ErrorRow(
+        condition="upstream answered JSON to a stream and it could not be converted",
+        statuses=(502,),
+        type=_SERVER,
+        codes=("upstream_invalid_response",),
+        message="The provider of the model sent an answer that is not valid.",
+        retry_after=1,
+    ),
+    "E51": ErrorRow(
+        condition="upstream redirected (never followed)",
+        statuses=(502,),
+        type=_SERVER,
+        codes=("upstream_invalid_response",),
+        message="The provider of the model sent an answer that is not valid.",
+        retry_after=1,
+    ),
+    "E52": ErrorRow(
+        condition="the upstream's answer is too large",
+        statuses=(502,),
+        type=_SERVER,
+        codes=("upstream_response_too_large",),
+        message="The answer of the provider of the model is too large.",
+        should_retry=False,
+    ),
+    "E53": ErrorRow(
+        condition="upstream sent an error as the first event of a stream",
+        statuses=(503,),
+        type=_SERVER,
+        codes=("upstream_error",),
+        message="The provider of the model failed. Try again.",
+        retry_after=1,
+    ),
+}
+
+_MID_STREAM: Final = {
+    "E60": ErrorRow(
+        condition="upstream broke off, stalled or sent an error after content",
+        statuses=(200,),
+        type=_SERVER,
+        codes=("upstream_interrupted",),
+        message="The upstream closed the stream early.",
+    ),
+    "E61": ErrorRow(
+        condition="the stream is too long or too large",
+        statuses=(200,),
+        type=_SERVER,
+        codes=("stream_limit_exceeded",),
+        message="The stream exceeded the limits of this gateway.",
+    ),
+    "E62": ErrorRow(
+        condition="the client went away (nothing is sent; recorded as 499)",
+        statuses=(499,),
+        type=_INVALID,
+        codes=("client_disconnected",),
+        message="The client closed the connection.",
+    ),
+    "E63": ErrorRow(
+        condition="the key was revoked during the stream",
+        statuses=(200,),
+        type=_INVALID,
+        codes=("key_revoked",),
+        message="The API key was revoked.",
+    ),
+    "E64": ErrorRow(
+        condition="the gateway died (the connection is cut; recorded afterwards)",
+        statuses=(200,),
+        type=_SERVER,
+        codes=("gateway_crashed",),
+        message="The service was interrupted.",
+    ),
+    "E65": ErrorRow(
+        condition="the database is away at settlement (the stream ends normally; settled later)",
+        statuses=(200,),
+        type=_SERVER,
+        codes=("settling",),
+        message="The call is settled as soon as possible.",
+    ),
+    "E66": ErrorRow(
+        condition="the gateway is shutting down and the stream is still running",
+        statuses=(200,),
+        type=_SERVER,
+        codes=("service_restarting",),
+        message="The service is restarting.",
+    ),
+    "E70": ErrorRow(
+        condition="a fault of the gateway before settlement",
+        statuses=(500,),
+        type=_SERVER,
+        codes=("internal_error",),
+        message="Internal error.",
+    ),
+    "E71": ErrorRow(
+        condition="a fault of the gateway after settlement",
+        statuses=(500,),
+        type=_SERVER,
+        codes=("internal_error",),
+        message="Internal error.",
+        should_retry=False,
+    ),
+}
+
+ROWS: Final[Mapping[str, ErrorRow]] = MappingProxyType(_REFUSED | _UPSTREAM | _MID_STREAM)

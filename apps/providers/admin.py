@@ -1,0 +1,221 @@
+"""Providers and their keys in the Django admin. Secrets go in and never come out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.http import HttpRequest
+
+from apps.audit.admin_pages import RecordedAdmin, adopt, staff_of
+from apps.audit.events import changed_values, record_event, values_of
+from apps.audit.models import Attempt
+from apps.core.ids import uuid7_lower_bound
+from apps.providers.credentials import SecretMalformed, add_key, check_secret, replace_secret
+from apps.providers.models import Provider, ProviderKey
+from apps.providers.registration import (
+    BaseUrlRefused,
+    check_base_url,
+    deactivate_keys_of_old_origin,
+)
+
+if TYPE_CHECKING:
+    _KeyModelForm = forms.ModelForm[ProviderKey]
+    _ProviderModelForm = forms.ModelForm[Provider]
+    _KeyInline = admin.TabularInline[ProviderKey, Provider]
+else:
+    # Generic only in the type stubs.
+    _KeyModelForm = _ProviderModelForm = forms.ModelForm
+    _KeyInline = admin.TabularInline
+
+
+class ProviderKeyForm(_KeyModelForm):
+    """A key whose secret can be typed but not read."""
+
+    secret = forms.CharField(
+        required=False,
+        max_length=4_096,
+        widget=forms.PasswordInput(
+            render_value=False, attrs={"autocomplete": "new-password", "class": "vTextField"}
+        ),
+        help_text="Stored encrypted and never shown again. Empty: keep the one there is.",
+    )
+
+    class Meta:
+        model = ProviderKey
+        fields = ("name", "weight", "is_active")
+
+    def clean_secret(self) -> str:
+        """Require a secret for a new key and refuse what cannot be a header value."""
+        secret = str(self.cleaned_data["secret"])
+        if not secret:
+            if self.instance.pk is None:
+                raise forms.ValidationError("A new key needs its secret.")
+            return ""
+        try:
+            check_secret(secret)
+        except SecretMalformed as error:
+            raise forms.ValidationError(str(error)) from error
+        return secret
+
+
+def save_key(request: HttpRequest, form: Any, *, provider: Provider) -> None:
+    """Write a key from its form, through the functions that seal and record."""
+    key, actor = form.instance, staff_of(request)
+    secret = form.cleaned_data["secret"]
+    if key.pk is None:
+        made = add_key(
+            provider=provider,
+            secret=secret,
+            name=key.name,
+            weight=key.weight,
+            is_active=key.is_active,
+            actor=actor,
+            request=request,
+        )
+        adopt(key, made)
+        return
+    before = values_of(ProviderKey.objects.get(pk=key.pk))
+    key.save(update_fields=["name", "weight", "is_active"])
+    old, new = changed_values(before, values_of(key))
+    if new:
+        record_event(
+            actor=actor,
+            action="provider_key.changed",
+            subject=key,
+            before=old,
+            after=new,
+            request=request,
+        )
+    if secret:
+        replace_secret(key=key, secret=secret, actor=actor, request=request)
+
+
+class ProviderKeyInline(_KeyInline):
+    """The keys of a provider."""
+
+    model = ProviderKey
+    form = ProviderKeyForm
+    fields = ("name", "secret", "last_four", "weight", "is_active", "created_at")
+    readonly_fields = ("last_four", "created_at")
+    extra = 0
+    # Deleting is left to the key's own page, which asks whether it has been used.
+    can_delete = False
+    show_change_link = True
+
+
+class ProviderForm(_ProviderModelForm):
+    """A provider whose address is one the gateway may connect to."""
+
+    class Meta:
+        model = Provider
+        fields = "__all__"  # noqa: DJ007  # the page lists its fields
+
+    def clean_base_url(self) -> str:
+        """Refuse addresses that the gateway must not connect to."""
+        base_url = str(self.cleaned_data["base_url"])
+        try:
+            check_base_url(base_url)
+        except BaseUrlRefused as error:
+            raise forms.ValidationError(str(error)) from error
+        return base_url
+
+
+@admin.register(Provider)
+class ProviderAdmin(RecordedAdmin):
+    """Providers."""
+
+    noun = "provider"
+    form = ProviderForm
+    inlines = (ProviderKeyInline,)
+    list_display = ("name", "base_url", "dialect", "priority", "weight", "is_active", "created_at")
+    list_filter = ("is_active", "dialect", "payload_mode")
+    search_fields = ("name", "base_url")
+    readonly_fields = ("created_at", "updated_at")
+    ordering = ("name",)
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        """Write the keys, remembering whose secret was typed."""
+        # Fills the lists that the admin describes the change with; nothing is saved by it.
+        formset.save(commit=False)
+        form.retyped_ids = []
+        for key_form in formset.forms:
+            if key_form.has_changed():
+                save_key(request, key_form, provider=form.instance)
+                if key_form.cleaned_data["secret"]:
+                    form.retyped_ids.append(key_form.instance.pk)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Save keys; after a move to another origin only keys typed anew stay active."""
+        super().save_related(request, form, formsets, change)
+        if not change or not _has_moved(form.values_before["base_url"], form.instance.base_url):
+            return
+        count = deactivate_keys_of_old_origin(
+            provider=form.instance,
+            except_ids=getattr(form, "retyped_ids", []),
+            actor=staff_of(request),
+            request=request,
+        )
+        if count:
+            self.message_user(
+                request,
+                "The provider moved to another address: its stored keys were deactivated. "
+                "Type the secret again to use a key there.",
+                messages.WARNING,
+            )
+
+    def find_history(self, row: Provider) -> str:
+        """Return why the provider must stay."""
+        has_history = row.routes.exists() or any(_is_used(key) for key in row.keys.all())
+        return "has routes or history and cannot be deleted. Deactivate it." if has_history else ""
+
+
+@admin.register(ProviderKey)
+class ProviderKeyAdmin(RecordedAdmin):
+    """Keys of providers."""
+
+    noun = "provider_key"
+    form = ProviderKeyForm
+    fields = ("provider", "name", "secret", "last_four", "weight", "is_active", "created_at")
+    list_display = ("provider", "name", "shown", "weight", "is_active", "created_at")
+    list_display_links = ("provider", "shown")
+    list_select_related = ("provider",)
+    list_filter = ("is_active", "provider")
+    search_fields = ("provider__name", "name", "=last_four")
+    ordering = ("provider__name", "id")
+
+    @admin.display(description="secret", ordering="last_four")
+    def shown(self, row: ProviderKey) -> str:
+        """Show the last four characters."""
+        return f"…{row.last_four}"
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Keep a key with its provider: elsewhere its secret would go to somebody else."""
+        return ("last_four", "created_at") if obj is None else ("provider", "last_four", "created_at")
+
+    def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Write the key."""
+        save_key(request, form, provider=obj.provider)
+
+    def record_saved(self, request: HttpRequest, form: Any, change: bool) -> None:
+        """Do nothing: `save_key` has recorded."""
+
+    def find_history(self, row: ProviderKey) -> str:
+        """Return why the key must stay."""
+        return "has been used and cannot be deleted. Deactivate it." if _is_used(row) else ""
+
+
+def _is_used(key: ProviderKey) -> bool:
+    # Attempts are keyed by time: only those since the key was made are looked through.
+    since = uuid7_lower_bound(key.created_at)
+    return Attempt.objects.filter(id__gte=since, provider_key_id=key.pk).exists()
+
+
+def _has_moved(old_url: str, new_url: str) -> bool:
+    if old_url == new_url:
+        return False
+    try:
+        return check_base_url(old_url) != check_base_url(new_url)
+    except BaseUrlRefused:
+        return True  # The old address would not be allowed any more.

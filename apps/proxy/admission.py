@@ -1,0 +1,165 @@
+"""Who may call what: authentication and the plan of a call, decided on the Snapshot alone. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import ip_address
+from typing import Final
+
+from apps.billing.pricing import Price, PriceIncomplete, affordable_output_tokens, worst_case_nanos
+from apps.core.crypto import keyed_digest
+from apps.core.errors import GatewayError
+from apps.proxy.dialects.openai import ParsedRequest, input_tokens_bound
+from apps.proxy.json_body import serialise
+from apps.proxy.snapshot import Access, Caller, Key, Model, Snapshot, find_access
+
+# The least cap on output that is worth sending to a provider.
+OUTPUT_CAP_MIN: Final = 256
+KEY_BYTES_MAX: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An admitted call: what it asks for, at which price, and the most that it can cost."""
+
+    caller: Caller
+    model: Model
+    access: Access
+    price: Price
+    request: ParsedRequest
+    input_bound: int  # tokens
+    output_bound: int  # tokens for each choice
+    wanted_nanos: int  # the worst case
+    least_nanos: int  # the worst case with the lowest cap that may be sent; same as wanted if fixed
+    is_text_only: bool
+
+    def cap_for(self, held_nanos: int) -> int | None:
+        """Return the cap on output that `held_nanos` covers, None where it covers the worst case."""
+        if held_nanos >= self.wanted_nanos:
+            return None
+        affordable = affordable_output_tokens(
+            held_nanos,
+            self.input_bound,
+            self.price,
+            self.access.multiplier_millionths,
+            self.request.choices,
+            is_text_only=self.is_text_only,
+        )
+        return min(affordable, self.output_bound)
+
+
+def read_credential(headers: dict[bytes, bytes]) -> str:
+    """Return the API key that a request carries. Raises E01, E02 and E03."""
+    found: list[bytes] = []
+    authorization = headers.get(b"authorization")
+    if authorization is not None:
+        scheme, _, value = authorization.partition(b" ")
+        if scheme.lower() != b"bearer" or not value.strip():
+            raise GatewayError("E02")
+        found.append(value.strip())
+    found += [headers[name].strip() for name in (b"x-api-key", b"x-goog-api-key") if name in headers]
+    if not found:
+        raise GatewayError("E01")
+    if any(value != found[0] for value in found):
+        raise GatewayError("E03")
+    if len(found[0]) > KEY_BYTES_MAX:
+        raise GatewayError("E02")
+    return found[0].decode("latin-1")
+
+
+def authenticate(
+    snapshot: Snapshot, headers: dict[bytes, bytes], *, pepper: bytes, address: str, now: datetime
+) -> Caller:
+    """Return who is calling. Raises E01 to E06; what is wrong with a key is told only to its holder."""
+    digest = keyed_digest(pepper, read_credential(headers))
+    key = snapshot.keys.get(digest)
+    member = snapshot.members.get(key.user_id) if key is not None else None
+    if key is None or member is None:
+        raise GatewayError("E02")
+    if not key.is_active:
+        raise GatewayError("E04", code="api_key_disabled")
+    if key.expires_at is not None and key.expires_at <= now:
+        raise GatewayError("E04", code="api_key_expired")
+    if not member.is_active:
+        raise GatewayError("E05")
+    if key.allowed_networks and not _is_allowed(address, key):
+        raise GatewayError("E06")
+    group = (
+        snapshot.catalogue.user_groups.get(member.user_group_id)
+        if member.user_group_id is not None
+        else None
+    )
+    return Caller(key, member, group)
+
+
+def _is_allowed(address: str, key: Key) -> bool:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in key.allowed_networks)
+
+
+def find_model(snapshot: Snapshot, caller: Caller, name: str, now: datetime) -> tuple[Model, Access]:
+    """Return a model and the caller's access to it. Raises E07 alike for unknown and for closed ones."""
+    model = snapshot.catalogue.models.get(name)
+    access = find_access(caller, model, now) if model is not None else None
+    if model is None or access is None:
+        raise GatewayError("E07", param="model")
+    return model, access
+
+
+def plan_call(snapshot: Snapshot, caller: Caller, request: ParsedRequest, now: datetime) -> Plan:
+    """Return the plan of a call. Raises E07, E13 and E32."""
+    model, access = find_model(snapshot, caller, request.model, now)
+    price = model.prices.at(now)
+    if price is None or not any(route.provider.credentials for route in model.routes):
+        raise GatewayError("E32")
+    is_embedding = request.endpoint == "embeddings"
+    output_bound = 0 if is_embedding else _output_bound(request, model)
+    input_bound = input_tokens_bound(
+        request.body, serialise(request.body), model.context_length, model.image_tokens_max
+    )
+    is_text_only = not request.has_images and not request.has_audio
+    is_fixed = is_embedding or request.output_tokens_asked is not None
+    least_cap = output_bound if is_fixed else min(OUTPUT_CAP_MIN, output_bound)
+    try:
+        wanted, least = (
+            worst_case_nanos(
+                input_bound,
+                cap * request.choices,
+                price,
+                access.multiplier_millionths,
+                is_text_only=is_text_only,
+            )
+            for cap in (output_bound, least_cap)
+        )
+    except PriceIncomplete as error:
+        raise GatewayError("E32") from error
+    return Plan(
+        caller=caller,
+        model=model,
+        access=access,
+        price=price,
+        request=request,
+        input_bound=input_bound,
+        output_bound=output_bound,
+        wanted_nanos=wanted,
+        least_nanos=least,
+        is_text_only=is_text_only,
+    )
+
+
+def _output_bound(request: ParsedRequest, model: Model) -> int:
+    asked = request.output_tokens_asked
+    if asked is None:
+        return model.max_output_tokens
+    if asked > model.max_output_tokens:
+        raise GatewayError(
+            "E13",
+            code="integer_above_max_value",
+            param=request.output_parameter,
+            message=f"The model writes at most {model.max_output_tokens} tokens.",
+        )
+    return asked

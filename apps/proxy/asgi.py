@@ -1,0 +1,273 @@
+"""The client API: a bare ASGI application beside Django's.
+
+It answers `/v1/…` and `/api/v1/…` (with and without a slash at the end) and the probes; `auditing.asgi`
+sends it those paths and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from django.db import DatabaseError, InterfaceError
+
+from apps.audit.models import RequestState
+from apps.core.errors import GatewayError
+from apps.core.ids import new_uuid7
+from apps.proxy import reads
+from apps.proxy.admission import authenticate, plan_call
+from apps.proxy.call import Call, Ending, Interrupted, ending_of_interruption
+from apps.proxy.dialects.openai import Endpoint, parse_request
+from apps.proxy.gateway import BYTES_IN_FLIGHT_MAX, Gateway
+from apps.proxy.http import (
+    ClientGone,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    client_address,
+    header_map,
+    read_body,
+    send_error,
+    send_json,
+)
+from apps.proxy.json_body import parse_object
+from apps.proxy.protocol import Connection
+from apps.proxy.relay import Relay
+from apps.proxy.snapshot import Caller, Snapshot
+from apps.quotas.limits import Refusal, ratelimit_headers
+
+PREFIXES: Final = ("/v1", "/api/v1")
+PROBES: Final = frozenset({"/health", "/api/health", "/livez", "/readyz"})
+# Beside the body itself: its parsed form, what goes upstream, and the buffers of a stream.
+_BYTES_PER_CALL: Final = 64 << 10
+_BODY_COPIES: Final = 4
+_LARGE_BODY_BYTES: Final = 256 << 10
+_CALLS: Final[dict[str, Endpoint]] = {
+    "chat/completions": "chat/completions",
+    "completions": "completions",
+    "embeddings": "embeddings",
+}
+_READS: Final = frozenset({"models", "usage"})
+_REFUSED_LIMITS: Final = {"requests": "E22", "tokens": "E23", "concurrency": "E24"}
+
+logger = logging.getLogger(__name__)
+
+
+def is_client_path(path: str) -> bool:
+    """Return whether a path belongs to the data plane."""
+    return path.startswith(("/v1/", "/api/v1/")) or path in PREFIXES or path in PROBES
+
+
+class DataPlane:
+    """The ASGI application of the client API."""
+
+    def __init__(self) -> None:
+        self.gateway = Gateway()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path: str = scope["path"]
+        if path in PROBES:
+            await self._answer_probe(path, scope, send)
+            return
+        request_id = new_uuid7()
+        try:
+            await self._route(path, scope, receive, send, request_id)
+        except GatewayError as error:
+            is_head = scope["method"] == "HEAD"
+            await send_error(send, error, request_id=str(request_id), is_head=is_head)
+        except (ClientGone, Interrupted):
+            return
+        except Exception:
+            logger.exception("a call failed", extra={"request_id": request_id})
+            await _fail(scope, send, request_id)
+
+    async def _route(
+        self, path: str, scope: Scope, receive: Receive, send: Send, request_id: UUID
+    ) -> None:
+        rest = path.removeprefix("/api").removeprefix("/v1").removeprefix("/")
+        rest = rest.removesuffix("/")
+        method = scope["method"]
+        endpoint = _CALLS.get(rest)
+        if endpoint is not None:
+            if method != "POST":
+                raise GatewayError("E10")
+            await self._call(endpoint, scope, receive, send, request_id)
+        elif rest in _READS or rest.startswith("models/"):
+            if method not in ("GET", "HEAD"):
+                raise GatewayError("E10", headers=(("allow", "GET"),))
+            await self._answer_read(rest, scope, send, request_id)
+        else:
+            raise GatewayError("E09")
+
+    # ---- probes and reads
+
+    async def _answer_probe(self, path: str, scope: Scope, send: Send) -> None:
+        is_ok = path != "/readyz" or self.gateway.is_ready
+        body = orjson.dumps({"ok": is_ok})
+        headers: Headers = [
+            (b"content-type", b"application/json"),
+            (b"cache-control", b"no-store"),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        status = 200 if is_ok else 503
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        is_head = scope["method"] == "HEAD"
+        await send({"type": "http.response.body", "body": b"" if is_head else body})
+
+    async def _answer_read(self, rest: str, scope: Scope, send: Send, request_id: UUID) -> None:
+        snapshot = self._snapshot()
+        now = datetime.now(UTC)
+        caller, _ = self._authenticate(snapshot, scope, now)
+        found: dict[str, Any]
+        if rest == "models":
+            found = reads.list_models(snapshot, caller, now)
+        elif rest == "usage":
+            try:
+                found = await self.gateway.read(reads.read_usage, caller)
+            except (DatabaseError, InterfaceError) as error:
+                raise GatewayError("E34") from error
+        else:
+            found = reads.get_model(snapshot, caller, rest.removeprefix("models/"), now)
+        await send_json(send, orjson.dumps(found), request_id=str(request_id))
+
+    # ---- calls
+
+    async def _call(
+        self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send, request_id: UUID
+    ) -> None:
+        gateway = self.gateway
+        begun, now = gateway.monotonic(), datetime.now(UTC)
+        snapshot = self._snapshot()
+        caller, headers = self._authenticate(snapshot, scope, now)
+        try:
+            body = await read_body(receive, headers)
+            weight = len(body) * _BODY_COPIES + _BYTES_PER_CALL
+            if gateway.bytes_in_flight + weight > BYTES_IN_FLIGHT_MAX:
+                raise GatewayError("E37")
+            gateway.bytes_in_flight += weight
+        except GatewayError as error:
+            gateway.count_refusal(caller.key.id, error.code)
+            raise
+        try:
+            if len(body) > _LARGE_BODY_BYTES:
+                # A large body must not keep the small calls beside it waiting.
+                parsed = await asyncio.get_running_loop().run_in_executor(None, parse_object, body)
+            else:
+                parsed = parse_object(body)
+            plan = plan_call(snapshot, caller, parse_request(endpoint, parsed), now)
+            call = Call(
+                gateway,
+                plan,
+                request_id=request_id,
+                body=body,
+                path=scope["path"],
+                address=client_address(scope, headers, gateway.trusted_proxies),
+                user_agent=headers.get(b"user-agent", b"").decode("latin-1"),
+                now=now,
+                begun=begun,
+            )
+            await self._run_limited(call, scope, receive, send)
+        except GatewayError as error:
+            if error.row < "E40":
+                gateway.count_refusal(caller.key.id, error.code)
+            raise
+        finally:
+            gateway.bytes_in_flight -= weight
+
+    async def _run_limited(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        scopes = call.plan.caller.scopes
+        if not scopes:
+            await self._run_watched(call, scope, receive, send, [])
+            return
+        limiter, tokens = self.gateway.limiter, max(1, len(call.body) // 4)
+        identifier = str(call.request_id)
+        standing = await limiter.admit(request_id=identifier, scopes=scopes, tokens=tokens)
+        extra = ratelimit_headers(standing)
+        if isinstance(standing, Refusal):
+            raise GatewayError(
+                _REFUSED_LIMITS[standing.kind],
+                retry_after=standing.retry_after_seconds,
+                headers=[(name.decode(), value.decode()) for name, value in extra],
+            )
+        try:
+            await self._run_watched(call, scope, receive, send, extra)
+        finally:
+            used = call.settled_tokens
+            limiter.finish(
+                request_id=identifier,
+                scopes=scopes,
+                tokens_reserved=tokens,
+                tokens_used=used,
+            )
+
+    async def _run_watched(
+        self, call: Call, scope: Scope, receive: Receive, send: Send, extra: Headers
+    ) -> None:
+        self.gateway.calls[call.request_id] = call
+        watcher = asyncio.create_task(_watch(call, receive))
+        connection: Connection | None = scope.get("extensions", {}).get("gateway.connection")
+        try:
+            cap = await call.place_hold()
+            if cap is not None:
+                extra = [*extra, (b"x-gateway-output-cap", b"%d" % cap)]
+            await Relay(call, send, connection, extra, cap).run()
+        except (GatewayError, Interrupted):
+            raise
+        except Exception:
+            # A bug after the hold: what was delivered is charged, the rest given back.
+            await call.settle(
+                Ending(RequestState.FAILED, 500, "internal_error", call.delivered_usage())
+            )
+            raise
+        finally:
+            watcher.cancel()
+            self.gateway.calls.pop(call.request_id, None)
+            if not call.is_settled and call.held is not None:
+                # Only a cancellation comes here: the server ends calls that did not drain in time.
+                call.submit_settlement(ending_of_interruption(call, "drain"))
+
+    def _snapshot(self) -> Snapshot:
+        if self.gateway.is_draining:
+            raise GatewayError("E36")
+        if self.gateway.snapshot is None:
+            raise GatewayError("E34")
+        return self.gateway.snapshot
+
+    def _authenticate(
+        self, snapshot: Snapshot, scope: Scope, now: datetime
+    ) -> tuple[Caller, dict[bytes, bytes]]:
+        headers = header_map(scope)
+        address = client_address(scope, headers, self.gateway.trusted_proxies)
+        try:
+            caller = authenticate(
+                snapshot, headers, pepper=self.gateway.pepper, address=address, now=now
+            )
+        except GatewayError as error:
+            self.gateway.count_refusal(0, error.code)
+            raise
+        return caller, headers
+
+
+async def _watch(call: Call, receive: Receive) -> None:
+    """Wait until the client leaves: sending to a closed connection does not tell."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            call.interrupt("client")
+            return
+
+
+async def _fail(scope: Scope, send: Send, request_id: UUID) -> None:
+    """Answer an unexpected failure, or break the stream off where it has begun."""
+    connection: Connection | None = scope.get("extensions", {}).get("gateway.connection")
+    if connection is not None and connection.has_started:
+        connection.abort()
+        return
+    error = GatewayError("E70", message=f"Internal error, id {request_id}.")
+    await send_error(send, error, request_id=str(request_id))

@@ -1,0 +1,394 @@
+"""One accepted call: hold, relay, settlement. Whatever happens after the hold, it is resolved once.
+
+States that matter for cancellation: while `_can_interrupt` is set, the task may be cancelled by
+`interrupt` (the client left, a time limit passed, the gateway drains); a settlement is never interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+from uuid import UUID
+
+import orjson
+
+from apps.audit.models import RequestState
+from apps.audit.payloads import BODY_BYTES_MAX, seal_payload
+from apps.audit.records import Row, request_row
+from apps.billing.ledger.commands import (
+    Cap,
+    Held,
+    HoldRefused,
+    PayloadRecord,
+    PlaceHold,
+    Resolve,
+)
+from apps.billing.pricing import charge_nanos
+from apps.billing.writer import LedgerBusy, LedgerUnavailable
+from apps.core.errors import GatewayError
+from apps.core.usage import TOKEN_CLASSES, Usage
+from apps.proxy.admission import Plan
+from apps.proxy.dialects.openai import StreamMeter
+from apps.proxy.estimate import estimate_tokens
+from apps.proxy.routing import plan_routes
+from apps.proxy.snapshot import Route, strictest_payload_mode
+
+if TYPE_CHECKING:
+    from apps.proxy.gateway import Gateway
+
+CHECKPOINT_AFTER_SECONDS: Final = 10.0
+_REFUSED_HOLDS: Final = {"balance": "E19", "owing": "E19", "cap": "E20", "broken": "E35"}
+_COMPRESS_IN_LOOP_BYTES: Final = 32 << 10
+
+Reason = Literal["client", "timeout", "limit", "drain"]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a call ended, for its row."""
+
+    state: str
+    status_code: int
+    error_code: str = ""
+    usage: Usage = Usage()
+    finish_reason: str = ""
+
+
+class Interrupted(Exception):
+    """The call was ended from outside, for `reason`."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Final = reason
+
+
+class Call:
+    """What is known of a call while it runs. Made when it is admitted, before its hold."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        plan: Plan,
+        *,
+        request_id: UUID,
+        body: bytes,
+        path: str,
+        address: str,
+        user_agent: str,
+        now: datetime,
+        begun: float,
+    ) -> None:
+        self.gateway = gateway
+        self.plan = plan
+        self.request_id = request_id
+        self.body = body
+        self.path = path
+        self.address = address
+        self.user_agent = user_agent
+        self.started_at = now
+        self.begun = begun  # monotonic
+        self.routes: list[Route] = []
+        self.route: Route | None = None  # the one that is being tried, or that answered
+        self.attempts: list[Row] = []
+        self.held: Held | None = None
+        self.is_settled = False
+        self.settled_tokens = 0  # for the limits
+        self.meter: StreamMeter | None = None
+        self.ttft_ms: int | None = None
+        self.output_bytes = 0
+        self.upstream_request_id = ""
+        self.upstream_body = b""
+        self.deadline = float("inf")  # monotonic; when to interrupt for idleness
+        self.is_client_gone = False
+        self.is_sending = False  # waiting for the client to take bytes
+        self._captured: list[bytes] = []
+        self._captured_bytes = 0
+        self._task: asyncio.Task[Any] | None = None
+        self._can_interrupt = False
+        self._interrupted: Reason | None = None
+        self._next_checkpoint = begun + CHECKPOINT_AFTER_SECONDS
+        self.member = plan.caller.member
+        self._modes = (gateway.payload_mode, plan.caller.key.payload_mode)
+        self._detail: Row = {}
+
+    # ---- interruption
+
+    def open_to_interruption(self) -> None:
+        """Let `interrupt` cancel the current task from now on. Raises Interrupted if it came already."""
+        if self._interrupted is not None:
+            raise Interrupted(self._interrupted)
+        self._task = asyncio.current_task()
+        self._can_interrupt = True
+
+    def close_to_interruption(self) -> None:
+        """Run on whatever happens outside."""
+        self._can_interrupt = False
+
+    def interrupt(self, reason: Reason) -> None:
+        """End the call early, where it can be."""
+        self.is_client_gone = self.is_client_gone or reason == "client"
+        if self._interrupted is None:
+            self._interrupted = reason
+            if self._can_interrupt and self._task is not None:
+                self._task.cancel()
+
+    def translate_cancellation(self) -> Interrupted:
+        """Return why this task was cancelled, and make it usable again.
+
+        A cancellation that is not ours is the server ending what did not drain in time.
+        """
+        if self._task is not None:
+            while self._task.cancelling():
+                self._task.uncancel()
+        self._can_interrupt = False
+        return Interrupted(self._interrupted or "drain")
+
+    def reset_interruption(self) -> None:
+        """Allow another attempt after one that was too slow, if anybody still waits."""
+        self._interrupted = "client" if self.is_client_gone else None
+
+    def on_tick(self, now: float) -> None:
+        """Interrupt the call where a limit has passed, and note a checkpoint where one is due."""
+        if now > self.deadline:
+            self.interrupt("client" if self.is_sending else "timeout")
+        elif self.route and now - self.begun > self.route.provider.total_timeout_seconds:
+            self.interrupt("limit")
+        if now > self._next_checkpoint and self.meter is not None and not self.is_settled:
+            self._next_checkpoint = now + CHECKPOINT_AFTER_SECONDS
+            usage = self.delivered_usage()
+            if usage.source != "none":
+                counts = {name: getattr(usage, name) for name in TOKEN_CLASSES}
+                self.gateway.writer.note_checkpoint(self.request_id, orjson.dumps(counts).decode())
+
+    # ---- the hold
+
+    async def place_hold(self) -> int | None:
+        """Reserve the worst case and return the lowered cap on output, None where it is not lowered.
+
+        Raises E19, E20, E32 to E37, and Interrupted where the client left meanwhile.
+        """
+        gateway, plan = self.gateway, self.plan
+        now = gateway.monotonic()
+        self.routes = plan_routes(
+            plan.model.routes,
+            random=gateway.random,
+            is_open=lambda route_id: gateway.circuits.is_open(route_id, now),
+        )
+        if not self.routes:
+            raise GatewayError("E32")
+        key = plan.caller.key
+        self._detail = self._describe(self.routes[0])
+        hold = PlaceHold(
+            request_id=self.request_id,
+            customer_id=self.member.customer_id,
+            buckets=plan.access.buckets,
+            receivable_id=self.member.receivable_id,
+            amount_nanos=plan.wanted_nanos,
+            amount_nanos_min=plan.least_nanos,
+            detail=self._detail,
+            caps=(Cap("api_key", key.id, key.cap_nanos),) if key.cap_nanos is not None else (),
+        )
+        self.open_to_interruption()
+        try:
+            answer = await gateway.writer.place(hold)
+        except LedgerUnavailable as error:
+            raise GatewayError("E34") from error
+        except LedgerBusy as error:
+            raise GatewayError("E37") from error
+        except asyncio.CancelledError:
+            raise self.translate_cancellation() from None
+        finally:
+            self.close_to_interruption()
+        if isinstance(answer, HoldRefused):
+            raise GatewayError(_REFUSED_HOLDS[answer.reason])
+        self.held = answer
+        return plan.cap_for(answer.amount_nanos)
+
+    def _describe(self, route: Route) -> Row:
+        plan, member, key = self.plan, self.member, self.plan.caller.key
+        return {
+            "customer_id": member.customer_id,
+            "wallet_id": member.wallet_id,
+            "receivable_id": member.receivable_id,
+            "user_id": member.id,
+            "user_name": member.name,
+            "api_key_id": key.id,
+            "api_key_name": key.name,
+            "model_id": plan.model.id,
+            "requested_model": plan.request.model,
+            "route_id": route.id,
+            "provider_id": route.provider.id,
+            "provider_name": route.provider.name,
+            "upstream_model": route.upstream_name,
+            "endpoint": self.path,
+            "method": "POST",
+            "dialect": "openai",
+            "is_stream": plan.request.is_stream,
+            "price_version_id": plan.price.id,
+            "cost_version_id": None,
+            "multiplier_millionths": plan.access.multiplier_millionths,
+            "input_bytes": len(self.body),
+            "started_at": self.started_at,
+            "ip_address": self.address,
+            "user_agent": self.user_agent,
+        }
+
+    # ---- what has been delivered
+
+    def capture(self, data: bytes) -> None:
+        """Keep what goes to the client for the payload, up to its bound."""
+        self.output_bytes += len(data)
+        if self._captured_bytes < BODY_BYTES_MAX:
+            self._captured.append(data)
+            self._captured_bytes += len(data)
+
+    def forget_captured(self) -> None:
+        """Drop what was captured of an attempt of which the client saw nothing."""
+        self._captured.clear()
+        self._captured_bytes = self.output_bytes = 0
+
+    def note_first_byte(self) -> None:
+        """Note the time to the first byte that goes to the client."""
+        if self.ttft_ms is None:
+            self.ttft_ms = int((self.gateway.monotonic() - self.begun) * 1000)
+
+    def estimated_input_tokens(self) -> int:
+        """Return an estimate of what the provider read, never above the bound of the hold."""
+        return min(estimate_tokens(self.upstream_body), self.plan.input_bound)
+
+    def delivered_usage(self) -> Usage:
+        """Return the usage of what the provider produced so far."""
+        if self.meter is None:
+            return Usage()
+        if self.meter.usage is None and not self.meter.saw_content:
+            return Usage()
+        return self.meter.final_usage(estimated_input_tokens=self.estimated_input_tokens())
+
+    # ---- the settlement
+
+    async def settle(self, ending: Ending) -> None:
+        """Resolve the hold and return when that is durable. Never more than once."""
+        if self.is_settled or self.held is None:
+            return
+        self.is_settled = True
+        self.close_to_interruption()
+        payload, digest = await self._payload()
+        await self.gateway.writer.resolve(self._resolve(self.held, ending, payload, digest))
+
+    def submit_settlement(self, ending: Ending) -> None:
+        """Resolve the hold without waiting, for a task that is being cancelled. Keeps no payload."""
+        if self.is_settled or self.held is None:
+            return
+        self.is_settled = True
+        self.gateway.writer.submit(self._resolve(self.held, ending, None, None))
+
+    def _resolve(
+        self, held: Held, ending: Ending, payload: PayloadRecord | None, digest: bytes | None
+    ) -> Resolve:
+        charge = self._charge(ending.usage)
+        self.settled_tokens = ending.usage.total_tokens
+        route = self.route or self.routes[0]
+        cost_price = route.costs.at(self.started_at)
+        cost = charge_nanos(ending.usage, cost_price, 1_000_000) if cost_price else None
+        if ending.usage.source == "none":
+            cost = 0
+        detail = self._detail
+        if route is not self.routes[0] or cost_price is not None:
+            detail = {
+                **detail,
+                "route_id": route.id,
+                "provider_id": route.provider.id,
+                "provider_name": route.provider.name,
+                "upstream_model": route.upstream_name,
+                "cost_version_id": cost_price.id if cost_price else None,
+            }
+        row = request_row(
+            detail,
+            request_id=self.request_id,
+            state=ending.state,
+            status_code=ending.status_code,
+            error_code=ending.error_code,
+            usage=ending.usage,
+            cost_nanos=cost,
+            hold_nanos=held.amount_nanos,
+            duration_ms=int((self.gateway.monotonic() - self.begun) * 1000),
+            finish_reason=ending.finish_reason,
+            attempt_count=len(self.attempts),
+            output_bytes=self.output_bytes,
+            ttft_ms=self.ttft_ms,
+            upstream_request_id=self.upstream_request_id,
+            payload_digest=digest,
+        )
+        if ending.usage.is_suspect:
+            logger.warning(
+                "the usage that provider %s reported cannot be true",
+                route.provider.name,
+                extra={"request_id": self.request_id},
+            )
+        return Resolve(
+            request_id=self.request_id,
+            wallet_id=self.member.wallet_id,
+            receivable_id=self.member.receivable_id,
+            legs=held.legs,
+            counters=held.counters,
+            charge_nanos=charge,
+            row=row,
+            attempts=tuple(self.attempts),
+            payload=payload,
+        )
+
+    def _charge(self, usage: Usage) -> int:
+        """Return what the call costs the client.
+
+        Only usage that the provider reported, and that can be true, may exceed the hold.
+        """
+        if usage.source == "none":
+            return 0
+        plan = self.plan
+        full = charge_nanos(usage, plan.price, plan.access.multiplier_millionths)
+        if usage.source == "reported" and not usage.is_suspect:
+            return full
+        return min(full, self.held.amount_nanos if self.held else 0)
+
+    async def _payload(self) -> tuple[PayloadRecord | None, bytes | None]:
+        provider = (self.route or self.routes[0]).provider
+        mode = strictest_payload_mode(*self._modes, provider.payload_mode)
+        if mode == "off":
+            return None, None
+        response = b"".join(self._captured)
+        arguments = {
+            "is_response_truncated": self.output_bytes > len(response),
+            "keeps_bodies": mode == "full",
+        }
+        if len(self.body) + len(response) <= _COMPRESS_IN_LOOP_BYTES:
+            sealed = seal_payload(self.body, response, **arguments)
+        else:
+            loop = asyncio.get_running_loop()
+            sealed = await loop.run_in_executor(
+                None, lambda: seal_payload(self.body, response, **arguments)
+            )
+        record = PayloadRecord(
+            salt=sealed.salt,
+            request_body=sealed.request_body,
+            response_body=sealed.response_body,
+            is_request_truncated=sealed.is_request_truncated,
+            is_response_truncated=sealed.is_response_truncated,
+        )
+        return record, sealed.digest
+
+
+def ending_of_interruption(call: Call, reason: Reason) -> Ending:
+    """Return how an interrupted call ends, charged for what the provider had produced."""
+    usage = call.delivered_usage()
+    finish = (call.meter.finish_reason or "") if call.meter else ""
+    state, status, code = {
+        "client": (RequestState.CLIENT_DISCONNECTED, 499, "client_disconnected"),
+        "timeout": (RequestState.UPSTREAM_INTERRUPTED, 200, "upstream_timeout"),
+        "limit": (RequestState.LIMIT_EXCEEDED, 200, "stream_limit_exceeded"),
+        "drain": (RequestState.GATEWAY_DRAINED, 200, "service_restarting"),
+    }[reason]
+    return Ending(state, status, code, usage, finish)

@@ -1,0 +1,227 @@
+"""Whole answers in OpenAI's dialect: what they hold, and how they look as a stream."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from apps.core.errors import GatewayError
+from apps.core.usage import Usage
+from apps.proxy.dialects.openai_request import Endpoint
+from apps.proxy.dialects.openai_stream import clean_label
+from apps.proxy.dialects.openai_usage import parse_usage
+from apps.proxy.estimate import estimate_quarters, tokens_of_quarters
+
+_TEXT_MEMBERS: Final = ("content", "refusal")
+# Sent twice by some servers, under both names.
+_REASONING_MEMBERS: Final = ("reasoning_content", "reasoning")
+_CONTENT_MEMBERS: Final = (
+    *_TEXT_MEMBERS,
+    *_REASONING_MEMBERS,
+    "audio",
+    "function_call",
+    "images",
+    "tool_calls",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer of an upstream."""
+
+    id: str | None
+    model: str | None  # as the upstream calls it
+    usage: Usage | None  # as reported; None: not reported, or unusable
+    is_usage_unusable: bool  # something was reported that holds no count
+    finish_reason: str | None
+    has_content: bool
+    estimated_output_tokens: int
+    document: dict[str, Any]
+
+    def final_usage(self, *, estimated_input_tokens: int) -> Usage:
+        """Return the usage to charge: the reported one, else an estimate.
+
+        Where nothing was produced there is nothing to charge, and the source is "none".
+        """
+        reported = self.usage
+        if reported is not None and reported.output_tokens:
+            # Also without visible content: reasoning alone can use up the maximum.
+            return reported
+        if not self.has_content:
+            return Usage()
+        if reported is not None and reported.total_tokens:
+            return reported
+        return Usage(
+            input=estimated_input_tokens,
+            output=self.estimated_output_tokens,
+            source="estimated",
+            is_suspect=self.is_usage_unusable or reported is not None,
+        )
+
+
+def read_answer(endpoint: Endpoint, body: bytes) -> Answer:
+    """Return what an answer to this endpoint holds; raises E49 if it is no such answer."""
+    if endpoint == "chat/completions":
+        return read_chat_answer(body)
+    if endpoint == "completions":
+        return read_completion_answer(body)
+    return read_embeddings_answer(body)
+
+
+def read_chat_answer(body: bytes) -> Answer:
+    """Return what a chat completion holds; raises E49 if it is none."""
+    document = _load(body)
+    choices = _objects(document, "choices")
+    messages = [choice.get("message") for choice in choices]
+    present = [message for message in messages if isinstance(message, dict)]
+    if len(present) != len(messages):
+        raise GatewayError("E49")
+    has_content = any(message.get(name) for message in present for name in _CONTENT_MEMBERS)
+    quarters = sum(_message_quarters(message) for message in present)
+    return _answer(document, choices, has_content=has_content, quarters=quarters)
+
+
+def read_completion_answer(body: bytes) -> Answer:
+    """Return what a completion holds; raises E49 if it is none."""
+    document = _load(body)
+    choices = _objects(document, "choices")
+    texts = [choice.get("text") for choice in choices]
+    present = [text for text in texts if isinstance(text, str)]
+    if len(present) != len(texts):
+        raise GatewayError("E49")
+    quarters = sum(estimate_quarters(text) for text in present)
+    return _answer(document, choices, has_content=any(present), quarters=quarters)
+
+
+def read_embeddings_answer(body: bytes) -> Answer:
+    """Return what embeddings hold; raises E49 if they are none."""
+    document = _load(body)
+    if not all(
+        isinstance(item.get("embedding"), (list, str)) for item in _objects(document, "data")
+    ):
+        raise GatewayError("E49")
+    return _answer(document, [], has_content=True, quarters=0)
+
+
+def _load(body: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise GatewayError("E49") from error
+    if not isinstance(document, dict) or document.get("error") is not None:
+        raise GatewayError("E49")
+    return document
+
+
+def _objects(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return a member that must be an array of at least one object."""
+    items = document.get(name)
+    if not isinstance(items, list) or not items:
+        raise GatewayError("E49")
+    if not all(isinstance(item, dict) for item in items):
+        raise GatewayError("E49")
+    return items
+
+
+def _answer(
+    document: dict[str, Any],
+    choices: list[dict[str, Any]],
+    *,
+    has_content: bool,
+    quarters: int,
+) -> Answer:
+    reported = document.get("usage")
+    usage = parse_usage(reported)
+    reasons = (clean_label(choice.get("finish_reason")) for choice in choices)
+    estimated = max(tokens_of_quarters(quarters), 1 if has_content and choices else 0)
+    return Answer(
+        id=clean_label(document.get("id")),
+        model=clean_label(document.get("model")),
+        usage=usage,
+        is_usage_unusable=usage is None and reported is not None,
+        finish_reason=next((reason for reason in reasons if reason), None),
+        has_content=has_content,
+        estimated_output_tokens=estimated,
+        document=document,
+    )
+
+
+def _message_quarters(message: dict[str, Any]) -> int:
+    """Return the estimated size of all that a message says."""
+    quarters = sum(_quarters(message.get(name)) for name in _TEXT_MEMBERS)
+    quarters += max(_quarters(message.get(name)) for name in _REASONING_MEMBERS)
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            quarters += _quarters(function.get("name")) + _quarters(function.get("arguments"))
+    function = message.get("function_call")
+    if isinstance(function, dict):
+        quarters += _quarters(function.get("name")) + _quarters(function.get("arguments"))
+    return quarters
+
+
+def _quarters(content: object) -> int:
+    """Return the estimated size of a text, or of the texts of an array of parts."""
+    if isinstance(content, str):
+        return estimate_quarters(content)
+    if not isinstance(content, list):
+        return 0
+    parts: Iterable[object] = (part.get("text") for part in content if isinstance(part, dict))
+    return sum(estimate_quarters(text) for text in parts if isinstance(text, str))
+
+
+def answer_to_sse(document: dict[str, Any], *, include_usage: bool) -> list[bytes]:
+    """Return the events of a whole answer, for a client that asked for a stream (E50).
+
+    The last one is [DONE].
+    """
+    is_chat = document.get("object") != "text_completion"
+    common: dict[str, Any] = {
+        name: document[name]
+        for name in ("id", "created", "model", "system_fingerprint", "service_tier")
+        if name in document
+    }
+    common["object"] = "chat.completion.chunk" if is_chat else "text_completion"
+    contents: list[dict[str, Any]] = []
+    ends: list[dict[str, Any]] = []
+    for position, choice in enumerate(document["choices"]):
+        index = choice.get("index", position)
+        reason = choice.get("finish_reason")
+        if is_chat:
+            contents.append(_chat_choice(index, choice))
+            ends.append({"index": index, "delta": {}, "finish_reason": reason})
+        else:
+            contents.append(
+                {
+                    "index": index,
+                    "text": choice.get("text", ""),
+                    "logprobs": choice.get("logprobs"),
+                    "finish_reason": None,
+                }
+            )
+            ends.append({"index": index, "text": "", "logprobs": None, "finish_reason": reason})
+    chunks = [common | {"choices": [choice]} for choice in (*contents, *ends)]
+    if include_usage:
+        for chunk in chunks:
+            chunk["usage"] = None
+        chunks.append(common | {"choices": [], "usage": document.get("usage")})
+    return [*(b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks), b"data: [DONE]\n\n"]
+
+
+def _chat_choice(index: object, choice: dict[str, Any]) -> dict[str, Any]:
+    delta = dict(choice["message"])
+    calls = delta.get("tool_calls")
+    if isinstance(calls, list):
+        # In a stream each tool call carries its position.
+        delta["tool_calls"] = [
+            {"index": position} | call if isinstance(call, dict) else call
+            for position, call in enumerate(calls)
+        ]
+    return {
+        "index": index,
+        "delta": delta,
+        "logprobs": choice.get("logprobs"),
+        "finish_reason": None,
+    }

@@ -1,0 +1,188 @@
+"""One gateway process: what it knows, what it holds open, and what it does in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection, connections
+
+from apps.billing.connections import connect
+from apps.billing.journal import Journal
+from apps.billing.writer import LedgerWriter
+from apps.proxy import loader
+from apps.proxy.call import Call
+from apps.proxy.circuit import Circuits
+from apps.proxy.snapshot import Snapshot
+from apps.proxy.upstream import Upstream
+from apps.quotas.limits import Limiter, LocalLimiter
+from apps.quotas.shared_limits import SharedLimiter
+
+POLL_SECONDS: Final = 1.0
+TICK_SECONDS: Final = 0.5
+RENEW_SECONDS: Final = 10.0
+PRUNE_SECONDS: Final = 3600.0
+CHANGES_KEPT: Final = 100_000
+BYTES_IN_FLIGHT_MAX: Final = 256 << 20
+READ_THREADS: Final = 4
+READS_WAITING_MAX: Final = 200
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+class Gateway:
+    """Everything that calls share. Methods belong to the event loop."""
+
+    def __init__(self) -> None:
+        self.monotonic: Callable[[], float] = time.monotonic
+        self.random: Callable[[], float] = random.random
+        self.pepper: bytes = settings.API_KEY_PEPPER
+        self.payload_mode: str = settings.PAYLOADS
+        self.trusted_proxies = tuple(
+            ip_network(text, strict=False) for text in settings.TRUSTED_PROXIES
+        )
+        self.snapshot: Snapshot | None = None
+        self.circuits = Circuits()
+        self.calls: dict[UUID, Call] = {}
+        self.bytes_in_flight = 0
+        self.is_draining = False
+        self.polled_at = 0.0  # monotonic; the last time the configuration was known to be current
+        self.writer: LedgerWriter
+        self.upstream: Upstream
+        self.limiter: Limiter
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="configuration")
+        self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reads")
+        self._reads_waiting = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start everything. Does not wait for the database: until it is there, calls get 503."""
+        self.upstream = Upstream(settings.PRIVATE_UPSTREAMS)
+        local = LocalLimiter()
+        self.limiter = SharedLimiter(settings.REDIS_URL, local) if settings.REDIS_URL else local
+        self.writer = LedgerWriter(
+            connect=connect,
+            journal=Journal(Path(settings.DATA_DIR) / "journal"),
+            is_only_owner=connection.vendor == "sqlite",
+        )
+        self.writer.start()
+        self._tasks = [
+            asyncio.create_task(self._follow_configuration()),
+            asyncio.create_task(self._tick()),
+            asyncio.create_task(self._renew_limits()),
+        ]
+
+    async def stop(self) -> None:
+        """Let running calls settle, then close everything."""
+        self.is_draining = True
+        for call in list(self.calls.values()):
+            call.interrupt("drain")
+        until = self.monotonic() + 5.0
+        while self.calls and self.monotonic() < until:
+            await asyncio.sleep(0.02)
+        for task in self._tasks:
+            task.cancel()
+        await self.writer.stop()
+        await self.limiter.close()
+        await self.upstream.close()
+        self._loader.shutdown(wait=False, cancel_futures=True)
+        self._readers.shutdown(wait=False, cancel_futures=True)
+
+    def begin_drain(self) -> None:
+        """Refuse new calls; running ones get the drain time, then an error inside their streams."""
+        self.is_draining = True
+        asyncio.get_running_loop().call_later(
+            max(0.0, settings.DRAIN_SECONDS - 2.0), self._interrupt_all
+        )
+
+    def _interrupt_all(self) -> None:
+        for call in list(self.calls.values()):
+            call.interrupt("drain")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether calls can be taken now."""
+        return self.snapshot is not None and self.writer.is_available and not self.is_draining
+
+    async def read(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a blocking read in a thread. Raises DatabaseError, also where too many wait already."""
+        if self._reads_waiting >= READS_WAITING_MAX:
+            raise DatabaseError("too many reads are waiting")
+        self._reads_waiting += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._readers, function, *arguments)
+        finally:
+            self._reads_waiting -= 1
+
+    # ---- in the background
+
+    async def _follow_configuration(self) -> None:
+        loop = asyncio.get_running_loop()
+        prune_at = self.monotonic() + PRUNE_SECONDS
+        while True:
+            try:
+                if self.snapshot is None:
+                    self.snapshot = await loop.run_in_executor(self._loader, _load_all)
+                else:
+                    delta = await loop.run_in_executor(
+                        self._loader, _load_since, self.snapshot.version
+                    )
+                    if delta is None:
+                        self.snapshot = await loop.run_in_executor(self._loader, _load_all)
+                    else:
+                        loader.apply_delta(self.snapshot, delta)
+                self.polled_at = self.monotonic()
+                if self.monotonic() > prune_at:
+                    prune_at = self.monotonic() + PRUNE_SECONDS
+                    await loop.run_in_executor(self._loader, loader.prune_changes, CHANGES_KEPT)
+            except (DatabaseError, InterfaceError, OSError) as error:
+                logger.warning("the configuration cannot be read: %s", type(error).__name__)
+            except Exception:
+                # What was loaded before stays in force; a broken row must not stop the gateway.
+                logger.exception("the configuration cannot be loaded")
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = self.monotonic()
+            for call in list(self.calls.values()):
+                call.on_tick(now)
+
+    async def _renew_limits(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            await self.limiter.renew()
+
+    def count_refusal(self, api_key_id: int, code: str) -> None:
+        """Count a refused call."""
+        self.writer.count_refusal(api_key_id, code, datetime.now(UTC))
+
+
+def _load_all() -> Snapshot:
+    return _with_fresh_connection(loader.load_snapshot)
+
+
+def _load_since(version: int) -> loader.Delta | None:
+    return _with_fresh_connection(lambda: loader.load_delta(version))
+
+
+def _with_fresh_connection(function: Callable[[], T]) -> T:
+    """Run a read on this thread's connection and drop the connection where it broke."""
+    try:
+        return function()
+    except BaseException:
+        connections.close_all()
+        raise

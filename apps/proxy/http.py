@@ -1,0 +1,138 @@
+"""ASGI messages: reading bodies, answering JSON and errors, finding the client's address."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any, Final
+
+from apps.core.errors import GatewayError, openai_body, openai_headers
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+BODY_BYTES_MAX: Final = 32 << 20
+BODY_PIECE_SECONDS: Final = 30.0
+BODY_SECONDS: Final = 300.0
+_COMMON: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+_JSON_TYPE: Final = re.compile(rb"\s*application/(?:[a-z.+-]*\+)?json\s*(?:;.*)?", re.IGNORECASE)
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+def answer_headers(request_id: str, content_type: bytes, extra: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Return the headers of an answer that is not an error."""
+    identifier = request_id.encode("ascii")
+    return [
+        (b"content-type", content_type),
+        (b"x-request-id", identifier),
+        (b"request-id", identifier),
+        *_COMMON,
+        *extra,
+    ]
+
+
+async def send_json(
+    send: Send, body: bytes, *, request_id: str, extra: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Answer 200 with JSON."""
+    headers = answer_headers(request_id, b"application/json; charset=utf-8", extra)
+    headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(
+    send: Send,
+    error: GatewayError,
+    *,
+    request_id: str,
+    extra: Iterable[tuple[bytes, bytes]] = (),
+    is_head: bool = False,
+) -> None:
+    """Answer with an error."""
+    body = openai_body(error)
+    headers = [*openai_headers(error, request_id), *extra, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if is_head else body})
+
+
+def header_map(scope: Scope) -> dict[bytes, bytes]:
+    """Return the request's headers by name; of several with one name the first counts."""
+    found: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        found.setdefault(name, value)
+    return found
+
+
+async def read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
+    """Return the request's body. Raises E15, E16, E18 and ClientGone."""
+    content_type = headers.get(b"content-type")
+    if content_type is not None and _JSON_TYPE.fullmatch(content_type) is None:
+        raise GatewayError("E16")
+    if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"", b"identity"):
+        raise GatewayError("E16")
+    announced = headers.get(b"content-length", b"0")
+    if announced.isdigit() and int(announced) > BODY_BYTES_MAX:
+        raise GatewayError("E15")
+    message = await _receive(receive)
+    if not message.get("more_body", False):
+        return bytes(message.get("body", b""))  # The usual request: one piece.
+    parts = [message.get("body", b"")]
+    size = len(parts[0])
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while message.get("more_body", False):
+                message = await _receive(receive)
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > BODY_BYTES_MAX:
+                    raise GatewayError("E15")
+    except TimeoutError as error:
+        raise GatewayError("E18") from error
+    return b"".join(parts)
+
+
+async def _receive(receive: Receive) -> MutableMapping[str, Any]:
+    try:
+        async with asyncio.timeout(BODY_PIECE_SECONDS):
+            message = await receive()
+    except TimeoutError as error:
+        raise GatewayError("E18") from error
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message
+
+
+def client_address(
+    scope: Scope, headers: dict[bytes, bytes], trusted: tuple[IPv4Network | IPv6Network, ...]
+) -> str:
+    """Return the client's address; forwarded ones count only from trusted proxies, the nearest first."""
+    peer = scope.get("client")
+    address = str(peer[0]) if peer else ""
+    forwarded = headers.get(b"x-forwarded-for")
+    if not trusted or forwarded is None or not _is_in(address, trusted):
+        return address
+    for hop in reversed(forwarded.decode("latin-1").split(",")[-20:]):
+        candidate = hop.strip()
+        try:
+            address = str(ip_address(candidate))
+        except ValueError:
+            return address
+        if not _is_in(address, trusted):
+            return address
+    return address
+
+
+def _is_in(address: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)

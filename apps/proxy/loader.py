@@ -1,0 +1,354 @@
+"""Builds and renews the Snapshot from the database. Everything here blocks: it runs in a thread.
+
+The whole configuration is read at the start; afterwards only what the change log names. Keys and users
+are replaced one by one, everything else (models, routes, prices, providers, groups: small) as a whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import QuerySet
+
+from apps.ai_models.models import AIModel, PriceVersion
+from apps.ai_models.models import Route as RouteRow
+from apps.api_keys.models import APIKey
+from apps.billing.models import Account, AccountKind
+from apps.billing.pricing import Price
+from apps.core.addresses import AllowedNetwork, UrlRefused, check_upstream_url
+from apps.core.crypto import SecretUnreadable, Vault
+from apps.core.usage import TOKEN_CLASSES
+from apps.model_groups.models import ModelGroup as ModelGroupRow
+from apps.providers.models import Provider as ProviderRow
+from apps.proxy.models import ConfigurationChange, ConfigurationVersion
+from apps.proxy.snapshot import (
+    Allowance,
+    Catalogue,
+    Credential,
+    Key,
+    Member,
+    Model,
+    ModelGroup,
+    PriceHistory,
+    Provider,
+    Route,
+    Snapshot,
+    UserGroup,
+)
+from apps.quotas.limits import Scope
+from apps.quotas.models import UserQuota
+from apps.users.models import User
+from apps.users.models import UserGroup as UserGroupRow
+
+CHANGES_MAX: Final = 10_000
+_CHUNK: Final = 2_000
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Delta:
+    """What has changed since a version. A None in `keys` or `members` is a row that is gone."""
+
+    version: int
+    keys: dict[int, tuple[bytes, Key] | None] = field(default_factory=dict)
+    members: dict[int, Member | None] = field(default_factory=dict)
+    catalogue: Catalogue | None = None
+
+
+def read_version() -> int:
+    """Return the version of the configuration that is committed now."""
+    return ConfigurationVersion.objects.values_list("version", flat=True).get(pk=1)
+
+
+def load_snapshot() -> Snapshot:
+    """Read the whole configuration, as of one moment."""
+    with _one_moment():
+        version = read_version()
+        keys = dict(_load_keys(APIKey.objects.all()))
+        return Snapshot(
+            version=version,
+            keys=keys,
+            digests={key.id: digest for digest, key in keys.items()},
+            members=_load_members(User.objects.all()),
+            catalogue=_load_catalogue(),
+        )
+
+
+def load_delta(since: int) -> Delta | None:
+    """Read what has changed since a version; None where only a full load can tell."""
+    with _one_moment():
+        version = read_version()
+        if version == since:
+            return Delta(version)
+        rows = list(
+            ConfigurationChange.objects.filter(version__gt=since)
+            .order_by("version")
+            .values_list("version", "table_name", "row_key")[: CHANGES_MAX + 1]
+        )
+        # Versions have no gaps: a missing first one was pruned while this process slept.
+        if not rows or len(rows) > CHANGES_MAX or rows[0][0] != since + 1:
+            return None
+        changed: dict[str, set[int]] = defaultdict(set)
+        for _, table, row_key in rows:
+            changed[table].add(row_key)
+        delta = Delta(version)
+        if key_ids := changed.pop("api_keys_apikey", None):
+            loaded = _load_keys(APIKey.objects.filter(pk__in=key_ids))
+            delta.keys = dict.fromkeys(key_ids)
+            delta.keys.update({key.id: (digest, key) for digest, key in loaded})
+        user_ids = changed.pop("users_user", set()) | changed.pop("quotas_userquota", set())
+        if customer_ids := changed.pop("billing_account", None):
+            user_ids.update(
+                User.objects.filter(customer_id__in=customer_ids).values_list("pk", flat=True)
+            )
+        if user_ids:
+            delta.members = dict.fromkeys(user_ids)
+            delta.members.update(_load_members(User.objects.filter(pk__in=user_ids)))
+        if changed:
+            delta.catalogue = _load_catalogue()
+    return delta
+
+
+def apply_delta(snapshot: Snapshot, delta: Delta) -> None:
+    """Bring the snapshot to the delta's version. Runs on the event loop and takes microseconds."""
+    for key_id, found in delta.keys.items():
+        old = snapshot.digests.pop(key_id, None)
+        if old is not None:
+            snapshot.keys.pop(old, None)
+        if found is not None:
+            digest, key = found
+            snapshot.keys[digest] = key
+            snapshot.digests[key_id] = digest
+    for user_id, member in delta.members.items():
+        if member is None:
+            snapshot.members.pop(user_id, None)
+        else:
+            snapshot.members[user_id] = member
+    if delta.catalogue is not None:
+        snapshot.catalogue = delta.catalogue
+    snapshot.version = delta.version
+
+
+def prune_changes(keep: int) -> int:
+    """Delete all but the last `keep` versions from the change log and return how many rows went."""
+    deleted, _ = ConfigurationChange.objects.filter(version__lte=read_version() - keep).delete()
+    return deleted
+
+
+class _one_moment:  # noqa: N801 (used like a function)
+    """A read transaction that sees one moment of the database, where isolation is not that already."""
+
+    def __enter__(self) -> None:
+        self._atomic = transaction.atomic()
+        self._atomic.__enter__()
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+    def __exit__(self, *exc: Any) -> None:
+        self._atomic.__exit__(*exc)
+
+
+def _scope(name: str, rpm: int | None, tpm: int | None, concurrency: int | None) -> Scope | None:
+    if rpm is None and tpm is None and concurrency is None:
+        return None
+    return Scope(name, rpm, tpm, concurrency)
+
+
+def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
+    values = rows.values_list(
+        "id", "digest", "user_id", "name", "is_active", "expires_at", "allowed_models",
+        "allowed_networks", "cap_nanos", "payload_mode", "rpm", "tpm", "concurrency",
+    )  # fmt: skip
+    for row in values.iterator(chunk_size=_CHUNK):
+        key_id, digest, user_id, name, is_active, expires_at, models, networks, cap, mode, *limits = row
+        yield (
+            bytes(digest),
+            Key(
+                id=key_id,
+                user_id=user_id,
+                name=name,
+                is_active=is_active,
+                expires_at=expires_at,
+                allowed_models=frozenset(models),
+                allowed_networks=tuple(ip_network(text, strict=False) for text in networks),
+                cap_nanos=cap,
+                scope=_scope(f"key:{key_id}", *limits),
+                payload_mode=mode,
+            ),
+        )
+
+
+def _load_members(rows: QuerySet[User]) -> dict[int, Member]:
+    users = list(
+        rows.values_list(
+            "id", "username", "is_active", "customer_id", "user_group_id", "rpm", "tpm", "concurrency"
+        )
+    )
+    is_all = rows.query.is_empty() or not rows.query.where
+    accounts = Account.objects.filter(kind__in=[AccountKind.WALLET, AccountKind.RECEIVABLE])
+    quotas = UserQuota.objects.filter(is_active=True)
+    if not is_all:
+        accounts = accounts.filter(customer_id__in=[user[3] for user in users])
+        quotas = quotas.filter(user_id__in=[user[0] for user in users])
+    account_ids = {
+        (customer_id, kind): account_id
+        for account_id, customer_id, kind in accounts.values_list("id", "customer_id", "kind")
+    }
+    allowances: dict[int, list[Allowance]] = defaultdict(list)
+    for user_id, *allowance in quotas.values_list(
+        "user_id", "account_id", "model_group_id", "expires_at"
+    ):
+        allowances[user_id].append(Allowance(*allowance))
+    members = {}
+    for user_id, name, is_active, customer_id, group_id, *limits in users:
+        wallet_id = account_ids.get((customer_id, AccountKind.WALLET))
+        receivable_id = account_ids.get((customer_id, AccountKind.RECEIVABLE))
+        if wallet_id is None or receivable_id is None:
+            continue  # Being created: the accounts' own change loads the user again.
+        members[user_id] = Member(
+            id=user_id,
+            name=name,
+            is_active=is_active,
+            customer_id=customer_id,
+            wallet_id=wallet_id,
+            receivable_id=receivable_id,
+            user_group_id=group_id,
+            scope=_scope(f"user:{user_id}", *limits),
+            allowances=tuple(allowances.get(user_id, ())),
+        )
+    return members
+
+
+def _load_catalogue() -> Catalogue:
+    providers = _load_providers()
+    prices, costs = _load_prices()
+    routes: dict[int, list[Route]] = defaultdict(list)
+    for row in RouteRow.objects.filter(is_active=True, provider_id__in=providers):
+        routes[row.model_id].append(
+            Route(
+                id=row.pk,
+                provider=providers[row.provider_id],
+                upstream_name=row.upstream_name,
+                priority=row.priority,
+                weight=row.weight,
+                max_tokens_parameter=row.max_tokens_parameter,
+                costs=costs.get(row.pk, _NO_PRICES),
+            )
+        )
+    groups: dict[int, list[ModelGroup]] = defaultdict(list)
+    for group, model_ids in _load_model_groups():
+        for model_id in model_ids:
+            groups[model_id].append(group)
+    models = {
+        row.name: Model(
+            id=row.pk,
+            name=row.name,
+            position=row.position,
+            created_at=row.created_at,
+            context_length=row.context_length,
+            max_output_tokens=row.max_output_tokens,
+            image_tokens_max=row.image_tokens_max,
+            routes=tuple(routes.get(row.pk, ())),
+            prices=prices.get(row.pk, _NO_PRICES),
+            groups=tuple(groups.get(row.pk, ())),
+        )
+        for row in AIModel.objects.filter(is_active=True).order_by("position", "name")
+    }
+    user_groups = {
+        row.pk: UserGroup(
+            id=row.pk,
+            multiplier_millionths=row.multiplier_millionths,
+            scope=_scope(f"user_group:{row.pk}", row.rpm, row.tpm, row.concurrency),
+        )
+        for row in UserGroupRow.objects.all()
+    }
+    return Catalogue(models=models, user_groups=user_groups)
+
+
+_NO_PRICES: Final = PriceHistory((), ())
+
+
+def _load_prices() -> tuple[dict[int, PriceHistory], dict[int, PriceHistory]]:
+    """Return the price histories of models and of routes, by their ids."""
+    found: dict[tuple[int | None, int | None], list[PriceVersion]] = defaultdict(list)
+    for row in PriceVersion.objects.order_by("effective_at", "pk"):
+        found[row.model_id, row.route_id].append(row)
+    models, routes = {}, {}
+    for (model_id, route_id), rows in found.items():
+        history = PriceHistory(
+            tuple(row.effective_at for row in rows),
+            tuple(
+                Price(
+                    id=row.pk,
+                    request_nanos=row.request_nanos,
+                    **{name: getattr(row, f"{name}_nanos") for name in TOKEN_CLASSES},
+                )
+                for row in rows
+            ),
+        )
+        if model_id is not None:
+            models[model_id] = history
+        elif route_id is not None:
+            routes[route_id] = history
+    return models, routes
+
+
+def _load_model_groups() -> Iterable[tuple[ModelGroup, list[int]]]:
+    rows = ModelGroupRow.objects.filter(is_active=True).prefetch_related("models", "user_groups")
+    for row in rows:
+        model_ids = [model.pk for model in row.models.all()]
+        yield (
+            ModelGroup(
+                id=row.pk,
+                is_public=row.is_public,
+                multiplier_millionths=row.multiplier_millionths,
+                user_group_ids=frozenset(group.pk for group in row.user_groups.all()),
+                model_count=len(model_ids),
+            ),
+            model_ids,
+        )
+
+
+def _load_providers() -> dict[int, Provider]:
+    vault = Vault.from_text(settings.ENCRYPTION_KEY)
+    private: tuple[AllowedNetwork, ...] = settings.PRIVATE_UPSTREAMS
+    found = {}
+    for row in ProviderRow.objects.filter(is_active=True).prefetch_related("keys"):
+        try:
+            url = check_upstream_url(row.base_url, private)
+        except UrlRefused:
+            logger.error("provider %s is left out: its URL is not allowed", row.name)
+            continue
+        credentials = []
+        for key in row.keys.all():
+            if not key.is_active:
+                continue
+            try:
+                secret = vault.open(key.sealed_secret, context=key.seal_context)
+            except SecretUnreadable as error:
+                logger.error("a key of provider %s is left out: %s", row.name, error)
+                continue
+            credentials.append(Credential(id=key.pk, weight=key.weight, secret=secret))
+        found[row.pk] = Provider(
+            id=row.pk,
+            name=row.name,
+            url=url,
+            base_url=row.base_url.rstrip("/"),
+            dialect=row.dialect,
+            payload_mode=row.payload_mode,
+            connect_timeout_seconds=row.connect_timeout_seconds,
+            first_byte_timeout_seconds=row.first_byte_timeout_seconds,
+            idle_timeout_seconds=row.idle_timeout_seconds,
+            total_timeout_seconds=row.total_timeout_seconds,
+            credentials=tuple(credentials),
+        )
+    return found

@@ -1,0 +1,109 @@
+"""What clients may read of themselves: the models they can call, and what they have used.
+
+Money and counts come from the database, in a thread of this module's own, so that reading them never
+waits for or delays the ledger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import close_old_connections
+from django.db.models import Count, Sum
+
+from apps.audit.models import APIRequest
+from apps.billing.accounts import find_standing
+from apps.core.money import format_usd
+from apps.core.usage import INPUT_CLASSES, OUTPUT_CLASSES
+from apps.proxy.admission import find_model
+from apps.proxy.snapshot import Caller, Model, Snapshot, find_access
+from apps.quotas.allowances import remaining
+from apps.quotas.models import UserQuota
+
+
+def list_models(snapshot: Snapshot, caller: Caller, now: datetime) -> dict[str, Any]:
+    """Return the models that the caller may call, in their order."""
+    models = [
+        model
+        for model in snapshot.catalogue.models.values()
+        if find_access(caller, model, now) is not None
+    ]
+    models.sort(key=lambda model: (model.position, model.name))
+    return {"object": "list", "data": [_model(model) for model in models]}
+
+
+def get_model(snapshot: Snapshot, caller: Caller, name: str, now: datetime) -> dict[str, Any]:
+    """Return one model. Raises E07."""
+    model, _ = find_model(snapshot, caller, name, now)
+    return _model(model)
+
+
+def _model(model: Model) -> dict[str, Any]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": int(model.created_at.timestamp()),
+        "owned_by": model.routes[0].provider.name if model.routes else "",
+        "context_length": model.context_length,
+        "max_output_tokens": model.max_output_tokens,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    charge_nanos: int
+
+
+def read_usage(caller: Caller) -> dict[str, Any]:
+    """Return the caller's balance, use and quotas; money as decimal strings of USD. Blocks."""
+    try:
+        close_old_connections()
+        standing = find_standing(caller.member.customer_id)
+        totals = _totals(caller.member.id)
+        quotas = UserQuota.objects.filter(user_id=caller.member.id, is_active=True).select_related(
+            "account", "model_group"
+        )
+        return {
+            "balance": format_usd(standing.balance_nanos),
+            "held": format_usd(standing.held_nanos),
+            "available": format_usd(standing.available_nanos),
+            "used": format_usd(totals.charge_nanos),
+            "requests": totals.requests,
+            "input_tokens": totals.input_tokens,
+            "output_tokens": totals.output_tokens,
+            "quotas": [_quota(quota) for quota in quotas.order_by("pk")[:100]],
+        }
+    finally:
+        close_old_connections()
+
+
+def _totals(user_id: int) -> _Totals:
+    tokens = {f"sum_{name}": Sum(f"{name}_tokens") for name in INPUT_CLASSES + OUTPUT_CLASSES}
+    found = APIRequest.objects.filter(user_id=user_id).aggregate(
+        requests=Count("pk"), charge=Sum("charge_nanos"), **tokens
+    )
+    return _Totals(
+        requests=found["requests"],
+        input_tokens=sum(found[f"sum_{name}"] or 0 for name in INPUT_CLASSES),
+        output_tokens=sum(found[f"sum_{name}"] or 0 for name in OUTPUT_CLASSES),
+        charge_nanos=found["charge"] or 0,
+    )
+
+
+def _quota(quota: UserQuota) -> dict[str, Any]:
+    left = remaining(quota)
+    return {
+        "model_group": quota.model_group.name,
+        "total": format_usd(quota.total_nanos),
+        "used": format_usd(left.used_nanos),
+        "held": format_usd(left.held_nanos),
+        "remaining": format_usd(left.remaining_nanos),
+        "expires_at": quota.expires_at.isoformat() if quota.expires_at else None,
+    }
+
+

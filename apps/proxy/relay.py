@@ -1,0 +1,422 @@
+"""Sends a call to providers and the answer back, one attempt after the other.
+
+Until the first byte goes to the client, a failure leads to the next route (at most two more); after it,
+the stream ends with an error inside it and a broken connection, never with a clean end. The last frame
+of an answer waits until its charge is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Final
+
+import aiohttp
+
+from apps.audit.models import RequestState
+from apps.audit.records import Row, fit
+from apps.core.crypto import redact
+from apps.core.errors import GatewayError, in_band_event
+from apps.core.ids import new_uuid7
+from apps.core.usage import Usage
+from apps.proxy.call import Call, Ending, Interrupted, ending_of_interruption
+from apps.proxy.dialects.openai import (
+    Answer,
+    StreamMeter,
+    answer_to_sse,
+    read_answer,
+    upstream_body,
+    upstream_error,
+)
+from apps.proxy.http import Headers, Send, answer_headers
+from apps.proxy.protocol import Connection
+from apps.proxy.routing import ATTEMPTS_MAX, pick_credential
+from apps.proxy.snapshot import Credential, Route
+from apps.proxy.sse import EventBuffer, EventTooLarge, event_data, split_events
+from apps.proxy.upstream import (
+    ANSWER_BYTES_MAX,
+    ERROR_BYTES_MAX,
+    encoding_of,
+    explain_failure,
+    read_limited,
+)
+
+DONE: Final = b"data: [DONE]\n\n"
+# How much of comments and the like may come before the first event.
+_PREAMBLE_BYTES_MAX: Final = 64 << 10
+# The client's own mistakes, and what would fail anywhere: no other route is tried.
+_FINAL_ROWS: Final = frozenset({"E40", "E45", "E52"})
+# What says nothing about whether the route works.
+_BLAMELESS_ROWS: Final = frozenset({"E40", "E45"})
+_UPSTREAM_ID_HEADERS: Final = ("x-request-id", "request-id")
+
+logger = logging.getLogger(__name__)
+
+
+class _Failure(Exception):
+    """An attempt failed before the client saw anything of it."""
+
+    def __init__(self, error: GatewayError, status_code: int | None = None, text: str = "") -> None:
+        super().__init__(error.code)
+        self.error: Final = error
+        self.status_code: Final = status_code
+        self.text: Final = text
+
+
+class Relay:
+    """Carries one held call. `run` returns when the client has its answer or its error."""
+
+    def __init__(
+        self, call: Call, send: Send, connection: Connection | None, extra: Headers, cap: int | None
+    ) -> None:
+        self._call = call
+        self._gateway = call.gateway
+        self._plan = call.plan
+        self._send = send
+        self._connection = connection
+        self._extra = extra
+        self._cap = cap
+        self._has_started = False
+        self._attempt_begun = 0.0
+
+    async def run(self) -> None:
+        """Try routes until one answers.
+
+        Raises GatewayError where none did (the hold is resolved then, and nothing was sent).
+        """
+        call = self._call
+        try:
+            error = await self._try_routes()
+        except Interrupted as interruption:
+            await self._end_interrupted(interruption)
+            return
+        if error is None:
+            return
+        await call.settle(Ending(RequestState.FAILED, error.status, error.code))
+        raise error
+
+    async def _try_routes(self) -> GatewayError | None:
+        error = GatewayError("E33")
+        routes = list(self._call.routes)
+        number = 0
+        while routes and number < ATTEMPTS_MAX:
+            route = routes.pop(0)
+            number += 1
+            try:
+                await self._attempt(route, number)
+                return None
+            except _Failure as failure:
+                error = failure.error
+                if error.row in _FINAL_ROWS:
+                    break
+                if failure.text == "stale" and number == 1:
+                    routes.insert(0, route)  # The provider had closed the idle connection.
+        return error
+
+    # ---- one attempt
+
+    async def _attempt(self, route: Route, number: int) -> None:
+        call, gateway = self._call, self._gateway
+        call.route = route
+        call.meter = None
+        call.upstream_request_id = ""
+        credential = pick_credential(route, gateway.random())
+        self._attempt_begun = gateway.monotonic()
+        gateway.circuits.begin(route.id, self._attempt_begun)
+        row = self._attempt_row(route, credential, number)
+        call.attempts.append(row)
+        try:
+            await self._exchange(route, credential, row)
+            gateway.circuits.succeed(route.id)
+        except _Failure as failure:
+            row["status_code"] = failure.status_code
+            row["error_text"] = redact(failure.text)
+            self._finish_attempt(failure.error.code)
+            self._blame(route, failure.error)
+            call.forget_captured()
+            raise
+        except Interrupted as interruption:
+            self._finish_attempt(f"interrupted_{interruption.reason}")
+            if interruption.reason == "timeout":
+                gateway.circuits.fail(route.id, gateway.monotonic())
+            else:
+                gateway.circuits.abandon(route.id)
+            raise
+
+    def _finish_attempt(self, outcome: str) -> None:
+        """Complete the row of the running attempt: after the settlement it belongs to the ledger."""
+        row = self._call.attempts[-1]
+        row["outcome"] = outcome
+        row["duration_ms"] = int((self._gateway.monotonic() - self._attempt_begun) * 1000)
+        row["upstream_request_id"] = self._call.upstream_request_id
+        fit(row)
+
+    def _attempt_row(self, route: Route, credential: Credential, number: int) -> Row:
+        return {
+            "id": new_uuid7(),
+            "request_id": self._call.request_id,
+            "number": number,
+            "route_id": route.id,
+            "provider_id": route.provider.id,
+            "provider_name": route.provider.name,
+            "provider_key_id": credential.id,
+            "upstream_model": route.upstream_name,
+            "started_at": datetime.now(UTC),
+            "duration_ms": 0,
+            "status_code": None,
+            "outcome": "",
+            "error_text": "",
+            "upstream_request_id": "",
+        }
+
+    def _blame(self, route: Route, error: GatewayError) -> None:
+        circuits, now = self._gateway.circuits, self._gateway.monotonic()
+        if error.row in _BLAMELESS_ROWS:
+            circuits.succeed(route.id)
+        elif error.row == "E43":
+            circuits.rest(route.id, now, error.retry_after or 1)
+        else:
+            circuits.fail(route.id, now)
+
+    async def _exchange(self, route: Route, credential: Credential, row: Row) -> None:
+        call, request = self._call, self._plan.request
+        call.upstream_body = upstream_body(
+            request.body,
+            upstream_model=route.upstream_name,
+            stream=request.is_stream,
+            output_cap=self._cap,
+            cap_parameter=request.output_parameter or route.max_tokens_parameter,
+        )
+        call.deadline = self._gateway.monotonic() + route.provider.first_byte_timeout_seconds
+        response: aiohttp.ClientResponse | None = None
+        call.open_to_interruption()
+        try:
+            response = await self._gateway.upstream.send(
+                route,
+                credential,
+                path=request.endpoint,
+                body=call.upstream_body,
+                request_id=str(call.request_id),
+            )
+            row["status_code"] = response.status
+            call.upstream_request_id = _upstream_id(response)
+            if response.status != 200:
+                await self._fail_by_status(response)
+            if encoding_of(response.headers):
+                raise _Failure(GatewayError("E49"), 200, "an encoding that was not asked for")
+            await self._pass_on(route, response)
+        except asyncio.CancelledError:
+            raise self._interruption() from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._failure_of(error, response) from error
+        except GatewayError as error:
+            if self._has_started:
+                raise
+            raise _Failure(error, response.status if response else None, error.code) from error
+        finally:
+            call.close_to_interruption()
+            call.deadline = float("inf")
+            if response is not None:
+                _let_go(response)
+
+    def _interruption(self) -> Exception:
+        """Return what a cancellation means: a wait that was too long may go to another route."""
+        interruption = self._call.translate_cancellation()
+        if interruption.reason == "timeout" and not self._has_started:
+            self._call.reset_interruption()
+            return _Failure(GatewayError("E48"), None, "no answer in time")
+        return interruption
+
+    def _failure_of(
+        self, error: Exception, response: aiohttp.ClientResponse | None
+    ) -> _Failure:
+        if response is None:
+            is_stale = isinstance(error, aiohttp.ServerDisconnectedError)
+            return _Failure(
+                explain_failure(error), None, "stale" if is_stale else type(error).__name__
+            )
+        return _Failure(GatewayError("E46"), response.status, type(error).__name__)
+
+    async def _fail_by_status(self, response: aiohttp.ClientResponse) -> None:
+        try:
+            body = await read_limited(response, ERROR_BYTES_MAX)
+        except (GatewayError, aiohttp.ClientError):
+            body = b""
+        error = upstream_error(response.status, response.headers, body)
+        raise _Failure(error, response.status, body[:2_000].decode("utf-8", "replace"))
+
+    async def _pass_on(self, route: Route, response: aiohttp.ClientResponse) -> None:
+        content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if self._plan.request.is_stream and content_type == "text/event-stream":
+            await self._pass_stream(route, response)
+        elif content_type == "application/json" or content_type.endswith("+json"):
+            await self._pass_answer(response)
+        else:
+            raise _Failure(GatewayError("E49"), response.status, f"content type {content_type}")
+
+    # ---- a whole answer
+
+    async def _pass_answer(self, response: aiohttp.ClientResponse) -> None:
+        call, request = self._call, self._plan.request
+        body = await read_limited(response, ANSWER_BYTES_MAX)
+        answer = read_answer(request.endpoint, body)
+        call.close_to_interruption()
+        call.note_first_byte()
+        usage = answer.final_usage(estimated_input_tokens=call.estimated_input_tokens())
+        frames = [body]
+        if request.is_stream:
+            frames = answer_to_sse(answer.document, include_usage=request.include_usage)
+        for frame in frames:
+            call.capture(frame)
+        self._finish_attempt("answered")
+        await call.settle(self._completed(usage, answer))
+        if call.is_client_gone:
+            return
+        self._has_started = True
+        if request.is_stream:
+            await self._start(b"text/event-stream; charset=utf-8")
+            await self._end(b"".join(frames))
+        else:
+            length = (b"content-length", b"%d" % len(body))
+            await self._start(b"application/json; charset=utf-8", length)
+            await self._end(body)
+
+    def _completed(self, usage: Usage, answer: Answer) -> Ending:
+        return Ending(
+            RequestState.COMPLETED, 200, usage=usage, finish_reason=answer.finish_reason or ""
+        )
+
+    # ---- a stream
+
+    async def _pass_stream(self, route: Route, response: aiohttp.ClientResponse) -> None:
+        call, request = self._call, self._plan.request
+        meter = call.meter = StreamMeter(
+            strip_usage=not request.include_usage, is_completion=request.endpoint == "completions"
+        )
+        buffer = EventBuffer()
+        preamble = b""
+        try:
+            while not meter.done_seen and meter.error is None:
+                chunk = await response.content.readany()
+                block = buffer.feed(chunk) if chunk else buffer.feed(b"\n\n")
+                if block:
+                    preamble = await self._pass_block(route, meter, preamble + block)
+                if not chunk:
+                    break
+        except (aiohttp.ClientError, OSError, EventTooLarge) as error:
+            if not self._has_started:
+                raise _Failure(GatewayError("E46"), 200, type(error).__name__) from error
+            await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
+            return
+        if meter.error is not None or not (meter.done_seen or meter.finish_reason):
+            if not self._has_started:
+                row = "E53" if meter.error is not None else "E49"
+                raise _Failure(GatewayError(row), 200, meter.upstream_error_code or "no answer")
+            await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
+            return
+        await self._complete_stream(meter)
+
+    async def _pass_block(self, route: Route, meter: StreamMeter, block: bytes) -> bytes:
+        """Send a block of complete events on and return what has to wait for the first event."""
+        call = self._call
+        going_on = meter.observe(block)
+        if not self._has_started:
+            if meter.error is not None:
+                return b""
+            if not _has_data(going_on) and not meter.done_seen:
+                if len(block) > _PREAMBLE_BYTES_MAX:
+                    raise EventTooLarge("too much before the first event")
+                return going_on
+            self._has_started = True
+            call.note_first_byte()
+            await self._start(b"text/event-stream; charset=utf-8")
+        if going_on:
+            call.capture(going_on)
+            await self._send_body(going_on)
+        call.deadline = self._gateway.monotonic() + route.provider.idle_timeout_seconds
+        return b""
+
+    async def _complete_stream(self, meter: StreamMeter) -> None:
+        call = self._call
+        usage = meter.final_usage(estimated_input_tokens=call.estimated_input_tokens())
+        call.close_to_interruption()
+        if not call.upstream_request_id:
+            call.upstream_request_id = meter.upstream_id or ""
+        self._finish_attempt("answered")
+        finish = meter.finish_reason or ""
+        await call.settle(Ending(RequestState.COMPLETED, 200, "", usage, finish))
+        if not call.is_client_gone:
+            await self._end(DONE)
+
+    async def _break_off(self, state: str, error: GatewayError) -> None:
+        """Settle what was delivered, tell the client inside the stream, and cut the connection."""
+        call = self._call
+        call.close_to_interruption()
+        usage = call.delivered_usage()
+        self._finish_attempt(error.code)
+        finish = (call.meter.finish_reason or "") if call.meter else ""
+        await call.settle(Ending(state, 200, error.code, usage, finish))
+        if call.is_client_gone:
+            return
+        await self._send_body(in_band_event(error))
+        if self._connection is not None:
+            self._connection.abort()
+
+    async def _end_interrupted(self, interruption: Interrupted) -> None:
+        call, reason = self._call, interruption.reason
+        if reason == "client":
+            await call.settle(ending_of_interruption(call, reason))
+            if self._connection is not None:
+                self._connection.abort()  # A stalled client still holds the connection.
+            return
+        if not self._has_started:
+            error = GatewayError({"drain": "E36", "limit": "E48", "timeout": "E48"}[reason])
+            state = RequestState.GATEWAY_DRAINED if reason == "drain" else RequestState.FAILED
+            await call.settle(Ending(state, error.status, error.code))
+            raise error
+        state, row = {
+            "timeout": (RequestState.UPSTREAM_INTERRUPTED, "E60"),
+            "limit": (RequestState.LIMIT_EXCEEDED, "E61"),
+            "drain": (RequestState.GATEWAY_DRAINED, "E66"),
+        }[reason]
+        await self._break_off(state, GatewayError(row))
+
+    # ---- to the client
+
+    async def _start(self, content_type: bytes, *more: tuple[bytes, bytes]) -> None:
+        if self._connection is not None and content_type.startswith(b"text/event-stream"):
+            self._connection.keep_alive()
+        headers = answer_headers(str(self._call.request_id), content_type, (*self._extra, *more))
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def _send_body(self, data: bytes) -> None:
+        call = self._call
+        call.is_sending = True
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        call.is_sending = False
+
+    async def _end(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+def _has_data(block: bytes) -> bool:
+    if block.startswith(b"data:"):
+        return True
+    return any(event_data(event) for event in split_events(block))
+
+
+def _upstream_id(response: aiohttp.ClientResponse) -> str:
+    for name in _UPSTREAM_ID_HEADERS:
+        value = response.headers.get(name)
+        if value:
+            return value[:128]
+    return ""
+
+
+def _let_go(response: aiohttp.ClientResponse) -> None:
+    """Keep the connection where the answer was read to its end, else close it and stop the provider."""
+    if response.content.at_eof():
+        response.release()
+    else:
+        response.close()

@@ -1,0 +1,239 @@
+import json
+from typing import Any
+
+import pytest
+
+from apps.core.errors import GatewayError
+from apps.core.usage import Usage
+from apps.proxy.dialects.openai import (
+    Endpoint,
+    StreamMeter,
+    answer_to_sse,
+    read_answer,
+    read_chat_answer,
+)
+
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+CHAT: dict[str, Any] = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "gpt-4o-2026",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Hello world!"},
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": USAGE,
+}
+COMPLETION: dict[str, Any] = {
+    "id": "cmpl-1",
+    "object": "text_completion",
+    "created": 1,
+    "model": "davinci",
+    "choices": [{"index": 0, "text": "Once upon", "logprobs": None, "finish_reason": "length"}],
+    "usage": USAGE,
+}
+EMBEDDINGS: dict[str, Any] = {
+    "object": "list",
+    "model": "ada",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -1.0]}],
+    "usage": {"prompt_tokens": 8, "total_tokens": 8},
+}
+
+
+def read(document: dict[str, Any], endpoint: Endpoint = "chat/completions") -> Any:
+    return read_answer(endpoint, json.dumps(document).encode())
+
+
+def said(**message: Any) -> dict[str, Any]:
+    return CHAT | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+
+
+def test_a_chat_answer_is_read() -> None:
+    answer = read(CHAT)
+
+    assert (answer.id, answer.model) == ("chatcmpl-1", "gpt-4o-2026")
+    assert answer.usage == Usage(input=10, output=5, source="reported")
+    assert answer.finish_reason == "stop"
+    assert answer.has_content
+    assert answer.estimated_output_tokens == 3
+    assert answer.document == CHAT
+
+
+def test_a_completion_is_read() -> None:
+    answer = read(COMPLETION, "completions")
+
+    assert answer.usage == Usage(input=10, output=5, source="reported")
+    assert (answer.finish_reason, answer.has_content) == ("length", True)
+    assert answer.estimated_output_tokens == 3
+
+
+def test_embeddings_are_read() -> None:
+    answer = read(EMBEDDINGS, "embeddings")
+
+    assert answer.usage == Usage(input=8, source="reported")
+    assert answer.final_usage(estimated_input_tokens=99) == Usage(input=8, source="reported")
+    assert (answer.finish_reason, answer.has_content) == (None, True)
+
+
+def test_embeddings_without_usage_are_estimated_by_their_input() -> None:
+    answer = read(EMBEDDINGS | {"usage": None}, "embeddings")
+
+    assert answer.final_usage(estimated_input_tokens=99) == Usage(input=99, source="estimated")
+
+
+@pytest.mark.parametrize(
+    ("message", "has_content", "tokens"),
+    [
+        ({"content": "four"}, True, 1),
+        ({"content": ""}, False, 0),
+        ({"content": None}, False, 0),
+        ({"content": [{"type": "text", "text": "four"}]}, True, 1),
+        ({"content": None, "refusal": "No, never"}, True, 3),
+        ({"content": "four", "reasoning_content": "four", "reasoning": "four"}, True, 2),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": '{"a":1}'}}]}, True, 2),
+        ({"tool_calls": [{"type": "custom"}]}, True, 1),
+        ({"tool_calls": []}, False, 0),
+        ({"function_call": {"name": "four", "arguments": "four"}}, True, 2),
+        ({"content": 5, "tool_calls": "x"}, True, 1),
+    ],
+)
+def test_whatever_a_message_says_is_content(
+    message: dict[str, Any], has_content: bool, tokens: int
+) -> None:
+    answer = read(said(**message))
+
+    assert (answer.has_content, answer.estimated_output_tokens) == (has_content, tokens)
+
+
+@pytest.mark.parametrize(
+    ("usage", "message", "expected"),
+    [
+        (USAGE, {"content": "Hi"}, Usage(input=10, output=5, source="reported")),
+        (USAGE, {"content": ""}, Usage(input=10, output=5, source="reported")),
+        ({"prompt_tokens": 10, "completion_tokens": 0}, {"content": ""}, Usage()),
+        (None, {"content": ""}, Usage()),
+        (None, {"content": "four"}, Usage(input=99, output=1, source="estimated")),
+        (
+            {"prompt_tokens": None, "completion_tokens": -1},
+            {"content": "four"},
+            Usage(input=99, output=1, source="estimated", is_suspect=True),
+        ),
+        (
+            {"prompt_tokens": 0, "completion_tokens": 0},
+            {"content": "four"},
+            Usage(input=99, output=1, source="estimated", is_suspect=True),
+        ),
+    ],
+)
+def test_what_is_charged_follows_the_rules_of_who_pays(
+    usage: object, message: dict[str, Any], expected: Usage
+) -> None:
+    answer = read(said(**message) | {"usage": usage})
+
+    assert answer.final_usage(estimated_input_tokens=99) == expected
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        ("chat/completions", b""),
+        ("chat/completions", b"<html>"),
+        ("chat/completions", b"[]"),
+        ("chat/completions", b"{}"),
+        ("chat/completions", b'{"choices":[]}'),
+        ("chat/completions", b'{"choices":{}}'),
+        ("chat/completions", b'{"choices":[5]}'),
+        ("chat/completions", b'{"choices":[{}]}'),
+        ("chat/completions", b'{"choices":[{"message":null}]}'),
+        ("chat/completions", b'{"choices":[{"text":"a"}]}'),
+        ("chat/completions", b'{"error":{"message":"no"},"choices":[{"message":{}}]}'),
+        ("chat/completions", b'{"choices":[{"message":{"content":"\xff"}}]}'),
+        ("completions", b'{"choices":[{"message":{}}]}'),
+        ("completions", b'{"choices":[{"text":5}]}'),
+        ("embeddings", b'{"data":[]}'),
+        ("embeddings", b'{"data":[{"embedding":5}]}'),
+        ("embeddings", b'{"data":[[0.5]]}'),
+        ("embeddings", b'{"choices":[{"text":"a"}]}'),
+    ],
+)
+def test_what_is_no_such_answer_is_an_invalid_response(endpoint: Endpoint, body: bytes) -> None:
+    with pytest.raises(GatewayError) as caught:
+        read_answer(endpoint, body)
+
+    assert (caught.value.row, caught.value.status) == ("E49", 502)
+
+
+def chunks(events: list[bytes]) -> list[dict[str, Any]]:
+    assert events[-1] == b"data: [DONE]\n\n"
+    return [json.loads(event.removeprefix(b"data: ")) for event in events[:-1]]
+
+
+def test_an_answer_becomes_the_stream_that_was_asked_for() -> None:
+    common = {
+        "id": "chatcmpl-1",
+        "created": 1,
+        "model": "gpt-4o-2026",
+        "object": "chat.completion.chunk",
+    }
+    content = {
+        "index": 0,
+        "delta": {"role": "assistant", "content": "Hello world!"},
+        "logprobs": None,
+        "finish_reason": None,
+    }
+
+    assert chunks(answer_to_sse(CHAT, include_usage=False)) == [
+        common | {"choices": [content]},
+        common | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+    ]
+    assert chunks(answer_to_sse(CHAT, include_usage=True))[2] == common | {
+        "choices": [],
+        "usage": USAGE,
+    }
+
+
+def test_tool_calls_get_their_positions_in_a_stream() -> None:
+    document = said(role="assistant", content=None, tool_calls=[{"id": "a"}, {"id": "b"}])
+
+    delta = chunks(answer_to_sse(document, include_usage=False))[0]["choices"][0]["delta"]
+
+    assert delta["tool_calls"] == [{"index": 0, "id": "a"}, {"index": 1, "id": "b"}]
+
+
+def test_a_completion_becomes_a_stream_of_text() -> None:
+    texts = [
+        chunk["choices"][0]["text"]
+        for chunk in chunks(answer_to_sse(COMPLETION, include_usage=False))
+    ]
+
+    assert texts == ["Once upon", ""]
+
+
+def test_several_choices_all_appear_in_the_stream() -> None:
+    second = CHAT["choices"][0] | {"index": 1}
+    document = CHAT | {"choices": [CHAT["choices"][0], second]}
+
+    indices = [
+        chunk["choices"][0]["index"]
+        for chunk in chunks(answer_to_sse(document, include_usage=False))
+    ]
+
+    assert indices == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("include_usage", [True, False])
+def test_the_stream_of_an_answer_meters_like_the_answer(include_usage: bool) -> None:
+    meter = StreamMeter(strip_usage=False)
+    for event in answer_to_sse(CHAT, include_usage=include_usage):
+        meter.observe(event)
+
+    answer = read_chat_answer(json.dumps(CHAT).encode())
+    assert meter.done_seen
+    assert meter.finish_reason == answer.finish_reason
+    assert meter.estimated_output_tokens() == answer.estimated_output_tokens
+    assert meter.usage == (answer.usage if include_usage else None)

@@ -1,0 +1,285 @@
+import json
+from typing import Any
+
+import pytest
+
+from apps.core.errors import GatewayError
+from apps.proxy.dialects.openai import Endpoint, ParsedRequest, parse_request
+
+CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
+COMPLETION: dict[str, Any] = {"model": "davinci", "prompt": "Once"}
+EMBEDDING: dict[str, Any] = {"model": "ada", "input": "text"}
+
+
+def refusal(endpoint: Endpoint, body: dict[str, Any]) -> tuple[str, str, str | None]:
+    with pytest.raises(GatewayError) as caught:
+        parse_request(endpoint, body)
+    error = caught.value
+    assert error.status == 400
+    return error.row, error.code, error.param
+
+
+def test_a_minimal_chat_request_is_one_unbounded_answer_at_once() -> None:
+    assert parse_request("chat/completions", CHAT) == ParsedRequest(
+        endpoint="chat/completions",
+        model="gpt-4o",
+        is_stream=False,
+        include_usage=False,
+        choices=1,
+        output_tokens_asked=None,
+        output_parameter=None,
+        has_images=False,
+        has_audio=False,
+        body=CHAT,
+    )
+
+
+def test_what_concerns_money_is_read() -> None:
+    body = CHAT | {
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "n": 4,
+        "max_completion_tokens": 500,
+    }
+
+    request = parse_request("chat/completions", body)
+
+    assert request.is_stream
+    assert request.include_usage
+    assert request.choices == 4
+    assert (request.output_parameter, request.output_tokens_asked) == ("max_completion_tokens", 500)
+
+
+def test_the_larger_of_two_maxima_counts() -> None:
+    body = CHAT | {"max_completion_tokens": 5, "max_tokens": 7}
+
+    request = parse_request("chat/completions", body)
+
+    assert (request.output_parameter, request.output_tokens_asked) == ("max_tokens", 7)
+
+
+def test_null_is_absent() -> None:
+    names = ("stream", "stream_options", "n", "max_tokens", "tools", "modalities", "service_tier")
+
+    request = parse_request("chat/completions", CHAT | dict.fromkeys(names, None))
+
+    assert request.choices == 1
+    assert request.output_tokens_asked is None
+    assert not request.is_stream
+
+
+@pytest.mark.parametrize(
+    "options",
+    [None, {}, {"include_usage": False}, {"include_usage": "yes"}, {"include_usage": 1}, 5, []],
+)
+def test_only_a_clear_yes_asks_for_the_usage_event(options: object) -> None:
+    body = CHAT | {"stream": True, "stream_options": options}
+
+    assert not parse_request("chat/completions", body).include_usage
+
+
+MISSING, TYPE, VALUE = "missing_required_parameter", "invalid_type", "invalid_value"
+BELOW, ABOVE = "integer_below_min_value", "integer_above_max_value"
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "param"),
+    [
+        ({"model": None}, MISSING, "model"),
+        ({"model": 5}, TYPE, "model"),
+        ({"model": ["gpt-4o"]}, TYPE, "model"),
+        ({"model": ""}, VALUE, "model"),
+        ({"model": "a" * 257}, VALUE, "model"),
+        ({"model": "gpt\r\nx-header: 1"}, VALUE, "model"),
+        ({"messages": None}, MISSING, "messages"),
+        ({"messages": "Hi"}, TYPE, "messages"),
+        ({"messages": {}}, TYPE, "messages"),
+        ({"messages": []}, VALUE, "messages"),
+        ({"messages": ["Hi"]}, TYPE, "messages[0]"),
+        ({"messages": [{"content": "Hi"}]}, MISSING, "messages[0].role"),
+        ({"messages": [{"role": 1}]}, TYPE, "messages[0].role"),
+        ({"messages": [{"role": "root"}]}, VALUE, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": 5}]}, TYPE, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": ["a"]}]}, TYPE, "messages[0].content[0]"),
+        ({"stream": "true"}, TYPE, "stream"),
+        ({"stream": 1}, TYPE, "stream"),
+        ({"n": 0}, BELOW, "n"),
+        ({"n": -1}, BELOW, "n"),
+        ({"n": 129}, ABOVE, "n"),
+        ({"n": True}, TYPE, "n"),
+        ({"n": 1.0}, TYPE, "n"),
+        ({"n": "1"}, TYPE, "n"),
+        ({"max_tokens": 0}, BELOW, "max_tokens"),
+        ({"max_tokens": -1}, BELOW, "max_tokens"),
+        ({"max_tokens": True}, TYPE, "max_tokens"),
+        ({"max_tokens": "5"}, TYPE, "max_tokens"),
+        ({"max_tokens": 1.5}, TYPE, "max_tokens"),
+        ({"max_tokens": 2**63}, ABOVE, "max_tokens"),
+        ({"max_completion_tokens": 0}, BELOW, "max_completion_tokens"),
+        ({"max_completion_tokens": []}, TYPE, "max_completion_tokens"),
+        ({"tools": {}}, TYPE, "tools"),
+        ({"tools": ["web"]}, TYPE, "tools[0]"),
+        ({"tools": [{"function": {}}]}, MISSING, "tools[0].type"),
+        ({"modalities": "audio"}, TYPE, "modalities"),
+    ],
+)
+def test_a_parameter_that_cannot_be_priced_as_it_stands_is_refused(
+    change: dict[str, Any], code: str, param: str
+) -> None:
+    assert refusal("chat/completions", CHAT | change) == ("E13", code, param)
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"service_tier": "priority"}, "service_tier"),
+        ({"service_tier": "flex"}, "service_tier"),
+        ({"service_tier": ["auto"]}, "service_tier"),
+        ({"service_tier": 1}, "service_tier"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": {}}]}, "tools[0].type"),
+        (
+            {"tools": [{"type": "function", "function": {}}, {"type": "code_interpreter"}]},
+            "tools[1].type",
+        ),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"modalities": ["image"]}, "modalities"),
+        ({"modalities": [[]]}, "modalities"),
+        ({"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
+        ({"prediction": {"type": "content", "content": "a"}}, "prediction"),
+        ({"plugins": [{"id": "web"}]}, "plugins"),
+        ({"search_parameters": {"mode": "on"}}, "search_parameters"),
+        ({"enable_search": True}, "enable_search"),
+        ({"models": ["cheap", "dear"]}, "models"),
+        ({"fallbacks": ["dear"]}, "fallbacks"),
+        ({"N": 5}, "N"),
+        ({"Max_Tokens": 5}, "Max_Tokens"),
+        ({"Service_Tier": "priority"}, "Service_Tier"),
+        ({"Prediction": {}}, "Prediction"),
+        ({"\u017ftream": True}, "\u017ftream"),
+    ],
+)
+def test_what_cannot_be_metered_is_refused(change: dict[str, Any], param: str) -> None:
+    assert refusal("chat/completions", CHAT | change) == ("E14", "unsupported_parameter", param)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"service_tier": "auto"},
+        {"service_tier": "default"},
+        {"web_search_options": None},
+        {"enable_search": False},
+        {"modalities": ["text"]},
+        {"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "custom"}]},
+        {"tools": []},
+        {"store": True, "metadata": {"a": "b"}},
+        {"temperature": 5, "logprobs": True, "top_logprobs": 3, "seed": 1, "unknown": {"x": [1]}},
+        {"messages": [{"role": "assistant", "content": None, "tool_calls": []}]},
+    ],
+)
+def test_what_costs_nothing_extra_passes_untouched(change: dict[str, Any]) -> None:
+    assert parse_request("chat/completions", CHAT | change).body == CHAT | change
+
+
+def test_a_client_cannot_choose_the_upstream() -> None:
+    names = [
+        "api_base",
+        "base_url",
+        "api_key",
+        "Api_Key",
+        "BASE_URL",
+        "custom_llm_provider",
+        "extra_body",
+        "extra_headers",
+        "headers",
+        "organization",
+        "aws_secret_access_key",
+        "vertex_project",
+        "azure_ad_token",
+        "litellm_params",
+        "provider",
+    ]
+
+    request = parse_request("chat/completions", CHAT | dict.fromkeys(names, "http://evil"))
+
+    assert request.body == CHAT
+
+
+def test_images_and_audio_in_messages_are_noticed() -> None:
+    def parsed(kind: str) -> ParsedRequest:
+        content = [{"type": "text", "text": "a"}, {"type": kind}]
+        return parse_request(
+            "chat/completions", CHAT | {"messages": [{"role": "user", "content": content}]}
+        )
+
+    assert (parsed("text").has_images, parsed("text").has_audio) == (False, False)
+    assert (parsed("image_url").has_images, parsed("image_url").has_audio) == (True, False)
+    assert (parsed("input_audio").has_images, parsed("input_audio").has_audio) == (False, True)
+    assert (parsed("file").has_images, parsed("file").has_audio) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "choices"),
+    [
+        ({}, 1),
+        ({"n": 2}, 2),
+        ({"best_of": 5, "n": 2}, 5),
+        ({"prompt": ["a", "b", "c"]}, 3),
+        ({"prompt": ["a", "b", "c"], "n": 2}, 6),
+        ({"prompt": [1, 2, 3]}, 1),
+        ({"prompt": [[1, 2], [3]]}, 2),
+    ],
+)
+def test_a_completion_counts_every_answer_the_model_writes(
+    change: dict[str, Any], choices: int
+) -> None:
+    assert parse_request("completions", COMPLETION | change).choices == choices
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "param"),
+    [
+        ({"prompt": None}, MISSING, "prompt"),
+        ({"prompt": 5}, TYPE, "prompt"),
+        ({"prompt": []}, VALUE, "prompt"),
+        ({"prompt": ["a", 1]}, TYPE, "prompt"),
+        ({"prompt": [True]}, TYPE, "prompt"),
+        ({"prompt": [{"a": 1}]}, TYPE, "prompt"),
+        ({"best_of": 129}, ABOVE, "best_of"),
+        ({"best_of": True}, TYPE, "best_of"),
+        ({"prompt": ["a"] * 65, "n": 2}, ABOVE, "n"),
+        ({"prompt": ["a"] * 2_049}, VALUE, "prompt"),
+    ],
+)
+def test_a_completion_without_a_countable_prompt_is_refused(
+    change: dict[str, Any], code: str, param: str
+) -> None:
+    assert refusal("completions", COMPLETION | change) == ("E13", code, param)
+
+
+def test_embeddings_take_one_or_many_inputs_and_no_stream() -> None:
+    for value in ("a", ["a", "b"], [1, 2], [[1], [2]]):
+        assert parse_request("embeddings", EMBEDDING | {"input": value}).choices == 1
+    assert refusal("embeddings", {"model": "ada"}) == ("E13", MISSING, "input")
+    assert refusal("embeddings", EMBEDDING | {"input": {}}) == ("E13", TYPE, "input")
+    assert refusal("embeddings", EMBEDDING | {"stream": True}) == (
+        "E14",
+        "unsupported_parameter",
+        "stream",
+    )
+
+
+@pytest.mark.parametrize("value", [None, True, 1, -1, 1.5, "x", [], [[]], {}, {"a": 1}, [None]])
+def test_no_value_of_any_parameter_is_a_fault_of_the_gateway(value: object) -> None:
+    names = [*CHAT, *COMPLETION, *EMBEDDING, "stream", "stream_options", "n", "best_of"]
+    names += ["max_tokens", "tools", "functions", "modalities", "service_tier", "audio", "models"]
+
+    for endpoint in ("chat/completions", "completions", "embeddings"):
+        for name in names:
+            body = json.loads(json.dumps(CHAT | COMPLETION | EMBEDDING | {name: value}))
+            try:
+                parse_request(endpoint, body)
+            except GatewayError as error:
+                assert error.status == 400  # noqa: PT017  # either outcome is right

@@ -1,0 +1,330 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.proxy.dialects.openai import (
+    input_tokens_bound,
+    parse_request,
+    upstream_body,
+    upstream_error,
+)
+from apps.proxy.dialects.openai_upstream import clean_message
+
+CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def sent(body: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "upstream_model": "up-1",
+        "stream": False,
+        "output_cap": None,
+        "cap_parameter": "max_tokens",
+    }
+    parsed: dict[str, Any] = json.loads(upstream_body(body, **(arguments | changes)))
+    return parsed
+
+
+def test_the_upstream_sees_its_own_name_of_the_model_and_nothing_else_changed() -> None:
+    body = CHAT | {"max_tokens": 7, "temperature": 0.5, "unknown": {"a": [1]}}
+
+    assert sent(body) == body | {"model": "up-1"}
+    assert body["model"] == "gpt-4o"
+
+
+@pytest.mark.parametrize(
+    "options", [None, {}, {"include_usage": False}, {"include_usage": "junk"}, "junk", 5]
+)
+def test_a_stream_always_asks_for_usage(options: object) -> None:
+    body = CHAT | {"stream": True, "stream_options": options}
+
+    assert sent(body, stream=True)["stream_options"] == {"include_usage": True}
+
+
+def test_other_options_of_a_stream_are_kept() -> None:
+    body = CHAT | {"stream": True, "stream_options": {"include_obfuscation": False}}
+
+    assert sent(body, stream=True)["stream_options"] == {
+        "include_obfuscation": False,
+        "include_usage": True,
+    }
+    assert "stream_options" not in sent(body)
+
+
+def test_a_lowered_cap_replaces_whatever_the_client_asked_for() -> None:
+    body = CHAT | {"max_tokens": 9_000, "max_completion_tokens": 8_000}
+
+    assert sent(body, output_cap=256) == CHAT | {"model": "up-1", "max_tokens": 256}
+    assert sent(CHAT, output_cap=256, cap_parameter="max_completion_tokens") == CHAT | {
+        "model": "up-1",
+        "max_completion_tokens": 256,
+    }
+
+
+def bound(body: dict[str, Any], context: int = 100_000, image: int = 1_000) -> int:
+    return input_tokens_bound(body, json.dumps(body).encode(), context, image)
+
+
+def test_text_is_bounded_by_its_bytes_and_by_the_context() -> None:
+    size = len(json.dumps(CHAT))
+
+    assert bound(CHAT) == size + 64
+    assert bound(CHAT, context=20) == 20
+
+
+def test_tools_add_the_prompt_around_them() -> None:
+    body = CHAT | {"tools": [{"type": "function", "function": {"name": "f"}}]}
+
+    assert bound(body) == len(json.dumps(body)) + 64 + 1_024
+
+
+def message(*parts: object) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": list(parts)}]}
+
+
+def test_an_image_counts_as_an_image_and_not_as_text() -> None:
+    url = "data:image/png;base64," + "A" * 50_000
+    body = message({"type": "image_url", "image_url": {"url": url}})
+
+    assert bound(body) == len(json.dumps(body)) - len(url) + 1_000 + 64
+    assert bound(message(*body["messages"][0]["content"] * 3)) < 4_000
+
+
+def test_text_cannot_hide_in_an_image() -> None:
+    for url in ('data:image/png;base64,"' + "a" * 5_000, "http://example.com/" + "a" * 5_000):
+        body = message({"type": "image_url", "image_url": {"url": url}})
+
+        assert bound(body) > 6_000
+
+
+@pytest.mark.parametrize(
+    "part", [{"type": "file", "file": {"file_id": "f"}}, {"type": "video_url"}, {}, "text", None]
+)
+def test_what_the_provider_looks_up_counts_as_a_full_context(part: object) -> None:
+    assert bound(message(part)) == 100_000
+
+
+def test_an_earlier_spoken_answer_counts_as_a_full_context() -> None:
+    body = {"model": "m", "messages": [{"role": "assistant", "audio": {"id": "a"}}]}
+
+    assert bound(body) == 100_000
+
+
+def test_every_prompt_may_fill_a_context() -> None:
+    many = {"model": "m", "prompt": ["word " * 100] * 3}
+    one = {"model": "m", "prompt": [17] * 500}
+
+    assert bound(many, context=50) == 150
+    assert bound(one, context=50) == 50
+    assert bound({"model": "m", "input": ["a" * 500] * 2}, context=50) == 100
+
+
+@given(st.lists(st.text(max_size=50), min_size=1, max_size=5))
+def test_no_text_has_more_tokens_than_the_bound(texts: list[str]) -> None:
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": text} for text in texts],
+    }
+    encoded = upstream_body(
+        parse_request("chat/completions", body).body,
+        upstream_model="m",
+        stream=False,
+        output_cap=None,
+        cap_parameter="max_tokens",
+    )
+
+    # A token of byte-pair encodings is at least one byte.
+    assert input_tokens_bound(body, encoded, 10**9, 0) >= sum(len(text.encode()) for text in texts)
+
+
+def error_body(**members: object) -> bytes:
+    return json.dumps({"error": {"message": "no", "type": None, "param": None} | members}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (400, error_body(code="context_length_exceeded", param="messages"), ("E40", 400)),
+        (422, error_body(), ("E40", 422)),
+        (400, b"not json", ("E40", 400)),
+        (400, b"", ("E40", 400)),
+        (400, error_body(message="API key not valid. Please pass a valid API key."), ("E41", 502)),
+        (400, error_body(code="invalid_api_key"), ("E41", 502)),
+        (400, error_body(message="Your credit balance is too low"), ("E42", 503)),
+        (401, error_body(), ("E41", 502)),
+        (403, error_body(), ("E41", 502)),
+        (403, error_body(message="insufficient balance"), ("E42", 503)),
+        (402, error_body(), ("E42", 503)),
+        (404, error_body(code="model_not_found"), ("E44", 503)),
+        (413, error_body(), ("E45", 413)),
+        (429, error_body(code="rate_limit_exceeded"), ("E43", 429)),
+        (429, error_body(code="insufficient_quota"), ("E42", 503)),
+        (429, error_body(type="insufficient_quota"), ("E42", 503)),
+        (429, error_body(message="You exceeded your current quota, please check"), ("E42", 503)),
+        (408, error_body(), ("E46", 502)),
+        (409, error_body(), ("E46", 502)),
+        (500, error_body(), ("E46", 502)),
+        (502, b"<html>Bad gateway</html>", ("E46", 502)),
+        (503, error_body(), ("E46", 503)),
+        (529, error_body(type="overloaded_error"), ("E46", 503)),
+        (599, b"", ("E46", 502)),
+        (301, b"", ("E51", 502)),
+        (307, b"", ("E51", 502)),
+    ],
+)
+def test_each_failure_of_an_upstream_becomes_its_row(
+    status: int, body: bytes, expected: tuple[str, int]
+) -> None:
+    error = upstream_error(status, {}, body)
+
+    assert (error.row, error.status) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 1),
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": "0"}, 1),
+        ({"retry-after": "0.2"}, 1),
+        ({"retry-after": "6.5"}, 7),
+        ({"retry-after": "86400"}, 60),
+        ({"retry-after": "-5"}, 1),
+        ({"retry-after": "NaN"}, 1),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, 1),
+        ({"retry-after-ms": "1500"}, 2),
+        ({"retry-after-ms": "junk", "retry-after": "9"}, 9),
+        ({"retry-after": "9" * 5_000}, 1),
+    ],
+)
+def test_a_rate_limit_tells_how_long_to_wait_within_a_minute(
+    headers: dict[str, str], seconds: int
+) -> None:
+    assert upstream_error(429, headers, b"").retry_after == seconds
+
+
+def test_a_complaint_about_the_input_keeps_known_codes_and_parameters() -> None:
+    body = error_body(
+        message="This model's maximum context length is 8192 tokens.",
+        code="context_length_exceeded",
+        param="messages[3].content",
+    )
+
+    error = upstream_error(400, {}, body)
+
+    assert error.code == "context_length_exceeded"
+    assert error.param == "messages[3].content"
+    assert error.message == "This model's maximum context length is 8192 tokens."
+
+
+@pytest.mark.parametrize(
+    ("members", "code", "param"),
+    [
+        ({"code": "sk-SECRET", "param": "sk-SECRET"}, "invalid_request", None),
+        ({"code": "ERR_INTERNAL_7", "param": "internal_field"}, "invalid_request", None),
+        ({"code": 400, "param": 5}, "invalid_request", None),
+        ({"code": ["x"], "param": {"a": 1}}, "invalid_request", None),
+        ({"code": "server_error", "param": "messages\n"}, "invalid_request", None),
+        ({"type": "invalid_value", "param": "n"}, "invalid_value", "n"),
+        (
+            {"param": "tools[0].function.parameters"},
+            "invalid_request",
+            "tools[0].function.parameters",
+        ),
+        ({"param": "n" * 101}, "invalid_request", None),
+    ],
+)
+def test_unknown_codes_and_parameters_are_dropped(
+    members: dict[str, object], code: str, param: str | None
+) -> None:
+    error = upstream_error(400, {}, error_body(**members))
+
+    assert (error.code, error.param) == (code, param)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error":"the text"}',
+        b'{"message":"the text"}',
+        b'[{"error":{"message":"the text","code":400,"status":"INVALID_ARGUMENT"}}]',
+        b'{"object":"error","message":"the text","type":"BadRequestError","code":400}',
+    ],
+)
+def test_the_text_is_found_in_every_wrapping(body: bytes) -> None:
+    assert upstream_error(400, {}, body).message == "the text"
+
+
+DEFAULT = "The provider refused the request as not valid."
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b"5", b"null", b'{"error":5}', b'{"error":[]}'])
+def test_without_a_text_ours_is_used(body: bytes) -> None:
+    assert upstream_error(400, {}, body).message == DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("message", "cleaned"),
+    [
+        ("Bad value for key sk-proj-abc123DEF.", "Bad value for key [removed]"),
+        ("Incorrect key: sk-CANARY-UP-1234", "Incorrect key: [removed]"),
+        ("Incorrect key: sk-ab****************wxyz", "Incorrect key: [removed]"),
+        ("Key AIzaSyD-1234567890abcdef", "Key [removed]"),
+        ("Authorization: Bearer abc.def", "Authorization: [removed]"),
+        ("See https://internal.example/x?key=1 for more", "See [removed] for more"),
+        ("host llm-7.prod.internal:8080 said no", "host [removed] said no"),
+        ("dial tcp 10.0.5.7:11434: refused", "dial tcp [removed]: refused"),
+        ("connect fd00:ec2:0:1::254 failed", "connect [removed] failed"),
+        ("connect localhost:8080 failed", "connect [removed] failed"),
+        ("for organization org-AbC123xyz", "for organization [removed]"),
+        ("project proj_AbC123", "project [removed]"),
+        ("cannot open /srv/app/config.yaml now", "cannot open [removed] now"),
+        ("cannot open C:\\app\\config now", "cannot open [removed] now"),
+        ("mail admin@example.com", "mail [removed]"),
+        ("<b>bold</b> text", "[removed]bold[removed] text"),
+        ("id 019ad702-e400-7000-8000-000000000000", "id [removed]"),
+        ("token 0123456789abcdef0123456789abcdef", "token [removed]"),
+        ("line one\r\nline\x00two", "line one line two"),
+        (
+            "max_tokens must be at most 4096, and/or n=1.",
+            "max_tokens must be at most 4096, and/or n=1.",
+        ),
+        ("messages[0].content is too long", "messages[0].content is too long"),
+        ("Missing 'tools[0].function.parameters'.", "Missing 'tools[0].function.parameters'."),
+        ("Traceback (most recent call last): ...", ""),
+        ('File "/app/main.py", line 3', ""),
+        ("goroutine 1 panic: nil", ""),
+    ],
+)
+def test_nothing_that_looks_internal_reaches_the_client(message: str, cleaned: str) -> None:
+    error = upstream_error(400, {}, error_body(message=message))
+
+    assert error.message == (cleaned or DEFAULT)
+
+
+def test_a_message_is_at_most_500_characters() -> None:
+    assert len(clean_message("word " * 10_000)) <= 500
+    assert len(clean_message("a/b.c@d:" * 10_000)) <= 500
+
+
+@given(st.binary(max_size=100), st.integers(100, 999))
+def test_any_failure_is_one_of_the_rows(body: bytes, status: int) -> None:
+    rows = {"E40", "E41", "E42", "E43", "E44", "E45", "E46", "E51"}
+
+    assert upstream_error(status, {}, body).row in rows
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422, 429, 500, 503, 529])
+def test_the_canary_of_a_provider_key_never_passes(status: int) -> None:
+    body = error_body(
+        message="Incorrect API key provided: sk-CANARY-UP-1. Request: Bearer sk-CANARY-UP-1",
+        code="sk-CANARY-UP-1",
+        param="sk-CANARY-UP-1",
+        type="sk-CANARY-UP-1",
+    )
+
+    error = upstream_error(status, {"x-key": "sk-CANARY-UP-1"}, body)
+
+    assert "CANARY" not in f"{error} {error.code} {error.param} {error.type} {error.headers!r}"

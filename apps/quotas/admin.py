@@ -1,0 +1,114 @@
+"""Quotas in the Django admin. Totals change by a transaction, never by editing a number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from django import forms
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest
+
+from apps.audit.admin_pages import NanosFormField, RecordedAdmin, adopt, staff_of, usd
+from apps.core.money import format_usd
+from apps.quotas.allowances import change_total, create_quota, remaining
+from apps.quotas.models import UserQuota
+from apps.users.models import User
+
+if TYPE_CHECKING:
+    _ModelForm = forms.ModelForm[UserQuota]
+else:
+    # Generic only in the type stubs.
+    _ModelForm = forms.ModelForm
+
+
+class UserQuotaForm(_ModelForm):
+    """A quota with its total in dollars."""
+
+    total = NanosFormField(label="Total (USD)")
+    reason = forms.CharField(max_length=500, help_text="Why it is given or changed; on record.")
+
+    class Meta:
+        model = UserQuota
+        fields = ("user", "model_group", "expires_at", "is_active")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk is not None:
+            self.fields["total"].initial = self.instance.total_nanos
+
+    def clean_total(self) -> int:
+        """Refuse what is no allowance."""
+        total: int = self.cleaned_data["total"]
+        if total < 0:
+            raise forms.ValidationError("A total must not be negative.")
+        return total
+
+
+@admin.register(UserQuota)
+class UserQuotaAdmin(RecordedAdmin):
+    """Quotas."""
+
+    noun = "quota"
+    form = UserQuotaForm
+    list_display = (
+        "user",
+        "model_group",
+        usd("total_nanos"),
+        "used",
+        "left",
+        "expires_at",
+        "is_active",
+    )
+    list_select_related = ("user", "model_group", "account")
+    list_filter = ("is_active", "model_group", "expires_at")
+    search_fields = ("user__username", "user__email", "model_group__name")
+    autocomplete_fields = ("user", "model_group")
+    ordering = ("-id",)
+
+    @admin.display(description="used")
+    def used(self, row: UserQuota) -> str:
+        """Show what calls have used."""
+        return f"${format_usd(remaining(row).used_nanos)}"
+
+    @admin.display(description="remaining")
+    def left(self, row: UserQuota) -> str:
+        """Show what is left."""
+        return f"${format_usd(remaining(row).remaining_nanos)}"
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[UserQuota]:
+        """Return the quotas with what their names are made of."""
+        rows: models.QuerySet[UserQuota] = super().get_queryset(request)
+        return rows.select_related("user", "model_group", "account")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the fields; the use of a quota is shown once there is one."""
+        if obj is None:
+            return ("user", "model_group", "total", "expires_at", "reason")
+        return ("user", "model_group", "total", "used", "left", "expires_at", "is_active", "reason")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Keep a quota with its user and group."""
+        return () if obj is None else ("user", "model_group", "used", "left")
+
+    def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Give the quota or change its total."""
+        actor = cast(User, staff_of(request))
+        total, reason = form.cleaned_data["total"], form.cleaned_data["reason"]
+        if change:
+            obj.save(update_fields=["expires_at", "is_active", "updated_at"])
+            change_total(quota=obj, total_nanos=total, actor=actor, reason=reason)
+            return
+        made = create_quota(
+            user=obj.user,
+            model_group=obj.model_group,
+            total_nanos=total,
+            expires_at=obj.expires_at,
+            actor=actor,
+            reason=reason,
+        )
+        adopt(obj, made)
+
+    def find_history(self, row: UserQuota) -> str:
+        """Return why the quota must stay."""
+        return "has an account with entries and cannot be deleted. Deactivate it."

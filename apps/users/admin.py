@@ -1,0 +1,75 @@
+"""Customers, user groups and sessions in the Django admin.
+
+Users are in `apps.billing.admin`: making one opens accounts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.models import Group
+from django.http import HttpRequest
+
+from apps.audit.admin_pages import ReadOnlyAdmin, RecordedAdmin
+from apps.users.models import Customer, Session, UserGroup
+
+# Roles decide what people may do; a second system of permissions beside them would confuse.
+admin.site.unregister(Group)
+
+
+@admin.register(UserGroup)
+class UserGroupAdmin(RecordedAdmin):
+    """User groups."""
+
+    noun = "user_group"
+    list_display = ("name", "multiplier", "rpm", "tpm", "concurrency", "created_at")
+    list_filter = ("created_at",)
+    search_fields = ("name", "description")
+    readonly_fields = ("created_at",)
+    ordering = ("name",)
+
+    @admin.display(description="multiplier", ordering="multiplier_millionths")
+    def multiplier(self, row: UserGroup) -> str:
+        """Show the multiplier as a number."""
+        return f"{row.multiplier_millionths / 1_000_000:g}"
+
+    def find_history(self, row: UserGroup) -> str:
+        """Return why the group must stay."""
+        return "still has users. Move them to another group first." if row.users.exists() else ""
+
+
+@admin.register(Customer)
+class CustomerAdmin(RecordedAdmin):
+    """Customers; they are made with their users."""
+
+    noun = "customer"
+    list_display = ("name", "created_at")
+    list_filter = ("created_at",)
+    search_fields = ("name",)
+    readonly_fields = ("created_at",)
+    ordering = ("id",)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse: a customer without accounts could not pay."""
+        return False
+
+    def find_history(self, row: Customer) -> str:
+        """Return why the customer must stay."""
+        return "owns accounts and cannot be deleted. Deactivate the user instead."
+
+
+@admin.register(Session)
+class SessionAdmin(ReadOnlyAdmin):
+    """Who is signed in over REST."""
+
+    list_display = ("created_at", "user", "ip_address", "expires_at", "ended_at")
+    list_select_related = ("user",)
+    list_filter = ("created_at", "ended_at")
+    search_fields = ("user__username", "=ip_address")
+    ordering = ("-created_at",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return every column but those that tokens are checked by."""
+        hidden = {"refresh_id", "auth_hash"}
+        return [name for name in super().get_readonly_fields(request, obj) if name not in hidden]

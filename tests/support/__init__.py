@@ -1,0 +1,1 @@
+"""Real servers and databases for tests: nothing here imitates our own code."""

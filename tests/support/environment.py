@@ -1,0 +1,120 @@
+"""The environment of the tests: one directory for a session, fixed secrets, the engine asked for.
+
+All processes of a session (the workers of pytest-xdist too) share the directory; it is named by a
+variable that they inherit. Nothing here may import Django before `prepare` has run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ENGINES = ("sqlite", "postgres")
+SECRET_KEY = "only-for-tests-7f3kq0v9x2m5w8z1c4b6n0d3g5h7j9l2"
+ENCRYPTION_KEY = "dGVzdHMtb25seS1lbmNyeXB0aW9uLWtleS0zMi1ieXQ="
+PRIVATE_UPSTREAMS = "127.0.0.0/8,[::1]"
+
+_SESSION_VARIABLE = "AUDITING_TEST_SESSION"
+# What a developer's shell may hold and what would make a test depend on it.
+_UNSET = (
+    "ADMIN_PASSWORD",
+    "ADMIN_USERNAME",
+    "ADMIN_EMAIL",
+    "ALLOWED_HOSTS",
+    "CORS_ALLOWED_ORIGINS",
+    "DEMO_API_KEY",
+    "DRAIN_SECONDS",
+    "PAYLOADS",
+    "PORT",
+    "REDIS_URL",
+    "TRUSTED_PROXIES",
+    "WORKERS",
+)
+
+
+def is_xdist_worker() -> bool:
+    """Return whether this process runs tests for another one that started it."""
+    return "PYTEST_XDIST_WORKER" in os.environ
+
+
+def worker_name() -> str:
+    """Return a name that no other process of this session has."""
+    return os.environ.get("PYTEST_XDIST_WORKER", "main")
+
+
+def session_directory() -> Path:
+    """Return the directory that all processes of this session share."""
+    return Path(os.environ[_SESSION_VARIABLE])
+
+
+def prepare(engine: str) -> None:
+    """Make the session's directory and set every variable that the settings read."""
+    if not is_xdist_worker():
+        os.environ[_SESSION_VARIABLE] = tempfile.mkdtemp(prefix="auditing-tests-")
+    data_dir = session_directory() / f"data-{worker_name()}"
+    data_dir.mkdir(mode=0o700, exist_ok=True)
+    urls = {
+        "sqlite": f"sqlite:///{session_directory() / 'not-made-yet.sqlite3'}",
+        "postgres": "postgresql://postgres@127.0.0.1:1/not_made_yet",
+    }
+    for name in _UNSET:
+        # Empty and not absent: a .env file of the checkout must not fill it either.
+        os.environ[name] = ""
+    os.environ.update(
+        DATA_DIR=str(data_dir),
+        DATABASE_URL=urls[engine],
+        SECRET_KEY=SECRET_KEY,
+        ENCRYPTION_KEY=ENCRYPTION_KEY,
+        PRIVATE_UPSTREAMS=PRIVATE_UPSTREAMS,
+        DJANGO_SETTINGS_MODULE="auditing.settings",
+    )
+    _forget_settings()
+
+
+def remove() -> None:
+    """Delete the session's directory; only the process that made it may."""
+    shutil.rmtree(session_directory(), ignore_errors=True)
+    del os.environ[_SESSION_VARIABLE]
+
+
+@contextmanager
+def session_lock(name: str) -> Iterator[None]:
+    """Let one process of the session at a time run what is inside."""
+    with (session_directory() / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _forget_settings() -> None:
+    """Have the settings read again, and no connection remember the ones read before.
+
+    pytest-django reads them before any conftest is imported when its configuration names a settings
+    module, and then from the developer's environment: from the developer's database, too.
+    """
+    if "django.conf" not in sys.modules:
+        return
+    from django.conf import settings
+    from django.db import connections
+    from django.utils.functional import empty
+
+    if not settings.configured:
+        return
+    for connection in connections.all(initialized_only=True):
+        connection.close()
+        del connections[connection.alias]
+    connections.__dict__.pop("settings", None)
+    connections._settings = None  # type: ignore[attr-defined]  # where Django keeps what it was given
+    sys.modules.pop("auditing.settings", None)
+    sys.modules.pop("auditing.environment", None)
+    settings._wrapped = empty
+    # Values once read are cached beside the wrapped object.
+    for name in [name for name in settings.__dict__ if name != "_wrapped"]:
+        del settings.__dict__[name]
+    if str(session_directory()) not in str(settings.DATA_DIR):
+        raise RuntimeError("The settings still name a DATA_DIR outside the test session.")
