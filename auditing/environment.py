@@ -1,6 +1,9 @@
-"""Reads the environment once, into one frozen value; refuses what contradicts itself or is insecure.
+"""Reads the environment once, into one frozen value.
 
-Order of precedence: process environment, `.env`, `DATA_DIR/secrets.env` (made on first use, mode 0600).
+Refuses what contradicts itself or is insecure.
+
+Order of precedence: process environment, `.env`, `DATA_DIR/secrets.env` (made on first use, mode
+0600).
 """
 
 from __future__ import annotations
@@ -9,8 +12,9 @@ import base64
 import os
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -23,31 +27,99 @@ _SECRET_KEY_LENGTH_MIN = 32
 _PAYLOAD_MODES = ("off", "metadata", "full")
 
 
+def _setting(default: str, meaning: str) -> Any:
+    """Declare a setting with what stands in the documentation about it."""
+    return field(metadata={"default": default, "meaning": meaning})
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """All settings an operator can make. Each field has the name of its variable, in lower case."""
 
-    port: int
-    workers: int
-    database_url: str
-    redis_url: str
-    data_dir: Path
-    admin_username: str
-    admin_email: str
-    admin_password: str
-    demo_api_key: str
-    secret_key: str
-    encryption_key: str
-    private_upstreams: tuple[AllowedNetwork, ...]
-    allowed_hosts: list[str]
-    cors_allowed_origins: list[str]
-    trusted_proxies: list[str]
-    payloads: str
-    drain_seconds: float
+    port: int = _setting(
+        "8000",
+        "The port that `make run` serves on.",
+    )
+    workers: int = _setting(
+        "1",
+        "Gateway processes. More than one needs PostgreSQL.",
+    )
+    database_url: str = _setting(
+        "SQLite in `DATA_DIR`",
+        "`postgresql://user:password@host:5432/name`, PostgreSQL 14 or newer with `fsync` "
+        "and `synchronous_commit` on; or `sqlite:///path`.",
+    )
+    redis_url: str = _setting(
+        "none",
+        "Shares the limits between gateways and carries the tasks; never holds money. "
+        "Without it limits are counted in each process.",
+    )
+    data_dir: Path = _setting(
+        "`./data`",
+        "Everything that must survive: embedded database, secrets, journal, anchors, "
+        "first-run.txt.",
+    )
+    admin_username: str = _setting(
+        "`admin`",
+        "The administrator made on the first run.",
+    )
+    admin_email: str = _setting(
+        "`admin@example.com`",
+        "Its e-mail address.",
+    )
+    admin_password: str = _setting(
+        "random",
+        "Its password, at least 8 characters; a random one stands in `DATA_DIR/first- run.txt`.",
+    )
+    demo_api_key: str = _setting(
+        "random",
+        "The demo user's key, any `sk-…`.",
+    )
+    secret_key: str = _setting(
+        "made once",
+        "Signs sessions and tokens and digests API keys: with another one no key is "
+        "valid. The same in all gateways of one database.",
+    )
+    encryption_key: str = _setting(
+        "made once",
+        "Seals provider keys: 32 bytes in base64 or hexadecimal. Several, separated by "
+        "commas: the first seals, all open. The same in all gateways of one database.",
+    )
+    private_upstreams: tuple[AllowedNetwork, ...] = _setting(
+        "none",
+        "Networks, with ports where wanted, that provider URLs may point to although they "
+        "are not public: `10.0.5.7:11434, 192.168.0.0/16, [fd00::]/8:80-90`. `make run` "
+        "adds loopback.",
+    )
+    allowed_hosts: list[str] = _setting(
+        "`localhost,127.0.0.1,[::1]`",
+        "Names under which the pages and the REST API are served.",
+    )
+    cors_allowed_origins: list[str] = _setting(
+        "none",
+        "Origins of browser applications that may call the REST API.",
+    )
+    trusted_proxies: list[str] = _setting(
+        "none",
+        "Addresses or networks of reverse proxies whose `X-Forwarded-For` and "
+        "`X-Forwarded-Proto` are believed.",
+    )
+    payloads: str = _setting(
+        "`full`",
+        "How much of a call's bodies is kept: `off`, `metadata` (sizes and digests) or "
+        "`full`. Providers and keys can keep less, never more.",
+    )
+    drain_seconds: float = _setting(
+        "30",
+        "How long running calls get when the gateway is told to stop.",
+    )
 
 
 def read_environment() -> Environment:
-    """Read and check every variable. Raises ImproperlyConfigured with one line that says what to change."""
+    """Read and check every variable.
+
+    Raises ImproperlyConfigured with one line that says what to change.
+    """
     env = environ.Env()
     environ.Env.read_env(str(BASE_DIR / ".env"))
     data_dir = Path(env.str("DATA_DIR", default="") or BASE_DIR / "data").resolve()
@@ -79,13 +151,19 @@ def read_environment() -> Environment:
 def _refuse_contradictions(found: Environment) -> None:
     scheme = found.database_url.partition(":")[0]
     if scheme in ("mysql", "mariadb"):
-        raise ImproperlyConfigured("DATABASE_URL: MySQL is not supported yet; use PostgreSQL or SQLite.")
+        raise ImproperlyConfigured(
+            "DATABASE_URL: MySQL is not supported yet; use PostgreSQL or SQLite."
+        )
     if scheme not in ("sqlite", "postgres", "postgresql"):
         raise ImproperlyConfigured("DATABASE_URL must start with sqlite:// or postgresql://.")
     if scheme == "sqlite" and found.workers > 1:
-        raise ImproperlyConfigured("WORKERS above 1 needs PostgreSQL: SQLite takes one gateway process.")
+        raise ImproperlyConfigured(
+            "WORKERS above 1 needs PostgreSQL: SQLite takes one gateway process."
+        )
     if len(found.secret_key) < _SECRET_KEY_LENGTH_MIN:
-        raise ImproperlyConfigured(f"SECRET_KEY must have at least {_SECRET_KEY_LENGTH_MIN} characters.")
+        raise ImproperlyConfigured(
+            f"SECRET_KEY must have at least {_SECRET_KEY_LENGTH_MIN} characters."
+        )
     if "insecure" in found.secret_key or len(set(found.secret_key)) < 8:
         raise ImproperlyConfigured("SECRET_KEY must be random.")
     try:
@@ -134,8 +212,8 @@ def _private_upstreams(text: str) -> tuple[AllowedNetwork, ...]:
 def _stored_secrets(data_dir: Path) -> dict[str, str]:
     """Return the secrets kept in `data_dir`, made on first use.
 
-    Several processes may start at once: the file appears whole (written aside, then linked), and who
-    comes second reads what the first one wrote.
+    Several processes may start at once: the file appears whole (written aside, then linked), and
+    who comes second reads what the first one wrote.
     """
     path = data_dir / "secrets.env"
     if not path.exists():
@@ -157,7 +235,9 @@ def _stored_secrets(data_dir: Path) -> dict[str, str]:
         finally:
             aside.unlink()
     if path.stat().st_mode & 0o077:
-        raise ImproperlyConfigured(f"{path.name} in DATA_DIR is readable by others; run chmod 600 on it.")
+        raise ImproperlyConfigured(
+            f"{path.name} in DATA_DIR is readable by others; run chmod 600 on it."
+        )
     pairs = (line.partition("=") for line in path.read_text().splitlines() if "=" in line)
     stored = {name: value for name, _, value in pairs}
     if not {"SECRET_KEY", "ENCRYPTION_KEY"} <= stored.keys():

@@ -41,7 +41,7 @@ GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
 class SecurityHeadersMiddleware:
-    """Sets the headers that keep a page from being framed, sniffed, cached or scripted by others."""
+    """Sets the headers that keep pages from being framed, sniffed, cached or scripted by others."""
 
     def __init__(self, get_response: GetResponse) -> None:
         """Keep the next handler."""

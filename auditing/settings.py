@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import environ
+
 from apps.core.crypto import derive_key
 from auditing.environment import BASE_DIR, read_environment
 

@@ -115,9 +115,7 @@ def test_a_provider_is_made_and_its_key_never_shown(client: APIClient, root: Use
         "",
     ],
 )
-def test_addresses_inside_are_refused(
-    client: APIClient, settings: Settings, base_url: str
-) -> None:
+def test_addresses_inside_are_refused(client: APIClient, settings: Settings, base_url: str) -> None:
     settings.PRIVATE_UPSTREAMS = ()
 
     answer = client.post("/api/admin/providers/", {**PROVIDER, "base_url": base_url})

@@ -19,7 +19,9 @@ class AIModel(models.Model):
     name = models.CharField(max_length=200, unique=True)
     display_name = models.CharField(max_length=200, blank=True)
     description = models.TextField(blank=True)
-    context_length = models.PositiveIntegerField(default=128_000, help_text="Tokens, input and output.")
+    context_length = models.PositiveIntegerField(
+        default=128_000, help_text="Tokens, input and output."
+    )
     max_output_tokens = models.PositiveIntegerField(default=16_384)
     image_tokens_max = models.PositiveIntegerField(
         default=5_000, help_text="The most input tokens that one image can count for."
@@ -75,7 +77,10 @@ def _price() -> models.BigIntegerField[int | None, int | None]:
 
 
 class PriceVersion(models.Model):
-    """Prices from one moment on: a model's (what clients pay) or a route's (what the provider bills)."""
+    """Prices from one moment on.
+
+    A model's (what clients pay) or a route's (what the provider bills).
+    """
 
     model = models.ForeignKey(
         AIModel, null=True, blank=True, on_delete=models.PROTECT, related_name="price_versions"

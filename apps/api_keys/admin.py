@@ -117,6 +117,4 @@ class APIKeyAdmin(SelfRecordedAdmin):
 
 def show_key_once(page: admin.ModelAdmin[Any], request: HttpRequest, raw: str) -> None:
     """Tell a new key in the one message that holds it."""
-    page.message_user(
-        request, f"The new API key, shown this once: {raw}", messages.WARNING
-    )
+    page.message_user(request, f"The new API key, shown this once: {raw}", messages.WARNING)

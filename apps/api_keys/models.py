@@ -11,7 +11,9 @@ from apps.providers.models import PayloadMode
 class APIKey(models.Model):
     """A credential of a user for the client API. Only a keyed digest of it is stored."""
 
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="api_keys")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="api_keys"
+    )
     name = models.CharField(max_length=100)
     digest = models.BinaryField(max_length=32, unique=True, editable=False)
     prefix = models.CharField(max_length=16, editable=False)
@@ -26,14 +28,22 @@ class APIKey(models.Model):
         default=list, blank=True, help_text="Addresses or networks; empty: from anywhere."
     )
     cap_nanos = models.BigIntegerField(
-        null=True, blank=True, help_text="The most this key may ever spend, in nano-USD; empty: no cap."
+        null=True,
+        blank=True,
+        help_text="The most this key may ever spend, in nano-USD; empty: no cap.",
     )
-    rpm = models.PositiveIntegerField(null=True, blank=True, help_text="Requests a minute; empty: no limit.")
-    tpm = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens a minute; empty: no limit.")
+    rpm = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Requests a minute; empty: no limit."
+    )
+    tpm = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Tokens a minute; empty: no limit."
+    )
     concurrency = models.PositiveIntegerField(
         null=True, blank=True, help_text="Requests at the same time; empty: no limit."
     )
-    payload_mode = models.CharField(max_length=16, choices=PayloadMode.choices, default=PayloadMode.FULL)
+    payload_mode = models.CharField(
+        max_length=16, choices=PayloadMode.choices, default=PayloadMode.FULL
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -212,7 +212,7 @@ class RefusalCountAdmin(ReadOnlyAdmin):
 
 def _show_json(value: Any) -> SafeString:
     if value is None:
-        return format_html("–")
+        return format_html("{}", "–")
     return _show_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
 
 

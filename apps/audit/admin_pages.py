@@ -6,7 +6,7 @@ and every deletion writes an admin event in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -169,7 +169,7 @@ class BaseAdmin(_ModelAdmin):
             return redirect(request.get_full_path())
 
     def formfield_for_dbfield(
-        self, db_field: models.Field[Any, Any], request: HttpRequest | None, **kwargs: Any
+        self, db_field: models.Field[Any, Any], request: HttpRequest, **kwargs: Any
     ) -> forms.Field | None:
         """Return the form field of a column."""
         special: type[NanosFormField] | None = None
@@ -196,7 +196,7 @@ class ReadOnlyAdmin(BaseAdmin):
 
     paginator = BoundedPaginator
     # Sorting millions of rows by a column without an index would take the database down.
-    sortable_by: Sequence[str] = ()
+    sortable_by = ()
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse."""
@@ -311,9 +311,7 @@ def adopt(row: models.Model, made: models.Model) -> None:
 def _values_with_links(model: type[models.Model], pk: Any) -> dict[str, Any]:
     row = model._default_manager.get(pk=pk)
     links = {
-        field.name: sorted(
-            getattr(row, field.name).values_list("pk", flat=True)[:1_000], key=str
-        )
+        field.name: sorted(getattr(row, field.name).values_list("pk", flat=True)[:1_000], key=str)
         for field in row._meta.many_to_many
     }
     return {**values_of(row), **links}

@@ -188,7 +188,9 @@ class RefusalCount(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["api_key_id", "code", "minute"], name="audit_refusal_unique"),
+            models.UniqueConstraint(
+                fields=["api_key_id", "code", "minute"], name="audit_refusal_unique"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -11,9 +11,13 @@ from apps.audit.partitions import PARTITIONED
 
 
 class CreatePartitionedModel(migrations.CreateModel):
-    """Creates the table, range-partitioned on its UUIDv7 key with a default partition on PostgreSQL."""
+    """Creates the table, range-partitioned on its UUIDv7 key with a default partition on
+    PostgreSQL.
+    """
 
-    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+    def database_forwards(
+        self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
+    ) -> None:
         """Create the table of this operation's model."""
         if schema_editor.connection.vendor != "postgresql":
             super().database_forwards(app_label, schema_editor, from_state, to_state)

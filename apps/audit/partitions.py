@@ -7,7 +7,7 @@ takes rows of months that have none, so that no settlement ever fails for want o
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from apps.core.ids import uuid7_lower_bound
 
@@ -21,8 +21,8 @@ _ADVISORY_LOCK = 7_270_418_001
 class Cursor(Protocol):
     """What a DB-API cursor can do."""
 
-    def execute(self, sql: str, params: tuple[object, ...] = ..., /) -> object: ...
-    def fetchone(self) -> tuple[object, ...] | None: ...
+    def execute(self, sql: str, params: Any = ..., /) -> object: ...
+    def fetchone(self) -> Any: ...
 
 
 def month_start(at: datetime, months_later: int = 0) -> datetime:
@@ -39,7 +39,9 @@ def ensure_partitions(cursor: Cursor, *, now: datetime) -> int:
     """
     missing = 0
     wanted = [
-        (table, month_start(now, later)) for table in PARTITIONED for later in range(MONTHS_AHEAD + 1)
+        (table, month_start(now, later))
+        for table in PARTITIONED
+        for later in range(MONTHS_AHEAD + 1)
     ]
     for table, start in wanted:
         name = f"{table}_{start:%Y_%m}"
@@ -53,9 +55,12 @@ def ensure_partitions(cursor: Cursor, *, now: datetime) -> int:
         if row and row[0]:
             continue
         low, high = uuid7_lower_bound(start), uuid7_lower_bound(month_start(start, 1))
-        cursor.execute(f'CREATE TABLE "{name}" (LIKE "{table}" INCLUDING DEFAULTS INCLUDING CONSTRAINTS)')
         cursor.execute(
-            f"ALTER TABLE \"{table}\" ATTACH PARTITION \"{name}\" FOR VALUES FROM ('{low}') TO ('{high}')"
+            f'CREATE TABLE "{name}" (LIKE "{table}" INCLUDING DEFAULTS INCLUDING CONSTRAINTS)'
+        )
+        cursor.execute(
+            f'ALTER TABLE "{table}" ATTACH PARTITION "{name}" '
+            f"FOR VALUES FROM ('{low}') TO ('{high}')"
         )
         missing += 1
     return missing

@@ -1,4 +1,7 @@
-"""Bodies beside the audit row: cut, cleaned of credentials, compressed, and digested with a salt. Pure."""
+"""Bodies beside the audit row.
+
+Cut, cleaned of credentials, compressed, and digested with a salt. Pure.
+"""
 
 from __future__ import annotations
 

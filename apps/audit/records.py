@@ -1,7 +1,9 @@
-"""Builds the rows of the audit tables, from what was known at the hold and what became of the call. Pure.
+"""Builds the rows of the audit tables, from what was known at the hold and what became of the call.
 
-`detail` is the dict that the hold keeps (as JSON): the columns that are known when a call begins, and the
-ids of the accounts that a settlement falls back on.
+Pure.
+
+`detail` is the dict that the hold keeps (as JSON): the columns that are known when a call begins,
+and the ids of the accounts that a settlement falls back on.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from apps.core.usage import TOKEN_CLASSES, Usage
 Row = dict[str, Any]
 
 DETAIL_COLUMNS = (
-    "customer_id", "user_id", "user_name", "api_key_id", "api_key_name", "model_id", "requested_model",
-    "route_id", "provider_id", "provider_name", "upstream_model", "endpoint", "method", "dialect",
-    "is_stream", "price_version_id", "cost_version_id", "multiplier_millionths", "input_bytes",
-    "started_at", "ip_address", "user_agent",
+    "customer_id", "user_id", "user_name", "api_key_id", "api_key_name", "model_id",
+    "requested_model", "route_id", "provider_id", "provider_name", "upstream_model",
+    "endpoint", "method", "dialect", "is_stream", "price_version_id", "cost_version_id",
+    "multiplier_millionths", "input_bytes", "started_at", "ip_address", "user_agent",
 )  # fmt: skip
 _TEXT_MAX = {
     "user_name": 150, "api_key_name": 100, "requested_model": 200, "provider_name": 100,

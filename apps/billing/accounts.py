@@ -10,7 +10,10 @@ from apps.users.models import Customer
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a customer's wallet shows, in nanos: balance = wallet − debt, available = balance − held."""
+    """What a customer's wallet shows, in nanos.
+
+    Balance = wallet − debt, available = balance − held.
+    """
 
     balance_nanos: int
     held_nanos: int
@@ -26,9 +29,13 @@ def open_accounts(customer: Customer) -> None:
     """Give a new customer a wallet and a receivable account."""
     Account.objects.bulk_create(
         [
-            Account(kind=AccountKind.WALLET, customer=customer, name=f"wallet of {customer.name}"[:100]),
             Account(
-                kind=AccountKind.RECEIVABLE, customer=customer, name=f"debt of {customer.name}"[:100]
+                kind=AccountKind.WALLET, customer=customer, name=f"wallet of {customer.name}"[:100]
+            ),
+            Account(
+                kind=AccountKind.RECEIVABLE,
+                customer=customer,
+                name=f"debt of {customer.name}"[:100],
             ),
         ]
     )

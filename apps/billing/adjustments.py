@@ -1,4 +1,7 @@
-"""Credits and debits made by people or jobs: one transaction each, with its reason and a unique cause."""
+"""Credits and debits made by people or jobs.
+
+One transaction each, with its reason and a unique cause.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,8 @@ def adjust_balance(
     reason: str,
     idempotency_key: str | None = None,
 ) -> Transaction:
-    """Credit or debit a customer's wallet against the adjustment account and return the transaction.
+    """Credit or debit a customer's wallet against the adjustment account and return the
+    transaction.
 
     A credit pays a debt first. The same key again returns the first transaction and moves nothing.
     Raises InsufficientBalance and AmountOutOfRange.
@@ -82,7 +86,11 @@ def transfer(
             return found
         wallet, receivable = accounts[AccountKind.WALLET], accounts[AccountKind.RECEIVABLE]
         repaid = min(amount_nanos, -receivable.posted_nanos) if amount_nanos > 0 else 0
-        lines = [Line(against.pk, EntryKind.DEBIT if amount_nanos > 0 else EntryKind.CREDIT, -amount_nanos)]
+        lines = [
+            Line(
+                against.pk, EntryKind.DEBIT if amount_nanos > 0 else EntryKind.CREDIT, -amount_nanos
+            )
+        ]
         if repaid:
             lines.append(Line(receivable.pk, EntryKind.REPAYMENT, repaid))
         if amount_nanos != repaid:
@@ -105,10 +113,12 @@ def transfer(
 
 
 def _lock_accounts(customer_id: int) -> dict[str, Account]:
-    """Lock the customer's wallet and debt, so that the same cause twice at once waits for the first.
+    """Lock the customer's wallet and debt, so that the same cause twice at once waits for the
+    first.
 
-    The operator's accounts have lower ids and are locked after these: two adjustments of one customer
-    queue here, and adjustments of different customers share only the operator's account, locked last.
+    The operator's accounts have lower ids and are locked after these: two adjustments of one
+    customer queue here, and adjustments of different customers share only the operator's account,
+    locked last.
     """
     found = Account.objects.select_for_update().filter(
         customer_id=customer_id, kind__in=[AccountKind.WALLET, AccountKind.RECEIVABLE]

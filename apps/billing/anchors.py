@@ -37,7 +37,7 @@ _LABEL: Final = "anchor"
 _SIGNATURE: Final = b',"signature":"'
 _LINE_BYTES_MAX: Final = 4 << 20
 
-# Of each kind of chain: what a line calls its heads, and the VerifiedHead that says how far it is in.
+# Of each kind of chain: what a line calls its heads, and the VerifiedHead of the last one.
 _KINDS: Final = {"account": "accounts", "incarnation": "incarnations"}
 _NOTES: Final = {"account": "anchor account", "incarnation": "anchor requests"}
 _MOVED: Final = """SELECT chain.id, chain.sequence, chain.head FROM billing_{kind} AS chain

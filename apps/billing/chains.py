@@ -1,8 +1,8 @@
 """Hash chains: entries of an account, API requests of an incarnation. Pure.
 
-Each link is SHA-256 over the previous link and the row's own values, as a JSON array in a fixed order
-that starts with a format version, so that the table alone is enough to verify a chain. Only values that
-the writer itself sets are hashed: nothing that the database fills in later.
+Each link is SHA-256 over the previous link and the row's own values, as a JSON array in a fixed
+order that starts with a format version, so that the table alone is enough to verify a chain. Only
+values that the writer itself sets are hashed: nothing that the database fills in later.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ _MICROSECOND = timedelta(microseconds=1)
 # The columns of an APIRequest that its link covers, in order: all but the link itself.
 REQUEST_FIELDS = (
     "id", "customer_id", "user_id", "user_name", "api_key_id", "api_key_name", "model_id",
-    "requested_model", "route_id", "provider_id", "provider_name", "upstream_model", "endpoint", "method",
-    "dialect", "is_stream", "state", "status_code", "error_code", "finish_reason", "input_tokens",
-    "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens",
-    "reasoning_tokens", "audio_in_tokens", "audio_out_tokens", "image_in_tokens", "image_out_tokens",
-    "usage_source", "is_usage_suspect", "charge_nanos", "cost_nanos", "hold_nanos", "price_version_id",
-    "cost_version_id", "multiplier_millionths", "attempt_count", "input_bytes", "output_bytes",
-    "started_at", "ttft_ms", "duration_ms", "settled_at", "ip_address", "user_agent",
-    "upstream_request_id", "payload_digest", "incarnation_id", "sequence",
+    "requested_model", "route_id", "provider_id", "provider_name", "upstream_model",
+    "endpoint", "method", "dialect", "is_stream", "state", "status_code", "error_code",
+    "finish_reason", "input_tokens", "cache_read_tokens", "cache_write_5m_tokens",
+    "cache_write_1h_tokens", "output_tokens", "reasoning_tokens", "audio_in_tokens",
+    "audio_out_tokens", "image_in_tokens", "image_out_tokens", "usage_source",
+    "is_usage_suspect", "charge_nanos", "cost_nanos", "hold_nanos", "price_version_id",
+    "cost_version_id", "multiplier_millionths", "attempt_count", "input_bytes",
+    "output_bytes", "started_at", "ttft_ms", "duration_ms", "settled_at", "ip_address",
+    "user_agent", "upstream_request_id", "payload_digest", "incarnation_id", "sequence",
 )  # fmt: skip
 
 

@@ -1,4 +1,6 @@
-"""Opens the ledger's connections, from Django's database settings or over Django's own connection."""
+"""Opens the ledger's connections, from Django's database settings or over Django's own
+connection.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,17 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from apps.billing.ledger import postgres, sqlite
 from apps.billing.ledger.store import Engine
 
-_PARAMETERS = ("dbname", "user", "password", "host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey")
+_PARAMETERS = (
+    "dbname",
+    "user",
+    "password",
+    "host",
+    "port",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+)
 
 
 def connect(alias: str = "default") -> Engine:
@@ -25,7 +37,9 @@ def connect(alias: str = "default") -> Engine:
 
 
 def over(wrapper: BaseDatabaseWrapper) -> Engine:
-    """Return the ledger's statements on Django's connection, inside the transaction that is open there."""
+    """Return the ledger's statements on Django's connection, inside the transaction that is open
+    there.
+    """
     if not wrapper.in_atomic_block:
         raise RuntimeError("Postings run inside transaction.atomic().")
     wrapper.ensure_connection()

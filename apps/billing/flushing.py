@@ -2,8 +2,9 @@
 
 A broken connection ends the attempt (the caller reconnects and tries again). A passing conflict
 (deadlock, lock timeout) is tried again. Anything else means that some row is poison: the batch is
-halved until that row is alone; a poisonous hold is refused, a poisonous settlement is written once more
-without its free texts, and if even that fails it goes to the quarantine file with an error in the log.
+halved until that row is alone; a poisonous hold is refused, a poisonous settlement is written
+once more without its free texts, and if even that fails it goes to the quarantine file with an
+error in the log.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from apps.billing.ledger.commands import Batch, Held, HoldRefused, PlaceHold, Re
 from apps.billing.ledger.store import Engine, IncarnationEnded, flush
 
 _TRIES: Final = 4
-_TEXTS: Final = ("user_agent", "finish_reason", "upstream_request_id", "error_code", "upstream_model")
+_TEXTS: Final = (
+    "user_agent",
+    "finish_reason",
+    "upstream_request_id",
+    "error_code",
+    "upstream_model",
+)
 _PASSING: Final = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
@@ -72,7 +79,11 @@ class Flusher:
             return list(ended), list(held)
         except IncarnationEnded:
             raise
-        except (psycopg.OperationalError, psycopg.InterfaceError, sqlite3.OperationalError) as error:
+        except (
+            psycopg.OperationalError,
+            psycopg.InterfaceError,
+            sqlite3.OperationalError,
+        ) as error:
             logger.warning("a batch of the ledger failed: %s", type(error).__name__)
             self.is_broken = True
             return [Trouble()] * len(resolves), [Trouble()] * len(holds)
@@ -129,7 +140,9 @@ class Flusher:
             self.is_broken = True
             return Trouble()
         except Exception:
-            logger.exception("settlement %s is quarantined: its hold stays open", resolve.request_id)
+            logger.exception(
+                "settlement %s is quarantined: its hold stays open", resolve.request_id
+            )
             self.quarantined.append(resolve)
             return Resolved(resolve.request_id, 0, is_first=False)
         return ended[0]

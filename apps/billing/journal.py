@@ -1,9 +1,9 @@
 """Settlements that could not reach the database, kept on disk until they can.
 
-One file a process in `DATA_DIR/journal`, one JSON line a settlement with its checksum, fsynced before
-the client is told that its answer is complete. A file whose owner is gone (its lock is free) is adopted
-by the next process that starts. Replaying is safe at any time: a settlement that had been committed
-before adds nothing.
+One file a process in `DATA_DIR/journal`, one JSON line a settlement with its checksum, fsynced
+before the client is told that its answer is complete. A file whose owner is gone (its lock is
+free) is adopted by the next process that starts. Replaying is safe at any time: a settlement that
+had been committed before adds nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class JournalFull(Exception):
 
 
 class Journal:
-    """An append-only file of settlements. Appending and replaying may happen in different threads."""
+    """An append-only file of settlements. Appending and replaying may happen in different
+    threads.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -118,7 +120,10 @@ def _read(path: Path) -> Iterator[Resolve]:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each whole line and its body. A torn last line was never acknowledged and is passed over."""
+    """Yield each whole line and its body.
+
+    A torn last line was never acknowledged and is passed over.
+    """
     with path.open("rb") as file:
         for line in file:
             checksum, _, body = line.rstrip(b"\n").partition(b" ")

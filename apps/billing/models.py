@@ -1,7 +1,7 @@
 """Money: accounts, transactions, entries, holds and the leases of those who hold.
 
-Amounts are nano-USD. `posted_nanos` and `held_nanos` are projections of entries and holds; they change
-only in `apps.billing.ledger`, never through `save()`.
+Amounts are nano-USD. `posted_nanos` and `held_nanos` are projections of entries and holds; they
+change only in `apps.billing.ledger`, never through `save()`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class AccountKind(models.TextChoices):
 
 
 class Account(models.Model):
-    """Something with a balance: a customer's wallet, quota or debt, or one of the operator's accounts."""
+    """Something with a balance: a customer's wallet, quota or debt, or one of the operator's
+    accounts.
+    """
 
     kind = models.CharField(max_length=16, choices=AccountKind.choices)
     customer = models.ForeignKey(
@@ -46,7 +48,8 @@ class Account(models.Model):
                 name="billing_account_covers_holds",
             ),
             models.CheckConstraint(
-                condition=~models.Q(kind="receivable") | models.Q(posted_nanos__lte=0, held_nanos=0),
+                condition=~models.Q(kind="receivable")
+                | models.Q(posted_nanos__lte=0, held_nanos=0),
                 name="billing_account_owes",
             ),
             models.UniqueConstraint(
@@ -109,7 +112,9 @@ class Entry(models.Model):
     transaction = models.ForeignKey(
         Transaction, on_delete=models.PROTECT, related_name="entries", db_index=True
     )
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="entries", db_index=False)
+    account = models.ForeignKey(
+        Account, on_delete=models.PROTECT, related_name="entries", db_index=False
+    )
     request_id = models.UUIDField(null=True)
     kind = models.CharField(max_length=16, choices=EntryKind.choices)
     amount_nanos = models.BigIntegerField()
@@ -153,7 +158,9 @@ class Incarnation(models.Model):
         indexes = [
             # The reaper looks for leases that ran out.
             models.Index(
-                fields=["expires_at"], condition=models.Q(ended_at__isnull=True), name="billing_lease_open"
+                fields=["expires_at"],
+                condition=models.Q(ended_at__isnull=True),
+                name="billing_lease_open",
             ),
         ]
 
@@ -164,8 +171,9 @@ class Incarnation(models.Model):
 class Hold(models.Model):
     """Money reserved for a call that has begun: the proof that it began.
 
-    `legs` is JSON `[[account id, nanos], …]` in the order in which the money was taken, `counters` JSON
-    `[counter id, …]`, `detail` JSON with all that an APIRequest needs, `checkpoint` JSON of the usage so far.
+    `legs` is JSON `[[account id, nanos], …]` in the order in which the money was taken,
+    `counters` JSON `[counter id, …]`, `detail` JSON with all that an APIRequest needs,
+    `checkpoint` JSON of the usage so far.
     """
 
     request_id = models.UUIDField(primary_key=True)
@@ -181,7 +189,9 @@ class Hold(models.Model):
     class Meta:
         indexes = [models.Index(fields=["incarnation_id"], name="billing_hold_owner")]
         constraints = [
-            models.CheckConstraint(condition=models.Q(amount_nanos__gte=0), name="billing_hold_amount"),
+            models.CheckConstraint(
+                condition=models.Q(amount_nanos__gte=0), name="billing_hold_amount"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -200,7 +210,8 @@ class SpendCounter(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["scope", "scope_id"], name="billing_counter_unique"),
             models.CheckConstraint(
-                condition=models.Q(spent_nanos__gte=0, held_nanos__gte=0), name="billing_counter_positive"
+                condition=models.Q(spent_nanos__gte=0, held_nanos__gte=0),
+                name="billing_counter_positive",
             ),
         ]
 
@@ -219,7 +230,9 @@ class VerifiedHead(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["chain", "chain_id"], name="billing_verifiedhead_unique"),
+            models.UniqueConstraint(
+                fields=["chain", "chain_id"], name="billing_verifiedhead_unique"
+            ),
         ]
 
     def __str__(self) -> str:

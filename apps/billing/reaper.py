@@ -1,8 +1,8 @@
 """Resolves holds that nobody will resolve any more: of dead owners, and of calls that never began.
 
-A dead owner's call is charged by its last checkpoint, never above its hold; without a checkpoint it
-costs nothing. Whoever claims the hold first decides; a later settlement by the real owner posts only
-the difference.
+A dead owner's call is charged by its last checkpoint, never above its hold; without a checkpoint
+it costs nothing. Whoever claims the hold first decides; a later settlement by the real owner
+posts only the difference.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def void(hold: PlaceHold, held: Held, *, state: str, error_code: str, now: datet
 def list_dead(engine: Engine, *, own_id: int, all_others: bool, grace_seconds: float) -> list[int]:
     """End the leases that ran out and return the ended incarnations that still hold money.
 
-    Committed before any of their holds is touched: from then on the owner, should it wake up, cannot
-    place another hold under the old lease.
+    Committed before any of their holds is touched: from then on the owner, should it wake up,
+    cannot place another hold under the old lease.
     """
     with engine.transaction():
         return engine.end_expired(but=own_id, all_others=all_others, grace_seconds=grace_seconds)

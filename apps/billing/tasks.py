@@ -1,4 +1,6 @@
-"""Periodic work of the ledger that no gateway has to be alive for. Scheduled in `auditing.celery`."""
+"""Periodic work of the ledger that no gateway has to be alive for. Scheduled in
+`auditing.celery`.
+"""
 
 from __future__ import annotations
 

@@ -119,9 +119,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
         ("Limits", {"fields": _LIMITS}),
         ("Dates", {"fields": ("last_login", "date_joined")}),
     )
-    add_fieldsets = (
-        (None, {"fields": (*_PERSON, "usable_password", "password1", "password2")}),
-    )
+    add_fieldsets = ((None, {"fields": (*_PERSON, "usable_password", "password1", "password2")}),)
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[User]:
         """Return the users with their balances."""

@@ -1,8 +1,8 @@
 """Proves the ledger from its tables: sums, chains, holds, charges, and the anchors outside.
 
-A verification reads one consistent view while the gateway goes on. It verifies what is new since the
-last clean one, or everything (`is_full`). It changes nothing but its own notes (VerifiedHead), and
-those only when all was clean.
+A verification reads one consistent view while the gateway goes on. It verifies what is new since
+the last clean one, or everything (`is_full`). It changes nothing but its own notes (VerifiedHead),
+and those only when all was clean.
 """
 
 from __future__ import annotations

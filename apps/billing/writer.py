@@ -1,11 +1,13 @@
 """The data plane's way to the ledger: one thread, one connection, batches without a timer.
 
-Requests submit holds and settlements; the thread flushes whatever has gathered as soon as the previous
-commit returns. One request alone waits for one commit, a thousand at once share a few. The same thread
-renews the lease, notes checkpoints, resolves what dead processes left, and replays the journal.
+Requests submit holds and settlements; the thread flushes whatever has gathered as soon as the
+previous commit returns. One request alone waits for one commit, a thousand at once share a few.
+The same thread renews the lease, notes checkpoints, resolves what dead processes left, and
+replays the journal.
 
-Bounds: BATCH_ROWS and BATCH_BYTES a batch, WAITING_MAX holds waiting (then `LedgerBusy`), HOLD_SECONDS
-until a waiting hold is refused, JOURNAL_AFTER_SECONDS until a waiting settlement goes to disk instead.
+Bounds: BATCH_ROWS and BATCH_BYTES a batch, WAITING_MAX holds waiting (then `LedgerBusy`),
+HOLD_SECONDS until a waiting hold is refused, JOURNAL_AFTER_SECONDS until a waiting settlement
+goes to disk instead.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ class LedgerWriter:
         is_only_owner: bool,
         kind: str = "gateway",
     ) -> None:
-        """`is_only_owner`: no other process can hold money (SQLite), so all other leases are dead."""
+        """`is_only_owner`: no other process can hold money (SQLite), so all other leases are
+        dead.
+        """
         self._connect = connect
         self._journal = journal
         self._is_only_owner = is_only_owner
@@ -147,7 +151,10 @@ class LedgerWriter:
         await self.submit(resolve)
 
     def submit(self, resolve: Resolve) -> asyncio.Future[Held | HoldRefused | Resolved]:
-        """Hand in the end of a hold; the future is done when it is durable. It must not be cancelled."""
+        """Hand in the end of a hold.
+
+        The future is done when it is durable. It must not be cancelled.
+        """
         self._checkpoints.pop(resolve.request_id, None)
         pending = _Pending(resolve, self._loop.create_future(), time.monotonic())
         self._settling[resolve.request_id] = pending
@@ -246,7 +253,8 @@ class LedgerWriter:
             try:
                 engine, is_done = self._turn(engine)
             except Exception:
-                # A bug must not end the thread: every call waits for it. The connection starts afresh.
+                # A bug must not end the thread: every call waits for it. The connection starts
+                # afresh.
                 logger.exception("the ledger writer stumbled")
                 engine, is_done = _close(engine) if engine else None, False
                 self._is_away = True
@@ -259,7 +267,9 @@ class LedgerWriter:
             engine.close()
 
     def _turn(self, engine: Engine | None) -> tuple[Engine | None, bool]:
-        """Do one round of work and return the connection, if it still stands, and whether to stop."""
+        """Do one round of work and return the connection, if it still stands, and whether to
+        stop.
+        """
         is_idle = not self._resolves and not self._holds
         wait = max(0.0, min(self._next_duty - time.monotonic(), 1.0)) if is_idle else 0.0
         self._collect(wait if engine else _RECONNECT_SECONDS)
@@ -395,7 +405,9 @@ class LedgerWriter:
         self._busy_since = time.monotonic()
         try:
             if not engine.renew(self.incarnation_id, LEASE_SECONDS):
-                logger.warning("lease %s was ended by others; taking a new one", self.incarnation_id)
+                logger.warning(
+                    "lease %s was ended by others; taking a new one", self.incarnation_id
+                )
                 self._open_lease(engine)
                 assert self._flusher is not None  # noqa: S101 (set when connected)
                 self._flusher.use_lease(self.incarnation_id)

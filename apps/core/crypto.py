@@ -1,8 +1,8 @@
 """Secrets at rest: derived keys, sealed values and keyed digests. No tables, no I/O.
 
-A sealed value is `v1.<key id>.<base64 of nonce + ciphertext>`, AES-256-GCM, bound to the place it is
-stored in (`context`, for example `providers.ProviderKey:12`), so that a ciphertext moved to another
-row does not open.
+A sealed value is `v1.<key id>.<base64 of nonce + ciphertext>`, AES-256-GCM, bound to the place it
+is stored in (`context`, for example `providers.ProviderKey:12`), so that a ciphertext moved to
+another row does not open.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _NONCE_BYTES = 12
 _VERSION = "v1"
 
 # What a credential looks like in free text: our keys, providers' keys, bearer headers.
-_CREDENTIAL = re.compile(r"(?i)\b(?:sk|pk|rk|key|AIza)[-_][A-Za-z0-9_\-]{12,}|bearer\s+[A-Za-z0-9._~+/=\-]{8,}")
+_CREDENTIAL = re.compile(
+    r"(?i)\b(?:sk|pk|rk|key|AIza)[-_][A-Za-z0-9_\-]{12,}|bearer\s+[A-Za-z0-9._~+/=\-]{8,}"
+)
 
 
 class SecretUnreadable(Exception):
@@ -50,7 +52,11 @@ def parse_encryption_keys(text: str) -> tuple[bytes, ...]:
 
 def _parse_key(text: str) -> bytes:
     try:
-        key = bytes.fromhex(text) if len(text) == 2 * KEY_BYTES else base64.b64decode(text, validate=True)
+        key = (
+            bytes.fromhex(text)
+            if len(text) == 2 * KEY_BYTES
+            else base64.b64decode(text, validate=True)
+        )
     except (ValueError, binascii.Error) as error:
         raise BadKey("an encryption key is neither base64 nor hexadecimal") from error
     if len(key) != KEY_BYTES:
@@ -60,7 +66,9 @@ def _parse_key(text: str) -> bytes:
 
 def derive_key(master: bytes, purpose: str) -> bytes:
     """Return a 32-byte key for one purpose, so that no two uses share a key."""
-    return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode()).derive(master)
+    return HKDF(
+        algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode()
+    ).derive(master)
 
 
 def keyed_digest(key: bytes, text: str | bytes) -> bytes:
@@ -100,7 +108,11 @@ class Vault:
             raise SecretUnreadable(f"no key {wanted or '?'} for {context}")
         try:
             raw = base64.b64decode(encoded, validate=True)
-            return AESGCM(key).decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], context.encode()).decode()
+            return (
+                AESGCM(key)
+                .decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], context.encode())
+                .decode()
+            )
         except (InvalidTag, binascii.Error, ValueError) as error:
             raise SecretUnreadable(f"the secret of {context} is damaged or was moved") from error
 

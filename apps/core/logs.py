@@ -12,7 +12,7 @@ LINE_CHARACTERS_MAX = 8_000
 
 
 class LineFormatter(logging.Formatter):
-    """Formats a record as one line of JSON, so that nothing in a message can forge a second line."""
+    """Formats a record as one line of JSON, so that no message can forge a second line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line for `record`."""

@@ -22,8 +22,10 @@ def append_only(vendor: str, table: str, *, may_delete: bool = False) -> list[st
             for verb in verbs
         ]
     statements = [
-        """CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS
-           $$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = '23001'; END $$""",
+        """CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+           BEGIN
+             RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = '23001';
+           END $$""",
         f"""CREATE TRIGGER "{table}_append_only" BEFORE {" OR ".join(verbs)} ON "{table}"
             FOR EACH ROW EXECUTE FUNCTION refuse_change()""",
     ]
@@ -46,8 +48,11 @@ def drop_append_only(vendor: str, table: str, *, may_delete: bool = False) -> li
     return statements
 
 
-def stamps_configuration(vendor: str, table: str, *, columns: Sequence[str], key: str = "id") -> list[str]:
-    """Return the statements that record every change of `columns` of `table` as a configuration change.
+def stamps_configuration(
+    vendor: str, table: str, *, columns: Sequence[str], key: str = "id"
+) -> list[str]:
+    """Return the statements that record every change of `columns` of `table` as a configuration
+    change.
 
     `key` is the column whose value names the thing that changed. On PostgreSQL the triggers are
     deferred to the commit, so that the one version row is locked late and shortly.
@@ -58,7 +63,8 @@ def stamps_configuration(vendor: str, table: str, *, columns: Sequence[str], key
     deferred = "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
     call = f"EXECUTE FUNCTION stamp_configuration('{key}')"
     return [
-        f'CREATE CONSTRAINT TRIGGER "{table}_stamp" AFTER INSERT OR DELETE ON "{table}" {deferred} {call}',
+        f'CREATE CONSTRAINT TRIGGER "{table}_stamp" AFTER INSERT OR DELETE ON "{table}" '
+        f"{deferred} {call}",
         f'CREATE CONSTRAINT TRIGGER "{table}_stamp_update" AFTER UPDATE ON "{table}" {deferred} '
         f"WHEN ({changed}) {call}",
     ]
@@ -67,7 +73,10 @@ def stamps_configuration(vendor: str, table: str, *, columns: Sequence[str], key
 def drop_stamps_configuration(vendor: str, table: str) -> list[str]:
     """Return the statements that take the triggers of `stamps_configuration` away again."""
     if vendor == "sqlite":
-        return [f'DROP TRIGGER IF EXISTS "{table}_stamp_{verb}"' for verb in ("insert", "update", "delete")]
+        return [
+            f'DROP TRIGGER IF EXISTS "{table}_stamp_{verb}"'
+            for verb in ("insert", "update", "delete")
+        ]
     return [
         f'DROP TRIGGER IF EXISTS "{table}_stamp" ON "{table}"',
         f'DROP TRIGGER IF EXISTS "{table}_stamp_update" ON "{table}"',
@@ -77,15 +86,17 @@ def drop_stamps_configuration(vendor: str, table: str) -> list[str]:
 def _stamps_on_sqlite(table: str, columns: Sequence[str], key: str) -> list[str]:
     def body(row: str) -> str:
         return (
-            "UPDATE proxy_configurationversion SET version = version + 1 WHERE id = 1; "
+            "UPDATE proxy_configurationversion SET version = version + 1 WHERE id = 1; "  # noqa: S608 (names of tables and columns, from migrations)
             "INSERT INTO proxy_configurationchange (version, table_name, row_key) "
-            f"SELECT version, '{table}', {row}.{_quote(key)} FROM proxy_configurationversion WHERE id = 1;"
+            f"SELECT version, '{table}', {row}.{_quote(key)} "
+            "FROM proxy_configurationversion WHERE id = 1;"
         )
 
     changed = " OR ".join(f"OLD.{_quote(c)} IS NOT NEW.{_quote(c)}" for c in columns)
     return [
         f'CREATE TRIGGER "{table}_stamp_insert" AFTER INSERT ON "{table}" BEGIN {body("NEW")} END',
-        f'CREATE TRIGGER "{table}_stamp_update" AFTER UPDATE ON "{table}" WHEN {changed} BEGIN {body("NEW")} END',
+        f'CREATE TRIGGER "{table}_stamp_update" AFTER UPDATE ON "{table}" WHEN {changed} '
+        f"BEGIN {body('NEW')} END",
         f'CREATE TRIGGER "{table}_stamp_delete" AFTER DELETE ON "{table}" BEGIN {body("OLD")} END',
     ]
 

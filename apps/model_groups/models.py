@@ -29,7 +29,9 @@ class ModelGroup(db.Model):
     class Meta:
         constraints = [
             db.CheckConstraint(
-                condition=db.Q(multiplier_millionths__gte=0, multiplier_millionths__lte=1_000_000_000),
+                condition=db.Q(
+                    multiplier_millionths__gte=0, multiplier_millionths__lte=1_000_000_000
+                ),
                 name="model_groups_multiplier",
             ),
         ]

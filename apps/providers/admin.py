@@ -110,7 +110,7 @@ class ProviderForm(_ProviderModelForm):
 
     class Meta:
         model = Provider
-        fields = "__all__"  # noqa: DJ007  # the page lists its fields
+        fields = "__all__"
 
     def clean_base_url(self) -> str:
         """Refuse addresses that the gateway must not connect to."""
@@ -192,7 +192,9 @@ class ProviderKeyAdmin(RecordedAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Keep a key with its provider: elsewhere its secret would go to somebody else."""
-        return ("last_four", "created_at") if obj is None else ("provider", "last_four", "created_at")
+        return (
+            ("last_four", "created_at") if obj is None else ("provider", "last_four", "created_at")
+        )
 
     def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Write the key."""

@@ -25,7 +25,9 @@ class Provider(models.Model):
     dialect = models.CharField(max_length=32, choices=Dialect.choices, default=Dialect.OPENAI)
     priority = models.IntegerField(default=0, help_text="Given to new routes; lower goes first.")
     weight = models.PositiveIntegerField(default=1, help_text="Given to new routes.")
-    payload_mode = models.CharField(max_length=16, choices=PayloadMode.choices, default=PayloadMode.FULL)
+    payload_mode = models.CharField(
+        max_length=16, choices=PayloadMode.choices, default=PayloadMode.FULL
+    )
     connect_timeout_seconds = models.FloatField(default=5.0)
     first_byte_timeout_seconds = models.FloatField(default=120.0)
     idle_timeout_seconds = models.FloatField(default=60.0)

@@ -35,7 +35,7 @@ class Plan:
     is_text_only: bool
 
     def cap_for(self, held_nanos: int) -> int | None:
-        """Return the cap on output that `held_nanos` covers, None where it covers the worst case."""
+        """Return the cap on output that the hold covers, None where it covers the worst case."""
         if held_nanos >= self.wanted_nanos:
             return None
         affordable = affordable_output_tokens(
@@ -58,7 +58,9 @@ def read_credential(headers: dict[bytes, bytes]) -> str:
         if scheme.lower() != b"bearer" or not value.strip():
             raise GatewayError("E02")
         found.append(value.strip())
-    found += [headers[name].strip() for name in (b"x-api-key", b"x-goog-api-key") if name in headers]
+    found += [
+        headers[name].strip() for name in (b"x-api-key", b"x-goog-api-key") if name in headers
+    ]
     if not found:
         raise GatewayError("E01")
     if any(value != found[0] for value in found):
@@ -71,7 +73,9 @@ def read_credential(headers: dict[bytes, bytes]) -> str:
 def authenticate(
     snapshot: Snapshot, headers: dict[bytes, bytes], *, pepper: bytes, address: str, now: datetime
 ) -> Caller:
-    """Return who is calling. Raises E01 to E06; what is wrong with a key is told only to its holder."""
+    """Return who is calling. Raises E01 to E06; what is wrong with a key is told only to its
+    holder.
+    """
     digest = keyed_digest(pepper, read_credential(headers))
     key = snapshot.keys.get(digest)
     member = snapshot.members.get(key.user_id) if key is not None else None
@@ -101,8 +105,13 @@ def _is_allowed(address: str, key: Key) -> bool:
     return any(parsed in network for network in key.allowed_networks)
 
 
-def find_model(snapshot: Snapshot, caller: Caller, name: str, now: datetime) -> tuple[Model, Access]:
-    """Return a model and the caller's access to it. Raises E07 alike for unknown and for closed ones."""
+def find_model(
+    snapshot: Snapshot, caller: Caller, name: str, now: datetime
+) -> tuple[Model, Access]:
+    """Return a model and the caller's access to it.
+
+    Raises E07 alike for unknown and for closed ones.
+    """
     model = snapshot.catalogue.models.get(name)
     access = find_access(caller, model, now) if model is not None else None
     if model is None or access is None:

@@ -1,7 +1,7 @@
 """The client API: a bare ASGI application beside Django's.
 
-It answers `/v1/…` and `/api/v1/…` (with and without a slash at the end) and the probes; `auditing.asgi`
-sends it those paths and nothing else.
+It answers `/v1/…` and `/api/v1/…` (with and without a slash at the end) and the probes;
+`auditing.asgi` sends it those paths and nothing else.
 """
 
 from __future__ import annotations

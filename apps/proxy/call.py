@@ -1,7 +1,8 @@
 """One accepted call: hold, relay, settlement. Whatever happens after the hold, it is resolved once.
 
 States that matter for cancellation: while `_can_interrupt` is set, the task may be cancelled by
-`interrupt` (the client left, a time limit passed, the gateway drains); a settlement is never interrupted.
+`interrupt` (the client left, a time limit passed, the gateway drains); a settlement is never
+interrupted.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ CHECKPOINT_AFTER_SECONDS: Final = 10.0
 _REFUSED_HOLDS: Final = {"balance": "E19", "owing": "E19", "cap": "E20", "broken": "E35"}
 _COMPRESS_IN_LOOP_BYTES: Final = 32 << 10
 
+NO_USAGE: Final = Usage()
 Reason = Literal["client", "timeout", "limit", "drain"]
 logger = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ class Ending:
     state: str
     status_code: int
     error_code: str = ""
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     finish_reason: str = ""
 
 
@@ -118,7 +120,10 @@ class Call:
     # ---- interruption
 
     def open_to_interruption(self) -> None:
-        """Let `interrupt` cancel the current task from now on. Raises Interrupted if it came already."""
+        """Let `interrupt` cancel the current task from now on.
+
+        Raises Interrupted if it came already.
+        """
         if self._interrupted is not None:
             raise Interrupted(self._interrupted)
         self._task = asyncio.current_task()
@@ -167,7 +172,8 @@ class Call:
     # ---- the hold
 
     async def place_hold(self) -> int | None:
-        """Reserve the worst case and return the lowered cap on output, None where it is not lowered.
+        """Reserve the worst case and return the lowered cap on output, None where it is not
+        lowered.
 
         Raises E19, E20, E32 to E37, and Interrupted where the client left meanwhile.
         """
@@ -280,7 +286,7 @@ class Call:
         await self.gateway.writer.resolve(self._resolve(self.held, ending, payload, digest))
 
     def submit_settlement(self, ending: Ending) -> None:
-        """Resolve the hold without waiting, for a task that is being cancelled. Keeps no payload."""
+        """Resolve the hold without waiting, for a task that is being cancelled; no payload."""
         if self.is_settled or self.held is None:
             return
         self.is_settled = True

@@ -89,7 +89,7 @@ class Gateway:
         for call in list(self.calls.values()):
             call.interrupt("drain")
         until = self.monotonic() + 5.0
-        while self.calls and self.monotonic() < until:
+        while self.calls and self.monotonic() < until:  # noqa: ASYNC110 (bounded, once in a life)
             await asyncio.sleep(0.02)
         for task in self._tasks:
             task.cancel()
@@ -116,7 +116,9 @@ class Gateway:
         return self.snapshot is not None and self.writer.is_available and not self.is_draining
 
     async def read(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a blocking read in a thread. Raises DatabaseError, also where too many wait already."""
+        """Run a blocking read in a thread. Raises DatabaseError, also where too many wait
+        already.
+        """
         if self._reads_waiting >= READS_WAITING_MAX:
             raise DatabaseError("too many reads are waiting")
         self._reads_waiting += 1

@@ -26,7 +26,9 @@ class ClientGone(Exception):
     """The client closed the connection before its request was complete."""
 
 
-def answer_headers(request_id: str, content_type: bytes, extra: Iterable[tuple[bytes, bytes]]) -> Headers:
+def answer_headers(
+    request_id: str, content_type: bytes, extra: Iterable[tuple[bytes, bytes]]
+) -> Headers:
     """Return the headers of an answer that is not an error."""
     identifier = request_id.encode("ascii")
     return [
@@ -113,7 +115,10 @@ async def _receive(receive: Receive) -> MutableMapping[str, Any]:
 def client_address(
     scope: Scope, headers: dict[bytes, bytes], trusted: tuple[IPv4Network | IPv6Network, ...]
 ) -> str:
-    """Return the client's address; forwarded ones count only from trusted proxies, the nearest first."""
+    """Return the client's address.
+
+    Forwarded ones count only from trusted proxies, the nearest first.
+    """
     peer = scope.get("client")
     address = str(peer[0]) if peer else ""
     forwarded = headers.get(b"x-forwarded-for")

@@ -1,7 +1,8 @@
 """Builds and renews the Snapshot from the database. Everything here blocks: it runs in a thread.
 
-The whole configuration is read at the start; afterwards only what the change log names. Keys and users
-are replaced one by one, everything else (models, routes, prices, providers, groups: small) as a whole.
+The whole configuration is read at the start; afterwards only what the change log names. Keys and
+users are replaced one by one, everything else (models, routes, prices, providers, groups: small)
+as a whole.
 """
 
 from __future__ import annotations
@@ -143,8 +144,10 @@ def prune_changes(keep: int) -> int:
     return deleted
 
 
-class _one_moment:  # noqa: N801 (used like a function)
-    """A read transaction that sees one moment of the database, where isolation is not that already."""
+class _one_moment:
+    """A read transaction that sees one moment of the database, where isolation is not that
+    already.
+    """
 
     def __enter__(self) -> None:
         self._atomic = transaction.atomic()
@@ -169,7 +172,19 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
         "allowed_networks", "cap_nanos", "payload_mode", "rpm", "tpm", "concurrency",
     )  # fmt: skip
     for row in values.iterator(chunk_size=_CHUNK):
-        key_id, digest, user_id, name, is_active, expires_at, models, networks, cap, mode, *limits = row
+        (
+            key_id,
+            digest,
+            user_id,
+            name,
+            is_active,
+            expires_at,
+            models,
+            networks,
+            cap,
+            mode,
+            *limits,
+        ) = row
         yield (
             bytes(digest),
             Key(
@@ -190,7 +205,14 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
 def _load_members(rows: QuerySet[User]) -> dict[int, Member]:
     users = list(
         rows.values_list(
-            "id", "username", "is_active", "customer_id", "user_group_id", "rpm", "tpm", "concurrency"
+            "id",
+            "username",
+            "is_active",
+            "customer_id",
+            "user_group_id",
+            "rpm",
+            "tpm",
+            "concurrency",
         )
     )
     is_all = rows.query.is_empty() or not rows.query.where
@@ -204,10 +226,10 @@ def _load_members(rows: QuerySet[User]) -> dict[int, Member]:
         for account_id, customer_id, kind in accounts.values_list("id", "customer_id", "kind")
     }
     allowances: dict[int, list[Allowance]] = defaultdict(list)
-    for user_id, *allowance in quotas.values_list(
+    for user_id, account_id, model_group_id, expires_at in quotas.values_list(
         "user_id", "account_id", "model_group_id", "expires_at"
     ):
-        allowances[user_id].append(Allowance(*allowance))
+        allowances[user_id].append(Allowance(account_id, model_group_id, expires_at))
     members = {}
     for user_id, name, is_active, customer_id, group_id, *limits in users:
         wallet_id = account_ids.get((customer_id, AccountKind.WALLET))

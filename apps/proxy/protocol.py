@@ -1,8 +1,10 @@
-"""The HTTP/1.1 connection of a gateway: uvicorn's, with bounds on heads and a way to break a stream off.
+"""The HTTP/1.1 connection of a gateway.
 
-A failed stream must not end like a finished one: `Connection.abort` closes without the last chunk, and
-`Connection.keep_alive` keeps uvicorn from announcing `connection: close` on an event stream, after which
-some clients take a cut for the end.
+Uvicorn's, with bounds on heads and a way to break a stream off.
+
+A failed stream must not end like a finished one: `Connection.abort` closes without the last
+chunk, and `Connection.keep_alive` keeps uvicorn from announcing `connection: close` on an event
+stream, after which some clients take a cut for the end.
 """
 
 from __future__ import annotations
@@ -82,7 +84,11 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._start_head_timer()
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._is_in_head and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+        if (
+            self._is_in_head
+            and self._head_bytes > HEAD_BYTES_MAX
+            and not self.transport.is_closing()
+        ):
             too_long = len(getattr(self, "url", b"")) > URL_BYTES_MAX
             self._refuse(GatewayError("E17", status=414 if too_long else 431))
 
@@ -141,7 +147,9 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._head_bytes:
-            self._refuse(GatewayError("E18", message="The head of the request did not arrive in time."))
+            self._refuse(
+                GatewayError("E18", message="The head of the request did not arrive in time.")
+            )
         elif self.cycle is None:
             self.transport.close()  # Connected and never said a word.
 

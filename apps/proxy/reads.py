@@ -1,7 +1,7 @@
 """What clients may read of themselves: the models they can call, and what they have used.
 
-Money and counts come from the database, in a thread of this module's own, so that reading them never
-waits for or delays the ledger.
+Money and counts come from the database, in a thread of this module's own, so that reading them
+never waits for or delays the ledger.
 """
 
 from __future__ import annotations
@@ -105,5 +105,3 @@ def _quota(quota: UserQuota) -> dict[str, Any]:
         "remaining": format_usd(left.remaining_nanos),
         "expires_at": quota.expires_at.isoformat() if quota.expires_at else None,
     }
-
-

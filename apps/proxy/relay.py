@@ -1,8 +1,8 @@
 """Sends a call to providers and the answer back, one attempt after the other.
 
-Until the first byte goes to the client, a failure leads to the next route (at most two more); after it,
-the stream ends with an error inside it and a broken connection, never with a clean end. The last frame
-of an answer waits until its charge is durable.
+Until the first byte goes to the client, a failure leads to the next route (at most two more);
+after it, the stream ends with an error inside it and a broken connection, never with a clean end.
+The last frame of an answer waits until its charge is durable.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Relay:
             raise
 
     def _finish_attempt(self, outcome: str) -> None:
-        """Complete the row of the running attempt: after the settlement it belongs to the ledger."""
+        """Complete the attempt's row: after the settlement it belongs to the ledger."""
         row = self._call.attempts[-1]
         row["outcome"] = outcome
         row["duration_ms"] = int((self._gateway.monotonic() - self._attempt_begun) * 1000)
@@ -228,9 +228,7 @@ class Relay:
             return _Failure(GatewayError("E48"), None, "no answer in time")
         return interruption
 
-    def _failure_of(
-        self, error: Exception, response: aiohttp.ClientResponse | None
-    ) -> _Failure:
+    def _failure_of(self, error: Exception, response: aiohttp.ClientResponse | None) -> _Failure:
         if response is None:
             is_stale = isinstance(error, aiohttp.ServerDisconnectedError)
             return _Failure(
@@ -415,7 +413,9 @@ def _upstream_id(response: aiohttp.ClientResponse) -> str:
 
 
 def _let_go(response: aiohttp.ClientResponse) -> None:
-    """Keep the connection where the answer was read to its end, else close it and stop the provider."""
+    """Keep the connection where the answer was read to its end, else close it and stop the
+    provider.
+    """
     if response.content.at_eof():
         response.release()
     else:

@@ -1,7 +1,7 @@
 """The configuration as the data plane sees it: frozen values in memory, built by `loader`.
 
-A request takes the values it needs once, when it starts, and keeps them. The dicts of a Snapshot are
-changed only by the loader, on the event loop, one whole value at a time.
+A request takes the values it needs once, when it starts, and keeps them. The dicts of a Snapshot
+are changed only by the loader, on the event loop, one whole value at a time.
 """
 
 from __future__ import annotations
@@ -183,7 +183,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a caller may do with a model: at which multiplier, paid from which accounts in which order."""
+    """What a caller may do with a model.
+
+    At which multiplier, paid from which accounts in which order.
+    """
 
     multiplier_millionths: int
     buckets: tuple[int, ...]
@@ -192,8 +195,9 @@ class Access:
 def find_access(caller: Caller, model: Model, now: datetime) -> Access | None:
     """Return the caller's access to the model, or None.
 
-    Open are public groups, groups of the caller's user group, and groups for which he has a running
-    quota. The cheapest open group counts; quotas pay first, the soonest to expire, then the narrowest.
+    Open are public groups, groups of the caller's user group, and groups for which he has a
+    running quota. The cheapest open group counts; quotas pay first, the soonest to expire, then
+    the narrowest.
     """
     group_id = caller.member.user_group_id
     running = [a for a in caller.member.allowances if a.expires_at is None or a.expires_at > now]

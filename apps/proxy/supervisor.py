@@ -150,7 +150,9 @@ class Supervisor:
 async def _start(program: Program) -> asyncio.subprocess.Process:
     parent = os.getpid()
 
-    def die_with_parent() -> None:
+    def prepare_child() -> None:
+        # A terminal sends Ctrl-C to the whole group, but who is told first is decided here.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         _LIBC.prctl(_PR_SET_PDEATHSIG, program.death_signal)
         if os.getppid() != parent:
             # The supervisor died before the kernel was told to watch it.
@@ -163,7 +165,7 @@ async def _start(program: Program) -> asyncio.subprocess.Process:
         cwd=program.directory,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL if program.is_silent else None,
-        preexec_fn=die_with_parent,
+        preexec_fn=prepare_child,
     )
 
 

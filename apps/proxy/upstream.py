@@ -1,8 +1,8 @@
 """The connection pool to providers: aiohttp over HTTP/1.1, one session a process.
 
-Only addresses that the SSRF policy allows are connected to: names are resolved here, every address is
-checked, and the checked one is used. No redirects, no cookies, no proxies from the environment, no
-decompression: a compressed answer that nobody asked for is refused.
+Only addresses that the SSRF policy allows are connected to: names are resolved here, every
+address is checked, and the checked one is used. No redirects, no cookies, no proxies from the
+environment, no decompression: a compressed answer that nobody asked for is refused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ class AddressRefused(OSError):
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves names and lets only allowed addresses through; one forbidden address refuses the name."""
+    """Resolves names and lets only allowed addresses through.
+
+    One forbidden address refuses the name.
+    """
 
     def __init__(self, private: tuple[AllowedNetwork, ...]) -> None:
         self._private = private

@@ -77,7 +77,9 @@ def create_quota(
 def change_total(
     *, quota: UserQuota, total_nanos: int, actor: User | None, reason: str
 ) -> Transaction | None:
-    """Change a quota's total; None where it is that already. Raises TotalBelowUse, TotalOutOfRange."""
+    """Change a quota's total; None where it is that already. Raises TotalBelowUse,
+    TotalOutOfRange.
+    """
     _check(total_nanos)
     with transaction.atomic():
         locked = UserQuota.objects.select_for_update().get(pk=quota.pk)
@@ -111,7 +113,9 @@ def _check(total_nanos: int) -> None:
 def _fund(quota: UserQuota, nanos: int, actor: User | None, reason: str) -> Transaction:
     promotion = Account.objects.get(kind=AccountKind.PROMOTION)
     transaction_id = new_uuid7()
-    kinds = (EntryKind.DEBIT, EntryKind.CREDIT) if nanos > 0 else (EntryKind.CREDIT, EntryKind.DEBIT)
+    kinds = (
+        (EntryKind.DEBIT, EntryKind.CREDIT) if nanos > 0 else (EntryKind.CREDIT, EntryKind.DEBIT)
+    )
     posting = Posting(
         transaction_id=transaction_id,
         kind=TransactionKind.QUOTA,

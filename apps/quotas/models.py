@@ -12,7 +12,9 @@ from apps.model_groups.models import ModelGroup
 class UserQuota(models.Model):
     """An allowance with an account of its own; what is left is posted − held of that account."""
 
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="quotas")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="quotas"
+    )
     model_group = models.ForeignKey(ModelGroup, on_delete=models.PROTECT, related_name="quotas")
     account = models.OneToOneField(Account, on_delete=models.PROTECT, related_name="quota")
     total_nanos = models.BigIntegerField(editable=False)
@@ -23,7 +25,9 @@ class UserQuota(models.Model):
 
     class Meta:
         constraints = [
-            models.CheckConstraint(condition=models.Q(total_nanos__gte=0), name="quotas_userquota_total"),
+            models.CheckConstraint(
+                condition=models.Q(total_nanos__gte=0), name="quotas_userquota_total"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from django.contrib.auth.models import AbstractUser, UserManager
+from django.contrib.auth.models import AbstractUser
 from django.db import models
 
 from apps.core.ids import new_uuid7
@@ -35,8 +33,12 @@ class UserGroup(models.Model):
     multiplier_millionths = models.BigIntegerField(
         default=1_000_000, help_text="1000000 charges the list price, 500000 half of it."
     )
-    rpm = models.PositiveIntegerField(null=True, blank=True, help_text="Requests a minute; empty: no limit.")
-    tpm = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens a minute; empty: no limit.")
+    rpm = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Requests a minute; empty: no limit."
+    )
+    tpm = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Tokens a minute; empty: no limit."
+    )
     concurrency = models.PositiveIntegerField(
         null=True, blank=True, help_text="Requests at the same time; empty: no limit."
     )
@@ -45,7 +47,9 @@ class UserGroup(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=models.Q(multiplier_millionths__gte=0, multiplier_millionths__lte=1_000_000_000),
+                condition=models.Q(
+                    multiplier_millionths__gte=0, multiplier_millionths__lte=1_000_000_000
+                ),
                 name="users_usergroup_multiplier",
             ),
         ]
@@ -64,17 +68,21 @@ class User(AbstractUser):
     user_group = models.ForeignKey(
         UserGroup, null=True, blank=True, on_delete=models.PROTECT, related_name="users"
     )
-    rpm = models.PositiveIntegerField(null=True, blank=True, help_text="Requests a minute; empty: no limit.")
-    tpm = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens a minute; empty: no limit.")
+    rpm = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Requests a minute; empty: no limit."
+    )
+    tpm = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Tokens a minute; empty: no limit."
+    )
     concurrency = models.PositiveIntegerField(
         null=True, blank=True, help_text="Requests at the same time; empty: no limit."
     )
 
-    objects: ClassVar[UserManager[User]] = UserManager()
-
     class Meta:
         constraints = [
-            models.CheckConstraint(condition=models.Q(role__in=Role.values), name="users_user_role"),
+            models.CheckConstraint(
+                condition=models.Q(role__in=Role.values), name="users_user_role"
+            ),
         ]
 
     def __str__(self) -> str:

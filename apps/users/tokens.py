@@ -47,7 +47,7 @@ class TokenPair:
 class SessionCheckedJWTAuthentication(JWTAuthentication):
     """Accepts an access token whose session is open; the user comes fresh from the database."""
 
-    def get_user(self, validated_token: Token) -> User:
+    def get_user(self, validated_token: Token) -> Any:
         """Return the user of the token's session."""
         session = _find_open_session(validated_token.get(SESSION_CLAIM))
         if session is None:

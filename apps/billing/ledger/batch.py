@@ -1,9 +1,9 @@
 """What a batch changes: pure decisions on locked rows.
 
-Settlements go before holds, so that money released here can be held here. A settlement takes from the
-hold's legs in the order in which they were taken; what exceeds the hold comes from the wallet's
-available money, then becomes a debt on the receivable account. Every charge ends as revenue, one
-entry for the whole batch.
+Settlements go before holds, so that money released here can be held here. A settlement takes from
+the hold's legs in the order in which they were taken; what exceeds the hold comes from the
+wallet's available money, then becomes a debt on the receivable account. Every charge ends as
+revenue, one entry for the whole batch.
 """
 
 from __future__ import annotations
@@ -117,14 +117,16 @@ def decide(batch: Batch, state: State) -> tuple[Changes, list[Resolved], list[He
 
 
 def decide_posting(posting: Posting, now: datetime, state: State) -> Changes:
-    """Return what a posting changes. Raises Insufficient where an account does not cover its line."""
+    """Return what a posting changes. Raises Insufficient where an account does not cover its
+    line.
+    """
     changes = Changes()
     poster = Poster(posting, now, state, changes)
     for line in posting.lines:
         account = state.accounts[line.account_id]
-        if line.amount_nanos < 0 and account.kind in ("wallet", "quota"):
-            if account.available + line.amount_nanos < 0:
-                raise Insufficient
+        is_guarded = line.amount_nanos < 0 and account.kind in ("wallet", "quota")
+        if is_guarded and account.available + line.amount_nanos < 0:
+            raise Insufficient
         poster.add(line)
     poster.close()
     return changes
@@ -159,7 +161,9 @@ def _decide_resolves(batch: Batch, state: State, changes: Changes) -> list[Resol
 
 def _open_settlement(now: datetime, state: State, changes: Changes) -> Poster:
     transaction_id = new_uuid7()
-    posting = Posting(transaction_id, "settlement", f"settlement:{transaction_id}", None, "", "", ())
+    posting = Posting(
+        transaction_id, "settlement", f"settlement:{transaction_id}", None, "", "", ()
+    )
     return Poster(posting, now, state, changes)
 
 
@@ -177,7 +181,8 @@ def _release(resolve: Resolve, state: State) -> None:
 def _charge_lines(resolve: Resolve, state: State) -> list[Line]:
     """Split a charge over the hold's legs, then the wallet, then the debt.
 
-    A hold that is gone without a record (it never happens while one database is kept) counts as empty.
+    A hold that is gone without a record (it never happens while one database is kept) counts as
+    empty.
     """
     lines: list[Line] = []
     left = resolve.charge_nanos

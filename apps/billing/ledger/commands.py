@@ -53,7 +53,9 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class HoldRefused:
-    """Nothing was reserved: too little money, a spending cap, a debt, or a row the database refuses."""
+    """Nothing was reserved: too little money, a spending cap, a debt, or a row the database
+    refuses.
+    """
 
     reason: Literal["balance", "cap", "owing", "broken"]
 
@@ -73,7 +75,8 @@ class PayloadRecord:
 class Resolve:
     """End a hold: charge what the call cost (0 voids it), release the rest, write the APIRequest.
 
-    `legs` and `counters` are those of the hold; they say which rows to lock before the hold is claimed.
+    `legs` and `counters` are those of the hold; they say which rows to lock before the hold is
+    claimed.
     """
 
     request_id: UUID
@@ -93,14 +96,17 @@ class Resolve:
 
     def size(self) -> int:
         """Return roughly how many bytes this writes."""
-        bodies = len(self.payload.request_body) + len(self.payload.response_body) if self.payload else 0
+        bodies = (
+            len(self.payload.request_body) + len(self.payload.response_body) if self.payload else 0
+        )
         return 1_000 + bodies + 500 * len(self.attempts)
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """How a hold ended. `is_first` is False where it had been resolved before; then `charged_nanos` is
-    what this call added (a late settlement's difference, or 0)."""
+    """How a hold ended. `is_first` is False where it had been resolved before; then
+    `charged_nanos` is what this call added (a late settlement's difference, or 0).
+    """
 
     request_id: UUID
     charged_nanos: int

@@ -1,7 +1,7 @@
 """The ledger's statements on PostgreSQL, over a synchronous psycopg connection.
 
-A batch costs two round trips and the commit: one pipeline locks and reads, one writes. Rows travel as
-one JSON parameter a table.
+A batch costs two round trips and the commit: one pipeline locks and reads, one writes. Rows
+travel as one JSON parameter a table.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ class PostgresEngine:
                 claimed = self._query(_CLAIM_HOLDS, (list(hold_ids),))
         counter_rows = counters.fetchall() if counters else []
         return State(
-            accounts={row[0]: AccountState(*row[1:]) for row in (accounts.fetchall() if accounts else ())},
+            accounts={
+                row[0]: AccountState(*row[1:]) for row in (accounts.fetchall() if accounts else ())
+            },
             owing={row[0] for row in (owing.fetchall() if owing else ())},
             counters={row[0]: CounterState(row[3], row[4]) for row in counter_rows},
             counter_ids={(row[1], row[2]): row[0] for row in counter_rows},
@@ -151,7 +153,8 @@ class PostgresEngine:
                 )
             if changes.requests:
                 self._query(
-                    _UPDATE_CHAIN, (state.chain.sequence, state.chain.head, state.chain.incarnation_id)
+                    _UPDATE_CHAIN,
+                    (state.chain.sequence, state.chain.head, state.chain.incarnation_id),
                 )
 
     def open_incarnation(self, *, kind: str, host: str, pid: int, lease_seconds: int) -> int:
@@ -179,7 +182,8 @@ class PostgresEngine:
     def end(self, incarnation_id: int) -> None:
         """Mark a lease as ended."""
         self._query(
-            "UPDATE billing_incarnation SET ended_at = clock_timestamp() WHERE id = %s AND ended_at IS NULL",
+            "UPDATE billing_incarnation SET ended_at = clock_timestamp() "
+            "WHERE id = %s AND ended_at IS NULL",
             (incarnation_id,),
         )
 
@@ -200,7 +204,9 @@ class PostgresEngine:
 
     def price_rows(self, version_ids: Collection[int]) -> dict[int, Row]:
         """Return price versions by id."""
-        rows = self._rows("SELECT * FROM ai_models_priceversion WHERE id = ANY(%s)", (list(version_ids),))
+        rows = self._rows(
+            "SELECT * FROM ai_models_priceversion WHERE id = ANY(%s)", (list(version_ids),)
+        )
         return {row["id"]: row for row in rows}
 
     def revenue_ids(self) -> list[int]:
@@ -252,7 +258,10 @@ class PostgresEngine:
 
     def make_partitions(self, now: datetime) -> None:
         """Make the audit tables' next partitions."""
-        with self._connection.transaction(), self._connection.cursor(row_factory=tuple_row) as cursor:
+        with (
+            self._connection.transaction(),
+            self._connection.cursor(row_factory=tuple_row) as cursor,
+        ):
             ensure_partitions(cursor, now=now)
 
     def ping(self) -> None:

@@ -98,7 +98,10 @@ class SqliteEngine:
             (json.dumps([hold_id.hex for hold_id in hold_ids]),),
         ).fetchall()
         return State(
-            accounts={row[0]: AccountState(*row[1:5], bytes(row[5])) for row in accounts},
+            accounts={
+                row[0]: AccountState(row[1], row[2], row[3], row[4], bytes(row[5]))
+                for row in accounts
+            },
             owing={row[0] for row in owing},
             counters={row[0]: CounterState(row[3], row[4]) for row in counters},
             counter_ids={(row[1], row[2]): row[0] for row in counters},
@@ -115,13 +118,15 @@ class SqliteEngine:
             "VALUES (?, ?, 0, 0) ON CONFLICT (scope, scope_id) DO NOTHING",
             scopes,
         )
-        select = "SELECT id, scope, scope_id, spent_nanos, held_nanos FROM billing_spendcounter "
+        select = "SELECT id, scope, scope_id, spent_nanos, held_nanos FROM billing_spendcounter"
         rows = self._connection.execute(
-            select + "WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(counter_ids)),)
+            f"{select} WHERE id IN (SELECT value FROM json_each(?))",  # noqa: S608 (constants)
+            (json.dumps(list(counter_ids)),),
         ).fetchall()
         for scope, scope_id in scopes:
             rows += self._connection.execute(
-                select + "WHERE scope = ? AND scope_id = ?", (scope, scope_id)
+                f"{select} WHERE scope = ? AND scope_id = ?",
+                (scope, scope_id),
             ).fetchall()
         return rows
 
@@ -162,7 +167,15 @@ class SqliteEngine:
         cursor = self._connection.execute(
             "INSERT INTO billing_incarnation (kind, host, pid, started_at, renewed_at, expires_at, "
             "sequence, head) VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
-            (kind, host, pid, _text(now), _text(now), _text(now + timedelta(seconds=lease_seconds)), b""),
+            (
+                kind,
+                host,
+                pid,
+                _text(now),
+                _text(now),
+                _text(now + timedelta(seconds=lease_seconds)),
+                b"",
+            ),
         )
         return int(cursor.lastrowid or 0)
 
@@ -186,8 +199,8 @@ class SqliteEngine:
     def end_expired(self, *, but: int, all_others: bool, grace_seconds: float) -> list[int]:
         """End the other leases and return all ended ones that still have holds.
 
-        Clocks play no part: who holds the gateway's lock file is the only living owner, so it passes
-        `all_others`; nobody else ends leases on SQLite.
+        Clocks play no part: who holds the gateway's lock file is the only living owner, so it
+        passes `all_others`; nobody else ends leases on SQLite.
         """
         if all_others:
             self._connection.execute(
@@ -213,7 +226,9 @@ class SqliteEngine:
 
     def revenue_ids(self) -> list[int]:
         """Return the ids of the revenue accounts."""
-        rows = self._connection.execute("SELECT id FROM billing_account WHERE kind = 'revenue' ORDER BY id")
+        rows = self._connection.execute(
+            "SELECT id FROM billing_account WHERE kind = 'revenue' ORDER BY id"
+        )
         return [row[0] for row in rows]
 
     def check_durability(self) -> str | None:
@@ -223,7 +238,9 @@ class SqliteEngine:
 
     def orphans(self, incarnation_id: int, limit: int) -> list[Row]:
         """Return holds of one incarnation."""
-        return self._holds("incarnation_id = ? ORDER BY request_id LIMIT ?", (incarnation_id, limit))
+        return self._holds(
+            "incarnation_id = ? ORDER BY request_id LIMIT ?", (incarnation_id, limit)
+        )
 
     def own_holds(self, incarnation_id: int, older_than_seconds: float) -> list[Row]:
         """Return the holds of one incarnation that are older than so many seconds."""
@@ -242,8 +259,9 @@ class SqliteEngine:
         """Add to the counters of refused calls."""
         with self.transaction():
             self._connection.executemany(
-                "INSERT INTO audit_refusalcount (api_key_id, code, minute, count) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (api_key_id, code, minute) DO UPDATE SET count = count + excluded.count",
+                "INSERT INTO audit_refusalcount (api_key_id, code, minute, count) "
+                "VALUES (?, ?, ?, ?) ON CONFLICT (api_key_id, code, minute) "
+                "DO UPDATE SET count = count + excluded.count",
                 [(key, code, _text(minute), count) for key, code, minute, count in rows],
             )
 

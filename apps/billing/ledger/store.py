@@ -30,7 +30,9 @@ from apps.billing.ledger.commands import (
 
 
 class IncarnationEnded(Exception):
-    """This process was taken for dead and its holds were resolved by others: it needs a new lease."""
+    """This process was taken for dead and its holds were resolved by others: it needs a new
+    lease.
+    """
 
 
 class Engine(Protocol):
@@ -80,9 +82,9 @@ def flush(
 ) -> tuple[list[Resolved], list[Held | HoldRefused]]:
     """Commit a batch and return the answer to each command, in order.
 
-    Raises IncarnationEnded where holds are to be placed under a lease that others have ended; what the
-    database raises passes through, and nothing has been committed then (unless the connection broke
-    while it committed).
+    Raises IncarnationEnded where holds are to be placed under a lease that others have ended;
+    what the database raises passes through, and nothing has been committed then (unless the
+    connection broke while it committed).
     """
     with engine.transaction():
         state = _lock(engine, batch.resolves, batch.holds, batch.revenue_id, incarnation_id)
@@ -137,7 +139,9 @@ def _lock(
     return state
 
 
-def _lock_for_late(engine: Engine, resolves: Sequence[Resolve], revenue_id: int, state: State) -> None:
+def _lock_for_late(
+    engine: Engine, resolves: Sequence[Resolve], revenue_id: int, state: State
+) -> None:
     """Lock the accounts that a charge without its hold falls on.
 
     Rare. They come after rows with higher ids here, so two gateways may deadlock; the database then

@@ -32,7 +32,9 @@ def test_a_user_comes_with_a_customer_and_empty_accounts() -> None:
 
     assert (user.email, user.role, user.is_superuser) == ("ada@example.com", "user", False)
     assert not user.has_usable_password()
-    assert sorted(Account.objects.filter(customer=user.customer).values_list("kind", flat=True)) == [
+    assert sorted(
+        Account.objects.filter(customer=user.customer).values_list("kind", flat=True)
+    ) == [
         "receivable",
         "wallet",
     ]

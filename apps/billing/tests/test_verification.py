@@ -1,4 +1,4 @@
-"""Each invariant that a database shows is broken once by hand, and the verification must name it."""
+"""Each invariant that a database shows is broken by hand, and the verification must name it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 from django.core.management import call_command
 
 from apps.audit.models import APIRequest
-from apps.billing.findings import Finding
-from apps.billing.ledger.commands import Cap, Held, Line
+from apps.billing.findings import Finding, fetch, one_view
+from apps.billing.ledger.commands import Cap, Held
 from apps.billing.ledger.store import Engine
-from apps.billing.models import Account, Entry, Hold, SpendCounter, VerifiedHead
+from apps.billing.models import Hold, VerifiedHead
 from apps.billing.verification import report
 from tests.support.databases import Database
 from tests.support.tampering import Tamper
-from tests.support.world import DOLLAR, Gateway, World, make_quota, make_world, top_up
+from tests.support.world import DOLLAR, Gateway, make_quota, make_world, top_up
 
 Connect = Callable[[], Engine]
 
@@ -59,7 +59,7 @@ def test_a_sound_ledger_is_clean(gateway: Gateway, is_full: bool) -> None:
     found = report(is_full=is_full, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
 
     assert found.findings == ()
-    assert (found.entries, found.requests) == (12, 2)
+    assert (found.entries, found.requests) == (10, 2)
 
 
 def test_the_second_verification_looks_only_at_what_is_new(gateway: Gateway) -> None:
@@ -114,11 +114,11 @@ BROKEN: dict[str, tuple[str, set[str]]] = {
     ),
     "a request is gone and its entries remain": (
         "DELETE FROM audit_apirequest WHERE charge_nanos > 0",
-        {"I-20", "I-68"},
+        {"I-15", "I-20", "I-68"},
     ),
     "a request says that it cost less": (
         "UPDATE audit_apirequest SET charge_nanos = charge_nanos - 1 WHERE charge_nanos > 0",
-        {"I-21", "I-26", "I-68"},
+        {"I-15", "I-21", "I-26", "I-68"},
     ),
     "a request says that it used less": (
         "UPDATE audit_apirequest SET input_tokens = input_tokens + 1 WHERE charge_nanos > 0",
@@ -182,10 +182,7 @@ def test_a_cut_charge_may_be_lower_than_its_usage_but_not_higher(ledger_connect:
     assert "off by 1000 nanos" in found[0].message
 
 
-def test_a_wallet_below_what_it_holds_is_found(
-    gateway: Gateway, tamper: Tamper, committed_db: Database
-) -> None:
-    tamper.drop_checks()
+def test_a_wallet_below_what_it_holds_is_found(gateway: Gateway, tamper: Tamper) -> None:
     tamper.run("UPDATE billing_account SET held_nanos = -1 WHERE kind = 'wallet'")
 
     assert "I-04" in invariants(find())
@@ -215,21 +212,20 @@ def test_a_lease_that_ran_out_a_moment_ago_is_not_reported(
     gateway = Gateway(make_world(), ledger_connect())
     gateway.hold(1_000)
     moment = datetime.now(UTC) - timedelta(seconds=30)
-    tamper.run(f"UPDATE billing_incarnation SET ended_at = '{moment:%Y-%m-%d %H:%M:%S}'")
+    ended = f"UPDATE billing_incarnation SET ended_at = '{moment:%Y-%m-%d %H:%M:%S}'"  # noqa: S608 (no input)
+    tamper.run(ended)
 
     assert find() == []
 
 
-def test_verifying_waits_for_no_writer_and_makes_none_wait(
-    gateway: Gateway, ledger_connect: Connect
-) -> None:
-    other = ledger_connect()
-    with other.transaction():
-        other.open_incarnation(kind="gateway", host="other", pid=2, lease_seconds=30)
+def test_a_view_stays_as_of_one_moment_while_others_commit(gateway: Gateway) -> None:
+    with one_view():
+        before = fetch("SELECT COUNT(*) FROM billing_entry")
+        gateway.resolve(next(iter(gateway.holds.values())), 1)
+        during = fetch("SELECT COUNT(*) FROM billing_entry")
+    after = fetch("SELECT COUNT(*) FROM billing_entry")
 
-        found = find()
-
-    assert found == []
+    assert (before, during, after) == ([(10,)], [(10,)], [(13,)])
 
 
 def test_the_command_prints_amounts_and_exits_with_1(gateway: Gateway, tamper: Tamper) -> None:
@@ -242,10 +238,8 @@ def test_the_command_prints_amounts_and_exits_with_1(gateway: Gateway, tamper: T
     printed: dict[str, Any] = json.loads(out.getvalue())
     assert ended.value.code == 1
     assert printed["is_clean"] is False
-    assert [finding["message"][-16:] for finding in printed["findings"]] == [
-        "off by 7 nanos"[-16:],
-        "off by 7 nanos"[-16:],
-    ] or all("off by 7 nanos" in finding["message"] for finding in printed["findings"])
+    assert [finding["invariant"] for finding in printed["findings"]] == ["I-02", "I-03"]
+    assert printed["findings"][1]["message"].endswith("expected 0: off by 7 nanos")
 
 
 def test_the_command_is_content_with_a_sound_ledger(gateway: Gateway) -> None:
@@ -253,7 +247,4 @@ def test_the_command_is_content_with_a_sound_ledger(gateway: Gateway) -> None:
 
     call_command("verify_ledger", stdout=out)
 
-    assert out.getvalue() == "verified what is new: 12 entries, 2 requests, 0 anchors: clean\n"
-
-
-__all__ = ["Account", "Entry", "Line", "SpendCounter", "World"]
+    assert out.getvalue() == "verified what is new: 10 entries, 2 requests, 0 anchors: clean\n"

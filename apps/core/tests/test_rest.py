@@ -37,7 +37,9 @@ def test_an_amount_is_taken_exactly(text: object, nanos: int) -> None:
     assert given.validated_data == {"amount": nanos}
 
 
-@pytest.mark.parametrize("amount", [0.1, True, None, "", "1e400", "-1", "1000.01", "0.0000000001", {}])
+@pytest.mark.parametrize(
+    "amount", [0.1, True, None, "", "1e400", "-1", "1000.01", "0.0000000001", {}]
+)
 def test_what_is_no_exact_amount_in_range_is_refused(amount: object) -> None:
     given = Payment(data={"amount": amount})
 

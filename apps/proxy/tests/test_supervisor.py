@@ -98,6 +98,27 @@ async def test_all_programs_stay_in_the_process_group(tmp_path: Path) -> None:
     assert _lines(file)[0].split()[1] == str(os.getpgrp())
 
 
+async def test_an_interrupt_of_the_whole_group_reaches_the_programs_as_a_request_to_stop(
+    tmp_path: Path,
+) -> None:
+    # Without a handler of its own the program would die of SIGINT.
+    file = tmp_path / "one"
+    ends = tmp_path / "ends"
+    source = POLITE.replace(
+        "sys.exit(0)", f"(open({str(ends)!r}, 'a').write('asked'), sys.exit(0))"
+    )
+    running = asyncio.create_task(
+        Supervisor([make_program(file, source)], say=lambda line: None).run(do_nothing)
+    )
+    await until(lambda: bool(read_pids(file)))
+
+    os.kill(read_pids(file)[0], signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.wait_for(running, WAIT_SECONDS)
+
+    assert ends.read_text() == "asked"
+
+
 async def test_a_program_that_dies_is_started_again(tmp_path: Path) -> None:
     file = tmp_path / "one"
     said: list[str] = []

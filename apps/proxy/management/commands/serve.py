@@ -19,7 +19,8 @@ from django.utils.module_loading import import_string
 
 from apps.proxy.protocol import GatewayProtocol
 
-# How long a thread may keep the interpreter while another waits. The ledger's thread needs it shortly
+# How long a thread may keep the interpreter while another waits. The ledger's thread needs it
+# shortly
 # and often; the default of 5 ms would add as much to every commit under load.
 SWITCH_INTERVAL_SECONDS = 0.0005
 BACKLOG = 4_096

@@ -1,0 +1,171 @@
+"""One of everything, and a browser for the Django admin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from typing import Any, Final
+
+import zstandard
+from django.db import models
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.ai_models.catalogue import create_model
+from apps.ai_models.models import AIModel
+from apps.api_keys.issue import issue_key
+from apps.api_keys.models import APIKey
+from apps.audit.models import APIRequest, Attempt, Payload, RefusalCount
+from apps.billing.customers import adjust_user_balance
+from apps.billing.models import Hold, Incarnation, SpendCounter, VerifiedHead
+from apps.core.ids import new_uuid7
+from apps.model_groups.groups import create_group
+from apps.providers.models import Provider, ProviderKey
+from apps.providers.registration import create_provider
+from apps.proxy.models import ConfigurationChange
+from apps.quotas.allowances import create_quota
+from apps.quotas.models import UserQuota
+from apps.users.models import User, UserGroup
+from apps.users.tokens import open_session
+from tests.support.people import make_admin, make_user
+
+SECRET: Final = "sk-CANARY-UP-0123456789"
+PROMPT: Final = "CANARY prompt <script>alert(1)</script>"
+DOLLAR: Final = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """One of everything, and what must not be seen."""
+
+    root: User
+    user: User
+    key: APIKey
+    raw: str
+    provider_key: ProviderKey
+    model: AIModel
+    quota: UserQuota
+    payload: Payload
+
+
+def make_house() -> House:
+    """Write one of everything."""
+    root = make_admin(username="root")
+    group = UserGroup.objects.create(name="staff")
+    user = make_user(username="ada", email="ada@example.com", name="Ada", user_group=group)
+    open_session(user=user, request=None)
+    adjust_user_balance(user=user, amount_nanos=10 * DOLLAR, reason="welcome", actor=root)
+    key, raw = issue_key(user=user, name="main", is_default=True, actor=root)
+    provider = create_provider(
+        name="somewhere", base_url="https://api.example.com/v1", secret=SECRET, actor=root
+    )
+    model = create_model(name="big", provider=provider, prices={"input": DOLLAR}, actor=root)
+    models_together = create_group(name="all", models=[model], is_public=True)
+    quota = create_quota(user=user, model_group=models_together, total_nanos=DOLLAR, actor=root)
+    return House(
+        root=root,
+        user=user,
+        key=key,
+        raw=raw,
+        provider_key=provider.keys.get(),
+        model=model,
+        quota=quota,
+        payload=_write_history(user, key, provider, model),
+    )
+
+
+def _write_history(user: User, key: APIKey, provider: Provider, model: AIModel) -> Payload:
+    now, request_id = timezone.now(), new_uuid7()
+    APIRequest.objects.create(
+        id=request_id, customer_id=user.customer_id, user_id=user.pk, user_name=user.username,
+        api_key_id=key.pk, api_key_name=key.name, model_id=model.pk, requested_model=model.name,
+        provider_id=provider.pk, provider_name=provider.name, upstream_model="big",
+        endpoint="chat/completions", method="POST", dialect="openai", is_stream=True,
+        state="completed", status_code=200, usage_source="reported", charge_nanos=5, hold_nanos=9,
+        price_version_id=1, multiplier_millionths=1_000_000, input_bytes=1, output_bytes=1,
+        started_at=now, duration_ms=1, settled_at=now, ip_address="192.0.2.1", user_agent="x",
+        incarnation_id=1, sequence=1, hash=b"\x01" * 32,
+    )  # fmt: skip
+    Attempt.objects.create(
+        request_id=request_id, number=1, route_id=1, provider_id=provider.pk,
+        provider_name=provider.name, provider_key_id=provider.keys.get().pk, upstream_model="big",
+        started_at=now, duration_ms=1, outcome="ok",
+    )  # fmt: skip
+    Incarnation.objects.create(
+        kind="gateway", host="here", pid=1, started_at=now, renewed_at=now, expires_at=now
+    )
+    Hold.objects.create(
+        request_id=new_uuid7(), incarnation_id=1, customer_id=user.customer_id, amount_nanos=0,
+        legs="[]", counters="[]", detail="{}", placed_at=now,
+    )  # fmt: skip
+    SpendCounter.objects.create(scope="api_key", scope_id=key.pk)
+    VerifiedHead.objects.create(
+        chain="account", chain_id=1, sequence=1, head=b"\x01", verified_at=now
+    )
+    RefusalCount.objects.create(api_key_id=key.pk, code="rate_limited", minute=now, count=3)
+    if not ConfigurationChange.objects.exists():
+        # PostgreSQL stamps at the commit, which this test never reaches.
+        ConfigurationChange.objects.create(version=1, table_name="users_user", row_key=user.pk)
+    return Payload.objects.create(
+        request_id=request_id,
+        salt=b"\x00" * 16,
+        request_body=zstandard.ZstdCompressor().compress(PROMPT.encode()),
+        response_body=b"",
+        is_request_truncated=False,
+        is_response_truncated=False,
+    )
+
+
+class Form(HTMLParser):
+    """Reads the values of a page's form, as a browser would send them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, Any] = {}
+        self._select = ""
+        self._textarea = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        is_set = any(name in ("checked", "selected") for name, _ in attrs)
+        if tag == "select":
+            self._select = given.get("name", "")
+        elif tag == "textarea":
+            self._textarea = given.get("name", "")
+            self.values[self._textarea] = ""
+        elif tag == "option" and is_set and self._select:
+            self.values.setdefault(self._select, []).append(given.get("value", ""))
+        elif tag == "input" and given.get("name"):
+            if given.get("type") in ("checkbox", "radio") and not is_set:
+                return
+            if given.get("type") != "submit":
+                default = "on" if given.get("type") in ("checkbox", "radio") else ""
+                self.values[given["name"]] = given.get("value", default)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "select":
+            self._select = ""
+        elif tag == "textarea":
+            self._textarea = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._textarea:
+            self.values[self._textarea] += data.removeprefix("\n")
+
+
+def page_of(model: type[models.Model], kind: str, *args: Any) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{kind}", args=args)
+
+
+def send(client: Client, path: str, **changes: Any) -> Any:
+    """Open a page, change fields of its form and send it."""
+    form = Form()
+    form.feed(client.get(path).content.decode())
+    values = {**form.values, **changes}
+    sent = {name: value for name, value in values.items() if value is not None}
+    return client.post(path, sent, follow=True)
+
+
+def texts_of(answer: Any) -> list[str]:
+    return [str(message) for message in answer.context["messages"]]

@@ -1,0 +1,303 @@
+"""Tests of changing things in the Django admin: through the domain, on record, secrets unseen."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import models
+from django.test import Client
+from django.urls import reverse
+from pytest_django import Settings
+
+from apps.ai_models.models import PriceVersion
+from apps.api_keys.issue import digest_of, issue_key
+from apps.api_keys.models import APIKey
+from apps.audit.models import AdminEvent
+from apps.billing.accounts import find_standing
+from apps.model_groups.models import ModelGroup
+from apps.providers.credentials import open_secret
+from apps.providers.models import Provider, ProviderKey
+from apps.quotas.allowances import remaining
+from apps.quotas.models import UserQuota
+from apps.users.models import Session, User
+from tests.support.house import DOLLAR, House, make_house, page_of, send, texts_of
+from tests.support.people import PASSWORD
+
+
+@pytest.fixture
+def house(db: None) -> House:
+    """Return one of everything."""
+    return make_house()
+
+
+@pytest.fixture
+def client(house: House) -> Client:
+    """Return a browser signed in as the administrator."""
+    browser = Client()
+    browser.force_login(house.root)
+    return browser
+
+
+def test_a_provider_is_made_with_a_sealed_key(client: Client, house: House) -> None:
+    answer = send(
+        client,
+        page_of(Provider, "add"),
+        **{
+            "name": "elsewhere",
+            "base_url": "https://elsewhere.example.com/v1",
+            "keys-TOTAL_FORMS": "1",
+            "keys-0-name": "first",
+            "keys-0-secret": "sk-CANARY-TWO-0123456789",
+            "keys-0-weight": "2",
+            "keys-0-is_active": "on",
+        },
+    )
+
+    key = ProviderKey.objects.get(provider__name="elsewhere")
+    assert answer.status_code == 200
+    assert open_secret(key) == "sk-CANARY-TWO-0123456789"
+    assert (key.name, key.weight, key.last_four) == ("first", 2, "6789")
+    assert b"CANARY-TWO" not in answer.content
+    events = AdminEvent.objects.filter(actor_id=house.root.pk).order_by("-id")[:2]
+    assert [event.action for event in events] == ["provider.created", "provider_key.created"]
+    assert "CANARY-TWO" not in repr(list(AdminEvent.objects.values()))
+
+
+def test_saving_a_provider_keeps_its_secret(client: Client, house: House) -> None:
+    before = house.provider_key.sealed_secret
+
+    send(client, page_of(Provider, "change", house.provider_key.provider_id), priority="4")
+
+    house.provider_key.refresh_from_db()
+    assert house.provider_key.sealed_secret == before
+    event = AdminEvent.objects.latest("id")
+    assert (event.action, event.before, event.after) == (
+        "provider.changed",
+        {"priority": 0},
+        {"priority": 4},
+    )
+
+
+def test_a_provider_that_moves_leaves_its_keys_behind(client: Client, house: House) -> None:
+    path = page_of(Provider, "change", house.provider_key.provider_id)
+
+    send(client, path, base_url="https://api.example.com/v2")
+    assert list(ProviderKey.objects.values_list("is_active", flat=True)) == [True]
+
+    answer = send(client, path, base_url="https://evil.example.net/v1")
+
+    assert list(ProviderKey.objects.values_list("is_active", flat=True)) == [False]
+    assert "its stored keys were deactivated" in texts_of(answer)[0]
+
+
+def test_a_key_typed_again_moves_with_its_provider(client: Client, house: House) -> None:
+    send(
+        client,
+        page_of(Provider, "change", house.provider_key.provider_id),
+        **{
+            "base_url": "https://new.example.net/v1",
+            "keys-0-secret": "sk-CANARY-NEW-0123456789",
+        },
+    )
+
+    house.provider_key.refresh_from_db()
+    assert house.provider_key.is_active
+    assert open_secret(house.provider_key) == "sk-CANARY-NEW-0123456789"
+
+
+def test_addresses_inside_are_refused(client: Client, house: House, settings: Settings) -> None:
+    settings.PRIVATE_UPSTREAMS = ()
+    path = page_of(Provider, "change", house.provider_key.provider_id)
+
+    answer = send(client, path, base_url="http://127.0.0.1:8080/v1")
+
+    assert "This URL is not allowed." in answer.content.decode()
+    assert Provider.objects.get().base_url == "https://api.example.com/v1"
+
+
+def test_a_new_key_of_a_provider_needs_its_secret(client: Client, house: House) -> None:
+    path = page_of(ProviderKey, "add")
+
+    refused = send(client, path, provider=str(house.provider_key.provider_id))
+    made = send(
+        client, path, provider=str(house.provider_key.provider_id), secret="sk-two-0123456789ab"
+    )
+
+    assert "A new key needs its secret." in refused.content.decode()
+    assert made.status_code == 200
+    assert open_secret(ProviderKey.objects.latest("id")) == "sk-two-0123456789ab"
+
+
+def test_an_api_key_is_shown_once(client: Client, house: House) -> None:
+    answer = send(
+        client,
+        page_of(APIKey, "add"),
+        user=str(house.user.pk),
+        name="laptop",
+        allowed_models="big\nsmall\n",
+        allowed_networks="10.0.0.0/8",
+        cap_nanos="2.5",
+        rpm="60",
+    )
+
+    shown = next(text for text in texts_of(answer) if "shown this once" in text)
+    raw = shown.rpartition(" ")[2]
+    key = APIKey.objects.get(digest=digest_of(raw))
+    assert (key.user, key.name, key.cap_nanos, key.rpm) == (house.user, "laptop", 2_500_000_000, 60)
+    assert (key.allowed_models, key.allowed_networks) == (["big", "small"], ["10.0.0.0/8"])
+    assert raw not in client.get(page_of(APIKey, "change", key.pk)).content.decode()
+    assert AdminEvent.objects.latest("id").action == "api_key.created"
+
+
+def test_an_api_key_can_be_restricted_and_deactivated(client: Client, house: House) -> None:
+    path = page_of(APIKey, "change", house.key.pk)
+
+    wrong = send(client, path, allowed_networks="elsewhere")
+    send(client, path, is_active=None, allowed_networks="10.0.0.7", cap_nanos="0.5")
+
+    house.key.refresh_from_db()
+    assert "An allowed network is an address" in wrong.content.decode()
+    assert (house.key.is_active, house.key.allowed_networks) == (False, ["10.0.0.7"])
+    assert house.key.cap_nanos == 500_000_000
+    assert bytes(house.key.digest) == digest_of(house.raw)
+    assert AdminEvent.objects.latest("id").action == "api_key.changed"
+
+
+def test_a_price_is_added_in_dollars_and_never_edited(client: Client, house: House) -> None:
+    answer = send(
+        client, page_of(PriceVersion, "add"), model=str(house.model.pk), input_nanos="2.5",
+        output_nanos="10", request_nanos="0",
+    )  # fmt: skip
+
+    price = PriceVersion.objects.latest("id")
+    assert answer.status_code == 200
+    assert (price.input_nanos, price.output_nanos) == (2_500_000_000, 10_000_000_000)
+    assert price.reasoning_nanos is None
+    assert client.post(page_of(PriceVersion, "change", price.pk), {}).status_code == 403
+    assert client.post(page_of(PriceVersion, "delete", price.pk), {}).status_code == 403
+
+
+def test_a_multiplier_is_written_as_a_number(client: Client, house: House) -> None:
+    group = ModelGroup.objects.get()
+
+    send(client, page_of(ModelGroup, "change", group.pk), multiplier_millionths="1.25")
+
+    group.refresh_from_db()
+    assert group.multiplier_millionths == 1_250_000
+    assert list(group.models.all()) == [house.model]
+
+
+def test_a_user_is_made_with_accounts(client: Client, house: House) -> None:
+    answer = send(
+        client, page_of(User, "add"), username="eve", email="Eve@Example.com", name="Eve",
+        role="analyst", password1=PASSWORD, password2=PASSWORD,
+    )  # fmt: skip
+
+    user = User.objects.get(username="eve")
+    assert answer.status_code == 200
+    assert (user.email, user.role, user.is_superuser) == ("eve@example.com", "analyst", False)
+    assert user.check_password(PASSWORD)
+    assert user.customer.accounts.count() == 2
+    assert AdminEvent.objects.filter(action="user.created", object_id=str(user.pk)).count() == 1
+
+
+def test_money_moves_only_by_an_adjustment(client: Client, house: House) -> None:
+    send(client, page_of(User, "change", house.user.pk), name="Ada L.", balance_nanos="999")
+    assert find_standing(house.user.customer_id).balance_nanos == 10 * DOLLAR
+
+    path = reverse("admin:users_user_adjust_balance", args=[house.user.pk])
+    given = send(client, path, amount="2.5", reason="refund")
+    too_much = send(client, path, amount="-100", reason="mistake")
+
+    assert texts_of(given) == ["Adjusted by $2.5."]
+    assert "The balance does not cover this." in too_much.content.decode()
+    assert find_standing(house.user.customer_id).balance_nanos == 12_500_000_000
+    event = AdminEvent.objects.filter(action="user.balance_adjusted").latest("id")
+    assert (event.actor_id, event.reason) == (house.root.pk, "refund")
+
+
+def test_the_default_key_is_reset_from_the_user(client: Client, house: House) -> None:
+    answer = send(client, reverse("admin:users_user_reset_key", args=[house.user.pk]))
+
+    raw = texts_of(answer)[0].rpartition(" ")[2]
+    assert APIKey.objects.get(digest=digest_of(raw)).is_default
+    house.key.refresh_from_db()
+    assert not house.key.is_active
+
+
+def test_a_user_is_signed_out_everywhere(client: Client, house: House) -> None:
+    send(client, reverse("admin:users_user_end_sessions", args=[house.user.pk]))
+
+    assert Session.objects.filter(user=house.user, ended_at__isnull=True).count() == 0
+    assert AdminEvent.objects.latest("id").action == "user.sessions_ended"
+
+
+def test_a_password_set_by_an_administrator_is_on_record(client: Client, house: House) -> None:
+    path = reverse("admin:auth_user_password_change", args=[house.user.pk])
+
+    send(client, path, password1=PASSWORD, password2=PASSWORD)
+
+    house.user.refresh_from_db()
+    assert house.user.check_password(PASSWORD)
+    assert AdminEvent.objects.latest("id").action == "user.password_set"
+
+
+@pytest.mark.parametrize("changes", [{"is_active": None}, {"is_superuser": None}, {"role": "user"}])
+def test_somebody_stays_in_charge(
+    client: Client, house: House, changes: dict[str, str | None]
+) -> None:
+    send(client, page_of(User, "change", house.root.pk), **changes)
+
+    house.root.refresh_from_db()
+    assert (house.root.is_active, house.root.is_superuser, house.root.role) == (True, True, "admin")
+
+
+def test_a_quota_changes_by_a_transaction(client: Client, house: House) -> None:
+    path = page_of(UserQuota, "change", house.quota.pk)
+
+    without_reason = send(client, path, total="5")
+    send(client, path, total="5", reason="more")
+
+    quota = UserQuota.objects.select_related("account").get(pk=house.quota.pk)
+    assert "This field is required." in without_reason.content.decode()
+    assert (quota.total_nanos, remaining(quota).remaining_nanos) == (5 * DOLLAR, 5 * DOLLAR)
+    event = AdminEvent.objects.latest("id")
+    assert (event.action, event.reason) == ("quota.changed", "more")
+
+
+def test_a_quota_is_given_in_the_admin(client: Client, house: House) -> None:
+    send(
+        client, page_of(UserQuota, "add"), user=str(house.root.pk),
+        model_group=str(ModelGroup.objects.get().pk), total="3", reason="gift",
+    )  # fmt: skip
+
+    quota = UserQuota.objects.get(user=house.root)
+    assert quota.account.posted_nanos == 3 * DOLLAR
+
+
+@pytest.mark.parametrize("kind", ["user", "api_key", "provider", "provider_key", "model", "quota"])
+def test_what_has_history_is_kept(client: Client, house: House, kind: str) -> None:
+    row: models.Model = {
+        "user": house.user,
+        "api_key": house.key,
+        "provider": house.provider_key.provider,
+        "provider_key": house.provider_key,
+        "model": house.model,
+        "quota": house.quota,
+    }[kind]
+
+    answer = client.post(page_of(type(row), "delete", row.pk), {"post": "yes"}, follow=True)
+
+    assert "Deactivate" in texts_of(answer)[0]
+    assert type(row)._default_manager.filter(pk=row.pk).exists()
+
+
+def test_what_was_never_used_can_be_deleted_and_is_on_record(client: Client, house: House) -> None:
+    key, _ = issue_key(user=house.user, name="unused")
+
+    client.post(page_of(APIKey, "delete", key.pk), {"post": "yes"})
+
+    assert not APIKey.objects.filter(pk=key.pk).exists()
+    event = AdminEvent.objects.latest("id")
+    assert (event.action, event.object_id) == ("api_key.deleted", str(key.pk))
+    assert event.before is not None
+    assert event.before["name"] == "unused"

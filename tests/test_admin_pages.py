@@ -1,0 +1,184 @@
+"""Tests of the Django admin: every page opens and tells no secret; history stays as it is."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.db import models
+from django.test import Client, RequestFactory
+from pytest_django import DjangoAssertNumQueries
+
+from apps.ai_models.catalogue import create_model
+from apps.ai_models.models import PriceVersion, Route
+from apps.api_keys.issue import digest_of, issue_key
+from apps.api_keys.models import APIKey
+from apps.audit.models import AdminEvent, APIRequest, Payload
+from apps.billing.models import Account
+from apps.model_groups.groups import create_group
+from apps.model_groups.models import ModelGroup
+from apps.providers.models import Provider, ProviderKey
+from apps.providers.registration import create_provider
+from apps.quotas.allowances import create_quota
+from apps.quotas.models import UserQuota
+from apps.users.models import Session, User, UserGroup
+from tests.support.house import SECRET, House, make_house, page_of
+from tests.support.people import PASSWORD, make_admin, make_user
+
+OURS: Final = tuple(model for model in apps.get_models() if model.__module__.startswith("apps."))
+READ_ONLY: Final = {
+    "audit.apirequest",
+    "audit.attempt",
+    "audit.payload",
+    "audit.adminevent",
+    "audit.refusalcount",
+    "billing.account",
+    "billing.transaction",
+    "billing.entry",
+    "billing.hold",
+    "billing.incarnation",
+    "billing.spendcounter",
+    "billing.verifiedhead",
+    "proxy.configurationversion",
+    "proxy.configurationchange",
+    "users.session",
+}
+
+
+@pytest.fixture
+def house(db: None) -> House:
+    """Return one of everything."""
+    return make_house()
+
+
+@pytest.fixture
+def client(house: House) -> Client:
+    """Return a browser signed in as the administrator."""
+    browser = Client()
+    browser.force_login(house.root)
+    return browser
+
+
+@pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.label_lower)
+def test_every_page_opens_and_tells_no_secret(
+    client: Client, house: House, model: type[models.Model]
+) -> None:
+    page = admin.site.get_model_admin(model)
+    rows = list(model._default_manager.all()[:3])
+    assert rows, "The test writes one of everything; this model is missing."
+    paths = [page_of(model, "changelist"), f"{page_of(model, 'changelist')}?q=nothing%25"]
+    paths += [page_of(model, "change", row.pk) for row in rows]
+    paths += [page_of(model, "history", row.pk) for row in rows]
+    if model._meta.label_lower not in READ_ONLY and model is not UserGroup:
+        paths += [page_of(model, "add")] if page.has_add_permission(_request(house.root)) else []
+
+    for path in paths:
+        answer = client.get(path)
+        assert answer.status_code == 200, path
+        text = answer.content.decode()
+        assert SECRET not in text, path
+        assert house.raw not in text, path
+        assert house.provider_key.sealed_secret not in text, path
+        assert digest_of(house.raw).hex() not in text, path
+        assert house.user.password not in text, path
+        assert "<script>alert" not in text, path
+        for session in Session.objects.all():
+            assert session.refresh_id not in text, path
+            assert session.auth_hash not in text, path
+
+
+def _request(user: User) -> Any:
+    request = RequestFactory().get("/")
+    request.user = user
+    return request
+
+
+@pytest.mark.parametrize("label", sorted(READ_ONLY))
+def test_history_offers_no_change(client: Client, house: House, label: str) -> None:
+    model = apps.get_model(label)
+    row = model._default_manager.all()[:1].get()
+
+    shown = client.get(page_of(model, "change", row.pk)).content.decode()
+    listed = client.get(page_of(model, "changelist")).content.decode()
+
+    assert client.get(page_of(model, "add")).status_code == 403
+    assert client.post(page_of(model, "change", row.pk), {}).status_code == 403
+    assert client.post(page_of(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+    assert 'name="_save"' not in shown
+    assert "deletelink" not in shown
+    assert 'name="action"' not in listed
+    assert page_of(model, "add") not in listed
+
+
+@pytest.mark.parametrize(
+    ("model", "queries"),
+    [
+        (User, 5),
+        (APIKey, 4),
+        (Provider, 4),
+        (ProviderKey, 5),
+        (Route, 5),
+        (PriceVersion, 4),
+        (ModelGroup, 5),
+        (UserQuota, 5),
+        (Account, 4),
+        (APIRequest, 4),
+        (AdminEvent, 6),
+    ],
+)
+def test_a_list_takes_few_queries_whatever_its_length(
+    client: Client,
+    house: House,
+    django_assert_num_queries: DjangoAssertNumQueries,
+    model: type[models.Model],
+    queries: int,
+) -> None:
+    for number in range(5):
+        provider = create_provider(
+            name=f"provider{number}", base_url="https://api.example.com/v1", secret=SECRET
+        )
+        made = create_model(name=f"model{number}", provider=provider, prices={"input": 1})
+        group = create_group(name=f"group{number}", models=[made])
+        user = make_user(user_group=UserGroup.objects.get())
+        issue_key(user=user, name="main")
+        create_quota(user=user, model_group=group, total_nanos=1)
+
+    with django_assert_num_queries(queries):
+        client.get(page_of(model, "changelist"))
+
+
+def test_reading_a_payload_is_on_record(client: Client, house: House) -> None:
+    listed = client.get(page_of(Payload, "changelist"))
+    assert "CANARY" not in listed.content.decode()
+    assert AdminEvent.objects.filter(action="payload.read").count() == 0
+
+    shown = client.get(page_of(Payload, "change", house.payload.pk)).content.decode()
+
+    assert "CANARY prompt &lt;script&gt;" in shown
+    event = AdminEvent.objects.get(action="payload.read")
+    assert (event.actor_id, event.object_id) == (house.root.pk, str(house.payload.pk))
+
+
+def test_only_superusers_get_in(house: House) -> None:
+    browser = Client()
+    browser.force_login(house.user)
+
+    for path in ("/admin/", page_of(User, "changelist")):
+        assert browser.get(path).status_code == 302
+
+
+def test_signing_in_is_locked_after_ten_failures(db: None) -> None:
+    make_admin(username="boss", password=PASSWORD)
+    browser = Client()
+
+    def sign_in(password: str) -> int:
+        fields = {"username": "boss", "password": password, "next": "/admin/"}
+        return browser.post("/admin/login/", fields).status_code
+
+    assert sign_in(PASSWORD) == 302
+    for _ in range(10):
+        assert sign_in("wrong") == 200
+    assert sign_in(PASSWORD) == 200
+    assert AdminEvent.objects.filter(action="sign_in.locked").count() == 1
