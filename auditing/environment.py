@@ -14,7 +14,6 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -27,91 +26,125 @@ _SECRET_KEY_LENGTH_MIN = 32
 _PAYLOAD_MODES = ("off", "metadata", "full")
 
 
-def _setting(default: str, meaning: str) -> Any:
-    """Declare a setting with what stands in the documentation about it."""
-    return field(metadata={"default": default, "meaning": meaning})
+def _about(default: str, meaning: str) -> dict[str, str]:
+    """Return what stands in the documentation about a setting."""
+    return {"default": default, "meaning": meaning}
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
     """All settings an operator can make. Each field has the name of its variable, in lower case."""
 
-    port: int = _setting(
-        "8000",
-        "The port that `make run` serves on.",
+    port: int = field(
+        metadata=_about(
+            "8000",
+            "The port that `make run` serves on.",
+        )
     )
-    workers: int = _setting(
-        "1",
-        "Gateway processes. More than one needs PostgreSQL.",
+    workers: int = field(
+        metadata=_about(
+            "1",
+            "Gateway processes. More than one needs PostgreSQL.",
+        )
     )
-    database_url: str = _setting(
-        "SQLite in `DATA_DIR`",
-        "`postgresql://user:password@host:5432/name`, PostgreSQL 14 or newer with `fsync` "
-        "and `synchronous_commit` on; or `sqlite:///path`.",
+    database_url: str = field(
+        metadata=_about(
+            "SQLite in `DATA_DIR`",
+            "`postgresql://user:password@host:5432/name`, PostgreSQL 14 or newer with `fsync` "
+            "and `synchronous_commit` on; or `sqlite:///path`.",
+        )
     )
-    redis_url: str = _setting(
-        "none",
-        "Shares the limits between gateways and carries the tasks; never holds money. "
-        "Without it limits are counted in each process.",
+    redis_url: str = field(
+        metadata=_about(
+            "none",
+            "Shares the limits between gateways and carries the tasks; never holds money. "
+            "Without it limits are counted in each process.",
+        )
     )
-    data_dir: Path = _setting(
-        "`./data`",
-        "Everything that must survive: embedded database, secrets, journal, anchors, "
-        "first-run.txt.",
+    data_dir: Path = field(
+        metadata=_about(
+            "`./data`",
+            "Everything that must survive: embedded database, secrets, journal, anchors, "
+            "first-run.txt.",
+        )
     )
-    admin_username: str = _setting(
-        "`admin`",
-        "The administrator made on the first run.",
+    admin_username: str = field(
+        metadata=_about(
+            "`admin`",
+            "The administrator made on the first run.",
+        )
     )
-    admin_email: str = _setting(
-        "`admin@example.com`",
-        "Its e-mail address.",
+    admin_email: str = field(
+        metadata=_about(
+            "`admin@example.com`",
+            "Its e-mail address.",
+        )
     )
-    admin_password: str = _setting(
-        "random",
-        "Its password, at least 8 characters; a random one stands in `DATA_DIR/first- run.txt`.",
+    admin_password: str = field(
+        metadata=_about(
+            "random",
+            "Its password, at least 8 characters; a random one stands in `DATA_DIR/first-run.txt`.",
+        )
     )
-    demo_api_key: str = _setting(
-        "random",
-        "The demo user's key, any `sk-…`.",
+    demo_api_key: str = field(
+        metadata=_about(
+            "random",
+            "The demo user's key, any `sk-…`.",
+        )
     )
-    secret_key: str = _setting(
-        "made once",
-        "Signs sessions and tokens and digests API keys: with another one no key is "
-        "valid. The same in all gateways of one database.",
+    secret_key: str = field(
+        metadata=_about(
+            "made once",
+            "Signs sessions and tokens and digests API keys: with another one no key is "
+            "valid. The same in all gateways of one database.",
+        )
     )
-    encryption_key: str = _setting(
-        "made once",
-        "Seals provider keys: 32 bytes in base64 or hexadecimal. Several, separated by "
-        "commas: the first seals, all open. The same in all gateways of one database.",
+    encryption_key: str = field(
+        metadata=_about(
+            "made once",
+            "Seals provider keys: 32 bytes in base64 or hexadecimal. Several, separated by "
+            "commas: the first seals, all open. The same in all gateways of one database.",
+        )
     )
-    private_upstreams: tuple[AllowedNetwork, ...] = _setting(
-        "none",
-        "Networks, with ports where wanted, that provider URLs may point to although they "
-        "are not public: `10.0.5.7:11434, 192.168.0.0/16, [fd00::]/8:80-90`. `make run` "
-        "adds loopback.",
+    private_upstreams: tuple[AllowedNetwork, ...] = field(
+        metadata=_about(
+            "none",
+            "Networks, with ports where wanted, that provider URLs may point to although they "
+            "are not public: `10.0.5.7:11434, 192.168.0.0/16, [fd00::]/8:80-90`. `make run` "
+            "adds loopback.",
+        )
     )
-    allowed_hosts: list[str] = _setting(
-        "`localhost,127.0.0.1,[::1]`",
-        "Names under which the pages and the REST API are served.",
+    allowed_hosts: list[str] = field(
+        metadata=_about(
+            "`localhost,127.0.0.1,[::1]`",
+            "Names under which the pages and the REST API are served.",
+        )
     )
-    cors_allowed_origins: list[str] = _setting(
-        "none",
-        "Origins of browser applications that may call the REST API.",
+    cors_allowed_origins: list[str] = field(
+        metadata=_about(
+            "none",
+            "Origins of browser applications that may call the REST API.",
+        )
     )
-    trusted_proxies: list[str] = _setting(
-        "none",
-        "Addresses or networks of reverse proxies whose `X-Forwarded-For` and "
-        "`X-Forwarded-Proto` are believed.",
+    trusted_proxies: list[str] = field(
+        metadata=_about(
+            "none",
+            "Addresses or networks of reverse proxies whose `X-Forwarded-For` and "
+            "`X-Forwarded-Proto` are believed.",
+        )
     )
-    payloads: str = _setting(
-        "`full`",
-        "How much of a call's bodies is kept: `off`, `metadata` (sizes and digests) or "
-        "`full`. Providers and keys can keep less, never more.",
+    payloads: str = field(
+        metadata=_about(
+            "`full`",
+            "How much of a call's bodies is kept: `off`, `metadata` (sizes and digests) or "
+            "`full`. Providers and keys can keep less, never more.",
+        )
     )
-    drain_seconds: float = _setting(
-        "30",
-        "How long running calls get when the gateway is told to stop.",
+    drain_seconds: float = field(
+        metadata=_about(
+            "30",
+            "How long running calls get when the gateway is told to stop.",
+        )
     )
 
 

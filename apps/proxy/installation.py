@@ -118,7 +118,8 @@ def collect_static_if_stale() -> bool:
     if stamp.exists() and stamp.read_text() == signature:
         return False
     Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
-    call_command("collectstatic", interactive=False, verbosity=0)
+    # Cleared first: it would keep a file whose source changed within a second, or became an older one.
+    call_command("collectstatic", interactive=False, verbosity=0, clear=True)
     stamp.write_text(signature)
     return True
 
