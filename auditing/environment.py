@@ -154,7 +154,8 @@ def read_environment() -> Environment:
     Raises ImproperlyConfigured with one line that says what to change.
     """
     env = environ.Env()
-    environ.Env.read_env(str(BASE_DIR / ".env"))
+    if (BASE_DIR / ".env").exists():
+        environ.Env.read_env(str(BASE_DIR / ".env"))
     data_dir = Path(env.str("DATA_DIR", default="") or BASE_DIR / "data").resolve()
     stored = _stored_secrets(data_dir)
     database_url = env.str("DATABASE_URL", default="") or f"sqlite:///{data_dir / 'db.sqlite3'}"

@@ -167,7 +167,7 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
 }
 
-CELERY_BROKER_URL = REDIS_URL or "filesystem://"
+CELERY_BROKER_URL = REDIS_URL or "filesystem://localhost/"
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_ACKS_LATE = True
@@ -191,6 +191,7 @@ LOGGING = {
     "loggers": {
         "httpx": {"level": "WARNING"},
         "celery": {"level": "WARNING"},
+        "uvicorn.error": {"level": "WARNING"},
         "uvicorn.access": {"level": "WARNING"},
     },
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import URLPattern, URLResolver, path, re_path
+from django.views import defaults
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from apps.ai_models.api import ModelsView
@@ -22,6 +24,40 @@ def show_front_page(request: HttpRequest) -> HttpResponse:
     """Send people who open the bare address to the administration."""
     return redirect("admin:index")
 
+
+def answer_bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Answer 400 in the shape of the path that was asked for."""
+    return _answer(request, 400, "bad_request", "This request cannot be understood.") or (
+        defaults.bad_request(request, exception)
+    )
+
+
+def answer_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Answer 404 in the shape of the path that was asked for."""
+    return _answer(request, 404, "not_found", "Not found.") or (
+        defaults.page_not_found(request, exception)
+    )
+
+
+def answer_server_error(request: HttpRequest) -> HttpResponseBase:
+    """Answer 500 in the shape of the path that was asked for."""
+    return _answer(request, 500, "server_error", "Something went wrong here.") or (
+        defaults.server_error(request)
+    )
+
+
+def _answer(request: HttpRequest, status: int, code: str, detail: str) -> HttpResponse | None:
+    if not request.path.startswith("/api/"):
+        return None
+    return JsonResponse({"detail": detail, "code": code}, status=status)
+
+
+admin.site.site_header = admin.site.site_title = "Audit and billing gateway"
+admin.site.index_title = "Administration"
+
+handler400 = answer_bad_request
+handler404 = answer_not_found
+handler500 = answer_server_error
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", show_front_page),

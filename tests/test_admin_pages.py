@@ -24,7 +24,7 @@ from apps.providers.registration import create_provider
 from apps.quotas.allowances import create_quota
 from apps.quotas.models import UserQuota
 from apps.users.models import Session, User, UserGroup
-from tests.support.house import SECRET, House, make_house, page_of
+from tests.support.house import SECRET, House, find_inline, make_house, page_of
 from tests.support.people import PASSWORD, make_admin, make_user
 
 OURS: Final = tuple(model for model in apps.get_models() if model.__module__.startswith("apps."))
@@ -84,6 +84,7 @@ def test_every_page_opens_and_tells_no_secret(
         assert digest_of(house.raw).hex() not in text, path
         assert house.user.password not in text, path
         assert "<script>alert" not in text, path
+        assert find_inline(text) == [], path
         for session in Session.objects.all():
             assert session.refresh_id not in text, path
             assert session.auth_hash not in text, path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 from pytest_django import Settings
+
+from tests.support.house import find_inline
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = "https://console.example.com"
@@ -89,33 +90,33 @@ def test_the_admin_is_never_opened_to_other_origins(client: Client) -> None:
     assert "Access-Control-Allow-Origin" not in headers
 
 
+@pytest.mark.parametrize("path", ["/api/nowhere", "/api/admin/nowhere/"])
+def test_what_is_not_there_is_told_in_the_shape_of_the_api(client: Client, path: str) -> None:
+    answer = client.get(path)
+
+    assert (answer.status_code, answer.json()) == (
+        404,
+        {"detail": "Not found.", "code": "not_found"},
+    )
+
+
+def test_an_unknown_host_is_refused(client: Client) -> None:
+    answer = client.get("/api/admin/users/", headers={"host": "evil.example.net"})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+
+
 def test_the_front_page_leads_to_the_administration(client: Client) -> None:
     answer = client.get("/")
 
     assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/")
 
 
-class _Inline(HTMLParser):
-    """Counts what the policy would block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        names = {name for name, _ in attrs}
-        if tag == "style" or (tag == "script" and "src" not in names):
-            self.found.append(tag)
-        self.found += [name for name in names if name == "style" or name.startswith("on")]
-
-
 def test_the_api_page_needs_nothing_inline_and_nothing_from_elsewhere(client: Client) -> None:
     page = client.get("/api/docs/").content.decode()
     script = client.get("/api/docs/?script=")
 
-    inline = _Inline()
-    inline.feed(page)
-    assert inline.found == []
+    assert find_inline(page) == []
     assert "//" not in page.replace("</", "")
     assert script.status_code == 200
     assert script.headers["Content-Type"].startswith("application/javascript")

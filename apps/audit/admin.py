@@ -140,7 +140,8 @@ class PayloadAdmin(_FoundById):
         """Show the bodies and record who looked."""
         with transaction.atomic():
             row = self.get_object(request, object_id)
-            if row is not None and self.has_view_permission(request, row):
+            is_shown = request.method in ("GET", "HEAD") and self.has_view_permission(request, row)
+            if row is not None and is_shown:
                 record_event(
                     actor=staff_of(request), action="payload.read", subject=row, request=request
                 )

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 
 from apps.audit.events import record_event, values_of
+from apps.audit.models import AdminEvent
 from apps.billing.accounts import open_accounts
 from apps.billing.adjustments import adjust_balance
 from apps.billing.models import Transaction
 from apps.core.domain_errors import DomainError
 from apps.core.money import format_usd
 from apps.users.models import Customer, Role, User, UserGroup
+
+_ADJUSTED: Final = "user.balance_adjusted"
 
 
 class UserExists(DomainError):
@@ -105,7 +110,6 @@ def adjust_user_balance(
     """
     key = f"adjustment:{user.pk}:{repeat_key[:100]}" if repeat_key else None
     with transaction.atomic():
-        is_repeat = key is not None and Transaction.objects.filter(idempotency_key=key).exists()
         posted = adjust_balance(
             customer_id=user.customer_id,
             amount_nanos=amount_nanos,
@@ -113,19 +117,29 @@ def adjust_user_balance(
             reason=reason,
             idempotency_key=key,
         )
-        if is_repeat:
+        # Asked while the ledger still has the accounts locked: of two at once one comes later.
+        if key is not None and _is_on_record(posted, user):
             if _amount_of(posted, customer_id=user.customer_id) != amount_nanos:
                 raise RepeatKeyReused
             return posted
         record_event(
             actor=actor,
-            action="user.balance_adjusted",
+            action=_ADJUSTED,
             subject=user,
             after={"amount": format_usd(amount_nanos), "transaction": posted.pk},
             reason=reason,
             request=request,
         )
     return posted
+
+
+def _is_on_record(posted: Transaction, user: User) -> bool:
+    return AdminEvent.objects.filter(
+        object_type=user._meta.label_lower,
+        object_id=str(user.pk),
+        action=_ADJUSTED,
+        after__transaction=str(posted.pk),
+    ).exists()
 
 
 def _amount_of(posted: Transaction, *, customer_id: int) -> int:

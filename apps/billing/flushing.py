@@ -13,9 +13,11 @@ import logging
 import random
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
+from uuid import UUID
 
 import psycopg
 
@@ -45,19 +47,34 @@ class Trouble:
     """The database could not take this now; nothing was committed as far as is known."""
 
 
-Outcome = Resolved | Held | HoldRefused | Trouble
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """No form of this settlement was accepted. It keeps its hold; an operator has to look."""
+
+    request_id: UUID
+
+
+Outcome = Resolved | Held | HoldRefused | Trouble | Quarantined
 
 
 class Flusher:
     """Commits batches on one connection under one lease. Belongs to the writer's thread."""
 
-    def __init__(self, engine: Engine, *, previous: Flusher | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        keep: Callable[[Resolve], None] | None = None,
+        quarantined: set[UUID] | None = None,
+    ) -> None:
+        """`keep` is told of each settlement that joins `quarantined`, once."""
         self._engine = engine
+        self._keep = keep
         self._revenue_ids = engine.revenue_ids()
         self._incarnation_id = 0
         self.is_broken = False
-        # Settlements that no form of was accepted. They keep their holds; an operator has to look.
-        self.quarantined: list[Resolve] = previous.quarantined if previous else []
+        # A few at most: each is an accident that has been logged.
+        self._quarantined: set[UUID] = set() if quarantined is None else quarantined
 
     def use_lease(self, incarnation_id: int) -> None:
         """Write under another lease from now on."""
@@ -114,7 +131,7 @@ class Flusher:
     ) -> tuple[list[Outcome], list[Outcome]]:
         if len(resolves) + len(holds) == 1:
             if holds:
-                logger.error("hold %s is refused by the database: %r", holds[0].request_id, error)
+                logger.error("hold %s is refused: %s", holds[0].request_id, _describe(error))
                 return [], [HoldRefused("broken")]
             return [self._settle_bare(resolves[0], error)], []
         if resolves and holds:
@@ -129,7 +146,7 @@ class Flusher:
 
     def _settle_bare(self, resolve: Resolve, error: Exception) -> Outcome:
         """Settle without free texts and bodies, so that only numbers can be wrong."""
-        logger.error("settlement %s is refused by the database: %r", resolve.request_id, error)
+        logger.error("settlement %s is refused: %s", resolve.request_id, _describe(error))
         row = {**resolve.row, **dict.fromkeys(_TEXTS, ""), "payload_digest": None}
         bare = replace(resolve, row=row, attempts=(), payload=None)
         try:
@@ -139,10 +156,29 @@ class Flusher:
         except (psycopg.OperationalError, psycopg.InterfaceError, sqlite3.OperationalError):
             self.is_broken = True
             return Trouble()
-        except Exception:
-            logger.exception(
-                "settlement %s is quarantined: its hold stays open", resolve.request_id
-            )
-            self.quarantined.append(resolve)
-            return Resolved(resolve.request_id, 0, is_first=False)
+        except Exception as again:  # noqa: BLE001 (one row must not stop the others, whatever it is)
+            logger.error("its bare form is refused, too: %s", _describe(again))
+            self._quarantine(resolve)
+            return Quarantined(resolve.request_id)
         return ended[0]
+
+    def _quarantine(self, resolve: Resolve) -> None:
+        if resolve.request_id in self._quarantined:
+            return
+        logger.critical(
+            "settlement %s of %d nanos is quarantined: its hold stays open",
+            resolve.request_id,
+            resolve.charge_nanos,
+        )
+        self._quarantined.add(resolve.request_id)
+        if self._keep is not None:
+            self._keep(resolve)
+
+
+def _describe(error: Exception) -> str:
+    """Return what the database refused, without the row: prompts may stand in it."""
+    if isinstance(error, psycopg.Error):
+        diagnosis = error.diag
+        named = (diagnosis.table_name, diagnosis.column_name, diagnosis.constraint_name)
+        return " ".join([type(error).__name__, *filter(None, named)])
+    return f"{type(error).__name__}: {error}"

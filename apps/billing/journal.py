@@ -1,29 +1,34 @@
 """Settlements that could not reach the database, kept on disk until they can.
 
-One file a process in `DATA_DIR/journal`, one JSON line a settlement with its checksum, fsynced
-before the client is told that its answer is complete. A file whose owner is gone (its lock is
-free) is adopted by the next process that starts. Replaying is safe at any time: a settlement that
-had been committed before adds nothing.
+One file a process in `DATA_DIR/journal`, one JSON line a settlement with its checksum, fsynced before
+the client is told that its answer is complete. A file whose owner is gone (its lock is free) is adopted
+by the next process that looks. Replaying is safe at any time: a settlement that had been committed
+before adds nothing. What the database will never take goes to the file `quarantine` beside them.
 """
 
 from __future__ import annotations
 
 import base64
 import fcntl
+import itertools
+import logging
 import os
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO, Final
 from uuid import UUID
 
 import orjson
 
 from apps.billing.ledger.commands import PayloadRecord, Resolve, Row
 
-BYTES_MAX = 1 << 30
+BYTES_MAX: Final = 1 << 30
+_ADOPTED_AT_ONCE: Final = 100
+
+logger = logging.getLogger(__name__)
 
 
 class JournalFull(Exception):
@@ -31,52 +36,48 @@ class JournalFull(Exception):
 
 
 class Journal:
-    """An append-only file of settlements. Appending and replaying may happen in different
-    threads.
+    """A file of settlements. Appending and replaying may happen in different threads.
+
+    What counts are the bytes from `_start` to `_end`. Before them lies what has been replayed; behind
+    them at most the rest of a write that failed, which the next one overwrites.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, bytes_max: int = BYTES_MAX) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
+        self._bytes_max = bytes_max
         self._lock = threading.Lock()
         self._path = folder / f"{os.getpid()}-{os.urandom(4).hex()}.jsonl"
         self._file = _open_locked(self._path)
-        self._count = 0
+        _sync_folder(folder)
+        self._start = self._end = self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def append(self, resolves: Sequence[Resolve]) -> None:
         """Write settlements and fsync them. Raises JournalFull; then none of them counts."""
-        lines = b"".join(_encode(resolve) for resolve in resolves)
-        with self._lock:
-            start = self._file.seek(0, os.SEEK_END)
-            try:
-                if start + len(lines) > BYTES_MAX:
-                    raise OSError(f"over {BYTES_MAX} bytes")
-                self._file.write(lines)
-                self._file.flush()
-                os.fsync(self._file.fileno())
-            except OSError as error:
-                self._file.truncate(start)
-                raise JournalFull(str(error)) from error
-            self._count += len(resolves)
+        self._append([_encode(resolve) for resolve in resolves])
 
-    def read(self) -> list[Resolve]:
-        """Return all settlements in the file."""
+    def read(self, limit: int) -> list[Resolve]:
+        """Return the oldest settlements, at most `limit`."""
         with self._lock:
-            return list(_read(self._path))
+            lines = itertools.islice(self._lines(), limit)
+            return [_decode(orjson.loads(_body(line))) for _, line in lines]
 
     def discard(self, count: int) -> None:
-        """Drop the first `count` settlements: they are in the database."""
+        """Drop the oldest `count` settlements: they are in the database.
+
+        The file shrinks when it is empty. Until then a crash brings them back, which does no harm;
+        to rewrite it would put those at risk that are not in the database yet.
+        """
         with self._lock:
-            rest = list(_read_lines(self._path))[count:]
-            self._file.seek(0)
-            self._file.truncate(0)
-            self._file.write(b"".join(line for line, _ in rest))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._count = len(rest)
+            for end, _ in itertools.islice(self._lines(), count):
+                self._start = end
+                self._count -= 1
+            if self._count == 0:
+                os.ftruncate(self._file.fileno(), 0)
+                self._start = self._end = 0
 
     def adopt_abandoned(self) -> int:
         """Take over the settlements of processes that are gone and return how many there were."""
@@ -89,12 +90,31 @@ class Journal:
             except (BlockingIOError, FileNotFoundError):
                 continue  # Its owner lives, or somebody else has just adopted it.
             with file:
-                found = list(_read(path))
-                if found:
-                    self.append(found)
+                lines = (line for _, line in _read_lines(file, 0))
+                try:
+                    while part := list(itertools.islice(lines, _ADOPTED_AT_ONCE)):
+                        self._append(part)
+                        adopted += len(part)
+                except JournalFull:
+                    logger.error(
+                        "the journal of a process that is gone cannot be adopted: disk full"
+                    )
+                    return adopted
                 path.unlink(missing_ok=True)
-                adopted += len(found)
         return adopted
+
+    def quarantine(self, resolve: Resolve) -> None:
+        """Keep a settlement that the database takes in no form, for an operator."""
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            descriptor = os.open(self._folder / "quarantine", flags, 0o600)
+            try:
+                _write_at(descriptor, _encode(resolve), None)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            logger.critical("settlement %s cannot be quarantined: %s", resolve.request_id, error)
 
     def close(self) -> None:
         """Close the file, and remove it where it is empty."""
@@ -103,8 +123,27 @@ class Journal:
                 self._path.unlink(missing_ok=True)
             self._file.close()
 
+    def _append(self, lines: Sequence[bytes]) -> None:
+        data = b"".join(lines)
+        with self._lock:
+            if self._end + len(data) > self._bytes_max:
+                raise JournalFull(f"over {self._bytes_max} bytes")
+            try:
+                _write_at(self._file.fileno(), data, self._end)
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise JournalFull(str(error)) from error
+            self._end += len(data)
+            self._count += len(lines)
 
-def _open_locked(path: Path) -> IO[bytes]:
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        for end, line in _read_lines(self._file, self._start):
+            if end > self._end:
+                return
+            yield end, line
+
+
+def _open_locked(path: Path) -> BinaryIO:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,21 +153,45 @@ def _open_locked(path: Path) -> IO[bytes]:
     return os.fdopen(descriptor, "r+b")
 
 
-def _read(path: Path) -> Iterator[Resolve]:
-    for _, body in _read_lines(path):
-        yield _decode(orjson.loads(body))
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in a folder durable: a file that was fsynced can still lose its name."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def _read_lines(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each whole line and its body.
+def _write_at(descriptor: int, data: bytes, offset: int | None) -> None:
+    """Write all of `data`, at `offset` or at the end."""
+    view = memoryview(data)
+    while view:
+        if offset is None:
+            written = os.write(descriptor, view)
+        else:
+            written = os.pwrite(descriptor, view, offset)
+            offset += written
+        view = view[written:]
 
-    A torn last line was never acknowledged and is passed over.
+
+def _read_lines(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
+    """Yield each whole line with the offset of its end.
+
+    A torn last line was never acknowledged and is passed over; any other damage is reported.
     """
-    with path.open("rb") as file:
-        for line in file:
-            checksum, _, body = line.rstrip(b"\n").partition(b" ")
-            if line.endswith(b"\n") and checksum == b"%08x" % zlib.crc32(body):
-                yield line, body
+    # What was read before is no longer what the file holds.
+    file.seek(start)
+    end = start
+    for line in file:
+        end += len(line)
+        if line.startswith(b"%08x " % zlib.crc32(_body(line))) and line.endswith(b"\n"):
+            yield end, line
+        elif line.endswith(b"\n"):
+            logger.error("a line of the settlement journal is damaged and cannot be replayed")
+
+
+def _body(line: bytes) -> bytes:
+    return line.rstrip(b"\n").partition(b" ")[2]
 
 
 def _encode(resolve: Resolve) -> bytes:

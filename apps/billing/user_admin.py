@@ -147,7 +147,8 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
         """Make the user with accounts, or save what may be changed."""
         if change:
             obj.is_staff = obj.is_superuser
-            obj.save()
+            # Only what the form holds: a password set meanwhile must not be undone.
+            obj.save(update_fields=[*form.cleaned_data, "is_staff"])
             return
         given = form.cleaned_data
         made = create_user(

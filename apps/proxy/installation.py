@@ -118,7 +118,7 @@ def collect_static_if_stale() -> bool:
     if stamp.exists() and stamp.read_text() == signature:
         return False
     Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
-    # Cleared first: it would keep a file whose source changed within a second, or became an older one.
+    # Cleared first: else a file stays whose source changed within a second or became an older one.
     call_command("collectstatic", interactive=False, verbosity=0, clear=True)
     stamp.write_text(signature)
     return True

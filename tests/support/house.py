@@ -169,3 +169,24 @@ def send(client: Client, path: str, **changes: Any) -> Any:
 
 def texts_of(answer: Any) -> list[str]:
     return [str(message) for message in answer.context["messages"]]
+
+
+class _Inline(HTMLParser):
+    """Collects what the content security policy would block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = {name for name, _ in attrs}
+        if tag == "style" or (tag == "script" and "src" not in names):
+            self.found.append(tag)
+        self.found += [name for name in names if name == "style" or name.startswith("on")]
+
+
+def find_inline(page: str) -> list[str]:
+    """Return the inline scripts, styles and handlers of a page, which browsers would block."""
+    inline = _Inline()
+    inline.feed(page)
+    return inline.found

@@ -35,6 +35,7 @@ from apps.providers.models import Provider
 from apps.users.models import Customer, User
 
 DOLLAR = 1_000_000_000
+LEASE_SECONDS = 3_600  # no test outlives it
 NOW = datetime(2026, 11, 21, 12, 0, 0, 123_456, tzinfo=UTC)
 _numbers = itertools.count(1)
 
@@ -225,7 +226,7 @@ class Gateway:
     def __post_init__(self) -> None:
         if not self.incarnation_id:
             self.incarnation_id = self.engine.open_incarnation(
-                kind="gateway", host="tests", pid=1, lease_seconds=30
+                kind="gateway", host="tests", pid=1, lease_seconds=LEASE_SECONDS
             )
 
     def hold(

@@ -9,7 +9,6 @@ revenue, one entry for the whole batch.
 from __future__ import annotations
 
 from datetime import datetime
-from uuid import UUID
 
 import orjson
 
@@ -84,6 +83,8 @@ class Poster:
             digest=self._digest,
         )
         account.is_changed = True
+        if account.kind == "receivable" and account.posted < 0:
+            self._state.owing.add(line.account_id)  # Holds of this very batch see the debt.
         self._sum += line.amount_nanos
         self._changes.entries.append(
             {
@@ -136,14 +137,11 @@ def _decide_resolves(batch: Batch, state: State, changes: Changes) -> list[Resol
     answers: list[Resolved] = []
     settlement: Poster | None = None
     revenue = 0
-    seen: set[UUID] = set()
     for resolve in batch.resolves:
-        is_recorded = resolve.request_id in state.resolved or resolve.request_id in seen
-        if is_recorded:
-            charged = state.resolved.get(resolve.request_id, resolve.charge_nanos)
-            answers.append(_settle_late(resolve, charged, batch, state, changes))
+        if resolve.request_id in state.resolved:
+            answers.append(_settle_late(resolve, batch, state, changes))
             continue
-        seen.add(resolve.request_id)
+        state.resolved[resolve.request_id] = (resolve.charge_nanos, False)
         if resolve.request_id in state.claimed:
             _release(resolve, state)
         if resolve.charge_nanos:
@@ -209,12 +207,11 @@ def _beyond(resolve: Resolve, kind: str, nanos: int, available: int) -> list[Lin
     return lines
 
 
-def _settle_late(
-    resolve: Resolve, charged: int, batch: Batch, state: State, changes: Changes
-) -> Resolved:
+def _settle_late(resolve: Resolve, batch: Batch, state: State, changes: Changes) -> Resolved:
     """Post what a call cost beyond what was charged when somebody else resolved its hold, once."""
+    charged, is_late_already = state.resolved[resolve.request_id]
     difference = resolve.charge_nanos - charged
-    if difference <= 0:
+    if difference <= 0 or is_late_already:
         return Resolved(resolve.request_id, 0, is_first=False)
     key = f"late:{resolve.request_id}"
     reason = f"settled after the hold of {resolve.request_id} had been resolved"
@@ -225,7 +222,7 @@ def _settle_late(
         poster.add(line)
     poster.add(Line(batch.revenue_id, "revenue", difference))
     poster.close()
-    state.resolved[resolve.request_id] = resolve.charge_nanos
+    state.resolved[resolve.request_id] = (resolve.charge_nanos, True)
     for counter_id in resolve.counters:
         state.counters[counter_id].spent += difference
     return Resolved(resolve.request_id, difference, is_first=False)

@@ -181,7 +181,8 @@ class State:
     counter_ids: dict[tuple[str, int], int]
     chain: ChainState
     claimed: set[UUID]  # holds that this transaction has deleted
-    resolved: dict[UUID, int]  # requests recorded before → nanos charged so far
+    # Requests recorded before → nanos charged so far, and whether that has been topped up late.
+    resolved: dict[UUID, tuple[int, bool]]
 
 
 @dataclass(slots=True)

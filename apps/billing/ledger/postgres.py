@@ -6,8 +6,10 @@ travel as one JSON parameter a table.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -33,7 +35,9 @@ _LOCK_CHAIN = """SELECT sequence, head, ended_at IS NOT NULL FROM billing_incarn
     FOR NO KEY UPDATE"""
 _CLAIM_HOLDS = "DELETE FROM billing_hold WHERE request_id = ANY(%s) RETURNING request_id"
 _RESOLVED = """SELECT request.id, COALESCE((SELECT -SUM(amount_nanos) FROM billing_entry AS entry
-        WHERE entry.request_id = request.id AND entry.kind IN ('charge', 'excess', 'late')), 0)
+        WHERE entry.request_id = request.id AND entry.kind IN ('charge', 'excess', 'late')), 0),
+        EXISTS (SELECT 1 FROM billing_entry AS entry
+            WHERE entry.request_id = request.id AND entry.kind = 'late')
     FROM audit_apirequest AS request WHERE request.id = ANY(%s)"""
 _UPDATE_ACCOUNTS = """UPDATE billing_account AS account
     SET posted_nanos = new.posted, held_nanos = new.held, sequence = new.sequence, head = new.head
@@ -120,9 +124,10 @@ class PostgresEngine:
             resolved={},
         )
 
-    def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, int]:
-        """Return request id → nanos charged so far, for the requests that are recorded."""
-        return {row[0]: int(row[1]) for row in self._query(_RESOLVED, (list(request_ids),))}
+    def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, tuple[int, bool]]:
+        """Return what recorded requests were charged so far, and whether late."""
+        rows = self._query(_RESOLVED, (list(request_ids),))
+        return {row[0]: (int(row[1]), row[2]) for row in rows}
 
     def write(self, changes: Changes, state: State) -> None:
         """Write the rows and the changed balances in one pipeline."""
@@ -267,6 +272,13 @@ class PostgresEngine:
     def ping(self) -> None:
         """Ask the database for anything."""
         self._query("SELECT 1")
+
+    def abort(self) -> None:
+        """Cut the connection under a statement that does not return. For any thread."""
+        with suppress(psycopg.Error, OSError):
+            descriptor = os.dup(self._connection.fileno())
+            with socket.socket(fileno=descriptor) as channel:
+                channel.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection."""

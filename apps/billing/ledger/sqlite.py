@@ -25,7 +25,9 @@ _INSERT = {
     for table, columns in TABLES.items()
 }
 _RESOLVED = """SELECT request.id, COALESCE((SELECT -SUM(amount_nanos) FROM billing_entry AS entry
-        WHERE entry.request_id = request.id AND entry.kind IN ('charge', 'excess', 'late')), 0)
+        WHERE entry.request_id = request.id AND entry.kind IN ('charge', 'excess', 'late')), 0),
+        EXISTS (SELECT 1 FROM billing_entry AS entry
+            WHERE entry.request_id = request.id AND entry.kind = 'late')
     FROM audit_apirequest AS request WHERE request.id IN (SELECT value FROM json_each(?))"""
 
 
@@ -130,12 +132,12 @@ class SqliteEngine:
             ).fetchall()
         return rows
 
-    def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, int]:
-        """Return request id → nanos charged so far, for the requests that are recorded."""
+    def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, tuple[int, bool]]:
+        """Return what recorded requests were charged so far, and whether late."""
         rows = self._connection.execute(
             _RESOLVED, (json.dumps([request_id.hex for request_id in request_ids]),)
         )
-        return {UUID(row[0]): row[1] for row in rows}
+        return {UUID(row[0]): (row[1], bool(row[2])) for row in rows}
 
     def write(self, changes: Changes, state: State) -> None:
         """Write the rows and the changed balances."""
@@ -271,6 +273,9 @@ class SqliteEngine:
     def ping(self) -> None:
         """Ask the database for anything."""
         self._connection.execute("SELECT 1")
+
+    def abort(self) -> None:
+        """Do nothing: there is no connection that could be cut."""
 
     def close(self) -> None:
         """Close the connection."""

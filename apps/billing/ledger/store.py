@@ -55,8 +55,8 @@ class Engine(Protocol):
     ) -> State:
         """Lock and read all that a batch needs, and delete the holds that it claims."""
 
-    def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, int]:
-        """Return request id → nanos charged so far, for the requests that are recorded."""
+    def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, tuple[int, bool]]:
+        """Return what recorded requests were charged so far, and whether late."""
 
     def write(self, changes: Changes, state: State) -> None:
         """Write the rows and the changed balances."""
@@ -74,6 +74,7 @@ class Engine(Protocol):
     def count_refusals(self, rows: Sequence[tuple[int, str, datetime, int]]) -> None: ...
     def make_partitions(self, now: datetime) -> None: ...
     def ping(self) -> None: ...
+    def abort(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -133,7 +134,7 @@ def _lock(
         hold_ids=hold_ids,
     )
     missing = [request_id for request_id in hold_ids if request_id not in state.claimed]
-    if missing:
+    if missing or len(set(hold_ids)) < len(hold_ids):
         state.resolved = engine.read_resolved(missing)
         _lock_for_late(engine, resolves, revenue_id, state)
     return state
@@ -148,9 +149,12 @@ def _lock_for_late(
     ends one of the two and the batch is tried again.
     """
     wanted: set[int] = set()
+    seen: set[UUID] = set()
     for resolve in resolves:
-        if resolve.request_id not in state.claimed and resolve.charge_nanos:
+        is_late = resolve.request_id not in state.claimed or resolve.request_id in seen
+        if is_late and resolve.charge_nanos:
             wanted.update((resolve.wallet_id, resolve.receivable_id, revenue_id))
+        seen.add(resolve.request_id)
     more = engine.lock(
         account_ids=sorted(wanted - state.accounts.keys()),
         receivable_ids=(),

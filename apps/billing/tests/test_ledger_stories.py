@@ -14,8 +14,8 @@ from uuid import UUID
 
 import pytest
 
-from apps.billing.ledger.commands import Cap, Held, HoldRefused
-from apps.billing.ledger.store import Engine
+from apps.billing.ledger.commands import Cap, Held, HoldRefused, PlaceHold
+from apps.billing.ledger.store import Engine, flush
 from apps.billing.models import Account, SpendCounter
 from apps.billing.verification import report
 from tests.support.world import Gateway, World, make_quota, make_world, top_up
@@ -202,8 +202,8 @@ class Teller:
         elif verb == "hold":
             return self._hold(name, amount, options)
         elif verb == "reap":
-            source = {"usage_source": "checkpoint"} if amount else {}
-            self.gateway.resolve(self.holds[name], amount, state="interrupted", **source)
+            source = "checkpoint" if amount else "none"
+            self.gateway.resolve(self.holds[name], amount, state="interrupted", usage_source=source)
         else:
             assert verb in ("settle", "void", "late")
             self.gateway.resolve(self.holds[name], amount)
@@ -225,7 +225,7 @@ class Teller:
         return [amount // UNIT for amount in nanos]
 
     def _hold(self, name: str, amount: int, options: dict[str, int]) -> str:
-        caps = ()
+        caps: tuple[Cap, ...] = ()
         if "cap" in options:
             caps = (Cap("api_key", self.world.key.pk, options["cap"] * UNIT),)
         answer = self.gateway.hold(
@@ -286,9 +286,6 @@ def test_a_counter_ends_at_what_was_charged(ledger_connect: Callable[[], Engine]
 def test_a_debt_made_by_a_batch_blocks_the_holds_of_the_same_batch(
     ledger_connect: Callable[[], Engine],
 ) -> None:
-    from apps.billing.ledger.commands import PlaceHold
-    from apps.billing.ledger.store import flush
-
     world = make_world(2 * UNIT)
     quota_id = make_quota(world, 9 * UNIT)
     gateway = Gateway(world, ledger_connect())
@@ -313,8 +310,6 @@ def test_a_debt_made_by_a_batch_blocks_the_holds_of_the_same_batch(
 def test_two_ends_of_one_call_in_one_batch_charge_the_larger_once(
     ledger_connect: Callable[[], Engine],
 ) -> None:
-    from apps.billing.ledger.store import flush
-
     world = make_world(10 * UNIT)
     gateway = Gateway(world, ledger_connect())
     held = gateway.hold(6 * UNIT)

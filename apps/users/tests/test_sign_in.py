@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth import authenticate
 from django.test import RequestFactory
+from pytest_django import Settings
 
 from apps.audit.models import AdminEvent
 from apps.users.models import Customer, Role, User
@@ -161,6 +162,22 @@ def test_a_user_name_wins_over_the_same_address_of_somebody_else(ada: User) -> N
     other.save()
 
     assert _try("ada@example.com", "another long password") == other
+
+
+def test_failures_are_counted_while_redis_is_away(ada: User, settings: Settings) -> None:
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": "redis://127.0.0.1:1",
+        }
+    }
+    for number in range(FAILURES_MAX):
+        with pytest.raises(SignInRefused):
+            _try("nobody else", address=f"198.51.100.{number}")
+
+    with pytest.raises(SignInLocked):
+        _try("nobody else", address="198.51.100.99")
+    assert _try("Ada", PASSWORD, address="198.51.100.100") == ada
 
 
 def test_django_signs_in_by_the_same_rules(ada: User) -> None:

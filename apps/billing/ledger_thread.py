@@ -1,0 +1,448 @@
+"""The thread that owns the ledger's connection: it flushes what gathered as soon as it can.
+
+There is no timer: a batch is what came while the previous one committed. The same thread renews the
+lease, notes checkpoints, resolves what dead processes left, and replays the journal. Where the
+connection breaks, it opens another one at once; what was in flight is found out and done again.
+
+Bounds: BATCH_ROWS and BATCH_BYTES a batch, and the times of `Pace`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+import orjson
+
+from apps.billing import reaper
+from apps.billing.flushing import Flusher, Outcome, Trouble
+from apps.billing.journal import Journal
+from apps.billing.ledger.commands import Held, HoldRefused, PlaceHold, Resolve, Resolved, Row
+from apps.billing.ledger.store import Engine, IncarnationEnded
+
+BATCH_ROWS: Final = 500
+BATCH_BYTES: Final = 4 << 20
+PARTITION_SECONDS: Final = 6 * 3600.0
+_REFUSALS_MAX: Final = 10_000
+_OWN_HOLDS_MAX: Final = 20_000
+_RECONNECT_SECONDS: Final = 0.25
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long the ledger waits for what, in seconds. Tests use shorter ones."""
+
+    hold: float = 2.0  # until a waiting hold is refused, and a silent database counts as away
+    journal_after: float = 2.0  # until a waiting settlement goes to disk instead
+    hang: float = 15.0  # until the connection under a statement that does not return is cut
+    lease: int = 30
+    duty: float = 10.0  # between two renewals of the lease
+    stranger: float = 10.0  # age at which a hold that nobody here knows is voided
+
+
+@dataclass(slots=True)
+class Pending:
+    """A command, and who waits for its answer."""
+
+    command: PlaceHold | Resolve
+    future: asyncio.Future[Held | HoldRefused | Resolved]
+    since: float  # monotonic
+    is_journaled: bool = False
+    is_doubtful: bool = False  # the connection broke while it committed
+
+
+class Notes:
+    """What is written with the next heartbeat. For any thread."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._checkpoints: dict[UUID, str] = {}
+        self._refusals: dict[tuple[int, str, datetime], int] = {}
+
+    def add_checkpoint(self, request_id: UUID, text: str) -> None:
+        """Note the usage so far of a running call."""
+        with self._guard:
+            self._checkpoints[request_id] = text
+
+    def drop_checkpoint(self, request_id: UUID) -> None:
+        """Forget the usage of a call that ends."""
+        with self._guard:
+            self._checkpoints.pop(request_id, None)
+
+    def add_refusal(self, api_key_id: int, code: str, now: datetime) -> None:
+        """Count a refused call; of new kinds, at most _REFUSALS_MAX between two heartbeats."""
+        key = (api_key_id, code, now.replace(second=0, microsecond=0))
+        with self._guard:
+            if key in self._refusals or len(self._refusals) < _REFUSALS_MAX:
+                self._refusals[key] = self._refusals.get(key, 0) + 1
+
+    def write(self, engine: Engine) -> None:
+        """Write what was noted."""
+        with self._guard:
+            checkpoints, self._checkpoints = self._checkpoints, {}
+            refusals, self._refusals = self._refusals, {}
+        if checkpoints:
+            engine.checkpoint(sorted(checkpoints.items()))
+        if refusals:
+            engine.count_refusals([(*key, count) for key, count in sorted(refusals.items())])
+
+
+class LedgerThread:
+    """Flushes, and tells `deliver` (in this thread) what became of each command."""
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], Engine],
+        journal: Journal,
+        is_only_owner: bool,
+        kind: str,
+        pace: Pace,
+        deliver: Callable[[list[tuple[Pending, Outcome]]], None],
+    ) -> None:
+        self._connect = connect
+        self._journal = journal
+        self._is_only_owner = is_only_owner
+        self._kind = kind
+        self._pace = pace
+        self._deliver = deliver
+        self._inbox: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
+        self._resolves: deque[Pending] = deque()
+        self._holds: deque[Pending] = deque()
+        self._engine: Engine | None = None
+        self._flusher: Flusher
+        self._quarantined: set[UUID] = set()
+        self._busy_since: float | None = None
+        self._renewals = 0
+        self._next_duty = 0.0
+        self._is_away = True
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self.notes = Notes()
+        self.known: set[UUID] = set()  # the calls of this process that may have a hold
+        self.incarnation_id = 0
+        self.failure: str | None = None  # why this database can never be used, e.g. fsync = off
+
+    # ---- for the other threads
+
+    def start(self) -> None:
+        """Start; it connects by itself and keeps trying."""
+        self._thread.start()
+
+    def put(self, pending: Pending) -> None:
+        """Hand a command over."""
+        self._inbox.put(pending)
+
+    def stop(self, timeout_seconds: float) -> None:
+        """Flush what is waiting, end the lease and stop. Blocks."""
+        self._is_stopping = True
+        self._inbox.put(None)
+        self._thread.join(timeout_seconds)
+
+    @property
+    def is_available(self) -> bool:
+        """Whether holds can be placed now: connected, or about to be, and no statement hangs."""
+        began = self._busy_since
+        return not self._is_away and (began is None or time.monotonic() - began < self._pace.hold)
+
+    def cut_if_hanging(self) -> None:
+        """Cut the connection under a statement that does not return.
+
+        A database that is frozen, or behind a network that swallows everything, never answers, and
+        its kernel goes on acknowledging.
+        """
+        began, engine = self._busy_since, self._engine
+        if began is not None and engine is not None:
+            if time.monotonic() - began > self._pace.hang:
+                self._busy_since = time.monotonic()
+                self._is_away = True
+                logger.error("the ledger's database does not answer; its connection is cut")
+                engine.abort()
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        is_done = False
+        while not is_done:
+            try:
+                is_done = self._turn()
+            except Exception:
+                # A bug must not end the thread: every call waits for it. What was in flight is
+                # refused (holds) or goes to the journal (settlements) when its time is up.
+                logger.exception("the ledger writer stumbled")
+                self._close()
+                self._is_away = True
+                time.sleep(_RECONNECT_SECONDS)
+        if self._engine is not None:
+            self._flusher.end_lease()
+            self._close()
+
+    def _turn(self) -> bool:
+        """Do one round of work and return whether to stop."""
+        if self._engine is not None:
+            is_idle = not self._resolves and not self._holds
+            self._collect(max(0.0, self._next_duty - time.monotonic()) if is_idle else 0.0)
+        elif self._is_away:
+            self._collect(_RECONNECT_SECONDS)
+        if self._engine is None:
+            self._reconnect()
+        if self._engine is not None and not self._work():
+            self._close()
+        if self._engine is not None and time.monotonic() >= self._next_duty:
+            self._next_duty = time.monotonic() + self._pace.duty
+            if not self._do_duties():
+                self._close()
+        is_empty = not self._resolves and not self._holds and self._inbox.empty()
+        return self._is_stopping and (is_empty or self._engine is None)
+
+    def _collect(self, wait: float) -> None:
+        """Move what has been submitted into the queues."""
+        try:
+            pending = self._inbox.get(timeout=wait) if wait > 0 else self._inbox.get_nowait()
+            while True:
+                if pending is None:
+                    pass  # It only wakes the thread, to stop.
+                elif isinstance(pending.command, Resolve):
+                    self._resolves.append(pending)
+                else:
+                    self._holds.append(pending)
+                pending = self._inbox.get_nowait()
+        except queue.Empty:
+            return
+
+    def _reconnect(self) -> None:
+        """Connect and take up what was left, or refuse all holds that wait."""
+        self._busy_since = time.monotonic()
+        try:
+            self._engine = self._connect()
+        except Exception as error:  # noqa: BLE001 (drivers raise what they like; each means: away)
+            name = type(error).__name__
+            logger.warning("the ledger's database cannot be reached: %s", name)
+        try:
+            if self._engine is not None:
+                self._is_away = not self._take_up(self._engine)
+        except Exception:
+            logger.exception("the ledger's database was reached but cannot be used")
+            self._close()
+        finally:
+            self._busy_since = None
+        if self._engine is None:
+            self._is_away = True
+            self._hand_over([(pending, Trouble()) for pending in self._holds])
+            self._holds.clear()
+
+    def _take_up(self, engine: Engine) -> bool:
+        self.failure = engine.check_durability()
+        if self.failure:
+            logger.critical(self.failure)
+            self._close()
+            return False
+        self._flusher = Flusher(
+            engine, keep=self._journal.quarantine, quarantined=self._quarantined
+        )
+        if self.incarnation_id == 0 or not engine.renew(self.incarnation_id, self._pace.lease):
+            self._open_lease(engine)
+        self._flusher.use_lease(self.incarnation_id)
+        self._find_doubtful(engine)
+        self._renewals = 0
+        self._next_duty = 0.0
+        return True
+
+    def _open_lease(self, engine: Engine) -> None:
+        self.incarnation_id = engine.open_incarnation(
+            kind=self._kind,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            lease_seconds=self._pace.lease,
+        )
+        self._flusher.use_lease(self.incarnation_id)
+
+    def _find_doubtful(self, engine: Engine) -> None:
+        """Answer the holds that had been committed when the connection broke; repeat the others."""
+        doubtful = [pending for pending in self._holds if pending.is_doubtful]
+        if not doubtful:
+            return
+        placed = {
+            row["request_id"]: row for row in engine.orphans(self.incarnation_id, _OWN_HOLDS_MAX)
+        }
+        self._holds = deque(p for p in self._holds if p.command.request_id not in placed)
+        found: list[tuple[Pending, Outcome]] = [
+            (pending, _held(placed[pending.command.request_id]))
+            for pending in doubtful
+            if pending.command.request_id in placed
+        ]
+        self._hand_over(found)
+
+    def _close(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        try:
+            engine.close()
+        except Exception as error:  # noqa: BLE001 (a broken connection may fail to close in any way)
+            logger.debug("closing a broken connection failed: %s", type(error).__name__)
+
+    # ---- flushing
+
+    def _work(self) -> bool:
+        """Flush batches until nothing waits or duties do; return False where the connection broke."""
+        while self._resolves or self._holds:
+            resolves, holds = self._next_batch()
+            if not resolves and not holds:
+                return True
+            if not self._flush(resolves, holds):
+                return False
+            self._collect(0.0)
+            if time.monotonic() >= self._next_duty:
+                break  # Under a load that never ends the lease has to be renewed, too.
+        return True
+
+    def _next_batch(self) -> tuple[list[Pending], list[Pending]]:
+        resolves: list[Pending] = []
+        size = 0
+        while self._resolves and len(resolves) < BATCH_ROWS and size < BATCH_BYTES:
+            pending = self._resolves.popleft()
+            if pending.is_journaled:
+                continue
+            resolves.append(pending)
+            assert isinstance(pending.command, Resolve)  # noqa: S101 (narrows the type)
+            size += pending.command.size()
+        holds: list[Pending] = []
+        while self._holds and len(resolves) + len(holds) < BATCH_ROWS:
+            pending = self._holds.popleft()
+            if not pending.future.done():
+                holds.append(pending)
+            else:
+                self.known.discard(pending.command.request_id)
+        return resolves, holds
+
+    def _flush(self, resolves: list[Pending], holds: list[Pending]) -> bool:
+        self._busy_since = time.monotonic()
+        try:
+            ended, held = self._flusher.flush(
+                [p.command for p in resolves if isinstance(p.command, Resolve)],
+                [p.command for p in holds if isinstance(p.command, PlaceHold)],
+            )
+        except IncarnationEnded:
+            self._resolves.extendleft(reversed(resolves))
+            self._holds.extendleft(reversed(holds))
+            self._replace_lease()
+            return True
+        finally:
+            self._busy_since = None
+        outcomes: list[tuple[Pending, Outcome]] = []
+        kept: list[Pending] = []
+        for pending, outcome in zip(resolves + holds, ended + held, strict=True):
+            if isinstance(outcome, Trouble):
+                pending.is_doubtful = True
+                kept.append(pending)  # It is tried again with the next connection.
+            else:
+                outcomes.append((pending, outcome))
+        self._resolves.extendleft(p for p in reversed(kept) if isinstance(p.command, Resolve))
+        self._holds.extendleft(p for p in reversed(kept) if isinstance(p.command, PlaceHold))
+        self._hand_over(outcomes)
+        return not self._flusher.is_broken
+
+    def _replace_lease(self) -> None:
+        assert self._engine is not None  # noqa: S101 (called with a connection only)
+        logger.warning("lease %d was ended by others; taking a new one", self.incarnation_id)
+        self._open_lease(self._engine)
+
+    def _hand_over(self, outcomes: list[tuple[Pending, Outcome]]) -> None:
+        if outcomes:
+            self._deliver(outcomes)
+
+    # ---- duties
+
+    def _do_duties(self) -> bool:
+        """Renew the lease and do what is due; return False where the connection broke."""
+        engine = self._engine
+        assert engine is not None  # noqa: S101 (called with a connection only)
+        self._busy_since = time.monotonic()
+        try:
+            if not engine.renew(self.incarnation_id, self._pace.lease):
+                self._replace_lease()
+            self.notes.write(engine)
+            self._journal.adopt_abandoned()
+            if self._replay_journal():
+                self._void_strangers(engine)
+            self._renewals += 1
+            # After an outage every lease is old; living owners get time to renew theirs first.
+            if self._is_only_owner or self._renewals > 1:
+                self._reap(engine)
+            if self._renewals % int(PARTITION_SECONDS / self._pace.duty) == 1:
+                engine.make_partitions(datetime.now(UTC))
+        except Exception as error:  # noqa: BLE001 (whatever it is: with a fresh connection, again)
+            logger.warning("the ledger's duties were not done: %s: %s", type(error).__name__, error)
+            return False
+        finally:
+            self._busy_since = None
+        return not self._flusher.is_broken
+
+    def _replay_journal(self) -> bool:
+        """Settle what the journal holds and return whether nothing is left in it."""
+        while part := self._journal.read(BATCH_ROWS):
+            logger.warning("replaying %d of %d settlements", len(part), len(self._journal))
+            self._busy_since = time.monotonic()
+            ended, _ = self._flusher.flush(part, [])
+            if any(isinstance(outcome, Trouble) for outcome in ended):
+                return False  # What had been committed adds nothing the next time.
+            self._journal.discard(len(part))
+            self.known.difference_update(resolve.request_id for resolve in part)
+            self._breathe()
+        return True
+
+    def _void_strangers(self, engine: Engine) -> None:
+        own = engine.own_holds(self.incarnation_id, self._pace.stranger)
+        strangers = [row for row in own if not self._is_known(row["request_id"])]
+        now = datetime.now(UTC)
+        for start in range(0, len(strangers), reaper.REAP_BATCH):
+            part = strangers[start : start + reaper.REAP_BATCH]
+            logger.warning("voiding %d holds that no call here knows", len(part))
+            self._flusher.flush([reaper.resolve_stranger(hold, now=now) for hold in part], [])
+
+    def _is_known(self, request_id: UUID) -> bool:
+        return request_id in self.known or request_id in self._quarantined
+
+    def _reap(self, engine: Engine) -> None:
+        dead = reaper.list_dead(
+            engine, own_id=self.incarnation_id, all_others=self._is_only_owner, grace_seconds=0
+        )
+        for incarnation_id in dead:
+            while ends := reaper.resolve_dead(engine, incarnation_id, now=datetime.now(UTC)):
+                outcomes, _ = self._flusher.flush(ends, [])
+                done = sum(isinstance(outcome, Resolved) for outcome in outcomes)
+                logger.warning("resolved %d holds of dead incarnation %d", done, incarnation_id)
+                if done < len(ends):
+                    break
+                self._breathe()
+
+    def _breathe(self) -> None:
+        """Let running calls through in the middle of a long clean-up."""
+        self._collect(0.0)
+        if not self._work():
+            raise ConnectionError("the connection broke")
+        self._busy_since = time.monotonic()
+
+
+def _held(row: Row) -> Held:
+    """Return the answer that a hold's row stands for."""
+    return Held(
+        request_id=row["request_id"],
+        amount_nanos=row["amount_nanos"],
+        legs=tuple((leg[0], leg[1]) for leg in orjson.loads(row["legs"])),
+        counters=tuple(orjson.loads(row["counters"])),
+    )

@@ -1,0 +1,186 @@
+"""Many at once, released from a barrier, each with a connection of its own.
+
+Each race has a control: the same crowd without the guard, which must go wrong, else the race proves
+nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from apps.audit.models import APIRequest
+from apps.billing.ledger.commands import Held, HoldRefused, Resolved
+from apps.billing.ledger.store import Engine
+from apps.billing.models import Account, Entry, Hold
+from apps.billing.verification import report
+from tests.support.databases import Database
+from tests.support.world import Gateway, make_quota, make_world
+
+UNIT = 1_000
+BARRIER_SECONDS = 30
+Answer = TypeVar("Answer")
+Connect = Callable[[], Engine]
+
+
+def race(count: int, act: Callable[[threading.Barrier, int], Answer]) -> list[Answer]:
+    """Run `act` in as many threads at once, and return what each returned."""
+    barrier = threading.Barrier(count, timeout=BARRIER_SECONDS)
+    with ThreadPoolExecutor(count) as threads:
+        futures = [threads.submit(act, barrier, number) for number in range(count)]
+        return [future.result() for future in futures]
+
+
+@contextmanager
+def plain_transaction(database: Database) -> Iterator[Any]:
+    """Yield a connection in a transaction as most code opens one: it locks nothing by itself.
+
+    On SQLite statements commit one by one: a transaction that read first could not write any more.
+    """
+    with closing(database.connect()) as connection:
+        if database.server is not None:
+            connection.execute("BEGIN")
+        yield connection
+        if database.server is not None:
+            connection.execute("COMMIT")
+
+
+def is_sound() -> bool:
+    found = report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
+    return found.findings == ()
+
+
+def test_64_holds_against_a_wallet_for_ten_grant_ten(ledger_connect: Connect) -> None:
+    world = make_world(10 * UNIT)
+    gateways = [Gateway(world, ledger_connect()) for _ in range(64)]
+
+    def hold(barrier: threading.Barrier, number: int) -> Held | HoldRefused:
+        barrier.wait()
+        return gateways[number].hold(UNIT)
+
+    answers = race(64, hold)
+
+    wallet = Account.objects.get(pk=world.wallet_id)
+    assert sum(isinstance(answer, Held) for answer in answers) == 10
+    assert answers.count(HoldRefused("balance")) == 54
+    assert (wallet.posted_nanos, wallet.held_nanos) == (10 * UNIT, 10 * UNIT)
+    assert Hold.objects.count() == 10
+    assert is_sound()
+
+
+def test_control_64_that_read_check_and_write_are_all_granted(committed_db: Database) -> None:
+    world = make_world(10)
+    row = f"WHERE id = {world.wallet_id}"
+
+    def hold(barrier: threading.Barrier, number: int) -> bool:
+        with plain_transaction(committed_db) as connection:
+            posted, held = connection.execute(
+                f"SELECT posted_nanos, held_nanos FROM billing_account {row}"  # noqa: S608 (no input)
+            ).fetchone()
+            barrier.wait()
+            if posted - held < 1:
+                return False
+            connection.execute(f"UPDATE billing_account SET held_nanos = {held + 1} {row}")  # noqa: S608 (no input)
+            return True
+
+    granted = race(64, hold)
+
+    assert granted.count(True) == 64
+    assert Account.objects.get(pk=world.wallet_id).held_nanos == 1
+
+
+def test_32_ends_of_one_hold_charge_once(ledger_connect: Connect) -> None:
+    world = make_world(10 * UNIT)
+    gateways = [Gateway(world, ledger_connect()) for _ in range(32)]
+    held = gateways[0].hold(6 * UNIT)
+    assert isinstance(held, Held)
+
+    def settle(barrier: threading.Barrier, number: int) -> Resolved:
+        barrier.wait()
+        return gateways[number].resolve(held, 4)
+
+    answers = race(32, settle)
+
+    wallet = Account.objects.get(pk=world.wallet_id)
+    assert [answer.charged_nanos for answer in answers if answer.is_first] == [4 * UNIT]
+    assert [answer.charged_nanos for answer in answers if not answer.is_first] == [0] * 31
+    assert (wallet.posted_nanos, wallet.held_nanos) == (6 * UNIT, 0)
+    assert APIRequest.objects.count() == 1
+    assert Entry.objects.filter(request_id=held.request_id).count() == 1
+    assert is_sound()
+
+
+def test_control_32_that_look_for_the_hold_first_all_charge(
+    committed_db: Database, ledger_connect: Connect
+) -> None:
+    world = make_world(100)
+    held = Gateway(world, ledger_connect()).hold(1)
+    assert isinstance(held, Held)
+
+    def settle(barrier: threading.Barrier, number: int) -> bool:
+        with plain_transaction(committed_db) as connection:
+            (count,) = connection.execute("SELECT COUNT(*) FROM billing_hold").fetchone()
+            barrier.wait()
+            if count == 0:
+                return False
+            connection.execute(
+                "UPDATE billing_account SET posted_nanos = posted_nanos - 1 "  # noqa: S608 (no input)
+                f"WHERE id = {world.wallet_id}"
+            )
+            connection.execute("DELETE FROM billing_hold")
+            return True
+
+    charged = race(32, settle)
+
+    assert charged.count(True) == 32
+    assert Account.objects.get(pk=world.wallet_id).posted_nanos == 100 - 32
+
+
+def test_owner_and_reaper_at_once_charge_the_owner_s_amount_in_all(ledger_connect: Connect) -> None:
+    world = make_world(100 * UNIT)
+    gateways = [Gateway(world, ledger_connect()) for _ in range(2)]
+    held = [gateways[0].hold(2 * UNIT) for _ in range(20)]
+
+    def end(barrier: threading.Barrier, number: int) -> int:
+        charged = 0
+        for hold in held:
+            assert isinstance(hold, Held)
+            barrier.wait()
+            if number == 0:
+                charged += gateways[0].resolve(hold, 2).charged_nanos
+            else:
+                late = gateways[1].resolve(hold, 0, state="interrupted")
+                charged += late.charged_nanos
+        return charged
+
+    assert race(2, end) == [40 * UNIT, 0]
+    wallet = Account.objects.get(pk=world.wallet_id)
+    assert (wallet.posted_nanos, wallet.held_nanos) == (60 * UNIT, 0)
+    assert APIRequest.objects.count() == 20
+    assert is_sound()
+
+
+def test_gateways_that_take_accounts_in_opposite_orders_do_not_deadlock(
+    ledger_connect: Connect,
+) -> None:
+    world = make_world(1_000 * UNIT)
+    quotas = [make_quota(world, 1_000 * UNIT) for _ in range(3)]
+    gateways = [Gateway(world, ledger_connect()) for _ in range(4)]
+
+    def call(barrier: threading.Barrier, number: int) -> int:
+        order = tuple(quotas if number % 2 else reversed(quotas))
+        barrier.wait()
+        charged = 0
+        for _ in range(15):
+            held = gateways[number].hold(5 * UNIT, quotas=order)
+            assert isinstance(held, Held)
+            charged += gateways[number].resolve(held, 3).charged_nanos
+        return charged
+
+    assert race(4, call) == [45 * UNIT] * 4
+    assert is_sound()

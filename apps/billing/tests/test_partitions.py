@@ -1,0 +1,172 @@
+"""The monthly partitions of the audit tables, on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from django.db import connection, transaction
+
+from apps.audit.models import APIRequest
+from apps.audit.partitions import MONTHS_AHEAD, PARTITIONED, ensure_partitions, month_start
+from apps.billing.ledger.commands import Held
+from apps.billing.ledger.store import Engine
+from apps.core.ids import uuid7
+from tests.support.world import Gateway, make_world
+
+FAR = datetime(2031, 11, 30, 23, 59, 59, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("at", "later", "expected"),
+    [
+        (datetime(2026, 11, 21, 12, tzinfo=UTC), 0, datetime(2026, 11, 1, tzinfo=UTC)),
+        (
+            datetime(2026, 11, 30, 23, 59, 59, 999_999, tzinfo=UTC),
+            1,
+            datetime(2026, 12, 1, tzinfo=UTC),
+        ),
+        (datetime(2026, 12, 1, tzinfo=UTC), 0, datetime(2026, 12, 1, tzinfo=UTC)),
+        (datetime(2026, 12, 31, tzinfo=UTC), 1, datetime(2027, 1, 1, tzinfo=UTC)),
+        (datetime(2028, 1, 31, tzinfo=UTC), 1, datetime(2028, 2, 1, tzinfo=UTC)),
+        (datetime(2026, 11, 1, tzinfo=UTC), 14, datetime(2028, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_month_starts_at_its_first_moment_in_utc(
+    at: datetime, later: int, expected: datetime
+) -> None:
+    assert month_start(at, later) == expected
+
+
+def make(now: datetime) -> int:
+    with transaction.atomic(), connection.cursor() as cursor:
+        return ensure_partitions(cursor, now=now)
+
+
+def partitions(table: str) -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s::regclass "
+            "ORDER BY 1",
+            (table,),
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def partition_of(request_id: UUID) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT tableoid::regclass::text FROM audit_apirequest WHERE id = %s", (request_id,)
+        )
+        ((name,),) = cursor.fetchall()
+    return str(name)
+
+
+def id_at(moment: datetime) -> UUID:
+    return uuid7(int(moment.timestamp() * 1000), b"\x01" * 10)
+
+
+def record(gateway: Gateway, moment: datetime) -> UUID:
+    """Record a call whose id was made at `moment`."""
+    held = gateway.hold(1_000, request_id=id_at(moment), at=moment)
+    assert isinstance(held, Held)
+    gateway.resolve(held, 1, at=moment)
+    return held.request_id
+
+
+@pytest.mark.postgres
+def test_a_new_database_has_this_month_and_the_next_ones(db: None) -> None:
+    now = datetime.now(UTC)
+    months = [month_start(now, later) for later in range(MONTHS_AHEAD + 1)]
+
+    for table in PARTITIONED:
+        expected = [f"{table}_{month:%Y_%m}" for month in months]
+        assert partitions(table) == sorted([*expected, f"{table}_default"])
+
+
+@pytest.mark.postgres
+def test_making_partitions_twice_makes_them_once(db: None) -> None:
+    first = make(FAR)
+    second = make(FAR)
+
+    assert (first, second) == (9, 0)
+
+
+@pytest.mark.postgres
+def test_the_next_month_is_made_when_its_turn_comes(db: None) -> None:
+    make(FAR)
+
+    later = make(FAR + timedelta(seconds=1))
+
+    assert later == 3
+    assert partitions("audit_apirequest")[-2:] == [
+        "audit_apirequest_2032_02",
+        "audit_apirequest_default",
+    ]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [
+        (datetime(2031, 11, 1, tzinfo=UTC), "audit_apirequest_2031_11"),
+        (datetime(2031, 11, 30, 23, 59, 59, 999_000, tzinfo=UTC), "audit_apirequest_2031_11"),
+        (datetime(2031, 12, 1, tzinfo=UTC), "audit_apirequest_2031_12"),
+        (datetime(2032, 1, 31, 23, 59, 59, 999_000, tzinfo=UTC), "audit_apirequest_2032_01"),
+        (datetime(2032, 6, 1, tzinfo=UTC), "audit_apirequest_default"),
+        (datetime(2020, 1, 1, tzinfo=UTC), "audit_apirequest_default"),
+    ],
+)
+def test_a_row_lands_in_the_month_of_its_id(
+    ledger_connect: Callable[[], Engine], moment: datetime, expected: str
+) -> None:
+    make(FAR)
+    gateway = Gateway(make_world(), ledger_connect())
+
+    request_id = record(gateway, moment)
+
+    assert partition_of(request_id) == expected
+
+
+@pytest.mark.postgres
+def test_the_gateway_s_connection_makes_partitions_too(
+    ledger_connect: Callable[[], Engine],
+) -> None:
+    ledger_connect().make_partitions(FAR)
+
+    assert "audit_payload_2031_11" in partitions("audit_payload")
+
+
+@pytest.mark.postgres
+def test_several_gateways_may_make_partitions_at_once(
+    ledger_connect: Callable[[], Engine],
+) -> None:
+    engines = [ledger_connect() for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda engine: engine.make_partitions(FAR), engines))
+
+    assert len(partitions("audit_attempt")) == 7
+
+
+@pytest.mark.postgres
+def test_requests_are_found_across_partitions(ledger_connect: Callable[[], Engine]) -> None:
+    make(FAR)
+    gateway = Gateway(make_world(), ledger_connect())
+
+    ids = [record(gateway, FAR), record(gateway, FAR + timedelta(days=20))]
+
+    assert list(APIRequest.objects.order_by("id").values_list("id", flat=True)) == ids
+
+
+@pytest.mark.sqlite
+def test_without_partitions_making_them_does_nothing(
+    ledger_connect: Callable[[], Engine],
+) -> None:
+    gateway = Gateway(make_world(), ledger_connect())
+
+    gateway.engine.make_partitions(FAR)
+
+    assert record(gateway, FAR) == APIRequest.objects.get().pk
