@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 
 import environ
@@ -221,6 +222,11 @@ def _refuse_contradictions(found: Environment) -> None:
         raise ImproperlyConfigured("ADMIN_EMAIL must be an e-mail address.")
     if found.redis_url and found.redis_url.partition(":")[0] not in ("redis", "rediss", "unix"):
         raise ImproperlyConfigured("REDIS_URL must start with redis://, rediss:// or unix://.")
+    for network in found.trusted_proxies:
+        try:
+            ip_network(network, strict=False)
+        except ValueError as error:
+            raise ImproperlyConfigured(f"TRUSTED_PROXIES: {network!r} is no network.") from error
     if found.payloads not in _PAYLOAD_MODES:
         raise ImproperlyConfigured(f"PAYLOADS must be one of {', '.join(_PAYLOAD_MODES)}.")
 

@@ -1,9 +1,10 @@
 """Settlements that could not reach the database, kept on disk until they can.
 
-One file a process in `DATA_DIR/journal`, one JSON line a settlement with its checksum, fsynced before
-the client is told that its answer is complete. A file whose owner is gone (its lock is free) is adopted
-by the next process that looks. Replaying is safe at any time: a settlement that had been committed
-before adds nothing. What the database will never take goes to the file `quarantine` beside them.
+One file a process in `DATA_DIR/journal`, one JSON line a settlement with its checksum, fsynced
+before the client is told that its answer is complete. A file whose owner is gone (its lock is free)
+is adopted by the next process that looks. Replaying is safe at any time: a settlement that had been
+committed before adds nothing. What the database will never take goes to the file `quarantine`
+beside them.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class JournalFull(Exception):
 class Journal:
     """A file of settlements. Appending and replaying may happen in different threads.
 
-    What counts are the bytes from `_start` to `_end`. Before them lies what has been replayed; behind
-    them at most the rest of a write that failed, which the next one overwrites.
+    What counts are the bytes from `_start` to `_end`. Before them lies what has been replayed;
+    behind them at most the rest of a write that failed, which the next one overwrites.
     """
 
     def __init__(self, folder: Path, *, bytes_max: int = BYTES_MAX) -> None:

@@ -9,7 +9,6 @@ Bounds: BATCH_ROWS and BATCH_BYTES a batch, and the times of `Pace`.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import queue
@@ -18,7 +17,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
@@ -28,76 +26,17 @@ import orjson
 from apps.billing import reaper
 from apps.billing.flushing import Flusher, Outcome, Trouble
 from apps.billing.journal import Journal
-from apps.billing.ledger.commands import Held, HoldRefused, PlaceHold, Resolve, Resolved, Row
+from apps.billing.ledger.commands import Held, PlaceHold, Resolve, Resolved, Row
 from apps.billing.ledger.store import Engine, IncarnationEnded
+from apps.billing.pending import Notes, Pace, Pending
 
 BATCH_ROWS: Final = 500
 BATCH_BYTES: Final = 4 << 20
 PARTITION_SECONDS: Final = 6 * 3600.0
-_REFUSALS_MAX: Final = 10_000
 _OWN_HOLDS_MAX: Final = 20_000
 _RECONNECT_SECONDS: Final = 0.25
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How long the ledger waits for what, in seconds. Tests use shorter ones."""
-
-    hold: float = 2.0  # until a waiting hold is refused, and a silent database counts as away
-    journal_after: float = 2.0  # until a waiting settlement goes to disk instead
-    hang: float = 15.0  # until the connection under a statement that does not return is cut
-    lease: int = 30
-    duty: float = 10.0  # between two renewals of the lease
-    stranger: float = 10.0  # age at which a hold that nobody here knows is voided
-
-
-@dataclass(slots=True)
-class Pending:
-    """A command, and who waits for its answer."""
-
-    command: PlaceHold | Resolve
-    future: asyncio.Future[Held | HoldRefused | Resolved]
-    since: float  # monotonic
-    is_journaled: bool = False
-    is_doubtful: bool = False  # the connection broke while it committed
-
-
-class Notes:
-    """What is written with the next heartbeat. For any thread."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._checkpoints: dict[UUID, str] = {}
-        self._refusals: dict[tuple[int, str, datetime], int] = {}
-
-    def add_checkpoint(self, request_id: UUID, text: str) -> None:
-        """Note the usage so far of a running call."""
-        with self._guard:
-            self._checkpoints[request_id] = text
-
-    def drop_checkpoint(self, request_id: UUID) -> None:
-        """Forget the usage of a call that ends."""
-        with self._guard:
-            self._checkpoints.pop(request_id, None)
-
-    def add_refusal(self, api_key_id: int, code: str, now: datetime) -> None:
-        """Count a refused call; of new kinds, at most _REFUSALS_MAX between two heartbeats."""
-        key = (api_key_id, code, now.replace(second=0, microsecond=0))
-        with self._guard:
-            if key in self._refusals or len(self._refusals) < _REFUSALS_MAX:
-                self._refusals[key] = self._refusals.get(key, 0) + 1
-
-    def write(self, engine: Engine) -> None:
-        """Write what was noted."""
-        with self._guard:
-            checkpoints, self._checkpoints = self._checkpoints, {}
-            refusals, self._refusals = self._refusals, {}
-        if checkpoints:
-            engine.checkpoint(sorted(checkpoints.items()))
-        if refusals:
-            engine.count_refusals([(*key, count) for key, count in sorted(refusals.items())])
 
 
 class LedgerThread:
@@ -165,12 +104,12 @@ class LedgerThread:
         its kernel goes on acknowledging.
         """
         began, engine = self._busy_since, self._engine
-        if began is not None and engine is not None:
-            if time.monotonic() - began > self._pace.hang:
-                self._busy_since = time.monotonic()
-                self._is_away = True
-                logger.error("the ledger's database does not answer; its connection is cut")
-                engine.abort()
+        if began is None or engine is None or time.monotonic() - began < self._pace.hang:
+            return
+        self._busy_since = time.monotonic()
+        self._is_away = True
+        logger.error("the ledger's database does not answer; its connection is cut")
+        engine.abort()
 
     # ---- the thread
 
@@ -298,7 +237,7 @@ class LedgerThread:
     # ---- flushing
 
     def _work(self) -> bool:
-        """Flush batches until nothing waits or duties do; return False where the connection broke."""
+        """Flush until nothing waits or duties do; return False where the connection broke."""
         while self._resolves or self._holds:
             resolves, holds = self._next_batch()
             if not resolves and not holds:

@@ -23,7 +23,8 @@ from apps.billing.flushing import Outcome, Quarantined, Trouble
 from apps.billing.journal import Journal, JournalFull
 from apps.billing.ledger.commands import Held, HoldRefused, PlaceHold, Resolve, Resolved
 from apps.billing.ledger.store import Engine
-from apps.billing.ledger_thread import LedgerThread, Pace, Pending
+from apps.billing.ledger_thread import LedgerThread
+from apps.billing.pending import Pace, Pending
 
 WAITING_MAX: Final = 5_000
 STOP_SECONDS: Final = 5.0
@@ -53,7 +54,7 @@ class LedgerWriter:
         pace: Pace | None = None,
         waiting_max: int = WAITING_MAX,
     ) -> None:
-        """`is_only_owner`: no other process can hold money (SQLite), so all other leases are dead."""
+        """`is_only_owner`: nobody else can hold money (SQLite), so all other leases are dead."""
         self._journal = journal
         self._pace = pace or Pace()
         self._waiting_max = waiting_max

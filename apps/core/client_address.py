@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 _HOPS_MAX: Final = 20
@@ -18,7 +19,7 @@ def find_client_address(peer: str, forwarded_for: str, trusted: Sequence[str]) -
 
     `trusted` holds addresses and networks; what cannot be read in `forwarded_for` ends the walk.
     """
-    networks = [ipaddress.ip_network(text, strict=False) for text in trusted]
+    networks = _parse(tuple(trusted))
     found = _normalise(peer)
     for hop in reversed(forwarded_for.split(",")[-_HOPS_MAX:]):
         if not found or not any(ipaddress.ip_address(found) in network for network in networks):
@@ -28,6 +29,11 @@ def find_client_address(peer: str, forwarded_for: str, trusted: Sequence[str]) -
             return found
         found = candidate
     return found
+
+
+@lru_cache(maxsize=8)
+def _parse(texts: tuple[str, ...]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    return [ipaddress.ip_network(text, strict=False) for text in texts]
 
 
 def _normalise(text: str) -> str:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -49,9 +48,7 @@ class Gateway:
         self.random: Callable[[], float] = random.random
         self.pepper: bytes = settings.API_KEY_PEPPER
         self.payload_mode: str = settings.PAYLOADS
-        self.trusted_proxies = tuple(
-            ip_network(text, strict=False) for text in settings.TRUSTED_PROXIES
-        )
+        self.trusted_proxies: tuple[str, ...] = tuple(settings.TRUSTED_PROXIES)
         self.snapshot: Snapshot | None = None
         self.circuits = Circuits()
         self.calls: dict[UUID, Call] = {}

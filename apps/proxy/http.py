@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any, Final
 
+from apps.core.client_address import find_client_address
 from apps.core.errors import GatewayError, openai_body, openai_headers
 
 Scope = MutableMapping[str, Any]
@@ -112,32 +112,11 @@ async def _receive(receive: Receive) -> MutableMapping[str, Any]:
     return message
 
 
-def client_address(
-    scope: Scope, headers: dict[bytes, bytes], trusted: tuple[IPv4Network | IPv6Network, ...]
-) -> str:
-    """Return the client's address.
-
-    Forwarded ones count only from trusted proxies, the nearest first.
-    """
+def client_address(scope: Scope, headers: dict[bytes, bytes], trusted: Sequence[str]) -> str:
+    """Return the client's address; forwarded ones count only from trusted proxies."""
     peer = scope.get("client")
     address = str(peer[0]) if peer else ""
     forwarded = headers.get(b"x-forwarded-for")
-    if not trusted or forwarded is None or not _is_in(address, trusted):
+    if not trusted or forwarded is None:
         return address
-    for hop in reversed(forwarded.decode("latin-1").split(",")[-20:]):
-        candidate = hop.strip()
-        try:
-            address = str(ip_address(candidate))
-        except ValueError:
-            return address
-        if not _is_in(address, trusted):
-            return address
-    return address
-
-
-def _is_in(address: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in networks)
+    return find_client_address(address, forwarded.decode("latin-1"), trusted)

@@ -53,7 +53,7 @@ class SqliteEngine:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Open a write transaction (nothing inside one that is open: the outer one decides)."""
-        if self._connection.in_transaction:
+        if self._is_in_transaction():
             yield
             return
         self._connection.execute("BEGIN IMMEDIATE")
@@ -61,9 +61,12 @@ class SqliteEngine:
             yield
             self._connection.execute("COMMIT")
         except BaseException:
-            if self._connection.in_transaction:
+            if self._is_in_transaction():
                 self._connection.execute("ROLLBACK")
             raise
+
+    def _is_in_transaction(self) -> bool:
+        return self._connection.in_transaction
 
     def lock(
         self,

@@ -1,0 +1,286 @@
+"""Streams from provider to client: at once, never falsely complete, bounded, charged exactly."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.wire import (
+    LAST_CHUNK,
+    RawConnection,
+    events_of,
+    head_of,
+    open_stream,
+    post,
+    text_of,
+)
+from tests.support.gateway import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
+from tests.support.processes import wait_until
+
+CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
+STREAMS = 50
+# What the interpreter takes for itself while it serves them.
+SLACK_BYTES = 16 << 20
+BYTES_PER_STREAM_MAX = 64 << 10
+
+
+def estimate(stage: Stage, output_tokens: int) -> int:
+    """Return the charge where no usage came: a quarter of what was sent, and the output."""
+    sent = stage.upstream_calls[-1]["body_bytes"]
+    return -(-sent // 4) * INPUT_NANOS + output_tokens * OUTPUT_NANOS
+
+
+def test_each_event_arrives_before_the_next_one_is_sent(bench: Bench) -> None:
+    stage = bench.stage("demo-chat:prompt=10,tokens=3,pace=0.2")
+    sent_when_seen = []
+
+    with open_stream(stage) as connection:
+        for text in (b'"role"', b'"This"', b'" answer"', b'" costs"'):
+            connection.read_until(text)
+            (call,) = bench.demo.calls(stage.upstream_name)
+            sent_when_seen.append(call["events_sent"])
+        received = connection.read_until(LAST_CHUNK)
+
+    assert sent_when_seen == [1, 2, 3, 4]
+    assert events_of(received)[-1] == "[DONE]"
+    assert stage.settled().charges == (10 * INPUT_NANOS + 3 * OUTPUT_NANOS,)
+
+
+# The tokens that an estimate finds in the text that was delivered.
+BROKEN = {
+    "cut_after(4)": ("This answer costs", 5),
+    "rst_after(4)": ("This answer costs", 5),
+    "half_close(4)": ("This answer costs", 5),
+    "no_finish(4)": ("This answer costs", 5),
+    "err_event_mid(4)": ("This answer costs", 5),
+    "stall_after(4)": ("This answer costs", 5),
+    "cut_in_char": ("This", 1),
+    "cut_in_char(clean)": ("This", 1),
+    "cut_in_line": ("This", 1),
+    "cut_in_line(clean)": ("This", 1),
+    "cut_in_usage": ("This answer costs", 5),
+    "cut_in_usage(clean)": ("This answer costs", 5),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_stream_never_looks_finished_and_costs_what_was_delivered(
+    bench: Bench, fault: str
+) -> None:
+    text, tokens = BROKEN[fault]
+    provider = bench.make_provider(idle_timeout_seconds=0.4)
+    length = 3 if fault.startswith("cut_in_usage") else 16
+    stage = bench.stage(f"demo-chat:tokens={length},fault={fault}", provider=provider)
+
+    with open_stream(stage) as connection:
+        received = connection.read_all()
+
+    status, headers = head_of(received)
+    events = events_of(received)
+    assert (status, headers.get("connection")) == (200, None)
+    assert not received.endswith(LAST_CHUNK)
+    assert events[-1]["error"]["code"] == "upstream_interrupted"
+    assert text_of(events) == text
+    statement = stage.settled()
+    assert statement.states == ("upstream_interrupted",)
+    assert statement.rows[0].usage_source == "estimated"
+    assert statement.charges == (estimate(stage, tokens),)
+    assert statement.entries == (("charge", -statement.charges[0]),)
+    assert len(stage.upstream_calls) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["status(500)", "err_event_first", "cut_after(0)", "stall_after(0)", "html", "redirect"],
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_failure_before_the_first_event_leads_to_the_next_route_unseen(
+    bench: Bench, fault: str, stream: bool
+) -> None:
+    provider = bench.make_provider(first_byte_timeout_seconds=0.4, idle_timeout_seconds=0.4)
+    second = "demo-chat-second:prompt=10"
+    stage = bench.stage(f"demo-chat:fault={fault}", provider=provider, fallbacks=[(second, None)])
+
+    answer: Any = stage.client(max_retries=0).chat.completions.create(**stage.body(stream=stream))
+    text = (
+        "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+        if stream
+        else answer.choices[0].message.content
+    )
+
+    assert text.startswith("This answer costs nothing")
+    statement = stage.settled()
+    assert statement.charges == (CHARGE,)
+    assert statement.states == ("completed",)
+    assert statement.rows[0].upstream_model == second
+    assert statement.rows[0].attempt_count == 2
+    assert [attempt.upstream_model for attempt in statement.attempts] == [
+        stage.upstream_name,
+        second,
+    ]
+    assert statement.attempts[1].outcome == "answered"
+    assert statement.attempts[0].outcome.startswith("upstream_")
+    assert len(stage.upstream_calls) == 1
+
+
+def test_a_provider_that_closes_idle_connections_is_asked_once_more(bench: Bench) -> None:
+    stage = bench.stage(
+        "demo-chat:fault=cut_after(-1)", fallbacks=[("demo-chat-b:prompt=10", None)]
+    )
+
+    stage.client(max_retries=0).chat.completions.create(**stage.body())
+
+    statement = stage.settled()
+    assert [attempt.number for attempt in statement.attempts] == [1, 2, 3]
+    assert len(stage.upstream_calls) == 2
+    assert statement.charges == (CHARGE,)
+
+
+def test_slow_readers_cost_the_gateway_little_memory_and_pause_the_provider(bench: Bench) -> None:
+    stage = bench.stage("demo-chat:fault=never_end")
+    gateway = psutil.Process(bench.gateway.process.pid)
+    request = post(stage.caller, stage.body(stream=True, max_tokens=100))
+    with RawConnection(bench.gateway.port, receive_buffer=4096) as first:
+        first.send(request)
+        first.read_until(b"more")
+        before = gateway.memory_info().rss
+        readers = [RawConnection(bench.gateway.port, receive_buffer=4096) for _ in range(STREAMS)]
+
+        for reader in readers:
+            reader.send(request)
+        for reader in readers:
+            reader.read_until(b"more")
+        _wait_until_paused(stage)
+        after = gateway.memory_info().rss
+        for reader in readers:
+            reader.close()
+
+    assert after - before < STREAMS * BYTES_PER_STREAM_MAX + SLACK_BYTES
+    statement = stage.settled(STREAMS + 1)
+    assert set(statement.states) == {"client_disconnected"}
+    # An estimate never exceeds the hold, however much the provider went on writing.
+    assert all(row.charge_nanos == row.hold_nanos for row in statement.rows)
+    assert {call["ended"] for call in stage.upstream_calls} == {"client_closed"}
+
+
+def _wait_until_paused(stage: Stage) -> None:
+    """Return when the provider has not been able to send anything for a while."""
+    seen = [-1]
+
+    def is_paused() -> bool:
+        sent = sum(call["bytes_sent"] for call in stage.bench.demo.calls(stage.upstream_name))
+        has_stopped, seen[0] = sent == seen[0], sent
+        time.sleep(0.2)
+        return has_stopped
+
+    wait_until(is_paused, timeout_seconds=20, what="the pause of the provider")
+
+
+def _stream(stage: Stage, **values: Any) -> list[Any]:
+    with open_stream(stage, **values) as connection:
+        return events_of(connection.read_until(LAST_CHUNK))
+
+
+@pytest.mark.parametrize(
+    "fault", ["usage_twice", "usage_after_finish", "json_for_stream", "no_done"]
+)
+def test_usage_in_unusual_places_is_charged_exactly(bench: Bench, fault: str) -> None:
+    stage = bench.stage(f"demo-chat:prompt=10,fault={fault}")
+
+    events = _stream(stage)
+
+    assert events[-1] == "[DONE]"
+    assert text_of(events).startswith("This answer costs")
+    statement = stage.settled()
+    assert statement.states == ("completed",)
+    assert statement.rows[0].usage_source == "reported"
+    assert statement.charges == (CHARGE,)
+
+
+@pytest.mark.parametrize("fault", ["no_usage", "usage_after_finish(done)"])
+def test_without_usage_the_text_is_estimated(bench: Bench, fault: str) -> None:
+    stage = bench.stage(f"demo-chat:tokens=3,fault={fault}")
+
+    events = _stream(stage)
+
+    assert events[-1] == "[DONE]"
+    statement = stage.settled()
+    assert statement.rows[0].usage_source == "estimated"
+    assert statement.charges == (estimate(stage, 5),)
+
+
+def test_late_content_after_the_end_is_neither_shown_nor_charged(bench: Bench) -> None:
+    stage = bench.stage("demo-chat:prompt=10,fault=late_after_done(100)")
+
+    events = _stream(stage)
+
+    assert "late" not in text_of(events)
+    assert stage.settled().charges == (CHARGE,)
+
+
+ABSURD = ["-600", '"2147483647"', "1.5", "null", "true", "object", "missing"]
+
+
+@pytest.mark.parametrize("value", ABSURD)
+@pytest.mark.parametrize("stream", [True, False])
+def test_usage_that_holds_no_count_is_replaced_by_an_estimate(
+    bench: Bench, value: str, stream: bool
+) -> None:
+    stage = bench.stage(f"demo-chat:tokens=3,fault=bad_usage({value})")
+
+    answer: Any = stage.client(max_retries=0).chat.completions.create(**stage.body(stream=stream))
+    list(answer)
+
+    statement = stage.settled()
+    assert statement.rows[0].usage_source == "estimated"
+    assert statement.rows[0].is_usage_suspect
+    assert statement.charges == (estimate(stage, 5),)
+    assert statement.entries == (("charge", -statement.charges[0]),)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_more_tokens_than_any_model_has_cost_the_hold_and_no_more(
+    bench: Bench, stream: bool
+) -> None:
+    stage = bench.stage("demo-chat:tokens=3,fault=bad_usage(9223372036854775807)")
+
+    answer: Any = stage.client(max_retries=0).chat.completions.create(
+        **stage.body(stream=stream, max_tokens=16)
+    )
+    list(answer)
+
+    statement = stage.settled()
+    assert statement.rows[0].is_usage_suspect
+    assert statement.charges == (statement.rows[0].hold_nanos,)
+    assert statement.charges[0] < 1_000_000
+    assert (statement.held_nanos, statement.owed_nanos) == (0, 0)
+
+
+def test_a_credible_usage_above_the_hold_is_charged_in_full(bench: Bench) -> None:
+    stage = bench.stage("demo-chat:prompt=5000,tokens=3")
+
+    stage.client().chat.completions.create(**stage.body(max_tokens=16))
+
+    statement = stage.settled()
+    hold = statement.rows[0].hold_nanos
+    charge = 5000 * INPUT_NANOS + 3 * OUTPUT_NANOS
+    assert hold < charge
+    assert statement.charges == (charge,)
+    assert statement.entries == (("charge", -hold), ("excess", hold - charge))
+    assert statement.posted_nanos + statement.held_nanos - statement.owed_nanos == (
+        10_000_000_000 - charge
+    )
+
+
+def test_a_number_that_is_not_json_ends_the_stream_as_a_failure(bench: Bench) -> None:
+    stage = bench.stage("demo-chat:tokens=3,fault=bad_usage(NaN)")
+
+    with open_stream(stage) as connection:
+        received = connection.read_all()
+
+    assert events_of(received)[-1]["error"]["code"] == "upstream_interrupted"
+    assert not received.endswith(LAST_CHUNK)
+    assert stage.settled().charges == (estimate(stage, 5),)
