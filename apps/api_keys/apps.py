@@ -3,3 +3,4 @@ from django.apps import AppConfig
 
 class APIKeysConfig(AppConfig):
     name = "apps.api_keys"
+    verbose_name = "API keys"

@@ -115,6 +115,7 @@ class Call:
         self._next_checkpoint = begun + CHECKPOINT_AFTER_SECONDS
         self.member = plan.caller.member
         self._modes = (gateway.payload_mode, plan.caller.key.payload_mode)
+        self._captures = strictest_payload_mode(*self._modes) != "off"
         self._detail: Row = {}
 
     # ---- interruption
@@ -248,7 +249,7 @@ class Call:
     def capture(self, data: bytes) -> None:
         """Keep what goes to the client for the payload, up to its bound."""
         self.output_bytes += len(data)
-        if self._captured_bytes < BODY_BYTES_MAX:
+        if self._captures and self._captured_bytes < BODY_BYTES_MAX:
             self._captured.append(data)
             self._captured_bytes += len(data)
 

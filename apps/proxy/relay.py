@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import aiohttp
+import orjson
 
 from apps.audit.models import RequestState
 from apps.audit.records import Row, fit
@@ -33,7 +34,7 @@ from apps.proxy.http import Headers, Send, answer_headers
 from apps.proxy.protocol import Connection
 from apps.proxy.routing import ATTEMPTS_MAX, pick_credential
 from apps.proxy.snapshot import Credential, Route
-from apps.proxy.sse import EventBuffer, EventTooLarge, event_data, split_events
+from apps.proxy.sse import EventBuffer, EventTooLarge, event_data, is_done, split_events
 from apps.proxy.upstream import (
     ANSWER_BYTES_MAX,
     ERROR_BYTES_MAX,
@@ -45,6 +46,8 @@ from apps.proxy.upstream import (
 DONE: Final = b"data: [DONE]\n\n"
 # How much of comments and the like may come before the first event.
 _PREAMBLE_BYTES_MAX: Final = 64 << 10
+# How much of a stream goes to the connection at a time.
+_PIECE_BYTES: Final = 32 << 10
 # The client's own mistakes, and what would fail anywhere: no other route is tried.
 _FINAL_ROWS: Final = frozenset({"E40", "E45", "E52"})
 # What says nothing about whether the route works.
@@ -297,7 +300,7 @@ class Relay:
         try:
             while not meter.done_seen and meter.error is None:
                 chunk = await response.content.readany()
-                block = buffer.feed(chunk) if chunk else buffer.feed(b"\n\n")
+                block = buffer.feed(chunk) if chunk else _last_event(buffer)
                 if block:
                     preamble = await self._pass_block(route, meter, preamble + block)
                 if not chunk:
@@ -391,11 +394,29 @@ class Relay:
     async def _send_body(self, data: bytes) -> None:
         call = self._call
         call.is_sending = True
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        # In pieces: the connection asks to wait only before a send, however much the last one was.
+        for start in range(0, len(data), _PIECE_BYTES):
+            piece = data[start : start + _PIECE_BYTES]
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         call.is_sending = False
 
     async def _end(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+def _last_event(buffer: EventBuffer) -> bytes:
+    """Return what the provider left without an empty line behind it.
+
+    Raises ClientPayloadError where it was cut inside an event: some servers only forget the line.
+    """
+    event = buffer.feed(b"\n\n")
+    data = event_data(event)
+    if data and not is_done(event):
+        try:
+            orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            raise aiohttp.ClientPayloadError("cut inside an event") from error
+    return event if data else b""
 
 
 def _has_data(block: bytes) -> bool:

@@ -3,3 +3,4 @@ from django.apps import AppConfig
 
 class QuotasConfig(AppConfig):
     name = "apps.quotas"
+    verbose_name = "Quotas"

@@ -13,6 +13,7 @@ from django.db import connection, transaction
 
 from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.api_keys.models import APIKey
+from apps.audit.records import DETAIL_COLUMNS
 from apps.billing.chains import REQUEST_FIELDS
 from apps.billing.ledger.commands import (
     Batch,
@@ -214,6 +215,13 @@ def request_row(world: World, request_id: UUID, **changes: Any) -> dict[str, Any
     return row
 
 
+def hold_detail(world: World) -> dict[str, Any]:
+    """Return what a hold keeps of a call, so that anybody can end it."""
+    row = request_row(world, new_uuid7())
+    detail = {name: row[name] for name in DETAIL_COLUMNS}
+    return detail | {"wallet_id": world.wallet_id, "receivable_id": world.receivable_id}
+
+
 @dataclass(slots=True)
 class Gateway:
     """Holds and resolves one call at a time through the ledger, as one incarnation."""
@@ -247,7 +255,7 @@ class Gateway:
             receivable_id=self.world.receivable_id,
             amount_nanos=nanos,
             amount_nanos_min=nanos if minimum is None else minimum,
-            detail={"model": self.world.model.name},
+            detail=hold_detail(self.world),
             caps=caps,
         )
         _, (answer,) = flush(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import sqlite3
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+import psycopg
 import uvicorn
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -17,6 +19,7 @@ from django.core.management.base import BaseCommand
 from django.db import connection
 from django.utils.module_loading import import_string
 
+from apps.billing.connections import connect
 from apps.proxy.protocol import GatewayProtocol
 
 # How long a thread may keep the interpreter while another waits. The ledger's thread needs it
@@ -59,6 +62,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve."""
         lock = self._lock_database()
+        self._check_durability()
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         application = import_string(settings.ASGI_APPLICATION)
         config = uvicorn.Config(
@@ -81,6 +85,19 @@ class Command(BaseCommand):
         _Server(config, application.data_plane.gateway).run()
         if lock is not None:
             lock.close()
+
+    def _check_durability(self) -> None:
+        """Refuse a database that could forget a commit; one that is away is waited for later."""
+        try:
+            engine = connect()
+        except (psycopg.Error, sqlite3.Error):
+            return
+        try:
+            weakness = engine.check_durability()
+        finally:
+            engine.close()
+        if weakness:
+            raise ImproperlyConfigured(weakness)
 
     def _lock_database(self) -> IO[bytes] | None:
         """Take the lock that makes this the only gateway on an SQLite database."""

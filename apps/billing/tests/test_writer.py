@@ -1,0 +1,405 @@
+"""Holds and settlements of one process, and what becomes of them when the database fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.audit.models import APIRequest
+from apps.billing.journal import Journal
+from apps.billing.ledger.commands import Batch, Held, HoldRefused
+from apps.billing.ledger.store import Engine, flush
+from apps.billing.models import Incarnation
+from apps.billing.pending import Pace
+from apps.billing.tests.writer_kit import (
+    PACE,
+    Switch,
+    account,
+    ends,
+    hold_of,
+    in_thread,
+    open_holds,
+    resolve_of,
+    running,
+    until,
+    until_stored,
+)
+from apps.billing.writer import LedgerBusy, LedgerUnavailable, LedgerWriter
+from tests.support.databases import Database
+from tests.support.world import NOW, World, make_world
+
+pytestmark = pytest.mark.usefixtures("committed_db")
+WALLET = 1_000_000
+
+
+@pytest.fixture
+def world(committed_db: Database) -> World:
+    """A customer with 1,000,000 nanos."""
+    return make_world(WALLET)
+
+
+@pytest.fixture
+def switch(ledger_connect: Callable[[], Engine]) -> Switch:
+    """The database, as the writer meets it."""
+    return Switch(ledger_connect)
+
+
+async def place(writer: LedgerWriter, world: World, nanos: int = 1_000) -> Held:
+    answer = await writer.place(hold_of(world, nanos))
+    assert isinstance(answer, Held)
+    return answer
+
+
+# ---- one call
+
+
+async def test_a_call_is_held_then_charged_and_the_rest_released(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path) as writer:
+        held = await place(writer, world, 5_000)
+        during = await in_thread(account)(world.wallet_id)
+        await writer.resolve(resolve_of(world, held, tokens=3))
+
+    assert during == (WALLET, 5_000)
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 3_000, 0)
+    assert await in_thread(ends)() == [("completed", 3_000)]
+
+
+async def test_a_refused_hold_leaves_nothing(world: World, switch: Switch, tmp_path: Path) -> None:
+    async with running(switch.open, tmp_path) as writer:
+        answer = await writer.place(hold_of(world, WALLET + 1))
+        figures = writer.figures()
+
+    assert answer == HoldRefused("balance")
+    assert (figures["holds_waiting"], figures["settlements_waiting"]) == (0, 0)
+    assert await in_thread(account)(world.wallet_id) == (WALLET, 0)
+    assert (await in_thread(open_holds)(), await in_thread(ends)()) == (set(), [])
+
+
+async def test_calls_that_come_together_share_commits(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path) as writer:
+        switch.gate.clear()
+        calls = [asyncio.create_task(place(writer, world)) for _ in range(300)]
+        await until(lambda: writer.figures()["holds_waiting"] == 300)
+        switch.commits = 0
+        switch.gate.set()
+        held = await asyncio.gather(*calls)
+        holds_commits = switch.commits
+        await asyncio.gather(*(writer.resolve(resolve_of(world, one, 1)) for one in held))
+
+    # At most: what was being committed, duties, and one or two batches with all the others.
+    assert holds_commits <= 6
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 300_000, 0)
+
+
+async def test_the_lease_is_renewed_under_a_load_that_never_ends(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    is_over = False
+
+    async def call(writer: LedgerWriter) -> None:
+        while not is_over:
+            await writer.resolve(resolve_of(world, await place(writer, world), 0))
+
+    async with running(switch.open, tmp_path) as writer:
+        calls = [asyncio.create_task(call(writer)) for _ in range(30)]
+        lease = await in_thread(Incarnation.objects.get)(pk=writer.incarnation_id)
+        renewed = Incarnation.objects.filter(pk=lease.pk, renewed_at__gt=lease.renewed_at)
+        await until_stored(renewed.exists, True)
+        is_over = True
+        await asyncio.gather(*calls)
+
+
+# ---- callers who leave
+
+
+async def test_a_hold_that_commits_after_its_caller_was_cancelled_is_voided(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path) as writer:
+        switch.gate.clear()
+        caller = asyncio.create_task(place(writer, world))
+        await until(lambda: writer.figures()["holds_waiting"] == 1)
+        await asyncio.sleep(0.05)  # In the transaction by now, or still in the queue: both happen.
+        caller.cancel()
+        await asyncio.wait([caller])
+        switch.gate.set()
+        await until_stored(open_holds, set())
+        later = await place(writer, world)
+        await writer.resolve(resolve_of(world, later, 1))
+
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
+    assert ("completed", 1_000) in await in_thread(ends)()
+    assert {charge for state, charge in await in_thread(ends)() if state == "voided"} <= {0}
+
+
+async def test_a_caller_who_is_cancelled_in_the_moment_of_the_grant_keeps_no_money(
+    world: World, switch: Switch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(switch.open, tmp_path) as writer:
+        deliver = writer._deliver
+
+        def deliver_and_cancel(outcomes: Any) -> None:
+            deliver(outcomes)
+            caller.cancel()
+
+        monkeypatch.setattr(writer, "_deliver", deliver_and_cancel)
+        caller = asyncio.create_task(place(writer, world))
+        await asyncio.wait([caller])
+        await until_stored(ends, [("voided", 0)])
+
+    assert caller.cancelled()
+    assert await in_thread(account)(world.wallet_id) == (WALLET, 0)
+
+
+async def test_a_hold_that_waits_too_long_is_refused_and_voided_when_it_commits(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path, pace=Pace(hold=0.1, duty=0.1)) as writer:
+        switch.gate.clear()
+        with pytest.raises(LedgerUnavailable):
+            await place(writer, world)
+        is_available = writer.is_available
+        switch.gate.set()
+        await until_stored(ends, [("voided", 0)])
+
+    assert not is_available
+    assert await in_thread(account)(world.wallet_id) == (WALLET, 0)
+
+
+async def test_too_many_waiting_holds_are_refused(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path, waiting_max=3) as writer:
+        switch.gate.clear()
+        calls = [asyncio.create_task(place(writer, world)) for _ in range(3)]
+        await until(lambda: writer.figures()["holds_waiting"] == 3)
+        with pytest.raises(LedgerBusy):
+            await place(writer, world)
+        switch.gate.set()
+        held = await asyncio.gather(*calls)
+        await asyncio.gather(*(writer.resolve(resolve_of(world, one)) for one in held))
+
+    assert await in_thread(account)(world.wallet_id) == (WALLET, 0)
+
+
+# ---- a database that fails
+
+
+async def test_without_a_database_holds_are_refused_at_once_and_settlements_wait(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path) as writer:
+        held = await place(writer, world)
+        switch.is_down = True
+        settling = asyncio.create_task(writer.resolve(resolve_of(world, held, 1)))
+        await until(lambda: not writer.is_available)
+        with pytest.raises(LedgerUnavailable):
+            await place(writer, world)
+        is_settled_meanwhile = settling.done()
+        switch.is_down = False
+        await settling
+
+    assert not is_settled_meanwhile
+    assert await in_thread(ends)() == [("completed", 1_000)]
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
+
+
+@pytest.mark.parametrize("moment", ["breaks_before_commit", "breaks_after_commit"])
+async def test_a_connection_that_breaks_once_is_not_noticed(
+    world: World, switch: Switch, tmp_path: Path, moment: str
+) -> None:
+    async with running(switch.open, tmp_path, pace=Pace(duty=60)) as writer:
+        setattr(switch, moment, 1)
+        held = await place(writer, world)
+        setattr(switch, moment, 1)
+        await writer.resolve(resolve_of(world, held, 2))
+
+    assert await in_thread(ends)() == [("completed", 2_000)]
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 2_000, 0)
+    assert len(switch.engines) == 3
+
+
+async def test_an_old_settlement_goes_to_the_journal_and_is_replayed_once(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    pace = Pace(journal_after=0.05, duty=0.1)
+    async with running(switch.open, tmp_path, pace=pace) as writer:
+        held = await place(writer, world)
+        switch.is_down = True
+        await writer.resolve(resolve_of(world, held, 1))
+        in_journal = writer.figures()["journal"]
+        stored = await in_thread(ends)()
+        switch.is_down = False
+        await until_stored(ends, [("completed", 1_000)])
+        await until(lambda: writer.figures()["journal"] == 0)
+
+    assert (in_journal, stored) == (1, [])
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_full_journal_loses_nothing(world: World, switch: Switch, tmp_path: Path) -> None:
+    journal = Journal(tmp_path, bytes_max=10)
+    pace = Pace(journal_after=0.01, duty=0.1)
+    async with running(switch.open, tmp_path, pace=pace, journal=journal) as writer:
+        held = await place(writer, world)
+        switch.is_down = True
+        settling = asyncio.create_task(writer.resolve(resolve_of(world, held, 1)))
+        await until(lambda: writer._is_journal_full)
+        is_settled_meanwhile = settling.done()
+        switch.is_down = False
+        await settling
+
+    assert not is_settled_meanwhile
+    assert await in_thread(ends)() == [("completed", 1_000)]
+
+
+async def test_a_writer_that_stops_without_a_database_leaves_its_settlements_to_the_next(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path) as writer:
+        held = await place(writer, world)
+        switch.is_down = True
+        settling = asyncio.create_task(writer.resolve(resolve_of(world, held, 1)))
+        await until(lambda: not writer.is_available)
+    await settling
+    switch.is_down = False
+
+    async with running(switch.open, tmp_path):
+        await until_stored(ends, [("completed", 1_000)])
+
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.postgres
+async def test_a_connection_that_hangs_is_cut_and_the_settlement_takes_another(
+    world: World, switch: Switch, tmp_path: Path, committed_db: Database
+) -> None:
+    pace = Pace(hang=0.2, duty=60)
+    async with running(switch.open, tmp_path, pace=pace) as writer:
+        held = await place(writer, world)
+        connection = committed_db.connect()
+        (pid,) = connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'ledger_writer' "
+            "AND datname = current_database()"
+        ).fetchone()
+        connection.close()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await writer.resolve(resolve_of(world, held, 1))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    assert await in_thread(ends)() == [("completed", 1_000)]
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
+
+
+# ---- rows that the database refuses
+
+
+async def test_a_poisonous_hold_is_refused_and_the_others_are_granted(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    bad = hold_of(world)
+    object.__setattr__(bad, "customer_id", None)
+    async with running(switch.open, tmp_path) as writer:
+        switch.gate.clear()
+        calls = [asyncio.create_task(place(writer, world)) for _ in range(4)]
+        refused = asyncio.create_task(writer.place(bad))
+        calls += [asyncio.create_task(place(writer, world)) for _ in range(4)]
+        await until(lambda: writer.figures()["holds_waiting"] == 9)
+        switch.gate.set()
+        held = await asyncio.gather(*calls)
+        answer = await refused
+        await asyncio.gather(*(writer.resolve(resolve_of(world, one)) for one in held))
+
+    assert answer == HoldRefused("broken")
+    assert await in_thread(account)(world.wallet_id) == (WALLET, 0)
+    assert len(await in_thread(ends)()) == 8
+
+
+async def test_a_quarantined_settlement_keeps_its_hold_and_lets_its_call_end(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    pace = Pace(duty=0.05, stranger=0.01)
+    async with running(switch.open, tmp_path, pace=pace) as writer:
+        held, other = await place(writer, world), await place(writer, world)
+        await writer.resolve(resolve_of(world, held, 1, user_name=None))
+        lease = await in_thread(Incarnation.objects.get)(pk=writer.incarnation_id)
+        await writer.resolve(resolve_of(world, other, 1))
+        # Two heartbeats later, in which strangers were looked for.
+        renewed = Incarnation.objects.filter(pk=lease.pk)
+        for _ in range(2):
+            before = (await in_thread(renewed.get)()).renewed_at
+            await until_stored(renewed.filter(renewed_at__gt=before).exists, True)
+
+        assert await in_thread(open_holds)() == {held.request_id}
+        assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 1_000)
+
+    assert (tmp_path / "quarantine").read_bytes().count(b"\n") == 1
+
+
+# ---- leases
+
+
+async def test_a_writer_whose_lease_was_ended_takes_another_and_goes_on(
+    world: World,
+    switch: Switch,
+    tmp_path: Path,
+    ledger_connect: Callable[[], Engine],
+) -> None:
+    async with running(switch.open, tmp_path, pace=Pace(duty=60)) as writer:
+        first = writer.incarnation_id
+        held = await place(writer, world)
+        await in_thread(ledger_connect().end)(first)
+        second_call = await place(writer, world)
+        second = writer.incarnation_id
+        for one in (held, second_call):
+            await writer.resolve(resolve_of(world, one, 1))
+
+    assert second > first
+    assert await in_thread(ends)() == [("completed", 1_000), ("completed", 1_000)]
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 2_000, 0)
+
+
+async def test_holds_that_nobody_here_knows_are_voided_and_known_ones_are_not(
+    world: World,
+    switch: Switch,
+    tmp_path: Path,
+    ledger_connect: Callable[[], Engine],
+) -> None:
+    async with running(switch.open, tmp_path, pace=Pace(duty=0.05, stranger=0.01)) as writer:
+        known = await place(writer, world)
+        stranger = hold_of(world)
+        batch = Batch(resolves=(), holds=(stranger,), revenue_id=world.revenue_id, now=NOW)
+        engine = await in_thread(ledger_connect)()
+        await in_thread(flush)(engine, batch, incarnation_id=writer.incarnation_id)
+        await until_stored(ends, [("voided", 0)])
+
+        assert await in_thread(open_holds)() == {known.request_id}
+        await writer.resolve(resolve_of(world, known))
+
+    rows = await in_thread(APIRequest.objects.get)(pk=stranger.request_id)
+    assert rows.error_code == "hold_abandoned"
+
+
+async def test_a_writer_that_stops_ends_its_lease(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path, pace=PACE) as writer:
+        during = await in_thread(Incarnation.objects.get)(pk=writer.incarnation_id)
+    after = await in_thread(Incarnation.objects.get)(pk=writer.incarnation_id)
+
+    assert during.ended_at is None
+    assert after.ended_at is not None
