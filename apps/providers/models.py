@@ -29,7 +29,7 @@ class Provider(models.Model):
         max_length=16, choices=PayloadMode.choices, default=PayloadMode.FULL
     )
     connect_timeout_seconds = models.FloatField(default=5.0)
-    first_byte_timeout_seconds = models.FloatField(default=120.0)
+    first_byte_timeout_seconds = models.FloatField(default=300.0)
     idle_timeout_seconds = models.FloatField(default=60.0)
     total_timeout_seconds = models.FloatField(default=1800.0)
     is_active = models.BooleanField(default=True)

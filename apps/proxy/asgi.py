@@ -235,9 +235,10 @@ class DataPlane:
     def _snapshot(self) -> Snapshot:
         if self.gateway.is_draining:
             raise GatewayError("E36")
-        if self.gateway.snapshot is None:
+        snapshot = self.gateway.find_snapshot()
+        if snapshot is None:
             raise GatewayError("E34")
-        return self.gateway.snapshot
+        return snapshot
 
     def _authenticate(
         self, snapshot: Snapshot, scope: Scope, now: datetime

@@ -28,6 +28,8 @@ from apps.quotas.limits import Limiter, LocalLimiter
 from apps.quotas.shared_limits import SharedLimiter
 
 POLL_SECONDS: Final = 1.0
+# A gateway that has not seen the configuration for so long would not notice a revoked key.
+STALE_SECONDS: Final = 15.0
 TICK_SECONDS: Final = 0.5
 RENEW_SECONDS: Final = 10.0
 PRUNE_SECONDS: Final = 3600.0
@@ -110,7 +112,14 @@ class Gateway:
     @property
     def is_ready(self) -> bool:
         """Whether calls can be taken now."""
-        return self.snapshot is not None and self.writer.is_available and not self.is_draining
+        is_current = self.find_snapshot() is not None
+        return is_current and self.writer.is_available and not self.is_draining
+
+    def find_snapshot(self) -> Snapshot | None:
+        """Return the configuration, None while it is not loaded or too old to be trusted."""
+        if self.monotonic() - self.polled_at > STALE_SECONDS:
+            return None
+        return self.snapshot
 
     async def read(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a blocking read in a thread. Raises DatabaseError, also where too many wait

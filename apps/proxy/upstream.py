@@ -25,8 +25,6 @@ ANSWER_BYTES_MAX: Final = 32 << 20
 ERROR_BYTES_MAX: Final = 64 << 10
 # aiohttp pauses reading from the socket at twice this: the most that waits here for a slow client.
 READ_BUFFER_BYTES: Final = 24 << 10
-# The kernel's part of a connection; it would let a fast provider fill a quarter of a megabyte at once.
-_RECEIVE_BUFFER_BYTES: Final = 64 << 10
 _KEEPALIVE_SECONDS: Final = 30.0
 _DNS_SECONDS: Final = 5.0
 
@@ -74,14 +72,6 @@ class GuardedResolver(AbstractResolver):
         """Do nothing: there is nothing to close."""
 
 
-def _make_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """Return a socket of which one reading never brings more than a bounded part of an answer."""
-    family, kind, proto, _, _ = address
-    made = socket.socket(family, kind, proto)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-    return made
-
-
 class Upstream:
     """Sends requests to providers."""
 
@@ -94,7 +84,6 @@ class Upstream:
                 resolver=self._resolver,
                 ttl_dns_cache=10,
                 keepalive_timeout=_KEEPALIVE_SECONDS,
-                socket_factory=_make_socket,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

@@ -49,11 +49,19 @@ _UPDATE_COUNTERS = """UPDATE billing_spendcounter AS counter
     FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS new (id, spent, held)
     WHERE counter.id = new.id"""
 _UPDATE_CHAIN = "UPDATE billing_incarnation SET sequence = %s, head = %s WHERE id = %s"
-_INSERT = {
-    table: f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(columns)} "  # noqa: S608 (constants)
-    f"FROM json_populate_recordset(NULL::{table}, %s::json)"
-    for table, columns in TABLES.items()
-}
+# A hold's age is measured on the database's clock, so that clock sets it.
+_SET_BY_DATABASE = {"placed_at": "clock_timestamp()"}
+
+
+def _insert(table: str, columns: tuple[str, ...]) -> str:
+    values = ", ".join(_SET_BY_DATABASE.get(name, name) for name in columns)
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} "  # noqa: S608 (constants)
+        f"FROM json_populate_recordset(NULL::{table}, %s::json)"
+    )
+
+
+_INSERT = {table: _insert(table, columns) for table, columns in TABLES.items()}
 
 
 def connect(dsn: dict[str, Any]) -> psycopg.Connection[Any]:

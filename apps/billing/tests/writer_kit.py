@@ -131,10 +131,9 @@ async def running(
     connect: Callable[[], Engine], folder: Path, *, pace: Pace = PACE, **options: Any
 ) -> AsyncIterator[LedgerWriter]:
     """Run a writer that is connected, and stop it."""
-    journal = options.pop("journal", None) or Journal(folder)
-    writer = LedgerWriter(
-        connect=connect, journal=journal, is_only_owner=False, pace=pace, **options
-    )
+    if "journal" not in options:
+        options["journal"] = Journal(folder)
+    writer = LedgerWriter(connect=connect, is_only_owner=False, pace=pace, **options)
     writer.start()
     try:
         await until(lambda: writer.is_available)
@@ -155,14 +154,14 @@ async def until(condition: Callable[[], bool]) -> None:
 async def until_stored(read: Callable[[], Any], expected: object) -> None:
     """Return as soon as a reading of the database equals `expected`; else fail with what it is."""
     deadline = time.monotonic() + WAIT_SECONDS
-    found = await in_thread(read)
+    found = await in_thread(read)()
     while found != expected and time.monotonic() < deadline:
         await asyncio.sleep(0.02)
-        found = await in_thread(read)
+        found = await in_thread(read)()
     assert found == expected
 
 
-in_thread = sync_to_async(thread_sensitive=True)
+in_thread = sync_to_async
 
 
 def account(account_id: int) -> tuple[int, int]:

@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
                 ('weight', models.PositiveIntegerField(default=1, help_text='Given to new routes.')),
                 ('payload_mode', models.CharField(choices=[('off', 'nothing'), ('metadata', 'sizes and digests'), ('full', 'bodies')], default='full', max_length=16)),
                 ('connect_timeout_seconds', models.FloatField(default=5.0)),
-                ('first_byte_timeout_seconds', models.FloatField(default=120.0)),
+                ('first_byte_timeout_seconds', models.FloatField(default=300.0)),
                 ('idle_timeout_seconds', models.FloatField(default=60.0)),
                 ('total_timeout_seconds', models.FloatField(default=1800.0)),
                 ('is_active', models.BooleanField(default=True)),

@@ -1,0 +1,38 @@
+"""The list of invariants in the documentation is complete, and the tests that it names exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from auditing.celery import SCHEDULE
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "docs" / "invariants.md").read_text()
+NUMBERS = [*range(1, 16), *range(17, 22), *range(24, 33), *range(40, 46), *range(67, 71)]
+NAMED = sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", TEXT)))
+
+
+def test_every_invariant_is_listed_once_and_in_order() -> None:
+    found = [int(number) for number in re.findall(r"^\| I-(\d\d) \|", TEXT, re.MULTILINE)]
+
+    assert found == NUMBERS
+
+
+@pytest.mark.parametrize(("path", "name"), NAMED, ids=str)
+def test_the_named_test_exists(path: str, name: str) -> None:
+    tree = ast.parse((ROOT / path).read_text())
+    functions = {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+    assert name in functions
+
+
+def test_heads_are_anchored_at_least_once_a_minute() -> None:
+    assert SCHEDULE["billing.anchor_heads"] <= 60
