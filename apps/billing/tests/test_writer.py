@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from apps.billing.tests.writer_kit import (
 )
 from apps.billing.writer import LedgerBusy, LedgerUnavailable, LedgerWriter
 from tests.support.databases import Database
-from tests.support.world import NOW, World, make_world
+from tests.support.world import World, make_world
 
 pytestmark = pytest.mark.usefixtures("committed_db")
 WALLET = 1_000_000
@@ -382,7 +383,9 @@ async def test_holds_that_nobody_here_knows_are_voided_and_known_ones_are_not(
     async with running(switch.open, tmp_path, pace=Pace(duty=0.05, stranger=0.01)) as writer:
         known = await place(writer, world)
         stranger = hold_of(world)
-        batch = Batch(resolves=(), holds=(stranger,), revenue_id=world.revenue_id, now=NOW)
+        batch = Batch(
+            resolves=(), holds=(stranger,), revenue_id=world.revenue_id, now=datetime.now(UTC)
+        )
         engine = await in_thread(ledger_connect)()
         await in_thread(flush)(engine, batch, incarnation_id=writer.incarnation_id)
         await until_stored(ends, [("voided", 0)])
