@@ -17,7 +17,7 @@ BODY_BYTES_MAX: Final = 256 << 10
 _SALT_BYTES: Final = 16
 _LEVEL: Final = 3
 _CREDENTIAL: Final = re.compile(
-    rb"\b(?:sk|pk|rk|AIza)[-_][A-Za-z0-9_\-]{12,}|(?i:bearer)\s+[A-Za-z0-9._~+/=\-]{8,}"
+    rb"\b(?:(?:sk|pk|rk)[-_]|AIza)[A-Za-z0-9_\-]{12,}|(?i:bearer)\s+[A-Za-z0-9._~+/=\-]{8,}"
 )
 
 

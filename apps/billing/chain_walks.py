@@ -20,6 +20,8 @@ from apps.core.usage import TOKEN_CLASSES, Usage
 _PRICES_MAX: Final = 4_096
 # Ends that cost nothing, whatever was counted before (I-24).
 _FREE_STATES: Final = frozenset({"failed", "voided"})
+# Usage that the provider did not report costs at most the hold, like usage that cannot be true.
+_CUT_SOURCES: Final = frozenset({"estimated", "checkpoint"})
 # Ends decided by somebody else than the owner, who may come late with the rest of the charge.
 _LATE_STATES: Final = frozenset({"interrupted", "voided"})
 
@@ -309,13 +311,10 @@ def _check_charge(row: dict[str, Any], prices: _Prices, findings: Findings) -> N
             found="none",
             message="its charge cannot be recomputed: its price is gone or incomplete",
         )
-    elif row["is_usage_suspect"] or row["usage_source"] == "checkpoint":
-        # Such a charge is cut at the hold.
-        if charge > expected:
-            findings.add_amount(
-                "I-26", subject, expected=expected, found=charge, what="the cut charge"
-            )
-    elif charge != expected:
+        return
+    if row["is_usage_suspect"] or row["usage_source"] in _CUT_SOURCES:
+        expected = min(expected, row["hold_nanos"])
+    if charge != expected:
         invariant = "I-42" if charge == 0 else "I-26"
         findings.add_amount(invariant, subject, expected=expected, found=charge, what="the charge")
 

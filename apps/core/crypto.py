@@ -27,7 +27,7 @@ _VERSION = "v1"
 
 # What a credential looks like in free text: our keys, providers' keys, bearer headers.
 _CREDENTIAL = re.compile(
-    r"(?i)\b(?:sk|pk|rk|key|AIza)[-_][A-Za-z0-9_\-]{12,}|bearer\s+[A-Za-z0-9._~+/=\-]{8,}"
+    r"(?i)\b(?:(?:sk|pk|rk|key)[-_]|AIza)[A-Za-z0-9_\-]{12,}|bearer\s+[A-Za-z0-9._~+/=\-]{8,}"
 )
 
 

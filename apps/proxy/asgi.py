@@ -18,6 +18,7 @@ from django.db import DatabaseError, InterfaceError
 from apps.audit.models import RequestState
 from apps.core.errors import GatewayError
 from apps.core.ids import new_uuid7
+from apps.core.usage import Usage
 from apps.proxy import reads
 from apps.proxy.admission import authenticate, plan_call
 from apps.proxy.call import Call, Ending, Interrupted, ending_of_interruption
@@ -81,8 +82,12 @@ class DataPlane:
         except GatewayError as error:
             is_head = scope["method"] == "HEAD"
             await send_error(send, error, request_id=str(request_id), is_head=is_head)
-        except (ClientGone, Interrupted):
+        except ClientGone:
             return
+        except Interrupted as interruption:
+            if interruption.reason != "client":
+                # The gateway began to drain while the hold was being placed; it is given back.
+                await send_error(send, GatewayError("E36"), request_id=str(request_id))
         except Exception:
             logger.exception("a call failed", extra={"request_id": request_id})
             await _fail(scope, send, request_id)
@@ -219,11 +224,18 @@ class DataPlane:
             await Relay(call, send, connection, extra, cap).run()
         except (GatewayError, Interrupted):
             raise
-        except Exception:
-            # A bug after the hold: what was delivered is charged, the rest given back.
-            await call.settle(
-                Ending(RequestState.FAILED, 500, "internal_error", call.delivered_usage())
-            )
+        except Exception as error:
+            has_started = connection is not None and connection.has_started
+            if call.is_settled and not has_started:
+                # Charged, and nothing was shown of it: the client must not pay a second time.
+                logger.exception(
+                    "a call failed after it was charged", extra={"request_id": call.request_id}
+                )
+                message = f"Internal error, id {call.request_id}."
+                raise GatewayError("E71", message=message) from error
+            # A client that saw nothing will try again, so it pays nothing (I-24).
+            usage = call.delivered_usage() if has_started else Usage()
+            await call.settle(Ending(RequestState.FAILED, 500, "internal_error", usage))
             raise
         finally:
             watcher.cancel()

@@ -281,17 +281,20 @@ class Call:
         """Resolve the hold and return when that is durable. Never more than once."""
         if self.is_settled or self.held is None:
             return
-        self.is_settled = True
         self.close_to_interruption()
         payload, digest = await self._payload()
-        await self.gateway.writer.resolve(self._resolve(self.held, ending, payload, digest))
+        resolve = self._resolve(self.held, ending, payload, digest)
+        # Only now: whatever failed above, the hold is still to be resolved.
+        self.is_settled = True
+        await self.gateway.writer.resolve(resolve)
 
     def submit_settlement(self, ending: Ending) -> None:
         """Resolve the hold without waiting, for a task that is being cancelled; no payload."""
         if self.is_settled or self.held is None:
             return
+        resolve = self._resolve(self.held, ending, None, None)
         self.is_settled = True
-        self.gateway.writer.submit(self._resolve(self.held, ending, None, None))
+        self.gateway.writer.submit(resolve)
 
     def _resolve(
         self, held: Held, ending: Ending, payload: PayloadRecord | None, digest: bytes | None

@@ -47,6 +47,11 @@ class Connection:
         self._cycle.disconnected = True
         self._cycle.transport.close()
 
+    def drop(self) -> None:
+        """Close at once, and forget what the client has not taken."""
+        self._cycle.disconnected = True
+        self._cycle.transport.abort()
+
     @property
     def has_started(self) -> bool:
         """Whether the head of the answer has been sent."""
@@ -99,8 +104,6 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Check the bounds of the head before the request is handed over."""
-        self._is_in_head = False
-        self._head_bytes = 0
         self._stop_head_timer()
         if self.transport.is_closing():
             return
@@ -112,6 +115,8 @@ class GatewayProtocol(HttpToolsProtocol):
             # Only origin-form: no proxy requests, no asterisk.
             self._refuse(GatewayError("E11", message="The request target is not a path."))
         else:
+            self._is_in_head = False
+            self._head_bytes = 0
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -153,7 +158,21 @@ class GatewayProtocol(HttpToolsProtocol):
         elif self.cycle is None:
             self.transport.close()  # Connected and never said a word.
 
+    @property
+    def _may_answer(self) -> bool:
+        """Whether what is written now would be taken for the answer to what was just refused."""
+        cycle = self.cycle
+        if self.pipeline:
+            return False
+        if self._is_in_head:
+            return cycle is None or cycle.response_complete
+        return cycle is not None and not cycle.response_started
+
     def _refuse(self, error: GatewayError) -> None:
+        if not self._may_answer:
+            # The client waits for another answer, or has had this one: it gets no second one.
+            self.transport.close()
+            return
         body = openai_body(error)
         head = [b"HTTP/1.1 %d %s\r\n" % (error.status, _REASONS.get(error.status, b"Error"))]
         headers = [h for h in openai_headers(error, str(new_uuid7())) if h[0] != b"connection"]

@@ -44,6 +44,8 @@ from apps.proxy.upstream import (
 )
 
 DONE: Final = b"data: [DONE]\n\n"
+# How long a client may take nothing before it gets the end of its answer.
+LAST_FRAME_SECONDS: Final = 60.0
 # How much of comments and the like may come before the first event.
 _PREAMBLE_BYTES_MAX: Final = 64 << 10
 # How much of a stream goes to the connection at a time.
@@ -134,7 +136,8 @@ class Relay:
             gateway.circuits.succeed(route.id)
         except _Failure as failure:
             row["status_code"] = failure.status_code
-            row["error_text"] = redact(failure.text)
+            # Some providers repeat the key they were sent, and not every key looks like one.
+            row["error_text"] = redact(failure.text.replace(credential.secret, "[redacted]"))
             self._finish_attempt(failure.error.code)
             self._blame(route, failure.error)
             call.forget_captured()
@@ -245,7 +248,7 @@ class Relay:
         except (GatewayError, aiohttp.ClientError):
             body = b""
         error = upstream_error(response.status, response.headers, body)
-        raise _Failure(error, response.status, body[:2_000].decode("utf-8", "replace"))
+        raise _Failure(error, response.status, body.decode("utf-8", "replace"))
 
     async def _pass_on(self, route: Route, response: aiohttp.ClientResponse) -> None:
         content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -360,7 +363,7 @@ class Relay:
         await call.settle(Ending(state, 200, error.code, usage, finish))
         if call.is_client_gone:
             return
-        await self._send_body(in_band_event(error))
+        await self._send_last(in_band_event(error), more_body=True)
         if self._connection is not None:
             self._connection.abort()
 
@@ -369,7 +372,7 @@ class Relay:
         if reason == "client":
             await call.settle(ending_of_interruption(call, reason))
             if self._connection is not None:
-                self._connection.abort()  # A stalled client still holds the connection.
+                self._connection.drop()  # A stalled client still holds the connection.
             return
         if not self._has_started:
             error = GatewayError({"drain": "E36", "limit": "E48", "timeout": "E48"}[reason])
@@ -401,7 +404,18 @@ class Relay:
         call.is_sending = False
 
     async def _end(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        await self._send_last(data, more_body=False)
+
+    async def _send_last(self, data: bytes, *, more_body: bool) -> None:
+        """Send the last bytes. The charge is settled, so a client that takes nothing is dropped."""
+        try:
+            async with asyncio.timeout(LAST_FRAME_SECONDS):
+                await self._send(
+                    {"type": "http.response.body", "body": data, "more_body": more_body}
+                )
+        except TimeoutError:
+            if self._connection is not None:
+                self._connection.drop()
 
 
 def _last_event(buffer: EventBuffer) -> bytes:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import Any
 
 import pytest
 
 from apps.billing.models import Hold
+from tests.e2e.faults import LockedAccounts
 from tests.e2e.wire import RawConnection, open_stream, post
 from tests.support.gateway import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.processes import wait_until
@@ -150,7 +150,7 @@ def test_leaving_while_the_hold_commits_gives_it_back_without_an_upstream_call(
     stage = bench.stage()
     connection = RawConnection(bench.gateway.port)
 
-    with _LockedAccounts(bench):
+    with LockedAccounts(bench.database):
         connection.send(post(stage.caller, stage.body()))
         # Long enough to be read and to wait for the lock, shorter than the patience of a hold.
         time.sleep(0.2)
@@ -163,25 +163,6 @@ def test_leaving_while_the_hold_commits_gives_it_back_without_an_upstream_call(
     assert statement.entries == ()
     assert (statement.held_nanos, statement.holds) == (0, 0)
     assert stage.upstream_calls == []
-
-
-class _LockedAccounts:
-    """Keeps everybody else from writing to the accounts, as a careless migration would."""
-
-    def __init__(self, bench: Bench) -> None:
-        self._connection: Any = bench.database.connect()
-        self._is_postgres = bench.database.server is not None
-
-    def __enter__(self) -> None:
-        if self._is_postgres:
-            self._connection.execute("BEGIN")
-            self._connection.execute("LOCK TABLE billing_account IN ACCESS EXCLUSIVE MODE")
-        else:
-            self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.execute("ROLLBACK")
-        self._connection.close()
 
 
 def test_a_hundred_clients_that_leave_at_random_leave_nothing_behind(bench: Bench) -> None:

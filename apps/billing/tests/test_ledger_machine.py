@@ -201,8 +201,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(held=calls, units=st.integers(0, 10))
     def reap(self, held: Held, units: int) -> None:
         if self.model.calls[held.request_id].charged is None:
-            source = "checkpoint" if units else "none"
-            command = self.gateway.resolution(held, units, state="interrupted", usage_source=source)
+            # A checkpoint costs at most the hold.
+            cut = min(units, held.amount_nanos // UNIT)
+            source = "checkpoint" if cut else "none"
+            command = self.gateway.resolution(held, cut, state="interrupted", usage_source=source)
             self._resolve(command)
             self.reaped.add(held.request_id)
 

@@ -169,17 +169,38 @@ def test_usage_that_cost_nothing_is_found(gateway: Gateway, tamper: Tamper) -> N
     assert invariants(find()) == {"I-42", "I-68"}
 
 
-def test_a_cut_charge_may_be_lower_than_its_usage_but_not_higher(ledger_connect: Connect) -> None:
+@pytest.mark.parametrize(
+    "how",
+    [{"is_usage_suspect": True}, {"usage_source": "estimated"}, {"usage_source": "checkpoint"}],
+)
+@pytest.mark.parametrize(
+    ("charged", "used", "off"),
+    [(5, 5, None), (5, 9, None), (3, 3, None), (3, 9, "-2000"), (5, 4, "1000"), (2, 3, "-1000")],
+)
+def test_such_usage_costs_at_most_the_hold_and_no_less_than_it_says(
+    ledger_connect: Connect, how: dict[str, Any], charged: int, used: int, off: str | None
+) -> None:
     gateway = Gateway(make_world(), ledger_connect())
-    for tokens_more in (3, -1):
-        held = gateway.hold(5_000)
-        assert isinstance(held, Held)
-        gateway.resolve(held, 2, is_usage_suspect=True, input_tokens=2 + tokens_more)
+    held = gateway.hold(5_000)
+    assert isinstance(held, Held)
+    gateway.resolve(held, charged, **how, input_tokens=used)
 
-    found = find()
+    found = [(finding.invariant, finding.message) for finding in find()]
 
-    assert [finding.invariant for finding in found] == ["I-26"]
-    assert "off by 1000 nanos" in found[0].message
+    if off is None:
+        assert found == []
+    else:
+        assert [invariant for invariant, _ in found] == ["I-26"]
+        assert found[0][1].endswith(f"off by {off} nanos")
+
+
+def test_reported_usage_is_charged_in_full_beyond_the_hold(ledger_connect: Connect) -> None:
+    gateway = Gateway(make_world(), ledger_connect())
+    held = gateway.hold(5_000)
+    assert isinstance(held, Held)
+    gateway.resolve(held, 5, input_tokens=9)
+
+    assert [finding.invariant for finding in find()] == ["I-26"]
 
 
 def test_a_wallet_below_what_it_holds_is_found(gateway: Gateway, tamper: Tamper) -> None:

@@ -73,6 +73,7 @@ class Switch:
     is_down: bool = False
     breaks_before_commit: int = 0  # how many transactions more
     breaks_after_commit: int = 0
+    failures: list[Exception] = field(default_factory=list)  # of the next transactions
     commits: int = 0  # transactions with writes, since the last reset
     gate: threading.Event = field(default_factory=threading.Event)  # transactions wait for it
     engines: list[FailingEngine] = field(default_factory=list)
@@ -86,7 +87,7 @@ class Switch:
             raise sqlite3.OperationalError("unable to open database file")
         engine = FailingEngine(self, self.connect())
         self.engines.append(engine)
-        return engine  # type: ignore[return-value]  # all other names are passed on
+        return engine
 
     def check(self) -> None:
         """Raise what a driver raises where the database is away."""
@@ -120,6 +121,8 @@ class FailingEngine:
             if switch.breaks_before_commit:
                 switch.breaks_before_commit -= 1
                 raise sqlite3.OperationalError("broke before the commit")
+            if switch.failures:
+                raise switch.failures.pop(0)
         switch.commits += 1
         if switch.breaks_after_commit:
             switch.breaks_after_commit -= 1

@@ -1,0 +1,233 @@
+"""What the journal promises about disks that fill up and processes that die."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from apps.billing.journal import Journal, JournalFull
+from apps.billing.ledger.commands import PayloadRecord, Resolve
+
+STARTED_AT = datetime(2026, 11, 21, 12, 0, 0, 123_456, tzinfo=UTC)
+
+
+def resolve(number: int) -> Resolve:
+    """Return a settlement with everything that a row may hold."""
+    request_id = UUID(int=number)
+    return Resolve(
+        request_id=request_id,
+        wallet_id=11,
+        receivable_id=12,
+        legs=((21, 300), (11, 200)),
+        counters=(5,),
+        charge_nanos=450,
+        row={
+            "id": request_id,
+            "started_at": STARTED_AT,
+            "user_name": "Zoë \u0000 文",
+            "payload_digest": b"\x00\xff",
+            "ttft_ms": None,
+            "is_stream": True,
+        },
+        attempts=({"id": UUID(int=7), "request_id": request_id, "started_at": STARTED_AT},),
+        payload=PayloadRecord(b"salt\x80", b"(\xb5/\xfd", b"", True, False),
+    )
+
+
+def write_as_a_process_that_died(folder: Path, data: bytes) -> None:
+    (folder / "999-dead.jsonl").write_bytes(data)
+
+
+def bytes_of(folder: Path) -> bytes:
+    (path,) = folder.glob("*.jsonl")
+    return path.read_bytes()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """An empty journal."""
+    journal = Journal(tmp_path)
+    yield journal
+    journal.close()
+
+
+@contextmanager
+def disk_with_room_for(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_settlement_is_read_as_it_was_written(journal: Journal) -> None:
+    journal.append([resolve(1), resolve(2)])
+
+    assert journal.read(10) == [resolve(1), resolve(2)]
+    assert len(journal) == 2
+
+
+def test_what_is_in_the_database_is_dropped_oldest_first(journal: Journal, tmp_path: Path) -> None:
+    journal.append([resolve(number) for number in range(1, 6)])
+
+    first = journal.read(2)
+    journal.discard(2)
+    journal.append([resolve(6)])
+    rest = journal.read(10)
+    journal.discard(4)
+
+    assert first == [resolve(1), resolve(2)]
+    assert rest == [resolve(3), resolve(4), resolve(5), resolve(6)]
+    assert (len(journal), journal.read(10), bytes_of(tmp_path)) == (0, [], b"")
+
+
+def test_an_emptied_journal_takes_settlements_again(journal: Journal) -> None:
+    journal.append([resolve(1)])
+    journal.discard(1)
+    journal.append([resolve(2)])
+
+    assert journal.read(10) == [resolve(2)]
+
+
+def test_nothing_is_ever_rewritten_while_settlements_wait(journal: Journal, tmp_path: Path) -> None:
+    journal.append([resolve(1), resolve(2)])
+    before = bytes_of(tmp_path)
+
+    journal.discard(1)
+
+    assert bytes_of(tmp_path) == before
+
+
+def test_a_write_that_does_not_fit_counts_for_nothing(journal: Journal, tmp_path: Path) -> None:
+    journal.append([resolve(1)])
+    size = len(bytes_of(tmp_path))
+
+    with disk_with_room_for(size + 50), pytest.raises(JournalFull):
+        journal.append([resolve(2), resolve(3)])
+    meanwhile = journal.read(10)
+    journal.append([resolve(4)])
+
+    assert meanwhile == [resolve(1)]
+    assert journal.read(10) == [resolve(1), resolve(4)]
+    assert len(journal) == 2
+
+
+def test_the_journal_has_a_bound(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, bytes_max=1_000)
+    journal.append([resolve(1)])
+
+    with pytest.raises(JournalFull):
+        journal.append([resolve(2)])
+
+    assert journal.read(10) == [resolve(1)]
+    journal.close()
+
+
+def test_the_settlements_of_a_process_that_died_are_adopted_once(
+    journal: Journal, tmp_path: Path
+) -> None:
+    journal.append([resolve(1), resolve(2)])
+    left = bytes_of(tmp_path)
+    journal.discard(2)
+    write_as_a_process_that_died(tmp_path, left)
+
+    adopted, again = journal.adopt_abandoned(), journal.adopt_abandoned()
+
+    assert (adopted, again) == (2, 0)
+    assert journal.read(10) == [resolve(1), resolve(2)]
+    assert not (tmp_path / "999-dead.jsonl").exists()
+
+
+@pytest.mark.parametrize("torn", [1, 40, -2, -1])
+def test_a_torn_last_line_was_never_acknowledged_and_is_passed_over(
+    journal: Journal, tmp_path: Path, torn: int
+) -> None:
+    journal.append([resolve(1)])
+    line = bytes_of(tmp_path)
+    journal.discard(1)
+    write_as_a_process_that_died(tmp_path, line + line[:torn])
+
+    adopted = journal.adopt_abandoned()
+
+    assert adopted == 1
+    assert journal.read(10) == [resolve(1)]
+
+
+def test_a_damaged_line_is_reported_and_the_others_are_adopted(
+    journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal.append([resolve(1)])
+    line = bytes_of(tmp_path)
+    journal.discard(1)
+    write_as_a_process_that_died(tmp_path, line + line.replace(b"450", b"451") + line)
+
+    adopted = journal.adopt_abandoned()
+
+    assert adopted == 2
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_the_journal_of_a_living_process_is_left_alone(journal: Journal, tmp_path: Path) -> None:
+    other = Journal(tmp_path)
+    other.append([resolve(1)])
+
+    adopted = journal.adopt_abandoned()
+
+    assert adopted == 0
+    assert other.read(10) == [resolve(1)]
+    other.close()
+
+
+def test_what_cannot_be_adopted_now_stays_where_it_is(tmp_path: Path) -> None:
+    writer = Journal(tmp_path)
+    writer.append([resolve(1)])
+    left = bytes_of(tmp_path)
+    writer.discard(1)
+    writer.close()
+    write_as_a_process_that_died(tmp_path, left)
+    journal = Journal(tmp_path, bytes_max=10)
+
+    adopted = journal.adopt_abandoned()
+
+    assert adopted == 0
+    assert (tmp_path / "999-dead.jsonl").read_bytes() == left
+    journal.close()
+
+
+def test_a_closed_journal_keeps_what_waits_and_removes_what_is_empty(tmp_path: Path) -> None:
+    first, second = Journal(tmp_path), Journal(tmp_path)
+    first.append([resolve(1)])
+
+    first.close()
+    second.close()
+
+    assert len(os.listdir(tmp_path)) == 1
+    third = Journal(tmp_path)
+    assert third.adopt_abandoned() == 1
+    third.close()
+
+
+def test_quarantined_settlements_are_never_adopted(journal: Journal, tmp_path: Path) -> None:
+    journal.quarantine(resolve(1))
+    journal.quarantine(resolve(2))
+
+    adopted = journal.adopt_abandoned()
+
+    assert adopted == 0
+    assert (tmp_path / "quarantine").read_bytes().count(b"\n") == 2
+
+
+def test_only_the_owner_may_read_what_is_written(journal: Journal, tmp_path: Path) -> None:
+    journal.append([resolve(1)])
+    journal.quarantine(resolve(2))
+
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}

@@ -1,0 +1,220 @@
+"""What becomes of the holds of processes that died."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+import pytest
+
+from apps.audit.models import APIRequest
+from apps.billing import reaper
+from apps.billing.flushing import Flusher, Outcome
+from apps.billing.ledger.commands import Held, Resolved
+from apps.billing.ledger.store import Engine
+from apps.billing.models import Entry
+from apps.billing.tasks import reap
+from apps.billing.tests.writer_kit import account, ends, hold_of, open_holds, resolve_of
+from apps.billing.verification import report
+from tests.support.databases import Database
+from tests.support.world import World, make_world
+
+WALLET = 1_000_000
+Connect = Callable[[], Engine]
+
+
+@pytest.fixture
+def world(committed_db: Database) -> World:
+    """A customer with 1,000,000 nanos; input costs 1000 nanos a token, output 4000."""
+    return make_world(WALLET)
+
+
+class Process:
+    """A gateway with a lease, as the ledger sees it."""
+
+    def __init__(self, connect: Connect, lease_seconds: int = 30) -> None:
+        self.engine = connect()
+        self.id = self.engine.open_incarnation(
+            kind="gateway", host="tests", pid=1, lease_seconds=lease_seconds
+        )
+        self.flusher = Flusher(self.engine)
+        self.flusher.use_lease(self.id)
+
+    def place(self, world: World, nanos: int = 10_000, **detail: object) -> Held:
+        _, (held,) = self.flusher.flush([], [hold_of(world, nanos, **detail)])
+        assert isinstance(held, Held)
+        return held
+
+    def reap(self) -> list[Outcome]:
+        """Do once what the ledger thread does again and again."""
+        outcomes: list[Outcome] = []
+        dead = reaper.list_dead(self.engine, own_id=self.id, all_others=False, grace_seconds=0)
+        for incarnation_id in dead:
+            ends = reaper.resolve_dead(self.engine, incarnation_id, now=datetime.now(UTC))
+            outcomes += self.flusher.flush(ends, [])[0]
+        return outcomes
+
+    def die(self) -> None:
+        self.engine.end(self.id)
+
+
+def is_sound() -> bool:
+    found = report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
+    return found.findings == ()
+
+
+def test_without_a_checkpoint_the_call_of_a_dead_process_costs_nothing(
+    world: World, ledger_connect: Connect
+) -> None:
+    dead, living = Process(ledger_connect), Process(ledger_connect)
+    dead.place(world)
+    dead.die()
+
+    living.reap()
+
+    row = APIRequest.objects.get()
+    assert (row.state, row.error_code, row.usage_source) == (
+        "interrupted",
+        "gateway_crashed",
+        "none",
+    )
+    assert account(world.wallet_id) == (WALLET, 0)
+    assert is_sound()
+
+
+def test_with_a_checkpoint_it_costs_what_had_been_delivered(
+    world: World, ledger_connect: Connect
+) -> None:
+    dead, living = Process(ledger_connect), Process(ledger_connect)
+    held = dead.place(world)
+    text = orjson.dumps({"input": 1, "output": 2}).decode()
+    dead.engine.checkpoint([(held.request_id, text)])
+    dead.die()
+
+    living.reap()
+
+    row = APIRequest.objects.get()
+    assert (row.charge_nanos, row.input_tokens, row.output_tokens) == (9_000, 1, 2)
+    assert row.usage_source == "checkpoint"
+    assert account(world.wallet_id) == (WALLET - 9_000, 0)
+    assert is_sound()
+
+
+def test_a_checkpoint_is_never_charged_above_the_hold(
+    world: World, ledger_connect: Connect
+) -> None:
+    dead, living = Process(ledger_connect), Process(ledger_connect)
+    held = dead.place(world, 5_000)
+    dead.engine.checkpoint([(held.request_id, '{"input": 1, "output": 900}')])
+    dead.die()
+
+    living.reap()
+
+    assert ends() == [("interrupted", 5_000)]
+    assert account(world.wallet_id) == (WALLET - 5_000, 0)
+    assert is_sound()
+
+
+def test_the_holds_of_living_processes_are_untouched(world: World, ledger_connect: Connect) -> None:
+    living, other = Process(ledger_connect), Process(ledger_connect)
+    held = living.place(world)
+
+    outcomes = other.reap()
+
+    assert outcomes == []
+    assert open_holds() == {held.request_id}
+
+
+@pytest.mark.postgres
+def test_a_lease_that_ran_out_is_ended_by_the_database_clock(
+    world: World, ledger_connect: Connect
+) -> None:
+    frozen, other = Process(ledger_connect, lease_seconds=-1), Process(ledger_connect)
+    frozen.place(world)
+
+    other.reap()
+
+    assert ends() == [("interrupted", 0)]
+    assert not frozen.engine.renew(frozen.id, 30)
+
+
+def test_two_reapers_at_once_resolve_each_hold_once(world: World, ledger_connect: Connect) -> None:
+    dead = Process(ledger_connect)
+    for _ in range(20):
+        held = dead.place(world)
+        dead.engine.checkpoint([(held.request_id, '{"input": 1}')])
+    dead.die()
+    reapers = [Process(ledger_connect) for _ in range(4)]
+    barrier = threading.Barrier(4, timeout=20)
+
+    def reap_at_once(process: Process) -> list[Outcome]:
+        barrier.wait()
+        return process.reap()
+
+    with ThreadPoolExecutor(4) as threads:
+        outcomes = [one for found in threads.map(reap_at_once, reapers) for one in found]
+
+    assert sum(isinstance(one, Resolved) and one.is_first for one in outcomes) == 20
+    assert ends() == [("interrupted", 1_000)] * 20
+    assert account(world.wallet_id) == (WALLET - 20_000, 0)
+    assert is_sound()
+
+
+def test_an_owner_that_settles_late_adds_the_difference_once(
+    world: World, ledger_connect: Connect
+) -> None:
+    frozen, other = Process(ledger_connect), Process(ledger_connect)
+    held = frozen.place(world)
+    frozen.engine.checkpoint([(held.request_id, '{"input": 2}')])
+    frozen.die()
+    other.reap()
+
+    settlement = resolve_of(world, held, 7)
+    woken = Process(ledger_connect)
+    answers = [woken.flusher.flush([settlement], [])[0][0] for _ in range(3)]
+
+    late = Entry.objects.filter(request_id=held.request_id, kind="late")
+    assert answers == [
+        Resolved(held.request_id, 5_000, is_first=False),
+        Resolved(held.request_id, 0, is_first=False),
+        Resolved(held.request_id, 0, is_first=False),
+    ]
+    assert [entry.amount_nanos for entry in late] == [-5_000]
+    assert ends() == [("interrupted", 2_000)]
+    assert account(world.wallet_id) == (WALLET - 7_000, 0)
+    assert is_sound()
+
+
+def test_an_owner_that_settles_late_for_less_gives_nothing_back(
+    world: World, ledger_connect: Connect
+) -> None:
+    frozen, other = Process(ledger_connect), Process(ledger_connect)
+    held = frozen.place(world)
+    frozen.engine.checkpoint([(held.request_id, '{"input": 5}')])
+    frozen.die()
+    other.reap()
+
+    (answer,), _ = other.flusher.flush([resolve_of(world, held, 3)], [])
+
+    assert answer == Resolved(held.request_id, 0, is_first=False)
+    assert account(world.wallet_id) == (WALLET - 5_000, 0)
+
+
+@pytest.mark.postgres
+def test_a_worker_reaps_where_no_gateway_lives_and_ends_on_a_poisonous_hold(
+    world: World, ledger_connect: Connect
+) -> None:
+    dead = Process(ledger_connect)
+    good = dead.place(world)
+    poison = dead.place(world, user_name=None)
+    dead.die()
+
+    resolved = reap()
+
+    assert resolved == 1
+    assert open_holds() == {poison.request_id}
+    assert [row.pk for row in APIRequest.objects.all()] == [good.request_id]
