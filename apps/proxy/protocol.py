@@ -109,7 +109,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if len(self.url) > URL_BYTES_MAX:
             self._refuse(GatewayError("E17", status=414))
-        elif len(self.headers) > HEADERS_MAX:
+        elif len(self.headers) > HEADERS_MAX or self._is_head_too_large():
             self._refuse(GatewayError("E17", status=431))
         elif not self.url.startswith(b"/"):
             # Only origin-form: no proxy requests, no asterisk.
@@ -157,6 +157,12 @@ class GatewayProtocol(HttpToolsProtocol):
             )
         elif self.cycle is None:
             self.transport.close()  # Connected and never said a word.
+
+    def _is_head_too_large(self) -> bool:
+        """Return whether a head that came at once, perhaps with its body, exceeds the bound."""
+        if self._head_bytes <= HEAD_BYTES_MAX:
+            return False
+        return sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES_MAX
 
     @property
     def _may_answer(self) -> bool:

@@ -332,6 +332,8 @@ class Relay:
                 if len(block) > _PREAMBLE_BYTES_MAX:
                     raise EventTooLarge("too much before the first event")
                 return going_on
+            if not _begins_an_answer(going_on):
+                raise _Failure(GatewayError("E49"), 200, "the first event is no part of an answer")
             self._has_started = True
             call.note_first_byte()
             await self._start(b"text/event-stream; charset=utf-8")
@@ -431,6 +433,18 @@ def _last_event(buffer: EventBuffer) -> bytes:
         except orjson.JSONDecodeError as error:
             raise aiohttp.ClientPayloadError("cut inside an event") from error
     return event if data else b""
+
+
+def _begins_an_answer(block: bytes) -> bool:
+    """Return whether the first event is a chunk; later ones are not looked into."""
+    first = next(filter(None, map(event_data, split_events(block))), b"")
+    if not first:
+        return True  # Nothing but [DONE] or usage.
+    try:
+        document = orjson.loads(first)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(document, dict) and isinstance(document.get("choices"), list)
 
 
 def _has_data(block: bytes) -> bool:

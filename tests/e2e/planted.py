@@ -1,10 +1,13 @@
-"""Bugs that a test plants into a gateway process before it serves (see tests.support.serve)."""
+"""What a test plants into a gateway process before it serves (see tests.support.serve)."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from apps.proxy import relay
+from apps.billing.pending import Pace
+from apps.billing.writer import LedgerWriter
+from apps.proxy import gateway, relay
 
 BEFORE_SETTLEMENT = "demo-chat-bug-before"
 AFTER_SETTLEMENT = "demo-chat-bug-after"
@@ -13,6 +16,12 @@ SECRET = "sk-canary-of-an-exception-0123456789"
 
 class PlantedBug(Exception):
     """A bug."""
+
+
+def shorten_patience() -> None:
+    """Have the ledger wait for tenths of a second where it would wait for seconds."""
+    pace = Pace(hold=0.5, journal_after=0.5, lease=2, duty=0.5, stranger=2.0)
+    gateway.LedgerWriter = partial(LedgerWriter, pace=pace)  # type: ignore[misc,assignment]  # its own arguments
 
 
 def break_before_settlement() -> None:

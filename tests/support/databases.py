@@ -94,6 +94,10 @@ class TestDatabases:
         template.server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template.name}"')
         return Database("postgres", name, template.server)
 
+    def adopt(self, database: Database) -> None:
+        """Allow a database that a test has made on a server of its own."""
+        self._made.add(database.name)
+
     def drop(self, database: Database) -> None:
         """Remove a copy, whoever is still connected to it."""
         if database.server is not None:

@@ -1,0 +1,139 @@
+"""Authentication and the plan of a call, without I/O."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from apps.billing.pricing import Price
+from apps.core.crypto import keyed_digest
+from apps.core.errors import GatewayError
+from apps.proxy.admission import authenticate, plan_call
+from apps.proxy.dialects.openai import parse_request
+from apps.proxy.snapshot import Caller, PriceHistory
+from apps.proxy.tests.values import EARLIER, NO_PRICES, NOW, make_caller, make_snapshot
+
+PEPPER = b"p" * 32
+RAW = "sk-audit-0123456789"
+DIGEST = keyed_digest(PEPPER, RAW)
+BEARER = {b"authorization": f"Bearer {RAW}".encode()}
+MESSAGES = [{"role": "user", "content": "Hello"}]
+
+
+def _authenticate(headers: dict[bytes, bytes], **changes: Any) -> Caller:
+    snapshot = make_snapshot(DIGEST, **changes)
+    return authenticate(snapshot, headers, pepper=PEPPER, address="192.0.2.7", now=NOW)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        BEARER,
+        {b"authorization": f"bearer  {RAW} ".encode()},
+        {b"x-api-key": RAW.encode()},
+        {b"x-goog-api-key": RAW.encode()},
+        {**BEARER, b"x-api-key": RAW.encode()},
+    ],
+)
+def test_a_key_is_taken_from_any_of_three_headers(headers: dict[bytes, bytes]) -> None:
+    assert _authenticate(headers).member.name == "alice"
+
+
+@pytest.mark.parametrize(
+    ("headers", "row"),
+    [
+        ({}, "E01"),
+        ({b"authorization": b"Bearer"}, "E02"),
+        ({b"authorization": f"Basic {RAW}".encode()}, "E02"),
+        ({b"authorization": b"Bearer ' OR '1'='1"}, "E02"),
+        ({b"authorization": b"Bearer " + b"k" * 10_000}, "E02"),
+        ({b"authorization": b"Bearer \xf0\x9f\x94\x91\x00"}, "E02"),
+        ({b"authorization": f"Bearer {RAW}x".encode()}, "E02"),
+        ({**BEARER, b"x-api-key": b"sk-other"}, "E03"),
+    ],
+)
+def test_what_is_no_valid_key_is_refused(headers: dict[bytes, bytes], row: str) -> None:
+    with pytest.raises(GatewayError) as raised:
+        _authenticate(headers)
+
+    assert raised.value.row == row
+
+
+@pytest.mark.parametrize(
+    ("changes", "row", "code"),
+    [
+        ({"key": {"is_active": False}}, "E04", "api_key_disabled"),
+        ({"key": {"expires_at": NOW}}, "E04", "api_key_expired"),
+        ({"member": {"is_active": False}}, "E05", "account_disabled"),
+        ({"key": {"allowed_networks": (ip_network("10.0.0.0/8"),)}}, "E06", "ip_not_authorized"),
+    ],
+)
+def test_a_right_key_that_may_not_be_used_is_told_why(
+    changes: dict[str, Any], row: str, code: str
+) -> None:
+    with pytest.raises(GatewayError) as raised:
+        _authenticate(BEARER, **changes)
+
+    assert (raised.value.row, raised.value.code) == (row, code)
+
+
+def test_a_key_inside_its_bounds_is_let_in() -> None:
+    changes = {
+        "expires_at": NOW + timedelta(microseconds=1),
+        "allowed_networks": (ip_network("192.0.2.0/24"),),
+    }
+
+    assert _authenticate(BEARER, key=changes).key.id == 1
+
+
+def _plan(body: dict[str, Any], **model: Any) -> Any:
+    request = parse_request("chat/completions", {"model": "gpt", "messages": MESSAGES, **body})
+    return plan_call(make_snapshot(DIGEST, model=model), make_caller(), request, NOW)
+
+
+def test_the_worst_case_is_held_and_a_fixed_maximum_is_never_lowered() -> None:
+    plan = _plan({"max_tokens": 100, "n": 2})
+
+    output = 200 * 10_000
+    assert plan.wanted_nanos == plan.input_bound * 2_500 + output
+    assert plan.least_nanos == plan.wanted_nanos
+    assert plan.cap_for(plan.wanted_nanos) is None
+
+
+def test_without_a_maximum_the_cap_is_lowered_to_what_the_money_buys() -> None:
+    plan = _plan({})
+    for_300 = plan.input_bound * 2_500 + 300 * 10_000
+
+    assert plan.wanted_nanos == plan.input_bound * 2_500 + 500 * 10_000
+    assert plan.least_nanos == plan.input_bound * 2_500 + 256 * 10_000
+    assert plan.cap_for(for_300) == 300
+    assert plan.cap_for(for_300 + 9_999) == 300
+    assert plan.cap_for(plan.wanted_nanos) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "model", "row"),
+    [
+        ({"model": "gpt-unknown"}, {}, "E07"),
+        ({}, {"groups": ()}, "E07"),
+        ({"max_tokens": 501}, {}, "E13"),
+        ({}, {"prices": NO_PRICES}, "E32"),
+        (
+            {},
+            {"prices": PriceHistory((NOW + timedelta(1),), (Price(id=1, input=1, output=1),))},
+            "E32",
+        ),
+        ({}, {"prices": PriceHistory((EARLIER,), (Price(id=1, input=1),))}, "E32"),
+        ({}, {"routes": ()}, "E32"),
+    ],
+)
+def test_a_call_that_cannot_be_priced_or_sent_is_refused(
+    body: dict[str, Any], model: dict[str, Any], row: str
+) -> None:
+    with pytest.raises(GatewayError) as raised:
+        _plan(body, **model)
+
+    assert raised.value.row == row

@@ -1,0 +1,106 @@
+"""Faults that a test plants into a gateway before it serves: `tests.support.serve` calls them.
+
+Each crash ends the process at once, as a kill would, the CRASH_PASS-th time a step is passed.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import time
+from typing import Any, Final
+
+from apps.billing.ledger import postgres, sqlite, store
+from apps.billing.ledger.commands import Changes, State
+from apps.billing.pending import Pace
+from apps.billing.writer import LedgerWriter
+from apps.proxy import gateway
+from apps.proxy.call import Call
+from apps.proxy.upstream import Upstream
+
+CRASH_PASS: Final = 5
+EXIT_CODE: Final = 9
+SHORT_LEASE_SECONDS: Final = 5
+_GUARD: Final = " FOR NO KEY UPDATE"
+
+
+def short_lease() -> None:
+    """Give up on dead gateways after seconds instead of half a minute."""
+    pace = Pace(lease=SHORT_LEASE_SECONDS, duty=1.0)
+    setattr(gateway, "LedgerWriter", functools.partial(LedgerWriter, pace=pace))  # noqa: B010 (no mypy)
+
+
+def crash_after_hold() -> None:
+    """Die between the commit of a hold and the call to the provider."""
+    _crash_after(LedgerWriter, "place")
+
+
+def crash_after_upstream_headers() -> None:
+    """Die when the provider has begun to answer."""
+    _crash_after(Upstream, "send")
+
+
+def crash_before_settle() -> None:
+    """Die when the provider's answer is complete and nothing of it is on record."""
+    _crash_before(Call, "settle")
+
+
+def crash_after_settle_before_commit() -> None:
+    """Die when the settlement is written and not committed."""
+    for engine in (postgres.PostgresEngine, sqlite.SqliteEngine):
+        _crash_after_settlement_is_written(engine)
+
+
+def crash_after_commit_before_response() -> None:
+    """Die when the settlement is durable and the client has not been told."""
+    _crash_after(LedgerWriter, "resolve")
+
+
+def no_guard() -> None:
+    """Let gateways read balances without locking them, and take their time before they write."""
+    postgres._LOCK_ACCOUNTS = postgres._LOCK_ACCOUNTS.replace(_GUARD, "")  # type: ignore[misc]  # a fault
+    decide = store.decide
+
+    def decide_slowly(*arguments: Any) -> Any:
+        answer = decide(*arguments)
+        time.sleep(0.5)
+        return answer
+
+    setattr(store, "decide", decide_slowly)  # noqa: B010 (no mypy)
+
+
+def _crash_after(owner: type, name: str) -> None:
+    step, passes = getattr(owner, name), itertools.count(1)
+
+    async def pass_step(*arguments: Any, **options: Any) -> Any:
+        answer = await step(*arguments, **options)
+        if next(passes) == CRASH_PASS:
+            os._exit(EXIT_CODE)
+        return answer
+
+    setattr(owner, name, pass_step)
+
+
+def _crash_before(owner: type, name: str) -> None:
+    step, passes = getattr(owner, name), itertools.count(1)
+
+    async def pass_step(*arguments: Any, **options: Any) -> Any:
+        if next(passes) == CRASH_PASS:
+            os._exit(EXIT_CODE)
+        return await step(*arguments, **options)
+
+    setattr(owner, name, pass_step)
+
+
+def _crash_after_settlement_is_written(engine: Any) -> None:
+    write, written = engine.write, 0
+
+    def write_and_count(self: Any, changes: Changes, state: State) -> None:
+        nonlocal written
+        write(self, changes, state)
+        written += len(changes.requests)
+        if written >= CRASH_PASS:
+            os._exit(EXIT_CODE)
+
+    engine.write = write_and_count

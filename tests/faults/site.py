@@ -1,0 +1,302 @@
+"""A place for accidents: gateways and a provider as processes, clients, and the check of the books."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from django.core.management import call_command
+
+from apps.ai_models.catalogue import create_model
+from apps.ai_models.models import AIModel
+from apps.api_keys.issue import issue_key
+from apps.audit.models import APIRequest
+from apps.billing.adjustments import adjust_balance
+from apps.billing.customers import create_user
+from apps.billing.models import Account, Entry, Hold
+from apps.model_groups.models import ModelGroup
+from apps.providers.credentials import add_key
+from apps.providers.models import Provider
+from tests.faults.crowd import Crowd, Outcome
+from tests.support.databases import Database
+from tests.support.gateway import GatewayProcess
+from tests.support.processes import wait_until
+
+DOLLAR: Final = 1_000_000_000
+# Nanos per million tokens: an input token costs 1000 nanos, an output token 4000.
+INPUT_NANOS: Final = 1_000
+OUTPUT_NANOS: Final = 4_000
+PROMPT_TOKENS: Final = 10
+RECOVERY_SECONDS_MAX: Final = 60.0
+ROUNDS: Final = int(os.environ.get("ROUNDS") or "1")
+SHORT_LEASE: Final = "tests.faults.planted:short_lease"
+_ROOT: Final = Path(__file__).resolve().parent.parent.parent
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """A customer with a key."""
+
+    customer_id: int
+    key: str
+
+    @property
+    def wallet(self) -> Account:
+        """The wallet as it is now."""
+        return Account.objects.get(customer_id=self.customer_id, kind="wallet")
+
+    @property
+    def owed_nanos(self) -> int:
+        """What the customer owes beyond the wallet."""
+        return -Account.objects.get(customer_id=self.customer_id, kind="receivable").posted_nanos
+
+
+@dataclass(slots=True)
+class Site:
+    """Everything one test of a fault needs. `stop` ends it all."""
+
+    directory: Path
+    database: Database
+    report: Callable[[str], None]
+    gateways: dict[str, GatewayProcess] = field(default_factory=dict)
+    crowd: Crowd = field(default_factory=Crowd)
+    _provider: subprocess.Popen[str] | None = None
+    _provider_port: int = 0
+    _row: Provider | None = None
+    _group: ModelGroup | None = None
+
+    def start_provider(self) -> None:
+        """Start the demo provider and make its row."""
+        self._provider = subprocess.Popen(
+            [sys.executable, "-m", "apps.providers.demo", "--port", "0", "--log", str(self.log)],
+            cwd=_ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._provider.stdout is not None
+        self._provider_port = int(self._provider.stdout.readline().rpartition(":")[2])
+        self._row = Provider.objects.create(
+            name="demo", base_url=f"http://127.0.0.1:{self._provider_port}/v1"
+        )
+        add_key(provider=self._row, secret="sk-demo-0123456789abcdef")  # noqa: S106 (opens nothing)
+        self._group = ModelGroup.objects.create(name="public", is_public=True)
+
+    @property
+    def log(self) -> Path:
+        """The provider's log of ended calls."""
+        return self.directory / "provider.jsonl"
+
+    def make_model(self, wishes: str = "", **values: Any) -> AIModel:
+        """Make a model; `wishes` are options of the demo provider."""
+        assert self._group is not None
+        values.setdefault(
+            "prices", {"input": INPUT_NANOS * 1_000_000, "output": OUTPUT_NANOS * 1_000_000}
+        )
+        upstream_name = f"demo-chat:prompt={PROMPT_TOKENS}" + (f",{wishes}" if wishes else "")
+        model = create_model(
+            name=f"model-{next(_numbers):04d}",
+            provider=self._row,
+            upstream_name=upstream_name,
+            **values,
+        )
+        self._group.models.add(model)
+        return model
+
+    def make_payer(self, wallet_nanos: int = 100 * DOLLAR) -> Payer:
+        """Make a customer with money and a key."""
+        name = f"payer{next(_numbers)}"
+        user = create_user(username=name, email=f"{name}@example.com", password=None)
+        adjust_balance(
+            customer_id=user.customer_id, amount_nanos=wallet_nanos, actor=None, reason="for a test"
+        )
+        return Payer(user.customer_id, issue_key(user=user, name="default")[1])
+
+    def start_gateways(
+        self, *names: str, plant: Sequence[str] = (), database_url: str = ""
+    ) -> list[GatewayProcess]:
+        """Start gateways at once and return when all take calls. A name keeps its DATA_DIR."""
+
+        def start(name: str) -> GatewayProcess:
+            return GatewayProcess.start(
+                self.directory / name,
+                self.database,
+                environment={"DATABASE_URL": database_url} if database_url else None,
+                constants={},
+                plant=plant,
+            )
+
+        with ThreadPoolExecutor(len(names)) as threads:
+            futures = {name: threads.submit(start, name) for name in names}
+        errors = [error for future in futures.values() if (error := future.exception())]
+        for name, future in futures.items():
+            if future.exception() is None:
+                self.gateways[name] = future.result()
+        if errors:
+            raise errors[0]
+        return [self.gateways[name] for name in names]
+
+    def stop(self) -> None:
+        """End all processes."""
+        try:
+            self.crowd.stop()
+        finally:
+            for gateway in self.gateways.values():
+                gateway.kill()
+            if self._provider is not None:
+                self._provider.kill()
+                self._provider.communicate()
+
+    def provider_calls(self) -> list[dict[str, Any]]:
+        """Return the provider's records of ended calls; wait until none runs any more."""
+        wait_until(self._is_provider_idle, timeout_seconds=60, what="the end of the upstream calls")
+        if not self.log.exists():
+            return []
+        return [orjson.loads(line) for line in self.log.read_bytes().splitlines()]
+
+    def _is_provider_idle(self) -> bool:
+        """Return whether nobody is connected to the provider with a call."""
+        import psutil
+
+        assert self._provider is not None
+        connections = psutil.Process(self._provider.pid).net_connections(kind="tcp")
+        established = sum(one.status == "ESTABLISHED" for one in connections)
+        return established == 0 or not self._has_running_calls()
+
+    def _has_running_calls(self) -> bool:
+        started = self._provider_count()
+        return started != len(self.log.read_bytes().splitlines()) if self.log.exists() else False
+
+    def _provider_count(self) -> int:
+        """Return how many calls have begun: the probe's own record tells its number."""
+        caller = http.client.HTTPConnection("127.0.0.1", self._provider_port, timeout=5)
+        try:
+            caller.request("GET", "/v1/models")
+            caller.getresponse().read()
+        finally:
+            caller.close()
+        last = orjson.loads(self.log.read_bytes().splitlines()[-1])
+        return int(last["call"])
+
+    # ---- the check of the books
+
+    def check_books(
+        self,
+        fault: str,
+        outcomes: Sequence[Outcome],
+        *,
+        healed_at: float,
+        faults: int = 1,
+        seconds_max: float = RECOVERY_SECONDS_MAX,
+    ) -> None:
+        """Wait until nothing is held, then check every promise, and report one line."""
+        wait_until(
+            lambda: not Hold.objects.exists(),
+            timeout_seconds=max(1.0, healed_at + seconds_max - time.monotonic()),
+            what="the end of all holds",
+        )
+        recovery = max(0.0, time.monotonic() - healed_at)
+        whole = [UUID(one.request_id) for one in outcomes if one.is_whole]
+        reached = self._requests_that_reached_the_provider()
+        # What the journal holds comes after the holds are gone, where others had voided them.
+        wait_until(
+            lambda: not self._unpaid(whole) and not self._unrecorded(reached),
+            timeout_seconds=max(1.0, healed_at + seconds_max - time.monotonic()),
+            what=f"the settlement of {len(whole)} answers seen to their end",
+        )
+        self._check_balances()
+        self._check_charges()
+        self._verify()
+        charged = -sum(
+            Entry.objects.exclude(request_id=None).values_list("amount_nanos", flat=True)
+        )
+        answers = Counter(one.status for one in outcomes)
+        self.report(
+            f"{fault}: {len(outcomes)} calls {dict(sorted(answers.items()))}, "
+            f"{len(reached)} upstream, {len(whole)} complete, {faults} faults, "
+            f"charged {charged} nanos, recovered in {recovery:.1f} s"
+        )
+
+    def _requests_that_reached_the_provider(self) -> set[UUID]:
+        return {
+            UUID(call["request_headers"]["x-request-id"])
+            for call in self.provider_calls()
+            if call["path"].endswith("/chat/completions")
+        }
+
+    def _unrecorded(self, reached: set[UUID]) -> set[UUID]:
+        return reached - set(APIRequest.objects.values_list("id", flat=True))
+
+    def _unpaid(self, whole: Sequence[UUID]) -> set[UUID]:
+        """Return the calls that a client saw to their end and that are not paid in full."""
+        paid = _paid()
+        price = {row.pk: row for row in APIRequest.objects.filter(pk__in=whole)}
+        return {
+            request_id
+            for request_id in whole
+            if request_id not in price or paid[request_id] < full_price(self._output(request_id))
+        }
+
+    def _output(self, request_id: UUID) -> int:
+        return self._output_tokens()[request_id]
+
+    def _output_tokens(self) -> dict[UUID, int]:
+        """Return how many tokens the provider delivered for each call."""
+        return {
+            UUID(call["request_headers"]["x-request-id"]): int(call["output_tokens"])
+            for call in (orjson.loads(line) for line in self.log.read_bytes().splitlines())
+            if call["path"].endswith("/chat/completions")
+        }
+
+    def _check_charges(self) -> None:
+        """Nobody pays more than what the provider delivered, and nobody pays twice."""
+        delivered, paid = self._output_tokens(), _paid()
+        for row in APIRequest.objects.all():
+            most = full_price(delivered[row.pk]) if row.pk in delivered else 0
+            assert 0 <= paid[row.pk] <= most, (row.pk, row.state, paid[row.pk], most)
+
+    def _check_balances(self) -> None:
+        held = Account.objects.exclude(held_nanos=0)
+        assert list(held.values_list("kind", "held_nanos")) == []
+
+    def _verify(self) -> None:
+        out = io.StringIO()
+        try:
+            call_command("verify_ledger", "--full", stdout=out)
+        except SystemExit as error:
+            raise AssertionError(out.getvalue()) from error
+
+
+def full_price(output_tokens: int) -> int:
+    """Return what a call costs that produced so many tokens."""
+    return PROMPT_TOKENS * INPUT_NANOS + output_tokens * OUTPUT_NANOS
+
+
+def chat(model: AIModel, **values: Any) -> dict[str, Any]:
+    """Return the body of a chat."""
+    return {"model": model.name, "messages": [{"role": "user", "content": "Say it."}], **values}
+
+
+def _paid() -> Counter[UUID]:
+    """Return what each call has been charged, late settlements too."""
+    paid: Counter[UUID] = Counter()
+    customers = Entry.objects.filter(account__kind__in=["wallet", "receivable", "quota"])
+    for request_id, nanos in customers.exclude(request_id=None).values_list(
+        "request_id", "amount_nanos"
+    ):
+        paid[request_id] -= nanos
+    return paid
