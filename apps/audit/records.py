@@ -34,8 +34,8 @@ def clean_text(text: str, limit: int) -> str:
     """Return `text` without what a database or a log cannot take, cut to `limit` characters."""
     if text.isprintable() and len(text) <= limit:
         return text
-    kept = "".join(c if c.isprintable() or c == "\n" else " " for c in text[: limit * 4])
-    return kept.encode("utf-8", "replace").decode()[:limit]
+    # A lone surrogate is not printable either.
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text[:limit])
 
 
 def request_row(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -15,6 +16,8 @@ from apps.audit.partitions import MONTHS_AHEAD, PARTITIONED, ensure_partitions, 
 from apps.billing.ledger.commands import Held
 from apps.billing.ledger.store import Engine
 from apps.core.ids import uuid7
+from tests.support.databases import Database
+from tests.support.processes import wait_until
 from tests.support.world import Gateway, make_world
 
 FAR = datetime(2031, 11, 30, 23, 59, 59, tzinfo=UTC)
@@ -141,14 +144,29 @@ def test_the_gateway_s_connection_makes_partitions_too(
 
 
 @pytest.mark.postgres
-def test_several_gateways_may_make_partitions_at_once(
-    ledger_connect: Callable[[], Engine],
-) -> None:
-    engines = [ledger_connect() for _ in range(4)]
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda engine: engine.make_partitions(FAR), engines))
+def test_who_waited_for_another_gateway_makes_nothing_twice(committed_db: Database) -> None:
+    with (
+        closing(committed_db.connect()) as first,
+        closing(committed_db.connect()) as second,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        first.execute("BEGIN")
+        made = ensure_partitions(first.cursor(), now=FAR)
+        second.execute("BEGIN")
+        waiting = thread.submit(ensure_partitions, second.cursor(), now=FAR)
+        wait_until(somebody_waits, timeout_seconds=10, what="the second gateway's wait")
 
+        first.execute("COMMIT")
+
+        assert (made, waiting.result(timeout=10)) == (9, 0)
+        second.execute("COMMIT")
     assert len(partitions("audit_attempt")) == 7
+
+
+def somebody_waits() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        return cursor.fetchone() is not None
 
 
 @pytest.mark.postgres
