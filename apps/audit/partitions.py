@@ -34,8 +34,8 @@ def month_start(at: datetime, months_later: int = 0) -> datetime:
 def ensure_partitions(cursor: Cursor, *, now: datetime) -> int:
     """Make the partitions of this month and the next ones and return how many were missing.
 
-    Needs PostgreSQL and an open transaction. A new table is made aside and attached, which does not
-    lock out readers or writers.
+    Needs PostgreSQL and an open transaction. A new table is made aside and attached: readers and
+    writers of the other partitions go on, only the (empty) default partition is locked shortly.
     """
     missing = 0
     wanted = [
@@ -45,14 +45,10 @@ def ensure_partitions(cursor: Cursor, *, now: datetime) -> int:
     ]
     for table, start in wanted:
         name = f"{table}_{start:%Y_%m}"
-        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (name,))
-        row = cursor.fetchone()
-        if row and row[0]:
+        if _exists(cursor, name):
             continue
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_ADVISORY_LOCK,))
-        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (name,))
-        row = cursor.fetchone()
-        if row and row[0]:
+        if _exists(cursor, name):
             continue
         low, high = uuid7_lower_bound(start), uuid7_lower_bound(month_start(start, 1))
         cursor.execute(
@@ -64,3 +60,10 @@ def ensure_partitions(cursor: Cursor, *, now: datetime) -> int:
         )
         missing += 1
     return missing
+
+
+def _exists(cursor: Cursor, name: str) -> bool:
+    # The catalogue itself: to_regclass() may answer what it knew before the lock was waited for.
+    cursor.execute("SELECT EXISTS (SELECT 1 FROM pg_class WHERE relname = %s)", (name,))
+    row = cursor.fetchone()
+    return bool(row and row[0])

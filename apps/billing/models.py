@@ -222,7 +222,9 @@ class SpendCounter(models.Model):
 class VerifiedHead(models.Model):
     """How far a chain has been verified: the next verification starts there."""
 
-    chain = models.CharField(max_length=16, help_text="account or incarnation")
+    chain = models.CharField(
+        max_length=16, help_text="account, incarnation, anchor, anchor account or anchor requests"
+    )
     chain_id = models.BigIntegerField()
     sequence = models.BigIntegerField()
     head = models.BinaryField(max_length=32)

@@ -22,6 +22,7 @@ URL_BYTES_MAX: Final = 8 << 10
 HEADERS_MAX: Final = 100
 HEAD_SECONDS: Final = 20.0
 
+_VERSIONS: Final = ("1.1", "1.0")
 _REASONS: Final = {
     400: b"Bad Request",
     408: b"Request Timeout",
@@ -114,6 +115,8 @@ class GatewayProtocol(HttpToolsProtocol):
         elif not self.url.startswith(b"/"):
             # Only origin-form: no proxy requests, no asterisk.
             self._refuse(GatewayError("E11", message="The request target is not a path."))
+        elif self.parser.get_http_version() not in _VERSIONS:
+            self._refuse(GatewayError("E11", message="The request is not HTTP/1.1."))
         else:
             self._is_in_head = False
             self._head_bytes = 0

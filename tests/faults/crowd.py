@@ -1,4 +1,4 @@
-"""Clients of the gateways: many at once, on an event loop in a thread, so that a test can do harm."""
+"""Clients of the gateways: many at once, on an event loop in a thread beside the test."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class Outcome:
 
     status: int  # 0 where nothing was answered
     request_id: str
-    code: str  # of the error
+    kind: str  # of the error: its type
     is_whole: bool  # the answer was complete
     seconds: float
+    ended_at: float  # monotonic
     cap: int | None  # the lowered maximum that the gateway told
 
 
@@ -107,7 +108,7 @@ class Crowd:
     async def _call(self, url: str, key: str, body: dict[str, Any]) -> Outcome:
         await self._barrier.wait()
         began = time.monotonic()
-        status, request_id, code, is_whole, cap = 0, "", "", False, None
+        status, request_id, kind, is_whole, cap = 0, "", "", False, None
         try:
             async with self._session.post(
                 f"{url}/v1/chat/completions",
@@ -123,10 +124,11 @@ class Crowd:
                 elif status == 200:
                     is_whole = bool(orjson.loads(await answer.read())["choices"])
                 else:
-                    code = orjson.loads(await answer.read())["error"]["code"] or ""
+                    kind = orjson.loads(await answer.read())["error"]["type"]
         except (aiohttp.ClientError, OSError):
             pass  # Cut off: what had come until then is the outcome.
-        return Outcome(status, request_id, code, is_whole, time.monotonic() - began, cap)
+        now = time.monotonic()
+        return Outcome(status, request_id, kind, is_whole, now - began, now, cap)
 
     async def _read_stream(self, answer: aiohttp.ClientResponse) -> bool:
         tail = b""

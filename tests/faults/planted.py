@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any, Final
 
-from apps.billing.ledger import postgres, sqlite, store
+from apps.billing.ledger import batch, postgres, sqlite, store
 from apps.billing.ledger.commands import Changes, State
 from apps.billing.pending import Pace
 from apps.billing.writer import LedgerWriter
@@ -59,8 +59,8 @@ def crash_after_commit_before_response() -> None:
 
 def no_guard() -> None:
     """Let gateways read balances without locking them, and take their time before they write."""
-    postgres._LOCK_ACCOUNTS = postgres._LOCK_ACCOUNTS.replace(_GUARD, "")  # type: ignore[misc]  # a fault
-    decide = store.decide
+    postgres._LOCK_ACCOUNTS = postgres._LOCK_ACCOUNTS.replace(_GUARD, "")
+    decide = batch.decide
 
     def decide_slowly(*arguments: Any) -> Any:
         answer = decide(*arguments)

@@ -1,8 +1,7 @@
-"""A place for accidents: gateways and a provider as processes, clients, and the check of the books."""
+"""A place for accidents: gateways, a provider, clients, and the check of the books afterwards."""
 
 from __future__ import annotations
 
-import http.client
 import io
 import itertools
 import os
@@ -19,6 +18,7 @@ from uuid import UUID
 
 import orjson
 from django.core.management import call_command
+from django.db import connection
 
 from apps.ai_models.catalogue import create_model
 from apps.ai_models.models import AIModel
@@ -93,7 +93,7 @@ class Site:
         self._row = Provider.objects.create(
             name="demo", base_url=f"http://127.0.0.1:{self._provider_port}/v1"
         )
-        add_key(provider=self._row, secret="sk-demo-0123456789abcdef")  # noqa: S106 (opens nothing)
+        add_key(provider=self._row, secret="sk-demo-0123456789abcdef")
         self._group = ModelGroup.objects.create(name="public", is_public=True)
 
     @property
@@ -161,36 +161,15 @@ class Site:
                 self._provider.kill()
                 self._provider.communicate()
 
-    def provider_calls(self) -> list[dict[str, Any]]:
-        """Return the provider's records of ended calls; wait until none runs any more."""
-        wait_until(self._is_provider_idle, timeout_seconds=60, what="the end of the upstream calls")
-        if not self.log.exists():
-            return []
-        return [orjson.loads(line) for line in self.log.read_bytes().splitlines()]
-
-    def _is_provider_idle(self) -> bool:
-        """Return whether nobody is connected to the provider with a call."""
-        import psutil
-
-        assert self._provider is not None
-        connections = psutil.Process(self._provider.pid).net_connections(kind="tcp")
-        established = sum(one.status == "ESTABLISHED" for one in connections)
-        return established == 0 or not self._has_running_calls()
-
-    def _has_running_calls(self) -> bool:
-        started = self._provider_count()
-        return started != len(self.log.read_bytes().splitlines()) if self.log.exists() else False
-
-    def _provider_count(self) -> int:
-        """Return how many calls have begun: the probe's own record tells its number."""
-        caller = http.client.HTTPConnection("127.0.0.1", self._provider_port, timeout=5)
-        try:
-            caller.request("GET", "/v1/models")
-            caller.getresponse().read()
-        finally:
-            caller.close()
-        last = orjson.loads(self.log.read_bytes().splitlines()[-1])
-        return int(last["call"])
+    def upstream_calls(self) -> dict[UUID, int]:
+        """Return the calls that reached the provider and have ended, and what they cost."""
+        lines = self.log.read_bytes().splitlines() if self.log.exists() else []
+        calls = (orjson.loads(line) for line in lines)
+        return {
+            UUID(call["request_headers"]["x-request-id"]): call["input_tokens"] * INPUT_NANOS
+            + call["output_tokens"] * OUTPUT_NANOS
+            for call in calls
+        }
 
     # ---- the check of the books
 
@@ -204,17 +183,17 @@ class Site:
         seconds_max: float = RECOVERY_SECONDS_MAX,
     ) -> None:
         """Wait until nothing is held, then check every promise, and report one line."""
+        connection.close()  # It may be one of those that the fault has broken.
         wait_until(
             lambda: not Hold.objects.exists(),
             timeout_seconds=max(1.0, healed_at + seconds_max - time.monotonic()),
             what="the end of all holds",
         )
         recovery = max(0.0, time.monotonic() - healed_at)
-        whole = [UUID(one.request_id) for one in outcomes if one.is_whole]
-        reached = self._requests_that_reached_the_provider()
-        # What the journal holds comes after the holds are gone, where others had voided them.
+        whole = {UUID(one.request_id) for one in outcomes if one.is_whole}
+        # What a journal holds may come after the holds are gone, where others had voided them.
         wait_until(
-            lambda: not self._unpaid(whole) and not self._unrecorded(reached),
+            lambda: not self._unpaid(whole) and not self._unrecorded(),
             timeout_seconds=max(1.0, healed_at + seconds_max - time.monotonic()),
             what=f"the settlement of {len(whole)} answers seen to their end",
         )
@@ -227,46 +206,26 @@ class Site:
         answers = Counter(one.status for one in outcomes)
         self.report(
             f"{fault}: {len(outcomes)} calls {dict(sorted(answers.items()))}, "
-            f"{len(reached)} upstream, {len(whole)} complete, {faults} faults, "
+            f"{len(self.upstream_calls())} upstream, {len(whole)} complete, {faults} faults, "
             f"charged {charged} nanos, recovered in {recovery:.1f} s"
         )
 
-    def _requests_that_reached_the_provider(self) -> set[UUID]:
-        return {
-            UUID(call["request_headers"]["x-request-id"])
-            for call in self.provider_calls()
-            if call["path"].endswith("/chat/completions")
-        }
+    def _unrecorded(self) -> set[UUID]:
+        """Return the calls that reached the provider and have no final row."""
+        return self.upstream_calls().keys() - set(APIRequest.objects.values_list("id", flat=True))
 
-    def _unrecorded(self, reached: set[UUID]) -> set[UUID]:
-        return reached - set(APIRequest.objects.values_list("id", flat=True))
-
-    def _unpaid(self, whole: Sequence[UUID]) -> set[UUID]:
-        """Return the calls that a client saw to their end and that are not paid in full."""
-        paid = _paid()
-        price = {row.pk: row for row in APIRequest.objects.filter(pk__in=whole)}
-        return {
-            request_id
-            for request_id in whole
-            if request_id not in price or paid[request_id] < full_price(self._output(request_id))
-        }
-
-    def _output(self, request_id: UUID) -> int:
-        return self._output_tokens()[request_id]
-
-    def _output_tokens(self) -> dict[UUID, int]:
-        """Return how many tokens the provider delivered for each call."""
-        return {
-            UUID(call["request_headers"]["x-request-id"]): int(call["output_tokens"])
-            for call in (orjson.loads(line) for line in self.log.read_bytes().splitlines())
-            if call["path"].endswith("/chat/completions")
-        }
+    def _unpaid(self, whole: set[UUID]) -> set[UUID]:
+        """Return the calls that a client saw to their end and that are not paid exactly."""
+        paid, costs = _paid(), self.upstream_calls()
+        return {one for one in whole if paid[one] != costs.get(one)}
 
     def _check_charges(self) -> None:
-        """Nobody pays more than what the provider delivered, and nobody pays twice."""
-        delivered, paid = self._output_tokens(), _paid()
+        """Nobody pays more than what the provider reported, or the hold where it did not."""
+        costs, paid = self.upstream_calls(), _paid()
         for row in APIRequest.objects.all():
-            most = full_price(delivered[row.pk]) if row.pk in delivered else 0
+            most = row.hold_nanos
+            if row.usage_source == "reported":
+                most = costs[row.pk]
             assert 0 <= paid[row.pk] <= most, (row.pk, row.state, paid[row.pk], most)
 
     def _check_balances(self) -> None:
@@ -281,11 +240,6 @@ class Site:
             raise AssertionError(out.getvalue()) from error
 
 
-def full_price(output_tokens: int) -> int:
-    """Return what a call costs that produced so many tokens."""
-    return PROMPT_TOKENS * INPUT_NANOS + output_tokens * OUTPUT_NANOS
-
-
 def chat(model: AIModel, **values: Any) -> dict[str, Any]:
     """Return the body of a chat."""
     return {"model": model.name, "messages": [{"role": "user", "content": "Say it."}], **values}
@@ -298,5 +252,6 @@ def _paid() -> Counter[UUID]:
     for request_id, nanos in customers.exclude(request_id=None).values_list(
         "request_id", "amount_nanos"
     ):
+        assert request_id is not None
         paid[request_id] -= nanos
     return paid

@@ -97,7 +97,7 @@ class Migration(migrations.Migration):
             name='VerifiedHead',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('chain', models.CharField(help_text='account or incarnation', max_length=16)),
+                ('chain', models.CharField(help_text='account, incarnation, anchor, anchor account or anchor requests', max_length=16)),
                 ('chain_id', models.BigIntegerField()),
                 ('sequence', models.BigIntegerField()),
                 ('head', models.BinaryField(max_length=32)),

@@ -1,0 +1,231 @@
+"""Rows of the error table that end or fill a gateway: each test has a gateway of its own."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import orjson
+import psutil
+import pytest
+
+from tests.e2e.answers import HttpAnswer, ask, check_error
+from tests.e2e.faults import LockedAccounts
+from tests.e2e.wire import LAST_CHUNK, RawConnection, events_of, open_stream, post
+from tests.support.databases import Database
+from tests.support.gateway import (
+    FAST,
+    INPUT_NANOS,
+    OUTPUT_NANOS,
+    Bench,
+    DemoThread,
+    GatewayProcess,
+    Stage,
+    open_bench,
+)
+from tests.support.processes import wait_until
+
+CHAT = "/v1/chat/completions"
+SHORT = ["tests.e2e.planted:shorten_patience"]
+
+
+class Alone:
+    """Starts gateways for one test and stops what it started."""
+
+    def __init__(self, directory: Path, database: Database, demo: DemoThread) -> None:
+        self._directory = directory
+        self._database = database
+        self._demo = demo
+        self._started: list[GatewayProcess] = []
+
+    def open(self, **options: Any) -> Bench:
+        """Start the first gateway and set up its world."""
+        bench = open_bench(self._directory / "0", self._database, self._demo, **options)
+        self._started.append(bench.gateway)
+        return bench
+
+    def start_another(self, **options: Any) -> GatewayProcess:
+        """Start one more gateway on the same database."""
+        directory = self._directory / str(len(self._started))
+        gateway = GatewayProcess.start(directory, self._database, **options)
+        self._started.append(gateway)
+        return gateway
+
+    def stop(self) -> None:
+        """Kill what still runs."""
+        for gateway in self._started:
+            gateway.kill()
+
+
+@pytest.fixture
+def alone(committed_db: Database, demo: DemoThread, tmp_path: Path) -> Iterator[Alone]:
+    """Let the test start gateways of its own."""
+    made = Alone(tmp_path, committed_db, demo)
+    yield made
+    made.stop()
+
+
+def chat(stage: Stage, **values: Any) -> HttpAnswer:
+    """Make a call without the SDK."""
+    body = orjson.dumps(stage.body(**values))
+    return ask(stage.bench.gateway, "POST", CHAT, headers=stage.caller.headers, body=body)
+
+
+def test_e36_and_e66_a_gateway_that_drains_refuses_new_calls_and_ends_long_streams(
+    alone: Alone,
+) -> None:
+    bench = alone.open(environment={"DRAIN_SECONDS": "3"}, constants=FAST)
+    endless = bench.stage("demo-chat:prompt=10,pace=0.02,fault=never_end")
+    short = bench.stage("demo-chat:prompt=10,tokens=16,pace=0.03")
+    idle = RawConnection(bench.gateway.port)
+    running, finishing = open_stream(endless), open_stream(short)
+    with idle, running, finishing:
+        running.read_until(b" more")
+        finishing.read_until(b'"This"')
+        # A connection that has been used stays open, as those of SDKs do.
+        idle.send(post(short.caller, {"model": "none", "messages": []}))
+        idle.read_until(b"}}")
+
+        bench.gateway.process.send_signal(signal.SIGTERM)
+        bench.gateway.process.send_signal(signal.SIGTERM)
+        finished = finishing.read_until(LAST_CHUNK)
+        broken = running.read_all()
+
+    events = events_of(broken)
+    assert events_of(finished)[-1] == "[DONE]"
+    assert events[-1]["error"]["code"] == "service_restarting"
+    assert not broken.endswith(LAST_CHUNK)
+    assert b"connection: close" not in broken.lower()
+    statement = endless.settled()
+    assert statement.states == ("gateway_drained",)
+    assert 0 < statement.charges[0] <= statement.rows[0].hold_nanos
+    assert short.settled().charges == (10 * INPUT_NANOS + 16 * OUTPUT_NANOS,)
+    bench.gateway.process.wait(15)
+
+
+def test_e36_a_new_call_while_draining(alone: Alone) -> None:
+    bench = alone.open(environment={"DRAIN_SECONDS": "4"}, constants=FAST)
+    stage = bench.stage("demo-chat:prompt=10,tokens=40,pace=0.05")
+    request = post(stage.caller, stage.body())
+    with open_stream(stage) as running, RawConnection(bench.gateway.port) as late:
+        running.read_until(b'"This"')
+        # The head is under way when the signal comes.
+        late.send(request[:20])
+
+        bench.gateway.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not _is_ready(bench), timeout_seconds=5, what="the drain")
+        late.send(request[20:])
+        received = late.read_all()
+
+    if received:  # The server may close connections that have not asked for anything yet.
+        head, _, body = received.partition(b"\r\n\r\n")
+        pairs = (line.partition(": ") for line in head.decode().split("\r\n")[1:])
+        headers = {name.lower(): value for name, _, value in pairs}
+        check_error(
+            HttpAnswer(int(head.split(b" ")[1]), headers, body),
+            status=503,
+            type="server_error",
+            code="service_restarting",
+            retries=True,
+            has_retry_after=True,
+            connection="close",
+        )
+    statement = stage.settled()
+    assert len(statement.rows) == 1
+    bench.gateway.process.wait(15)
+
+
+def _is_ready(bench: Bench) -> bool:
+    try:
+        return bench.gateway.get("/readyz") == 200
+    except OSError:
+        return False
+
+
+def test_e36_a_call_whose_hold_is_being_placed_when_the_gateway_drains(alone: Alone) -> None:
+    bench = alone.open(environment={"DRAIN_SECONDS": "1"}, constants=FAST)
+    stage = bench.stage()
+    answers: list[HttpAnswer] = []
+
+    with LockedAccounts(bench.database):
+        caller = threading.Thread(target=lambda: answers.append(chat(stage)))
+        caller.start()
+        wait_until(
+            lambda: _is_connected(bench),
+            timeout_seconds=5,
+            what="the call",
+        )
+        bench.gateway.process.send_signal(signal.SIGTERM)
+        caller.join(10)
+
+    assert [answer.status for answer in answers] == [503]
+    assert answers[0].error["code"] in ("service_restarting", "service_unavailable")
+    bench.gateway.process.wait(20)
+    statement = stage.settled(0)
+    assert (set(statement.charges) | {0}, statement.entries) == ({0}, ())
+    assert stage.upstream_calls == []
+
+
+def _is_connected(bench: Bench) -> bool:
+    """Return whether somebody is connected to the gateway."""
+    process = psutil.Process(bench.gateway.process.pid)
+    return any(
+        connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == bench.gateway.port
+        for connection in process.net_connections("tcp")
+    )
+
+
+def test_e37_a_gateway_that_is_full(alone: Alone) -> None:
+    bench = alone.open(constants={**FAST, "apps.proxy.asgi:BYTES_IN_FLIGHT_MAX": 100_000})
+    stage = bench.stage()
+
+    small = chat(stage)
+    large = chat(stage, user="x" * 20_000)
+    with pytest.raises(openai.InternalServerError):
+        stage.client().chat.completions.create(**stage.body(user="x" * 20_000))
+
+    assert small.status == 200
+    check_error(
+        large,
+        status=503,
+        type="service_unavailable_error",
+        code="server_is_overloaded",
+        retries=True,
+        has_retry_after=True,
+    )
+    assert len(stage.settled().rows) == 1
+    assert len(stage.upstream_calls) == 1
+    bench.close_clients()
+
+
+def test_e64_a_stream_of_a_killed_gateway_is_cut_and_its_hold_resolved_by_the_next(
+    alone: Alone,
+) -> None:
+    bench = alone.open(constants=FAST, plant=SHORT)
+    stage = bench.stage("demo-chat:fault=stall_after(4)")
+    with open_stream(stage) as connection:
+        connection.read_until(b"costs")
+
+        bench.gateway.kill()
+        received = connection.read_all()
+        alone.start_another(constants=FAST, plant=SHORT)
+
+    assert not received.endswith(LAST_CHUNK)
+    statement = _wait_for_rows(stage)
+    assert statement.states == ("interrupted",)
+    assert statement.charges == (0,)
+    assert (statement.held_nanos, statement.holds) == (0, 0)
+    assert [call["ended"] for call in stage.upstream_calls] == ["client_closed"]
+
+
+def _wait_for_rows(stage: Stage) -> Any:
+    wait_until(
+        lambda: bool(stage.bench.statement(stage.caller).rows),
+        timeout_seconds=20,
+        what="the end of the dead gateway's hold",
+    )
+    return stage.settled()

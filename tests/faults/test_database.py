@@ -1,0 +1,197 @@
+"""A database that is killed, frozen, cut, or out of reach for one gateway (F20 to F22, F102)."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+
+import psycopg
+import pytest
+
+from apps.ai_models.models import AIModel
+from apps.billing.models import Entry, Hold
+from tests.faults.crowd import Outcome
+from tests.faults.site import ROUNDS, SHORT_LEASE, Payer, Site, chat
+from tests.support.chaos_proxy import ChaosProxy
+from tests.support.gateway import GatewayProcess
+from tests.support.processes import wait_until
+
+pytestmark = [pytest.mark.postgres, pytest.mark.parametrize("number", range(ROUNDS))]
+KILLED_SECONDS = 10.0
+FROZEN_SECONDS = 20.0
+CUT_SECONDS = 10.0
+ANSWER_SECONDS_MAX = 3.0
+BACK_SECONDS_MAX = 5.0
+
+
+@contextmanager
+def steady_calls(
+    site: Site, gateways: list[GatewayProcess], payer: Payer, model: AIModel, count: int
+) -> Iterator[list[Outcome]]:
+    """Call each gateway again and again, `count` clients each; filled with outcomes at the end."""
+    is_over = False
+    outcomes: list[Outcome] = []
+    loops: list[Future[list[Outcome]]] = [
+        site.crowd.repeat(gateway.url, payer.key, chat(model), until=lambda: is_over)
+        for gateway in gateways
+        for _ in range(count)
+    ]
+    try:
+        yield outcomes
+    finally:
+        is_over = True
+        for loop in loops:
+            outcomes += loop.result(60)
+
+
+def first_success_after(outcomes: list[Outcome], moment: float) -> float:
+    """Return how many seconds after a moment a call that began after it had its answer."""
+    began_later = [one for one in outcomes if one.ended_at - one.seconds > moment]
+    return min(one.ended_at for one in began_later if one.status == 200) - moment
+
+
+def check_refusals(outcomes: list[Outcome]) -> None:
+    """While the database is away calls are refused quickly, and nobody is told a wrong reason."""
+    refused = [one for one in outcomes if one.status != 200]
+    assert {one.status for one in refused} == {503}
+    assert max(one.seconds for one in refused) < ANSWER_SECONDS_MAX
+    # But for those that were waiting when it happened, the refusal comes at once.
+    assert sorted(one.seconds for one in refused)[len(refused) // 2] < 0.5
+
+
+def start_streams(site: Site, gateways: list[GatewayProcess], payer: Payer) -> None:
+    """Start streams on all gateways, some of which end soon and some late."""
+    for seconds in (4, 7, 25):
+        model = site.make_model(f"tokens={seconds * 10},pace=0.1")
+        time.sleep(1.5)  # Until the gateways know the model.
+        for gateway in gateways:
+            site.crowd.call(gateway.url, payer.key, chat(model, stream=True), count=10)
+    wait_until(lambda: site.crowd.streaming >= 40, timeout_seconds=10, what="the streams")
+
+
+def test_a_database_that_is_killed_and_started_again(own_site: Site, number: int) -> None:
+    site, server = own_site, own_site.database.server
+    assert server is not None
+    payer, quick = site.make_payer(), site.make_model("tokens=5")
+    gateways = site.start_gateways("a", "b")
+    start_streams(site, gateways, payer)
+
+    with steady_calls(site, gateways, payer, quick, 3) as outcomes:
+        server.stop("immediate")
+        time.sleep(KILLED_SECONDS)
+        server.restart()
+        healed_at = time.monotonic()
+        time.sleep(BACK_SECONDS_MAX)
+    streams = site.crowd.wait(60)
+
+    assert [one.is_whole for one in streams] == [True] * 60
+    check_refusals(outcomes)
+    assert first_success_after(outcomes, healed_at) < BACK_SECONDS_MAX
+    site.check_books(
+        f"F20 database killed, round {number}", [*streams, *outcomes], healed_at=healed_at
+    )
+
+
+def test_a_database_that_is_frozen(own_site: Site, number: int) -> None:
+    site, server = own_site, own_site.database.server
+    assert server is not None
+    payer, quick = site.make_payer(), site.make_model("tokens=5")
+    gateways = site.start_gateways("a", "b")
+    start_streams(site, gateways, payer)
+
+    with steady_calls(site, gateways, payer, quick, 3) as outcomes:
+        server.signal_all(signal.SIGSTOP)
+        try:
+            time.sleep(FROZEN_SECONDS)
+        finally:
+            server.signal_all(signal.SIGCONT)
+        healed_at = time.monotonic()
+        time.sleep(BACK_SECONDS_MAX)
+    streams = site.crowd.wait(60)
+
+    assert [one.is_whole for one in streams] == [True] * 60
+    check_refusals(outcomes)
+    assert first_success_after(outcomes, healed_at) < BACK_SECONDS_MAX
+    site.check_books(
+        f"F21 database frozen, round {number}", [*streams, *outcomes], healed_at=healed_at
+    )
+
+
+def test_connections_that_are_cut_at_random(own_site: Site, number: int) -> None:
+    site, server = own_site, own_site.database.server
+    assert server is not None
+    payer, quick = site.make_payer(), site.make_model("tokens=5")
+    gateways = site.start_gateways("a", "b")
+    start_streams(site, gateways, payer)
+    cuts = 0
+
+    with (
+        steady_calls(site, gateways, payer, quick, 4) as outcomes,
+        psycopg.connect(**server.parameters("postgres"), autocommit=True) as executioner,
+    ):
+        until = time.monotonic() + CUT_SECONDS
+        chance = random.Random(number)
+        while time.monotonic() < until:
+            time.sleep(0.1)
+            found = executioner.execute(
+                "SELECT pid FROM pg_stat_activity WHERE datname = %s", (site.database.name,)
+            ).fetchall()
+            if found:
+                executioner.execute("SELECT pg_terminate_backend(%s)", chance.choice(found))
+                cuts += 1
+        healed_at = time.monotonic()
+        time.sleep(1.0)
+    streams = site.crowd.wait(60)
+
+    answers = Counter(one.status for one in outcomes)
+    assert [one.is_whole for one in streams] == [True] * 60
+    assert answers.keys() <= {200, 503}
+    assert answers[503] <= len(outcomes) // 100
+    assert first_success_after(outcomes, healed_at) < BACK_SECONDS_MAX
+    site.check_books(
+        f"F22 connections cut, round {number}",
+        [*streams, *outcomes],
+        healed_at=healed_at,
+        faults=cuts,
+    )
+
+
+@pytest.mark.parametrize("way", ["blackhole", "cut"])
+def test_a_gateway_cut_from_the_database_while_another_reaps_its_holds(
+    own_site: Site, number: int, way: str
+) -> None:
+    site, server = own_site, own_site.database.server
+    assert server is not None
+    payer = site.make_payer()
+    ends_away, ends_later = (
+        site.make_model(f"tokens={seconds * 10},pace=0.1") for seconds in (6, 22)
+    )
+    proxy = ChaosProxy(server.port)
+    proxy.start()
+    try:
+        url = site.database.url.replace(f":{server.port}/", f":{proxy.port}/")
+        (away,) = site.start_gateways("away", plant=[SHORT_LEASE], database_url=url)
+        site.start_gateways("other", plant=[SHORT_LEASE])
+        for model in (ends_away, ends_later):
+            site.crowd.call(away.url, payer.key, chat(model, stream=True), count=10)
+        wait_until(lambda: site.crowd.streaming == 20, timeout_seconds=10, what="the streams")
+
+        getattr(proxy, way)()
+        wait_until(lambda: not Hold.objects.exists(), timeout_seconds=30, what="the reaper")
+        time.sleep(2.0)
+        proxy.heal()
+        healed_at = time.monotonic()
+        outcomes = site.crowd.wait(60)
+
+        assert [one.is_whole for one in outcomes] == [True] * 20
+        site.check_books(f"F102 {way}, round {number}", outcomes, healed_at=healed_at)
+        assert Entry.objects.filter(kind="late").exclude(request_id=None).count() == 20
+    finally:
+        with suppress(RuntimeError):
+            site.gateways["away"].kill()
+        proxy.stop()
