@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,7 +44,6 @@ def site(committed_db: Database, tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="session")
 def own_server(
-    tmp_path_factory: pytest.TempPathFactory,
     test_databases: TestDatabases,
     django_test_environment: None,
     django_db_blocker: DjangoDbBlocker,
@@ -54,9 +52,10 @@ def own_server(
     from django.core.management import call_command
 
     from tests.support.databases import Database
+    from tests.support.environment import session_directory, worker_name
     from tests.support.postgres import PostgresServer
 
-    server = PostgresServer.start(tmp_path_factory.mktemp("pg"))
+    server = PostgresServer.start(session_directory() / f"postgres-{worker_name()}")
     try:
         server.execute(f'CREATE DATABASE "{_TEMPLATE}"')
         template = Database("postgres", _TEMPLATE, server)

@@ -189,7 +189,6 @@ class Site:
             timeout_seconds=max(1.0, healed_at + seconds_max - time.monotonic()),
             what="the end of all holds",
         )
-        recovery = max(0.0, time.monotonic() - healed_at)
         whole = {UUID(one.request_id) for one in outcomes if one.is_whole}
         # What a journal holds may come after the holds are gone, where others had voided them.
         wait_until(
@@ -197,6 +196,9 @@ class Site:
             timeout_seconds=max(1.0, healed_at + seconds_max - time.monotonic()),
             what=f"the settlement of {len(whole)} answers seen to their end",
         )
+        # A stream that runs on when all is well again holds its money, as it should.
+        over_at = max([healed_at, *(one.ended_at for one in outcomes)])
+        recovery = max(0.0, time.monotonic() - over_at)
         self._check_balances()
         self._check_charges()
         self._verify()

@@ -64,22 +64,22 @@ def check_refusals(outcomes: list[Outcome]) -> None:
     assert sorted(one.seconds for one in refused)[len(refused) // 2] < 0.5
 
 
-def start_streams(site: Site, gateways: list[GatewayProcess], payer: Payer) -> None:
-    """Start streams on all gateways, some of which end soon and some late."""
-    for seconds in (4, 7, 25):
-        model = site.make_model(f"tokens={seconds * 10},pace=0.1")
-        time.sleep(1.5)  # Until the gateways know the model.
+def start(site: Site, payer: Payer) -> list[GatewayProcess]:
+    """Start two gateways with streams on both, some of which end soon and some late."""
+    models = [site.make_model(f"tokens={seconds * 10},pace=0.1") for seconds in (4, 7, 20)]
+    gateways = site.start_gateways("a", "b")
+    for model in models:
         for gateway in gateways:
             site.crowd.call(gateway.url, payer.key, chat(model, stream=True), count=10)
-    wait_until(lambda: site.crowd.streaming >= 40, timeout_seconds=10, what="the streams")
+    wait_until(lambda: site.crowd.streaming == 60, timeout_seconds=10, what="the streams")
+    return gateways
 
 
 def test_a_database_that_is_killed_and_started_again(own_site: Site, number: int) -> None:
     site, server = own_site, own_site.database.server
     assert server is not None
     payer, quick = site.make_payer(), site.make_model("tokens=5")
-    gateways = site.start_gateways("a", "b")
-    start_streams(site, gateways, payer)
+    gateways = start(site, payer)
 
     with steady_calls(site, gateways, payer, quick, 3) as outcomes:
         server.stop("immediate")
@@ -90,10 +90,14 @@ def test_a_database_that_is_killed_and_started_again(own_site: Site, number: int
     streams = site.crowd.wait(60)
 
     assert [one.is_whole for one in streams] == [True] * 60
+    assert all("replaying" in gateway.log() for gateway in gateways)
     check_refusals(outcomes)
-    assert first_success_after(outcomes, healed_at) < BACK_SECONDS_MAX
+    back = first_success_after(outcomes, healed_at)
+    assert back < BACK_SECONDS_MAX
     site.check_books(
-        f"F20 database killed, round {number}", [*streams, *outcomes], healed_at=healed_at
+        f"F20 database killed, calls again after {back:.1f} s, round {number}",
+        [*streams, *outcomes],
+        healed_at=healed_at,
     )
 
 
@@ -101,8 +105,7 @@ def test_a_database_that_is_frozen(own_site: Site, number: int) -> None:
     site, server = own_site, own_site.database.server
     assert server is not None
     payer, quick = site.make_payer(), site.make_model("tokens=5")
-    gateways = site.start_gateways("a", "b")
-    start_streams(site, gateways, payer)
+    gateways = start(site, payer)
 
     with steady_calls(site, gateways, payer, quick, 3) as outcomes:
         server.signal_all(signal.SIGSTOP)
@@ -115,10 +118,14 @@ def test_a_database_that_is_frozen(own_site: Site, number: int) -> None:
     streams = site.crowd.wait(60)
 
     assert [one.is_whole for one in streams] == [True] * 60
+    assert all("replaying" in gateway.log() for gateway in gateways)
     check_refusals(outcomes)
-    assert first_success_after(outcomes, healed_at) < BACK_SECONDS_MAX
+    back = first_success_after(outcomes, healed_at)
+    assert back < BACK_SECONDS_MAX
     site.check_books(
-        f"F21 database frozen, round {number}", [*streams, *outcomes], healed_at=healed_at
+        f"F21 database frozen, calls again after {back:.1f} s, round {number}",
+        [*streams, *outcomes],
+        healed_at=healed_at,
     )
 
 
@@ -126,8 +133,7 @@ def test_connections_that_are_cut_at_random(own_site: Site, number: int) -> None
     site, server = own_site, own_site.database.server
     assert server is not None
     payer, quick = site.make_payer(), site.make_model("tokens=5")
-    gateways = site.start_gateways("a", "b")
-    start_streams(site, gateways, payer)
+    gateways = start(site, payer)
     cuts = 0
 
     with (
@@ -152,9 +158,10 @@ def test_connections_that_are_cut_at_random(own_site: Site, number: int) -> None
     assert [one.is_whole for one in streams] == [True] * 60
     assert answers.keys() <= {200, 503}
     assert answers[503] <= len(outcomes) // 100
-    assert first_success_after(outcomes, healed_at) < BACK_SECONDS_MAX
+    back = first_success_after(outcomes, healed_at)
+    assert back < BACK_SECONDS_MAX
     site.check_books(
-        f"F22 connections cut, round {number}",
+        f"F22 connections cut, calls again after {back:.1f} s, round {number}",
         [*streams, *outcomes],
         healed_at=healed_at,
         faults=cuts,

@@ -49,8 +49,11 @@ def test_another_gateway_takes_over_from_a_killed_and_from_a_frozen_one(
     site.crowd.call(killed.url, killed_payer.key, body, count=STREAMS)
     site.crowd.call(living.url, living_payer.key, body, count=10)
     site.crowd.call(frozen.url, frozen_payer.key, body, count=30)
-    is_noted = Hold.objects.filter(checkpoint=None)
-    wait_until(lambda: not is_noted.exists(), timeout_seconds=40, what="checkpoints of all streams")
+    wait_until(lambda: site.crowd.streaming == 140, timeout_seconds=30, what="the streams")
+    without_note = Hold.objects.filter(checkpoint=None)
+    wait_until(
+        lambda: not without_note.exists(), timeout_seconds=40, what="checkpoints of all streams"
+    )
     time.sleep(random.Random(number).uniform(0.0, 3.0))
 
     killed.kill()

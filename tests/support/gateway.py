@@ -260,6 +260,17 @@ class Bench:
         **limits: Unpack[KeyLimits],
     ) -> Caller:
         """Make a user (or take one) with a key, and return when the gateway knows the key."""
+        caller = self._issue_key(wallet_nanos, user, user_values, limits)
+        self.wait_for("/v1/models", caller.raw, 401)
+        return caller
+
+    def _issue_key(
+        self,
+        wallet_nanos: int,
+        user: User | None,
+        user_values: Mapping[str, Any] | None,
+        limits: KeyLimits,
+    ) -> Caller:
         number = next(_numbers)
         if user is None:
             user = create_user(
@@ -275,7 +286,6 @@ class Bench:
                     reason="for a test",
                 )
         key, raw = issue_key(user=user, name=f"key {number}", **limits)
-        self.wait_for("/v1/models", raw, 401)
         return Caller(user, key, raw)
 
     def make_provider(
@@ -332,12 +342,21 @@ class Bench:
 
         The upstream name gets a number, so that the provider's log tells the stages apart.
         """
-        base, colon, wishes = upstream_name.partition(":")
-        upstream_name = f"{base}-{next(_numbers)}{colon}{wishes}"
-        model = self.make_model(upstream_name, **values)
-        caller = self.make_caller()
-        self.wait_for_model(model, caller)
-        return Stage(self, caller, model, upstream_name)
+        (stage,) = self.stages(upstream_name, **values)
+        return stage
+
+    def stages(self, *upstream_names: str, **values: Any) -> list[Stage]:
+        """Return several stages after one wait: configuration is seen in the order of its making."""
+        made = []
+        for wanted in upstream_names:
+            base, colon, wishes = wanted.partition(":")
+            upstream_name = f"{base}-{next(_numbers)}{colon}{wishes}"
+            model = self.make_model(upstream_name, **values)
+            caller = self._issue_key(10 * DOLLAR, None, None, {})
+            made.append(Stage(self, caller, model, upstream_name))
+        self.wait_for("/v1/models", made[-1].caller.raw, 401)
+        self.wait_for_model(made[-1].model, made[-1].caller)
+        return made
 
     # ---- clients
 

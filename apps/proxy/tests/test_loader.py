@@ -1,0 +1,185 @@
+"""The Snapshot follows every committed change, whoever made it and how."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+
+from apps.ai_models.models import AIModel, Route
+from apps.api_keys.issue import issue_key
+from apps.api_keys.models import APIKey
+from apps.billing.models import Account
+from apps.model_groups.models import ModelGroup
+from apps.providers.models import Provider, ProviderKey
+from apps.proxy import loader
+from apps.proxy.models import ConfigurationChange
+from apps.proxy.snapshot import Snapshot
+from apps.quotas.allowances import create_quota
+from apps.users.models import User, UserGroup
+from tests.support.people import make_user
+
+pytestmark = pytest.mark.usefixtures("committed_db")
+
+
+def _follow(snapshot: Snapshot) -> loader.Delta:
+    """Bring the snapshot up to date the way a gateway does, and check it against a full load."""
+    delta = loader.load_delta(snapshot.version)
+    assert delta is not None
+    loader.apply_delta(snapshot, delta)
+    assert snapshot == loader.load_snapshot()
+    return delta
+
+
+def test_a_new_user_with_a_key_appears() -> None:
+    snapshot = loader.load_snapshot()
+    user = make_user()
+    key, _ = issue_key(user=user, name="new")
+
+    delta = _follow(snapshot)
+
+    assert snapshot.members[user.pk].name == user.username
+    assert snapshot.keys[bytes(key.digest)].id == key.pk
+    assert delta.catalogue is None
+
+
+@pytest.mark.parametrize("how", ["save", "update", "sql", "delete"])
+def test_a_key_is_followed_however_it_changes(how: str) -> None:
+    user = make_user()
+    key, _ = issue_key(user=user, name="key")
+    other, _ = issue_key(user=user, name="other")
+    snapshot = loader.load_snapshot()
+    if how == "save":
+        key.is_active = False
+        key.save()
+    elif how == "update":
+        APIKey.objects.filter(pk=key.pk).update(is_active=False)
+    elif how == "delete":
+        key.delete()
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE api_keys_apikey SET is_active = false WHERE id = %s", [key.pk])
+
+    delta = _follow(snapshot)
+
+    assert bytes(other.digest) in snapshot.keys
+    assert len(delta.keys) == 1
+    found = snapshot.keys.get(bytes(key.digest))
+    assert found is None if how == "delete" else found is not None and not found.is_active
+
+
+def test_a_quota_and_a_user_group_change_their_users() -> None:
+    user = make_user()
+    snapshot = loader.load_snapshot()
+    group = ModelGroup.objects.create(name="group")
+    quota = create_quota(user=user, model_group=group, total_nanos=5)
+    user.user_group = UserGroup.objects.create(name="vip", rpm=7)
+    user.save()
+
+    _follow(snapshot)
+
+    member = snapshot.members[user.pk]
+    assert [a.account_id for a in member.allowances] == [quota.account_id]
+    scope = snapshot.catalogue.user_groups[user.user_group.pk].scope
+    assert scope is not None
+    assert scope.rpm == 7
+
+
+def test_money_is_not_configuration() -> None:
+    make_user()
+    snapshot = loader.load_snapshot()
+    Account.objects.filter(kind="receivable").update(name="renamed")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE billing_account SET sequence = sequence WHERE kind = 'wallet'")
+
+    delta = loader.load_delta(snapshot.version)
+
+    assert delta == loader.Delta(snapshot.version)
+
+
+def test_a_save_that_changes_nothing_used_here_stamps_nothing() -> None:
+    user = make_user()
+    snapshot = loader.load_snapshot()
+    user.last_login = timezone.now()
+    user.save()
+
+    assert loader.read_version() == snapshot.version
+
+
+def test_models_routes_and_providers_are_followed() -> None:
+    snapshot = loader.load_snapshot()
+    provider = Provider.objects.create(name="p", base_url="http://127.0.0.1:9/v1")
+    model = AIModel.objects.create(name="m")
+    Route.objects.create(model=model, provider=provider, upstream_name="u")
+
+    _follow(snapshot)
+    Provider.objects.update(is_active=False)
+    delta = _follow(snapshot)
+
+    assert delta.catalogue is not None
+    assert snapshot.catalogue.models["m"].routes == ()
+
+
+def test_a_provider_at_a_forbidden_address_or_with_a_moved_secret_is_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    good = Provider.objects.create(name="good", base_url="http://127.0.0.1:9/v1")
+    bad = Provider.objects.create(name="bad", base_url="http://169.254.169.254/v1")
+    ProviderKey.objects.create(provider=good, sealed_secret="v1.x.y", last_four="1234")
+    model = AIModel.objects.create(name="m")
+    for provider in (good, bad):
+        Route.objects.create(model=model, provider=provider, upstream_name="u")
+
+    routes = loader.load_snapshot().catalogue.models["m"].routes
+
+    assert [(route.provider.name, route.provider.credentials) for route in routes] == [("good", ())]
+    assert "provider bad is left out" in caplog.text
+    assert "a key of provider good is left out" in caplog.text
+
+
+def test_a_rolled_back_change_leaves_no_version() -> None:
+
+    make_user()
+    before = loader.read_version()
+
+    def change_and_fail() -> None:
+        with transaction.atomic():
+            User.objects.update(is_active=False)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        change_and_fail()
+
+    assert loader.read_version() == before
+
+
+def test_a_gateway_that_slept_through_pruned_changes_loads_everything() -> None:
+    old = loader.read_version()
+    make_user()
+    make_user()
+    pruned = loader.prune_changes(1)
+
+    assert pruned > 0
+    assert loader.load_delta(old) is None
+    assert loader.load_delta(loader.read_version() - 1) is not None
+
+
+def test_one_transaction_is_one_version_whatever_it_changes() -> None:
+
+    user = make_user()
+    keys = [issue_key(user=user, name=f"key {n}")[0] for n in range(3)]
+    before = loader.read_version()
+
+    with transaction.atomic():
+        for key in keys:
+            APIKey.objects.filter(pk=key.pk).update(expires_at=timezone.now() + timedelta(days=1))
+
+    changes: list[Any] = list(
+        ConfigurationChange.objects.filter(version__gt=before).values_list("row_key", flat=True)
+    )
+    assert sorted(changes) == sorted(key.pk for key in keys)
+    if connection.vendor == "postgresql":
+        assert loader.read_version() == before + 1
