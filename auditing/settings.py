@@ -90,6 +90,11 @@ else:
     DATABASES["default"].setdefault("OPTIONS", {}).update(
         {
             "connect_timeout": 5,
+            # A silent connection (a failover, a firewall) must not hang a thread for ever.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 15_000,
             "options": "-c lock_timeout=5s -c statement_timeout=30s "
             "-c idle_in_transaction_session_timeout=60s",
         }

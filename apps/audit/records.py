@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from apps.core.ids import new_uuid7
 from apps.core.usage import TOKEN_CLASSES, Usage
 
 Row = dict[str, Any]
@@ -28,6 +29,8 @@ _TEXT_MAX = {
     "finish_reason": 64, "ip_address": 45, "user_agent": 256, "upstream_request_id": 128,
     "outcome": 64, "error_text": 500,
 }  # fmt: skip
+
+_MILLISECONDS_MAX = 2**31 - 1  # what the column takes: some 24 days
 
 
 def clean_text(text: str, limit: int) -> str:
@@ -74,10 +77,40 @@ def request_row(
     row["attempt_count"] = attempt_count
     row["output_bytes"] = output_bytes
     row["ttft_ms"] = ttft_ms
-    row["duration_ms"] = duration_ms
+    row["duration_ms"] = min(duration_ms, _MILLISECONDS_MAX)
     row["upstream_request_id"] = upstream_request_id
     row["payload_digest"] = payload_digest
     return fit(row)
+
+
+def attempt_row(
+    *,
+    request_id: UUID,
+    number: int,
+    route_id: int,
+    provider_id: int,
+    provider_name: str,
+    provider_key_id: int,
+    upstream_model: str,
+    started_at: datetime,
+) -> Row:
+    """Return the columns of an Attempt that begins; its end is filled in later."""
+    return {
+        "id": new_uuid7(),
+        "request_id": request_id,
+        "number": number,
+        "route_id": route_id,
+        "provider_id": provider_id,
+        "provider_name": provider_name,
+        "provider_key_id": provider_key_id,
+        "upstream_model": upstream_model,
+        "started_at": started_at,
+        "duration_ms": 0,
+        "status_code": None,
+        "outcome": "",
+        "error_text": "",
+        "upstream_request_id": "",
+    }
 
 
 def fit(row: Row) -> Row:

@@ -68,6 +68,7 @@ class LedgerThread:
         self._renewals = 0
         self._next_duty = 0.0
         self._is_away = True
+        self._has_warned = False
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self.notes = Notes()
@@ -134,8 +135,8 @@ class LedgerThread:
         if self._engine is not None:
             is_idle = not self._resolves and not self._holds
             self._collect(max(0.0, self._next_duty - time.monotonic()) if is_idle else 0.0)
-        elif self._is_away:
-            self._collect(_RECONNECT_SECONDS)
+        else:
+            self._collect(0.0)
         if self._engine is None:
             self._reconnect()
         if self._engine is not None and not self._work():
@@ -168,13 +169,12 @@ class LedgerThread:
         try:
             self._engine = self._connect()
         except Exception as error:  # noqa: BLE001 (drivers raise what they like; each means: away)
-            name = type(error).__name__
-            logger.warning("the ledger's database cannot be reached: %s", name)
+            self._warn_once("cannot be reached", error)
         try:
             if self._engine is not None:
                 self._is_away = not self._take_up(self._engine)
-        except Exception:
-            logger.exception("the ledger's database was reached but cannot be used")
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is tried again)
+            self._warn_once("was reached but cannot be used", error)
             self._close()
         finally:
             self._busy_since = None
@@ -182,11 +182,20 @@ class LedgerThread:
             self._is_away = True
             self._hand_over([(pending, Trouble()) for pending in self._holds])
             self._holds.clear()
+            time.sleep(_RECONNECT_SECONDS)
+
+    def _warn_once(self, what: str, error: Exception) -> None:
+        """Log the beginning of an outage, not each attempt to end it."""
+        if not self._has_warned:
+            self._has_warned = True
+            logger.error("the ledger's database %s: %s: %s", what, type(error).__name__, error)
 
     def _take_up(self, engine: Engine) -> bool:
-        self.failure = engine.check_durability()
-        if self.failure:
-            logger.critical(self.failure)
+        failure = engine.check_durability()
+        if failure and failure != self.failure:
+            logger.critical(failure)
+        self.failure = failure
+        if failure:
             self._close()
             return False
         self._flusher = Flusher(
@@ -196,6 +205,9 @@ class LedgerThread:
             self._open_lease(engine)
         self._flusher.use_lease(self.incarnation_id)
         self._find_doubtful(engine)
+        if self._has_warned:
+            self._has_warned = False
+            logger.warning("the ledger's database is reached again")
         self._renewals = 0
         self._next_duty = 0.0
         return True

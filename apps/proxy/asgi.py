@@ -21,8 +21,9 @@ from apps.core.ids import new_uuid7
 from apps.core.usage import Usage
 from apps.proxy import reads
 from apps.proxy.admission import authenticate, plan_call
-from apps.proxy.call import Call, Ending, Interrupted, ending_of_interruption
+from apps.proxy.call import Call, ending_of_interruption
 from apps.proxy.dialects.openai import Endpoint, parse_request
+from apps.proxy.endings import Ending, Interrupted
 from apps.proxy.gateway import BYTES_IN_FLIGHT_MAX, Gateway
 from apps.proxy.http import (
     ClientGone,
@@ -47,6 +48,7 @@ PROBES: Final = frozenset({"/health", "/api/health", "/livez", "/readyz"})
 # Beside the body itself: its parsed form, what goes upstream, and the buffers of a stream.
 _BYTES_PER_CALL: Final = 64 << 10
 _BODY_COPIES: Final = 4
+_SLOW_BODY_SECONDS: Final = 1.0
 _LARGE_BODY_BYTES: Final = 256 << 10
 _CALLS: Final[dict[str, Endpoint]] = {
     "chat/completions": "chat/completions",
@@ -150,16 +152,22 @@ class DataPlane:
         begun, now = gateway.monotonic(), datetime.now(UTC)
         snapshot = self._snapshot()
         caller, headers = self._authenticate(snapshot, scope, now)
-        try:
-            body = await read_body(receive, headers)
-            weight = len(body) * _BODY_COPIES + _BYTES_PER_CALL
-            if gateway.bytes_in_flight + weight > BYTES_IN_FLIGHT_MAX:
+        weight = 0
+
+        def reserve(size: int) -> None:
+            nonlocal weight
+            added = size * _BODY_COPIES + (0 if weight else _BYTES_PER_CALL)
+            if gateway.bytes_in_flight + added > BYTES_IN_FLIGHT_MAX:
                 raise GatewayError("E37")
-            gateway.bytes_in_flight += weight
-        except GatewayError as error:
-            gateway.count_refusal(caller.key.id, error.code)
-            raise
+            weight += added
+            gateway.bytes_in_flight += added
+
         try:
+            body = await read_body(receive, headers, reserve)
+            if gateway.monotonic() - begun > _SLOW_BODY_SECONDS:
+                # The key may have been revoked while its body was under way.
+                snapshot = self._snapshot()
+                caller, _ = self._authenticate(snapshot, scope, datetime.now(UTC))
             if len(body) > _LARGE_BODY_BYTES:
                 # A large body must not keep the small calls beside it waiting.
                 parsed = await asyncio.get_running_loop().run_in_executor(None, parse_object, body)

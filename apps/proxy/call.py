@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import orjson
@@ -33,6 +32,7 @@ from apps.core.errors import GatewayError
 from apps.core.usage import TOKEN_CLASSES, Usage
 from apps.proxy.admission import Plan
 from apps.proxy.dialects.openai import StreamMeter
+from apps.proxy.endings import Ending, Interrupted, Reason
 from apps.proxy.estimate import estimate_tokens
 from apps.proxy.routing import plan_routes
 from apps.proxy.snapshot import Route, strictest_payload_mode
@@ -44,28 +44,7 @@ CHECKPOINT_AFTER_SECONDS: Final = 10.0
 _REFUSED_HOLDS: Final = {"balance": "E19", "owing": "E19", "cap": "E20", "broken": "E35"}
 _COMPRESS_IN_LOOP_BYTES: Final = 32 << 10
 
-NO_USAGE: Final = Usage()
-Reason = Literal["client", "timeout", "limit", "drain"]
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a call ended, for its row."""
-
-    state: str
-    status_code: int
-    error_code: str = ""
-    usage: Usage = NO_USAGE
-    finish_reason: str = ""
-
-
-class Interrupted(Exception):
-    """The call was ended from outside, for `reason`."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason)
-        self.reason: Final = reason
 
 
 class Call:

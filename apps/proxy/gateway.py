@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -33,6 +34,8 @@ STALE_SECONDS: Final = 15.0
 TICK_SECONDS: Final = 0.5
 RENEW_SECONDS: Final = 10.0
 PRUNE_SECONDS: Final = 3600.0
+DELTA_SECONDS: Final = 5.0
+LOAD_SECONDS: Final = 60.0
 CHANGES_KEPT: Final = 100_000
 BYTES_IN_FLIGHT_MAX: Final = 256 << 20
 READ_THREADS: Final = 4
@@ -60,7 +63,7 @@ class Gateway:
         self.writer: LedgerWriter
         self.upstream: Upstream
         self.limiter: Limiter
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="configuration")
+        self._loader = _loader_thread()
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reads")
         self._reads_waiting = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -137,30 +140,45 @@ class Gateway:
     # ---- in the background
 
     async def _follow_configuration(self) -> None:
-        loop = asyncio.get_running_loop()
         prune_at = self.monotonic() + PRUNE_SECONDS
         while True:
             try:
-                if self.snapshot is None:
-                    self.snapshot = await loop.run_in_executor(self._loader, _load_all)
-                else:
-                    delta = await loop.run_in_executor(
-                        self._loader, _load_since, self.snapshot.version
-                    )
-                    if delta is None:
-                        self.snapshot = await loop.run_in_executor(self._loader, _load_all)
-                    else:
-                        loader.apply_delta(self.snapshot, delta)
+                await self._update_snapshot()
                 self.polled_at = self.monotonic()
                 if self.monotonic() > prune_at:
                     prune_at = self.monotonic() + PRUNE_SECONDS
-                    await loop.run_in_executor(self._loader, loader.prune_changes, CHANGES_KEPT)
+                    await self._load(LOAD_SECONDS, loader.prune_changes, CHANGES_KEPT)
             except (DatabaseError, InterfaceError, OSError) as error:
                 logger.warning("the configuration cannot be read: %s", type(error).__name__)
             except Exception:
-                # What was loaded before stays in force; a broken row must not stop the gateway.
+                # What was loaded before stays in force until it is STALE_SECONDS old.
                 logger.exception("the configuration cannot be loaded")
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _update_snapshot(self) -> None:
+        if self.snapshot is not None:
+            delta = await self._load(DELTA_SECONDS, loader.load_delta, self.snapshot.version)
+            if delta is not None:
+                loader.apply_delta(self.snapshot, delta)
+                return
+        self.snapshot = await self._load(LOAD_SECONDS, loader.load_snapshot)
+
+    async def _load(self, seconds: float, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a read of the configuration in its thread. Raises TimeoutError.
+
+        A thread that hangs on a silent connection is left to its timeouts; the next read gets
+        another one.
+        """
+        loop = asyncio.get_running_loop()
+        reading = loop.run_in_executor(
+            self._loader, _with_fresh_connection, partial(function, *arguments)
+        )
+        try:
+            return await asyncio.wait_for(reading, seconds)
+        except TimeoutError:
+            self._loader.shutdown(wait=False, cancel_futures=True)
+            self._loader = _loader_thread()
+            raise
 
     async def _tick(self) -> None:
         while True:
@@ -179,12 +197,8 @@ class Gateway:
         self.writer.count_refusal(api_key_id, code, datetime.now(UTC))
 
 
-def _load_all() -> Snapshot:
-    return _with_fresh_connection(loader.load_snapshot)
-
-
-def _load_since(version: int) -> loader.Delta | None:
-    return _with_fresh_connection(lambda: loader.load_delta(version))
+def _loader_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="configuration")
 
 
 def _with_fresh_connection(function: Callable[[], T]) -> T:

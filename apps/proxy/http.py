@@ -73,8 +73,13 @@ def header_map(scope: Scope) -> dict[bytes, bytes]:
     return found
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
-    """Return the request's body. Raises E15, E16, E18 and ClientGone."""
+async def read_body(
+    receive: Receive, headers: dict[bytes, bytes], reserve: Callable[[int], None]
+) -> bytes:
+    """Return the request's body. Raises E15, E16, E18, ClientGone, and what `reserve` raises.
+
+    `reserve` is told of bytes before they are taken in, so that bodies under way count as well.
+    """
     content_type = headers.get(b"content-type")
     if content_type is not None and _JSON_TYPE.fullmatch(content_type) is None:
         raise GatewayError("E16")
@@ -83,11 +88,16 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
     announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced) > BODY_BYTES_MAX:
         raise GatewayError("E15")
+    reserved = int(announced) if announced.isdigit() else 0
+    reserve(reserved)
     message = await _receive(receive)
-    if not message.get("more_body", False):
-        return bytes(message.get("body", b""))  # The usual request: one piece.
     parts = [message.get("body", b"")]
     size = len(parts[0])
+    if size > reserved:
+        reserve(size - reserved)
+        reserved = size
+    if not message.get("more_body", False):
+        return bytes(parts[0])  # The usual request: one piece.
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while message.get("more_body", False):
@@ -96,6 +106,9 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
                 size += len(parts[-1])
                 if size > BODY_BYTES_MAX:
                     raise GatewayError("E15")
+                if size > reserved:
+                    reserve(size - reserved)
+                    reserved = size
     except TimeoutError as error:
         raise GatewayError("E18") from error
     return b"".join(parts)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
-from typing import Any, Final
+from typing import Final
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -85,10 +86,10 @@ def load_snapshot() -> Snapshot:
 
 def load_delta(since: int) -> Delta | None:
     """Read what has changed since a version; None where only a full load can tell."""
+    if read_version() == since:
+        return Delta(since)
     with _one_moment():
         version = read_version()
-        if version == since:
-            return Delta(version)
         rows = list(
             ConfigurationChange.objects.filter(version__gt=since)
             .order_by("version")
@@ -144,20 +145,25 @@ def prune_changes(keep: int) -> int:
     return deleted
 
 
-class _one_moment:
-    """A read transaction that sees one moment of the database, where isolation is not that
-    already.
-    """
-
-    def __enter__(self) -> None:
-        self._atomic = transaction.atomic()
-        self._atomic.__enter__()
-        if connection.vendor == "postgresql":
+@contextmanager
+def _one_moment() -> Iterator[None]:
+    """Read one moment of the database, without keeping the ledger from writing."""
+    if connection.in_atomic_block:
+        yield
+        return
+    if connection.vendor == "postgresql":
+        with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-
-    def __exit__(self, *exc: Any) -> None:
-        self._atomic.__exit__(*exc)
+            yield
+        return
+    # Django would take SQLite's write lock here; a deferred transaction reads from its snapshot.
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN DEFERRED")
+        try:
+            yield
+        finally:
+            cursor.execute("ROLLBACK")
 
 
 def _scope(name: str, rpm: int | None, tpm: int | None, concurrency: int | None) -> Scope | None:
@@ -185,6 +191,13 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
             mode,
             *limits,
         ) = row
+        try:
+            allowed_networks = tuple(ip_network(text, strict=False) for text in networks)
+            allowed_models = frozenset(models)
+        except (TypeError, ValueError):
+            # One bad row must not keep everybody's configuration from loading.
+            logger.error("API key %d is treated as disabled: its lists cannot be read", key_id)
+            allowed_networks, allowed_models, is_active = (), frozenset(), False
         yield (
             bytes(digest),
             Key(
@@ -193,8 +206,8 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
                 name=name,
                 is_active=is_active,
                 expires_at=expires_at,
-                allowed_models=frozenset(models),
-                allowed_networks=tuple(ip_network(text, strict=False) for text in networks),
+                allowed_models=allowed_models,
+                allowed_networks=allowed_networks,
                 cap_nanos=cap,
                 scope=_scope(f"key:{key_id}", *limits),
                 payload_mode=mode,

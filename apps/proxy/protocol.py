@@ -67,6 +67,8 @@ class Connection:
 class GatewayProtocol(HttpToolsProtocol):
     """Reads requests with bounded heads and hands each its Connection in `scope["extensions"]`."""
 
+    cycle: RequestResponseCycle | None  # type: ignore[assignment]  # None before the first request
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
@@ -139,7 +141,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._refuse(GatewayError("E11", message="The request is not valid HTTP/1.1."))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        cycle.scope["extensions"] = {"gateway.connection": Connection(cycle)}  # type: ignore[typeddict-item]  # our own extension
+        cycle.scope["extensions"] = {"gateway.connection": Connection(cycle)}  # type: ignore[dict-item]  # our own extension
         super()._start_asgi_task(cycle, app)
 
     def _start_head_timer(self) -> None:

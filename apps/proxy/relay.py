@@ -8,39 +8,38 @@ The last frame of an answer waits until its charge is durable.
 from __future__ import annotations
 
 import asyncio
-import logging
 from datetime import UTC, datetime
 from typing import Final
 
 import aiohttp
-import orjson
 
 from apps.audit.models import RequestState
-from apps.audit.records import Row, fit
+from apps.audit.records import Row, attempt_row, fit
 from apps.core.crypto import redact
 from apps.core.errors import GatewayError, in_band_event
-from apps.core.ids import new_uuid7
-from apps.core.usage import Usage
-from apps.proxy.call import Call, Ending, Interrupted, ending_of_interruption
+from apps.proxy.call import Call, ending_of_interruption
 from apps.proxy.dialects.openai import (
-    Answer,
     StreamMeter,
     answer_to_sse,
     read_answer,
     upstream_body,
     upstream_error,
 )
+from apps.proxy.endings import Ending, Interrupted
+from apps.proxy.framing import CutInsideAnEvent, begins_an_answer, has_data, last_event
 from apps.proxy.http import Headers, Send, answer_headers
 from apps.proxy.protocol import Connection
 from apps.proxy.routing import ATTEMPTS_MAX, pick_credential
 from apps.proxy.snapshot import Credential, Route
-from apps.proxy.sse import EventBuffer, EventTooLarge, event_data, is_done, split_events
+from apps.proxy.sse import EventBuffer, EventTooLarge
 from apps.proxy.upstream import (
     ANSWER_BYTES_MAX,
     ERROR_BYTES_MAX,
     encoding_of,
     explain_failure,
+    let_go,
     read_limited,
+    request_id_of,
 )
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -54,9 +53,6 @@ _PIECE_BYTES: Final = 32 << 10
 _FINAL_ROWS: Final = frozenset({"E40", "E45", "E52"})
 # What says nothing about whether the route works.
 _BLAMELESS_ROWS: Final = frozenset({"E40", "E45"})
-_UPSTREAM_ID_HEADERS: Final = ("x-request-id", "request-id")
-
-logger = logging.getLogger(__name__)
 
 
 class _Failure(Exception):
@@ -129,7 +125,16 @@ class Relay:
         credential = pick_credential(route, gateway.random())
         self._attempt_begun = gateway.monotonic()
         gateway.circuits.begin(route.id, self._attempt_begun)
-        row = self._attempt_row(route, credential, number)
+        row = attempt_row(
+            request_id=call.request_id,
+            number=number,
+            route_id=route.id,
+            provider_id=route.provider.id,
+            provider_name=route.provider.name,
+            provider_key_id=credential.id,
+            upstream_model=route.upstream_name,
+            started_at=datetime.now(UTC),
+        )
         call.attempts.append(row)
         try:
             await self._exchange(route, credential, row)
@@ -157,24 +162,6 @@ class Relay:
         row["duration_ms"] = int((self._gateway.monotonic() - self._attempt_begun) * 1000)
         row["upstream_request_id"] = self._call.upstream_request_id
         fit(row)
-
-    def _attempt_row(self, route: Route, credential: Credential, number: int) -> Row:
-        return {
-            "id": new_uuid7(),
-            "request_id": self._call.request_id,
-            "number": number,
-            "route_id": route.id,
-            "provider_id": route.provider.id,
-            "provider_name": route.provider.name,
-            "provider_key_id": credential.id,
-            "upstream_model": route.upstream_name,
-            "started_at": datetime.now(UTC),
-            "duration_ms": 0,
-            "status_code": None,
-            "outcome": "",
-            "error_text": "",
-            "upstream_request_id": "",
-        }
 
     def _blame(self, route: Route, error: GatewayError) -> None:
         circuits, now = self._gateway.circuits, self._gateway.monotonic()
@@ -206,7 +193,7 @@ class Relay:
                 request_id=str(call.request_id),
             )
             row["status_code"] = response.status
-            call.upstream_request_id = _upstream_id(response)
+            call.upstream_request_id = request_id_of(response)
             if response.status != 200:
                 await self._fail_by_status(response)
             if encoding_of(response.headers):
@@ -224,11 +211,13 @@ class Relay:
             call.close_to_interruption()
             call.deadline = float("inf")
             if response is not None:
-                _let_go(response)
+                let_go(response)
 
     def _interruption(self) -> Exception:
         """Return what a cancellation means: a wait that was too long may go to another route."""
         interruption = self._call.translate_cancellation()
+        if self._call.is_settled:
+            return Interrupted("drain")  # The settlement is under way: no other route any more.
         if interruption.reason == "timeout" and not self._has_started:
             self._call.reset_interruption()
             return _Failure(GatewayError("E48"), None, "no answer in time")
@@ -274,7 +263,8 @@ class Relay:
         for frame in frames:
             call.capture(frame)
         self._finish_attempt("answered")
-        await call.settle(self._completed(usage, answer))
+        finish = answer.finish_reason or ""
+        await call.settle(Ending(RequestState.COMPLETED, 200, "", usage, finish))
         if call.is_client_gone:
             return
         self._has_started = True
@@ -285,11 +275,6 @@ class Relay:
             length = (b"content-length", b"%d" % len(body))
             await self._start(b"application/json; charset=utf-8", length)
             await self._end(body)
-
-    def _completed(self, usage: Usage, answer: Answer) -> Ending:
-        return Ending(
-            RequestState.COMPLETED, 200, usage=usage, finish_reason=answer.finish_reason or ""
-        )
 
     # ---- a stream
 
@@ -303,12 +288,12 @@ class Relay:
         try:
             while not meter.done_seen and meter.error is None:
                 chunk = await response.content.readany()
-                block = buffer.feed(chunk) if chunk else _last_event(buffer)
+                block = buffer.feed(chunk) if chunk else last_event(buffer)
                 if block:
                     preamble = await self._pass_block(route, meter, preamble + block)
                 if not chunk:
                     break
-        except (aiohttp.ClientError, OSError, EventTooLarge) as error:
+        except (aiohttp.ClientError, OSError, EventTooLarge, CutInsideAnEvent) as error:
             if not self._has_started:
                 raise _Failure(GatewayError("E46"), 200, type(error).__name__) from error
             await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
@@ -328,11 +313,11 @@ class Relay:
         if not self._has_started:
             if meter.error is not None:
                 return b""
-            if not _has_data(going_on) and not meter.done_seen:
+            if not has_data(going_on) and not meter.done_seen:
                 if len(block) > _PREAMBLE_BYTES_MAX:
                     raise EventTooLarge("too much before the first event")
                 return going_on
-            if not _begins_an_answer(going_on):
+            if not begins_an_answer(going_on):
                 raise _Failure(GatewayError("E49"), 200, "the first event is no part of an answer")
             self._has_started = True
             call.note_first_byte()
@@ -376,6 +361,9 @@ class Relay:
             if self._connection is not None:
                 self._connection.drop()  # A stalled client still holds the connection.
             return
+        if not self._has_started and call.is_settled:
+            # Charged: an answer that clients retry by themselves would charge them twice.
+            raise GatewayError("E71")
         if not self._has_started:
             error = GatewayError({"drain": "E36", "limit": "E48", "timeout": "E48"}[reason])
             state = RequestState.GATEWAY_DRAINED if reason == "drain" else RequestState.FAILED
@@ -418,54 +406,3 @@ class Relay:
         except TimeoutError:
             if self._connection is not None:
                 self._connection.drop()
-
-
-def _last_event(buffer: EventBuffer) -> bytes:
-    """Return what the provider left without an empty line behind it.
-
-    Raises ClientPayloadError where it was cut inside an event: some servers only forget the line.
-    """
-    event = buffer.feed(b"\n\n")
-    data = event_data(event)
-    if data and not is_done(event):
-        try:
-            orjson.loads(data)
-        except orjson.JSONDecodeError as error:
-            raise aiohttp.ClientPayloadError("cut inside an event") from error
-    return event if data else b""
-
-
-def _begins_an_answer(block: bytes) -> bool:
-    """Return whether the first event is a chunk; later ones are not looked into."""
-    first = next(filter(None, map(event_data, split_events(block))), b"")
-    if not first:
-        return True  # Nothing but [DONE] or usage.
-    try:
-        document = orjson.loads(first)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(document, dict) and isinstance(document.get("choices"), list)
-
-
-def _has_data(block: bytes) -> bool:
-    if block.startswith(b"data:"):
-        return True
-    return any(event_data(event) for event in split_events(block))
-
-
-def _upstream_id(response: aiohttp.ClientResponse) -> str:
-    for name in _UPSTREAM_ID_HEADERS:
-        value = response.headers.get(name)
-        if value:
-            return value[:128]
-    return ""
-
-
-def _let_go(response: aiohttp.ClientResponse) -> None:
-    """Keep the connection where the answer was read to its end, else close it and stop the
-    provider.
-    """
-    if response.content.at_eof():
-        response.release()
-    else:
-        response.close()

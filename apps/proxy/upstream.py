@@ -27,6 +27,7 @@ ERROR_BYTES_MAX: Final = 64 << 10
 READ_BUFFER_BYTES: Final = 24 << 10
 _KEEPALIVE_SECONDS: Final = 30.0
 _DNS_SECONDS: Final = 5.0
+_ID_HEADERS: Final = ("x-request-id", "request-id")
 
 
 class AddressRefused(OSError):
@@ -175,3 +176,23 @@ def encoding_of(headers: Mapping[str, str] | CIMultiDict[str]) -> str:
     """Return the content encoding of an answer, "" for none."""
     encoding = headers.get("content-encoding", "").strip().lower()
     return "" if encoding == "identity" else encoding
+
+
+def request_id_of(response: aiohttp.ClientResponse) -> str:
+    """Return the provider's own id of a request, "" where it gave none."""
+    for name in _ID_HEADERS:
+        value = response.headers.get(name)
+        if value:
+            return value[:128]
+    return ""
+
+
+def let_go(response: aiohttp.ClientResponse) -> None:
+    """Keep the connection where the answer was read to its end, else close it.
+
+    Closing stops the provider.
+    """
+    if response.content.at_eof():
+        response.release()
+    else:
+        response.close()

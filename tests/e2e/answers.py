@@ -44,9 +44,9 @@ def ask(
     caller = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=15)
     try:
         caller.request(method, path, body=body, headers=dict(headers or {}))
-        response = caller.getresponse()
-        pairs = {name.lower(): value for name, value in response.getheaders()}
-        return HttpAnswer(response.status, pairs, response.read())
+        with caller.getresponse() as response:
+            pairs = {name.lower(): value for name, value in response.getheaders()}
+            return HttpAnswer(response.status, pairs, response.read())
     finally:
         caller.close()
 

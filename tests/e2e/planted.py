@@ -21,19 +21,20 @@ class PlantedBug(Exception):
 def shorten_patience() -> None:
     """Have the ledger wait for tenths of a second where it would wait for seconds."""
     pace = Pace(hold=0.5, journal_after=0.5, lease=2, duty=0.5, stranger=2.0)
-    gateway.LedgerWriter = partial(LedgerWriter, pace=pace)  # type: ignore[misc,assignment]  # its own arguments
+    vars(gateway)["LedgerWriter"] = partial(LedgerWriter, pace=pace)
 
 
 def break_before_settlement() -> None:
     """Have calls of one model fail between the hold and the request to the provider."""
-    real = relay.upstream_body
+    real = vars(relay)["upstream_body"]
 
     def upstream_body(*arguments: Any, upstream_model: str, **options: Any) -> bytes:
         if upstream_model.startswith(BEFORE_SETTLEMENT):
             raise PlantedBug(f"planted with {SECRET}")
-        return real(*arguments, upstream_model=upstream_model, **options)
+        body: bytes = real(*arguments, upstream_model=upstream_model, **options)
+        return body
 
-    relay.upstream_body = upstream_body  # type: ignore[assignment]  # that is the bug
+    vars(relay)["upstream_body"] = upstream_body
 
 
 def break_after_settlement() -> None:
@@ -46,4 +47,4 @@ def break_after_settlement() -> None:
             raise PlantedBug(f"planted with {SECRET}")
         await real(self, *arguments)
 
-    relay.Relay._start = start  # type: ignore[method-assign]  # that is the bug
+    relay.Relay._start = start  # type: ignore[method-assign,assignment]  # that is the bug

@@ -613,7 +613,7 @@ EXCEPTIONS = {
 @pytest.mark.parametrize("case", FAILED, ids=lambda case: f"{case.row} {case.fault}")
 def test_e40_to_e53_a_provider_that_fails(bench: Bench, case: Failed, stream: bool) -> None:
     is_stream = stream if case.stream is None else case.stream
-    provider = bench.make_provider(first_byte_timeout_seconds=0.3, idle_timeout_seconds=0.3)
+    provider = bench.make_provider(first_byte_timeout_seconds=0.15, idle_timeout_seconds=0.15)
     stage = bench.stage(f"demo-chat:fault={case.fault}", provider=provider)
 
     answer = chat(stage, stream=is_stream)

@@ -159,8 +159,11 @@ def test_errors_arrive_as_the_sdks_own_classes(bench: Bench) -> None:
     stage = bench.stage()
     client = stage.client()
 
-    with pytest.raises(openai.AuthenticationError) as wrong_key:
-        OpenAI(api_key="sk-audit-wrong", base_url=client.base_url).models.list()
+    with (
+        OpenAI(api_key="sk-audit-wrong", base_url=client.base_url) as stranger,
+        pytest.raises(openai.AuthenticationError) as wrong_key,
+    ):
+        stranger.models.list()
     with pytest.raises(openai.NotFoundError) as wrong_model:
         client.chat.completions.create(**{**stage.body(), "model": "no-such-model"})
     with pytest.raises(openai.BadRequestError) as wrong_value:

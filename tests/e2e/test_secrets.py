@@ -93,7 +93,7 @@ def _messages(run: Run) -> list[dict[str, str]]:
 def _call_all_faults(run: Run, secret: str) -> None:
     bench = run.bench
     provider = bench.make_provider(
-        secret=secret, first_byte_timeout_seconds=0.3, idle_timeout_seconds=0.3
+        secret=secret, first_byte_timeout_seconds=0.15, idle_timeout_seconds=0.15
     )
     models = [
         bench.make_model(f"demo-chat-secrets:fault={fault}", provider=provider) for fault in FAULTS

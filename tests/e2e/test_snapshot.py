@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import orjson
@@ -68,14 +69,14 @@ class Cast:
 @pytest.fixture(scope="module")
 def cast(module_bench: Bench) -> Cast:
     """Make everything at once, so that the tests wait for its arrival only once."""
+    make = partial(module_bench.stages, waits=False)
     switched = {}
     for way in WAYS:
-        provider = module_bench.make_provider()
-        stages = module_bench.stages(*[PLAIN] * (len(NAMES) - 1))
-        stages += module_bench.stages(PLAIN, provider=provider)
+        stages = make(*[PLAIN] * (len(NAMES) - 1))
+        stages += make(PLAIN, provider=module_bench.make_provider())
         switched[way] = dict(zip(NAMES, stages, strict=True))
-    (unpriced,) = module_bench.stages(PLAIN, prices=None)
-    (half_priced,) = module_bench.stages(PLAIN, prices={"input": 1_000_000_000})
+    (unpriced,) = make(PLAIN, prices=None)
+    (half_priced,) = make(PLAIN, prices={"input": 1_000_000_000})
     slow, *spare = module_bench.stages("demo-chat:prompt=10,tokens=16,pace=0.12", *[PLAIN] * 5)
     return Cast(switched, spare, unpriced, half_priced, slow)
 

@@ -170,6 +170,35 @@ def test_slow_readers_cost_the_gateway_little_memory_and_pause_the_provider(benc
     assert {call["ended"] for call in stage.upstream_calls} == {"client_closed"}
 
 
+def test_a_client_that_takes_nothing_any_more_is_dropped(bench: Bench) -> None:
+    provider = bench.make_provider(idle_timeout_seconds=0.4)
+    stage = bench.stage("demo-chat:fault=never_end", provider=provider)
+
+    with RawConnection(bench.gateway.port, receive_buffer=4096) as connection:
+        connection.send(post(stage.caller, stage.body(stream=True, max_tokens=100)))
+        connection.read_until(b"more")
+        statement = stage.settled()
+        received = connection.read_all()
+
+    assert statement.states == ("client_disconnected",)
+    assert statement.charges == (statement.rows[0].hold_nanos,)
+    assert not received.endswith(LAST_CHUNK)
+    assert [call["ended"] for call in stage.upstream_calls] == ["client_closed"]
+
+
+def test_answers_of_any_size_reach_a_slow_reader_whole(bench: Bench) -> None:
+    stage = bench.stage("demo-chat:prompt=10,tokens=16,fault=big_body(3000000)")
+
+    with RawConnection(bench.gateway.port, receive_buffer=4096) as connection:
+        connection.send(post(stage.caller, stage.body()))
+        connection.read_until(b"\r\n\r\n")
+        stage.settled()
+        received = connection.read_until(b'"usage":')
+
+    assert len(received) > 2_900_000
+    assert stage.settled().charges == (CHARGE,)
+
+
 def _wait_until_paused(stage: Stage) -> None:
     """Return when the provider has not been able to send anything for a while."""
     seen = [-1]

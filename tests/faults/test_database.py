@@ -158,6 +158,7 @@ def test_connections_that_are_cut_at_random(own_site: Site, number: int) -> None
     assert [one.is_whole for one in streams] == [True] * 60
     assert answers.keys() <= {200, 503}
     assert answers[503] <= len(outcomes) // 100
+    assert all("a batch of the ledger failed" in gateway.log() for gateway in gateways)
     back = first_success_after(outcomes, healed_at)
     assert back < BACK_SECONDS_MAX
     site.check_books(

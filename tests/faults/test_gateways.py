@@ -26,7 +26,7 @@ def test_a_gateway_killed_with_100_streams_is_started_again(site: Site, number: 
     site.crowd.call(gateway.url, payer.key, chat(short, stream=True), count=30)
     site.crowd.call(gateway.url, payer.key, chat(long, stream=True), count=STREAMS)
     wait_until(lambda: site.crowd.streaming >= STREAMS, timeout_seconds=30, what="the streams")
-    time.sleep(random.Random(number).uniform(0.0, 3.0))
+    time.sleep(random.Random(number).uniform(1.0, 3.0))
 
     gateway.kill()
     outcomes = site.crowd.wait(30)

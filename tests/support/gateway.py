@@ -49,7 +49,7 @@ OUTPUT_NANOS: Final = 4_000
 PROVIDER_SECRET: Final = "sk-provider-secret-of-the-tests-0123456789"
 MESSAGES: Final = [{"role": "user", "content": "Say something."}]
 # The configuration is polled this often instead of once a second, so that tests need not wait.
-FAST: Final = {"apps.proxy.gateway:POLL_SECONDS": 0.05, "apps.proxy.gateway:TICK_SECONDS": 0.05}
+FAST: Final = {"apps.proxy.gateway:POLL_SECONDS": 0.02, "apps.proxy.gateway:TICK_SECONDS": 0.05}
 
 _ROOT: Final = Path(__file__).resolve().parent.parent.parent
 _START_SECONDS: Final = 30
@@ -170,7 +170,8 @@ class GatewayProcess:
         caller = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             caller.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
-            return caller.getresponse().status
+            with caller.getresponse() as response:
+                return response.status
         finally:
             caller.close()
 
@@ -345,8 +346,8 @@ class Bench:
         (stage,) = self.stages(upstream_name, **values)
         return stage
 
-    def stages(self, *upstream_names: str, **values: Any) -> list[Stage]:
-        """Return several stages after one wait: configuration is seen in the order of its making."""
+    def stages(self, *upstream_names: str, waits: bool = True, **values: Any) -> list[Stage]:
+        """Return several stages after one wait: the gateway sees changes in their order."""
         made = []
         for wanted in upstream_names:
             base, colon, wishes = wanted.partition(":")
@@ -354,8 +355,9 @@ class Bench:
             model = self.make_model(upstream_name, **values)
             caller = self._issue_key(10 * DOLLAR, None, None, {})
             made.append(Stage(self, caller, model, upstream_name))
-        self.wait_for("/v1/models", made[-1].caller.raw, 401)
-        self.wait_for_model(made[-1].model, made[-1].caller)
+        if waits:
+            self.wait_for("/v1/models", made[-1].caller.raw, 401)
+            self.wait_for_model(made[-1].model, made[-1].caller)
         return made
 
     # ---- clients

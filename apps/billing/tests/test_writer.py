@@ -1,10 +1,8 @@
-"""Holds and settlements of one process, and what becomes of them when the database fails."""
+"""Holds and settlements of one process; what an outage does to them is in test_writer_outages."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from apps.audit.models import APIRequest
-from apps.billing.journal import Journal
+from apps.audit.models import APIRequest, RefusalCount
 from apps.billing.ledger.commands import Batch, Held, HoldRefused
 from apps.billing.ledger.store import Engine, flush
-from apps.billing.models import Incarnation
+from apps.billing.models import Hold, Incarnation
 from apps.billing.pending import Pace
 from apps.billing.tests.writer_kit import (
     PACE,
@@ -193,119 +190,6 @@ async def test_too_many_waiting_holds_are_refused(
     assert await in_thread(account)(world.wallet_id) == (WALLET, 0)
 
 
-# ---- a database that fails
-
-
-async def test_without_a_database_holds_are_refused_at_once_and_settlements_wait(
-    world: World, switch: Switch, tmp_path: Path
-) -> None:
-    async with running(switch.open, tmp_path) as writer:
-        held = await place(writer, world)
-        switch.is_down = True
-        settling = asyncio.create_task(writer.resolve(resolve_of(world, held, 1)))
-        await until(lambda: not writer.is_available)
-        with pytest.raises(LedgerUnavailable):
-            await place(writer, world)
-        is_settled_meanwhile = settling.done()
-        switch.is_down = False
-        await settling
-
-    assert not is_settled_meanwhile
-    assert await in_thread(ends)() == [("completed", 1_000)]
-    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
-
-
-@pytest.mark.parametrize("moment", ["breaks_before_commit", "breaks_after_commit"])
-async def test_a_connection_that_breaks_once_is_not_noticed(
-    world: World, switch: Switch, tmp_path: Path, moment: str
-) -> None:
-    async with running(switch.open, tmp_path, pace=Pace(duty=60)) as writer:
-        setattr(switch, moment, 1)
-        held = await place(writer, world)
-        setattr(switch, moment, 1)
-        await writer.resolve(resolve_of(world, held, 2))
-
-    assert await in_thread(ends)() == [("completed", 2_000)]
-    assert await in_thread(account)(world.wallet_id) == (WALLET - 2_000, 0)
-    assert len(switch.engines) == 3
-
-
-async def test_an_old_settlement_goes_to_the_journal_and_is_replayed_once(
-    world: World, switch: Switch, tmp_path: Path
-) -> None:
-    pace = Pace(journal_after=0.05, duty=0.1)
-    async with running(switch.open, tmp_path, pace=pace) as writer:
-        held = await place(writer, world)
-        switch.is_down = True
-        await writer.resolve(resolve_of(world, held, 1))
-        in_journal = writer.figures()["journal"]
-        stored = await in_thread(ends)()
-        switch.is_down = False
-        await until_stored(ends, [("completed", 1_000)])
-        await until(lambda: writer.figures()["journal"] == 0)
-
-    assert (in_journal, stored) == (1, [])
-    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
-    assert os.listdir(tmp_path) == []
-
-
-async def test_a_full_journal_loses_nothing(world: World, switch: Switch, tmp_path: Path) -> None:
-    journal = Journal(tmp_path, bytes_max=10)
-    pace = Pace(journal_after=0.01, duty=0.1)
-    async with running(switch.open, tmp_path, pace=pace, journal=journal) as writer:
-        held = await place(writer, world)
-        switch.is_down = True
-        settling = asyncio.create_task(writer.resolve(resolve_of(world, held, 1)))
-        await until(lambda: writer._is_journal_full)
-        is_settled_meanwhile = settling.done()
-        switch.is_down = False
-        await settling
-
-    assert not is_settled_meanwhile
-    assert await in_thread(ends)() == [("completed", 1_000)]
-
-
-async def test_a_writer_that_stops_without_a_database_leaves_its_settlements_to_the_next(
-    world: World, switch: Switch, tmp_path: Path
-) -> None:
-    async with running(switch.open, tmp_path) as writer:
-        held = await place(writer, world)
-        switch.is_down = True
-        settling = asyncio.create_task(writer.resolve(resolve_of(world, held, 1)))
-        await until(lambda: not writer.is_available)
-    await settling
-    switch.is_down = False
-
-    async with running(switch.open, tmp_path):
-        await until_stored(ends, [("completed", 1_000)])
-
-    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.postgres
-async def test_a_connection_that_hangs_is_cut_and_the_settlement_takes_another(
-    world: World, switch: Switch, tmp_path: Path, committed_db: Database
-) -> None:
-    pace = Pace(hang=0.2, duty=60)
-    async with running(switch.open, tmp_path, pace=pace) as writer:
-        held = await place(writer, world)
-        connection = committed_db.connect()
-        (pid,) = connection.execute(
-            "SELECT pid FROM pg_stat_activity WHERE application_name = 'ledger_writer' "
-            "AND datname = current_database()"
-        ).fetchone()
-        connection.close()
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            await writer.resolve(resolve_of(world, held, 1))
-        finally:
-            os.kill(pid, signal.SIGCONT)
-
-    assert await in_thread(ends)() == [("completed", 1_000)]
-    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
-
-
 # ---- rows that the database refuses
 
 
@@ -395,6 +279,24 @@ async def test_holds_that_nobody_here_knows_are_voided_and_known_ones_are_not(
 
     rows = await in_thread(APIRequest.objects.get)(pk=stranger.request_id)
     assert rows.error_code == "hold_abandoned"
+
+
+async def test_checkpoints_and_refusals_are_written_with_the_heartbeat(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    minute = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
+    async with running(switch.open, tmp_path) as writer:
+        held = await place(writer, world)
+        writer.note_checkpoint(held.request_id, '{"output": 1}')
+        writer.note_checkpoint(held.request_id, '{"output": 2}')
+        for seconds in (1, 59):
+            writer.count_refusal(7, "rate_limit_exceeded", minute.replace(second=seconds))
+        counts = RefusalCount.objects.values_list("api_key_id", "minute", "count")
+        await until_stored(lambda: list(counts.all()), [(7, minute, 2)])
+        hold = await in_thread(Hold.objects.get)(pk=held.request_id)
+        await writer.resolve(resolve_of(world, held))
+
+    assert hold.checkpoint == '{"output": 2}'
 
 
 async def test_a_writer_that_stops_ends_its_lease(

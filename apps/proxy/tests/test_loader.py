@@ -183,3 +183,32 @@ def test_one_transaction_is_one_version_whatever_it_changes() -> None:
     assert sorted(changes) == sorted(key.pk for key in keys)
     if connection.vendor == "postgresql":
         assert loader.read_version() == before + 1
+
+
+def test_a_key_with_lists_that_cannot_be_read_is_disabled_and_the_others_load(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    user = make_user()
+    bad, _ = issue_key(user=user, name="bad")
+    good, _ = issue_key(user=user, name="good")
+    APIKey.objects.filter(pk=bad.pk).update(allowed_networks=["10.0.0.300"])
+
+    keys = loader.load_snapshot().keys
+
+    assert not keys[bytes(bad.digest)].is_active
+    assert keys[bytes(good.digest)].is_active
+    assert f"API key {bad.pk} is treated as disabled" in caplog.text
+
+
+def test_reading_the_configuration_does_not_wait_for_a_writer(committed_db: Any) -> None:
+    writer = committed_db.connect()
+    try:
+        writer.execute("BEGIN IMMEDIATE" if connection.vendor == "sqlite" else "BEGIN")
+        writer.execute("UPDATE billing_account SET name = name")
+
+        snapshot = loader.load_snapshot()
+    finally:
+        writer.execute("ROLLBACK")
+        writer.close()
+
+    assert snapshot.version == loader.read_version()

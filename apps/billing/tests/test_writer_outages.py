@@ -1,0 +1,181 @@
+"""What becomes of holds and settlements when the database fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from apps.billing.journal import Journal
+from apps.billing.ledger.commands import Held
+from apps.billing.ledger.store import Engine
+from apps.billing.pending import Pace
+from apps.billing.tests.writer_kit import (
+    Switch,
+    account,
+    ends,
+    hold_of,
+    in_thread,
+    resolve_of,
+    running,
+    until,
+    until_stored,
+)
+from apps.billing.writer import LedgerUnavailable, LedgerWriter
+from tests.support.databases import Database
+from tests.support.world import World, make_world
+
+pytestmark = pytest.mark.usefixtures("committed_db")
+WALLET = 1_000_000
+
+
+@pytest.fixture
+def world(committed_db: Database) -> World:
+    """A customer with 1,000,000 nanos."""
+    return make_world(WALLET)
+
+
+@pytest.fixture
+def switch(ledger_connect: Callable[[], Engine]) -> Switch:
+    """The database, as the writer meets it."""
+    return Switch(ledger_connect)
+
+
+def copy_journal(source: Path, target: Path) -> None:
+    (path,) = source.glob("*.jsonl")
+    (target / "999-dead.jsonl").write_bytes(path.read_bytes())
+
+
+async def place(writer: LedgerWriter, world: World, nanos: int = 1_000) -> Held:
+    answer = await writer.place(hold_of(world, nanos))
+    assert isinstance(answer, Held)
+    return answer
+
+
+async def test_without_a_database_holds_are_refused_at_once_and_settlements_wait(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path) as writer:
+        held = await place(writer, world)
+        switch.is_down = True
+        settling = asyncio.create_task(writer.resolve(resolve_of(world, held, 1)))
+        await until(lambda: not writer.is_available)
+        with pytest.raises(LedgerUnavailable):
+            await place(writer, world)
+        is_settled_meanwhile = settling.done()
+        switch.is_down = False
+        await settling
+
+    assert not is_settled_meanwhile
+    assert await in_thread(ends)() == [("completed", 1_000)]
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
+
+
+@pytest.mark.parametrize("moment", ["breaks_before_commit", "breaks_after_commit"])
+async def test_a_connection_that_breaks_once_is_not_noticed(
+    world: World, switch: Switch, tmp_path: Path, moment: str
+) -> None:
+    async with running(switch.open, tmp_path, pace=Pace(duty=60)) as writer:
+        setattr(switch, moment, 1)
+        held = await place(writer, world)
+        setattr(switch, moment, 1)
+        await writer.resolve(resolve_of(world, held, 2))
+
+    assert await in_thread(ends)() == [("completed", 2_000)]
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 2_000, 0)
+    assert len(switch.engines) == 3
+
+
+async def test_an_old_settlement_goes_to_the_journal_and_is_replayed_once(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    pace = Pace(journal_after=0.05, duty=0.1)
+    async with running(switch.open, tmp_path, pace=pace) as writer:
+        held = await place(writer, world)
+        switch.is_down = True
+        await writer.resolve(resolve_of(world, held, 1))
+        in_journal = writer.figures()["journal"]
+        stored = await in_thread(ends)()
+        switch.is_down = False
+        await until_stored(ends, [("completed", 1_000)])
+        await until(lambda: writer.figures()["journal"] == 0)
+
+    assert (in_journal, stored) == (1, [])
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_full_journal_loses_nothing(world: World, switch: Switch, tmp_path: Path) -> None:
+    journal = Journal(tmp_path, bytes_max=10)
+    pace = Pace(journal_after=0.01, duty=0.1)
+    async with running(switch.open, tmp_path, pace=pace, journal=journal) as writer:
+        held = await place(writer, world)
+        switch.is_down = True
+        settling = asyncio.create_task(writer.resolve(resolve_of(world, held, 1)))
+        await until(lambda: writer._is_journal_full)
+        is_settled_meanwhile = settling.done()
+        switch.is_down = False
+        await settling
+
+    assert not is_settled_meanwhile
+    assert await in_thread(ends)() == [("completed", 1_000)]
+
+
+async def test_a_writer_that_stops_without_a_database_leaves_its_settlements_to_the_next(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path) as writer:
+        held = await place(writer, world)
+        switch.is_down = True
+        settling = asyncio.create_task(writer.resolve(resolve_of(world, held, 1)))
+        await until(lambda: not writer.is_available)
+    await settling
+    switch.is_down = False
+
+    async with running(switch.open, tmp_path):
+        await until_stored(ends, [("completed", 1_000)])
+
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_the_settlements_of_a_process_that_died_are_settled_by_a_living_one(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    dead, shared = Journal(tmp_path / "dead"), tmp_path / "shared"
+    async with running(switch.open, shared) as writer:
+        held = await place(writer, world)
+        dead.append([resolve_of(world, held, 1)])
+        await in_thread(copy_journal)(tmp_path / "dead", shared)
+        await until_stored(ends, [("completed", 1_000)])
+    dead.close()
+
+    assert os.listdir(shared) == []
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
+
+
+@pytest.mark.postgres
+async def test_a_connection_that_hangs_is_cut_and_the_settlement_takes_another(
+    world: World, switch: Switch, tmp_path: Path, committed_db: Database
+) -> None:
+    pace = Pace(hang=0.2, duty=60)
+    async with running(switch.open, tmp_path, pace=pace) as writer:
+        held = await place(writer, world)
+        connection = committed_db.connect()
+        (pid,) = connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'ledger_writer' "
+            "AND datname = current_database()"
+        ).fetchone()
+        connection.close()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await writer.resolve(resolve_of(world, held, 1))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    assert await in_thread(ends)() == [("completed", 1_000)]
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)

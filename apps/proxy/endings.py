@@ -1,0 +1,30 @@
+"""The ways in which a call can end. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from apps.core.usage import Usage
+
+NO_USAGE: Final = Usage()
+Reason = Literal["client", "timeout", "limit", "drain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a call ended, for its row."""
+
+    state: str
+    status_code: int
+    error_code: str = ""
+    usage: Usage = NO_USAGE
+    finish_reason: str = ""
+
+
+class Interrupted(Exception):
+    """The call was ended from outside, for `reason`."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Final = reason
