@@ -9,7 +9,8 @@ from typing import Any
 
 import orjson
 
-from tests.support.gateway import PROVIDER_SECRET, GatewayProcess
+from tests.support.bench import PROVIDER_SECRET
+from tests.support.gateway import GatewayProcess
 
 BODY_BYTES_MAX = 4096
 # What no client may ever see.

@@ -16,17 +16,9 @@ import pytest
 from tests.e2e.answers import HttpAnswer, ask, check_error
 from tests.e2e.faults import LockedAccounts
 from tests.e2e.wire import LAST_CHUNK, RawConnection, events_of, open_stream, post
+from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage, open_bench
 from tests.support.databases import Database
-from tests.support.gateway import (
-    FAST,
-    INPUT_NANOS,
-    OUTPUT_NANOS,
-    Bench,
-    DemoThread,
-    GatewayProcess,
-    Stage,
-    open_bench,
-)
+from tests.support.gateway import FAST, DemoThread, GatewayProcess
 from tests.support.processes import wait_until
 
 CHAT = "/v1/chat/completions"

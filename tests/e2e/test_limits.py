@@ -13,8 +13,9 @@ import pytest
 from apps.users.models import UserGroup
 from tests.e2e.answers import HttpAnswer, ask
 from tests.e2e.wire import RawConnection, post
+from tests.support.bench import Bench, Caller, Stage, open_bench
 from tests.support.databases import Database
-from tests.support.gateway import Bench, Caller, DemoThread, GatewayProcess, Stage, open_bench
+from tests.support.gateway import DemoThread, GatewayProcess
 from tests.support.processes import wait_until
 from tests.support.redis import RedisServer, is_installed
 

@@ -12,7 +12,7 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel
 
-from tests.support.gateway import INPUT_NANOS, MESSAGES, OUTPUT_NANOS, Bench, Stage
+from tests.support.bench import INPUT_NANOS, MESSAGES, OUTPUT_NANOS, Bench, Stage
 
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
 PREFIXES = ("/v1", "/api/v1", "/v1/", "/api/v1/")

@@ -13,8 +13,9 @@ from apps.audit.models import AdminEvent, APIRequest, Payload
 from apps.audit.payloads import BODY_BYTES_MAX, open_body, payload_digest
 from tests.e2e.answers import HttpAnswer, ask
 from tests.e2e.wire import LAST_CHUNK, body_of, open_stream
+from tests.support.bench import Bench, Stage, open_bench
 from tests.support.databases import Database
-from tests.support.gateway import Bench, DemoThread, Stage, open_bench
+from tests.support.gateway import DemoThread
 from tests.support.people import make_admin
 from tests.support.processes import wait_until
 

@@ -20,9 +20,10 @@ from tests.e2e.answers import HttpAnswer, ask, check_error
 from tests.e2e.dump import find_text
 from tests.e2e.faults import LockedAccounts
 from tests.e2e.wire import open_stream
+from tests.support.bench import Bench, Caller, Stage, open_bench
 from tests.support.databases import Database, TestDatabases
 from tests.support.environment import ENCRYPTION_KEY, SECRET_KEY
-from tests.support.gateway import Bench, Caller, DemoThread, Stage, open_bench
+from tests.support.gateway import DemoThread
 from tests.support.people import make_admin
 from tests.support.processes import wait_until
 
@@ -93,7 +94,7 @@ def _messages(run: Run) -> list[dict[str, str]]:
 def _call_all_faults(run: Run, secret: str) -> None:
     bench = run.bench
     provider = bench.make_provider(
-        secret=secret, first_byte_timeout_seconds=0.15, idle_timeout_seconds=0.15
+        secret=secret, first_byte_timeout_seconds=0.6, idle_timeout_seconds=0.6
     )
     models = [
         bench.make_model(f"demo-chat-secrets:fault={fault}", provider=provider) for fault in FAULTS

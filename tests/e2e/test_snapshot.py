@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,25 +19,16 @@ from apps.providers.models import Provider
 from apps.users.models import User, UserGroup
 from tests.e2e.answers import HttpAnswer, ask
 from tests.e2e.wire import LAST_CHUNK, events_of, open_stream
-from tests.support.databases import Database
-from tests.support.gateway import INPUT_NANOS, OUTPUT_NANOS, Bench, DemoThread, Stage, open_bench
+from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.processes import wait_until
 
 CHAT = "/v1/chat/completions"
 # Two seconds are promised; the machine that tests may be busy.
 SEEN_SECONDS = 4
+# Exactly as an operator runs it.
+CONSTANTS: dict[str, float] = {}
 WAYS = ("orm", "queryset", "sql")
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
-
-
-@pytest.fixture(scope="module")
-def module_bench(
-    module_db: Database, demo: DemoThread, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Bench]:
-    """Run a gateway exactly as an operator does."""
-    bench = open_bench(tmp_path_factory.mktemp("gateway"), module_db, demo, constants={})
-    yield bench
-    bench.gateway.stop()
 
 
 def chat(stage: Stage, **values: Any) -> HttpAnswer:

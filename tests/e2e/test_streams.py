@@ -18,7 +18,7 @@ from tests.e2e.wire import (
     post,
     text_of,
 )
-from tests.support.gateway import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
+from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.processes import wait_until
 
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS

@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 import orjson
 
-from tests.support.gateway import Caller, Stage
+from tests.support.bench import Caller, Stage
 
 WAIT_SECONDS_MAX: Final = 10.0
 LAST_CHUNK: Final = b"0\r\n\r\n"
