@@ -38,6 +38,14 @@ _PASSING: Final = (
     psycopg.errors.LockNotAvailable,
     psycopg.errors.QueryCanceled,
 )
+_ABOUT_A_ROW: Final = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,  # a value of a type that cannot be bound
+    sqlite3.ProgrammingError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -96,16 +104,12 @@ class Flusher:
             return list(ended), list(held)
         except IncarnationEnded:
             raise
-        except (
-            psycopg.OperationalError,
-            psycopg.InterfaceError,
-            sqlite3.OperationalError,
-        ) as error:
+        except Exception as error:  # noqa: BLE001 (whatever it is, it must not stop the other rows)
+            if _is_about_a_row(error):
+                return self._bisect(resolves, holds, error)
             logger.warning("a batch of the ledger failed: %s", type(error).__name__)
             self.is_broken = True
             return [Trouble()] * len(resolves), [Trouble()] * len(holds)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it must not stop the other rows)
-            return self._bisect(resolves, holds, error)
 
     def _try(
         self, resolves: list[Resolve], holds: list[PlaceHold]
@@ -153,10 +157,10 @@ class Flusher:
             ended, _ = self._try([bare], [])
         except IncarnationEnded:
             raise
-        except (psycopg.OperationalError, psycopg.InterfaceError, sqlite3.OperationalError):
-            self.is_broken = True
-            return Trouble()
         except Exception as again:  # noqa: BLE001 (one row must not stop the others, whatever it is)
+            if not _is_about_a_row(again):
+                self.is_broken = True
+                return Trouble()
             logger.error("its bare form is refused, too: %s", _describe(again))
             self._quarantine(resolve)
             return Quarantined(resolve.request_id)
@@ -182,3 +186,14 @@ def _describe(error: Exception) -> str:
         named = (diagnosis.table_name, diagnosis.column_name, diagnosis.constraint_name)
         return " ".join([type(error).__name__, *filter(None, named)])
     return f"{type(error).__name__}: {error}"
+
+
+def _is_about_a_row(error: Exception) -> bool:
+    """Return whether an error is the fault of what was to be written.
+
+    Anything else that a database says (read-only after a failover, a missing grant, a column that a
+    deployment has not made yet, a damaged file) concerns all rows alike and may pass.
+    """
+    if isinstance(error, psycopg.Error | sqlite3.Error):
+        return isinstance(error, _ABOUT_A_ROW)
+    return True

@@ -27,6 +27,7 @@ import orjson
 from apps.billing.ledger.commands import PayloadRecord, Resolve, Row
 
 BYTES_MAX: Final = 1 << 30
+READ_BYTES: Final = 4 << 20
 _ADOPTED_AT_ONCE: Final = 100
 
 logger = logging.getLogger(__name__)
@@ -60,11 +61,17 @@ class Journal:
         """Write settlements and fsync them. Raises JournalFull; then none of them counts."""
         self._append([_encode(resolve) for resolve in resolves])
 
-    def read(self, limit: int) -> list[Resolve]:
-        """Return the oldest settlements, at most `limit`."""
+    def read(self, limit: int, bytes_max: int = READ_BYTES) -> list[Resolve]:
+        """Return the oldest settlements: at most `limit`, and none after `bytes_max` is passed."""
+        found: list[Resolve] = []
+        size = 0
         with self._lock:
-            lines = itertools.islice(self._lines(), limit)
-            return [_decode(orjson.loads(_body(line))) for _, line in lines]
+            for _, line in itertools.islice(self._lines(), limit):
+                found.append(_decode(orjson.loads(_body(line))))
+                size += len(line)
+                if size >= bytes_max:
+                    break
+        return found
 
     def discard(self, count: int) -> None:
         """Drop the oldest `count` settlements: they are in the database.
@@ -90,6 +97,9 @@ class Journal:
                 file = _open_locked(path)
             except (BlockingIOError, FileNotFoundError):
                 continue  # Its owner lives, or somebody else has just adopted it.
+            except OSError as error:
+                logger.error("the journal %s cannot be opened: %s", path.name, error)
+                continue
             with file:
                 lines = (line for _, line in _read_lines(file, 0))
                 try:

@@ -66,6 +66,7 @@ class LedgerThread:
         self._quarantined: set[UUID] = set()
         self._busy_since: float | None = None
         self._renewals = 0
+        self._renewed_at = 0.0
         self._next_duty = 0.0
         self._is_away = True
         self._has_warned = False
@@ -305,6 +306,8 @@ class LedgerThread:
         self._resolves.extendleft(p for p in reversed(kept) if isinstance(p.command, Resolve))
         self._holds.extendleft(p for p in reversed(kept) if isinstance(p.command, PlaceHold))
         self._hand_over(outcomes)
+        if not self._flusher.is_broken:
+            self._is_away = False  # Also after a statement that had been given up returned at last.
         return not self._flusher.is_broken
 
     def _replace_lease(self) -> None:
@@ -324,28 +327,46 @@ class LedgerThread:
         assert engine is not None  # noqa: S101 (called with a connection only)
         self._busy_since = time.monotonic()
         try:
-            if not engine.renew(self.incarnation_id, self._pace.lease):
-                self._replace_lease()
-            self.notes.write(engine)
-            self._journal.adopt_abandoned()
-            if self._replay_journal():
-                self._void_strangers(engine)
+            self._renew(engine)
             self._renewals += 1
-            # After an outage every lease is old; living owners get time to renew theirs first.
-            if self._is_only_owner or self._renewals > 1:
-                self._reap(engine)
-            if self._renewals % int(PARTITION_SECONDS / self._pace.duty) == 1:
-                engine.make_partitions(datetime.now(UTC))
+            for duty in (self.notes.write, self._settle_journal, self._reap, self._partition):
+                self._try_duty(duty, engine)
         except Exception as error:  # noqa: BLE001 (whatever it is: with a fresh connection, again)
-            logger.warning("the ledger's duties were not done: %s: %s", type(error).__name__, error)
+            logger.warning("the ledger's connection broke: %s: %s", type(error).__name__, error)
+            time.sleep(_RECONNECT_SECONDS)
             return False
         finally:
             self._busy_since = None
+        if not self._flusher.is_broken:
+            self._is_away = False
         return not self._flusher.is_broken
+
+    def _renew(self, engine: Engine) -> None:
+        self._renewed_at = time.monotonic()
+        if not engine.renew(self.incarnation_id, self._pace.lease):
+            self._replace_lease()
+
+    def _try_duty(self, duty: Callable[[Engine], None], engine: Engine) -> None:
+        """Do one duty. Where it fails the others are done; raises only for a broken connection."""
+        try:
+            duty(engine)
+        except Exception as error:  # noqa: BLE001 (one duty must not stop the others)
+            name = getattr(duty, "__name__", "a duty")
+            logger.error("%s was not done: %s: %s", name, type(error).__name__, error)
+            engine.ping()
+
+    def _settle_journal(self, engine: Engine) -> None:
+        self._journal.adopt_abandoned()
+        if self._replay_journal():
+            self._void_strangers(engine)
+
+    def _partition(self, engine: Engine) -> None:
+        if self._renewals % int(PARTITION_SECONDS / self._pace.duty) == 1:
+            engine.make_partitions(datetime.now(UTC))
 
     def _replay_journal(self) -> bool:
         """Settle what the journal holds and return whether nothing is left in it."""
-        while part := self._journal.read(BATCH_ROWS):
+        while part := self._journal.read(BATCH_ROWS, BATCH_BYTES):
             logger.warning("replaying %d of %d settlements", len(part), len(self._journal))
             self._busy_since = time.monotonic()
             ended, _ = self._flusher.flush(part, [])
@@ -369,6 +390,9 @@ class LedgerThread:
         return request_id in self.known or request_id in self._quarantined
 
     def _reap(self, engine: Engine) -> None:
+        # After an outage every lease is old; living owners get time to renew theirs first.
+        if not self._is_only_owner and self._renewals < 2:
+            return
         dead = reaper.list_dead(
             engine, own_id=self.incarnation_id, all_others=self._is_only_owner, grace_seconds=0
         )
@@ -384,9 +408,11 @@ class LedgerThread:
     def _breathe(self) -> None:
         """Let running calls through in the middle of a long clean-up."""
         self._collect(0.0)
-        if not self._work():
+        if not self._work() or self._engine is None:
             raise ConnectionError("the connection broke")
         self._busy_since = time.monotonic()
+        if time.monotonic() - self._renewed_at > self._pace.duty:
+            self._renew(self._engine)
 
 
 def _held(row: Row) -> Held:
