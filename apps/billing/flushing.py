@@ -41,6 +41,7 @@ _PASSING: Final = (
 _ABOUT_A_ROW: Final = (
     psycopg.DataError,
     psycopg.IntegrityError,
+    psycopg.errors.RaiseException,  # a trigger that refuses the row
     sqlite3.DataError,
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,  # a value of a type that cannot be bound

@@ -21,6 +21,8 @@ HEAD_BYTES_MAX: Final = 64 << 10
 URL_BYTES_MAX: Final = 8 << 10
 HEADERS_MAX: Final = 100
 HEAD_SECONDS: Final = 20.0
+# What may wait for a slow client; above it the provider is no longer read.
+WRITE_BUFFER_BYTES: Final = 16 << 10
 
 _VERSIONS: Final = ("1.1", "1.0")
 _REASONS: Final = {
@@ -78,6 +80,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Begin to wait for a head."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:

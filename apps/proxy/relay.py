@@ -48,7 +48,7 @@ LAST_FRAME_SECONDS: Final = 60.0
 # How much of comments and the like may come before the first event.
 _PREAMBLE_BYTES_MAX: Final = 64 << 10
 # How much of a stream goes to the connection at a time.
-_PIECE_BYTES: Final = 32 << 10
+_PIECE_BYTES: Final = 16 << 10
 # The client's own mistakes, and what would fail anywhere: no other route is tried.
 _FINAL_ROWS: Final = frozenset({"E40", "E45", "E52"})
 # What says nothing about whether the route works.

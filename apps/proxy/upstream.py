@@ -24,7 +24,7 @@ from apps.proxy.snapshot import Credential, Provider, Route
 ANSWER_BYTES_MAX: Final = 32 << 20
 ERROR_BYTES_MAX: Final = 64 << 10
 # aiohttp pauses reading from the socket at twice this: the most that waits here for a slow client.
-READ_BUFFER_BYTES: Final = 24 << 10
+READ_BUFFER_BYTES: Final = 16 << 10
 _KEEPALIVE_SECONDS: Final = 30.0
 _DNS_SECONDS: Final = 5.0
 _ID_HEADERS: Final = ("x-request-id", "request-id")

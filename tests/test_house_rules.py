@@ -1,0 +1,66 @@
+"""Rules of the house that no type checker knows."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# Where money and calls are handled: stamps come from datetime, all else from monotonic clocks.
+TIMED = ("apps/billing", "apps/proxy", "apps/quotas")
+
+
+def _files(*folders: str) -> list[Path]:
+    found = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    return [path for path in found if "tests" not in path.parts and "migrations" not in path.parts]
+
+
+def _calls(path: Path) -> list[tuple[int, str]]:
+    tree = ast.parse(path.read_text())
+    return [
+        (node.lineno, f"{node.func.value.id}.{node.func.attr}")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+    ]
+
+
+def test_durations_and_leases_never_use_the_wall_clock() -> None:
+    wall_clocks = {"time.time", "time.time_ns", "datetime.utcnow", "datetime.today"}
+
+    found = [
+        f"{path.relative_to(ROOT)}:{line} {name}"
+        for path in _files(*TIMED)
+        for line, name in _calls(path)
+        if name in wall_clocks
+    ]
+
+    assert found == []
+
+
+def test_only_one_module_reads_the_environment() -> None:
+    allowed = {"auditing/environment.py", "apps/proxy/management/commands/up.py"}
+
+    found = {
+        str(path.relative_to(ROOT))
+        for path in _files("apps", "auditing")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("environ", "getenv")
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "os"
+    }
+
+    # Setting DJANGO_SETTINGS_MODULE is no reading; `up` passes the environment on to its children.
+    assert found - allowed == {"auditing/asgi.py", "auditing/celery.py"}
+
+
+def test_no_html_is_marked_as_safe() -> None:
+    found = [
+        str(path.relative_to(ROOT))
+        for path in _files("apps", "auditing")
+        if "mark_safe" in path.read_text()
+    ]
+
+    assert found == []
