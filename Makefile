@@ -33,6 +33,13 @@ test-long: $(INSTALLED_DEV) ## Run the tests that kill, soak and race at size
 	$(PYTHON) -m pytest -q -m long --engine=sqlite
 	$(PYTHON) -m pytest -q -m long --engine=postgres
 
+ROUNDS ?= 1
+
+.PHONY: test-faults
+test-faults: $(INSTALLED_DEV) ## Kill, freeze and cut off whole processes, ROUNDS (1) times each
+	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m long --engine=sqlite tests/faults
+	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m long --engine=postgres tests/faults
+
 .PHONY: check
 check: $(INSTALLED_DEV) ## Check format, lint, types, imports, migrations, schema and generated docs
 	$(VENV)/bin/ruff format --check .

@@ -1,10 +1,11 @@
 """Flushes batches and survives what the database may answer.
 
 A broken connection ends the attempt (the caller reconnects and tries again). A passing conflict
-(deadlock, lock timeout) is tried again. Anything else means that some row is poison: the batch is
-halved until that row is alone; a poisonous hold is refused, a poisonous settlement is written
-once more without its free texts, and if even that fails it goes to the quarantine file with an
-error in the log.
+(a deadlock) is tried again. An account that somebody else keeps locked is passed over for a
+while, so that it does not keep all customers waiting. Anything else means that some row is
+poison: the batch is halved until that row is alone; a poisonous hold is refused, a poisonous
+settlement is written once more without its free texts, and if even that fails it goes to the
+quarantine file with an error in the log.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -25,6 +26,7 @@ from apps.billing.ledger.commands import Batch, Held, HoldRefused, PlaceHold, Re
 from apps.billing.ledger.store import Engine, IncarnationEnded, flush
 
 _TRIES: Final = 4
+LOCKED_SECONDS: Final = 5.0  # how long an account that was found locked is passed over
 _TEXTS: Final = (
     "user_agent",
     "finish_reason",
@@ -35,7 +37,6 @@ _TEXTS: Final = (
 _PASSING: Final = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
-    psycopg.errors.LockNotAvailable,
     psycopg.errors.QueryCanceled,
 )
 _ABOUT_A_ROW: Final = (
@@ -57,13 +58,18 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
+class Locked:
+    """Somebody else keeps an account that this needs locked; nothing was committed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """No form of this settlement was accepted. It keeps its hold; an operator has to look."""
 
     request_id: UUID
 
 
-Outcome = Resolved | Held | HoldRefused | Trouble | Quarantined
+Outcome = Resolved | Held | HoldRefused | Trouble | Locked | Quarantined
 
 
 class Flusher:
@@ -81,6 +87,8 @@ class Flusher:
         self._keep = keep
         self._revenue_ids = engine.revenue_ids()
         self._incarnation_id = 0
+        self._revenue_shift = 0
+        self._locked: dict[int, float] = {}  # account id → until when it is passed over
         self.is_broken = False
         # A few at most: each is an accident that has been logged.
         self._quarantined: set[UUID] = set() if quarantined is None else quarantined
@@ -100,17 +108,73 @@ class Flusher:
         self, resolves: list[Resolve], holds: list[PlaceHold]
     ) -> tuple[list[Outcome], list[Outcome]]:
         """Commit and return an outcome for each command, in order. Raises IncarnationEnded."""
+        if self._locked and self._touches_locked(resolves, holds):
+            return self._flush_others(resolves, holds)
         try:
             ended, held = self._try(resolves, holds)
             return list(ended), list(held)
         except IncarnationEnded:
             raise
+        except psycopg.errors.LockNotAvailable:
+            if self._find_locked(resolves, holds):
+                return self.flush(resolves, holds)
+            self.is_broken = True
+            return [Trouble()] * len(resolves), [Trouble()] * len(holds)
         except Exception as error:  # noqa: BLE001 (whatever it is, it must not stop the other rows)
             if _is_about_a_row(error):
                 return self._bisect(resolves, holds, error)
             logger.warning("a batch of the ledger failed: %s", type(error).__name__)
             self.is_broken = True
             return [Trouble()] * len(resolves), [Trouble()] * len(holds)
+
+    # ---- accounts that somebody else keeps locked
+
+    def _find_locked(self, resolves: list[Resolve], holds: list[PlaceHold]) -> bool:
+        """Note which accounts of a batch are locked, and return whether that explains anything."""
+        accounts = {self._revenue_id, *_accounts_of(resolves, holds)}
+        try:
+            locked = self._engine.find_locked(sorted(accounts))
+        except psycopg.Error:
+            return False  # The whole table is locked, or the connection broke.
+        if self._revenue_id in locked:
+            self._revenue_shift += 1
+            if self._revenue_shift >= len(self._revenue_ids):
+                return False
+        until = time.monotonic() + LOCKED_SECONDS
+        known = len(self._locked)
+        self._locked.update(dict.fromkeys(locked, until))
+        if len(self._locked) > known:
+            logger.error("accounts %s are locked by somebody else", sorted(locked))
+        return bool(locked)
+
+    def _touches_locked(self, resolves: list[Resolve], holds: list[PlaceHold]) -> bool:
+        now = time.monotonic()
+        self._locked = {account: until for account, until in self._locked.items() if until > now}
+        return not self._locked.keys().isdisjoint(_accounts_of(resolves, holds))
+
+    def _flush_others(
+        self, resolves: list[Resolve], holds: list[PlaceHold]
+    ) -> tuple[list[Outcome], list[Outcome]]:
+        """Commit what needs no locked account; the rest does not keep it waiting."""
+        locked = self._locked.keys()
+        free_resolves = [r for r in resolves if locked.isdisjoint(_accounts_of([r], []))]
+        free_holds = [h for h in holds if locked.isdisjoint(h.buckets)]
+        ended: dict[UUID, Outcome] = {}
+        held: dict[UUID, Outcome] = {}
+        if free_resolves or free_holds:
+            done, placed = self.flush(free_resolves, free_holds)
+            ended = {r.request_id: o for r, o in zip(free_resolves, done, strict=True)}
+            held = {h.request_id: o for h, o in zip(free_holds, placed, strict=True)}
+        return (
+            [ended.get(resolve.request_id, Locked()) for resolve in resolves],
+            [held.get(hold.request_id, Locked()) for hold in holds],
+        )
+
+    @property
+    def _revenue_id(self) -> int:
+        return self._revenue_ids[
+            (self._incarnation_id + self._revenue_shift) % len(self._revenue_ids)
+        ]
 
     def _try(
         self, resolves: list[Resolve], holds: list[PlaceHold]
@@ -119,7 +183,7 @@ class Flusher:
             batch = Batch(
                 resolves=tuple(resolves),
                 holds=tuple(holds),
-                revenue_id=self._revenue_ids[self._incarnation_id % len(self._revenue_ids)],
+                revenue_id=self._revenue_id,
                 now=datetime.now(UTC),
             )
             try:
@@ -187,6 +251,17 @@ def _describe(error: Exception) -> str:
         named = (diagnosis.table_name, diagnosis.column_name, diagnosis.constraint_name)
         return " ".join([type(error).__name__, *filter(None, named)])
     return f"{type(error).__name__}: {error}"
+
+
+def _accounts_of(resolves: Sequence[Resolve], holds: Sequence[PlaceHold]) -> set[int]:
+    """Return the accounts of customers that these change."""
+    found = {account_id for resolve in resolves for account_id, _ in resolve.legs}
+    for resolve in resolves:
+        if resolve.charge_nanos > resolve.held_nanos:
+            found.update((resolve.wallet_id, resolve.receivable_id))
+    for hold in holds:
+        found.update(hold.buckets)
+    return found
 
 
 def _is_about_a_row(error: Exception) -> bool:

@@ -24,7 +24,7 @@ from uuid import UUID
 import orjson
 
 from apps.billing import reaper
-from apps.billing.flushing import Flusher, Outcome, Trouble
+from apps.billing.flushing import LOCKED_SECONDS, Flusher, Locked, Outcome, Trouble
 from apps.billing.journal import Journal
 from apps.billing.ledger.commands import Held, PlaceHold, Resolve, Resolved, Row
 from apps.billing.ledger.store import Engine, IncarnationEnded
@@ -61,6 +61,8 @@ class LedgerThread:
         self._inbox: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
         self._resolves: deque[Pending] = deque()
         self._holds: deque[Pending] = deque()
+        # Settlements on accounts that somebody else keeps locked, with when to try them again.
+        self._aside: deque[tuple[float, Pending]] = deque()
         self._engine: Engine | None = None
         self._flusher: Flusher
         self._quarantined: set[UUID] = set()
@@ -135,11 +137,14 @@ class LedgerThread:
         """Do one round of work and return whether to stop."""
         if self._engine is not None:
             is_idle = not self._resolves and not self._holds
-            self._collect(max(0.0, self._next_duty - time.monotonic()) if is_idle else 0.0)
+            until = min(self._next_duty, self._aside[0][0]) if self._aside else self._next_duty
+            self._collect(max(0.0, until - time.monotonic()) if is_idle else 0.0)
         else:
             self._collect(0.0)
         if self._engine is None:
             self._reconnect()
+        while self._aside and self._aside[0][0] <= time.monotonic():
+            self._resolves.append(self._aside.popleft()[1])
         if self._engine is not None and not self._work():
             self._close()
         if self._engine is not None and time.monotonic() >= self._next_duty:
@@ -298,7 +303,9 @@ class LedgerThread:
         outcomes: list[tuple[Pending, Outcome]] = []
         kept: list[Pending] = []
         for pending, outcome in zip(resolves + holds, ended + held, strict=True):
-            if isinstance(outcome, Trouble):
+            if isinstance(outcome, Locked) and isinstance(pending.command, Resolve):
+                self._aside.append((time.monotonic() + LOCKED_SECONDS, pending))
+            elif isinstance(outcome, Trouble):
                 pending.is_doubtful = True
                 kept.append(pending)  # It is tried again with the next connection.
             else:
@@ -370,7 +377,7 @@ class LedgerThread:
             logger.warning("replaying %d of %d settlements", len(part), len(self._journal))
             self._busy_since = time.monotonic()
             ended, _ = self._flusher.flush(part, [])
-            if any(isinstance(outcome, Trouble) for outcome in ended):
+            if any(isinstance(outcome, Trouble | Locked) for outcome in ended):
                 return False  # What had been committed adds nothing the next time.
             self._journal.discard(len(part))
             self.known.difference_update(resolve.request_id for resolve in part)

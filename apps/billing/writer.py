@@ -19,7 +19,7 @@ from uuid import UUID
 
 from apps.audit.models import RequestState
 from apps.billing import reaper
-from apps.billing.flushing import Outcome, Quarantined, Trouble
+from apps.billing.flushing import Locked, Outcome, Quarantined, Trouble
 from apps.billing.journal import Journal, JournalFull
 from apps.billing.ledger.commands import Held, HoldRefused, PlaceHold, Resolve, Resolved
 from apps.billing.ledger.store import Engine
@@ -217,7 +217,7 @@ class LedgerWriter:
                 known.discard(request_id)
             if pending.future.done():
                 continue
-            if isinstance(answer, Trouble):
+            if isinstance(answer, Trouble | Locked):
                 pending.future.set_exception(LedgerUnavailable())
             elif isinstance(answer, Quarantined):
                 pending.future.set_result(Resolved(request_id, 0, is_first=False))

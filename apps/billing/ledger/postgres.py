@@ -74,7 +74,7 @@ def connect(dsn: dict[str, Any]) -> psycopg.Connection[Any]:
         keepalives_interval=5,
         keepalives_count=3,
         tcp_user_timeout=15_000,
-        options="-c lock_timeout=2s -c statement_timeout=10s "
+        options="-c lock_timeout=1s -c statement_timeout=10s "
         "-c idle_in_transaction_session_timeout=15s -c application_name=ledger_writer",
     )
 
@@ -214,6 +214,14 @@ class PostgresEngine:
                WHERE incarnation.ended_at IS NOT NULL"""
         )
         return [int(row[0]) for row in rows]
+
+    def find_locked(self, account_ids: Sequence[int]) -> set[int]:
+        """Return which accounts somebody else keeps locked at this moment."""
+        rows = self._query(
+            "SELECT id FROM billing_account WHERE id = ANY(%s) FOR NO KEY UPDATE SKIP LOCKED",
+            (list(account_ids),),
+        )
+        return set(account_ids) - {row[0] for row in rows}
 
     def price_rows(self, version_ids: Collection[int]) -> dict[int, Row]:
         """Return price versions by id."""

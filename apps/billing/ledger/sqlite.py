@@ -219,6 +219,10 @@ class SqliteEngine:
         )
         return [row[0] for row in rows]
 
+    def find_locked(self, account_ids: Sequence[int]) -> set[int]:
+        """Return nothing: SQLite locks the database, not rows."""
+        return set()
+
     def price_rows(self, version_ids: Collection[int]) -> dict[int, Row]:
         """Return price versions by id."""
         cursor = self._connection.execute(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
 
-from apps.billing.flushing import Flusher, Quarantined, Trouble
+from apps.billing.flushing import Flusher, Locked, Quarantined, Trouble
 from apps.billing.ledger.commands import Held, HoldRefused, Resolve, Resolved
+from apps.billing.ledger.postgres import PostgresEngine
 from apps.billing.ledger.store import Engine, IncarnationEnded
 from apps.billing.tests.writer_kit import (
     Switch,
@@ -137,7 +139,7 @@ def test_no_row_is_logged(flusher: Flusher, world: World, caplog: pytest.LogCapt
 def test_a_passing_conflict_is_tried_again(world: World, engine: Engine) -> None:
     switch = Switch(lambda: engine)
     flusher = lease(Flusher(switch.open()), engine)
-    switch.failures = [psycopg.errors.DeadlockDetected(), psycopg.errors.LockNotAvailable()]
+    switch.failures = [psycopg.errors.DeadlockDetected(), psycopg.errors.SerializationFailure()]
 
     _, answers = flusher.flush([], [hold_of(world)])
 
@@ -148,7 +150,7 @@ def test_a_passing_conflict_is_tried_again(world: World, engine: Engine) -> None
 def test_a_conflict_that_does_not_pass_ends_the_connection(world: World, engine: Engine) -> None:
     switch = Switch(lambda: engine)
     flusher = lease(Flusher(switch.open()), engine)
-    switch.failures = [psycopg.errors.LockNotAvailable() for _ in range(4)]
+    switch.failures = [psycopg.errors.DeadlockDetected() for _ in range(4)]
 
     _, answers = flusher.flush([], [hold_of(world)])
 
@@ -183,3 +185,67 @@ def test_nothing_is_written_under_a_lease_that_others_ended(
 
     assert open_holds() == {held.request_id}
     assert account(world.wallet_id) == (WALLET, 1_000)
+
+
+def lock_account(somebody: Any, account_id: int) -> None:
+    somebody.execute("SELECT id FROM billing_account WHERE id = %s FOR UPDATE", (account_id,))
+
+
+@pytest.mark.postgres
+def test_a_customer_whose_wallet_is_locked_does_not_keep_the_others_waiting(
+    committed_db: Database, flusher: Flusher, world: World, engine: Engine
+) -> None:
+    other = make_world(WALLET)
+    (mine,) = place(flusher, world, 1)
+    (theirs,) = place(flusher, other, 1)
+    somebody = committed_db.connect()
+    somebody.execute("BEGIN")
+    lock_account(somebody, world.wallet_id)
+
+    ended, held = flusher.flush(
+        [resolve_of(world, mine, 1), resolve_of(other, theirs, 1)],
+        [hold_of(world), hold_of(other)],
+    )
+    again, _ = flusher.flush([resolve_of(world, mine, 1)], [])
+
+    somebody.execute("ROLLBACK")
+    somebody.close()
+    assert [type(outcome) for outcome in ended + held] == [Locked, Resolved, Locked, Held]
+    assert [type(outcome) for outcome in again] == [Locked]
+    assert not flusher.is_broken
+    later = lease(Flusher(engine), engine)
+    assert [type(o) for o in later.flush([resolve_of(world, mine, 1)], [])[0]] == [Resolved]
+    assert account(world.wallet_id) == (WALLET - 1_000, 0)
+    assert account(other.wallet_id) == (WALLET - 1_000, 1_000)
+
+
+@pytest.mark.postgres
+def test_a_locked_revenue_account_is_passed_over(
+    committed_db: Database, flusher: Flusher, world: World
+) -> None:
+    (held,) = place(flusher, world, 1)
+    somebody = committed_db.connect()
+    somebody.execute("BEGIN")
+    lock_account(somebody, flusher._revenue_id)
+
+    ended, _ = flusher.flush([resolve_of(world, held, 1)], [])
+
+    somebody.execute("ROLLBACK")
+    somebody.close()
+    assert [type(outcome) for outcome in ended] == [Resolved]
+    assert account(world.wallet_id) == (WALLET - 1_000, 0)
+
+
+@pytest.mark.postgres
+def test_a_database_that_turned_read_only_quarantines_nothing(
+    flusher: Flusher, world: World, engine: Engine, kept: list[Resolve]
+) -> None:
+    (held,) = place(flusher, world, 1)
+    assert isinstance(engine, PostgresEngine)
+    engine._query("SET default_transaction_read_only = on")
+
+    ended, _ = flusher.flush([resolve_of(world, held, 1)], [])
+
+    assert [type(outcome) for outcome in ended] == [Trouble]
+    assert flusher.is_broken
+    assert kept == []
