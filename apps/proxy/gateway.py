@@ -28,6 +28,7 @@ from apps.proxy.upstream import Upstream
 from apps.quotas.limits import Limiter, LocalLimiter
 from apps.quotas.shared_limits import SharedLimiter
 
+START_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 1.0
 # A gateway that has not seen the configuration for so long would not notice a revoked key.
 STALE_SECONDS: Final = 15.0
@@ -69,7 +70,10 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start everything. Does not wait for the database: until it is there, calls get 503."""
+        """Start everything, and give the database a moment before connections are taken.
+
+        Where it stays away the gateway serves all the same: calls get 503 until it is there.
+        """
         self.upstream = Upstream(settings.PRIVATE_UPSTREAMS)
         local = LocalLimiter()
         self.limiter = SharedLimiter(settings.REDIS_URL, local) if settings.REDIS_URL else local
@@ -84,6 +88,9 @@ class Gateway:
             asyncio.create_task(self._tick()),
             asyncio.create_task(self._renew_limits()),
         ]
+        until = self.monotonic() + START_SECONDS
+        while not self.is_ready and self.monotonic() < until:  # noqa: ASYNC110 (bounded, at the start)
+            await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         """Let running calls settle, then close everything."""
