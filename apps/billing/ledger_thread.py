@@ -5,6 +5,8 @@ lease, notes checkpoints, resolves what dead processes left, and replays the jou
 connection breaks, it opens another one at once; what was in flight is found out and done again.
 
 Bounds: BATCH_ROWS and BATCH_BYTES a batch, and the times of `Pace`.
+
+A few lines over 400 because it is one loop over one state, which no other thread may touch.
 """
 
 from __future__ import annotations
@@ -21,12 +23,10 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-import orjson
-
 from apps.billing import reaper
 from apps.billing.flushing import LOCKED_SECONDS, Flusher, Locked, Outcome, Trouble
 from apps.billing.journal import Journal
-from apps.billing.ledger.commands import Held, PlaceHold, Resolve, Resolved, Row
+from apps.billing.ledger.commands import PlaceHold, Resolve
 from apps.billing.ledger.store import Engine, IncarnationEnded
 from apps.billing.pending import Notes, Pace, Pending
 
@@ -237,7 +237,7 @@ class LedgerThread:
         }
         self._holds = deque(p for p in self._holds if p.command.request_id not in placed)
         found: list[tuple[Pending, Outcome]] = [
-            (pending, _held(placed[pending.command.request_id]))
+            (pending, reaper.held_of(placed[pending.command.request_id]))
             for pending in doubtful
             if pending.command.request_id in placed
         ]
@@ -403,14 +403,7 @@ class LedgerThread:
         dead = reaper.list_dead(
             engine, own_id=self.incarnation_id, all_others=self._is_only_owner, grace_seconds=0
         )
-        for incarnation_id in dead:
-            while ends := reaper.resolve_dead(engine, incarnation_id, now=datetime.now(UTC)):
-                outcomes, _ = self._flusher.flush(ends, [])
-                done = sum(isinstance(outcome, Resolved) for outcome in outcomes)
-                logger.warning("resolved %d holds of dead incarnation %d", done, incarnation_id)
-                if done < len(ends):
-                    break
-                self._breathe()
+        reaper.resolve_all(engine, self._flusher, dead, between=self._breathe)
 
     def _breathe(self) -> None:
         """Let running calls through in the middle of a long clean-up."""
@@ -420,13 +413,3 @@ class LedgerThread:
         self._busy_since = time.monotonic()
         if time.monotonic() - self._renewed_at > self._pace.duty:
             self._renew(self._engine)
-
-
-def _held(row: Row) -> Held:
-    """Return the answer that a hold's row stands for."""
-    return Held(
-        request_id=row["request_id"],
-        amount_nanos=row["amount_nanos"],
-        legs=tuple((leg[0], leg[1]) for leg in orjson.loads(row["legs"])),
-        counters=tuple(orjson.loads(row["counters"])),
-    )

@@ -7,19 +7,24 @@ posts only the difference.
 
 from __future__ import annotations
 
-from datetime import datetime
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from apps.audit.models import RequestState
 from apps.audit.records import request_row
-from apps.billing.ledger.commands import Held, PlaceHold, Resolve, Row
+from apps.billing.flushing import Flusher
+from apps.billing.ledger.commands import Held, PlaceHold, Resolve, Resolved, Row
 from apps.billing.ledger.store import Engine
 from apps.billing.pricing import Price, charge_nanos
 from apps.core.usage import TOKEN_CLASSES, Usage
 
 REAP_BATCH = 200
+
+logger = logging.getLogger(__name__)
 
 
 def resolve_orphan(hold: Row, price_row: Row | None, *, now: datetime) -> Resolve:
@@ -85,6 +90,31 @@ def resolve_dead(engine: Engine, incarnation_id: int, *, now: datetime) -> list[
     ]
 
 
+def resolve_all(
+    engine: Engine,
+    flusher: Flusher,
+    dead: Sequence[int],
+    *,
+    between: Callable[[], None] | None = None,
+) -> int:
+    """Resolve the holds of dead incarnations and return how many.
+
+    `between` is called after each batch. What the database does not take is left for the next time.
+    """
+    resolved = 0
+    for incarnation_id in dead:
+        while ends := resolve_dead(engine, incarnation_id, now=datetime.now(UTC)):
+            outcomes, _ = flusher.flush(ends, [])
+            done = sum(isinstance(outcome, Resolved) for outcome in outcomes)
+            resolved += done
+            logger.warning("resolved %d holds of dead incarnation %d", done, incarnation_id)
+            if done < len(ends):
+                break
+            if between is not None:
+                between()
+    return resolved
+
+
 def price_of(row: Row) -> Price:
     """Return the Price in a row of `ai_models_priceversion`."""
     return Price(
@@ -124,4 +154,14 @@ def _end(
         counters=tuple(orjson.loads(hold["counters"])),
         charge_nanos=charge,
         row=row,
+    )
+
+
+def held_of(row: Row) -> Held:
+    """Return the answer that a hold's row stands for."""
+    return Held(
+        request_id=row["request_id"],
+        amount_nanos=row["amount_nanos"],
+        legs=tuple((leg[0], leg[1]) for leg in orjson.loads(row["legs"])),
+        counters=tuple(orjson.loads(row["counters"])),
     )

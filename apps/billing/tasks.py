@@ -17,7 +17,6 @@ from apps.billing import reaper
 from apps.billing.anchors import append_anchor
 from apps.billing.connections import connect
 from apps.billing.flushing import Flusher
-from apps.billing.ledger.commands import Resolved
 from apps.billing.verification import verify
 
 LEASE_SECONDS = 120
@@ -51,14 +50,7 @@ def reap() -> int:
             kind="worker", host=socket.gethostname(), pid=os.getpid(), lease_seconds=LEASE_SECONDS
         )
         flusher.use_lease(lease)
-        resolved = 0
-        for incarnation_id in dead:
-            while ends := reaper.resolve_dead(engine, incarnation_id, now=datetime.now(UTC)):
-                outcomes, _ = flusher.flush(ends, [])
-                done = sum(isinstance(outcome, Resolved) for outcome in outcomes)
-                resolved += done
-                if done < len(ends):
-                    break
+        resolved = reaper.resolve_all(engine, flusher, dead)
         flusher.end_lease()
         return resolved
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from apps.core.errors import GatewayError
 from apps.core.usage import Usage
 
 NO_USAGE: Final = Usage()
@@ -28,3 +29,13 @@ class Interrupted(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
         self.reason: Final = reason
+
+
+class AttemptFailed(Exception):
+    """An attempt failed before the client saw anything of it."""
+
+    def __init__(self, error: GatewayError, status_code: int | None = None, text: str = "") -> None:
+        super().__init__(error.code)
+        self.error: Final = error
+        self.status_code: Final = status_code
+        self.text: Final = text

@@ -25,7 +25,7 @@ from apps.proxy.dialects.openai import (
     upstream_body,
     upstream_error,
 )
-from apps.proxy.endings import Ending, Interrupted
+from apps.proxy.endings import AttemptFailed, Ending, Interrupted
 from apps.proxy.framing import CutInsideAnEvent, begins_an_answer, has_data, last_event
 from apps.proxy.http import Headers, Send, answer_headers
 from apps.proxy.protocol import Connection
@@ -36,7 +36,7 @@ from apps.proxy.upstream import (
     ANSWER_BYTES_MAX,
     ERROR_BYTES_MAX,
     encoding_of,
-    explain_failure,
+    failure_of,
     let_go,
     read_limited,
     request_id_of,
@@ -53,16 +53,6 @@ _PIECE_BYTES: Final = 16 << 10
 _FINAL_ROWS: Final = frozenset({"E40", "E45", "E52"})
 # What says nothing about whether the route works.
 _BLAMELESS_ROWS: Final = frozenset({"E40", "E45"})
-
-
-class _Failure(Exception):
-    """An attempt failed before the client saw anything of it."""
-
-    def __init__(self, error: GatewayError, status_code: int | None = None, text: str = "") -> None:
-        super().__init__(error.code)
-        self.error: Final = error
-        self.status_code: Final = status_code
-        self.text: Final = text
 
 
 class Relay:
@@ -107,7 +97,7 @@ class Relay:
             try:
                 await self._attempt(route, number)
                 return None
-            except _Failure as failure:
+            except AttemptFailed as failure:
                 error = failure.error
                 if error.row in _FINAL_ROWS:
                     break
@@ -139,7 +129,7 @@ class Relay:
         try:
             await self._exchange(route, credential, row)
             gateway.circuits.succeed(route.id)
-        except _Failure as failure:
+        except AttemptFailed as failure:
             row["status_code"] = failure.status_code
             # Some providers repeat the key they were sent, and not every key looks like one.
             row["error_text"] = redact(failure.text.replace(credential.secret, "[redacted]"))
@@ -197,16 +187,16 @@ class Relay:
             if response.status != 200:
                 await self._fail_by_status(response)
             if encoding_of(response.headers):
-                raise _Failure(GatewayError("E49"), 200, "an encoding that was not asked for")
+                raise AttemptFailed(GatewayError("E49"), 200, "an encoding that was not asked for")
             await self._pass_on(route, response)
         except asyncio.CancelledError:
             raise self._interruption() from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._failure_of(error, response) from error
+            raise failure_of(error, response.status if response else None) from error
         except GatewayError as error:
             if self._has_started:
                 raise
-            raise _Failure(error, response.status if response else None, error.code) from error
+            raise AttemptFailed(error, response.status if response else None, error.code) from error
         finally:
             call.close_to_interruption()
             call.deadline = float("inf")
@@ -220,16 +210,8 @@ class Relay:
             return Interrupted("drain")  # The settlement is under way: no other route any more.
         if interruption.reason == "timeout" and not self._has_started:
             self._call.reset_interruption()
-            return _Failure(GatewayError("E48"), None, "no answer in time")
+            return AttemptFailed(GatewayError("E48"), None, "no answer in time")
         return interruption
-
-    def _failure_of(self, error: Exception, response: aiohttp.ClientResponse | None) -> _Failure:
-        if response is None:
-            is_stale = isinstance(error, aiohttp.ServerDisconnectedError)
-            return _Failure(
-                explain_failure(error), None, "stale" if is_stale else type(error).__name__
-            )
-        return _Failure(GatewayError("E46"), response.status, type(error).__name__)
 
     async def _fail_by_status(self, response: aiohttp.ClientResponse) -> None:
         try:
@@ -237,7 +219,7 @@ class Relay:
         except (GatewayError, aiohttp.ClientError):
             body = b""
         error = upstream_error(response.status, response.headers, body)
-        raise _Failure(error, response.status, body.decode("utf-8", "replace"))
+        raise AttemptFailed(error, response.status, body.decode("utf-8", "replace"))
 
     async def _pass_on(self, route: Route, response: aiohttp.ClientResponse) -> None:
         content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -246,7 +228,9 @@ class Relay:
         elif content_type == "application/json" or content_type.endswith("+json"):
             await self._pass_answer(response)
         else:
-            raise _Failure(GatewayError("E49"), response.status, f"content type {content_type}")
+            raise AttemptFailed(
+                GatewayError("E49"), response.status, f"content type {content_type}"
+            )
 
     # ---- a whole answer
 
@@ -295,13 +279,15 @@ class Relay:
                     break
         except (aiohttp.ClientError, OSError, EventTooLarge, CutInsideAnEvent) as error:
             if not self._has_started:
-                raise _Failure(GatewayError("E46"), 200, type(error).__name__) from error
+                raise AttemptFailed(GatewayError("E46"), 200, type(error).__name__) from error
             await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
             return
         if meter.error is not None or not (meter.done_seen or meter.finish_reason):
             if not self._has_started:
                 row = "E53" if meter.error is not None else "E49"
-                raise _Failure(GatewayError(row), 200, meter.upstream_error_code or "no answer")
+                raise AttemptFailed(
+                    GatewayError(row), 200, meter.upstream_error_code or "no answer"
+                )
             await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
             return
         await self._complete_stream(meter)
@@ -318,7 +304,9 @@ class Relay:
                     raise EventTooLarge("too much before the first event")
                 return going_on
             if not begins_an_answer(going_on):
-                raise _Failure(GatewayError("E49"), 200, "the first event is no part of an answer")
+                raise AttemptFailed(
+                    GatewayError("E49"), 200, "the first event is no part of an answer"
+                )
             self._has_started = True
             call.note_first_byte()
             await self._start(b"text/event-stream; charset=utf-8")

@@ -19,6 +19,7 @@ from yarl import URL
 
 from apps.core.addresses import AllowedNetwork, is_address_allowed
 from apps.core.errors import GatewayError
+from apps.proxy.endings import AttemptFailed
 from apps.proxy.snapshot import Credential, Provider, Route
 
 ANSWER_BYTES_MAX: Final = 32 << 20
@@ -148,13 +149,19 @@ class Upstream:
         return timeout
 
 
-def explain_failure(error: BaseException) -> GatewayError:
-    """Return the answer for a request that got no head: E47 unreachable, or E48 too late."""
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return GatewayError("E47")
-    if isinstance(error, TimeoutError):
-        return GatewayError("E48")
-    return GatewayError("E47")
+def failure_of(error: BaseException, status: int | None) -> AttemptFailed:
+    """Return what a broken attempt means; `status` is that of the head, None where none came.
+
+    E47 unreachable, E48 too late, E46 broken off; "stale" where an idle connection had been closed.
+    """
+    if status is not None:
+        return AttemptFailed(GatewayError("E46"), status, type(error).__name__)
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return AttemptFailed(GatewayError("E47"), None, "stale")
+    is_late = isinstance(error, TimeoutError) and not isinstance(
+        error, aiohttp.ConnectionTimeoutError
+    )
+    return AttemptFailed(GatewayError("E48" if is_late else "E47"), None, type(error).__name__)
 
 
 async def read_limited(response: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import sqlite3
 import sys
 from argparse import ArgumentParser
@@ -61,6 +62,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve."""
+        logging.captureWarnings(True)  # Every line on stderr is a line of the log.
         lock = self._lock_database()
         self._check_durability()
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
