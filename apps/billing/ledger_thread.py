@@ -403,7 +403,8 @@ class LedgerThread:
         dead = reaper.list_dead(
             engine, own_id=self.incarnation_id, all_others=self._is_only_owner, grace_seconds=0
         )
-        reaper.resolve_all(engine, self._flusher, dead, between=self._breathe)
+        now = datetime.now(UTC)
+        reaper.resolve_all(engine, self._flusher, dead, now=now, between=self._breathe)
 
     def _breathe(self) -> None:
         """Let running calls through in the middle of a long clean-up."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -95,15 +95,16 @@ def resolve_all(
     flusher: Flusher,
     dead: Sequence[int],
     *,
+    now: datetime,
     between: Callable[[], None] | None = None,
 ) -> int:
     """Resolve the holds of dead incarnations and return how many.
 
-    `between` is called after each batch. What the database does not take is left for the next time.
+    `now` only stamps their rows; `between` is called after each batch. What the database does not take is left for the next time.
     """
     resolved = 0
     for incarnation_id in dead:
-        while ends := resolve_dead(engine, incarnation_id, now=datetime.now(UTC)):
+        while ends := resolve_dead(engine, incarnation_id, now=now):
             outcomes, _ = flusher.flush(ends, [])
             done = sum(isinstance(outcome, Resolved) for outcome in outcomes)
             resolved += done

@@ -50,7 +50,7 @@ def reap() -> int:
             kind="worker", host=socket.gethostname(), pid=os.getpid(), lease_seconds=LEASE_SECONDS
         )
         flusher.use_lease(lease)
-        resolved = reaper.resolve_all(engine, flusher, dead)
+        resolved = reaper.resolve_all(engine, flusher, dead, now=datetime.now(UTC))
         flusher.end_lease()
         return resolved
     finally:
