@@ -100,7 +100,8 @@ def resolve_all(
 ) -> int:
     """Resolve the holds of dead incarnations and return how many.
 
-    `now` only stamps their rows; `between` is called after each batch. What the database does not take is left for the next time.
+    `now` only stamps their rows; `between` is called after each batch. What the database does
+    not take is left for the next time.
     """
     resolved = 0
     for incarnation_id in dead:
