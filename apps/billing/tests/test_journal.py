@@ -231,3 +231,26 @@ def test_only_the_owner_may_read_what_is_written(journal: Journal, tmp_path: Pat
     journal.quarantine(resolve(2))
 
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_read_ends_where_it_passes_its_bytes(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append([resolve(1), resolve(2), resolve(3)])
+
+    assert journal.read(10, bytes_max=1) == [resolve(1)]
+    assert journal.read(10) == [resolve(1), resolve(2), resolve(3)]
+    journal.close()
+
+
+def test_a_journal_that_cannot_be_opened_does_not_keep_the_others_from_being_adopted(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "1-unopenable.jsonl").mkdir()
+    gone = Journal(tmp_path)
+    gone.append([resolve(1)])
+    gone._file.close()  # as the end of its process does, which frees the lock
+    journal = Journal(tmp_path)
+
+    assert journal.adopt_abandoned() == 1
+    assert journal.read(10) == [resolve(1)]
+    journal.close()

@@ -1,0 +1,79 @@
+"""Bodies count before they are taken in."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+
+from apps.core.errors import GatewayError
+from apps.proxy.http import BODY_BYTES_MAX, ClientGone, read_body
+
+
+class Client:
+    """Sends pieces of a body, as a server hands them on, and counts how many were asked for."""
+
+    def __init__(self, *pieces: bytes, leaves: bool = False) -> None:
+        self._pieces = list(pieces)
+        self._leaves = leaves
+        self.asked = 0
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """Return the next piece."""
+        self.asked += 1
+        if not self._pieces and self._leaves:
+            return {"type": "http.disconnect"}
+        body = self._pieces.pop(0)
+        more = bool(self._pieces) or self._leaves
+        return {"type": "http.request", "body": body, "more_body": more}
+
+
+async def test_an_announced_body_is_reserved_before_any_of_it_is_read() -> None:
+    client, reserved = Client(b"12345"), list[int]()
+
+    body = await read_body(client.receive, {b"content-length": b"5"}, reserved.append)
+
+    assert (body, reserved) == (b"12345", [5])
+
+
+async def test_a_body_of_unknown_length_is_reserved_piece_by_piece() -> None:
+    client, reserved = Client(b"123", b"45", b""), list[int]()
+
+    body = await read_body(client.receive, {}, reserved.append)
+
+    assert (body, reserved) == (b"12345", [0, 3, 2])
+
+
+async def test_what_cannot_be_reserved_is_not_read() -> None:
+    client = Client(b"12345")
+
+    def reserve(size: int) -> None:
+        raise GatewayError("E37")
+
+    with pytest.raises(GatewayError) as raised:
+        await read_body(client.receive, {b"content-length": b"5"}, reserve)
+
+    assert raised.value.row == "E37"
+    assert client.asked == 0
+
+
+@pytest.mark.parametrize(
+    "headers", [{b"content-length": str(BODY_BYTES_MAX + 1).encode()}, {}], ids=["told", "chunked"]
+)
+async def test_a_body_that_is_too_large_is_refused(headers: dict[bytes, bytes]) -> None:
+    client, reserved = Client(b"x" * BODY_BYTES_MAX, b"x"), list[int]()
+
+    with pytest.raises(GatewayError) as raised:
+        await read_body(client.receive, headers, reserved.append)
+
+    assert raised.value.row == "E15"
+
+
+async def test_a_client_that_leaves_in_its_body_ends_the_call() -> None:
+    client, reserved = Client(b"123", leaves=True), list[int]()
+
+    with pytest.raises(ClientGone):
+        await read_body(client.receive, {}, reserved.append)
+
+    assert sum(reserved) == 3
