@@ -255,9 +255,12 @@ class LocalLimiter:
         now = self._clock()
         second = int(now)
         oldest_second = second - WINDOW_SECONDS
+        if any(scope.name not in self._windows for scope in scopes):
+            # Before any window is made: a new one looks idle until this request counts in it.
+            self._drop_idle(IDLE_SCOPES_DROPPED_PER_ADMISSION, oldest_second)
         windows: list[_Window] = []
         for scope in scopes:
-            window = self._window_of(scope.name, oldest_second)
+            window = self._window_of(scope.name)
             if window is None:
                 return Refusal("requests", scope.name, 1, scope.rpm or 0, 0, 1.0)
             window.drop_before(oldest_second)
@@ -328,12 +331,11 @@ class LocalLimiter:
     async def close(self) -> None:
         """Do nothing: there is nothing to give back."""
 
-    def _window_of(self, name: str, oldest_second: int) -> _Window | None:
+    def _window_of(self, name: str) -> _Window | None:
         window = self._windows.get(name)
         if window is not None:
             self._windows.move_to_end(name)
             return window
-        self._drop_idle(IDLE_SCOPES_DROPPED_PER_ADMISSION, oldest_second)
         if len(self._windows) >= SCOPES_MAX:
             return None
         window = self._windows[name] = _Window()

@@ -71,6 +71,19 @@ def test_the_request_after_the_limit_is_refused_until_the_window_has_room() -> N
     assert after_the_first_left == Standing(2, 0, 61.0, None, None, None)
 
 
+def test_the_first_request_of_all_counts_in_each_of_its_scopes() -> None:
+    limiter = LocalLimiter(Clock(1000.0))
+    key, user = Scope("key:1", 1, None, None), Scope("user:1", 3, None, None)
+
+    first = admit(limiter, "a", key, user)
+    finish(limiter, "a")
+    second = admit(limiter, "b", key, user)
+
+    assert isinstance(first, Standing)
+    assert isinstance(second, Refusal)
+    assert (second.scope, second.limit) == ("key:1", 1)
+
+
 def test_bursts_on_both_sides_of_a_minute_do_not_meet_within_sixty_seconds() -> None:
     clock = Clock(1000.99)
     limiter = LocalLimiter(clock)
