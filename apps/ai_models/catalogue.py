@@ -87,22 +87,15 @@ def create_model(
             after=values_of(model),
             request=request,
         )
-        if provider is not None:
-            ensure_route(
-                model=model,
-                provider=provider,
-                upstream_name=upstream_name,
-                actor=actor,
-                request=request,
-            )
-        if prices or request_nanos:
-            set_price(
-                model=model,
-                prices=prices or {},
-                request_nanos=request_nanos,
-                actor=actor,
-                request=request,
-            )
+        _offer(
+            model,
+            provider=provider,
+            upstream_name=upstream_name,
+            prices=prices,
+            request_nanos=request_nanos,
+            actor=actor,
+            request=request,
+        )
     return model
 
 
@@ -227,20 +220,42 @@ def put_model(
             )
             return created, True
         change_model(model=model, values=values, actor=actor, request=request)
-        if provider is not None:
-            ensure_route(
-                model=model,
-                provider=provider,
-                upstream_name=upstream_name,
-                actor=actor,
-                request=request,
-            )
-        if prices or request_nanos:
-            set_price(
-                model=model,
-                prices=prices or {},
-                request_nanos=request_nanos,
-                actor=actor,
-                request=request,
-            )
+        _offer(
+            model,
+            provider=provider,
+            upstream_name=upstream_name,
+            prices=prices,
+            request_nanos=request_nanos,
+            actor=actor,
+            request=request,
+        )
     return model, False
+
+
+def _offer(
+    model: AIModel,
+    *,
+    provider: Provider | None,
+    upstream_name: str,
+    prices: Mapping[str, int] | None,
+    request_nanos: int,
+    actor: AbstractBaseUser | None,
+    request: HttpRequest | None,
+) -> None:
+    """Give a model the route and the price that are given."""
+    if provider is not None:
+        ensure_route(
+            model=model,
+            provider=provider,
+            upstream_name=upstream_name,
+            actor=actor,
+            request=request,
+        )
+    if prices or request_nanos:
+        set_price(
+            model=model,
+            prices=prices or {},
+            request_nanos=request_nanos,
+            actor=actor,
+            request=request,
+        )

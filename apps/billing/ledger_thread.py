@@ -122,7 +122,7 @@ class LedgerThread:
         while not is_done:
             try:
                 is_done = self._turn()
-            except Exception:
+            except Exception:  # whatever it is, the thread goes on
                 # A bug must not end the thread: every call waits for it. What was in flight is
                 # refused (holds) or goes to the journal (settlements) when its time is up.
                 logger.exception("the ledger writer stumbled")

@@ -162,8 +162,7 @@ class LedgerWriter:
             await asyncio.sleep(_TICK_SECONDS)
             try:
                 await self._end_waits(time.monotonic())
-            except Exception:
-                # Without it no wait would ever end.
+            except Exception:  # without this task no wait would ever end
                 logger.exception("the ledger's waits could not be ended")
 
     async def _end_waits(self, now: float) -> None:

@@ -90,7 +90,7 @@ class DataPlane:
             if interruption.reason != "client":
                 # The gateway began to drain while the hold was being placed; it is given back.
                 await send_error(send, GatewayError("E36"), request_id=str(request_id))
-        except Exception:
+        except Exception:  # a bug: logged whole, answered with E70 or E71
             logger.exception("a call failed", extra={"request_id": request_id})
             await _fail(scope, send, request_id)
 

@@ -157,7 +157,7 @@ class Gateway:
                     await self._load(LOAD_SECONDS, loader.prune_changes, CHANGES_KEPT)
             except (DatabaseError, InterfaceError, OSError) as error:
                 logger.warning("the configuration cannot be read: %s", type(error).__name__)
-            except Exception:
+            except Exception:  # this task must not end
                 # What was loaded before stays in force until it is STALE_SECONDS old.
                 logger.exception("the configuration cannot be loaded")
             await asyncio.sleep(POLL_SECONDS)

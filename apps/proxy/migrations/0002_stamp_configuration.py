@@ -62,7 +62,6 @@ BEGIN
   IF TG_OP = 'DELETE' THEN changed := to_jsonb(OLD); ELSE changed := to_jsonb(NEW); END IF;
   INSERT INTO proxy_configurationchange (version, table_name, row_key)
     VALUES (new_version, TG_TABLE_NAME, COALESCE((changed ->> TG_ARGV[0])::bigint, 0));
-  PERFORM pg_notify('configuration', '');
   RETURN NULL;
 END $$"""
 

@@ -11,9 +11,6 @@ from apps.quotas.limits import (
     Refusal,
     Scope,
     Standing,
-    go_duration,
-    ratelimit_headers,
-    retry_after_seconds,
 )
 
 
@@ -358,52 +355,3 @@ def test_a_busy_scope_keeps_at_most_sixty_one_buckets() -> None:
         admit(limiter, str(number), scope(rpm=1000))
 
     assert len(limiter._windows["key:1"].buckets) == 61
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0s"),
-        (-1, "0s"),
-        (0.0001, "1ms"),
-        (0.012, "12ms"),
-        (0.9999, "1s"),
-        (1, "1s"),
-        (1.5, "1.5s"),
-        (59.75, "59.75s"),
-        (60.3, "1m0.3s"),
-        (61, "1m1s"),
-        (360, "6m0s"),
-    ],
-)
-def test_durations_are_written_as_go_writes_them(seconds: float, text: str) -> None:
-    assert go_duration(seconds) == text
-
-
-@pytest.mark.parametrize(("wait", "told"), [(0, 1), (0.2, 1), (1.01, 2), (60, 60), (61, 60)])
-def test_retry_after_is_a_whole_number_from_1_to_60(wait: float, told: int) -> None:
-    assert retry_after_seconds(wait) == told
-
-
-def test_headers_tell_requests_and_tokens_and_nothing_that_is_unlimited() -> None:
-    assert ratelimit_headers(UNLIMITED) == []
-    assert ratelimit_headers(Standing(10, 9, 0.012, 1000, 900, 60.0)) == [
-        (b"x-ratelimit-limit-requests", b"10"),
-        (b"x-ratelimit-remaining-requests", b"9"),
-        (b"x-ratelimit-reset-requests", b"12ms"),
-        (b"x-ratelimit-limit-tokens", b"1000"),
-        (b"x-ratelimit-remaining-tokens", b"900"),
-        (b"x-ratelimit-reset-tokens", b"1m0s"),
-    ]
-
-
-def test_a_refusal_tells_the_headers_of_its_kind() -> None:
-    tokens = ratelimit_headers(Refusal("tokens", "key:1", 7, 100, 3, 6.5))
-    concurrency = ratelimit_headers(Refusal("concurrency", "key:1", 1, 4, 0, 1.0))
-
-    assert tokens == [
-        (b"x-ratelimit-limit-tokens", b"100"),
-        (b"x-ratelimit-remaining-tokens", b"3"),
-        (b"x-ratelimit-reset-tokens", b"6.5s"),
-    ]
-    assert concurrency == []
