@@ -25,6 +25,7 @@ from apps.core.crypto import BadKey, parse_encryption_keys
 BASE_DIR = Path(__file__).resolve().parent.parent
 _SECRET_KEY_LENGTH_MIN = 32
 _PAYLOAD_MODES = ("off", "metadata", "full")
+_PAYLOAD_READERS = ("nobody", "admin", "analyst")
 
 
 def _about(default: str, meaning: str) -> dict[str, str]:
@@ -141,6 +142,32 @@ class Environment:
             "`full`. Providers and keys can keep less, never more.",
         )
     )
+    payload_days: int = field(
+        metadata=_about(
+            "0",
+            "Days after which stored bodies are erased; the records of the calls stay. "
+            "0 keeps them for ever.",
+        )
+    )
+    payload_readers: str = field(
+        metadata=_about(
+            "`admin`",
+            "Who may read the bodies of other people's calls: `nobody`, `admin` or `analyst` "
+            "(analysts and administrators). Every look is on record.",
+        )
+    )
+    api_rpm_per_user: int = field(
+        metadata=_about(
+            "600",
+            "Calls of the REST API a minute by one user.",
+        )
+    )
+    api_rpm_per_address: int = field(
+        metadata=_about(
+            "1200",
+            "Calls of the REST API a minute from one address.",
+        )
+    )
     drain_seconds: float = field(
         metadata=_about(
             "30",
@@ -177,6 +204,10 @@ def read_environment() -> Environment:
         cors_allowed_origins=_words(env.str("CORS_ALLOWED_ORIGINS", default="")),
         trusted_proxies=_words(env.str("TRUSTED_PROXIES", default="")),
         payloads=env.str("PAYLOADS", default="") or "full",
+        payload_days=_number(env, "PAYLOAD_DAYS", 0, 0, 36_500),
+        payload_readers=env.str("PAYLOAD_READERS", default="") or "admin",
+        api_rpm_per_user=_number(env, "API_RPM_PER_USER", 600, 1, 1_000_000),
+        api_rpm_per_address=_number(env, "API_RPM_PER_ADDRESS", 1_200, 1, 1_000_000),
         drain_seconds=float(_number(env, "DRAIN_SECONDS", 30, 1, 3_600)),
     )
     _refuse_contradictions(found)
@@ -227,6 +258,8 @@ def _refuse_contradictions(found: Environment) -> None:
             ip_network(network, strict=False)
         except ValueError as error:
             raise ImproperlyConfigured(f"TRUSTED_PROXIES: {network!r} is no network.") from error
+    if found.payload_readers not in _PAYLOAD_READERS:
+        raise ImproperlyConfigured(f"PAYLOAD_READERS must be one of {', '.join(_PAYLOAD_READERS)}.")
     if found.payloads not in _PAYLOAD_MODES:
         raise ImproperlyConfigured(f"PAYLOADS must be one of {', '.join(_PAYLOAD_MODES)}.")
 

@@ -25,6 +25,10 @@ TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
 REDIS_URL = ENVIRONMENT.redis_url
 PAYLOADS = ENVIRONMENT.payloads
 DRAIN_SECONDS = ENVIRONMENT.drain_seconds
+API_RPM_PER_USER = ENVIRONMENT.api_rpm_per_user
+API_RPM_PER_ADDRESS = ENVIRONMENT.api_rpm_per_address
+PAYLOAD_READERS = ENVIRONMENT.payload_readers
+PAYLOAD_DAYS = ENVIRONMENT.payload_days
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -146,11 +150,12 @@ CACHES = {
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["apps.users.tokens.SessionCheckedJWTAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["apps.users.permissions.IsAdmin"],
+    "DEFAULT_THROTTLE_CLASSES": ["apps.core.throttles.CallerThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
-    "DEFAULT_PAGINATION_CLASS": "apps.core.rest.NumberedPages",
+    "DEFAULT_PAGINATION_CLASS": "apps.core.pages.NumberedPages",
     "EXCEPTION_HANDLER": "apps.core.rest.answer_exception",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
@@ -164,6 +169,7 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Audit and billing gateway",
     "VERSION": VERSION,
     "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/api",
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
-from django.urls import URLPattern, URLResolver, path, re_path
+from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views import defaults
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from apps.ai_models.api import ModelsView
-from apps.audit.api import RequestsView
-from apps.billing.api import AdjustBalanceView, ResetKeyView, UsersView, UserView
-from apps.model_groups.api import ModelGroupsView
-from apps.providers.api import ProvidersView
-from apps.users.api import LoginView, LogoutView, RefreshView
-
-_USER = "api/admin/users/(?P<user_id>[0-9]{1,18})"
+_APPS: Final = (
+    "users",
+    "providers",
+    "ai_models",
+    "model_groups",
+    "api_keys",
+    "billing",
+    "quotas",
+    "audit",
+)
 
 
 def show_front_page(request: HttpRequest) -> HttpResponse:
@@ -61,17 +65,7 @@ handler500 = answer_server_error
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", show_front_page),
-    re_path(r"^api/auth/login/?$", LoginView.as_view()),
-    re_path(r"^api/auth/refresh/?$", RefreshView.as_view()),
-    re_path(r"^api/auth/logout/?$", LogoutView.as_view()),
-    re_path(r"^api/admin/providers/?$", ProvidersView.as_view()),
-    re_path(r"^api/admin/models/?$", ModelsView.as_view()),
-    re_path(r"^api/admin/model-groups/?$", ModelGroupsView.as_view()),
-    re_path(r"^api/admin/users/?$", UsersView.as_view()),
-    re_path(rf"^{_USER}/?$", UserView.as_view()),
-    re_path(rf"^{_USER}/adjust-balance/?$", AdjustBalanceView.as_view()),
-    re_path(rf"^{_USER}/reset-key/?$", ResetKeyView.as_view()),
-    re_path(r"^api/admin/requests/?$", RequestsView.as_view()),
+    *(path("", include(f"apps.{name}.urls")) for name in _APPS),
     re_path(r"^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),
     re_path(
         r"^api/docs/?$",

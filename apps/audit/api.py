@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import django_filters
-from django import forms
 from rest_framework import generics
 
 from apps.audit.models import APIRequest, RequestState
 from apps.audit.serializers import RequestOutput
-from apps.core.rest import NewestFirst
-
-_ID_MAX = 2**63 - 1
-
-
-class _IdField(forms.IntegerField):
-    """A key; what would not fit the column is refused before it reaches the database."""
-
-    def __init__(self, **kwargs: object) -> None:
-        super().__init__(min_value=0, max_value=_ID_MAX, required=bool(kwargs.get("required")))
+from apps.core.filters import IdFilter, StrictFilterSet
+from apps.core.pages import NewestCallsFirst
 
 
-class IdFilter(django_filters.Filter):
-    """Filters by a whole number."""
-
-    field_class = _IdField
-
-
-class RequestFilter(django_filters.FilterSet):
+class RequestFilter(StrictFilterSet):
     """What recorded calls can be filtered by."""
 
     user = IdFilter(field_name="user_id")
@@ -46,5 +31,5 @@ class RequestsView(generics.ListAPIView[APIRequest]):
 
     queryset = APIRequest.objects.all()
     serializer_class = RequestOutput
-    pagination_class = NewestFirst
+    pagination_class = NewestCallsFirst
     filterset_class = RequestFilter

@@ -1,20 +1,22 @@
-"""What all REST views share: pages, error answers, strict serializers, money as decimal strings."""
+"""What all REST views share: error answers, strict serializers, money as decimal strings."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final, TypeVar
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import PermissionDenied
 from django.db.models import ProtectedError
 from django.http import Http404
-from django.utils.dateparse import parse_datetime
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import (
+    OpenApiExample,
+    extend_schema_field,
+    extend_schema_serializer,
+)
 from rest_framework import serializers, status
-from rest_framework.exceptions import APIException, NotAuthenticated, NotFound, ValidationError
-from rest_framework.pagination import CursorPagination, PageNumberPagination
+from rest_framework.exceptions import APIException, NotAuthenticated, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
@@ -22,38 +24,8 @@ from rest_framework.views import set_rollback
 from apps.core.domain_errors import find_refusal
 from apps.core.money import InvalidAmount, format_usd, parse_usd
 
-PAGE_SIZE: Final = 50
-PAGE_SIZE_MAX: Final = 200
+MULTIPLIER_MILLIONTHS_MAX: Final = 1_000_000_000
 _MILLIONTHS_DIGITS: Final = 6
-
-
-class NumberedPages(PageNumberPagination):
-    """Pages of configuration lists: {count, next, previous, results}."""
-
-    page_size = PAGE_SIZE
-    max_page_size = PAGE_SIZE_MAX
-    page_size_query_param = "page_size"
-
-
-class NewestFirst(CursorPagination):
-    """Pages of calls that stay stable while new ones arrive: {next, previous, results}."""
-
-    page_size = PAGE_SIZE
-    max_page_size = PAGE_SIZE_MAX
-    page_size_query_param = "page_size"
-    ordering = ("-started_at", "-id")
-
-    def decode_cursor(self, request: Request) -> Any:
-        """Return the cursor; a forged one is refused here, before it gets into a query."""
-        cursor = super().decode_cursor(request)
-        position = getattr(cursor, "position", None)
-        try:
-            is_readable = position is None or parse_datetime(position) is not None
-        except ValueError:
-            is_readable = False
-        if not is_readable:
-            raise NotFound("Invalid cursor.")
-        return cursor
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -109,13 +81,70 @@ class USDField(serializers.Field[int, Any, str, int]):
         return format_usd(value)
 
 
-@extend_schema_field({"type": "string", "format": "decimal", "example": "1"})
+@extend_schema_field({"type": "string", "format": "decimal", "example": "1.5"})
 class MultiplierField(serializers.Field[int, Any, str, int]):
-    """A multiplier: a decimal string outside, integer millionths inside. Read only."""
+    """A multiplier from 0 to 1000: a decimal string outside, integer millionths inside."""
+
+    default_error_messages = {
+        "range": "A multiplier is from 0 to 1000.",
+        "decimals": "A multiplier has at most six decimals.",
+    }
+
+    def to_internal_value(self, data: Any) -> int:
+        """Return millionths."""
+        try:
+            nanos = parse_usd(data)
+        except InvalidAmount as error:
+            raise ValidationError("Enter a number such as 1.5.", code="invalid") from error
+        millionths, rest = divmod(nanos, 1_000)
+        if rest:
+            self.fail("decimals")
+        if not 0 <= millionths <= MULTIPLIER_MILLIONTHS_MAX:
+            self.fail("range")
+        return millionths
 
     def to_representation(self, value: int) -> str:
         """Return the decimal string."""
         return format_multiplier(value)
+
+
+class MaskedSerializer(serializers.Serializer[Any]):
+    """Shows null in the place of what the caller's role must not see.
+
+    `hidden_from` is role → names of fields; those fields are declared with `allow_null=True`. Pass
+    `context={"request": request}`, else everything that any role must not see is hidden.
+    """
+
+    hidden_from: ClassVar[Mapping[str, frozenset[str]]] = {}
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:
+        """Return the values that the caller may see."""
+        values = super().to_representation(instance)
+        request = self.context.get("request")
+        if request is None:
+            hidden = frozenset[str]().union(*self.hidden_from.values())
+        else:
+            hidden = self.hidden_from.get(getattr(request.user, "role", ""), frozenset())
+        return {name: None if name in hidden else value for name, value in values.items()}
+
+
+_Shown = TypeVar("_Shown", bound=type[serializers.BaseSerializer[Any]])
+
+
+def example(value: Mapping[str, Any]) -> Callable[[_Shown], _Shown]:
+    """Give a serializer the example that the schema shows wherever it is used."""
+    return extend_schema_serializer(examples=[OpenApiExample("Example", value=dict(value))])
+
+
+def answer_deletion(*, is_deleted: bool) -> Response:
+    """Return 204, or 409 for what has history and was deactivated instead."""
+    if is_deleted:
+        return Response(status=status.HTTP_204_NO_CONTENT)
+    return _answer(
+        status.HTTP_409_CONFLICT,
+        "This has history: it was deactivated instead of deleted.",
+        "archived_instead",
+    )
 
 
 def format_multiplier(millionths: int) -> str:

@@ -11,13 +11,11 @@ import hashlib
 from typing import Any, Final
 
 from django.contrib.auth.backends import ModelBackend
-from django.core.cache import BaseCache, cache
-from django.core.cache.backends.locmem import LocMemCache
 from django.db.models import Q
 from django.http import HttpRequest
-from redis.exceptions import RedisError
 
 from apps.audit.events import client_address, record_event
+from apps.core.counters import count_down, count_up, forget
 from apps.core.domain_errors import DomainError
 from apps.users.models import User
 
@@ -25,9 +23,6 @@ FAILURES_MAX: Final = 10
 LOCKED_SECONDS: Final = 15 * 60
 _IDENTIFIER_LENGTH_MAX: Final = 254
 _PASSWORD_LENGTH_MAX: Final = 4_096
-
-# Counts go on in the process when Redis is away: a failing cache must not open the door.
-_local_counts: Final = LocMemCache("sign-in", {"OPTIONS": {"MAX_ENTRIES": 10_000}})
 
 
 class SignInRefused(DomainError):
@@ -106,7 +101,7 @@ def _account_counter(user: User | None, identifier: str) -> str:
 
 
 def _claim_attempt(counters: list[str], *, user: User | None, request: HttpRequest | None) -> None:
-    counts = [_count(counter) for counter in counters]
+    counts = [count_up(counter, seconds=LOCKED_SECONDS) for counter in counters]
     if max(counts) <= FAILURES_MAX:
         return
     # One event a lock: whoever goes on guessing cannot fill the table.
@@ -121,31 +116,9 @@ def _refused(user: User | None, request: HttpRequest | None) -> SignInRefused:
     return SignInRefused()
 
 
-def _count(counter: str) -> int:
-    try:
-        return _increment(cache, counter)
-    except (RedisError, OSError):
-        return _increment(_local_counts, counter)
-
-
-def _increment(counts: BaseCache, counter: str) -> int:
-    counts.add(counter, 0, timeout=LOCKED_SECONDS)
-    try:
-        return counts.incr(counter)
-    except ValueError:
-        # Expired between the two calls: a new window begins with this attempt.
-        counts.add(counter, 1, timeout=LOCKED_SECONDS)
-        return 1
-
-
 def _give_back(counters: list[str]) -> None:
     """Forget the account's failures and take this attempt from the address's."""
     account, *addresses = counters
-    for counts in (cache, _local_counts):
-        try:
-            counts.delete(account)
-            for counter in addresses:
-                if counts.get(counter, 0) > 0:
-                    counts.decr(counter)
-        except (RedisError, OSError, ValueError):
-            continue  # Away, or expired meanwhile: the counts end by themselves.
+    forget(account)
+    for counter in addresses:
+        count_down(counter)

@@ -1,0 +1,134 @@
+"""Filters of lists: what cannot be understood is refused, never dropped, and text is literal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, cast
+
+import django_filters
+from django import forms
+from django.db.models import Q, QuerySet
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+
+from apps.core.money import InvalidAmount, parse_usd
+
+ID_MAX: Final = 2**63 - 1
+TEXT_LENGTH_MAX: Final = 200
+VALUES_MAX: Final = 100
+# Parameters of pages and of the schema, which every list understands besides its filters.
+_SHARED_PARAMETERS: Final = frozenset({"page", "page_size", "cursor", "ordering"})
+
+
+class StrictFilterSet(django_filters.FilterSet):
+    """Filters that refuse parameters they do not know: a misspelt filter must not show everything.
+
+    Declare filters explicitly; `Meta.fields` stays empty.
+    """
+
+    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows that pass every filter."""
+        request = cast(Request, self.request)
+        unknown = [
+            name
+            for name in request.query_params
+            if name not in self.filters and name not in _SHARED_PARAMETERS
+        ]
+        if unknown:
+            raise ValidationError(
+                {name[:100]: ["Unknown filter."] for name in unknown[:20]}, code="unknown_filter"
+            )
+        passed: QuerySet[Any] = super().filter_queryset(queryset)
+        return passed
+
+
+class _IdField(forms.IntegerField):
+    """A key; what would not fit the column is refused before it reaches the database."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(min_value=0, max_value=ID_MAX, required=bool(kwargs.get("required")))
+
+
+class IdFilter(django_filters.Filter):
+    """Filters by a whole number; `lookup_expr` gte and lte make bounds of it."""
+
+    field_class = _IdField
+
+
+class _WordsField(forms.CharField):
+    """Several values with commas between them."""
+
+    def clean(self, value: Any) -> list[str]:
+        """Return the values."""
+        text = super().clean(value)
+        found = [word.strip() for word in text.split(",") if word.strip()]
+        if len(found) > VALUES_MAX:
+            raise forms.ValidationError(f"At most {VALUES_MAX} values.")
+        return found
+
+
+class WordsFilter(django_filters.Filter):
+    """Filters by any of several words: `?model=a,b`."""
+
+    field_class = _WordsField
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=VALUES_MAX * TEXT_LENGTH_MAX, **kwargs)
+
+    def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
+        """Return the rows with one of the values."""
+        return qs.filter(**{f"{self.field_name}__in": value}) if value else qs
+
+
+class _IdsField(_WordsField):
+    """Several whole numbers with commas between them."""
+
+    def clean(self, value: Any) -> list[Any]:
+        """Return the numbers."""
+        found = super().clean(value)
+        if not all(word.isascii() and word.isdigit() and int(word) <= ID_MAX for word in found):
+            raise forms.ValidationError("Enter whole numbers with commas between them.")
+        return [int(word) for word in found]
+
+
+class IdsFilter(WordsFilter):
+    """Filters by any of several whole numbers: `?provider=1,2`."""
+
+    field_class = _IdsField
+
+
+class _USDFormField(forms.CharField):
+    """Dollars as a decimal string."""
+
+    def clean(self, value: Any) -> int | None:
+        """Return nanos."""
+        text = super().clean(value)
+        if not text:
+            return None
+        try:
+            return parse_usd(text)
+        except InvalidAmount as error:
+            raise forms.ValidationError(str(error)) from error
+
+
+class USDFilter(django_filters.Filter):
+    """Filters a column of nanos by an amount in dollars."""
+
+    field_class = _USDFormField
+
+
+class SearchFilter(django_filters.CharFilter):
+    """Finds a piece of text in any of `columns`, whatever the case; % and _ mean themselves."""
+
+    def __init__(self, *, columns: Iterable[str], **kwargs: Any) -> None:
+        self.columns = tuple(columns)
+        super().__init__(max_length=TEXT_LENGTH_MAX, **kwargs)
+
+    def filter(self, qs: QuerySet[Any], value: str) -> QuerySet[Any]:
+        """Return the rows that hold the text."""
+        if not value:
+            return qs
+        condition = Q()
+        for column in self.columns:
+            condition |= Q(**{f"{column}__icontains": value})
+        return qs.filter(condition)
