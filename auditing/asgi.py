@@ -9,10 +9,11 @@ from typing import Any
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "auditing.settings")
-_control_plane = get_asgi_application()
+_django = get_asgi_application()
 
 # Django has to be set up before anything that imports models.
 from apps.proxy.asgi import DataPlane, is_client_path  # noqa: E402
+from auditing.control_plane import ControlPlane  # noqa: E402
 
 
 class Application:
@@ -20,6 +21,7 @@ class Application:
 
     def __init__(self) -> None:
         self.data_plane = DataPlane()
+        self.control_plane = ControlPlane(_django)
 
     async def __call__(
         self,
@@ -33,7 +35,7 @@ class Application:
         elif scope["type"] == "http" and is_client_path(scope["path"]):
             await self.data_plane(scope, receive, send)
         else:
-            await _control_plane(scope, receive, send)  # type: ignore[arg-type]  # Django types its own scopes
+            await self.control_plane(scope, receive, send)
 
     async def _live(
         self,

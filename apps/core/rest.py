@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
 from django.db.models import ProtectedError
 from django.http import Http404
 from drf_spectacular.utils import (
@@ -26,6 +27,7 @@ from apps.core.money import InvalidAmount, format_usd, parse_usd
 
 MULTIPLIER_MILLIONTHS_MAX: Final = 1_000_000_000
 _MILLIONTHS_DIGITS: Final = 6
+_RETRY_SECONDS: Final = 5
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -181,6 +183,15 @@ def answer_exception(exc: Exception, context: dict[str, Any]) -> Response | None
     if isinstance(exc, ProtectedError):
         set_rollback()
         return _answer(status.HTTP_409_CONFLICT, "This is still in use.", "in_use")
+    if isinstance(exc, OperationalError):
+        # A statement that took too long, a lock, or a database that is away.
+        set_rollback()
+        return _answer(
+            status.HTTP_503_SERVICE_UNAVAILABLE,
+            "The database did not answer in time.",
+            "database_unavailable",
+            retry_after=_RETRY_SECONDS,
+        )
     if not isinstance(exc, APIException):
         return None
     set_rollback()
