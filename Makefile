@@ -40,6 +40,10 @@ test-faults: $(INSTALLED_DEV) ## Kill, freeze and cut off whole processes, ROUND
 	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m long --engine=sqlite tests/faults
 	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m long --engine=postgres tests/faults
 
+.PHONY: bench-api
+bench-api: $(INSTALLED_DEV) ## Time every list of the REST API with a million recorded calls
+	$(PYTHON) -m bench.api
+
 .PHONY: check
 check: $(INSTALLED_DEV) ## Check format, lint, types, imports, migrations, schema and generated docs
 	$(VENV)/bin/ruff format --check .
