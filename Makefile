@@ -40,6 +40,12 @@ test-faults: $(INSTALLED_DEV) ## Kill, freeze and cut off whole processes, ROUND
 	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m long --engine=sqlite tests/faults
 	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m long --engine=postgres tests/faults
 
+EXAMPLES ?= 20
+
+.PHONY: test-schema
+test-schema: $(INSTALLED_DEV) ## Make up calls from the schema as every role, EXAMPLES (20) a kind
+	EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest -q -n 2 -m long --engine=postgres tests/made_up
+
 .PHONY: bench-api
 bench-api: $(INSTALLED_DEV) ## Time every list of the REST API with a million recorded calls
 	$(PYTHON) -m bench.api
@@ -94,3 +100,7 @@ $(INSTALLED_DEV): requirements-dev.txt requirements.txt | $(PYTHON)
 	@echo "Installing the requirements for development …"
 	@$(PIP) -r requirements-dev.txt
 	@touch $(INSTALLED) $@
+
+.PHONY: catalogue
+catalogue: $(INSTALLED_DEV) ## Write apps/ai_models/known_models.json, with the prices of today
+	$(PYTHON) scripts/make_catalogue.py

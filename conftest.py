@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from tests.support import environment
 
 if TYPE_CHECKING:
-    from pytest_django import DjangoDbBlocker
+    from pytest_django import DjangoDbBlocker, Settings
 
     from apps.billing.ledger.store import Engine
     from tests.support.databases import Database, TestDatabases
@@ -181,6 +181,17 @@ def _empty_caches() -> Iterator[None]:
 
     yield
     cache.clear()
+
+
+@pytest.fixture(autouse=True)
+def _quick_settings(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Hash passwords cheaply, and serve static files that need not be built first."""
+    settings.PASSWORD_HASHERS = ["tests.support.hasher.QuickArgon2PasswordHasher"]
+    root = tmp_path_factory.getbasetemp() / "static"
+    root.mkdir(exist_ok=True)
+    settings.STATIC_ROOT = root
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ SCHEDULE: Final = {
     "billing.reap": 15.0,
     "billing.verify_recent": 300.0,
     "audit.make_partitions": 12 * 3600.0,
+    "audit.erase_payloads": 6 * 3600.0,
     "users.prune_sessions": 6 * 3600.0,
 }
 

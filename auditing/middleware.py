@@ -5,12 +5,15 @@ The client API sets its own headers; it never comes through here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.cache import patch_vary_headers
+
+from apps.core.throttles import is_address_within_limit, seconds_to_wait
 
 # No inline scripts anywhere: the Django admin and the split API page need none.
 _CONTENT_SECURITY_POLICY: Final = "; ".join(
@@ -54,6 +57,28 @@ class SecurityHeadersMiddleware:
             response.headers.setdefault(name, value)
         if request.path.startswith(("/api/", "/admin/")):
             response.headers["Cache-Control"] = "no-store"
+        if request.is_secure():
+            # Embedded, without TLS, a browser would refuse to send such cookies back.
+            for cookie in response.cookies.values():
+                cookie["secure"] = True
+        return response
+
+
+class AddressThrottleMiddleware:
+    """Counts the calls of the REST API from one address before anything else is done for them."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        """Keep the next handler."""
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer 429 beyond the limit."""
+        if not request.path.startswith("/api/") or is_address_within_limit(request):
+            return self.get_response(request)
+        response = JsonResponse(
+            {"detail": "Too many calls from this address.", "code": "throttled"}, status=429
+        )
+        response.headers["Retry-After"] = str(math.ceil(seconds_to_wait()))
         return response
 
 

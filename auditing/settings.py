@@ -50,6 +50,7 @@ INSTALLED_APPS = [
     "apps.api_keys",
     "apps.billing",
     "apps.quotas",
+    "apps.analytics",
     "apps.proxy",
 ]
 
@@ -58,6 +59,7 @@ MIDDLEWARE = [
     "auditing.middleware.SecurityHeadersMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "auditing.middleware.CrossOriginMiddleware",
+    "auditing.middleware.AddressThrottleMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -120,6 +122,8 @@ LANGUAGES = [("en", "English"), ("zh-hans", "简体中文")]
 TIME_ZONE = "UTC"
 USE_TZ = True
 
+LOGIN_REDIRECT_URL = "/admin/"
+
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "static"
 STORAGES = {
@@ -131,6 +135,8 @@ STORAGES = {
 APPEND_SLASH = False
 X_FRAME_OPTIONS = "DENY"
 SECURE_CONTENT_TYPE_NOSNIFF = True
+# Said over TLS only.
+SECURE_HSTS_SECONDS = 31_536_000
 SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -150,9 +156,9 @@ CACHES = {
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["apps.users.tokens.SessionCheckedJWTAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["apps.users.permissions.IsAdmin"],
-    "DEFAULT_THROTTLE_CLASSES": ["apps.core.throttles.CallerThrottle"],
+    "DEFAULT_THROTTLE_CLASSES": ["apps.core.throttles.UserThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["apps.core.json_parser.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_PAGINATION_CLASS": "apps.core.pages.NumberedPages",
@@ -170,6 +176,16 @@ SPECTACULAR_SETTINGS = {
     "VERSION": VERSION,
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api",
+    "ENFORCE_NON_BLANK_FIELDS": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "auditing.schema.describe_refusals",
+    ],
+    "ENUM_NAME_OVERRIDES": {
+        "AccountKind": "apps.billing.models.AccountKind",
+        "EntryKind": "apps.billing.models.EntryKind",
+        "TransactionKind": "apps.billing.models.TransactionKind",
+    },
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",

@@ -20,6 +20,7 @@ _APPS: Final = (
     "api_keys",
     "billing",
     "quotas",
+    "analytics",
     "audit",
 )
 

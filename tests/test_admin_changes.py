@@ -80,10 +80,7 @@ def test_saving_a_provider_keeps_its_secret(client: Client, house: House) -> Non
 def test_a_provider_that_moves_leaves_its_keys_behind(client: Client, house: House) -> None:
     path = page_of(Provider, "change", house.provider_key.provider_id)
 
-    send(client, path, base_url="https://api.example.com/v2")
-    assert list(ProviderKey.objects.values_list("is_active", flat=True)) == [True]
-
-    answer = send(client, path, base_url="https://evil.example.net/v1")
+    answer = send(client, path, base_url="https://api.example.com/v2")
 
     assert list(ProviderKey.objects.values_list("is_active", flat=True)) == [False]
     assert "its stored keys were deactivated" in texts_of(answer)[0]

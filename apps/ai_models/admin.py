@@ -8,19 +8,30 @@ from django import forms
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
-from django.utils import timezone
 
-from apps.ai_models.catalogue import set_price
+from apps.ai_models.capabilities import CapabilitiesRefused, check_capabilities
+from apps.ai_models.catalogue import is_model_called, set_price
 from apps.ai_models.models import AIModel, PriceVersion, Route
+from apps.ai_models.removal import is_route_used
 from apps.audit.admin_pages import RecordedAdmin, SelfRecordedAdmin, adopt, staff_of, usd
-from apps.audit.models import APIRequest
 from apps.core.usage import TOKEN_CLASSES
 
 if TYPE_CHECKING:
-    _ModelForm = forms.ModelForm[PriceVersion]
+    _ModelForm = forms.ModelForm[Any]
 else:
     # Generic only in the type stubs.
     _ModelForm = forms.ModelForm
+
+
+class AIModelForm(_ModelForm):
+    """A model."""
+
+    def clean_capabilities(self) -> dict[str, Any]:
+        """Refuse what no database could keep."""
+        try:
+            return check_capabilities(self.cleaned_data["capabilities"] or {})
+        except CapabilitiesRefused as error:
+            raise forms.ValidationError(str(error)) from error
 
 
 @admin.register(AIModel)
@@ -28,6 +39,7 @@ class AIModelAdmin(RecordedAdmin):
     """Models."""
 
     noun = "model"
+    form = AIModelForm
     list_display = (
         "name",
         "display_name",
@@ -42,10 +54,16 @@ class AIModelAdmin(RecordedAdmin):
     readonly_fields = ("created_at", "updated_at")
     ordering = ("position", "name")
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return what is only shown: the name of a model that has been called is, too."""
+        names = super().get_readonly_fields(request, obj)
+        return (*names, "name") if obj is not None and is_model_called(obj) else names
+
     def find_history(self, row: AIModel) -> str:
         """Return why the model must stay."""
-        has_history = row.price_versions.exists() or row.routes.exists()
-        return "has prices or routes and cannot be deleted. Deactivate it." if has_history else ""
+        if row.price_versions.exists() or row.routes.exists() or is_model_called(row):
+            return "has prices, routes or calls and cannot be deleted. Deactivate it."
+        return ""
 
 
 @admin.register(Route)
@@ -62,12 +80,15 @@ class RouteAdmin(RecordedAdmin):
     readonly_fields = ("created_at",)
     ordering = ("model__name", "priority", "id")
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return what is only shown: the ends of a route that has been used are, too."""
+        names = super().get_readonly_fields(request, obj)
+        is_used = obj is not None and is_route_used(obj)
+        return (*names, "model", "provider") if is_used else names
+
     def find_history(self, row: Route) -> str:
         """Return why the route must stay."""
-        # Calls are indexed by time: only those since the route was made are looked through.
-        calls = APIRequest.objects.filter(started_at__gte=row.created_at, route_id=row.pk)
-        has_history = row.cost_versions.exists() or calls.exists()
-        return "has been used and cannot be deleted. Deactivate it." if has_history else ""
+        return "has been used and cannot be deleted. Deactivate it." if is_route_used(row) else ""
 
 
 class PriceForm(_ModelForm):
@@ -76,6 +97,13 @@ class PriceForm(_ModelForm):
     class Meta:
         model = PriceVersion
         fields = ("model", "route", "effective_at", *(f"{name}_nanos" for name in TOKEN_CLASSES))
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Let the moment be left out: a moment offered here would be past when the form is sent."""
+        super().__init__(*args, **kwargs)
+        if "effective_at" in self.fields:
+            self.fields["effective_at"].required = False
+            self.fields["effective_at"].help_text = "Empty: from now on. Never in the past."
 
     def clean(self) -> dict[str, Any]:
         """Require exactly one owner."""
@@ -118,10 +146,6 @@ class PriceVersionAdmin(SelfRecordedAdmin):
     def owner(self, row: PriceVersion) -> str:
         """Show whose price it is."""
         return str(row.model or row.route)
-
-    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        """Offer a price that counts from now on."""
-        return {"effective_at": timezone.now(), **super().get_changeform_initial_data(request)}
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[PriceVersion]:
         """Return the rows with what their names are made of."""

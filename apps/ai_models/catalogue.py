@@ -1,27 +1,29 @@
-"""The catalogue: models, their routes and their prices.
+"""The catalogue: models, their first routes and their price versions.
 
-Prices are nanos per million tokens by token class. A price is never edited: a new one is a new
-version.
+A price is never edited: a new one is a new version. Rows are locked in one order: provider, model,
+route.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 from django.utils import timezone
 
 from apps.ai_models.models import AIModel, PriceVersion, Route
+from apps.ai_models.prices import Price, PriceChange, find_version, price_of
 from apps.audit.events import changed_values, record_event, values_of
+from apps.audit.models import APIRequest
 from apps.core.domain_errors import DomainError
-from apps.core.usage import TOKEN_CLASSES
 from apps.providers.models import Provider
 
-PRICE_NANOS_MAX: Final = 10**15
+# How far the clocks of a client and of this process may be apart.
+_CLOCK_TOLERANCE: Final = timedelta(seconds=60)
 
 
 class ModelExists(DomainError):
@@ -32,18 +34,27 @@ class ModelExists(DomainError):
     message = "A model with this name already exists."
 
 
-class PriceOutOfRange(DomainError):
-    """A price is negative or absurdly high."""
+class ModelNameInUse(DomainError):
+    """Calls are on record under this name."""
 
-    code = "price_out_of_range"
-    message = "A price must be from 0 to 1000000 USD."
+    status_code = 409
+    code = "model_name_in_use"
+    message = "This model has been called under its name, which therefore stays."
 
 
-class UnknownTokenClass(DomainError):
-    """A price is given for something that is not counted."""
+class EffectiveInPast(DomainError):
+    """A price would count for calls that were charged already."""
 
-    code = "unknown_token_class"
-    message = "Prices are by token class: " + ", ".join(TOKEN_CLASSES) + "."
+    code = "effective_in_past"
+    message = "A price cannot count from a moment in the past."
+
+
+class OwnerGone(DomainError):
+    """What was to be changed was deleted meanwhile."""
+
+    status_code = 404
+    code = "not_found"
+    message = "Not found."
 
 
 def create_model(
@@ -57,6 +68,8 @@ def create_model(
     description: str = "",
     context_length: int = 128_000,
     max_output_tokens: int = 16_384,
+    image_tokens_max: int = 5_000,
+    capabilities: Mapping[str, Any] | None = None,
     position: int = 0,
     is_active: bool = True,
     actor: AbstractBaseUser | None = None,
@@ -74,6 +87,8 @@ def create_model(
                 "description": description,
                 "context_length": context_length,
                 "max_output_tokens": max_output_tokens,
+                "image_tokens_max": image_tokens_max,
+                "capabilities": dict(capabilities or {}),
                 "position": position,
                 "is_active": is_active,
             },
@@ -91,8 +106,7 @@ def create_model(
             model,
             provider=provider,
             upstream_name=upstream_name,
-            prices=prices,
-            request_nanos=request_nanos,
+            price=PriceChange(whole=Price(prices or {}, request_nanos)),
             actor=actor,
             request=request,
         )
@@ -103,26 +117,67 @@ def change_model(
     *,
     model: AIModel,
     values: Mapping[str, Any],
+    provider: Provider | None = None,
+    upstream_name: str = "",
+    price: PriceChange | None = None,
     actor: AbstractBaseUser | None = None,
     request: HttpRequest | None = None,
 ) -> AIModel:
-    """Set the given fields of a model (all but its name)."""
+    """Set the given fields of a model, give it a route and a price, and return it as it is now.
+
+    Raises ModelExists, ModelNameInUse, OwnerGone, PriceOutOfRange and UnknownTokenClass.
+    """
     with transaction.atomic():
-        before = values_of(model)
+        locked = lock_model(model)
+        before = values_of(locked)
         for field, value in values.items():
-            setattr(model, field, value)
-        model.save(update_fields=[*values, "updated_at"])
-        old, new = changed_values(before, values_of(model))
+            setattr(locked, field, value)
+        old, new = changed_values(before, values_of(locked))
+        if "name" in new:
+            _check_new_name(locked)
         if new:
+            _save_model(locked, fields=[*values, "updated_at"])
             record_event(
                 actor=actor,
                 action="model.changed",
-                subject=model,
+                subject=locked,
                 before=old,
                 after=new,
                 request=request,
             )
-    return model
+        _offer(
+            locked,
+            provider=provider,
+            upstream_name=upstream_name,
+            price=price,
+            actor=actor,
+            request=request,
+        )
+    return locked
+
+
+def lock_model(model: AIModel) -> AIModel:
+    """Return the row as it is now, locked until the end of the transaction. Raises OwnerGone."""
+    locked = AIModel.objects.select_for_update().filter(pk=model.pk).first()
+    if locked is None:
+        raise OwnerGone
+    return locked
+
+
+def lock_route(route: Route) -> Route:
+    """Return the row as it is now, locked until the end of the transaction. Raises OwnerGone."""
+    rows = Route.objects.select_related("model", "provider").select_for_update(of=("self",))
+    locked = rows.filter(pk=route.pk).first()
+    if locked is None:
+        raise OwnerGone
+    return locked
+
+
+def is_model_called(model: AIModel) -> bool:
+    """Return whether calls name the model."""
+    # Calls are indexed by time: only those since the model was made are looked through.
+    calls = APIRequest.objects.filter(started_at__gte=model.created_at, model_id=model.pk)
+    return calls.exists()
 
 
 def ensure_route(
@@ -164,30 +219,79 @@ def set_price(
 ) -> PriceVersion:
     """Add a price version: a model's (what clients pay) or a route's (what the provider bills).
 
-    Raises PriceOutOfRange and UnknownTokenClass.
+    Without `effective_at` it counts from now on; of several from one moment the last one counts.
+    Raises EffectiveInPast, PriceOutOfRange, UnknownTokenClass and OwnerGone.
     """
-    if (model is None) == (route is None):
-        raise ValueError("A price belongs to a model or to a route.")
-    if not prices.keys() <= set(TOKEN_CLASSES):
-        raise UnknownTokenClass
-    if not all(0 <= nanos <= PRICE_NANOS_MAX for nanos in (*prices.values(), request_nanos)):
-        raise PriceOutOfRange
+    return add_price(
+        model=model,
+        route=route,
+        change=PriceChange(whole=Price(prices, request_nanos)),
+        effective_at=effective_at,
+        actor=actor,
+        request=request,
+    )
+
+
+def add_price(
+    *,
+    change: PriceChange,
+    model: AIModel | None = None,
+    route: Route | None = None,
+    effective_at: datetime | None = None,
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+) -> PriceVersion:
+    """Add the version that `change` makes of the price that counts at its moment.
+
+    Raises what `set_price` does.
+    """
     with transaction.atomic():
+        _lock_owner(model, route)
+        now = timezone.now()
+        moment = effective_at or now
+        if moment < now - _CLOCK_TOLERANCE:
+            raise EffectiveInPast
+        # What was charged stays explained: inside the tolerance it counts from now on.
+        moment = max(moment, now)
+        old = find_version(at=moment, model=model, route=route)
+        price = change.of(price_of(old))
+        price.check()
         version = PriceVersion.objects.create(
             model=model,
             route=route,
-            effective_at=effective_at or timezone.now(),
-            request_nanos=request_nanos,
-            **{f"{name}_nanos": nanos for name, nanos in prices.items()},
+            effective_at=moment,
+            request_nanos=price.request_nanos,
+            **{f"{name}_nanos": nanos for name, nanos in price.classes.items()},
         )
         record_event(
             actor=actor,
             action="price.created",
             subject=version,
+            before=None if old is None else values_of(old),
             after=values_of(version),
             request=request,
         )
     return version
+
+
+def change_price(
+    *,
+    change: PriceChange,
+    model: AIModel | None = None,
+    route: Route | None = None,
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+) -> PriceVersion | None:
+    """Have another price count from now on; return its version, None where it is the same.
+
+    Raises what `set_price` does.
+    """
+    with transaction.atomic():
+        _lock_owner(model, route)
+        old = price_of(find_version(at=timezone.now(), model=model, route=route))
+        if change.of(old) == old:
+            return None
+        return add_price(model=model, route=route, change=change, actor=actor, request=request)
 
 
 def put_model(
@@ -196,40 +300,39 @@ def put_model(
     values: Mapping[str, Any],
     provider: Provider | None = None,
     upstream_name: str = "",
-    prices: Mapping[str, int] | None = None,
-    request_nanos: int = 0,
+    price: PriceChange | None = None,
     actor: AbstractBaseUser | None = None,
     request: HttpRequest | None = None,
 ) -> tuple[AIModel, bool]:
     """Make the model of this name, or change it; return it and whether it is new.
 
-    `values` are fields of AIModel. Prices, where given, make a new version.
+    `values` are fields of AIModel. Raises what `change_model` does.
     """
     with transaction.atomic():
         model = AIModel.objects.filter(name=name).first()
         if model is None:
+            first = (price or PriceChange()).of(Price())
             created = create_model(
                 name=name,
                 provider=provider,
                 upstream_name=upstream_name,
-                prices=prices,
-                request_nanos=request_nanos,
+                prices=first.classes,
+                request_nanos=first.request_nanos,
                 actor=actor,
                 request=request,
                 **values,
             )
             return created, True
-        change_model(model=model, values=values, actor=actor, request=request)
-        _offer(
-            model,
+        changed = change_model(
+            model=model,
+            values=values,
             provider=provider,
             upstream_name=upstream_name,
-            prices=prices,
-            request_nanos=request_nanos,
+            price=price,
             actor=actor,
             request=request,
         )
-    return model, False
+    return changed, False
 
 
 def _offer(
@@ -237,12 +340,11 @@ def _offer(
     *,
     provider: Provider | None,
     upstream_name: str,
-    prices: Mapping[str, int] | None,
-    request_nanos: int,
+    price: PriceChange | None,
     actor: AbstractBaseUser | None,
     request: HttpRequest | None,
 ) -> None:
-    """Give a model the route and the price that are given."""
+    """Give a model the route and the price that are given, as far as it lacks them."""
     if provider is not None:
         ensure_route(
             model=model,
@@ -251,11 +353,32 @@ def _offer(
             actor=actor,
             request=request,
         )
-    if prices or request_nanos:
-        set_price(
-            model=model,
-            prices=prices or {},
-            request_nanos=request_nanos,
-            actor=actor,
-            request=request,
-        )
+    if price is not None:
+        change_price(model=model, change=price, actor=actor, request=request)
+
+
+def _lock_owner(model: AIModel | None, route: Route | None) -> None:
+    if (model is None) == (route is None):
+        raise ValueError("A price belongs to a model or to a route.")
+    if model is not None:
+        lock_model(model)
+    if route is not None:
+        lock_route(route)
+
+
+def _check_new_name(model: AIModel) -> None:
+    if AIModel.objects.filter(name=model.name).exclude(pk=model.pk).exists():
+        raise ModelExists
+    if is_model_called(model):
+        raise ModelNameInUse
+
+
+def _save_model(model: AIModel, *, fields: list[str]) -> None:
+    try:
+        with transaction.atomic():
+            model.save(update_fields=fields)
+    except IntegrityError as error:
+        # Somebody else took the name between the check and now.
+        if AIModel.objects.filter(name=model.name).exclude(pk=model.pk).exists():
+            raise ModelExists from error
+        raise

@@ -1,54 +1,94 @@
-"""Models, routes and prices over REST. Prices are decimal strings: USD per million tokens."""
+"""Models and routes over REST. Prices: see `price_serializers`."""
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from apps.ai_models.catalogue import PRICE_NANOS_MAX
-from apps.ai_models.models import AIModel, PriceVersion
-from apps.core.money import format_usd
-from apps.core.rest import StrictSerializer, USDField
-from apps.core.usage import TOKEN_CLASSES
+from apps.ai_models.capabilities import CapabilitiesRefused, check_capabilities
+from apps.ai_models.models import AIModel, PriceVersion, Route
+from apps.ai_models.price_serializers import (
+    PER_1K_SCHEMA,
+    PRICES_SCHEMA,
+    PricedInput,
+    PricesInput,
+    show_per_1k,
+    show_prices,
+)
+from apps.ai_models.prices import PriceChange
+from apps.core.rest import MaskedSerializer, StrictSerializer, example
 from apps.providers.models import Provider
+from apps.users.models import Role
 
-# The price of a request as such, beside the token classes.
-REQUEST_PRICE: Final = "request"
-
-
-class PricesInput(StrictSerializer):
-    """USD per million tokens by token class; `request` is USD per request."""
-
-    def get_fields(self) -> dict[str, Any]:
-        """Return one optional amount for each thing that has a price."""
-        return {
-            name: USDField(required=False, nanos_max=PRICE_NANOS_MAX)
-            for name in (*TOKEN_CLASSES, REQUEST_PRICE)
-        }
+_INTEGER_MAX: Final = 2**31 - 1
+_PARAMETER: Final = re.compile(r"[a-z][a-z0-9_]{0,49}", re.ASCII)
 
 
-class ModelInput(StrictSerializer):
-    """A model with its route and prices. The name of a known model changes that one."""
+@extend_schema_field({"type": "object", "additionalProperties": True, "example": {"vision": True}})
+class CapabilitiesField(serializers.Field[dict[str, Any], Any, dict[str, Any], dict[str, Any]]):
+    """A JSON object of bounded size."""
 
-    name = serializers.CharField(max_length=200)
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """Return the object."""
+        try:
+            return check_capabilities(data)
+        except CapabilitiesRefused as error:
+            raise serializers.ValidationError(str(error), code="invalid") from error
+
+    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Return the object."""
+        return value
+
+
+def check_model_name(value: str) -> None:
+    """Refuse names that clients could not write into a URL or a log line."""
+    if not value.isprintable() or any(character.isspace() for character in value):
+        raise serializers.ValidationError("A name holds no spaces or control characters.")
+
+
+@example(
+    {
+        "name": "gpt-4o",
+        "display_name": "GPT-4o",
+        "provider": 1,
+        "upstream_name": "gpt-4o-2024-11-20",
+        "prices": {"input": "2.5", "cache_read": "1.25", "output": "10"},
+        "context_length": 128000,
+        "max_output_tokens": 16384,
+        "capabilities": {"vision": True, "tools": True},
+        "is_active": True,
+    }
+)
+class ModelInput(PricedInput):
+    """A model with its route and prices. Fields that are left out keep their values."""
+
+    name = serializers.CharField(max_length=200, validators=[check_model_name])
     display_name = serializers.CharField(max_length=200, required=False, allow_blank=True)
-    provider = serializers.PrimaryKeyRelatedField(queryset=Provider.objects.all(), required=False)
-    upstream_name = serializers.CharField(max_length=200, required=False)
-    prices = PricesInput(required=False)
+    description = serializers.CharField(max_length=10_000, required=False, allow_blank=True)
+    provider = serializers.PrimaryKeyRelatedField(
+        queryset=Provider.objects.all(),
+        required=False,
+        pk_field=serializers.IntegerField(min_value=1, max_value=2**63 - 1),
+        help_text="Gives the model a route to this provider, unless it has it already.",
+    )
+    upstream_name = serializers.CharField(
+        max_length=200, required=False, help_text="What the provider calls the model."
+    )
     context_length = serializers.IntegerField(min_value=1, max_value=100_000_000, required=False)
     max_output_tokens = serializers.IntegerField(min_value=1, max_value=10_000_000, required=False)
+    image_tokens_max = serializers.IntegerField(min_value=0, max_value=10_000_000, required=False)
+    capabilities = CapabilitiesField(required=False)
+    position = serializers.IntegerField(
+        min_value=-_INTEGER_MAX, max_value=_INTEGER_MAX, required=False
+    )
     is_active = serializers.BooleanField(required=False)
-
-    def validate_name(self, value: str) -> str:
-        """Refuse names that clients could not write into a URL or a log line."""
-        if not value.isprintable() or any(character.isspace() for character in value):
-            raise serializers.ValidationError("A name holds no spaces or control characters.")
-        return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse an upstream name without a provider."""
+        attrs = super().validate(attrs)
         if "upstream_name" in attrs and "provider" not in attrs:
             raise serializers.ValidationError({"provider": ["An upstream name needs a provider."]})
         return attrs
@@ -62,11 +102,44 @@ class RouteOutput(serializers.Serializer[Any]):
     upstream_name = serializers.CharField()
     priority = serializers.IntegerField()
     weight = serializers.IntegerField()
+    max_tokens_parameter = serializers.CharField()
     is_active = serializers.BooleanField()
 
 
+@example(
+    {
+        "id": 1,
+        "name": "gpt-4o",
+        "display_name": "GPT-4o",
+        "description": "",
+        "context_length": 128000,
+        "max_output_tokens": 16384,
+        "image_tokens_max": 5000,
+        "capabilities": {"vision": True, "tools": True},
+        "position": 0,
+        "is_active": True,
+        "is_priced": True,
+        "prices": {"input": "2.5", "cache_read": "1.25", "output": "10"},
+        "input_price_per_1k": "0.0025",
+        "output_price_per_1k": "0.01",
+        "routes": [
+            {
+                "id": 1,
+                "provider": 1,
+                "upstream_name": "gpt-4o-2024-11-20",
+                "priority": 0,
+                "weight": 1,
+                "max_tokens_parameter": "max_completion_tokens",
+                "is_active": True,
+            }
+        ],
+        "model_groups": [1],
+        "created_at": "2026-11-01T08:00:00Z",
+        "updated_at": "2026-11-01T08:00:00Z",
+    }
+)
 class ModelOutput(serializers.Serializer[AIModel]):
-    """A model with its routes and the prices that count now."""
+    """A model with its routes, the prices that count now, and the ids of its groups."""
 
     id = serializers.IntegerField()
     name = serializers.CharField()
@@ -74,25 +147,149 @@ class ModelOutput(serializers.Serializer[AIModel]):
     description = serializers.CharField()
     context_length = serializers.IntegerField()
     max_output_tokens = serializers.IntegerField()
+    image_tokens_max = serializers.IntegerField()
+    capabilities = CapabilitiesField()
     position = serializers.IntegerField()
     is_active = serializers.BooleanField()
-    routes = RouteOutput(many=True)
+    is_priced = serializers.SerializerMethodField()
     prices = serializers.SerializerMethodField()
+    input_price_per_1k = serializers.SerializerMethodField()
+    output_price_per_1k = serializers.SerializerMethodField()
+    routes = RouteOutput(many=True)
+    model_groups = serializers.SerializerMethodField()
     created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
 
-    @extend_schema_field(
-        {
-            "type": "object",
-            "additionalProperties": {"type": "string", "format": "decimal"},
-            "example": {"input": "2.5", "output": "10"},
-        }
-    )
+    def get_is_priced(self, model: AIModel) -> bool:
+        """Return whether input and output have a price now."""
+        return show_per_1k(_current(model), "input") is not None and (
+            show_per_1k(_current(model), "output") is not None
+        )
+
+    @extend_schema_field(PRICES_SCHEMA)
     def get_prices(self, model: AIModel) -> dict[str, str]:
         """Return token class → USD per million tokens, and `request`; empty without a price."""
-        versions: list[PriceVersion] = getattr(model, "current_prices", [])
-        if not versions:
-            return {}
-        prices = {name: format_usd(nanos) for name, nanos in versions[0].prices().items()}
-        if versions[0].request_nanos:
-            prices[REQUEST_PRICE] = format_usd(versions[0].request_nanos)
-        return prices
+        return show_prices(_current(model))
+
+    @extend_schema_field(PER_1K_SCHEMA)
+    def get_input_price_per_1k(self, model: AIModel) -> str | None:
+        """Return USD per thousand tokens."""
+        return show_per_1k(_current(model), "input")
+
+    @extend_schema_field(PER_1K_SCHEMA)
+    def get_output_price_per_1k(self, model: AIModel) -> str | None:
+        """Return USD per thousand tokens."""
+        return show_per_1k(_current(model), "output")
+
+    def get_model_groups(self, model: AIModel) -> list[int]:
+        """Return the ids of its groups."""
+        return sorted(group.pk for group in model.model_groups.all())
+
+
+@example(
+    {
+        "model": 1,
+        "provider": 2,
+        "upstream_name": "gpt-4o-2024-11-20",
+        "priority": 10,
+        "weight": 1,
+        "max_tokens_parameter": "max_completion_tokens",
+        "is_active": True,
+        "cost_prices": {"input": "2", "output": "8"},
+    }
+)
+class RouteInput(StrictSerializer):
+    """A way from a model to a provider. Fields that are left out keep their values."""
+
+    model = serializers.PrimaryKeyRelatedField(
+        queryset=AIModel.objects.all(),
+        pk_field=serializers.IntegerField(min_value=1, max_value=2**63 - 1),
+    )
+    provider = serializers.PrimaryKeyRelatedField(
+        queryset=Provider.objects.all(),
+        pk_field=serializers.IntegerField(min_value=1, max_value=2**63 - 1),
+    )
+    upstream_name = serializers.CharField(
+        max_length=200,
+        required=False,
+        help_text="What the provider calls the model; a new route takes the model's name.",
+    )
+    priority = serializers.IntegerField(
+        min_value=-_INTEGER_MAX,
+        max_value=_INTEGER_MAX,
+        required=False,
+        help_text="Lower goes first; a new route takes the provider's.",
+    )
+    weight = serializers.IntegerField(
+        min_value=0,
+        max_value=1_000_000,
+        required=False,
+        help_text="Share among routes of one priority; a new route takes the provider's.",
+    )
+    max_tokens_parameter = serializers.CharField(
+        max_length=50,
+        required=False,
+        help_text="The parameter by which this provider takes a cap on output.",
+    )
+    is_active = serializers.BooleanField(required=False)
+    cost_prices = PricesInput(
+        required=False, help_text="What the provider bills; a change is a new version."
+    )
+
+    def validate_max_tokens_parameter(self, value: str) -> str:
+        """Refuse what is no name of a parameter."""
+        if _PARAMETER.fullmatch(value) is None:
+            raise serializers.ValidationError("Enter a name such as max_tokens.")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Return the cost as a change of all of it."""
+        if "cost_prices" in attrs:
+            attrs["cost"] = PriceChange(whole=attrs.pop("cost_prices"))
+        return attrs
+
+
+@example(
+    {
+        "id": 1,
+        "model": 1,
+        "model_name": "gpt-4o",
+        "provider": 2,
+        "provider_name": "openai",
+        "upstream_name": "gpt-4o-2024-11-20",
+        "priority": 10,
+        "weight": 1,
+        "max_tokens_parameter": "max_completion_tokens",
+        "is_active": True,
+        "cost_prices": {"input": "2", "output": "8"},
+        "created_at": "2026-11-01T08:00:00Z",
+    }
+)
+class RouteDetailOutput(MaskedSerializer):
+    """A route with both ends and what the provider bills now. Viewers do not see costs."""
+
+    hidden_from = {Role.VIEWER: frozenset({"cost_prices"})}
+
+    id = serializers.IntegerField()
+    model = serializers.IntegerField(source="model_id")
+    model_name = serializers.CharField(source="model.name")
+    provider = serializers.IntegerField(source="provider_id")
+    provider_name = serializers.CharField(source="provider.name")
+    upstream_name = serializers.CharField()
+    priority = serializers.IntegerField()
+    weight = serializers.IntegerField()
+    max_tokens_parameter = serializers.CharField()
+    is_active = serializers.BooleanField()
+    cost_prices = serializers.SerializerMethodField()
+    created_at = serializers.DateTimeField()
+
+    @extend_schema_field({**PRICES_SCHEMA, "nullable": True})
+    def get_cost_prices(self, route: Route) -> dict[str, str]:
+        """Return token class → USD per million tokens; empty where no cost is known."""
+        return show_prices(_current(route))
+
+
+def _current(owner: AIModel | Route) -> PriceVersion | None:
+    """Return the version that the list's query has put beside the row."""
+    versions: list[PriceVersion] = getattr(owner, "current_prices", [])
+    return versions[0] if versions else None

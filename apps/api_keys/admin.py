@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest
+from django.utils import timezone
 
 from apps.api_keys.issue import NetworkMalformed, check_networks, issue_key
 from apps.api_keys.models import APIKey
@@ -96,7 +97,9 @@ class APIKeyAdmin(SelfRecordedAdmin):
     def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Issue a new key and show it, or save the restrictions of an old one."""
         if change:
-            obj.save(update_fields=["name", "is_active", *_LIMITS])
+            if "is_active" in form.changed_data:
+                obj.locked_at = None if obj.is_active else timezone.now()
+            obj.save(update_fields=["name", "is_active", "locked_at", *_LIMITS])
             return
         made, raw = issue_key(
             user=obj.user,

@@ -18,9 +18,10 @@ from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest
+from django.utils import timezone
 
 from apps.api_keys.models import APIKey
-from apps.audit.events import record_event, values_of
+from apps.audit.events import changed_values, record_event, values_of
 from apps.core.crypto import keyed_digest
 from apps.core.domain_errors import DomainError
 from apps.users.models import User
@@ -111,8 +112,8 @@ def issue_key(
     try:
         with transaction.atomic():
             if is_default:
-                _lock(user)
-                APIKey.objects.filter(user=user, is_default=True).update(is_default=False)
+                lock_owner(user.pk)
+                _retire_default(user, actor, request)
             key = APIKey.objects.create(
                 user=user,
                 name=name,
@@ -139,19 +140,27 @@ def issue_key(
 def reset_default_key(
     *, user: User, actor: AbstractBaseUser | None, request: HttpRequest | None = None
 ) -> tuple[APIKey, str]:
-    """Replace the default key: the old one stops working, the new one keeps its limits."""
+    """Replace the default key: the old one stops working, the new one keeps its limits.
+
+    The owner can enable the old one again unless somebody else has replaced it.
+    """
     with transaction.atomic():
-        _lock(user)
+        lock_owner(user.pk)
         old = APIKey.objects.filter(user=user, is_default=True).first()
         limits: KeyLimits = {}
         if old is not None:
-            APIKey.objects.filter(pk=old.pk).update(is_default=False, is_active=False)
+            before = values_of(old)
+            old.is_default = old.is_active = False
+            if actor is None or actor.pk != user.pk:
+                old.locked_at = old.locked_at or timezone.now()
+            old.save(update_fields=["is_default", "is_active", "locked_at"])
+            before, after = changed_values(before, values_of(old))
             record_event(
                 actor=actor,
                 action="api_key.deactivated",
                 subject=old,
-                before={"is_active": old.is_active, "is_default": True},
-                after={"is_active": False, "is_default": False},
+                before=before,
+                after=after,
                 reason="reset of the default key",
                 request=request,
             )
@@ -175,9 +184,29 @@ def check_networks(networks: list[str]) -> None:
             raise NetworkMalformed from error
 
 
-def _lock(user: User) -> None:
-    # Two resets at once would both see no default and collide on the unique constraint.
-    User.objects.select_for_update().only("pk").get(pk=user.pk)
+def lock_owner(user_id: int) -> None:
+    """Let one change of a user's keys at a time go on, until the transaction ends.
+
+    Two resets at once would both see no default and collide on the unique constraint.
+    """
+    User.objects.select_for_update(no_key=True).only("pk").filter(pk=user_id).first()
+
+
+def _retire_default(
+    user: User, actor: AbstractBaseUser | None, request: HttpRequest | None
+) -> None:
+    old = APIKey.objects.filter(user=user, is_default=True).first()
+    if old is None:
+        return
+    APIKey.objects.filter(pk=old.pk).update(is_default=False)
+    record_event(
+        actor=actor,
+        action="api_key.changed",
+        subject=old,
+        before={"is_default": True},
+        after={"is_default": False},
+        request=request,
+    )
 
 
 def _limits_of(key: APIKey) -> KeyLimits:

@@ -20,6 +20,14 @@ class APIKey(models.Model):
     last_four = models.CharField(max_length=4, editable=False)
     is_default = models.BooleanField(default=False)
     is_active = models.BooleanField(default=True)
+    # A moment and not a flag: SQLite adds a column that may be null in place, and the table keeps
+    # its triggers.
+    locked_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="When an administrator disabled the key; its owner cannot enable it again.",
+    )
     expires_at = models.DateTimeField(null=True, blank=True)
     allowed_models = models.JSONField(
         default=list, blank=True, help_text="Names of models; empty: all that the user may call."
@@ -60,3 +68,8 @@ class APIKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.prefix}…{self.last_four}"
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether only an administrator can enable the key again."""
+        return self.locked_at is not None

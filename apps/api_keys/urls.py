@@ -1,4 +1,4 @@
-"""Paths: API keys."""
+"""Paths: none here. API keys are served from `apps.quotas`, which knows prices and spending."""
 
 from __future__ import annotations
 

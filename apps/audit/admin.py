@@ -7,6 +7,7 @@ import uuid
 from typing import Any
 
 import zstandard
+from django.conf import settings
 from django.contrib import admin
 from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse
@@ -120,6 +121,11 @@ class PayloadAdmin(_FoundById):
     search_help_text = "Request id."
     uuid_field = "request_id"
     ordering = ("-request_id",)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return whether this person may look: nobody may where the deployment says so."""
+        is_open = settings.PAYLOAD_READERS != "nobody"
+        return is_open and super().has_view_permission(request, obj)
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Payload]:
         """Return the rows; a list never reads the bodies."""

@@ -104,6 +104,22 @@ class APIRequest(models.Model):
             models.Index(fields=["customer_id", "settled_at"], name="audit_request_customer"),
             # Verification walks an incarnation's chain.
             models.Index(fields=["incarnation_id", "sequence"], name="audit_request_chain"),
+            # Every index below is written once for each call, into the newest page of its model or
+            # provider: without it a list filtered by a rare one reads all calls there are.
+            # Requests of some models, newest first.
+            models.Index(fields=["requested_model", "-started_at"], name="audit_request_model"),
+            # Requests that some providers answered, newest first.
+            models.Index(fields=["provider_id", "-started_at"], name="audit_request_provider"),
+            # What went wrong, newest first: by state, status, error code or error text. Calls that
+            # went well are not in it and cost nothing.
+            models.Index(
+                fields=["-started_at", "-id"],
+                condition=models.Q(status_code__gte=400)
+                | ~models.Q(state="completed")
+                | models.Q(error_code__gt="")
+                | models.Q(attempt_count__gt=1),
+                name="audit_request_failures",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -172,6 +188,12 @@ class AdminEvent(models.Model):
         indexes = [
             models.Index(fields=["-created_at"], name="audit_event_created"),
             models.Index(fields=["object_type", "object_id"], name="audit_event_object"),
+            # What one person did, newest first.
+            models.Index(fields=["actor_id", "-id"], name="audit_event_actor"),
+            # Events of one action, or of all that begin alike.
+            models.Index(
+                fields=["action"], opclasses=["varchar_pattern_ops"], name="audit_event_action"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -191,6 +213,10 @@ class RefusalCount(models.Model):
             models.UniqueConstraint(
                 fields=["api_key_id", "code", "minute"], name="audit_refusal_unique"
             ),
+        ]
+        indexes = [
+            # Refusals of a stretch of time, whoever met them.
+            models.Index(fields=["minute"], name="audit_refusal_minute"),
         ]
 
     def __str__(self) -> str:

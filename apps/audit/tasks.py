@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from celery import shared_task
+from django.conf import settings
 from django.db import connection, transaction
 
 from apps.audit.partitions import ensure_partitions
+from apps.audit.retention import Selection
+from apps.audit.retention import erase_payloads as erase
+
+# Well under the time limit of a task; the next run goes on.
+ERASE_SECONDS_MAX: Final = 300.0
 
 
 @shared_task(name="audit.make_partitions")
@@ -16,3 +23,17 @@ def make_partitions() -> None:
     if connection.vendor == "postgresql":
         with transaction.atomic(), connection.cursor() as cursor:
             ensure_partitions(cursor, now=datetime.now(UTC))
+
+
+@shared_task(name="audit.erase_payloads")
+def erase_payloads() -> int:
+    """Erase bodies older than PAYLOAD_DAYS and return how many; 0 days keeps them for ever."""
+    if not settings.PAYLOAD_DAYS:
+        return 0
+    before = datetime.now(UTC) - timedelta(days=settings.PAYLOAD_DAYS)
+    done = erase(
+        Selection(before=before),
+        reason=f"PAYLOAD_DAYS={settings.PAYLOAD_DAYS}",
+        seconds_max=ERASE_SECONDS_MAX,
+    )
+    return done.count

@@ -1,10 +1,7 @@
-"""Paths: recorded calls and admin events."""
+"""Paths: none. Who may read what happened is a matter of roles, which lie above this app."""
 
 from __future__ import annotations
 
-from apps.audit.api import RequestsView
-from apps.core.routes import rest_path
+from django.urls import URLPattern
 
-urlpatterns = [
-    rest_path("admin/requests", RequestsView),
-]
+urlpatterns: list[URLPattern] = []

@@ -15,6 +15,7 @@ from apps.billing.models import (
     Incarnation,
     SpendCounter,
     Transaction,
+    Verification,
     VerifiedHead,
 )
 
@@ -133,3 +134,21 @@ class VerifiedHeadAdmin(ReadOnlyAdmin):
     list_filter = ("chain", "verified_at")
     search_fields = ("=chain_id",)
     ordering = ("-verified_at",)
+
+
+@admin.register(Verification)
+class VerificationAdmin(ReadOnlyAdmin):
+    """What verifications of the ledger found."""
+
+    list_display = (
+        "started_at",
+        "finished_at",
+        "is_full",
+        "started_by",
+        "entries",
+        "requests",
+        "anchors",
+        "finding_count",
+    )
+    list_filter = ("is_full", "started_by", "started_at")
+    ordering = ("-id",)

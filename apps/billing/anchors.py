@@ -103,6 +103,54 @@ def read_anchors(path: Path) -> Iterator[Anchor]:
             previous = anchor
 
 
+@dataclass(frozen=True, slots=True)
+class LastAnchor:
+    """What the last line of the file says. `problem` says why it must not be believed."""
+
+    number: int
+    at: str
+    digest: bytes  # SHA-256 of the line
+    previous: bytes  # the digest that it names of the line before it
+    key_id: str
+    public_key_fingerprint: str  # SHA-256 of the raw key; empty where the key is not ours
+    problem: str
+
+
+def find_last_anchor(path: Path) -> LastAnchor | None:
+    """Return the last whole line, None where this process can read none.
+
+    Reads only the end of the file, without its lock: a line that is being written has no end yet.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LINE_BYTES_MAX))
+            tail = file.read(_LINE_BYTES_MAX)
+    except OSError:
+        return None
+    whole = tail[: tail.rfind(b"\n") + 1]
+    line = whole[whole.rfind(b"\n", 0, max(0, len(whole) - 1)) + 1 :]
+    if not line:
+        return None
+    digest = hashlib.sha256(line).digest()
+    try:
+        fields = orjson.loads(line)
+        number, at, name = int(fields["number"]), str(fields["at"]), str(fields["key"])
+        previous = bytes.fromhex(fields["previous"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return LastAnchor(0, "", digest, b"", "", "", "the line cannot be read")
+    keys = {key_id(key): key for key in parse_encryption_keys(settings.ENCRYPTION_KEY)}
+    key = keys.get(name)
+    return LastAnchor(
+        number=number,
+        at=at,
+        digest=digest,
+        previous=previous,
+        key_id=name,
+        public_key_fingerprint=_fingerprint(key) if key is not None else "",
+        problem=_signature_problem(line, key),
+    )
+
+
 @contextmanager
 def _locked(path: Path, mode: int) -> Iterator[IO[bytes]]:
     """Open the file, made with mode 0600 by who comes first, under a lock."""
@@ -271,6 +319,10 @@ def _signature_problem(line: bytes, key: bytes | None) -> str:
     except (InvalidSignature, ValueError):
         return "its signature does not match: it was edited, or not written by this gateway"
     return ""
+
+
+def _fingerprint(key: bytes) -> str:
+    return hashlib.sha256(_private_key(key).public_key().public_bytes_raw()).hexdigest()
 
 
 def _private_key(key: bytes) -> Ed25519PrivateKey:

@@ -1,7 +1,8 @@
-"""Users, their wallets and default keys over REST, for administrators."""
+"""Users, their wallets and default keys over REST, for administrators; viewers read masked."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -10,56 +11,122 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api_keys.issue import reset_default_key
-from apps.billing.accounts import find_standing
-from apps.billing.customers import adjust_user_balance, create_user
+from apps.billing.accounts import find_standing, list_standings
+from apps.billing.customers import adjust_user_balance, create_user, delete_user
+from apps.billing.filters import UserFilter
 from apps.billing.serializers import (
     AdjustmentInput,
     AdjustmentOutput,
-    ResetKeyInput,
+    EndedSessionsOutput,
+    NothingInput,
     ResetKeyOutput,
+    UserChangeInput,
     UserInput,
     UserOutput,
-    UserWithWalletOutput,
-    WalletOutput,
 )
-from apps.core.rest import actor_of
+from apps.core.rest import actor_of, answer_deletion
+from apps.users.changes import change_user, end_all_sessions
 from apps.users.models import User
+from apps.users.permissions import ViewersRead
 
 
 class UsersView(generics.ListAPIView[User]):
     """List users, add one."""
 
+    permission_classes = (ViewersRead,)
     queryset = User.objects.order_by("id")
     serializer_class = UserOutput
-    filterset_fields = ("username", "email", "role", "is_active")
+    filterset_class = UserFilter
+
+    @extend_schema(operation_id="admin_users_list", summary="List users")
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """List users with their wallets.
+
+        `search` looks into user name, name and, for administrators, e-mail address. Viewers and
+        analysts see no addresses, viewers no money.
+        """
+        page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
+        return self.get_paginated_response(_show(page or (), request))
 
     @extend_schema(
-        request=UserInput,
-        responses={201: UserWithWalletOutput},
         operation_id="admin_users_create",
+        summary="Add a user",
+        request=UserInput,
+        responses={201: UserOutput},
     )
     def post(self, request: Request) -> Response:
-        """Add a user with an empty wallet."""
+        """Add a user with an empty wallet, the role `user` and no API key."""
         given = UserInput(data=request.data)
         given.is_valid(raise_exception=True)
         user = create_user(
             **given.validated_data, actor=actor_of(request), request=request._request
         )
-        return Response(_with_wallet(user), status=201)
+        return Response(_show([user], request)[0], status=201)
 
 
 class UserView(generics.GenericAPIView[User]):
     """One user with the wallet."""
 
+    permission_classes = (ViewersRead,)
     queryset = User.objects.all()
-    serializer_class = UserWithWalletOutput
+    serializer_class = UserOutput
     lookup_url_kwarg = "user_id"
     filter_backends = ()
 
-    @extend_schema(operation_id="admin_users_retrieve")
+    @extend_schema(operation_id="admin_users_retrieve", summary="Show a user")
     def get(self, request: Request, user_id: str) -> Response:
-        """Return the user."""
-        return Response(_with_wallet(self.get_object()))
+        """Return the user with the wallet."""
+        return Response(_show([self.get_object()], request)[0])
+
+    @extend_schema(
+        operation_id="admin_users_replace",
+        summary="Change a user",
+        request=UserChangeInput,
+        responses=UserOutput,
+    )
+    def put(self, request: Request, user_id: str) -> Response:
+        """Change a user; user name and address must be given, what else is left out stays."""
+        return self._change(request, is_partial=False)
+
+    @extend_schema(
+        operation_id="admin_users_update",
+        summary="Change some of a user",
+        request=UserChangeInput,
+        responses=UserOutput,
+    )
+    def patch(self, request: Request, user_id: str) -> Response:
+        """Change what is given of a user.
+
+        Nobody changes his own role, activity, group, limits, cap or password here (403
+        `own_account`), and an active administrator always remains (409 `last_admin`).
+        """
+        return self._change(request, is_partial=True)
+
+    @extend_schema(
+        operation_id="admin_users_delete",
+        summary="Delete a user",
+        request=None,
+        responses={204: None},
+    )
+    def delete(self, request: Request, user_id: str) -> Response:
+        """Delete a user with keys, accounts and sessions.
+
+        Who has history (a call, a ledger entry, a quota) is deactivated instead, and the answer is
+        409 `archived_instead`.
+        """
+        is_deleted = delete_user(
+            user=self.get_object(), actor=_admin(request), request=request._request
+        )
+        return answer_deletion(is_deleted=is_deleted)
+
+    def _change(self, request: Request, *, is_partial: bool) -> Response:
+        user = self.get_object()
+        given = UserChangeInput(user, data=request.data, partial=is_partial)
+        given.is_valid(raise_exception=True)
+        changed = change_user(
+            user=user, actor=_admin(request), request=request._request, **given.validated_data
+        )
+        return Response(_show([changed], request)[0])
 
 
 class AdjustBalanceView(generics.GenericAPIView[User]):
@@ -71,9 +138,10 @@ class AdjustBalanceView(generics.GenericAPIView[User]):
     filter_backends = ()
 
     @extend_schema(
+        operation_id="admin_users_adjust_balance",
+        summary="Adjust a balance",
         request=AdjustmentInput,
         responses=AdjustmentOutput,
-        operation_id="admin_users_adjust_balance",
         parameters=[
             OpenApiParameter(
                 "Idempotency-Key",
@@ -84,7 +152,7 @@ class AdjustBalanceView(generics.GenericAPIView[User]):
         ],
     )
     def post(self, request: Request, user_id: str) -> Response:
-        """Post the adjustment."""
+        """Give money to a user (positive) or take it back (negative), on record with the reason."""
         given = AdjustmentInput(data=request.data)
         given.is_valid(raise_exception=True)
         user = self.get_object()
@@ -92,7 +160,7 @@ class AdjustBalanceView(generics.GenericAPIView[User]):
             user=user,
             amount_nanos=given.validated_data["amount"],
             reason=given.validated_data["reason"],
-            actor=cast(User, actor_of(request)),
+            actor=_admin(request),
             repeat_key=request.headers.get("Idempotency-Key", ""),
             request=request._request,
         )
@@ -108,27 +176,53 @@ class ResetKeyView(generics.GenericAPIView[User]):
     """Replace a user's default API key."""
 
     queryset = User.objects.all()
-    serializer_class = ResetKeyInput
+    serializer_class = NothingInput
     lookup_url_kwarg = "user_id"
     filter_backends = ()
 
     @extend_schema(
-        request=ResetKeyInput,
-        responses=ResetKeyOutput,
         operation_id="admin_users_reset_key",
+        summary="Replace a default API key",
+        request=NothingInput,
+        responses=ResetKeyOutput,
     )
     def post(self, request: Request, user_id: str) -> Response:
-        """Return the new key, this once."""
-        ResetKeyInput(data=request.data).is_valid(raise_exception=True)
+        """Return a new default key, this once; the old one stops working."""
+        NothingInput(data=request.data).is_valid(raise_exception=True)
         _, raw = reset_default_key(
             user=self.get_object(), actor=actor_of(request), request=request._request
         )
         return Response(ResetKeyOutput({"api_key": raw}).data)
 
 
-def _with_wallet(user: User) -> Any:
-    standing = find_standing(user.customer_id)
-    return {
-        **UserOutput(user).data,
-        "wallet": WalletOutput(standing).data,
-    }
+class EndSessionsView(generics.GenericAPIView[User]):
+    """Sign a user out everywhere."""
+
+    queryset = User.objects.all()
+    serializer_class = NothingInput
+    lookup_url_kwarg = "user_id"
+    filter_backends = ()
+
+    @extend_schema(
+        operation_id="admin_users_end_sessions",
+        summary="Sign a user out everywhere",
+        request=NothingInput,
+        responses=EndedSessionsOutput,
+    )
+    def post(self, request: Request, user_id: str) -> Response:
+        """End all sessions of a user: the tokens stop working at once. API keys go on working."""
+        NothingInput(data=request.data).is_valid(raise_exception=True)
+        ended = end_all_sessions(
+            user=self.get_object(), actor=_admin(request), request=request._request
+        )
+        return Response(EndedSessionsOutput({"ended": ended}).data)
+
+
+def _admin(request: Request) -> User:
+    return cast(User, actor_of(request))
+
+
+def _show(users: Sequence[User], request: Request) -> Any:
+    standings = list_standings([user.customer_id for user in users])
+    context = {"request": request, "standings": standings}
+    return UserOutput(users, many=True, context=context).data

@@ -1,38 +1,26 @@
-"""Customers: new users with their accounts, and money given or taken by hand."""
+"""Customers: users come and go with their accounts; money given or taken by hand."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Unpack
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 
+from apps.api_keys.models import APIKey
 from apps.audit.events import record_event, values_of
-from apps.audit.models import AdminEvent
+from apps.audit.models import AdminEvent, APIRequest, RefusalCount
 from apps.billing.accounts import open_accounts
 from apps.billing.adjustments import adjust_balance
-from apps.billing.models import Transaction
+from apps.billing.models import Account, AccountKind, Hold, Transaction
 from apps.core.domain_errors import DomainError
 from apps.core.money import format_usd
+from apps.users.changes import OwnAccount, UserGroupGone, UserLimits, change_user, is_own, lock_user
 from apps.users.models import Customer, Role, User, UserGroup
+from apps.users.names import UserExists, are_names_taken, clean_names
 
 _ADJUSTED: Final = "user.balance_adjusted"
-
-
-class UserExists(DomainError):
-    """The user name or the e-mail address is taken."""
-
-    status_code = 409
-    code = "user_exists"
-    message = "A user with this user name or e-mail address already exists."
-
-
-class UsernameAmbiguous(DomainError):
-    """The user name looks like somebody's e-mail address."""
-
-    code = "username_ambiguous"
-    message = "A user name with an @ must be the user's own e-mail address."
 
 
 class RepeatKeyReused(DomainError):
@@ -54,30 +42,29 @@ def create_user(
     actor: AbstractBaseUser | None = None,
     is_superuser: bool = False,
     request: HttpRequest | None = None,
+    **limits: Unpack[UserLimits],
 ) -> User:
     """Make a user with a customer and empty accounts. Without a password nobody can sign in.
 
-    Raises UserExists and UsernameAmbiguous.
+    Raises UserExists, UsernameAmbiguous and UserGroupGone.
     """
-    email = email.lower()
-    if "@" in username and username.lower() != email:
-        raise UsernameAmbiguous
+    username, email = clean_names(username=username, email=email)
+    user = User(
+        username=username,
+        email=email,
+        name=name,
+        role=Role.ADMIN if is_superuser else role,
+        user_group=user_group,
+        is_superuser=is_superuser,
+        is_staff=is_superuser,
+        **limits,
+    )
+    user.set_password(password)
     try:
         with transaction.atomic():
-            customer = Customer.objects.create(name=username)
-            user = User(
-                username=User.normalize_username(username),
-                email=email,
-                name=name,
-                role=Role.ADMIN if is_superuser else role,
-                user_group=user_group,
-                customer=customer,
-                is_superuser=is_superuser,
-                is_staff=is_superuser,
-            )
-            user.set_password(password)
+            user.customer = Customer.objects.create(name=username)
             user.save(force_insert=True)
-            open_accounts(customer)
+            open_accounts(user.customer)
             record_event(
                 actor=actor,
                 action="user.created",
@@ -86,12 +73,65 @@ def create_user(
                 request=request,
             )
     except IntegrityError as error:
-        if User.objects.filter(username=username).exists():
+        if are_names_taken(user):
             raise UserExists from error
-        if User.objects.filter(email=email).exists():
-            raise UserExists from error
+        if user.user_group_id and not UserGroup.objects.filter(pk=user.user_group_id).exists():
+            raise UserGroupGone from error
         raise
     return user
+
+
+def delete_user(*, user: User, actor: User | None, request: HttpRequest | None = None) -> bool:
+    """Delete a user with keys, accounts and customer; deactivate who has history.
+
+    Return whether the user is deleted. Raises OwnAccount, LastAdmin, RoleLost and UserGone.
+    """
+    if is_own(user, actor):
+        raise OwnAccount
+    with transaction.atomic():
+        locked = lock_user(user, with_lead=True)
+        locked.check_lead(actor, is_leaving=True)
+        row = locked.row
+        # Under lock nothing can be held or posted any more between the look and the deletion.
+        accounts = list(
+            Account.objects.select_for_update().filter(customer_id=row.customer_id).order_by("pk")
+        )
+        if _has_history(row, accounts):
+            change_user(
+                user=row,
+                actor=actor,
+                is_active=False,
+                reason="deactivated instead of deleted: has history",
+                request=request,
+            )
+            return False
+        for subject, action in (
+            *((key, "api_key.deleted") for key in APIKey.objects.filter(user=row)),
+            (row, "user.deleted"),
+        ):
+            record_event(
+                actor=actor,
+                action=action,
+                subject=subject,
+                before=values_of(subject),
+                request=request,
+            )
+        row.api_keys.all().delete()
+        row.delete()
+        Account.objects.filter(pk__in=[account.pk for account in accounts]).delete()
+        Customer.objects.filter(pk=row.customer_id).delete()
+    return True
+
+
+def _has_history(user: User, accounts: list[Account]) -> bool:
+    return (
+        any(account.sequence or account.kind == AccountKind.QUOTA for account in accounts)
+        or Hold.objects.filter(customer_id=user.customer_id).exists()
+        or RefusalCount.objects.filter(
+            api_key_id__in=APIKey.objects.filter(user=user).values("pk")
+        ).exists()
+        or APIRequest.objects.filter(user_id=user.pk).exists()
+    )
 
 
 def adjust_user_balance(

@@ -22,7 +22,15 @@ from uuid import UUID
 
 import psycopg
 
-from apps.billing.ledger.commands import Batch, Held, HoldRefused, PlaceHold, Resolve, Resolved
+from apps.billing.ledger.commands import (
+    Batch,
+    Held,
+    HoldRefused,
+    PlaceHold,
+    Resolve,
+    Resolved,
+    RowKey,
+)
 from apps.billing.ledger.store import Engine, IncarnationEnded, flush
 
 _TRIES: Final = 4
@@ -59,7 +67,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """Somebody else keeps an account that this needs locked; nothing was committed."""
+    """Somebody else keeps an account or a counter that this needs locked; nothing was committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,7 @@ class Flusher:
         self._revenue_ids = engine.revenue_ids()
         self._incarnation_id = 0
         self._revenue_shift = 0
-        self._locked: dict[int, float] = {}  # account id → until when it is passed over
+        self._locked: dict[RowKey, float] = {}  # until when it is passed over
         self.is_broken = False
         # A few at most: each is an accident that has been logged.
         self._quarantined: set[UUID] = set() if quarantined is None else quarantined
@@ -127,16 +135,16 @@ class Flusher:
             self.is_broken = True
             return [Trouble()] * len(resolves), [Trouble()] * len(holds)
 
-    # ---- accounts that somebody else keeps locked
+    # ---- accounts and counters that somebody else keeps locked
 
     def _find_locked(self, resolves: list[Resolve], holds: list[PlaceHold]) -> bool:
-        """Note which accounts of a batch are locked, and return whether that explains anything."""
-        accounts = {self._revenue_id, *_accounts_of(resolves, holds)}
+        """Note which rows of a batch are locked, and return whether that explains anything."""
+        revenue = ("account", self._revenue_id)
         try:
-            locked = self._engine.find_locked(sorted(accounts))
+            locked = self._engine.find_locked({revenue, *_rows_of(resolves, holds)})
         except psycopg.Error:
             return False  # The whole table is locked, or the connection broke.
-        if self._revenue_id in locked:
+        if revenue in locked:
             self._revenue_shift += 1
             if self._revenue_shift >= len(self._revenue_ids):
                 return False
@@ -144,21 +152,21 @@ class Flusher:
         known = len(self._locked)
         self._locked.update(dict.fromkeys(locked, until))
         if len(self._locked) > known:
-            logger.error("accounts %s are locked by somebody else", sorted(locked))
+            logger.error("rows %s are locked by somebody else", sorted(locked))
         return bool(locked)
 
     def _touches_locked(self, resolves: list[Resolve], holds: list[PlaceHold]) -> bool:
         now = time.monotonic()
-        self._locked = {account: until for account, until in self._locked.items() if until > now}
-        return not self._locked.keys().isdisjoint(_accounts_of(resolves, holds))
+        self._locked = {key: until for key, until in self._locked.items() if until > now}
+        return not self._locked.keys().isdisjoint(_rows_of(resolves, holds))
 
     def _flush_others(
         self, resolves: list[Resolve], holds: list[PlaceHold]
     ) -> tuple[list[Outcome], list[Outcome]]:
-        """Commit what needs no locked account; the rest does not keep it waiting."""
+        """Commit what needs no locked row; the rest does not keep it waiting."""
         locked = self._locked.keys()
-        free_resolves = [r for r in resolves if locked.isdisjoint(_accounts_of([r], []))]
-        free_holds = [h for h in holds if locked.isdisjoint(h.buckets)]
+        free_resolves = [r for r in resolves if locked.isdisjoint(_rows_of([r], []))]
+        free_holds = [h for h in holds if locked.isdisjoint(_rows_of([], [h]))]
         ended: dict[UUID, Outcome] = {}
         held: dict[UUID, Outcome] = {}
         if free_resolves or free_holds:
@@ -253,14 +261,18 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _accounts_of(resolves: Sequence[Resolve], holds: Sequence[PlaceHold]) -> set[int]:
-    """Return the accounts of customers that these change."""
-    found = {account_id for resolve in resolves for account_id, _ in resolve.legs}
+def _rows_of(resolves: Sequence[Resolve], holds: Sequence[PlaceHold]) -> set[RowKey]:
+    """Return the accounts of customers and the counters that these change."""
+    accounts = {account_id for resolve in resolves for account_id, _ in resolve.legs}
+    found: set[RowKey] = set()
     for resolve in resolves:
         if resolve.charge_nanos > resolve.held_nanos:
-            found.update((resolve.wallet_id, resolve.receivable_id))
+            accounts.update((resolve.wallet_id, resolve.receivable_id))
+        found.update(("counter", counter_id) for counter_id in resolve.counters)
     for hold in holds:
-        found.update(hold.buckets)
+        accounts.update(hold.buckets)
+        found.update((cap.scope, cap.scope_id) for cap in (*hold.caps, *hold.spare_caps))
+    found.update(("account", account_id) for account_id in accounts)
     return found
 
 

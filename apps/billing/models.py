@@ -89,7 +89,21 @@ class Transaction(models.Model):
     created_at = models.DateTimeField()
 
     class Meta:
-        indexes = [models.Index(fields=["-created_at"], name="billing_transaction_created")]
+        indexes = [
+            models.Index(fields=["-created_at"], name="billing_transaction_created"),
+            # Lists and sums of what is not a settlement: few rows among very many.
+            models.Index(
+                fields=["kind", "-created_at"],
+                condition=~models.Q(kind="settlement"),
+                name="billing_transaction_rare",
+            ),
+            # What one person did.
+            models.Index(
+                fields=["actor_id", "-created_at"],
+                condition=models.Q(actor_id__isnull=False),
+                name="billing_transaction_actor",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.id}"
@@ -125,6 +139,14 @@ class Entry(models.Model):
 
     class Meta:
         verbose_name_plural = "entries"
+        indexes = [
+            # Lists of what is neither a charge nor revenue: few rows among very many.
+            models.Index(
+                fields=["kind", "-id"],
+                condition=~models.Q(kind__in=["charge", "revenue"]),
+                name="billing_entry_rare",
+            ),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["account", "sequence"], name="billing_entry_sequence"),
             models.UniqueConstraint(
@@ -199,9 +221,14 @@ class Hold(models.Model):
 
 
 class SpendCounter(models.Model):
-    """What one capped thing has spent and holds, counted inside the hold's transaction."""
+    """What one capped thing has spent and holds, counted inside the hold's transaction.
 
-    scope = models.CharField(max_length=16, help_text="api_key")
+    It begins with the first call under a cap, and counts the calls that were placed under one.
+    """
+
+    scope = models.CharField(
+        max_length=16, help_text="What is capped: api_key, user, user_group or provider."
+    )
     scope_id = models.BigIntegerField()
     spent_nanos = models.BigIntegerField(default=0, editable=False)
     held_nanos = models.BigIntegerField(default=0, editable=False)
@@ -239,3 +266,20 @@ class VerifiedHead(models.Model):
 
     def __str__(self) -> str:
         return f"{self.chain} {self.chain_id} at {self.sequence}"
+
+
+class Verification(models.Model):
+    """What one verification of the ledger looked at and found."""
+
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField()
+    is_full = models.BooleanField(help_text="Everything, and not only what was new.")
+    started_by = models.CharField(max_length=16, help_text="schedule or command")
+    entries = models.BigIntegerField(help_text="Links verified in the accounts' chains.")
+    requests = models.BigIntegerField(help_text="Links verified in the incarnations' chains.")
+    anchors = models.BigIntegerField(help_text="Lines of the anchor file.")
+    finding_count = models.BigIntegerField()
+    findings = models.TextField(blank=True, help_text="The first ones, at most 2,000 characters.")
+
+    def __str__(self) -> str:
+        return f"verification {self.pk}: {self.finding_count} findings"

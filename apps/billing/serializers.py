@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 from django.contrib.auth.password_validation import validate_password
 from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError as DjangoValidationError
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.validators import UniqueValidator
 
-from apps.core.rest import StrictSerializer, USDField
-from apps.users.models import Role, User
+from apps.api_keys.models import APIKey
+from apps.billing.accounts import Standing
+from apps.core.rest import MaskedSerializer, MultiplierField, StrictSerializer, USDField, example
+from apps.users.models import Role, User, UserGroup
 
 ADJUSTMENT_NANOS_MAX: Final = 10**15
+_LIMIT_MAX: Final = 2**31 - 1
+_ID_MAX: Final = 2**63 - 1
+_PASSWORD_LENGTH_MAX: Final = 4_096
+_WALLET: Final = {"balance": "9.99", "held": "0.5", "available": "9.49"}
+_NEW_USER: Final = {
+    "username": "ada",
+    "email": "ada@example.com",
+    "name": "Ada Lovelace",
+    "user_group": None,
+    "rpm": 60,
+    "tpm": None,
+    "concurrency": 4,
+    "cap": "100",
+}
 
 
-class UserInput(StrictSerializer):
-    """A new user. Role, group and balance are not given here."""
+def _limit() -> serializers.IntegerField:
+    return serializers.IntegerField(
+        min_value=0, max_value=_LIMIT_MAX, allow_null=True, required=False
+    )
+
+
+class _PersonInput(StrictSerializer):
+    """What is given of a user, new or not."""
 
     username = serializers.CharField(
         max_length=150,
@@ -27,19 +51,60 @@ class UserInput(StrictSerializer):
         max_length=254,
         validators=[UniqueValidator(queryset=User.objects.all(), lookup="iexact")],
     )
-    name = serializers.CharField(max_length=100, required=False, default="", allow_blank=True)
-    password = serializers.CharField(max_length=4_096, write_only=True, trim_whitespace=False)
+    name = serializers.CharField(max_length=100, required=False, allow_blank=True)
+    user_group = serializers.IntegerField(
+        min_value=1, max_value=_ID_MAX, allow_null=True, required=False
+    )
+    rpm = _limit()
+    tpm = _limit()
+    concurrency = _limit()
+    cap = USDField(source="cap_nanos", allow_null=True, required=False)
+
+    def validate_user_group(self, value: int | None) -> UserGroup | None:
+        """Return the group; it must exist."""
+        if value is None:
+            return None
+        found = UserGroup.objects.filter(pk=value).first()
+        if found is None:
+            raise serializers.ValidationError(f"There is no user group {value}.")
+        return found
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse passwords that are easy to guess."""
-        user = User(username=attrs["username"], email=attrs["email"], name=attrs["name"])
-        try:
-            validate_password(attrs["password"], user=user)
-        except DjangoValidationError as error:
-            raise serializers.ValidationError({"password": list(error.messages)}) from error
+        if "password" in attrs:
+            names = {
+                name: attrs.get(name, getattr(self.instance, name, ""))
+                for name in ("username", "email", "name")
+            }
+            check_password_strength(attrs["password"], User(**names))
         return attrs
 
 
+@example({**_NEW_USER, "password": "correct horse battery staple"})
+class UserInput(_PersonInput):
+    """A new user. The role is `user` and the balance 0; both are changed on record, later."""
+
+    password = serializers.CharField(
+        max_length=_PASSWORD_LENGTH_MAX, write_only=True, trim_whitespace=False
+    )
+
+
+@example({**_NEW_USER, "role": "analyst", "is_active": True})
+class UserChangeInput(_PersonInput):
+    """What is to change of a user; what is left out stays.
+
+    A new role, a new password and deactivation sign the user out everywhere. Of their own account
+    administrators can change only the names and the address here.
+    """
+
+    role = serializers.ChoiceField(choices=Role.choices, required=False)
+    is_active = serializers.BooleanField(required=False)
+    password = serializers.CharField(
+        max_length=_PASSWORD_LENGTH_MAX, write_only=True, trim_whitespace=False, required=False
+    )
+
+
+@example(_WALLET)
 class WalletOutput(serializers.Serializer[Any]):
     """What a user has: the balance after debts, what calls under way hold, and what is left."""
 
@@ -48,12 +113,31 @@ class WalletOutput(serializers.Serializer[Any]):
     available = USDField(source="available_nanos")
 
 
-class UserOutput(serializers.Serializer[User]):
-    """A user, without secrets and without money."""
+@example(
+    {
+        "id": 7,
+        **_NEW_USER,
+        "role": "user",
+        "is_active": True,
+        "created_at": "2026-11-21T03:44:00Z",
+        "last_login": None,
+        "wallet": _WALLET,
+    }
+)
+class UserOutput(MaskedSerializer):
+    """A user with the wallet, without secrets. Pass the standings by customer in the context.
+
+    `email` is null for viewers and analysts, `cap` and `wallet` are null for viewers.
+    """
+
+    hidden_from: ClassVar[Mapping[str, frozenset[str]]] = {
+        Role.VIEWER: frozenset({"email", "cap", "wallet"}),
+        Role.ANALYST: frozenset({"email"}),
+    }
 
     id = serializers.IntegerField()
     username = serializers.CharField()
-    email = serializers.EmailField()
+    email = serializers.EmailField(allow_null=True)
     name = serializers.CharField()
     role = serializers.ChoiceField(choices=Role.choices)
     user_group = serializers.IntegerField(source="user_group_id", allow_null=True)
@@ -61,15 +145,19 @@ class UserOutput(serializers.Serializer[User]):
     rpm = serializers.IntegerField(allow_null=True)
     tpm = serializers.IntegerField(allow_null=True)
     concurrency = serializers.IntegerField(allow_null=True)
+    cap = USDField(source="cap_nanos", allow_null=True)
     created_at = serializers.DateTimeField(source="date_joined")
+    last_login = serializers.DateTimeField(allow_null=True)
+    wallet = serializers.SerializerMethodField()
+
+    @extend_schema_field(WalletOutput(allow_null=True))
+    def get_wallet(self, user: User) -> Any:
+        """Return what the user has."""
+        standings: Mapping[int, Standing] = self.context["standings"]
+        return WalletOutput(standings[user.customer_id]).data
 
 
-class UserWithWalletOutput(UserOutput):
-    """A user with the wallet."""
-
-    wallet = WalletOutput()
-
-
+@example({"amount": "10", "reason": "welcome credit"})
 class AdjustmentInput(StrictSerializer):
     """Money given (positive) or taken (negative), and why."""
 
@@ -83,6 +171,13 @@ class AdjustmentInput(StrictSerializer):
         return value
 
 
+@example(
+    {
+        "transaction": "019aa1b2-c3d4-7e5f-8a6b-0c1d2e3f4a5b",
+        "amount": "10",
+        "wallet": {"balance": "10", "held": "0", "available": "10"},
+    }
+)
 class AdjustmentOutput(serializers.Serializer[Any]):
     """The transaction that was posted and the wallet after it."""
 
@@ -91,11 +186,116 @@ class AdjustmentOutput(serializers.Serializer[Any]):
     wallet = WalletOutput()
 
 
-class ResetKeyInput(StrictSerializer):
+@example({})
+class NothingInput(StrictSerializer):
     """Nothing."""
 
 
+@example({"api_key": "sk-audit-0123456789abcdefghijABCDEFGHIJ01"})
 class ResetKeyOutput(serializers.Serializer[Any]):
     """The new default key; it is shown this once."""
 
     api_key = serializers.CharField()
+
+
+@example({"ended": 2})
+class EndedSessionsOutput(serializers.Serializer[Any]):
+    """How many sessions were open."""
+
+    ended = serializers.IntegerField()
+
+
+@example(
+    {
+        "name": "Ada L.",
+        "current_password": "correct horse battery staple",
+        "password": "another battery staple",
+    }
+)
+class ProfileInput(StrictSerializer):
+    """What one may change of oneself. A new password needs the current one."""
+
+    name = serializers.CharField(max_length=100, required=False, allow_blank=True)
+    password = serializers.CharField(
+        max_length=_PASSWORD_LENGTH_MAX, write_only=True, trim_whitespace=False, required=False
+    )
+    current_password = serializers.CharField(
+        max_length=_PASSWORD_LENGTH_MAX, write_only=True, trim_whitespace=False, required=False
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse half a change of the password, and passwords that are easy to guess."""
+        for name, other in (
+            ("password", "current_password"),
+            ("current_password", "password"),
+        ):
+            if name in attrs and other not in attrs:
+                raise serializers.ValidationError({other: ["This field is required."]})
+        if "password" in attrs:
+            user = self.instance
+            assert isinstance(user, User)  # noqa: S101  # the view passes who is signed in
+            check_password_strength(attrs["password"], user)
+        return attrs
+
+
+class OwnGroupOutput(serializers.Serializer[UserGroup]):
+    """The group one belongs to."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    multiplier = MultiplierField(source="multiplier_millionths")
+
+
+class OwnLimitsOutput(serializers.Serializer[User]):
+    """What one is limited to; null is no limit."""
+
+    rpm = serializers.IntegerField(allow_null=True)
+    tpm = serializers.IntegerField(allow_null=True)
+    concurrency = serializers.IntegerField(allow_null=True)
+    cap = USDField(source="cap_nanos", allow_null=True)
+
+
+class DefaultKeyOutput(serializers.Serializer[APIKey]):
+    """The default API key, as far as it can be shown."""
+
+    prefix = serializers.CharField()
+    last_four = serializers.CharField()
+
+
+@example(
+    {
+        "id": 7,
+        "username": "ada",
+        "email": "ada@example.com",
+        "name": "Ada Lovelace",
+        "role": "user",
+        "user_group": {"id": 2, "name": "staff", "multiplier": "0.8"},
+        "limits": {"rpm": 60, "tpm": None, "concurrency": 4, "cap": "100"},
+        "created_at": "2026-11-21T03:44:00Z",
+        "last_login": "2026-11-21T03:50:00Z",
+        "wallet": _WALLET,
+        "default_key": {"prefix": "sk-audit-a1b2", "last_four": "9xYz"},
+    }
+)
+class ProfileOutput(serializers.Serializer[Any]):
+    """Who one is, what one has and what one may."""
+
+    id = serializers.IntegerField(source="user.pk")
+    username = serializers.CharField(source="user.username")
+    email = serializers.EmailField(source="user.email")
+    name = serializers.CharField(source="user.name")
+    role = serializers.ChoiceField(source="user.role", choices=Role.choices)
+    user_group = OwnGroupOutput(source="user.user_group", allow_null=True)
+    limits = OwnLimitsOutput(source="user")
+    created_at = serializers.DateTimeField(source="user.date_joined")
+    last_login = serializers.DateTimeField(source="user.last_login", allow_null=True)
+    wallet = WalletOutput()
+    default_key = DefaultKeyOutput(allow_null=True)
+
+
+def check_password_strength(password: str, user: User) -> None:
+    """Refuse a password that is easy to guess, also from what is known of the user."""
+    try:
+        validate_password(password, user=user)
+    except DjangoValidationError as error:
+        raise serializers.ValidationError({"password": list(error.messages)}) from error

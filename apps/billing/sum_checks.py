@@ -46,13 +46,42 @@ _STRAY_ENTRIES = f"""SELECT entry.request_id, entry.account_id, entry.sequence, 
 _STRAY_REQUESTS = """SELECT request.id, request.incarnation_id FROM audit_apirequest AS request
     WHERE NOT EXISTS
         (SELECT 1 FROM billing_incarnation AS owner WHERE owner.id = request.incarnation_id)"""
-_SPENT_BY_KEY = """SELECT counter.id, counter.spent_nanos,
-        (SELECT COALESCE(SUM(charge_nanos), 0) FROM audit_apirequest AS request
-         WHERE request.api_key_id = counter.scope_id)
-        - (SELECT COALESCE(SUM(entry.amount_nanos), 0) FROM billing_entry AS entry
-           JOIN audit_apirequest AS request ON request.id = entry.request_id
-           WHERE entry.kind = 'late' AND request.api_key_id = counter.scope_id)
-    FROM billing_spendcounter AS counter WHERE counter.scope = 'api_key'"""
+# A cap may be younger than what it limits: a counter may know less than was charged, never more.
+_OVERCOUNTED = """WITH counted AS (
+        SELECT id, scope_id, spent_nanos FROM billing_spendcounter WHERE scope = '{scope}'
+    ), charged AS (
+        SELECT {scope_id} AS scope_id, SUM(request.charge_nanos) AS nanos
+        FROM audit_apirequest AS request
+        WHERE {scope_id} IN (SELECT scope_id FROM counted) GROUP BY {scope_id}
+    ), late AS (
+        SELECT {scope_id} AS scope_id, -SUM(entry.amount_nanos) AS nanos
+        FROM billing_entry AS entry
+            JOIN audit_apirequest AS request ON request.id = entry.request_id
+        WHERE entry.kind = 'late' AND {scope_id} IN (SELECT scope_id FROM counted)
+        GROUP BY {scope_id}
+    )
+    SELECT counted.id, counted.spent_nanos,
+        COALESCE(charged.nanos, 0) + COALESCE(late.nanos, 0) AS charged_nanos
+    FROM counted LEFT JOIN charged ON charged.scope_id = counted.scope_id
+        LEFT JOIN late ON late.scope_id = counted.scope_id
+    WHERE counted.spent_nanos > COALESCE(charged.nanos, 0) + COALESCE(late.nanos, 0)"""
+# A request does not say in which user group its user was then: only the whole is an upper bound.
+_OVERCOUNTED_GROUPS = """WITH whole AS (
+        SELECT (SELECT COALESCE(SUM(charge_nanos), 0) FROM audit_apirequest)
+            - (SELECT COALESCE(SUM(amount_nanos), 0) FROM billing_entry WHERE kind = 'late')
+            AS nanos
+        WHERE EXISTS (SELECT 1 FROM billing_spendcounter WHERE scope = 'user_group')
+    )
+    SELECT counter.id, counter.spent_nanos, whole.nanos
+    FROM billing_spendcounter AS counter, whole
+    WHERE counter.scope = 'user_group' AND counter.spent_nanos > whole.nanos"""
+_OVERCOUNTS = (
+    *(
+        _OVERCOUNTED.format(scope=scope, scope_id=f"request.{scope}_id")
+        for scope in ("api_key", "user", "provider")
+    ),
+    _OVERCOUNTED_GROUPS,
+)
 
 
 def check_transactions(findings: Findings, *, is_full: bool) -> None:
@@ -143,9 +172,8 @@ def check_requests(findings: Findings, *, is_full: bool) -> None:
             found="none",
             message="it belongs to no chain: its incarnation does not exist",
         )
-    for counter_id, spent, charged in fetch(_SPENT_BY_KEY):
-        # A cap may be younger than its key: its counter may know less than was charged, never more.
-        if not 0 <= spent <= int(charged):
+    for sql in _OVERCOUNTS:
+        for counter_id, spent, charged in fetch(_limited(sql)):
             findings.add_amount(
                 "I-15",
                 f"counter {counter_id}",

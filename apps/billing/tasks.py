@@ -17,7 +17,8 @@ from apps.billing import reaper
 from apps.billing.anchors import append_anchor
 from apps.billing.connections import connect
 from apps.billing.flushing import Flusher
-from apps.billing.verification import verify
+from apps.billing.proof import record_verification
+from apps.billing.verification import anchors_path, report
 
 LEASE_SECONDS = 120
 # Longer than gateways need to renew their leases after the database was away.
@@ -60,7 +61,11 @@ def reap() -> int:
 @shared_task(name="billing.verify_recent")
 def verify_recent() -> int:
     """Verify what is new in the ledger, log every finding and return their number."""
-    findings = verify(is_full=False)
-    for finding in findings:
+    started_at = datetime.now(UTC)
+    found = report(is_full=False, anchors_path=anchors_path(), now=started_at)
+    for finding in found.findings:
         logger.critical("the ledger is off: %s", finding)
-    return len(findings)
+    record_verification(
+        found, started_by="schedule", started_at=started_at, finished_at=datetime.now(UTC)
+    )
+    return len(found.findings)

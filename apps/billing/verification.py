@@ -8,7 +8,7 @@ and those only when all was clean.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -44,13 +44,6 @@ class Report:
     def is_clean(self) -> bool:
         """Whether all is as it must be."""
         return not self.findings
-
-
-def verify(*, is_full: bool) -> list[Finding]:
-    """Verify the ledger against its tables and the deployment's anchor file."""
-    return list(
-        report(is_full=is_full, anchors_path=anchors_path(), now=datetime.now(UTC)).findings
-    )
 
 
 def anchors_path() -> Path:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 _VERSION = "v1"
+_KEY_ID = re.compile(r"[0-9a-f]{8}", re.ASCII)
 
 # What a credential looks like in free text: our keys, providers' keys, bearer headers.
 _CREDENTIAL = re.compile(
@@ -120,6 +121,13 @@ class Vault:
 def key_id(key: bytes) -> str:
     """Return the short public name of a key."""
     return hashlib.sha256(b"key-id" + key).hexdigest()[:8]
+
+
+def sealing_key_id(sealed: str) -> str:
+    """Return the short name of the key that sealed a value, "" where nothing is sealed."""
+    version, _, rest = sealed.partition(".")
+    name, dot, _ = rest.partition(".")
+    return name if version == _VERSION and dot and _KEY_ID.fullmatch(name) else ""
 
 
 def _find_key(keys: Sequence[bytes], wanted: str) -> bytes | None:

@@ -221,11 +221,12 @@ _REFUSED: Final = {
         should_retry=False,
     ),
     "E20": ErrorRow(
-        condition="the spending limit of the key is reached",
+        condition="a spending limit is reached: of the key, its user, his user group or of every "
+        "provider of the model",
         statuses=(429,),
         type=_QUOTA,
         codes=("project_spend_limit_exceeded",),
-        message="The spending limit of this API key is reached.",
+        message="A spending limit is reached.",
         should_retry=False,
     ),
     "E22": ErrorRow(

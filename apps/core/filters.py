@@ -16,8 +16,9 @@ from apps.core.money import InvalidAmount, parse_usd
 ID_MAX: Final = 2**63 - 1
 TEXT_LENGTH_MAX: Final = 200
 VALUES_MAX: Final = 100
+_PARAMETERS_MAX: Final = 100
 # Parameters of pages and of the schema, which every list understands besides its filters.
-_SHARED_PARAMETERS: Final = frozenset({"page", "page_size", "cursor", "ordering"})
+_SHARED_PARAMETERS: Final = frozenset({"page", "page_size", "cursor"})
 
 
 class StrictFilterSet(django_filters.FilterSet):
@@ -29,17 +30,27 @@ class StrictFilterSet(django_filters.FilterSet):
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Return the rows that pass every filter."""
         request = cast(Request, self.request)
-        unknown = [
-            name
-            for name in request.query_params
-            if name not in self.filters and name not in _SHARED_PARAMETERS
-        ]
-        if unknown:
-            raise ValidationError(
-                {name[:100]: ["Unknown filter."] for name in unknown[:20]}, code="unknown_filter"
-            )
+        wrong = {
+            name[:100]: [message]
+            for name in list(request.query_params)[:_PARAMETERS_MAX]
+            if (message := self._find_wrong(name, request.query_params.getlist(name)))
+        }
+        if wrong:
+            raise ValidationError(wrong, code="invalid_filter")
         passed: QuerySet[Any] = super().filter_queryset(queryset)
         return passed
+
+    def _find_wrong(self, name: str, values: list[str]) -> str | None:
+        if name in _SHARED_PARAMETERS:
+            return None
+        if name not in self.filters:
+            return "Unknown filter."
+        if len(values) > 1:
+            return "Given more than once."
+        # `?user=` of a script whose variable was empty must not show everybody's rows.
+        if not values[0] and not isinstance(self.filters[name], SearchFilter):
+            return "Empty filter."
+        return None
 
 
 class _IdField(forms.IntegerField):
@@ -95,6 +106,35 @@ class IdsFilter(WordsFilter):
     """Filters by any of several whole numbers: `?provider=1,2`."""
 
     field_class = _IdsField
+
+
+class _FlagField(forms.Field):
+    """Yes or no; a misspelt word must not mean both."""
+
+    def to_python(self, value: Any) -> bool | None:
+        """Return the truth value."""
+        if value in self.empty_values:
+            return None
+        known = {"true": True, "false": False}.get(str(value).lower())
+        if known is None:
+            raise forms.ValidationError("Enter true or false.")
+        return known
+
+
+class FlagFilter(django_filters.BooleanFilter):
+    """Filters by true or false; anything else is refused."""
+
+    field_class = _FlagField
+
+
+class StableOrderingFilter(django_filters.OrderingFilter):
+    """Orders by what was asked for, and by the newest id where that is the same."""
+
+    def filter(self, qs: QuerySet[Any], value: list[str] | None) -> QuerySet[Any]:
+        """Return the rows in order."""
+        if not value:
+            return qs
+        return qs.order_by(*(self.get_ordering_value(name) for name in value), "-id")
 
 
 class _USDFormField(forms.CharField):

@@ -6,7 +6,7 @@ import uuid
 from typing import Any, Final
 
 from django.utils.dateparse import parse_datetime
-from rest_framework.exceptions import NotFound
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.pagination import CursorPagination, PageNumberPagination
 from rest_framework.request import Request
 
@@ -22,6 +22,14 @@ class NumberedPages(PageNumberPagination):
     max_page_size = PAGE_SIZE_MAX
     page_size_query_param = "page_size"
 
+    def get_page_size(self, request: Request) -> int:
+        """Return the wanted size."""
+        return _read_size(request)
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        """Return the parameters with their bounds."""
+        return _bounded(super().get_schema_operation_parameters(view))
+
 
 class _CursorPages(CursorPagination):
     """Pages that stay stable while rows arrive: {next, previous, results}."""
@@ -29,6 +37,14 @@ class _CursorPages(CursorPagination):
     page_size = PAGE_SIZE
     max_page_size = PAGE_SIZE_MAX
     page_size_query_param = "page_size"
+
+    def get_page_size(self, request: Request) -> int:
+        """Return the wanted size."""
+        return _read_size(request)
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        """Return the parameters with their bounds."""
+        return _bounded(super().get_schema_operation_parameters(view))
 
     def is_position(self, text: str) -> bool:
         """Return whether `text` can be compared with the column that the pages go by."""
@@ -45,6 +61,25 @@ class _CursorPages(CursorPagination):
         if not is_readable:
             raise NotFound("Invalid cursor.")
         return cursor
+
+
+def _read_size(request: Request) -> int:
+    text = request.query_params.get("page_size")
+    if text is None:
+        return PAGE_SIZE
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= PAGE_SIZE_MAX):
+        raise ValidationError({"page_size": [f"Enter a number from 1 to {PAGE_SIZE_MAX}."]})
+    return int(text)
+
+
+def _bounded(parameters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    bounds = {
+        "page_size": {"minimum": 1, "maximum": PAGE_SIZE_MAX, "default": PAGE_SIZE},
+        "page": {"minimum": 1},
+    }
+    for parameter in parameters:
+        parameter["schema"].update(bounds.get(parameter["name"], {}))
+    return parameters
 
 
 class NewestCallsFirst(_CursorPages):

@@ -11,11 +11,8 @@ from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
 from django.db.models import ProtectedError
 from django.http import Http404
-from drf_spectacular.utils import (
-    OpenApiExample,
-    extend_schema_field,
-    extend_schema_serializer,
-)
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
+from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers, status
 from rest_framework.exceptions import APIException, NotAuthenticated, ValidationError
 from rest_framework.request import Request
@@ -23,15 +20,20 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from apps.core.domain_errors import find_refusal
+from apps.core.json_kinds import find_wrong_kind
 from apps.core.money import InvalidAmount, format_usd, parse_usd
 
 MULTIPLIER_MILLIONTHS_MAX: Final = 1_000_000_000
 _MILLIONTHS_DIGITS: Final = 6
 _RETRY_SECONDS: Final = 5
+_DECIMAL_PATTERN: Final = r"^-?[0-9]{1,10}(\.[0-9]{1,9})?$"
 
 
 class StrictSerializer(serializers.Serializer[Any]):
-    """Refuses fields it does not know: a misspelt or smuggled field is never just dropped."""
+    """Refuses fields it does not know, and values of another JSON type than the field's.
+
+    A misspelt or smuggled field is never just dropped.
+    """
 
     def to_internal_value(self, data: Any) -> Any:
         """Return the validated values."""
@@ -42,10 +44,14 @@ class StrictSerializer(serializers.Serializer[Any]):
                 raise ValidationError(
                     {name: ["Unknown field."] for name in unknown[:20]}, code="unknown_field"
                 )
+            wrong = {name: find_wrong_kind(self.fields[name], data[name]) for name in data}
+            if any(wrong.values()):
+                raise ValidationError(
+                    {name: [message] for name, message in wrong.items() if message}, code="invalid"
+                )
         return super().to_internal_value(data)
 
 
-@extend_schema_field({"type": "string", "format": "decimal", "example": "9.99"})
 class USDField(serializers.Field[int, Any, str, int]):
     """An amount: a decimal string of US dollars outside, integer nanos inside."""
 
@@ -83,7 +89,6 @@ class USDField(serializers.Field[int, Any, str, int]):
         return format_usd(value)
 
 
-@extend_schema_field({"type": "string", "format": "decimal", "example": "1.5"})
 class MultiplierField(serializers.Field[int, Any, str, int]):
     """A multiplier from 0 to 1000: a decimal string outside, integer millionths inside."""
 
@@ -108,6 +113,26 @@ class MultiplierField(serializers.Field[int, Any, str, int]):
     def to_representation(self, value: int) -> str:
         """Return the decimal string."""
         return format_multiplier(value)
+
+
+class _DecimalSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]  # untyped base
+    """Describes decimal strings: whole JSON numbers are taken as well, and never given."""
+
+    target_class = "apps.core.rest.USDField"
+    match_subclasses = True
+
+    def map_serializer_field(self, auto_schema: Any, direction: str) -> dict[str, Any]:
+        """Return the schema of the field."""
+        text = {"type": "string", "format": "decimal", "pattern": _DECIMAL_PATTERN}
+        if direction == "request":
+            return {"oneOf": [text, {"type": "integer"}]}
+        return text
+
+
+class _MultiplierSchema(_DecimalSchema):  # type: ignore[no-untyped-call]  # untyped base
+    """Describes multipliers likewise."""
+
+    target_class = "apps.core.rest.MultiplierField"
 
 
 class MaskedSerializer(serializers.Serializer[Any]):

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from django.conf import settings
+from django.http import HttpRequest
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
@@ -19,26 +20,35 @@ if TYPE_CHECKING:
 _WINDOW_SECONDS: Final = 60
 
 
-class CallerThrottle(BaseThrottle):
-    """Counts every call against its address and, when signed in, against its user."""
+def is_address_within_limit(request: HttpRequest) -> bool:
+    """Count one call of the address and return whether it is within the limit."""
+    address = find_client_address(
+        request.META.get("REMOTE_ADDR") or "",
+        request.headers.get("X-Forwarded-For", ""),
+        settings.TRUSTED_PROXIES,
+    )
+    return _count(f"address:{address}") <= settings.API_RPM_PER_ADDRESS
+
+
+def seconds_to_wait() -> float:
+    """Return the seconds until the next window begins."""
+    return _WINDOW_SECONDS - time.time() % _WINDOW_SECONDS
+
+
+class UserThrottle(BaseThrottle):
+    """Counts every call that was let in against its user."""
 
     def allow_request(self, request: Request, view: APIView) -> bool:
-        """Return whether this call is within both limits."""
-        minute = int(time.time()) // _WINDOW_SECONDS
-        address = find_client_address(
-            request.META.get("REMOTE_ADDR") or "",
-            request.headers.get("X-Forwarded-For", ""),
-            settings.TRUSTED_PROXIES,
-        )
-        limits = [(f"address:{address}", settings.API_RPM_PER_ADDRESS)]
-        if request.user.is_authenticated:
-            limits.append((f"user:{request.user.pk}", settings.API_RPM_PER_USER))
-        counts = [
-            (count_up(f"rest:{who}:{minute}", seconds=2 * _WINDOW_SECONDS), limit)
-            for who, limit in limits
-        ]
-        return all(count <= limit for count, limit in counts)
+        """Return whether this call is within the limit."""
+        if not request.user.is_authenticated:
+            return True
+        return _count(f"user:{request.user.pk}") <= settings.API_RPM_PER_USER
 
     def wait(self) -> float:
         """Return the seconds until the next window."""
-        return _WINDOW_SECONDS - time.time() % _WINDOW_SECONDS
+        return seconds_to_wait()
+
+
+def _count(who: str) -> int:
+    minute = int(time.time()) // _WINDOW_SECONDS
+    return count_up(f"rest:{who}:{minute}", seconds=2 * _WINDOW_SECONDS)

@@ -1,17 +1,22 @@
-"""Making model groups."""
+"""Making, changing and removing model groups."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
+from django.db import models as db
 from django.http import HttpRequest
 
 from apps.ai_models.models import AIModel
-from apps.audit.events import record_event, values_of
+from apps.audit.events import changed_values, record_event, values_of
 from apps.core.domain_errors import DomainError
 from apps.model_groups.models import ModelGroup
+from apps.users.models import UserGroup
+
+_Member = TypeVar("_Member", AIModel, UserGroup)
 
 
 class GroupExists(DomainError):
@@ -22,31 +27,158 @@ class GroupExists(DomainError):
     message = "A model group with this name already exists."
 
 
+class GroupGone(DomainError):
+    """The group was deleted meanwhile."""
+
+    status_code = 404
+    code = "not_found"
+    message = "Not found."
+
+
+class MemberGone(DomainError):
+    """A model or user group was deleted meanwhile."""
+
+    status_code = 409
+    code = "member_gone"
+    message = "A model or user group that was named was deleted meanwhile."
+
+
 def create_group(
     *,
     name: str,
-    models: Sequence[AIModel],
+    models: Collection[AIModel] = (),
+    user_groups: Collection[UserGroup] = (),
     description: str = "",
     is_public: bool = False,
+    is_active: bool = True,
+    multiplier_millionths: int = 1_000_000,
     actor: AbstractBaseUser | None = None,
     request: HttpRequest | None = None,
 ) -> ModelGroup:
-    """Make a group of models. Raises GroupExists."""
-    try:
-        with transaction.atomic():
-            group = ModelGroup.objects.create(
-                name=name, description=description, is_public=is_public
-            )
-            group.models.set(models)
+    """Make a group of models. Raises GroupExists and MemberGone."""
+    with transaction.atomic():
+        group = ModelGroup(
+            name=name,
+            description=description,
+            is_public=is_public,
+            is_active=is_active,
+            multiplier_millionths=multiplier_millionths,
+        )
+        _save(group)
+        group.models.set(_lock_members(AIModel, models))
+        group.user_groups.set(_lock_members(UserGroup, user_groups))
+        record_event(
+            actor=actor,
+            action="model_group.created",
+            subject=group,
+            after=_values_with_links(group),
+            request=request,
+        )
+    return group
+
+
+def change_group(
+    *,
+    group: ModelGroup,
+    values: Mapping[str, Any],
+    models: Collection[AIModel] | None = None,
+    user_groups: Collection[UserGroup] | None = None,
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+) -> ModelGroup:
+    """Set the given fields, replace the given members, and return the group as it is now.
+
+    Raises GroupExists, GroupGone and MemberGone.
+    """
+    with transaction.atomic():
+        locked = lock_group(group)
+        before = _values_with_links(locked)
+        for field, value in values.items():
+            setattr(locked, field, value)
+        if changed_values(before, values_of(locked))[1]:
+            _save(locked)
+        if models is not None:
+            locked.models.set(_lock_members(AIModel, models))
+        if user_groups is not None:
+            locked.user_groups.set(_lock_members(UserGroup, user_groups))
+        old, new = changed_values(before, _values_with_links(locked))
+        if new:
             record_event(
                 actor=actor,
-                action="model_group.created",
-                subject=group,
-                after={**values_of(group), "models": [model.pk for model in models]},
+                action="model_group.changed",
+                subject=locked,
+                before=old,
+                after=new,
                 request=request,
             )
+    return locked
+
+
+def remove_group(
+    *,
+    group: ModelGroup,
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+) -> bool:
+    """Delete a group and return True; deactivate one that has quotas and return False."""
+    with transaction.atomic():
+        locked = lock_group(group)
+        if locked.quotas.exists():
+            if locked.is_active:
+                locked.is_active = False
+                locked.save(update_fields=["is_active"])
+                record_event(
+                    actor=actor,
+                    action="model_group.archived",
+                    subject=locked,
+                    before={"is_active": True},
+                    after={"is_active": False},
+                    request=request,
+                )
+            return False
+        record_event(
+            actor=actor,
+            action="model_group.deleted",
+            subject=locked,
+            before=_values_with_links(locked),
+            request=request,
+        )
+        locked.delete()
+    return True
+
+
+def lock_group(group: ModelGroup) -> ModelGroup:
+    """Return the row as it is now, locked until the end of the transaction. Raises GroupGone."""
+    locked = ModelGroup.objects.select_for_update().filter(pk=group.pk).first()
+    if locked is None:
+        raise GroupGone
+    return locked
+
+
+def _lock_members(kind: type[_Member], members: Collection[_Member]) -> list[_Member]:
+    """Keep members from being deleted before the links to them are committed."""
+    wanted = {member.pk for member in members}
+    # Keys stay as they are, so that others who only refer to the rows need not wait.
+    rows: db.QuerySet[_Member] = kind._default_manager.select_for_update(no_key=True)
+    found = list(rows.filter(pk__in=wanted).order_by("pk"))
+    if len(found) != len(wanted):
+        raise MemberGone
+    return found
+
+
+def _values_with_links(group: ModelGroup) -> dict[str, Any]:
+    return {
+        **values_of(group),
+        "models": sorted(group.models.values_list("pk", flat=True)),
+        "user_groups": sorted(group.user_groups.values_list("pk", flat=True)),
+    }
+
+
+def _save(group: ModelGroup) -> None:
+    try:
+        with transaction.atomic():
+            group.save()
     except IntegrityError as error:
-        if ModelGroup.objects.filter(name=name).exists():
+        if ModelGroup.objects.filter(name=group.name).exclude(pk=group.pk).exists():
             raise GroupExists from error
         raise
-    return group

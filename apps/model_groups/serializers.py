@@ -2,49 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
+
 from rest_framework import serializers
 from rest_framework.validators import UniqueValidator
 
 from apps.ai_models.models import AIModel
-from apps.core.rest import MultiplierField, StrictSerializer
+from apps.core.rest import MultiplierField, StrictSerializer, example
 from apps.model_groups.models import ModelGroup
+from apps.users.models import UserGroup
 
-_MODELS_MAX = 1_000
+MEMBERS_MAX: Final = 1_000
+
+_Member = TypeVar("_Member", AIModel, UserGroup)
 
 
+def _ids() -> serializers.ListField:
+    return serializers.ListField(
+        child=serializers.IntegerField(min_value=1, max_value=2**63 - 1),
+        max_length=MEMBERS_MAX,
+        required=False,
+    )
+
+
+@example(
+    {
+        "name": "chat models",
+        "description": "Everything for conversations.",
+        "models": [1, 2],
+        "user_groups": [1],
+        "is_public": False,
+        "is_active": True,
+        "multiplier": "1.2",
+    }
+)
 class ModelGroupInput(StrictSerializer):
-    """A new group of models."""
+    """A group of models. Fields that are left out keep their values; lists are replaced whole."""
 
     name = serializers.CharField(
         max_length=100, validators=[UniqueValidator(queryset=ModelGroup.objects.all())]
     )
-    description = serializers.CharField(
-        max_length=10_000, required=False, default="", allow_blank=True
-    )
-    models = serializers.ListField(
-        child=serializers.IntegerField(min_value=1, max_value=2**63 - 1),
-        max_length=_MODELS_MAX,
+    description = serializers.CharField(max_length=10_000, required=False, allow_blank=True)
+    models = _ids()
+    user_groups = _ids()
+    is_public = serializers.BooleanField(required=False, help_text="Open to every user.")
+    is_active = serializers.BooleanField(required=False)
+    multiplier = MultiplierField(
+        source="multiplier_millionths",
         required=False,
-        default=list,
+        help_text="What the models' prices are multiplied by.",
     )
-    is_public = serializers.BooleanField(required=False, default=False)
 
     def validate_models(self, value: list[int]) -> list[AIModel]:
         """Return the models; all of them must exist."""
-        found = AIModel.objects.in_bulk(value)
-        missing = [pk for pk in value if pk not in found]
-        if missing:
-            raise serializers.ValidationError(f"There is no model {missing[0]}.")
-        return list(found.values())
+        return _find_all(AIModel, value, noun="model")
+
+    def validate_user_groups(self, value: list[int]) -> list[UserGroup]:
+        """Return the user groups; all of them must exist."""
+        return _find_all(UserGroup, value, noun="user group")
 
 
+@example(
+    {
+        "id": 1,
+        "name": "chat models",
+        "description": "Everything for conversations.",
+        "models": [1, 2],
+        "user_groups": [1],
+        "is_public": False,
+        "is_active": True,
+        "multiplier": "1.2",
+        "created_at": "2026-11-01T08:00:00Z",
+    }
+)
 class ModelGroupOutput(serializers.Serializer[ModelGroup]):
-    """A group of models."""
+    """A group of models, with the ids of its models and of the user groups that may call them."""
 
     id = serializers.IntegerField()
     name = serializers.CharField()
     description = serializers.CharField()
     models = serializers.SerializerMethodField()
+    user_groups = serializers.SerializerMethodField()
     is_public = serializers.BooleanField()
     is_active = serializers.BooleanField()
     multiplier = MultiplierField(source="multiplier_millionths")
@@ -52,4 +91,20 @@ class ModelGroupOutput(serializers.Serializer[ModelGroup]):
 
     def get_models(self, group: ModelGroup) -> list[int]:
         """Return the ids of its models."""
-        return sorted(model.pk for model in group.models.all())
+        return _sorted_ids(group.models.all())
+
+    def get_user_groups(self, group: ModelGroup) -> list[int]:
+        """Return the ids of its user groups."""
+        return _sorted_ids(group.user_groups.all())
+
+
+def _sorted_ids(members: Iterable[Any]) -> list[int]:
+    return sorted(member.pk for member in members)
+
+
+def _find_all(kind: type[_Member], ids: list[int], *, noun: str) -> list[_Member]:
+    found: dict[int, _Member] = kind._default_manager.in_bulk(ids)
+    missing = [pk for pk in ids if pk not in found]
+    if missing:
+        raise serializers.ValidationError(f"There is no {noun} {missing[0]}.")
+    return list(found.values())

@@ -9,15 +9,20 @@ from django.contrib import admin, messages
 from django.http import HttpRequest
 
 from apps.audit.admin_pages import RecordedAdmin, adopt, staff_of
-from apps.audit.events import changed_values, record_event, values_of
-from apps.audit.models import Attempt
-from apps.core.ids import uuid7_lower_bound
-from apps.providers.credentials import SecretMalformed, add_key, check_secret, replace_secret
+from apps.providers.credentials import (
+    KeyRequired,
+    SecretMalformed,
+    add_key,
+    change_key,
+    check_secret,
+    is_used,
+)
 from apps.providers.models import Provider, ProviderKey
 from apps.providers.registration import (
     BaseUrlRefused,
-    check_base_url,
-    deactivate_keys_of_old_origin,
+    admit_base_url,
+    has_history,
+    leave_keys_behind,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +64,14 @@ class ProviderKeyForm(_KeyModelForm):
             raise forms.ValidationError(str(error)) from error
         return secret
 
+    def clean(self) -> dict[str, Any]:
+        """Refuse to use a secret again that was typed for another address."""
+        values = super().clean() or self.cleaned_data
+        is_left_behind = self.instance.left_behind_at is not None and not values.get("secret")
+        if values.get("is_active") and is_left_behind:
+            self.add_error("secret", KeyRequired.message)
+        return values
+
 
 def save_key(request: HttpRequest, form: Any, *, provider: Provider) -> None:
     """Write a key from its form, through the functions that seal and record."""
@@ -76,20 +89,14 @@ def save_key(request: HttpRequest, form: Any, *, provider: Provider) -> None:
         )
         adopt(key, made)
         return
-    before = values_of(ProviderKey.objects.get(pk=key.pk))
-    key.save(update_fields=["name", "weight", "is_active"])
-    old, new = changed_values(before, values_of(key))
-    if new:
-        record_event(
-            actor=actor,
-            action="provider_key.changed",
-            subject=key,
-            before=old,
-            after=new,
-            request=request,
-        )
-    if secret:
-        replace_secret(key=key, secret=secret, actor=actor, request=request)
+    changed = change_key(
+        key=key,
+        values={name: getattr(key, name) for name in ("name", "weight", "is_active")},
+        secret=secret,
+        actor=actor,
+        request=request,
+    )
+    adopt(key, changed)
 
 
 class ProviderKeyInline(_KeyInline):
@@ -97,8 +104,8 @@ class ProviderKeyInline(_KeyInline):
 
     model = ProviderKey
     form = ProviderKeyForm
-    fields = ("name", "secret", "last_four", "weight", "is_active", "created_at")
-    readonly_fields = ("last_four", "created_at")
+    fields = ("name", "secret", "last_four", "weight", "is_active", "left_behind_at", "created_at")
+    readonly_fields = ("last_four", "left_behind_at", "created_at")
     extra = 0
     # Deleting is left to the key's own page, which asks whether it has been used.
     can_delete = False
@@ -112,11 +119,16 @@ class ProviderForm(_ProviderModelForm):
         model = Provider
         fields = "__all__"
 
+    # Whose form this is; set on the class that the admin makes for each request.
+    request: HttpRequest
+
     def clean_base_url(self) -> str:
         """Refuse addresses that the gateway must not connect to."""
         base_url = str(self.cleaned_data["base_url"])
+        if base_url == self.initial.get("base_url"):
+            return base_url
         try:
-            check_base_url(base_url)
+            admit_base_url(base_url, actor=staff_of(self.request), request=self.request)
         except BaseUrlRefused as error:
             raise forms.ValidationError(str(error)) from error
         return base_url
@@ -135,6 +147,14 @@ class ProviderAdmin(RecordedAdmin):
     readonly_fields = ("created_at", "updated_at")
     ordering = ("name",)
 
+    def get_form(
+        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        """Return the form's class, which knows who asks."""
+        form: Any = super().get_form(request, obj, change, **kwargs)
+        form.request = request
+        return form
+
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         """Write the keys, remembering whose secret was typed."""
         # Fills the lists that the admin describes the change with; nothing is saved by it.
@@ -147,11 +167,11 @@ class ProviderAdmin(RecordedAdmin):
                     form.retyped_ids.append(key_form.instance.pk)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """Save keys; after a move to another origin only keys typed anew stay active."""
+        """Save keys; after a move to another address only keys typed anew stay active."""
         super().save_related(request, form, formsets, change)
-        if not change or not _has_moved(form.values_before["base_url"], form.instance.base_url):
+        if not change or form.values_before["base_url"] == form.instance.base_url:
             return
-        count = deactivate_keys_of_old_origin(
+        count = leave_keys_behind(
             provider=form.instance,
             except_ids=getattr(form, "retyped_ids", []),
             actor=staff_of(request),
@@ -167,8 +187,9 @@ class ProviderAdmin(RecordedAdmin):
 
     def find_history(self, row: Provider) -> str:
         """Return why the provider must stay."""
-        has_history = row.routes.exists() or any(_is_used(key) for key in row.keys.all())
-        return "has routes or history and cannot be deleted. Deactivate it." if has_history else ""
+        if has_history(row):
+            return "has routes or history and cannot be deleted. Deactivate it."
+        return ""
 
 
 @admin.register(ProviderKey)
@@ -177,7 +198,16 @@ class ProviderKeyAdmin(RecordedAdmin):
 
     noun = "provider_key"
     form = ProviderKeyForm
-    fields = ("provider", "name", "secret", "last_four", "weight", "is_active", "created_at")
+    fields = (
+        "provider",
+        "name",
+        "secret",
+        "last_four",
+        "weight",
+        "is_active",
+        "left_behind_at",
+        "created_at",
+    )
     list_display = ("provider", "name", "shown", "weight", "is_active", "created_at")
     list_display_links = ("provider", "shown")
     list_select_related = ("provider",)
@@ -192,9 +222,8 @@ class ProviderKeyAdmin(RecordedAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Keep a key with its provider: elsewhere its secret would go to somebody else."""
-        return (
-            ("last_four", "created_at") if obj is None else ("provider", "last_four", "created_at")
-        )
+        fixed = ("last_four", "left_behind_at", "created_at")
+        return fixed if obj is None else ("provider", *fixed)
 
     def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Write the key."""
@@ -205,19 +234,4 @@ class ProviderKeyAdmin(RecordedAdmin):
 
     def find_history(self, row: ProviderKey) -> str:
         """Return why the key must stay."""
-        return "has been used and cannot be deleted. Deactivate it." if _is_used(row) else ""
-
-
-def _is_used(key: ProviderKey) -> bool:
-    # Attempts are keyed by time: only those since the key was made are looked through.
-    since = uuid7_lower_bound(key.created_at)
-    return Attempt.objects.filter(id__gte=since, provider_key_id=key.pk).exists()
-
-
-def _has_moved(old_url: str, new_url: str) -> bool:
-    if old_url == new_url:
-        return False
-    try:
-        return check_base_url(old_url) != check_base_url(new_url)
-    except BaseUrlRefused:
-        return True  # The old address would not be allowed any more.
+        return "has been used and cannot be deleted. Deactivate it." if is_used(row) else ""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 from django.http import HttpRequest
 
-from apps.audit.events import record_event, values_of
+from apps.audit.events import changed_values, record_event, values_of
+from apps.audit.models import Attempt
 from apps.core.crypto import Vault
 from apps.core.domain_errors import DomainError
+from apps.core.ids import uuid7_lower_bound
 from apps.providers.models import Provider, ProviderKey
 
+KEYS_MAX: Final = 100
 # A secret goes into a header: no white space, no control characters.
 _SECRET: Final = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
 
@@ -24,6 +28,29 @@ class SecretMalformed(DomainError):
 
     code = "secret_malformed"
     message = "A provider key is 1 to 4096 printable ASCII characters without spaces."
+
+
+class KeyRequired(DomainError):
+    """The stored secret was typed for another address: it must be typed for this one."""
+
+    code = "key_required"
+    message = "The base URL is another one: type the provider's key again."
+
+
+class Gone(DomainError):
+    """Somebody else has deleted it meanwhile."""
+
+    status_code = 404
+    code = "not_found"
+    message = "Not found."
+
+
+class TooManyKeys(DomainError):
+    """A provider has as many keys as it may have."""
+
+    status_code = 409
+    code = "too_many_keys"
+    message = f"A provider has at most {KEYS_MAX} keys."
 
 
 def add_key(
@@ -36,9 +63,13 @@ def add_key(
     is_active: bool = True,
     request: HttpRequest | None = None,
 ) -> ProviderKey:
-    """Store a new credential of `provider`, sealed. Raises SecretMalformed."""
+    """Store a new credential of `provider`, sealed. Raises SecretMalformed and TooManyKeys."""
     check_secret(secret)
     with transaction.atomic():
+        # Locked, so that two at once count one after the other.
+        lock_provider(provider)
+        if provider.keys.count() >= KEYS_MAX:
+            raise TooManyKeys
         # The seal is bound to the primary key, which exists only after the insert.
         key = ProviderKey.objects.create(
             provider=provider,
@@ -59,6 +90,43 @@ def add_key(
     return key
 
 
+def change_key(
+    *,
+    key: ProviderKey,
+    values: Mapping[str, Any],
+    secret: str = "",
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+) -> ProviderKey:
+    """Set the given columns (name, weight, is_active) and, where given, another secret.
+
+    Raises SecretMalformed, and KeyRequired where a key that was left behind shall be active again.
+    """
+    if secret:
+        check_secret(secret)
+    with transaction.atomic():
+        row = _lock_key(key)
+        if secret:
+            _replace(row, secret, actor=actor, request=request)
+        before = values_of(row)
+        for name, value in values.items():
+            setattr(row, name, value)
+        if row.is_active and row.left_behind_at is not None:
+            raise KeyRequired
+        old, new = changed_values(before, values_of(row))
+        if new:
+            row.save(update_fields=list(values))
+            record_event(
+                actor=actor,
+                action="provider_key.changed",
+                subject=row,
+                before=old,
+                after=new,
+                request=request,
+            )
+    return row
+
+
 def replace_secret(
     *,
     key: ProviderKey,
@@ -69,16 +137,55 @@ def replace_secret(
     """Put another secret in the place of the old one. Raises SecretMalformed."""
     check_secret(secret)
     with transaction.atomic():
-        before = {"last_four": key.last_four}
-        _seal(key, secret)
-        record_event(
-            actor=actor,
-            action="provider_key.secret_replaced",
-            subject=key,
-            before=before,
-            after={"last_four": key.last_four},
-            request=request,
-        )
+        _replace(key, secret, actor=actor, request=request)
+
+
+def delete_key(
+    *,
+    key: ProviderKey,
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+) -> bool:
+    """Delete a key; one that was used is only deactivated. Return whether it was deleted."""
+    with transaction.atomic():
+        row = _lock_key(key)
+        if not is_used(row):
+            record_event(
+                actor=actor,
+                action="provider_key.deleted",
+                subject=row,
+                before=values_of(row),
+                request=request,
+            )
+            row.delete()
+            return True
+        if row.is_active:
+            row.is_active = False
+            row.save(update_fields=["is_active"])
+            record_event(
+                actor=actor,
+                action="provider_key.deactivated",
+                subject=row,
+                before={"is_active": True},
+                after={"is_active": False},
+                request=request,
+            )
+    return False
+
+
+def lock_provider(provider: Provider) -> Provider:
+    """Return the row, locked until the end of the transaction. Raises Gone."""
+    row = Provider.objects.select_for_update().filter(pk=provider.pk).first()
+    if row is None:
+        raise Gone
+    return row
+
+
+def is_used(key: ProviderKey) -> bool:
+    """Return whether calls were made with the key, and so it must stay."""
+    # Attempts are keyed by time: only those since the key was made are looked through.
+    since = uuid7_lower_bound(key.created_at)
+    return Attempt.objects.filter(id__gte=since, provider_key_id=key.pk).exists()
 
 
 def open_secret(key: ProviderKey) -> str:
@@ -92,10 +199,37 @@ def check_secret(secret: str) -> None:
         raise SecretMalformed
 
 
+def _lock_key(key: ProviderKey) -> ProviderKey:
+    row = ProviderKey.objects.select_for_update().filter(pk=key.pk).first()
+    if row is None:
+        raise Gone
+    return row
+
+
+def _replace(
+    key: ProviderKey,
+    secret: str,
+    *,
+    actor: AbstractBaseUser | None,
+    request: HttpRequest | None,
+) -> None:
+    before = {"last_four": key.last_four}
+    _seal(key, secret)
+    record_event(
+        actor=actor,
+        action="provider_key.secret_replaced",
+        subject=key,
+        before=before,
+        after={"last_four": key.last_four},
+        request=request,
+    )
+
+
 def _seal(key: ProviderKey, secret: str) -> None:
     key.sealed_secret = _vault().seal(secret, context=key.seal_context)
     key.last_four = _last_four(secret)
-    key.save(update_fields=["sealed_secret", "last_four"])
+    key.left_behind_at = None
+    key.save(update_fields=["sealed_secret", "last_four", "left_behind_at"])
 
 
 def _vault() -> Vault:

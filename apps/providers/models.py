@@ -32,6 +32,12 @@ class Provider(models.Model):
     first_byte_timeout_seconds = models.FloatField(default=300.0)
     idle_timeout_seconds = models.FloatField(default=60.0)
     total_timeout_seconds = models.FloatField(default=1800.0)
+    cap_nanos = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="The most that calls answered by this provider may be charged, counted while "
+        "it is capped, in nano-USD (what clients pay, not what the provider bills); empty: no cap.",
+    )
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -46,6 +52,10 @@ class Provider(models.Model):
                     total_timeout_seconds__gt=0,
                 ),
                 name="providers_provider_timeouts",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(cap_nanos__isnull=True) | models.Q(cap_nanos__gte=0),
+                name="providers_provider_cap",
             ),
         ]
 
@@ -62,6 +72,12 @@ class ProviderKey(models.Model):
     last_four = models.CharField(max_length=4, editable=False)
     weight = models.PositiveIntegerField(default=1)
     is_active = models.BooleanField(default=True)
+    left_behind_at = models.DateTimeField(
+        null=True,
+        editable=False,
+        help_text="When the provider moved away from where this secret was typed for. Until it is "
+        "typed again the key cannot be active.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:

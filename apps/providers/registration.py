@@ -1,19 +1,33 @@
-"""Registering providers and moving them to another address."""
+"""Registering providers, changing them and moving them to another address.
+
+A stored key is never sent anywhere but to the base URL it was typed for: a move leaves all keys
+behind, and none of them becomes active again before its secret is typed once more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest
+from django.utils import timezone
 
-from apps.audit.events import record_event, values_of
+from apps.audit.events import changed_values, record_event, values_of
+from apps.audit.models import APIRequest, Attempt
 from apps.core.addresses import UrlRefused, check_upstream_url
+from apps.core.crypto import redact
 from apps.core.domain_errors import DomainError
-from apps.providers.credentials import add_key
+from apps.core.ids import uuid7_lower_bound
+from apps.providers.credentials import KeyRequired, add_key, check_secret, lock_provider
 from apps.providers.models import Dialect, Provider, ProviderKey
+
+_HOST_LENGTH_MAX: Final = 253
+# What stands between "//" (after any userinfo) and path, query or fragment, without the port.
+_HOST: Final = re.compile(r"[^/]*//(?:[^/?#\\]*@)?(\[[^\]/?#\\]*\]|[^/?#\\@:]*)", re.ASCII)
 
 
 class ProviderExists(DomainError):
@@ -31,23 +45,33 @@ class BaseUrlRefused(DomainError):
     message = "This URL is not allowed."
 
 
+class KeyNotExpected(DomainError):
+    """A key came with a change that does not move the provider."""
+
+    code = "key_not_expected"
+    message = "A key comes with another base URL only. Keys have a path of their own."
+
+
 def create_provider(
     *,
     name: str,
     base_url: str,
     secret: str,
     dialect: str = Dialect.OPENAI,
+    values: Mapping[str, Any] | None = None,
     actor: AbstractBaseUser | None = None,
     request: HttpRequest | None = None,
 ) -> Provider:
-    """Make a provider with its first key.
+    """Make a provider with its first key; `values` are further columns.
 
     Raises ProviderExists, BaseUrlRefused and SecretMalformed.
     """
-    check_base_url(base_url)
+    admit_base_url(base_url, actor=actor, request=request)
     try:
         with transaction.atomic():
-            provider = Provider.objects.create(name=name, base_url=base_url, dialect=dialect)
+            provider = Provider.objects.create(
+                name=name, base_url=base_url, dialect=dialect, **(values or {})
+            )
             record_event(
                 actor=actor,
                 action="provider.created",
@@ -63,42 +87,184 @@ def create_provider(
     return provider
 
 
-def check_base_url(base_url: str) -> str:
-    """Return the URL's origin, or refuse it. Raises BaseUrlRefused."""
+def change_provider(
+    *,
+    provider: Provider,
+    values: Mapping[str, Any],
+    secret: str = "",
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+) -> Provider:
+    """Set the given columns and return the provider. Another base URL needs a secret with it.
+
+    Raises ProviderExists, BaseUrlRefused, SecretMalformed, KeyRequired and KeyNotExpected.
+    """
+    base_url = values.get("base_url", provider.base_url)
+    if base_url != provider.base_url:
+        admit_base_url(base_url, actor=actor, request=request)
+    if secret:
+        check_secret(secret)
+    try:
+        with transaction.atomic():
+            row = lock_provider(provider)
+            is_move = "base_url" in values and values["base_url"] != row.base_url
+            if is_move and not secret:
+                raise KeyRequired
+            if secret and not is_move:
+                raise KeyNotExpected
+            before = values_of(row)
+            for name, value in values.items():
+                setattr(row, name, value)
+            row.save(update_fields=[*values, "updated_at"])
+            old, new = changed_values(before, values_of(row))
+            if new:
+                record_event(
+                    actor=actor,
+                    action="provider.changed",
+                    subject=row,
+                    before=old,
+                    after=new,
+                    request=request,
+                )
+            if is_move:
+                leave_keys_behind(provider=row, except_ids=(), actor=actor, request=request)
+                add_key(provider=row, secret=secret, actor=actor, request=request)
+    except IntegrityError as error:
+        if Provider.objects.exclude(pk=provider.pk).filter(name=values.get("name", "")).exists():
+            raise ProviderExists from error
+        raise
+    return row
+
+
+def delete_provider(
+    *,
+    provider: Provider,
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+) -> bool:
+    """Delete a provider with its keys; with history only deactivate it. Return whether deleted."""
+    with transaction.atomic():
+        row = lock_provider(provider)
+        if not has_history(row):
+            for key in row.keys.order_by("id"):
+                record_event(
+                    actor=actor,
+                    action="provider_key.deleted",
+                    subject=key,
+                    before=values_of(key),
+                    request=request,
+                )
+            record_event(
+                actor=actor,
+                action="provider.deleted",
+                subject=row,
+                before=values_of(row),
+                request=request,
+            )
+            row.delete()
+            return True
+        if row.is_active:
+            row.is_active = False
+            row.save(update_fields=["is_active", "updated_at"])
+            record_event(
+                actor=actor,
+                action="provider.deactivated",
+                subject=row,
+                before={"is_active": True},
+                after={"is_active": False},
+                request=request,
+            )
+    return False
+
+
+def has_history(provider: Provider) -> bool:
+    """Return whether the provider has routes or calls, and so must stay."""
+    # Both are keyed by time: only what came after the provider is looked through.
+    since = uuid7_lower_bound(provider.created_at)
+    return (
+        provider.routes.exists()
+        or Attempt.objects.filter(id__gte=since, provider_id=provider.pk).exists()
+        or APIRequest.objects.filter(id__gte=since, provider_id=provider.pk).exists()
+    )
+
+
+def admit_base_url(
+    base_url: str,
+    *,
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+) -> None:
+    """Refuse a URL that must not be connected to, on record. Raises BaseUrlRefused.
+
+    Call it before the transaction of the change, which would take the record along.
+    """
+    try:
+        check_base_url(base_url)
+    except BaseUrlRefused:
+        record_refused_url(base_url, actor=actor, request=request)
+        raise
+
+
+def check_base_url(base_url: str) -> None:
+    """Refuse a URL that must not be connected to. Raises BaseUrlRefused."""
     try:
         parsed = check_upstream_url(base_url, settings.PRIVATE_UPSTREAMS)
     except UrlRefused as error:
         raise BaseUrlRefused from error
     if parsed.query:
         raise BaseUrlRefused
-    return parsed.origin
 
 
-def deactivate_keys_of_old_origin(
+def record_refused_url(
+    base_url: str,
+    *,
+    provider: Provider | None = None,
+    actor: AbstractBaseUser | None,
+    request: HttpRequest | None,
+) -> None:
+    """Record who wanted the gateway to connect to which host."""
+    record_event(
+        actor=actor,
+        action="url.refused",
+        subject=provider,
+        after={"host": host_of(base_url)},
+        request=request,
+    )
+
+
+def host_of(url: str) -> str:
+    """Return the host a URL seems to name, "" for none: without whatever could be a secret."""
+    found = _HOST.match(url)
+    return redact(found[1])[:_HOST_LENGTH_MAX] if found else ""
+
+
+def leave_keys_behind(
     *,
     provider: Provider,
     except_ids: Collection[int],
     actor: AbstractBaseUser | None,
     request: HttpRequest | None = None,
 ) -> int:
-    """Deactivate the keys that were not typed again after the provider moved to another origin.
+    """Deactivate the keys that were not typed again when the provider moved; return how many.
 
     Else whoever may edit a URL could have the stored keys sent to a server of his own.
     """
     with transaction.atomic():
         count = 0
-        for key in ProviderKey.objects.filter(provider=provider, is_active=True).exclude(
-            pk__in=except_ids
-        ):
-            ProviderKey.objects.filter(pk=key.pk).update(is_active=False)
+        keys = ProviderKey.objects.select_for_update().filter(provider=provider)
+        for key in keys.filter(left_behind_at=None).exclude(pk__in=except_ids).order_by("id"):
+            before = values_of(key)
+            key.is_active, key.left_behind_at = False, timezone.now()
+            key.save(update_fields=["is_active", "left_behind_at"])
+            old, new = changed_values(before, values_of(key))
             record_event(
                 actor=actor,
                 action="provider_key.deactivated",
                 subject=key,
-                before={"is_active": True},
-                after={"is_active": False},
+                before=old,
+                after=new,
                 reason="the provider moved to another address",
                 request=request,
             )
-            count += 1
+            count += "is_active" in new
     return count

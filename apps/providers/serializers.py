@@ -1,62 +1,225 @@
-"""Providers over REST. The key goes in and never comes out."""
+"""Providers and their keys over REST. Secrets go in and never come out."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Final
 
 from rest_framework import serializers
 from rest_framework.validators import UniqueValidator
 
-from apps.core.rest import StrictSerializer
+from apps.core.rest import MaskedSerializer, StrictSerializer, USDField, example
 from apps.providers.credentials import SecretMalformed, check_secret
-from apps.providers.models import Dialect, PayloadMode, Provider
-from apps.providers.registration import BaseUrlRefused, check_base_url
+from apps.providers.models import Dialect, PayloadMode, Provider, ProviderKey
+from apps.providers.presets import UnknownPreset, get_preset
+
+SECONDS_MIN: Final = 0.1
+SECONDS_MAX: Final = 86_400.0
+NUMBER_MAX: Final = 1_000_000  # of priorities and weights
+CAP_NANOS_MAX: Final = 2**63 - 1
+_HIDDEN: Final = frozenset({"base_url", "keys"})
+_KEY_EXAMPLE: Final = {
+    "id": 7,
+    "name": "team account",
+    "last_four": "9f3c",
+    "weight": 1,
+    "is_active": True,
+    "left_behind_at": None,
+    "created_at": "2026-11-02T08:15:30.123456Z",
+}
+_PROVIDER_EXAMPLE: Final = {
+    "name": "Antinomy AI",
+    "base_url": "https://antinomy.ai/api/v1",
+    "dialect": "openai",
+    "priority": 0,
+    "weight": 1,
+    "payload_mode": "full",
+    "connect_timeout_seconds": 5.0,
+    "first_byte_timeout_seconds": 300.0,
+    "idle_timeout_seconds": 60.0,
+    "total_timeout_seconds": 1800.0,
+    "cap": None,
+    "is_active": True,
+}
 
 
-class ProviderInput(StrictSerializer):
-    """A new provider with its first key."""
+class NameField(serializers.CharField):
+    """A name that fits a line of a log."""
 
-    name = serializers.CharField(
-        max_length=100, validators=[UniqueValidator(queryset=Provider.objects.all())]
-    )
-    base_url = serializers.CharField(max_length=500)
-    api_key = serializers.CharField(max_length=4_096, write_only=True)
-    dialect = serializers.ChoiceField(choices=Dialect.choices, default=Dialect.OPENAI)
+    default_error_messages = {"unprintable": "A name holds no control characters."}
 
-    def validate_base_url(self, value: str) -> str:
-        """Refuse addresses that the gateway must not connect to."""
+    def to_internal_value(self, data: Any) -> str:
+        """Return the name."""
+        name = super().to_internal_value(data)
+        if not name.isprintable():
+            self.fail("unprintable")
+        return name
+
+
+class SecondsField(serializers.FloatField):
+    """A bounded number of seconds; NaN, which passes any bound, is refused."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(min_value=SECONDS_MIN, max_value=SECONDS_MAX, **kwargs)
+
+    def to_internal_value(self, data: Any) -> float:
+        """Return the seconds."""
+        seconds = super().to_internal_value(data)
+        if isinstance(data, bool) or not math.isfinite(seconds):
+            self.fail("invalid")
+        return seconds
+
+
+class SecretField(serializers.CharField):
+    """A provider's key: goes in, never comes out."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=4_096, write_only=True, trim_whitespace=False, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        """Return the key; what cannot be a header value is refused."""
+        secret = super().to_internal_value(data)
         try:
-            check_base_url(value)
-        except BaseUrlRefused as error:
-            raise serializers.ValidationError(str(error), code=error.code) from error
-        return value
-
-    def validate_api_key(self, value: str) -> str:
-        """Refuse what cannot be a header value."""
-        try:
-            check_secret(value)
+            check_secret(secret)
         except SecretMalformed as error:
             raise serializers.ValidationError(str(error), code=error.code) from error
+        return secret
+
+
+class _ProviderSettings(StrictSerializer):
+    """What can be set, and left out, in every call that writes a provider."""
+
+    dialect = serializers.ChoiceField(choices=Dialect.choices, required=False)
+    priority = serializers.IntegerField(
+        min_value=-NUMBER_MAX,
+        max_value=NUMBER_MAX,
+        required=False,
+        help_text="Given to new routes; lower goes first.",
+    )
+    weight = serializers.IntegerField(
+        min_value=0, max_value=NUMBER_MAX, required=False, help_text="Given to new routes."
+    )
+    payload_mode = serializers.ChoiceField(
+        choices=PayloadMode.choices,
+        required=False,
+        help_text="How much of the bodies of its calls is kept.",
+    )
+    connect_timeout_seconds = SecondsField(required=False)
+    first_byte_timeout_seconds = SecondsField(required=False)
+    idle_timeout_seconds = SecondsField(required=False)
+    total_timeout_seconds = SecondsField(required=False)
+    cap = USDField(
+        source="cap_nanos",
+        nanos_max=CAP_NANOS_MAX,
+        required=False,
+        allow_null=True,
+        help_text="The most that its calls may ever be charged in all; null: no cap.",
+    )
+    is_active = serializers.BooleanField(required=False)
+
+
+def _name_field(*, is_required: bool) -> NameField:
+    return NameField(
+        max_length=100,
+        required=is_required,
+        validators=[UniqueValidator(queryset=Provider.objects.all())],
+    )
+
+
+def _preset_values(data: Any) -> dict[str, Any]:
+    """Return what the preset gives; nothing for one that the field will refuse."""
+    slug = data.get("preset") if isinstance(data, dict) else None
+    try:
+        preset = get_preset(slug) if isinstance(slug, str) else None
+    except UnknownPreset:
+        preset = None
+    if preset is None:
+        return {}
+    return {"name": preset.name, "base_url": preset.base_url, "dialect": preset.dialect}
+
+
+@example({"preset": "antinomy", "api_key": "sk-live-0123456789abcdef", "priority": 0})
+class ProviderInput(_ProviderSettings):
+    """A new provider with its first key. A preset gives name, base URL and dialect."""
+
+    preset = serializers.CharField(max_length=64, required=False)
+    name = _name_field(is_required=False)
+    base_url = serializers.CharField(max_length=500, required=False)
+    api_key = SecretField()
+
+    def validate_preset(self, value: str) -> str:
+        """Refuse a preset that there is not."""
+        try:
+            get_preset(value)
+        except UnknownPreset as error:
+            raise serializers.ValidationError(str(error), code=error.code) from error
         return value
 
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the values, with those of the preset where none are given."""
+        # Not required in the schema, which cannot say that a preset stands in for them.
+        for name in ("name", "base_url"):
+            self.fields[name].required = True
+        values = super().to_internal_value(
+            {**_preset_values(data), **data} if isinstance(data, dict) else data
+        )
+        values.pop("preset", None)
+        return values
 
-class ProviderKeyOutput(serializers.Serializer[Any]):
+
+@example(_PROVIDER_EXAMPLE)
+class ProviderReplacement(_ProviderSettings):
+    """A provider, replaced; what is left out keeps its value. A new base URL needs `api_key`."""
+
+    name = _name_field(is_required=True)
+    base_url = serializers.CharField(max_length=500)
+    api_key = SecretField(required=False)
+
+
+@example({"base_url": "https://antinomy.ai/api/v2", "api_key": "sk-live-0123456789abcdef"})
+class ProviderChange(_ProviderSettings):
+    """What shall change. A new base URL needs `api_key`."""
+
+    name = _name_field(is_required=False)
+    base_url = serializers.CharField(max_length=500, required=False)
+    api_key = SecretField(required=False)
+
+
+@example(_KEY_EXAMPLE)
+class ProviderKeyOutput(serializers.Serializer[ProviderKey]):
     """A key, without the secret."""
 
     id = serializers.IntegerField()
     name = serializers.CharField()
-    last_four = serializers.CharField()
+    last_four = serializers.CharField(help_text="Of the secret; empty where it is short.")
     weight = serializers.IntegerField()
     is_active = serializers.BooleanField()
+    left_behind_at = serializers.DateTimeField(
+        allow_null=True,
+        help_text="When the provider moved to another base URL than this secret was typed for. "
+        "The key can be active again when its secret is typed once more.",
+    )
     created_at = serializers.DateTimeField()
 
 
-class ProviderOutput(serializers.Serializer[Provider]):
-    """A provider."""
+@example(
+    {
+        "id": 3,
+        **_PROVIDER_EXAMPLE,
+        "keys": [_KEY_EXAMPLE],
+        "created_at": "2026-11-02T08:15:30.123456Z",
+        "updated_at": "2026-11-02T08:15:30.123456Z",
+    }
+)
+class ProviderOutput(MaskedSerializer):
+    """A provider. Viewers and analysts see neither its address nor its keys: both are null."""
+
+    # Roles by their values: the app of people lies beside this one.
+    hidden_from = {"viewer": _HIDDEN | {"cap"}, "analyst": _HIDDEN}
 
     id = serializers.IntegerField()
     name = serializers.CharField()
-    base_url = serializers.CharField()
+    base_url = serializers.CharField(allow_null=True)
     dialect = serializers.ChoiceField(choices=Dialect.choices)
     priority = serializers.IntegerField()
     weight = serializers.IntegerField()
@@ -65,6 +228,62 @@ class ProviderOutput(serializers.Serializer[Provider]):
     first_byte_timeout_seconds = serializers.FloatField()
     idle_timeout_seconds = serializers.FloatField()
     total_timeout_seconds = serializers.FloatField()
+    cap = USDField(source="cap_nanos", allow_null=True)
     is_active = serializers.BooleanField()
-    keys = ProviderKeyOutput(many=True)
+    keys = ProviderKeyOutput(many=True, allow_null=True)
     created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class _KeySettings(StrictSerializer):
+    """What can be set, and left out, in every call that writes a key."""
+
+    name = NameField(max_length=100, required=False, allow_blank=True)
+    weight = serializers.IntegerField(
+        min_value=0,
+        max_value=NUMBER_MAX,
+        required=False,
+        help_text="Share of the calls among the provider's active keys.",
+    )
+    is_active = serializers.BooleanField(required=False)
+
+
+@example({"name": "second account", "api_key": "sk-live-fedcba9876543210", "weight": 2})
+class ProviderKeyInput(_KeySettings):
+    """A new key."""
+
+    api_key = SecretField()
+
+
+@example({"weight": 3, "is_active": True})
+class ProviderKeyChange(_KeySettings):
+    """What shall change; `api_key` replaces the secret."""
+
+    api_key = SecretField(required=False)
+
+
+@example(
+    {
+        "slug": "antinomy",
+        "name": "Antinomy AI",
+        "base_url": "https://antinomy.ai/api/v1",
+        "dialect": "openai",
+        "documentation_url": "https://antinomy.ai",
+        "models": ["anthropic/claude-sonnet-4", "x-ai/grok-3-beta"],
+        "is_local": False,
+    }
+)
+class PresetOutput(serializers.Serializer[Any]):
+    """A known provider, without a key."""
+
+    slug = serializers.CharField()
+    name = serializers.CharField()
+    base_url = serializers.CharField()
+    dialect = serializers.ChoiceField(choices=Dialect.choices)
+    documentation_url = serializers.CharField()
+    models = serializers.ListField(
+        child=serializers.CharField(), help_text="What it offers, where that is fixed."
+    )
+    is_local = serializers.BooleanField(
+        help_text="Runs on your own machines: PRIVATE_UPSTREAMS must list its address."
+    )

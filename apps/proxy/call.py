@@ -18,30 +18,20 @@ import orjson
 from apps.audit.models import RequestState
 from apps.audit.payloads import BODY_BYTES_MAX, seal_payload
 from apps.audit.records import Row, request_row
-from apps.billing.ledger.commands import (
-    Cap,
-    Held,
-    HoldRefused,
-    PayloadRecord,
-    PlaceHold,
-    Resolve,
-)
+from apps.billing.ledger.commands import Held, PayloadRecord, Resolve
 from apps.billing.pricing import charge_nanos
-from apps.billing.writer import LedgerBusy, LedgerUnavailable
-from apps.core.errors import GatewayError
 from apps.core.usage import TOKEN_CLASSES, Usage
 from apps.proxy.admission import Plan
 from apps.proxy.dialects.openai import StreamMeter
 from apps.proxy.endings import Ending, Interrupted, Reason
 from apps.proxy.estimate import estimate_tokens
-from apps.proxy.routing import plan_routes
+from apps.proxy.holds import place_hold
 from apps.proxy.snapshot import Route, strictest_payload_mode
 
 if TYPE_CHECKING:
     from apps.proxy.gateway import Gateway
 
 CHECKPOINT_AFTER_SECONDS: Final = 10.0
-_REFUSED_HOLDS: Final = {"balance": "E19", "owing": "E19", "cap": "E20", "broken": "E35"}
 _COMPRESS_IN_LOOP_BYTES: Final = 32 << 10
 
 logger = logging.getLogger(__name__)
@@ -157,71 +147,8 @@ class Call:
 
         Raises E19, E20, E32 to E37, and Interrupted where the client left meanwhile.
         """
-        gateway, plan = self.gateway, self.plan
-        now = gateway.monotonic()
-        self.routes = plan_routes(
-            plan.model.routes,
-            random=gateway.random,
-            is_open=lambda route_id: gateway.circuits.is_open(route_id, now),
-        )
-        if not self.routes:
-            raise GatewayError("E32")
-        key = plan.caller.key
-        self._detail = self._describe(self.routes[0])
-        hold = PlaceHold(
-            request_id=self.request_id,
-            customer_id=self.member.customer_id,
-            buckets=plan.access.buckets,
-            receivable_id=self.member.receivable_id,
-            amount_nanos=plan.wanted_nanos,
-            amount_nanos_min=plan.least_nanos,
-            detail=self._detail,
-            caps=(Cap("api_key", key.id, key.cap_nanos),) if key.cap_nanos is not None else (),
-        )
-        self.open_to_interruption()
-        try:
-            answer = await gateway.writer.place(hold)
-        except LedgerUnavailable as error:
-            raise GatewayError("E34") from error
-        except LedgerBusy as error:
-            raise GatewayError("E37") from error
-        except asyncio.CancelledError:
-            raise self.translate_cancellation() from None
-        finally:
-            self.close_to_interruption()
-        if isinstance(answer, HoldRefused):
-            raise GatewayError(_REFUSED_HOLDS[answer.reason])
-        self.held = answer
-        return plan.cap_for(answer.amount_nanos)
-
-    def _describe(self, route: Route) -> Row:
-        plan, member, key = self.plan, self.member, self.plan.caller.key
-        return {
-            "customer_id": member.customer_id,
-            "wallet_id": member.wallet_id,
-            "receivable_id": member.receivable_id,
-            "user_id": member.id,
-            "user_name": member.name,
-            "api_key_id": key.id,
-            "api_key_name": key.name,
-            "model_id": plan.model.id,
-            "requested_model": plan.request.model,
-            "route_id": route.id,
-            "provider_id": route.provider.id,
-            "provider_name": route.provider.name,
-            "upstream_model": route.upstream_name,
-            "endpoint": self.path,
-            "method": "POST",
-            "dialect": "openai",
-            "is_stream": plan.request.is_stream,
-            "price_version_id": plan.price.id,
-            "cost_version_id": None,
-            "multiplier_millionths": plan.access.multiplier_millionths,
-            "input_bytes": len(self.body),
-            "started_at": self.started_at,
-            "ip_address": self.address,
-            "user_agent": self.user_agent,
-        }
+        self.held, self.routes, self._detail = await place_hold(self)
+        return self.plan.cap_for(self.held.amount_nanos)
 
     # ---- what has been delivered
 

@@ -22,6 +22,7 @@ from django.db.models import QuerySet
 from apps.ai_models.models import AIModel, PriceVersion
 from apps.ai_models.models import Route as RouteRow
 from apps.api_keys.models import APIKey
+from apps.billing.ledger.commands import Cap, CapScope
 from apps.billing.models import Account, AccountKind
 from apps.billing.pricing import Price
 from apps.core.addresses import AllowedNetwork, UrlRefused, check_upstream_url
@@ -172,6 +173,10 @@ def _scope(name: str, rpm: int | None, tpm: int | None, concurrency: int | None)
     return Scope(name, rpm, tpm, concurrency)
 
 
+def _cap(scope: CapScope, scope_id: int, nanos: int | None) -> Cap | None:
+    return None if nanos is None else Cap(scope, scope_id, nanos)
+
+
 def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
     values = rows.values_list(
         "id", "digest", "user_id", "name", "is_active", "expires_at", "allowed_models",
@@ -208,7 +213,7 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
                 expires_at=expires_at,
                 allowed_models=allowed_models,
                 allowed_networks=allowed_networks,
-                cap_nanos=cap,
+                cap=_cap("api_key", key_id, cap),
                 scope=_scope(f"key:{key_id}", *limits),
                 payload_mode=mode,
             ),
@@ -223,6 +228,7 @@ def _load_members(rows: QuerySet[User]) -> dict[int, Member]:
             "is_active",
             "customer_id",
             "user_group_id",
+            "cap_nanos",
             "rpm",
             "tpm",
             "concurrency",
@@ -244,7 +250,7 @@ def _load_members(rows: QuerySet[User]) -> dict[int, Member]:
     ):
         allowances[user_id].append(Allowance(account_id, model_group_id, expires_at))
     members = {}
-    for user_id, name, is_active, customer_id, group_id, *limits in users:
+    for user_id, name, is_active, customer_id, group_id, cap, *limits in users:
         wallet_id = account_ids.get((customer_id, AccountKind.WALLET))
         receivable_id = account_ids.get((customer_id, AccountKind.RECEIVABLE))
         if wallet_id is None or receivable_id is None:
@@ -257,6 +263,7 @@ def _load_members(rows: QuerySet[User]) -> dict[int, Member]:
             wallet_id=wallet_id,
             receivable_id=receivable_id,
             user_group_id=group_id,
+            cap=_cap("user", user_id, cap),
             scope=_scope(f"user:{user_id}", *limits),
             allowances=tuple(allowances.get(user_id, ())),
         )
@@ -302,6 +309,7 @@ def _load_catalogue() -> Catalogue:
         row.pk: UserGroup(
             id=row.pk,
             multiplier_millionths=row.multiplier_millionths,
+            cap=_cap("user_group", row.pk, row.cap_nanos),
             scope=_scope(f"user_group:{row.pk}", row.rpm, row.tpm, row.concurrency),
         )
         for row in UserGroupRow.objects.all()
@@ -384,6 +392,7 @@ def _load_providers() -> dict[int, Provider]:
             first_byte_timeout_seconds=row.first_byte_timeout_seconds,
             idle_timeout_seconds=row.idle_timeout_seconds,
             total_timeout_seconds=row.total_timeout_seconds,
+            cap=_cap("provider", row.pk, row.cap_nanos),
             credentials=tuple(credentials),
         )
     return found

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
 
+from apps.billing.ledger.commands import Cap
 from apps.billing.pricing import Price
 from apps.core.addresses import ParsedUrl
 from apps.quotas.limits import Scope
@@ -30,7 +31,7 @@ class Key:
     expires_at: datetime | None
     allowed_models: frozenset[str]  # empty: all
     allowed_networks: tuple[Network, ...]  # empty: from anywhere
-    cap_nanos: int | None
+    cap: Cap | None
     scope: Scope | None
     payload_mode: str
 
@@ -50,6 +51,7 @@ class UserGroup:
 
     id: int
     multiplier_millionths: int
+    cap: Cap | None
     scope: Scope | None
 
 
@@ -64,6 +66,7 @@ class Member:
     wallet_id: int
     receivable_id: int
     user_group_id: int | None
+    cap: Cap | None
     scope: Scope | None
     allowances: tuple[Allowance, ...]
 
@@ -91,6 +94,7 @@ class Provider:
     first_byte_timeout_seconds: float
     idle_timeout_seconds: float
     total_timeout_seconds: float
+    cap: Cap | None
     credentials: tuple[Credential, ...]
 
 
@@ -179,6 +183,12 @@ class Caller:
         """The limits that this caller counts against."""
         found = (self.key.scope, self.member.scope, self.group.scope if self.group else None)
         return tuple(scope for scope in found if scope is not None)
+
+    @property
+    def caps(self) -> tuple[Cap, ...]:
+        """What this caller may spend in all."""
+        found = (self.key.cap, self.member.cap, self.group.cap if self.group else None)
+        return tuple(cap for cap in found if cap is not None)
 
 
 @dataclass(frozen=True, slots=True)

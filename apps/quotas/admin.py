@@ -9,10 +9,17 @@ from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
 
-from apps.audit.admin_pages import NanosFormField, RecordedAdmin, adopt, staff_of, usd
+from apps.audit.admin_pages import (
+    NanosFormField,
+    ReadOnlyAdmin,
+    RecordedAdmin,
+    adopt,
+    staff_of,
+    usd,
+)
 from apps.core.money import format_usd
-from apps.quotas.allowances import change_total, create_quota, remaining
-from apps.quotas.models import UserQuota
+from apps.quotas.allowances import change_quota, create_quota, remaining
+from apps.quotas.models import RepeatKey, UserQuota
 from apps.users.models import User
 
 if TYPE_CHECKING:
@@ -96,8 +103,18 @@ class UserQuotaAdmin(RecordedAdmin):
         actor = cast(User, staff_of(request))
         total, reason = form.cleaned_data["total"], form.cleaned_data["reason"]
         if change:
-            obj.save(update_fields=["expires_at", "is_active", "updated_at"])
-            change_total(quota=obj, total_nanos=total, actor=actor, reason=reason)
+            made = change_quota(
+                quota_id=obj.pk,
+                changes={
+                    "total_nanos": total,
+                    "expires_at": obj.expires_at,
+                    "is_active": obj.is_active,
+                },
+                actor=actor,
+                reason=reason,
+                request=request,
+            )
+            adopt(obj, made)
             return
         made = create_quota(
             user=obj.user,
@@ -106,9 +123,21 @@ class UserQuotaAdmin(RecordedAdmin):
             expires_at=obj.expires_at,
             actor=actor,
             reason=reason,
+            request=request,
         )
         adopt(obj, made)
+
+    def record_saved(self, request: HttpRequest, form: Any, change: bool) -> None:
+        """Leave the record to the functions that give and change."""
 
     def find_history(self, row: UserQuota) -> str:
         """Return why the quota must stay."""
         return "has an account with entries and cannot be deleted. Deactivate it."
+
+
+@admin.register(RepeatKey)
+class RepeatKeyAdmin(ReadOnlyAdmin):
+    """Calls that came with an idempotency key."""
+
+    list_display = ("key", "created_at")
+    ordering = ("-id",)

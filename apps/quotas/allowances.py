@@ -1,26 +1,36 @@
-"""Funded allowances: giving, changing and reading a user's quota."""
+"""Funded allowances: giving, changing, taking back and reading users' quotas.
+
+A quota's money is moved by transactions against promotion, and every change writes its admin event
+in the same transaction. Rows are locked in one order: quotas by id, then accounts by id.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, Final, TypedDict
 
-from django.db import connection, transaction
+from django.db import connection, models, transaction
+from django.http import HttpRequest
 
+from apps.audit.events import changed_values, record_event, values_of
 from apps.billing.connections import over
 from apps.billing.ledger.batch import Insufficient
 from apps.billing.ledger.commands import Line, Posting
 from apps.billing.ledger.store import post
-from apps.billing.models import Account, AccountKind, EntryKind, Transaction, TransactionKind
+from apps.billing.models import Account, AccountKind, EntryKind, TransactionKind
+from apps.core.domain_errors import DomainError
 from apps.core.ids import new_uuid7
 from apps.model_groups.models import ModelGroup
-from apps.quotas.models import UserQuota
+from apps.quotas.models import RepeatKey, UserQuota
+from apps.quotas.repeats import Repeat, ResultGone, claim
 from apps.users.models import User
 
-TOTAL_NANOS_MAX = 1_000_000 * 10**9
+TOTAL_NANOS_MAX: Final = 1_000_000 * 10**9
 
 
-class TotalBelowUse(Exception):
+class TotalBelowUse(DomainError):
     """A quota's total cannot go below what is used and held."""
 
     status_code = 409
@@ -28,12 +38,26 @@ class TotalBelowUse(Exception):
     message = "The total is below what is already used and held."
 
 
-class TotalOutOfRange(ValueError):
+class TotalOutOfRange(DomainError, ValueError):
     """A quota's total is negative or above the limit."""
 
-    status_code = 400
     code = "total_out_of_range"
     message = f"The total must be from 0 to {TOTAL_NANOS_MAX // 10**9} USD."
+
+
+class ExpiryPassed(DomainError):
+    """A new quota would never have counted."""
+
+    code = "expiry_passed"
+    message = "A new quota cannot have expired already."
+
+
+class QuotaGone(DomainError):
+    """The quota was deleted meanwhile."""
+
+    status_code = 404
+    code = "not_found"
+    message = "Not found."
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,54 +69,195 @@ class Allowance:
     remaining_nanos: int
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What users are given: so much on a model group, until a moment."""
+
+    model_group: ModelGroup
+    total_nanos: int
+    expires_at: datetime | None = None
+    is_active: bool = True
+
+
+class QuotaChanges(TypedDict, total=False):
+    """What changes about a quota; what is left out stays. `add_nanos` raises the total."""
+
+    total_nanos: int
+    add_nanos: int
+    expires_at: datetime | None
+    is_active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Who changes quotas, why, and from where."""
+
+    actor: User | None
+    reason: str = ""
+    request: HttpRequest | None = None
+
+
 def create_quota(
     *,
     user: User,
     model_group: ModelGroup,
     total_nanos: int,
     expires_at: datetime | None = None,
+    is_active: bool = True,
     actor: User | None = None,
     reason: str = "",
+    repeat: Repeat | None = None,
+    request: HttpRequest | None = None,
 ) -> UserQuota:
-    """Give a user an allowance on a model group, funded from promotion. Raises TotalOutOfRange."""
-    _check(total_nanos)
+    """Give a user an allowance on a model group, funded from promotion.
+
+    Raises TotalOutOfRange, ExpiryPassed, RepeatKeyReused and ResultGone.
+    """
+    grant = Grant(model_group, total_nanos, expires_at, is_active)
     with transaction.atomic():
-        account = Account.objects.create(
-            kind=AccountKind.QUOTA,
-            customer_id=user.customer_id,
-            name=f"quota of {user.username} on {model_group.name}"[:100],
-        )
-        quota = UserQuota.objects.create(
-            user=user,
-            model_group=model_group,
-            account=account,
-            total_nanos=total_nanos,
-            expires_at=expires_at,
-        )
-        if total_nanos:
-            _fund(quota, total_nanos, actor, reason or "quota given")
+        claimed = claim(repeat, [user.pk]) if repeat is not None else None
+        if claimed is not None and claimed.done:
+            return _find_done(claimed)
+        (quota,) = give_quotas(users=[user], grant=grant, cause=Cause(actor, reason, request))
+        _finish(claimed, quota)
     return quota
 
 
-def change_total(
-    *, quota: UserQuota, total_nanos: int, actor: User | None, reason: str
-) -> Transaction | None:
-    """Change a quota's total; None where it is that already. Raises TotalBelowUse,
-    TotalOutOfRange.
+def change_quota(
+    *,
+    quota_id: int,
+    changes: QuotaChanges,
+    actor: User | None,
+    reason: str = "",
+    repeat: Repeat | None = None,
+    request: HttpRequest | None = None,
+) -> UserQuota:
+    """Change a quota and return it.
+
+    Raises TotalBelowUse, TotalOutOfRange, QuotaGone, RepeatKeyReused and ResultGone.
     """
-    _check(total_nanos)
     with transaction.atomic():
-        locked = UserQuota.objects.select_for_update().get(pk=quota.pk)
-        difference = total_nanos - locked.total_nanos
-        if not difference:
-            return None
+        claimed = claim(repeat, [quota_id]) if repeat is not None else None
+        if claimed is not None and claimed.done:
+            return _find_done(claimed)
+        found = change_quotas(
+            quota_ids=[quota_id], changes=changes, cause=Cause(actor, reason, request)
+        )
+        if not found:
+            raise QuotaGone
+        _finish(claimed, found[0])
+    return found[0]
+
+
+def remove_quota(
+    *, quota_id: int, actor: User | None, reason: str = "", request: HttpRequest | None = None
+) -> bool:
+    """Delete a quota that never had money; else end it and take back what remains.
+
+    Returns whether it was deleted. Raises QuotaGone. An empty account stays behind: gateways may
+    look at it until they have heard of the deletion.
+    """
+    cause = Cause(actor, reason, request)
+    with transaction.atomic():
+        quota = _lock([quota_id]).first()
+        if quota is None:
+            raise QuotaGone
+        promotion = Account.objects.get(kind=AccountKind.PROMOTION)
+        # Both at once and by id, as the ledger does: no hold comes between reading and taking.
+        accounts = Account.objects.select_for_update().order_by("pk")
+        account = accounts.in_bulk([promotion.pk, quota.account_id])[quota.account_id]
+        before = values_of(quota)
+        if not account.sequence:
+            record_event(
+                actor=actor,
+                action="quota.deleted",
+                subject=quota,
+                before=before,
+                reason=reason,
+                request=request,
+            )
+            quota.delete()
+            return True
+        left_nanos = account.posted_nanos - account.held_nanos
+        if left_nanos:
+            _fund([(quota, -left_nanos)], cause, "quota taken back")
+        quota.total_nanos -= left_nanos
+        quota.is_active = False
+        _save_changed(quota, before, "quota.archived", cause)
+    return False
+
+
+def give_quotas(*, users: Sequence[User], grant: Grant, cause: Cause) -> list[UserQuota]:
+    """Give each user a quota, all funded by one transaction of the ledger.
+
+    For callers with an open transaction. Raises TotalOutOfRange and ExpiryPassed.
+    """
+    _check(grant.total_nanos)
+    if grant.expires_at is not None and grant.expires_at <= datetime.now(UTC):
+        raise ExpiryPassed
+    accounts = Account.objects.bulk_create(
+        [
+            Account(
+                kind=AccountKind.QUOTA,
+                customer_id=user.customer_id,
+                name=f"quota of {user.username} on {grant.model_group.name}"[:100],
+            )
+            for user in users
+        ]
+    )
+    quotas = UserQuota.objects.bulk_create(
+        [
+            UserQuota(
+                user=user,
+                model_group=grant.model_group,
+                account=account,
+                total_nanos=grant.total_nanos,
+                expires_at=grant.expires_at,
+                is_active=grant.is_active,
+            )
+            for user, account in zip(users, accounts, strict=True)
+        ]
+    )
+    if grant.total_nanos and quotas:
+        _fund([(quota, grant.total_nanos) for quota in quotas], cause, "quota given")
+    for quota in quotas:
+        record_event(
+            actor=cause.actor,
+            action="quota.created",
+            subject=quota,
+            after=values_of(quota),
+            reason=cause.reason,
+            request=cause.request,
+        )
+    return quotas
+
+
+def change_quotas(
+    *, quota_ids: Sequence[int], changes: QuotaChanges, cause: Cause
+) -> list[UserQuota]:
+    """Change quotas, all funded by one transaction of the ledger, and return those that exist.
+
+    For callers with an open transaction. Raises TotalBelowUse and TotalOutOfRange.
+    """
+    quotas = list(_lock(quota_ids))
+    before = {quota.pk: values_of(quota) for quota in quotas}
+    differences = []
+    for quota in quotas:
+        total = changes.get("total_nanos", quota.total_nanos) + changes.get("add_nanos", 0)
+        _check(total)
+        if total != quota.total_nanos:
+            differences.append((quota, total - quota.total_nanos))
+        quota.total_nanos = total
+        quota.expires_at = changes.get("expires_at", quota.expires_at)
+        quota.is_active = changes.get("is_active", quota.is_active)
+    if differences:
         try:
-            done = _fund(locked, difference, actor, reason)
+            _fund(differences, cause, "quota changed")
         except Insufficient as error:
             raise TotalBelowUse from error
-        UserQuota.objects.filter(pk=quota.pk).update(total_nanos=total_nanos)
-    quota.total_nanos = total_nanos
-    return done
+    for quota in quotas:
+        _save_changed(quota, before[quota.pk], "quota.changed", cause)
+    return quotas
 
 
 def remaining(quota: UserQuota) -> Allowance:
@@ -110,23 +275,60 @@ def _check(total_nanos: int) -> None:
         raise TotalOutOfRange
 
 
-def _fund(quota: UserQuota, nanos: int, actor: User | None, reason: str) -> Transaction:
+def _lock(quota_ids: Sequence[int]) -> models.QuerySet[UserQuota]:
+    rows = UserQuota.objects.select_for_update(of=("self",)).select_related("user", "model_group")
+    return rows.filter(pk__in=quota_ids).order_by("pk")
+
+
+def _save_changed(
+    quota: UserQuota, values_before: dict[str, Any], action: str, cause: Cause
+) -> None:
+    before, after = changed_values(values_before, values_of(quota))
+    if not after:
+        return
+    quota.save(update_fields=["total_nanos", "expires_at", "is_active", "updated_at"])
+    record_event(
+        actor=cause.actor,
+        action=action,
+        subject=quota,
+        before=before,
+        after=after,
+        reason=cause.reason,
+        request=cause.request,
+    )
+
+
+def _find_done(claimed: RepeatKey) -> UserQuota:
+    quota = UserQuota.objects.filter(pk=claimed.done[0]).first()
+    if quota is None:
+        raise ResultGone
+    return quota
+
+
+def _finish(claimed: RepeatKey | None, quota: UserQuota) -> None:
+    if claimed is not None:
+        claimed.done = [quota.pk]
+        claimed.save(update_fields=["done"])
+
+
+def _fund(differences: Sequence[tuple[UserQuota, int]], cause: Cause, why: str) -> None:
+    """Move money between promotion and quotas. Raises Insufficient where it is used or held."""
     promotion = Account.objects.get(kind=AccountKind.PROMOTION)
     transaction_id = new_uuid7()
-    kinds = (
-        (EntryKind.DEBIT, EntryKind.CREDIT) if nanos > 0 else (EntryKind.CREDIT, EntryKind.DEBIT)
-    )
+    moved_nanos = sum(nanos for _, nanos in differences)
+    lines = [Line(promotion.pk, _kind_of(-moved_nanos), -moved_nanos)]
+    lines += [Line(quota.account_id, _kind_of(nanos), nanos) for quota, nanos in differences]
     posting = Posting(
         transaction_id=transaction_id,
         kind=TransactionKind.QUOTA,
         idempotency_key=f"quota:{transaction_id}",
-        actor_id=actor.pk if actor else None,
-        actor_name=actor.username if actor else "",
-        reason=reason[:500],
-        lines=(
-            Line(promotion.pk, kinds[0], -nanos),
-            Line(quota.account_id, kinds[1], nanos),
-        ),
+        actor_id=cause.actor.pk if cause.actor else None,
+        actor_name=cause.actor.username if cause.actor else "",
+        reason=(cause.reason or why)[:500],
+        lines=tuple(lines),
     )
     post(over(connection), posting, now=datetime.now(UTC))
-    return Transaction.objects.get(pk=transaction_id)
+
+
+def _kind_of(nanos: int) -> str:
+    return EntryKind.CREDIT if nanos > 0 else EntryKind.DEBIT

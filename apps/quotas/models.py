@@ -32,3 +32,20 @@ class UserQuota(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} on {self.model_group}"
+
+
+class RepeatKey(models.Model):
+    """A call that may come again, by its idempotency key: what it is about and how far it got.
+
+    `subjects` are the users that get a quota, or the quotas that change, in order. `done` are the
+    quotas of the first so many of them, 0 for a subject that was gone by then.
+    """
+
+    key = models.CharField(max_length=150, unique=True)
+    digest = models.CharField(max_length=64, help_text="Of the body that came with the key first.")
+    subjects = models.JSONField(default=list)
+    done = models.JSONField(default=list)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.key

@@ -42,6 +42,12 @@ class UserGroup(models.Model):
     concurrency = models.PositiveIntegerField(
         null=True, blank=True, help_text="Requests at the same time; empty: no limit."
     )
+    cap_nanos = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="The most its members may spend together, counted while it is capped, in "
+        "nano-USD; empty: no cap.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -51,6 +57,10 @@ class UserGroup(models.Model):
                     multiplier_millionths__gte=0, multiplier_millionths__lte=1_000_000_000
                 ),
                 name="users_usergroup_multiplier",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(cap_nanos__isnull=True) | models.Q(cap_nanos__gte=0),
+                name="users_usergroup_cap",
             ),
         ]
 
@@ -77,11 +87,21 @@ class User(AbstractUser):
     concurrency = models.PositiveIntegerField(
         null=True, blank=True, help_text="Requests at the same time; empty: no limit."
     )
+    cap_nanos = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="The most this user may spend with all keys, counted while capped, in "
+        "nano-USD; empty: no cap.",
+    )
 
     class Meta:
         constraints = [
             models.CheckConstraint(
                 condition=models.Q(role__in=Role.values), name="users_user_role"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(cap_nanos__isnull=True) | models.Q(cap_nanos__gte=0),
+                name="users_user_cap",
             ),
         ]
 

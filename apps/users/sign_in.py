@@ -2,7 +2,8 @@
 
 Failures are counted per account and per address in the shared cache. An attempt is counted before
 the password is checked, so that parallel guesses cannot slip through, and given back when it was
-right. Without Redis each process counts for itself.
+right. Confirming the password of a signed-in user counts alike. Without Redis each process counts
+for itself.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import hashlib
 from typing import Any, Final
 
 from django.contrib.auth.backends import ModelBackend
+from django.db import transaction
 from django.db.models import Q
 from django.http import HttpRequest
+from django.utils import timezone
 
 from apps.audit.events import client_address, record_event
 from apps.core.counters import count_down, count_up, forget
@@ -39,6 +42,13 @@ class SignInLocked(DomainError):
     status_code = 429
     code = "too_many_attempts"
     message = "Too many failed attempts. Try again later."
+
+
+class PasswordWrong(DomainError):
+    """The password that was to confirm a change is not the user's."""
+
+    code = "wrong_password"
+    message = "The current password is wrong."
 
 
 class UsernameOrEmailBackend(ModelBackend):
@@ -70,10 +80,7 @@ def sign_in(*, identifier: str, password: str, request: HttpRequest | None) -> U
         raise SignInRefused
     identifier = identifier.replace("\x00", "")
     user = _find_user(identifier)
-    address = client_address(request) if request is not None else ""
-    counters = [_account_counter(user, identifier)]
-    if address:
-        counters.append(f"sign-in:address:{address}")
+    counters = _counters(user, identifier, request)
     _claim_attempt(counters, user=user, request=request)
     if user is None:
         User().set_password(password)  # Costs what checking a password costs.
@@ -81,8 +88,24 @@ def sign_in(*, identifier: str, password: str, request: HttpRequest | None) -> U
     if not user.check_password(password) or not user.is_active:
         raise _refused(user, request)
     _give_back(counters)
-    record_event(actor=user, action="sign_in.succeeded", subject=user, request=request)
+    with transaction.atomic():
+        user.last_login = timezone.now()
+        user.save(update_fields=["last_login"])
+        record_event(actor=user, action="sign_in.succeeded", subject=user, request=request)
     return user
+
+
+def confirm_password(*, user: User, password: str, request: HttpRequest) -> None:
+    """Check the password of who is signed in, counted like a sign-in.
+
+    Raises PasswordWrong and SignInLocked.
+    """
+    counters = _counters(user, user.username, request)
+    _claim_attempt(counters, user=user, request=request)
+    if len(password) > _PASSWORD_LENGTH_MAX or not user.check_password(password):
+        record_event(actor=user, action="user.password_refused", subject=user, request=request)
+        raise PasswordWrong
+    _give_back(counters)
 
 
 def _find_user(identifier: str) -> User | None:
@@ -90,6 +113,13 @@ def _find_user(identifier: str) -> User | None:
     # A user name wins over an equal address of somebody else.
     users.sort(key=lambda user: user.username != identifier)
     return users[0] if users else None
+
+
+def _counters(user: User | None, identifier: str, request: HttpRequest | None) -> list[str]:
+    """Return the counter of the account, and that of the address where there is one."""
+    address = client_address(request) if request is not None else ""
+    account = _account_counter(user, identifier)
+    return [account, f"sign-in:address:{address}"] if address else [account]
 
 
 def _account_counter(user: User | None, identifier: str) -> str:

@@ -8,10 +8,12 @@ one that comes back ends its session.
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
@@ -105,11 +107,25 @@ def rotate(*, refresh: str, request: HttpRequest | None) -> TokenPair:
     return _pair(session, new)
 
 
-def close_session(*, refresh: str | None, access: Any, user: User, request: HttpRequest) -> None:
-    """End the session of the caller's access token, and that of `refresh` if it is his own."""
-    session_ids = {access.get(SESSION_CLAIM) if isinstance(access, Token) else None}
+def close_session(
+    *,
+    refresh: str | None,
+    access: Any,
+    user: User,
+    request: HttpRequest,
+    cookie: str | None = None,
+) -> None:
+    """End the session of the caller's access token, and that of `refresh` if it is his own.
+
+    `cookie` is a refresh token that nobody typed: a stale one keeps nobody signed in. Raises
+    TokenRefused for `refresh`.
+    """
+    session_ids: set[Any] = {find_session_id(access)}
     if refresh is not None:
         session_ids.add(_parse_refresh(refresh).get(SESSION_CLAIM))
+    if cookie is not None:
+        with suppress(TokenRefused):
+            session_ids.add(_parse_refresh(cookie).get(SESSION_CLAIM))
     with transaction.atomic():
         for session in Session.objects.filter(
             user=user, pk__in=[found for found in session_ids if found], ended_at__isnull=True
@@ -118,9 +134,44 @@ def close_session(*, refresh: str | None, access: Any, user: User, request: Http
         record_event(actor=user, action="sign_out", subject=user, request=request)
 
 
-def end_sessions(*, user: User) -> int:
-    """End all sessions of a user and return how many were open."""
-    return Session.objects.filter(user=user, ended_at__isnull=True).update(ended_at=timezone.now())
+def end_sessions(*, user: User, except_id: uuid.UUID | None = None) -> int:
+    """End all sessions of a user, but for one, and return how many were open."""
+    sessions = list_open_sessions(user)
+    if except_id is not None:
+        sessions = sessions.exclude(pk=except_id)
+    return sessions.update(ended_at=timezone.now())
+
+
+def end_session(*, session: Session, request: HttpRequest) -> None:
+    """End one session of the caller's own."""
+    with transaction.atomic():
+        _end(session)
+        record_event(actor=session.user, action="session.ended", subject=session, request=request)
+
+
+def list_open_sessions(user: User) -> QuerySet[Session]:
+    """Return the sessions by which a user is signed in, the newest first."""
+    return Session.objects.filter(
+        user=user, ended_at__isnull=True, expires_at__gt=timezone.now()
+    ).order_by("-pk")
+
+
+def find_session_id(access: Any) -> uuid.UUID | None:
+    """Return the session that an access token names."""
+    try:
+        return uuid.UUID(str(access[SESSION_CLAIM])) if isinstance(access, Token) else None
+    except (KeyError, ValueError):
+        return None
+
+
+def carry_session(*, session_id: uuid.UUID, user: User) -> None:
+    """Let a session go on after its user has a new password."""
+    Session.objects.filter(pk=session_id, user=user).update(auth_hash=user.get_session_auth_hash())
+
+
+def refresh_lifetime_seconds() -> int:
+    """Return how long a refresh token is good for."""
+    return int(RefreshToken.lifetime.total_seconds())
 
 
 def _find_open_session(session_id: Any) -> Session | None:

@@ -25,7 +25,7 @@ from apps.providers.models import Provider, ProviderKey
 from apps.providers.registration import create_provider
 from apps.proxy.models import ConfigurationChange
 from apps.quotas.allowances import create_quota
-from apps.quotas.models import UserQuota
+from apps.quotas.models import RepeatKey, UserQuota
 from apps.users.models import User, UserGroup
 from apps.users.tokens import open_session
 from tests.support.people import make_admin, make_user
@@ -103,6 +103,7 @@ def _write_history(user: User, key: APIKey, provider: Provider, model: AIModel) 
     VerifiedHead.objects.create(
         chain="account", chain_id=1, sequence=1, head=b"\x01", verified_at=now
     )
+    RepeatKey.objects.create(key="quota:1:x", digest="0" * 64)
     RefusalCount.objects.create(api_key_id=key.pk, code="rate_limited", minute=now, count=3)
     if not ConfigurationChange.objects.exists():
         # PostgreSQL stamps at the commit, which this test never reaches.

@@ -244,11 +244,38 @@ class Gateway:
         minimum: int | None = None,
         quotas: tuple[int, ...] = (),
         caps: tuple[Cap, ...] = (),
+        spare_caps: tuple[Cap, ...] = (),
         request_id: UUID | None = None,
         at: datetime = NOW,
     ) -> Held | HoldRefused:
         """Place a hold, on quotas first, and remember it where it was granted."""
-        command = PlaceHold(
+        command = self.placement(
+            nanos,
+            minimum=minimum,
+            quotas=quotas,
+            caps=caps,
+            spare_caps=spare_caps,
+            request_id=request_id,
+        )
+        _, (answer,) = flush(
+            self.engine, self.batch(holds=(command,), at=at), incarnation_id=self.incarnation_id
+        )
+        if isinstance(answer, Held):
+            self.holds[answer.request_id] = answer
+        return answer
+
+    def placement(
+        self,
+        nanos: int,
+        *,
+        minimum: int | None = None,
+        quotas: tuple[int, ...] = (),
+        caps: tuple[Cap, ...] = (),
+        spare_caps: tuple[Cap, ...] = (),
+        request_id: UUID | None = None,
+    ) -> PlaceHold:
+        """Return the command that places a hold."""
+        return PlaceHold(
             request_id=request_id or new_uuid7(),
             customer_id=self.world.customer.pk,
             buckets=(*quotas, self.world.wallet_id),
@@ -257,13 +284,8 @@ class Gateway:
             amount_nanos_min=nanos if minimum is None else minimum,
             detail=hold_detail(self.world),
             caps=caps,
+            spare_caps=spare_caps,
         )
-        _, (answer,) = flush(
-            self.engine, self.batch(holds=(command,), at=at), incarnation_id=self.incarnation_id
-        )
-        if isinstance(answer, Held):
-            self.holds[answer.request_id] = answer
-        return answer
 
     def resolve(self, held: Held, tokens: int, *, at: datetime = NOW, **row: Any) -> Resolved:
         """Charge a hold for input tokens (0 voids it)."""

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+from collections.abc import Callable
+
 import pytest
+from django.db import connection
 
 from apps.ai_models.catalogue import (
     ModelExists,
-    PriceOutOfRange,
-    UnknownTokenClass,
+    change_model,
+    change_price,
     create_model,
     ensure_route,
     put_model,
     set_price,
 )
 from apps.ai_models.models import AIModel, PriceVersion, Route
+from apps.ai_models.prices import Price, PriceChange, PriceOutOfRange, UnknownTokenClass
 from apps.audit.models import AdminEvent
 from apps.providers.models import Provider
+from tests.support.databases import Database
 
-pytestmark = pytest.mark.usefixtures("db")
+THREADS = 6
 
 
 def _provider() -> Provider:
@@ -26,6 +33,7 @@ def _provider() -> Provider:
     )
 
 
+@pytest.mark.usefixtures("db")
 def test_a_model_comes_with_its_route_and_price() -> None:
     model = create_model(
         name="big",
@@ -46,6 +54,7 @@ def test_a_model_comes_with_its_route_and_price() -> None:
     ]
 
 
+@pytest.mark.usefixtures("db")
 def test_a_name_is_taken_once() -> None:
     create_model(name="big")
 
@@ -53,6 +62,7 @@ def test_a_name_is_taken_once() -> None:
         create_model(name="big")
 
 
+@pytest.mark.usefixtures("db")
 def test_a_route_is_made_once() -> None:
     model, provider = create_model(name="big"), _provider()
 
@@ -63,6 +73,7 @@ def test_a_route_is_made_once() -> None:
     assert Route.objects.count() == 1
 
 
+@pytest.mark.usefixtures("db")
 def test_a_new_price_is_a_new_version() -> None:
     model = create_model(name="big", prices={"input": 1})
 
@@ -71,6 +82,7 @@ def test_a_new_price_is_a_new_version() -> None:
     assert list(PriceVersion.objects.order_by("id").values_list("input_nanos", flat=True)) == [1, 2]
 
 
+@pytest.mark.usefixtures("db")
 @pytest.mark.parametrize("nanos", [-1, 10**15 + 1])
 def test_a_price_out_of_range_makes_nothing(nanos: int) -> None:
     with pytest.raises(PriceOutOfRange):
@@ -78,19 +90,91 @@ def test_a_price_out_of_range_makes_nothing(nanos: int) -> None:
     assert (AIModel.objects.count(), AdminEvent.objects.count()) == (0, 0)
 
 
+@pytest.mark.usefixtures("db")
 def test_a_price_for_what_is_not_counted_makes_nothing() -> None:
     with pytest.raises(UnknownTokenClass):
         create_model(name="big", prices={"inputs": 1})
     assert AIModel.objects.count() == 0
 
 
+@pytest.mark.usefixtures("db")
 def test_putting_a_known_model_changes_it_and_adds_a_price() -> None:
     model = create_model(name="big", prices={"input": 1}, context_length=1_000)
 
-    same, is_new = put_model(name="big", values={"display_name": "Big"}, prices={"input": 2})
+    same, is_new = put_model(
+        name="big",
+        values={"display_name": "Big"},
+        price=PriceChange(whole=Price({"input": 2})),
+    )
 
     assert (same.pk, is_new) == (model.pk, False)
     assert (same.display_name, same.context_length) == ("Big", 1_000)
     assert PriceVersion.objects.count() == 2
     changed = AdminEvent.objects.get(action="model.changed")
     assert (changed.before, changed.after) == ({"display_name": ""}, {"display_name": "Big"})
+
+
+def _at_once(act: Callable[[int], object]) -> None:
+    barrier = threading.Barrier(THREADS)
+
+    def run(number: int) -> None:
+        barrier.wait(10)
+        try:
+            act(number)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+
+def test_editors_at_once_are_all_on_record(committed_db: Database) -> None:
+    model = create_model(name="big")
+
+    _at_once(lambda number: change_model(model=model, values={"position": number + 1}))
+
+    events = AdminEvent.objects.filter(action="model.changed").order_by("id")
+    changes = [(event.before, event.after) for event in events]
+    assert len(changes) == THREADS
+    # Each change begins where the one before it ended.
+    assert changes[0][0] == {"position": 0}
+    for (_, ended), (began, _) in itertools.pairwise(changes):
+        assert began == ended
+    assert changes[-1][1] == {"position": AIModel.objects.get().position}
+
+
+def test_changes_of_one_class_at_once_lose_none(committed_db: Database) -> None:
+    model = create_model(name="big", prices={"input": 100, "output": 100})
+    names = ("input", "output", "cache_read", "reasoning", "audio_in", "audio_out")
+
+    _at_once(
+        lambda number: change_price(
+            model=model, change=PriceChange(classes={names[number]: number + 1})
+        )
+    )
+
+    newest = PriceVersion.objects.latest("effective_at", "id")
+    assert newest.prices() == {name: number for number, name in enumerate(names, start=1)}
+    assert PriceVersion.objects.count() == THREADS + 1
+
+
+def test_a_name_that_many_take_at_once_makes_one_model(committed_db: Database) -> None:
+    answers: list[bool | None] = []
+
+    def put(number: int) -> None:
+        try:
+            answers.append(put_model(name="big", values={"position": number})[1])
+        except ModelExists:
+            answers.append(None)
+
+    _at_once(put)
+
+    assert len(answers) == THREADS
+    assert answers.count(True) == 1
+    assert (AIModel.objects.count(), AdminEvent.objects.filter(action="model.created").count()) == (
+        1,
+        1,
+    )

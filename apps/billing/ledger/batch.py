@@ -8,6 +8,7 @@ revenue, one entry for the whole batch.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import orjson
@@ -16,12 +17,14 @@ from apps.billing.chains import entry_hash, request_hash, transaction_digest
 from apps.billing.ledger.commands import (
     AccountState,
     Batch,
+    Cap,
     Changes,
     Held,
     HoldRefused,
     Line,
     PlaceHold,
     Posting,
+    RecordedCharge,
     Resolve,
     Resolved,
     State,
@@ -141,7 +144,9 @@ def _decide_resolves(batch: Batch, state: State, changes: Changes) -> list[Resol
         if resolve.request_id in state.resolved:
             answers.append(_settle_late(resolve, batch, state, changes))
             continue
-        state.resolved[resolve.request_id] = (resolve.charge_nanos, False)
+        state.resolved[resolve.request_id] = RecordedCharge(
+            resolve.charge_nanos, is_late=False, provider_id=resolve.row["provider_id"]
+        )
         if resolve.request_id in state.claimed:
             _release(resolve, state)
         if resolve.charge_nanos:
@@ -173,7 +178,17 @@ def _release(resolve: Resolve, state: State) -> None:
     for counter_id in resolve.counters:
         counter = state.counters[counter_id]
         counter.held -= resolve.held_nanos
-        counter.spent += resolve.charge_nanos
+        counter.is_changed = True
+    _count(resolve, resolve.charge_nanos, resolve.row["provider_id"], state)
+
+
+def _count(resolve: Resolve, nanos: int, provider_id: int | None, state: State) -> None:
+    """Add a charge to the counters of a hold; of its providers to the one that answered."""
+    for counter_id in resolve.counters:
+        counter = state.counters[counter_id]
+        if counter.scope != "provider" or counter.scope_id == provider_id:
+            counter.spent += nanos
+            counter.is_changed = True
 
 
 def _charge_lines(resolve: Resolve, state: State) -> list[Line]:
@@ -209,9 +224,9 @@ def _beyond(resolve: Resolve, kind: str, nanos: int, available: int) -> list[Lin
 
 def _settle_late(resolve: Resolve, batch: Batch, state: State, changes: Changes) -> Resolved:
     """Post what a call cost beyond what was charged when somebody else resolved its hold, once."""
-    charged, is_late_already = state.resolved[resolve.request_id]
-    difference = resolve.charge_nanos - charged
-    if difference <= 0 or is_late_already:
+    recorded = state.resolved[resolve.request_id]
+    difference = resolve.charge_nanos - recorded.nanos
+    if difference <= 0 or recorded.is_late:
         return Resolved(resolve.request_id, 0, is_first=False)
     key = f"late:{resolve.request_id}"
     reason = f"settled after the hold of {resolve.request_id} had been resolved"
@@ -222,9 +237,9 @@ def _settle_late(resolve: Resolve, batch: Batch, state: State, changes: Changes)
         poster.add(line)
     poster.add(Line(batch.revenue_id, "revenue", difference))
     poster.close()
-    state.resolved[resolve.request_id] = (resolve.charge_nanos, True)
-    for counter_id in resolve.counters:
-        state.counters[counter_id].spent += difference
+    state.resolved[resolve.request_id] = replace(recorded, nanos=resolve.charge_nanos, is_late=True)
+    # The row stays as it is: the difference counts for the provider that it names.
+    _count(resolve, difference, recorded.provider_id, state)
     return Resolved(resolve.request_id, difference, is_first=False)
 
 
@@ -265,16 +280,16 @@ def _decide_hold(
     amount = min(hold.amount_nanos, sum(max(0, bucket.available) for bucket in buckets))
     if amount < hold.amount_nanos_min:
         return HoldRefused("balance")
-    counters = []
     for cap in hold.caps:
-        counter_id = state.counter_ids[cap.scope, cap.scope_id]
-        counter = state.counters[counter_id]
-        amount = min(amount, cap.cap_nanos - counter.spent - counter.held)
-        counters.append(counter_id)
-    if amount < hold.amount_nanos_min:
-        return HoldRefused("cap")
+        amount = min(amount, _left(cap, state))
+        if amount < hold.amount_nanos_min:
+            return HoldRefused("cap", cap)
+    # Nothing was changed up to here: a refusal leaves every level as it was.
+    spares = tuple(cap for cap in hold.spare_caps if _left(cap, state) >= amount)
+    counters = [state.counter_id(cap) for cap in (*hold.caps, *spares)]
     for counter_id in counters:
         state.counters[counter_id].held += amount
+        state.counters[counter_id].is_changed = True
     legs = _take(hold.buckets, buckets, amount)
     changes.holds.append(
         {
@@ -289,7 +304,13 @@ def _decide_hold(
             "placed_at": now,
         }
     )
-    return Held(hold.request_id, amount, tuple(legs), tuple(counters))
+    return Held(hold.request_id, amount, tuple(legs), tuple(counters), spares)
+
+
+def _left(cap: Cap, state: State) -> int:
+    """Return what may still be held under a cap."""
+    counter = state.counters[state.counter_id(cap)]
+    return cap.cap_nanos - counter.spent - counter.held
 
 
 def _take(

@@ -12,13 +12,18 @@ from uuid import UUID
 
 Row = dict[str, Any]
 Leg = tuple[int, int]  # account id, nanos
+CapScope = Literal["api_key", "user", "user_group", "provider"]
+RowKey = tuple[str, int]  # "account" or "counter" and its id, or what a counter counts: scope, id
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """The most that one thing may spend in all, for example an API key."""
+    """The most that one thing may spend in all, for example an API key.
 
-    scope: str
+    A provider's counts what its answers are charged.
+    """
+
+    scope: CapScope
     scope_id: int
     cap_nanos: int
 
@@ -29,6 +34,9 @@ class PlaceHold:
 
     `buckets` are account ids in the order in which money is taken, the wallet last. When less than
     `amount_nanos` is there, any amount from `amount_nanos_min` up is reserved instead.
+
+    All of `caps` have to cover the hold. Of `spare_caps` (of providers that may take over) those
+    that cover it are counted, too; the others are left out.
     """
 
     request_id: UUID
@@ -39,25 +47,32 @@ class PlaceHold:
     amount_nanos_min: int
     detail: Row  # the columns of the APIRequest that are known when the call begins
     caps: tuple[Cap, ...] = ()
+    spare_caps: tuple[Cap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A committed hold. Its owner resolves it exactly once."""
+    """A committed hold. Its owner resolves it exactly once.
+
+    `spares` are those spare caps that count it. Who reads a hold from the database does not know
+    them.
+    """
 
     request_id: UUID
     amount_nanos: int
     legs: tuple[Leg, ...]
     counters: tuple[int, ...] = ()
+    spares: tuple[Cap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class HoldRefused:
     """Nothing was reserved: too little money, a spending cap, a debt, or a row the database
-    refuses.
+    refuses. `cap` is the first one that does not cover the least.
     """
 
     reason: Literal["balance", "cap", "owing", "broken"]
+    cap: Cap | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +171,13 @@ class AccountState:
 
 @dataclass(slots=True)
 class CounterState:
-    """A locked spend counter."""
+    """A locked spend counter, as the batch changes it."""
 
+    scope: str
+    scope_id: int
     spent: int
     held: int
+    is_changed: bool = False
 
 
 @dataclass(slots=True)
@@ -169,6 +187,15 @@ class ChainState:
     incarnation_id: int
     sequence: int
     head: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCharge:
+    """What a request that was recorded before has been charged so far."""
+
+    nanos: int
+    is_late: bool  # whether that has been topped up late
+    provider_id: int | None  # as its row says
 
 
 @dataclass(slots=True)
@@ -181,8 +208,11 @@ class State:
     counter_ids: dict[tuple[str, int], int]
     chain: ChainState
     claimed: set[UUID]  # holds that this transaction has deleted
-    # Requests recorded before → nanos charged so far, and whether that has been topped up late.
-    resolved: dict[UUID, tuple[int, bool]]
+    resolved: dict[UUID, RecordedCharge]  # by request
+
+    def counter_id(self, cap: Cap) -> int:
+        """Return which counter counts what a cap limits."""
+        return self.counter_ids[cap.scope, cap.scope_id]
 
 
 @dataclass(slots=True)

@@ -19,25 +19,43 @@ import psycopg
 from psycopg.rows import dict_row, tuple_row
 
 from apps.audit.partitions import ensure_partitions
-from apps.billing.ledger.commands import AccountState, ChainState, Changes, CounterState, Row, State
+from apps.billing.ledger.commands import (
+    AccountState,
+    ChainState,
+    Changes,
+    CounterState,
+    RecordedCharge,
+    Row,
+    RowKey,
+    State,
+)
 from apps.billing.ledger.store import TABLES, IncarnationEnded, no_chain, tables_of
 
 _LOCK_ACCOUNTS = """SELECT id, kind, posted_nanos, held_nanos, sequence, head FROM billing_account
     WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"""
 _OWING = "SELECT id FROM billing_account WHERE id = ANY(%s) AND posted_nanos < 0"
+# Before any counter is locked, and in one order, so that who waits here has none that others need.
 _MAKE_COUNTERS = """INSERT INTO billing_spendcounter (scope, scope_id, spent_nanos, held_nanos)
     SELECT scope, scope_id, 0, 0 FROM unnest(%s::text[], %s::bigint[]) AS wanted (scope, scope_id)
+    WHERE NOT EXISTS (SELECT 1 FROM billing_spendcounter AS counter
+        WHERE counter.scope = wanted.scope AND counter.scope_id = wanted.scope_id)
     ORDER BY scope, scope_id ON CONFLICT (scope, scope_id) DO NOTHING"""
-_LOCK_COUNTERS = """SELECT id, scope, scope_id, spent_nanos, held_nanos FROM billing_spendcounter
-    WHERE id = ANY(%s) OR (scope, scope_id) IN (SELECT * FROM unnest(%s::text[], %s::bigint[]))
-    ORDER BY id FOR NO KEY UPDATE"""
+# One array of ids: an OR of two ways to find them would read the whole table.
+_FIND_COUNTERS = """SELECT id, scope, scope_id, spent_nanos, held_nanos FROM billing_spendcounter
+    WHERE id = ANY(%s::bigint[] || ARRAY(
+        SELECT counter.id FROM unnest(%s::text[], %s::bigint[]) AS wanted (scope, scope_id)
+        JOIN billing_spendcounter AS counter
+            ON counter.scope = wanted.scope AND counter.scope_id = wanted.scope_id))
+    ORDER BY id"""
+_LOCK_COUNTERS = f"{_FIND_COUNTERS} FOR NO KEY UPDATE"
 _LOCK_CHAIN = """SELECT sequence, head, ended_at IS NOT NULL FROM billing_incarnation WHERE id = %s
     FOR NO KEY UPDATE"""
 _CLAIM_HOLDS = "DELETE FROM billing_hold WHERE request_id = ANY(%s) RETURNING request_id"
 _RESOLVED = """SELECT request.id, COALESCE((SELECT -SUM(amount_nanos) FROM billing_entry AS entry
         WHERE entry.request_id = request.id AND entry.kind IN ('charge', 'excess', 'late')), 0),
         EXISTS (SELECT 1 FROM billing_entry AS entry
-            WHERE entry.request_id = request.id AND entry.kind = 'late')
+            WHERE entry.request_id = request.id AND entry.kind = 'late'),
+        request.provider_id
     FROM audit_apirequest AS request WHERE request.id = ANY(%s)"""
 _UPDATE_ACCOUNTS = """UPDATE billing_account AS account
     SET posted_nanos = new.posted, held_nanos = new.held, sequence = new.sequence, head = new.head
@@ -125,21 +143,22 @@ class PostgresEngine:
                 row[0]: AccountState(*row[1:]) for row in (accounts.fetchall() if accounts else ())
             },
             owing={row[0] for row in (owing.fetchall() if owing else ())},
-            counters={row[0]: CounterState(row[3], row[4]) for row in counter_rows},
+            counters={row[0]: CounterState(*row[1:]) for row in counter_rows},
             counter_ids={(row[1], row[2]): row[0] for row in counter_rows},
             chain=_chain(incarnation_id, chain.fetchone() if chain else None),
             claimed={row[0] for row in (claimed.fetchall() if claimed else ())},
             resolved={},
         )
 
-    def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, tuple[int, bool]]:
-        """Return what recorded requests were charged so far, and whether late."""
+    def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, RecordedCharge]:
+        """Return what recorded requests were charged so far."""
         rows = self._query(_RESOLVED, (list(request_ids),))
-        return {row[0]: (int(row[1]), row[2]) for row in rows}
+        return {row[0]: RecordedCharge(int(row[1]), row[2], row[3]) for row in rows}
 
     def write(self, changes: Changes, state: State) -> None:
         """Write the rows and the changed balances in one pipeline."""
         changed = [(key, account) for key, account in state.accounts.items() if account.is_changed]
+        counted = [(key, counter) for key, counter in state.counters.items() if counter.is_changed]
         with self._connection.pipeline():
             for table, _, rows in tables_of(changes):
                 self._query(_INSERT[table], (orjson.dumps(rows, default=_json_value).decode(),))
@@ -154,14 +173,13 @@ class PostgresEngine:
                         [account.head for _, account in changed],
                     ),
                 )
-            if state.counters:
-                values = state.counters.items()
+            if counted:
                 self._query(
                     _UPDATE_COUNTERS,
                     (
-                        [key for key, _ in values],
-                        [counter.spent for _, counter in values],
-                        [counter.held for _, counter in values],
+                        [key for key, _ in counted],
+                        [counter.spent for _, counter in counted],
+                        [counter.held for _, counter in counted],
                     ),
                 )
             if changes.requests:
@@ -215,13 +233,23 @@ class PostgresEngine:
         )
         return [int(row[0]) for row in rows]
 
-    def find_locked(self, account_ids: Sequence[int]) -> set[int]:
-        """Return which accounts somebody else keeps locked at this moment."""
-        rows = self._query(
+    def find_locked(self, keys: Collection[RowKey]) -> set[RowKey]:
+        """Return which accounts and counters somebody else keeps locked at this moment."""
+        account_ids = [number for kind, number in keys if kind == "account"]
+        counter_ids = [number for kind, number in keys if kind == "counter"]
+        scopes = [key for key in keys if key[0] not in ("account", "counter")]
+        free = self._query(
             "SELECT id FROM billing_account WHERE id = ANY(%s) FOR NO KEY UPDATE SKIP LOCKED",
-            (list(account_ids),),
+            (account_ids,),
         )
-        return set(account_ids) - {row[0] for row in rows}
+        locked = {("account", number) for number in set(account_ids) - {row[0] for row in free}}
+        if scopes or counter_ids:
+            wanted = (counter_ids, [name for name, _ in scopes], [number for _, number in scopes])
+            free_ids = {row[0] for row in self._query(f"{_LOCK_COUNTERS} SKIP LOCKED", wanted)}
+            for row in self._query(_FIND_COUNTERS, wanted):
+                if row[0] not in free_ids:
+                    locked |= {("counter", row[0]), (row[1], row[2])}
+        return locked
 
     def price_rows(self, version_ids: Collection[int]) -> dict[int, Row]:
         """Return price versions by id."""

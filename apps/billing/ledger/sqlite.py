@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from apps.billing.ledger.commands import AccountState, ChainState, Changes, CounterState, Row, State
+from apps.billing.ledger.commands import (
+    AccountState,
+    ChainState,
+    Changes,
+    CounterState,
+    RecordedCharge,
+    Row,
+    RowKey,
+    State,
+)
 from apps.billing.ledger.store import TABLES, IncarnationEnded, no_chain, tables_of
 
 _BUSY_SECONDS = 10.0
@@ -27,7 +36,8 @@ _INSERT = {
 _RESOLVED = """SELECT request.id, COALESCE((SELECT -SUM(amount_nanos) FROM billing_entry AS entry
         WHERE entry.request_id = request.id AND entry.kind IN ('charge', 'excess', 'late')), 0),
         EXISTS (SELECT 1 FROM billing_entry AS entry
-            WHERE entry.request_id = request.id AND entry.kind = 'late')
+            WHERE entry.request_id = request.id AND entry.kind = 'late'),
+        request.provider_id
     FROM audit_apirequest AS request WHERE request.id IN (SELECT value FROM json_each(?))"""
 
 
@@ -108,7 +118,7 @@ class SqliteEngine:
                 for row in accounts
             },
             owing={row[0] for row in owing},
-            counters={row[0]: CounterState(row[3], row[4]) for row in counters},
+            counters={row[0]: CounterState(*row[1:]) for row in counters},
             counter_ids={(row[1], row[2]): row[0] for row in counters},
             chain=_chain(incarnation_id, chain),
             claimed={UUID(row[0]) for row in claimed},
@@ -135,12 +145,12 @@ class SqliteEngine:
             ).fetchall()
         return rows
 
-    def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, tuple[int, bool]]:
-        """Return what recorded requests were charged so far, and whether late."""
+    def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, RecordedCharge]:
+        """Return what recorded requests were charged so far."""
         rows = self._connection.execute(
             _RESOLVED, (json.dumps([request_id.hex for request_id in request_ids]),)
         )
-        return {UUID(row[0]): (row[1], bool(row[2])) for row in rows}
+        return {UUID(row[0]): RecordedCharge(row[1], bool(row[2]), row[3]) for row in rows}
 
     def write(self, changes: Changes, state: State) -> None:
         """Write the rows and the changed balances."""
@@ -158,7 +168,11 @@ class SqliteEngine:
         )
         many(
             "UPDATE billing_spendcounter SET spent_nanos = ?, held_nanos = ? WHERE id = ?",
-            [(counter.spent, counter.held, key) for key, counter in state.counters.items()],
+            [
+                (counter.spent, counter.held, key)
+                for key, counter in state.counters.items()
+                if counter.is_changed
+            ],
         )
         if changes.requests:
             self._connection.execute(
@@ -219,7 +233,7 @@ class SqliteEngine:
         )
         return [row[0] for row in rows]
 
-    def find_locked(self, account_ids: Sequence[int]) -> set[int]:
+    def find_locked(self, keys: Collection[RowKey]) -> set[RowKey]:
         """Return nothing: SQLite locks the database, not rows."""
         return set()
 

@@ -22,9 +22,11 @@ from apps.billing.ledger.commands import (
     HoldRefused,
     PlaceHold,
     Posting,
+    RecordedCharge,
     Resolve,
     Resolved,
     Row,
+    RowKey,
     State,
 )
 
@@ -55,8 +57,8 @@ class Engine(Protocol):
     ) -> State:
         """Lock and read all that a batch needs, and delete the holds that it claims."""
 
-    def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, tuple[int, bool]]:
-        """Return what recorded requests were charged so far, and whether late."""
+    def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, RecordedCharge]:
+        """Return what recorded requests were charged so far."""
 
     def write(self, changes: Changes, state: State) -> None:
         """Write the rows and the changed balances."""
@@ -65,7 +67,7 @@ class Engine(Protocol):
     def renew(self, incarnation_id: int, lease_seconds: int) -> bool: ...
     def end(self, incarnation_id: int) -> None: ...
     def end_expired(self, *, but: int, all_others: bool, grace_seconds: float) -> list[int]: ...
-    def find_locked(self, account_ids: Sequence[int]) -> set[int]: ...
+    def find_locked(self, keys: Collection[RowKey]) -> set[RowKey]: ...
     def price_rows(self, version_ids: Collection[int]) -> dict[int, Row]: ...
     def revenue_ids(self) -> list[int]: ...
     def check_durability(self) -> str | None: ...
@@ -129,7 +131,9 @@ def _lock(
     state = engine.lock(
         account_ids=sorted(accounts),
         receivable_ids=sorted({hold.receivable_id for hold in holds}),
-        scopes=sorted({(cap.scope, cap.scope_id) for hold in holds for cap in hold.caps}),
+        scopes=sorted(
+            {(cap.scope, cap.scope_id) for hold in holds for cap in (*hold.caps, *hold.spare_caps)}
+        ),
         counter_ids=sorted({counter for resolve in resolves for counter in resolve.counters}),
         incarnation_id=incarnation_id,
         hold_ids=hold_ids,

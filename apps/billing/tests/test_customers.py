@@ -7,15 +7,10 @@ from django.db import DatabaseError, connection
 
 from apps.audit.models import AdminEvent
 from apps.billing.accounts import find_standing
-from apps.billing.customers import (
-    RepeatKeyReused,
-    UserExists,
-    UsernameAmbiguous,
-    adjust_user_balance,
-    create_user,
-)
+from apps.billing.customers import RepeatKeyReused, adjust_user_balance, create_user
 from apps.billing.models import Account, Transaction
 from apps.users.models import Customer, User
+from apps.users.names import UserExists, UsernameAmbiguous
 from tests.support.people import make_admin, make_user
 
 DOLLAR = 1_000_000_000

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
 
 from apps.billing.flushing import Flusher, Locked, Quarantined, Trouble
-from apps.billing.ledger.commands import Held, HoldRefused, Resolve, Resolved
+from apps.billing.ledger.commands import Cap, Held, HoldRefused, Resolve, Resolved
 from apps.billing.ledger.postgres import PostgresEngine
 from apps.billing.ledger.store import Engine, IncarnationEnded
 from apps.billing.tests.writer_kit import (
@@ -217,6 +218,30 @@ def test_a_customer_whose_wallet_is_locked_does_not_keep_the_others_waiting(
     assert [type(o) for o in later.flush([resolve_of(world, mine, 1)], [])[0]] == [Resolved]
     assert account(world.wallet_id) == (WALLET - 1_000, 0)
     assert account(other.wallet_id) == (WALLET - 1_000, 1_000)
+
+
+@pytest.mark.postgres
+def test_a_counter_that_is_locked_does_not_keep_others_waiting(
+    committed_db: Database, flusher: Flusher, world: World
+) -> None:
+    other = make_world(WALLET)
+    group = Cap("user_group", 7, WALLET)
+    _, (mine,) = flusher.flush([], [replace(hold_of(world), caps=(group,))])
+    (theirs,) = place(flusher, other, 1)
+    assert isinstance(mine, Held)
+    somebody = committed_db.connect()
+    somebody.execute("BEGIN")
+    somebody.execute("SELECT * FROM billing_spendcounter FOR UPDATE")
+
+    ended, held = flusher.flush(
+        [resolve_of(world, mine, 1), resolve_of(other, theirs, 1)],
+        [replace(hold_of(other), caps=(group,)), hold_of(other)],
+    )
+
+    somebody.execute("ROLLBACK")
+    somebody.close()
+    assert [type(outcome) for outcome in ended + held] == [Locked, Resolved, Locked, Held]
+    assert not flusher.is_broken
 
 
 @pytest.mark.postgres

@@ -6,6 +6,7 @@ After every step each balance is compared; at the end of every run the whole led
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,7 +34,16 @@ from apps.billing.verification import report
 from tests.support.world import Gateway, make_quota, make_world, post_lines, top_up
 
 UNIT = 1_000
-CAP = 40 * UNIT
+# The cap of each level, and of a provider that may take over from the first one.
+CAPS = {
+    "api_key": 40 * UNIT,
+    "user": 60 * UNIT,
+    "user_group": 80 * UNIT,
+    "provider": 50 * UNIT,
+    "spare": 30 * UNIT,
+}
+LEVELS = ("api_key", "user", "user_group", "provider")
+_ids = itertools.count(1_000_000)  # of groups and providers that need no rows
 Connect = Callable[[], Engine]
 
 
@@ -46,7 +56,8 @@ class ModelHold:
     """What the model knows of one call."""
 
     legs: list[tuple[str, int]]
-    has_cap: bool
+    levels: frozenset[str]  # those that count it
+    answered_by: str = ""  # the provider on record, once it has ended
     charged: int | None = None  # None while the hold is open
     is_late_posted: bool = False
 
@@ -59,8 +70,8 @@ class Model:
     held: dict[str, int] = field(default_factory=lambda: {"wallet": 0, "quota": 0})
     owed: int = 0
     revenue: int = 0
-    spent: int = 0
-    counter_held: int = 0
+    spent: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CAPS, 0))
+    counted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CAPS, 0))
     calls: dict[UUID, ModelHold] = field(default_factory=dict)
 
     def available(self, name: str) -> int:
@@ -73,44 +84,55 @@ class Model:
         self.owed -= repaid
         self.posted["wallet"] += nanos - repaid
 
-    def grant(self, nanos: int, minimum: int, *, has_cap: bool) -> list[tuple[str, int]] | str:
+    def left(self, level: str) -> int:
+        """Return what can still be held under a level's cap."""
+        return CAPS[level] - self.spent[level] - self.counted[level]
+
+    def grant(self, nanos: int, minimum: int, levels: list[str]) -> list[tuple[str, int]] | str:
         """Return the legs that a hold must get, or why it must be refused."""
         if self.owed:
             return "owing"
         amount = min(nanos, self.available("quota") + self.available("wallet"))
         if amount < minimum:
             return "balance"
-        if has_cap:
-            amount = min(amount, CAP - self.spent - self.counter_held)
+        for level in levels:
+            amount = min(amount, self.left(level))
             if amount < minimum:
-                return "cap"
+                return f"cap {level}"
         from_quota = min(amount, self.available("quota"))
         legs = [("quota", from_quota), ("wallet", amount - from_quota)]
         return [(name, part) for name, part in legs if part]
 
-    def hold(self, request_id: UUID, legs: list[tuple[str, int]], *, has_cap: bool) -> None:
-        """Take the legs."""
+    def hold(
+        self, request_id: UUID, legs: list[tuple[str, int]], levels: list[str], *, has_spare: bool
+    ) -> None:
+        """Take the legs, and count them on all levels; on the spare where it has enough left."""
+        amount = sum(nanos for _, nanos in legs)
+        counting = frozenset(levels)
+        if has_spare and self.left("spare") >= amount:
+            counting |= {"spare"}
         for name, nanos in legs:
             self.held[name] += nanos
-        if has_cap:
-            self.counter_held += sum(nanos for _, nanos in legs)
-        self.calls[request_id] = ModelHold(legs, has_cap)
+        for level in counting:
+            self.counted[level] += amount
+        self.calls[request_id] = ModelHold(legs, counting)
 
-    def resolve(self, request_id: UUID, charge: int) -> int:
+    def resolve(self, request_id: UUID, charge: int, answered_by: str) -> int:
         """End a call and return what this charged."""
         call = self.calls[request_id]
         if call.charged is not None:
             return self._late(call, charge)
         call.charged = charge
+        call.answered_by = answered_by
         left = charge
         for name, nanos in call.legs:
             self.held[name] -= nanos
             part = min(nanos, left)
             self.posted[name] -= part
             left -= part
-        if call.has_cap:
-            self.counter_held -= sum(nanos for _, nanos in call.legs)
-            self.spent += charge
+        for level in call.levels:
+            self.counted[level] -= sum(nanos for _, nanos in call.legs)
+        self._count(call, charge)
         self._take_beyond(left)
         self.revenue += charge
         return charge
@@ -122,11 +144,15 @@ class Model:
             return 0
         call.charged = charge
         call.is_late_posted = True
-        if call.has_cap:
-            self.spent += difference
+        self._count(call, difference)
         self._take_beyond(difference)
         self.revenue += difference
         return difference
+
+    def _count(self, call: ModelHold, nanos: int) -> None:
+        for level in call.levels:
+            if level not in ("provider", "spare") or level == call.answered_by:
+                self.spent[level] += nanos
 
     def _take_beyond(self, nanos: int) -> None:
         from_wallet = min(nanos, self.available("wallet"))
@@ -150,6 +176,15 @@ class LedgerMachine(RuleBasedStateMachine):
         self.names = {account_id: name for name, account_id in self.ids.items()}
         self.gateway = Gateway(self.world, self.engine)
         self.model = Model()
+        self.spare_id = next(_ids)
+        self.providers = {"provider": self.world.provider.pk, "spare": self.spare_id}
+        self.caps: dict[str, Cap] = {
+            "api_key": Cap("api_key", self.world.key.pk, CAPS["api_key"]),
+            "user": Cap("user", self.world.user.pk, CAPS["user"]),
+            "user_group": Cap("user_group", next(_ids), CAPS["user_group"]),
+            "provider": Cap("provider", self.world.provider.pk, CAPS["provider"]),
+            "spare": Cap("provider", self.spare_id, CAPS["spare"]),
+        }
         self.reaped: set[UUID] = set()  # calls that somebody else than their owner ended
         self.revenue_before = self._revenue()
 
@@ -171,32 +206,42 @@ class LedgerMachine(RuleBasedStateMachine):
             )
         self.model.posted["quota"] += units * UNIT
 
-    @rule(target=calls, units=st.integers(0, 20), lowest=st.integers(0, 20), has_cap=st.booleans())
-    def hold(self, units: int, lowest: int, has_cap: bool) -> Any:
+    @rule(
+        target=calls,
+        units=st.integers(0, 20),
+        lowest=st.integers(0, 20),
+        levels=st.lists(st.sampled_from(LEVELS), unique=True),
+        has_spare=st.booleans(),
+    )
+    def hold(self, units: int, lowest: int, levels: list[str], has_spare: bool) -> Any:
         minimum = min(units, lowest) * UNIT
-        expected = self.model.grant(units * UNIT, minimum, has_cap=has_cap)
+        expected = self.model.grant(units * UNIT, minimum, levels)
 
         answer = self.gateway.hold(
             units * UNIT,
             minimum=minimum,
             quotas=(self.quota_id,),
-            caps=(Cap("api_key", self.world.key.pk, CAP),) if has_cap else (),
+            caps=tuple(self.caps[level] for level in levels),
+            spare_caps=(self.caps["spare"],) if has_spare else (),
         )
 
         if isinstance(answer, HoldRefused):
-            assert answer.reason == expected
+            blamed = [level for level, cap in self.caps.items() if cap == answer.cap]
+            assert " ".join((answer.reason, *blamed)) == expected
             return multiple()
         legs = [(self.names[account_id], nanos) for account_id, nanos in answer.legs]
         assert legs == expected
-        self.model.hold(answer.request_id, legs, has_cap=has_cap)
+        self.model.hold(answer.request_id, legs, levels, has_spare=has_spare)
+        assert bool(answer.spares) == ("spare" in self.model.calls[answer.request_id].levels)
         return answer
 
-    @rule(held=calls, units=st.integers(0, 30))
-    def settle(self, held: Held, units: int) -> None:
+    @rule(held=calls, units=st.integers(0, 30), answered_by=st.sampled_from(("provider", "spare")))
+    def settle(self, held: Held, units: int, answered_by: str) -> None:
         charged = self.model.calls[held.request_id].charged
         # An owner who settles again says the same again, or less.
         settled = units if charged is None else min(units, charged // UNIT)
-        self._resolve(self.gateway.resolution(held, settled))
+        provider_id = self.providers[answered_by]
+        self._resolve(self.gateway.resolution(held, settled, provider_id=provider_id))
 
     @rule(held=calls, units=st.integers(0, 10))
     def reap(self, held: Held, units: int) -> None:
@@ -246,9 +291,13 @@ class LedgerMachine(RuleBasedStateMachine):
         receivable = Account.objects.get(pk=self.world.receivable_id)
         assert -receivable.posted_nanos == self.model.owed
         assert self._revenue() - self.revenue_before == self.model.revenue
-        counter = SpendCounter.objects.filter(scope_id=self.world.key.pk).first()
-        shown = (counter.spent_nanos, counter.held_nanos) if counter else (0, 0)
-        assert shown == (self.model.spent, self.model.counter_held)
+        counters = {
+            (row.scope, row.scope_id): (row.spent_nanos, row.held_nanos)
+            for row in SpendCounter.objects.all()
+        }
+        for level, cap in self.caps.items():
+            shown = counters.get((cap.scope, cap.scope_id), (0, 0))
+            assert shown == (self.model.spent[level], self.model.counted[level]), level
         open_calls = {key for key, call in self.model.calls.items() if call.charged is None}
         held = Hold.objects.filter(customer_id=self.world.customer.pk)
         assert set(held.values_list("request_id", flat=True)) == open_calls
@@ -259,7 +308,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def _resolve(self, command: Resolve) -> None:
         batch = self.gateway.batch(resolves=(command,))
         (answer,), _ = flush(self.engine, batch, incarnation_id=self.gateway.incarnation_id)
-        charged = self.model.resolve(command.request_id, command.charge_nanos)
+        answered_by = "spare" if command.row["provider_id"] == self.spare_id else "provider"
+        charged = self.model.resolve(command.request_id, command.charge_nanos, answered_by)
         assert answer.charged_nanos == charged
 
     def _flush_and_crash(self, batch: Batch) -> None:

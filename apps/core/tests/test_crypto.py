@@ -15,6 +15,7 @@ from apps.core.crypto import (
     keyed_digest,
     parse_encryption_keys,
     redact,
+    sealing_key_id,
 )
 
 OLD, NEW = bytes(range(32)), bytes(range(1, 33))
@@ -96,3 +97,14 @@ def test_purposes_have_different_keys_and_digests_depend_on_them() -> None:
 )
 def test_credentials_are_masked_in_text(text: str, expected: str) -> None:
     assert redact(text) == expected
+
+
+def test_a_sealed_value_says_which_key_sealed_it() -> None:
+    sealed = Vault((NEW, OLD)).seal("sk-secret", context="row:1")
+
+    assert sealing_key_id(sealed) == key_id(NEW)
+
+
+@pytest.mark.parametrize("text", ["", "v1", "v1.0123abcd", "v2.0123abcd.x", "v1.sk-in-clear.x"])
+def test_what_is_not_sealed_names_no_key(text: str) -> None:
+    assert sealing_key_id(text) == ""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import Model
 from django.utils import timezone
 
 from apps.ai_models.models import AIModel, Route
 from apps.api_keys.issue import issue_key
 from apps.api_keys.models import APIKey
+from apps.billing.ledger.commands import Cap
 from apps.billing.models import Account
 from apps.model_groups.models import ModelGroup
 from apps.providers.models import Provider, ProviderKey
@@ -86,6 +90,49 @@ def test_a_quota_and_a_user_group_change_their_users() -> None:
     scope = snapshot.catalogue.user_groups[user.user_group.pk].scope
     assert scope is not None
     assert scope.rpm == 7
+
+
+@pytest.mark.parametrize("how", ["update", "sql"])
+def test_caps_are_followed_however_they_change(how: str) -> None:
+    group = UserGroup.objects.create(name="group")
+    user = make_user(user_group=group)
+    provider = Provider.objects.create(name="p", base_url="http://127.0.0.1:9/v1")
+    model = AIModel.objects.create(name="m")
+    Route.objects.create(model=model, provider=provider, upstream_name="u")
+    snapshot = loader.load_snapshot()
+    rows: tuple[tuple[type[Model], int], ...] = (
+        (User, user.pk),
+        (UserGroup, group.pk),
+        (Provider, provider.pk),
+    )
+    for kind, row_id in rows:
+        if how == "update":
+            kind._default_manager.filter(pk=row_id).update(cap_nanos=5)
+        else:
+            with connection.cursor() as cursor:
+                table = kind._meta.db_table
+                cursor.execute(f"UPDATE {table} SET cap_nanos = 5 WHERE id = %s", [row_id])  # noqa: S608 (no input)
+
+        _follow(snapshot)
+
+    (route,) = snapshot.catalogue.models["m"].routes
+    assert snapshot.members[user.pk].cap == Cap("user", user.pk, 5)
+    assert snapshot.catalogue.user_groups[group.pk].cap == Cap("user_group", group.pk, 5)
+    assert route.provider.cap == Cap("provider", provider.pk, 5)
+
+
+def test_every_watched_table_has_its_triggers() -> None:
+    watched = import_module("apps.proxy.migrations.0002_stamp_configuration").WATCHED
+    if connection.vendor == "sqlite":
+        # Django rebuilds a table for some changes of it, and forgets its triggers.
+        sql, each = "SELECT tbl_name FROM sqlite_master WHERE type = 'trigger'", 3
+    else:
+        sql, each = "SELECT tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal", 2
+    with connection.cursor() as cursor:
+        cursor.execute(sql + (" AND name" if each == 3 else " AND tgname") + " LIKE '%_stamp%'")
+        found = Counter(table for (table,) in cursor.fetchall())
+
+    assert found == dict.fromkeys(watched, each)
 
 
 def test_money_is_not_configuration() -> None:

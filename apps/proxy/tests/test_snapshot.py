@@ -36,7 +36,7 @@ def test_a_model_in_no_group_is_open_to_nobody() -> None:
 
 
 def test_a_user_group_opens_its_model_groups_and_multiplies_the_price() -> None:
-    group = UserGroup(id=7, multiplier_millionths=500_000, scope=None)
+    group = UserGroup(id=7, multiplier_millionths=500_000, cap=None, scope=None)
     model = replace(MODEL, groups=(replace(CLOSED, user_group_ids=frozenset({7})),))
 
     access = find_access(make_caller(group=group), model, NOW)
@@ -58,7 +58,7 @@ def test_the_cheapest_open_group_counts_and_closed_ones_do_not() -> None:
 
 
 def test_no_product_of_discounts_becomes_free_by_rounding() -> None:
-    group = UserGroup(id=7, multiplier_millionths=1, scope=None)
+    group = UserGroup(id=7, multiplier_millionths=1, cap=None, scope=None)
     model = replace(MODEL, groups=(replace(PUBLIC, multiplier_millionths=1),))
 
     access = find_access(make_caller(group=group), model, NOW)

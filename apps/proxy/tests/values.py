@@ -39,6 +39,7 @@ PROVIDER: Final = Provider(
     first_byte_timeout_seconds=60.0,
     idle_timeout_seconds=60.0,
     total_timeout_seconds=600.0,
+    cap=None,
     credentials=(Credential(id=1, weight=1, secret="sk-upstream"),),
 )
 ROUTE: Final = Route(
@@ -77,7 +78,7 @@ KEY: Final = Key(
     expires_at=None,
     allowed_models=frozenset(),
     allowed_networks=(),
-    cap_nanos=None,
+    cap=None,
     scope=None,
     payload_mode="full",
 )
@@ -89,6 +90,7 @@ MEMBER: Final = Member(
     wallet_id=WALLET,
     receivable_id=101,
     user_group_id=None,
+    cap=None,
     scope=None,
     allowances=(),
 )

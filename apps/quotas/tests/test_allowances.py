@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from django.db import connection
 
+from apps.audit.models import AdminEvent
 from apps.billing.models import Account, Entry
 from apps.model_groups.models import ModelGroup
 from apps.quotas.allowances import (
     Allowance,
     TotalBelowUse,
     TotalOutOfRange,
-    change_total,
+    change_quota,
     create_quota,
     remaining,
 )
@@ -48,8 +49,8 @@ def test_a_total_can_grow_and_shrink_down_to_what_is_held() -> None:
     quota = _quota(5 * USD)
     _hold(quota, 2 * USD)
 
-    change_total(quota=quota, total_nanos=7 * USD, actor=None, reason="more")
-    change_total(quota=quota, total_nanos=2 * USD, actor=None, reason="less")
+    change_quota(quota_id=quota.pk, changes={"total_nanos": 7 * USD}, actor=None, reason="more")
+    change_quota(quota_id=quota.pk, changes={"total_nanos": 2 * USD}, actor=None, reason="less")
 
     account = Account.objects.get(pk=quota.account_id)
     assert (account.posted_nanos, account.held_nanos) == (2 * USD, 2 * USD)
@@ -62,7 +63,7 @@ def test_a_total_below_what_is_held_is_refused_and_nothing_moves() -> None:
     _hold(quota, 2 * USD)
 
     with pytest.raises(TotalBelowUse):
-        change_total(quota=quota, total_nanos=2 * USD - 1, actor=None, reason="too little")
+        change_quota(quota_id=quota.pk, changes={"total_nanos": 2 * USD - 1}, actor=None)
 
     assert Account.objects.get(pk=quota.account_id).posted_nanos == 5 * USD
     assert UserQuota.objects.get().total_nanos == 5 * USD
@@ -73,8 +74,10 @@ def test_a_total_below_what_is_held_is_refused_and_nothing_moves() -> None:
 def test_the_same_total_makes_no_transaction() -> None:
     quota = _quota(5 * USD)
 
-    assert change_total(quota=quota, total_nanos=5 * USD, actor=None, reason="same") is None
+    change_quota(quota_id=quota.pk, changes={"total_nanos": 5 * USD}, actor=None)
+
     assert Entry.objects.count() == 2
+    assert AdminEvent.objects.filter(action="quota.changed").count() == 0
 
 
 @pytest.mark.django_db

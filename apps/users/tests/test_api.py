@@ -163,7 +163,7 @@ def test_the_role_counts_from_the_database(root: User) -> None:
     access = _login().json()["access"]
     User.objects.filter(pk=root.pk).update(role=Role.ANALYST)
 
-    answer = _get(access)
+    answer = APIClient().post(GUARDED, {}, headers={"authorization": f"Bearer {access}"})
 
     assert answer.status_code == 403
     assert answer.json()["code"] == "permission_denied"

@@ -1,0 +1,217 @@
+"""Prices over REST: decimal strings, USD per million tokens or per thousand."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final, get_args
+
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from apps.ai_models.models import AIModel, PriceVersion, Route
+from apps.ai_models.prices import (
+    PRICE_NANOS_MAX,
+    Price,
+    PriceChange,
+    PriceState,
+    find_version,
+    format_per_1k,
+    parse_per_1k,
+    price_of,
+    state_of,
+)
+from apps.core.money import InvalidAmount, format_usd
+from apps.core.rest import StrictSerializer, USDField, example
+from apps.core.usage import TOKEN_CLASSES
+
+# The price of a request as such, beside the token classes.
+REQUEST_PRICE: Final = "request"
+_AHEAD_MAX: Final = timedelta(days=3_660)
+_PER_1K: Final = {"input_price_per_1k": "input", "output_price_per_1k": "output"}
+
+PRICES_SCHEMA: Final = {
+    "type": "object",
+    "additionalProperties": {"type": "string", "format": "decimal"},
+    "example": {"input": "2.5", "output": "10"},
+}
+PER_1K_SCHEMA: Final = {
+    "type": "string",
+    "format": "decimal",
+    "nullable": True,
+    "example": "0.0025",
+}
+
+
+@extend_schema_field({"type": "string", "format": "decimal", "example": "0.0025"})
+class Per1kField(serializers.Field[int, Any, str, int]):
+    """USD per thousand tokens outside, nanos per million tokens inside; exact both ways."""
+
+    def to_internal_value(self, data: Any) -> int:
+        """Return nanos per million tokens."""
+        try:
+            return parse_per_1k(data)
+        except InvalidAmount as error:
+            raise serializers.ValidationError(str(error), code="invalid_amount") from error
+
+    def to_representation(self, value: int) -> str:
+        """Return the decimal string."""
+        return format_per_1k(value)
+
+
+@example({"input": "2.5", "cache_read": "0.25", "output": "10", "request": "0.001"})
+class PricesInput(StrictSerializer):
+    """USD per million tokens by token class; `request` is USD per request.
+
+    This is the whole price: a class that is left out has no price of its own. Without one for input
+    and output a model cannot be called.
+    """
+
+    def get_fields(self) -> dict[str, Any]:
+        """Return one optional amount for each thing that has a price."""
+        return {
+            name: USDField(required=False, nanos_max=PRICE_NANOS_MAX)
+            for name in (*TOKEN_CLASSES, REQUEST_PRICE)
+        }
+
+    def validate(self, attrs: dict[str, Any]) -> Any:
+        """Return a Price."""
+        request_nanos = attrs.get(REQUEST_PRICE, 0)
+        classes: dict[str, int] = {name: attrs[name] for name in TOKEN_CLASSES if name in attrs}
+        return Price(classes, request_nanos)
+
+
+class PricedInput(StrictSerializer):
+    """Something with a price: `price` of the validated values is a PriceChange, where given."""
+
+    prices = PricesInput(required=False)
+    input_price_per_1k = Per1kField(
+        required=False,
+        help_text="USD per thousand tokens; alone it changes this class only.",
+    )
+    output_price_per_1k = Per1kField(
+        required=False,
+        help_text="USD per thousand tokens; alone it changes this class only.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Put the two ways to write a price together; they must not contradict each other."""
+        whole: Price | None = attrs.pop("prices", None)
+        classes = {}
+        for field, name in _PER_1K.items():
+            if field not in attrs:
+                continue
+            classes[name] = attrs.pop(field)
+            if whole is not None and whole.classes.get(name) != classes[name]:
+                raise serializers.ValidationError(
+                    {field: [f"This is not the price in prices.{name}, per thousand."]}
+                )
+        if whole is not None or classes:
+            attrs["price"] = PriceChange(whole=whole, classes=classes)
+        return attrs
+
+
+@example(
+    {"prices": {"input": "2", "output": "8"}, "effective_at": "2027-01-01T00:00:00Z"},
+)
+class PriceVersionInput(PricedInput):
+    """A new price; without `effective_at` it counts from now on."""
+
+    effective_at = serializers.DateTimeField(required=False)
+
+    def validate_effective_at(self, value: Any) -> Any:
+        """Refuse moments that nobody means. What lies in the past is refused by the catalogue."""
+        if value > timezone.now() + _AHEAD_MAX:
+            raise serializers.ValidationError("At most ten years ahead.")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Require a price."""
+        attrs = super().validate(attrs)
+        if "price" not in attrs:
+            raise serializers.ValidationError({"prices": ["This field is required."]})
+        return attrs
+
+
+@example({"prices": {"input": "1", "output": "4"}, "effective_at": "2027-01-01T00:00:00Z"})
+class CostVersionInput(StrictSerializer):
+    """What the provider bills from a moment on; without `effective_at` from now on."""
+
+    prices = PricesInput()
+    effective_at = serializers.DateTimeField(required=False)
+
+    def validate_effective_at(self, value: Any) -> Any:
+        """Refuse moments that nobody means."""
+        if value > timezone.now() + _AHEAD_MAX:
+            raise serializers.ValidationError("At most ten years ahead.")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Return the price as a change of all of it."""
+        attrs["price"] = PriceChange(whole=attrs.pop("prices"))
+        return attrs
+
+
+@example(
+    {
+        "id": 7,
+        "effective_at": "2026-11-01T00:00:00Z",
+        "state": "current",
+        "prices": {"input": "2.5", "output": "10"},
+        "input_price_per_1k": "0.0025",
+        "output_price_per_1k": "0.01",
+        "created_at": "2026-10-20T08:00:00Z",
+    }
+)
+class PriceVersionOutput(serializers.Serializer[PriceVersion]):
+    """A price version. `superseded`: a later version counts from the same moment in its place."""
+
+    id = serializers.IntegerField()
+    effective_at = serializers.DateTimeField()
+    state = serializers.SerializerMethodField()
+    prices = serializers.SerializerMethodField()
+    input_price_per_1k = serializers.SerializerMethodField()
+    output_price_per_1k = serializers.SerializerMethodField()
+    created_at = serializers.DateTimeField()
+
+    @extend_schema_field(serializers.ChoiceField(choices=get_args(PriceState)))
+    def get_state(self, version: PriceVersion) -> str:
+        """Return where the version stands. The context is that of `moment_of`."""
+        return state_of(version, current_id=self.context.get("current_id"), now=self.context["now"])
+
+    @extend_schema_field(PRICES_SCHEMA)
+    def get_prices(self, version: PriceVersion) -> dict[str, str]:
+        """Return token class → USD per million tokens, and `request`."""
+        return show_prices(version)
+
+    @extend_schema_field(PER_1K_SCHEMA)
+    def get_input_price_per_1k(self, version: PriceVersion) -> str | None:
+        """Return USD per thousand tokens."""
+        return show_per_1k(version, "input")
+
+    @extend_schema_field(PER_1K_SCHEMA)
+    def get_output_price_per_1k(self, version: PriceVersion) -> str | None:
+        """Return USD per thousand tokens."""
+        return show_per_1k(version, "output")
+
+
+def moment_of(*, model: AIModel | None = None, route: Route | None = None) -> dict[str, Any]:
+    """Return the context that `PriceVersionOutput` needs."""
+    now = timezone.now()
+    current = find_version(at=now, model=model, route=route)
+    return {"now": now, "current_id": current.pk if current else None}
+
+
+def show_prices(version: PriceVersion | None) -> dict[str, str]:
+    """Return token class → USD per million tokens, and `request`; empty without a price."""
+    price = price_of(version)
+    shown = {name: format_usd(nanos) for name, nanos in price.classes.items()}
+    if price.request_nanos:
+        shown[REQUEST_PRICE] = format_usd(price.request_nanos)
+    return shown
+
+
+def show_per_1k(version: PriceVersion | None, name: str) -> str | None:
+    """Return USD per thousand tokens of a class, None where it has no price."""
+    nanos = price_of(version).classes.get(name)
+    return None if nanos is None else format_per_1k(nanos)

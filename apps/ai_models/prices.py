@@ -1,0 +1,148 @@
+"""Prices as values: what one is made of, how a change of one reads, per thousand and per million.
+
+Amounts are nanos per million tokens by token class, and nanos per request. Pure, but for the
+queries at the end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Final, Literal
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from apps.ai_models.models import AIModel, PriceVersion, Route
+from apps.core.domain_errors import DomainError
+from apps.core.money import InvalidAmount
+from apps.core.usage import TOKEN_CLASSES
+
+PRICE_NANOS_MAX: Final = 10**15
+# A nano per million tokens is 1e-12 USD per thousand.
+_PER_1K_DECIMALS: Final = 12
+_TEXT_LENGTH_MAX: Final = 40
+# The exponent has at most two digits, so that no text makes Decimal build a huge number.
+_PER_1K: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
+
+PriceState = Literal["current", "future", "past", "superseded"]
+
+
+class PriceOutOfRange(DomainError):
+    """A price is negative or absurdly high."""
+
+    code = "price_out_of_range"
+    message = "A price must be from 0 to 1000000 USD."
+
+
+class UnknownTokenClass(DomainError):
+    """A price is given for something that is not counted."""
+
+    code = "unknown_token_class"
+    message = "Prices are by token class: " + ", ".join(TOKEN_CLASSES) + "."
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A price: nanos per million tokens of the classes that are priced, nanos per request."""
+
+    classes: Mapping[str, int] = field(default_factory=dict)
+    request_nanos: int = 0
+
+    def check(self) -> None:
+        """Refuse what no version can hold. Raises PriceOutOfRange and UnknownTokenClass."""
+        if not self.classes.keys() <= set(TOKEN_CLASSES):
+            raise UnknownTokenClass
+        amounts = (*self.classes.values(), self.request_nanos)
+        if not all(0 <= nanos <= PRICE_NANOS_MAX for nanos in amounts):
+            raise PriceOutOfRange
+
+
+NO_PRICE: Final = Price()
+
+
+@dataclass(frozen=True, slots=True)
+class PriceChange:
+    """What a price is to become: another one, or the same with some classes changed."""
+
+    whole: Price | None = None  # takes the place of the old one: classes left out are unpriced
+    classes: Mapping[str, int] = field(default_factory=dict)  # the others keep their price
+
+    def of(self, old: Price) -> Price:
+        """Return the new price."""
+        base = old if self.whole is None else self.whole
+        return Price({**base.classes, **self.classes}, base.request_nanos)
+
+
+def price_of(version: PriceVersion | None) -> Price:
+    """Return what a version holds; of no version, a price without any amount."""
+    return Price(version.prices(), version.request_nanos) if version is not None else NO_PRICE
+
+
+def parse_per_1k(text: str | int) -> int:
+    """Return nanos per million tokens of an amount in US dollars per thousand.
+
+    Raises InvalidAmount for floats, more than twelve decimals and anything beyond 1000 USD.
+    """
+    if isinstance(text, bool) or not isinstance(text, str | int):
+        raise InvalidAmount("An amount must be a decimal string.")
+    if isinstance(text, int):
+        amount = Decimal(max(min(text, PRICE_NANOS_MAX), -1))
+    elif len(text) > _TEXT_LENGTH_MAX or _PER_1K.fullmatch(text) is None:
+        raise InvalidAmount("A price must be a decimal number such as 0.0025.")
+    else:
+        amount = Decimal(text)
+    exponent = amount.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -_PER_1K_DECIMALS:
+        raise InvalidAmount(f"This price must not have more than {_PER_1K_DECIMALS} decimals.")
+    if not 0 <= amount <= PRICE_NANOS_MAX // 10**_PER_1K_DECIMALS:
+        raise InvalidAmount("A price must be from 0 to 1000 USD per thousand tokens.")
+    return int(amount.scaleb(_PER_1K_DECIMALS))
+
+
+def format_per_1k(nanos: int) -> str:
+    """Return nanos per million tokens as the shortest exact string of US dollars per thousand."""
+    dollars, fraction = divmod(nanos, 10**_PER_1K_DECIMALS)
+    return f"{dollars}.{fraction:0{_PER_1K_DECIMALS}d}".rstrip("0").rstrip(".")
+
+
+def find_version(
+    *, at: datetime, model: AIModel | None = None, route: Route | None = None
+) -> PriceVersion | None:
+    """Return the version of a model or a route that counts at a moment, as the gateway sees it."""
+    return (
+        list_versions(model=model, route=route)
+        .filter(effective_at__lte=at)
+        .order_by("-effective_at", "-id")
+        .first()
+    )
+
+
+def list_versions(
+    *, model: AIModel | None = None, route: Route | None = None
+) -> QuerySet[PriceVersion]:
+    """Return the versions of a model or a route, the latest to count first.
+
+    Each says as `is_superseded` whether a later one counts from the same moment in its place.
+    """
+    later = PriceVersion.objects.filter(
+        Q(model=OuterRef("model")) if model is not None else Q(route=OuterRef("route")),
+        effective_at=OuterRef("effective_at"),
+        id__gt=OuterRef("id"),
+    )
+    return (
+        PriceVersion.objects.filter(model=model, route=route)
+        .annotate(is_superseded=Exists(later))
+        .order_by("-effective_at", "-id")
+    )
+
+
+def state_of(version: PriceVersion, *, current_id: int | None, now: datetime) -> PriceState:
+    """Return where a version from `list_versions` stands."""
+    if version.pk == current_id:
+        return "current"
+    if getattr(version, "is_superseded", False):
+        return "superseded"
+    return "future" if version.effective_at > now else "past"

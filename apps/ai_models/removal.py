@@ -1,0 +1,104 @@
+"""Removing models and routes: what calls or prices name is deactivated instead of deleted."""
+
+from __future__ import annotations
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import transaction
+from django.http import HttpRequest
+
+from apps.ai_models.catalogue import is_model_called, lock_model, lock_route
+from apps.ai_models.models import AIModel, Route
+from apps.audit.events import record_event, values_of
+from apps.audit.models import APIRequest, Attempt
+
+
+def remove_model(
+    *,
+    model: AIModel,
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+) -> bool:
+    """Delete a model with its routes and return True; deactivate one with history, return False.
+
+    Prices are append-only, so a model that ever had one has history.
+    """
+    with transaction.atomic():
+        locked = lock_model(model)
+        routes = list(
+            Route.objects.select_for_update(of=("self",))
+            .select_related("model", "provider")
+            .filter(model=locked)
+            .order_by("pk")
+        )
+        if (
+            locked.price_versions.exists()
+            or any(is_route_used(route) for route in routes)
+            or is_model_called(locked)
+        ):
+            _archive(locked, action="model.archived", actor=actor, request=request)
+            return False
+        for route in routes:
+            _delete(route, action="route.deleted", actor=actor, request=request)
+        _delete(locked, action="model.deleted", actor=actor, request=request)
+    return True
+
+
+def remove_route(
+    *,
+    route: Route,
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+) -> bool:
+    """Delete a route that was never used and return True; deactivate any other, return False."""
+    with transaction.atomic():
+        locked = lock_route(route)
+        if is_route_used(locked):
+            _archive(locked, action="route.archived", actor=actor, request=request)
+            return False
+        _delete(locked, action="route.deleted", actor=actor, request=request)
+    return True
+
+
+def is_route_used(route: Route) -> bool:
+    """Return whether costs or calls name the route."""
+    if route.cost_versions.exists():
+        return True
+    # Calls are indexed by time: only those since the route was made are looked through.
+    calls = APIRequest.objects.filter(started_at__gte=route.created_at, route_id=route.pk)
+    attempts = Attempt.objects.filter(started_at__gte=route.created_at, route_id=route.pk)
+    return calls.exists() or attempts.exists()
+
+
+def _archive(
+    row: AIModel | Route,
+    *,
+    action: str,
+    actor: AbstractBaseUser | None,
+    request: HttpRequest | None,
+) -> None:
+    if not row.is_active:
+        return
+    row.is_active = False
+    row.save()
+    record_event(
+        actor=actor,
+        action=action,
+        subject=row,
+        before={"is_active": True},
+        after={"is_active": False},
+        request=request,
+    )
+
+
+def _delete(
+    row: AIModel | Route,
+    *,
+    action: str,
+    actor: AbstractBaseUser | None,
+    request: HttpRequest | None,
+) -> None:
+    before = values_of(row)
+    if isinstance(row, AIModel):
+        before["model_groups"] = sorted(row.model_groups.values_list("pk", flat=True))
+    record_event(actor=actor, action=action, subject=row, before=before, request=request)
+    row.delete()

@@ -1,0 +1,257 @@
+"""Recorded calls as files: CSV (RFC 4180) and JSON lines, written while they are read.
+
+Pages follow one another by start and id, so that each call is in the file once whatever is
+recorded meanwhile. A file that could not be finished breaks off: it never ends as if it were whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections, connection
+from django.db.models import QuerySet
+
+from apps.audit.models import APIRequest
+from apps.audit.pages import Position, older_than
+from apps.core.domain_errors import DomainError
+from apps.core.money import format_usd
+from apps.core.rest import format_multiplier
+
+ROWS_MAX: Final = 1_000_000
+PAGE_ROWS: Final = 1_000
+# Calls that are recorded while the file is written and began within it go in as well.
+PAGES_MAX: Final = ROWS_MAX // PAGE_ROWS + 100
+EXPORTS_MAX: Final = 2
+CONTENT_TYPES: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
+# The longest that a client may take over one page.
+_PAGE_SECONDS: Final = 60.0
+_BUSY_SECONDS: Final = 10
+# Between two pages, so that a long file leaves the processor to calls.
+_PAUSE_SECONDS: Final = 0.01
+# What makes a spreadsheet take a text for a formula, also in full width.
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_RENAMED: Final = {
+    "charge": "charge_nanos",
+    "cost": "cost_nanos",
+    "hold": "hold_nanos",
+    "multiplier": "multiplier_millionths",
+}
+
+# Bounds what one process writes at once: each file keeps a thread and a connection busy.
+_places: Final = threading.BoundedSemaphore(EXPORTS_MAX)
+
+
+class TooManyExports(DomainError):
+    """Other files are being written."""
+
+    status_code = 429
+    code = "busy"
+    message = "Other exports are running. Try again when they have ended."
+
+
+class ExportTooLarge(DomainError):
+    """More calls match than one file takes."""
+
+    status_code = 400
+    code = "export_too_large"
+    message = (
+        f"More than {ROWS_MAX} calls match. Narrow them down with started_after and started_before."
+    )
+
+
+class ExportUnfinished(Exception):
+    """The file would grow beyond its bound: it breaks off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an export ended."""
+
+    rows: int
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    rows: int
+    text: bytes
+    position: Position | None  # of its last row; None where there is none
+
+
+@dataclass(slots=True)
+class Export:
+    """Writes calls as bytes, once. Whoever made it iterates it or closes it.
+
+    `on_end` is called once, in the thread of the database, however it ends.
+    """
+
+    rows: QuerySet[APIRequest]
+    names: Sequence[str]
+    format: str
+    on_end: Callable[[Ended], None]
+    _written: int = 0
+    _is_complete: bool = False
+    _is_open: bool = True
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the file in pieces."""
+        position: Position | None = None
+        patience = _Patience()
+        try:
+            if self.format == "csv":
+                yield csv_lines([self.names])
+            for _ in range(PAGES_MAX):
+                page = await sync_to_async(self._read_page)(position)
+                if page.position is None:
+                    self._is_complete = True
+                    return
+                position = page.position
+                with patience:
+                    yield page.text
+                self._written += page.rows
+                await asyncio.sleep(_PAUSE_SECONDS)
+            raise ExportUnfinished
+        finally:
+            patience.end()
+            await sync_to_async(self.close)()
+
+    def _read_page(self, position: Position | None) -> _Page:
+        """Return the next rows as text, in the database's thread: the loop has calls to serve."""
+        columns = [_RENAMED.get(name, name) for name in self.names]
+        wanted = older_than(self.rows, position).values_list("started_at", "id", *columns)
+        found = list(wanted[:PAGE_ROWS])
+        if not found:
+            return _Page(0, b"", None)
+        write = write_csv if self.format == "csv" else write_jsonl
+        text = write(self.names, [row[2:] for row in found])
+        return _Page(len(found), text, (found[-1][0], found[-1][1]))
+
+    def close(self) -> None:
+        """Give the place back, say how it ended, and let the connection go. Safe to repeat."""
+        with self._guard:
+            was_open, self._is_open = self._is_open, False
+        if not was_open:
+            return
+        try:
+            self.on_end(Ended(self._written, self._is_complete))
+        finally:
+            _places.release()
+            if not connection.in_atomic_block:
+                # Who streams ends the request by itself, and might not when it is cancelled.
+                close_old_connections()
+
+
+class _Patience:
+    """Cancels the task that sends a page when the client takes too long over it."""
+
+    def __init__(self) -> None:
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._timer = asyncio.get_running_loop().call_later(_PAGE_SECONDS, task.cancel)
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Wait no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def begin_export(
+    *,
+    rows: QuerySet[APIRequest],
+    names: Sequence[str],
+    format: str,
+    on_begin: Callable[[], None],
+    on_end: Callable[[Ended], None],
+) -> Export:
+    """Take a place and return the export. Raises TooManyExports and ExportTooLarge.
+
+    `on_begin` is called when nothing can refuse it any more.
+    """
+    if not _places.acquire(blocking=False):
+        raise TooManyExports(retry_after_seconds=_BUSY_SECONDS)
+    try:
+        if rows.order_by()[: ROWS_MAX + 1].count() > ROWS_MAX:
+            raise ExportTooLarge
+        on_begin()
+    except BaseException:
+        _places.release()
+        raise
+    return Export(rows, names, format, on_end)
+
+
+def write_csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
+    """Return rows as lines of CSV."""
+    writers = [_WRITERS.get(name, _write_cell) for name in names]
+    return csv_lines(
+        [write(value) for write, value in zip(writers, row, strict=True)] for row in rows
+    )
+
+
+def write_jsonl(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
+    """Return rows as lines of JSON."""
+    writers = [_WRITERS.get(name, _write_plain) for name in names]
+    return b"".join(
+        orjson.dumps(
+            {name: write(value) for name, write, value in zip(names, writers, row, strict=True)},
+            option=orjson.OPT_APPEND_NEWLINE,
+        )
+        for row in rows
+    )
+
+
+def csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
+    """Return lines of CSV."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
+
+
+def _write_cell(value: Any) -> Any:
+    """Return what goes into a cell: no text that a spreadsheet would run as a formula."""
+    plain = _write_plain(value)
+    if isinstance(plain, bool):
+        return "true" if plain else "false"
+    if not isinstance(plain, str):
+        return plain
+    text = plain.replace("\x00", "")
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def _write_plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).hex()
+    return value
+
+
+def _write_usd(nanos: int | None) -> str | None:
+    return None if nanos is None else format_usd(nanos)
+
+
+_WRITERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "charge": _write_usd,
+    "cost": _write_usd,
+    "hold": _write_usd,
+    "multiplier": format_multiplier,
+}

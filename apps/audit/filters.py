@@ -1,0 +1,204 @@
+"""What recorded calls, admin events and refusals can be filtered by."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, ClassVar, Final, cast
+
+import django_filters
+from django.db.models import QuerySet
+from django.utils import timezone
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+
+from apps.audit.filter_fields import (
+    AddressFilter,
+    ChoicesFilter,
+    ErrorFilter,
+    HistoryFilterSet,
+    MomentFilter,
+    MoneyFilter,
+    NumberFilter,
+    NumbersFilter,
+    RangesFilter,
+    TextsFilter,
+    TokensFilter,
+)
+from apps.audit.models import APIRequest, RequestState, UsageSource
+from apps.core.filters import TEXT_LENGTH_MAX, FlagFilter, SearchFilter
+
+SEARCH_DAYS: Final = 31
+OK: Final = 200
+FAILED_FROM: Final = 400
+FORMATS: Final = ("csv", "jsonl")
+_STATUS_CLASSES: Final = {"2xx": (200, 300), "4xx": (400, 500), "5xx": (500, 600)}
+
+
+class OwnRequestFilter(HistoryFilterSet):
+    """What one's own calls can be filtered by."""
+
+    api_key = NumberFilter(field_name="api_key_id")
+    model = TextsFilter(field_name="requested_model")
+    model_id = NumberFilter(field_name="model_id")
+    status_class = RangesFilter(field_name="status_code", ranges=_STATUS_CLASSES)
+    status_code = NumbersFilter(field_name="status_code")
+    state = ChoicesFilter(field_name="state", known=RequestState.values)
+    started_after = MomentFilter(field_name="started_at", lookup_expr="gte")
+    started_before = MomentFilter(field_name="started_at", lookup_expr="lt")
+    settled_after = MomentFilter(field_name="settled_at", lookup_expr="gte")
+    settled_before = MomentFilter(field_name="settled_at", lookup_expr="lt")
+    address = AddressFilter(field_name="ip_address")
+    request_id = django_filters.UUIDFilter(field_name="id")
+    charge_min = MoneyFilter(field_name="charge_nanos", lookup_expr="gte")
+    charge_max = MoneyFilter(field_name="charge_nanos", lookup_expr="lte")
+    duration_min = NumberFilter(
+        field_name="duration_ms", lookup_expr="gte", help_text="Milliseconds."
+    )
+    duration_max = NumberFilter(
+        field_name="duration_ms", lookup_expr="lte", help_text="Milliseconds."
+    )
+    ttft_min = NumberFilter(field_name="ttft_ms", lookup_expr="gte", help_text="Milliseconds.")
+    ttft_max = NumberFilter(field_name="ttft_ms", lookup_expr="lte", help_text="Milliseconds.")
+    tokens_min = TokensFilter(lookup_expr="gte", help_text="The sum of all token classes.")
+    tokens_max = TokensFilter(lookup_expr="lte", help_text="The sum of all token classes.")
+    input_tokens_min = NumberFilter(field_name="input_tokens", lookup_expr="gte")
+    input_tokens_max = NumberFilter(field_name="input_tokens", lookup_expr="lte")
+    output_tokens_min = NumberFilter(field_name="output_tokens", lookup_expr="gte")
+    output_tokens_max = NumberFilter(field_name="output_tokens", lookup_expr="lte")
+    usage_source = ChoicesFilter(field_name="usage_source", known=UsageSource.values)
+    is_stream = FlagFilter(field_name="is_stream")
+    endpoint = TextsFilter(field_name="endpoint")
+    error_code = TextsFilter(field_name="error_code")
+    finish_reason = TextsFilter(field_name="finish_reason")
+
+    class Meta:
+        model = APIRequest
+        fields: list[str] = []
+
+
+class RequestFilter(OwnRequestFilter):
+    """What recorded calls can be filtered by."""
+
+    # Answers to these would tell viewers what their lists keep from them.
+    closed_to_viewers: ClassVar[frozenset[str]] = frozenset(
+        {"address", "cost_min", "cost_max", "error", "upstream_request_id"}
+    )
+
+    user = NumberFilter(field_name="user_id")
+    customer = NumberFilter(field_name="customer_id")
+    provider = NumbersFilter(field_name="provider_id")
+    cost_min = MoneyFilter(field_name="cost_nanos", lookup_expr="gte")
+    cost_max = MoneyFilter(field_name="cost_nanos", lookup_expr="lte")
+    is_usage_suspect = FlagFilter(field_name="is_usage_suspect")
+    upstream_request_id = django_filters.CharFilter(
+        field_name="upstream_request_id", max_length=TEXT_LENGTH_MAX
+    )
+    error = ErrorFilter(
+        help_text="A piece of text in the error code or in what an attempt was told, whatever the "
+        "case; % and _ mean themselves."
+    )
+
+    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows that pass every filter."""
+        request = cast(Request, self.request)
+        if getattr(request.user, "role", "") == "viewer":
+            refused = sorted(self.closed_to_viewers & set(request.query_params))
+            if refused:
+                raise ValidationError(
+                    {name: ["Your role cannot filter by this."] for name in refused},
+                    code="closed_filter",
+                )
+        return super().filter_queryset(queryset)
+
+
+class RequestListFilter(RequestFilter):
+    """The same for the list of all calls, which does not search for ever.
+
+    Filters that an index serves find the newest calls at once, however rare they are. The others
+    read until a page is full; when nobody says since when, they read `SEARCH_DAYS` back.
+    """
+
+    served_by_index: ClassVar[frozenset[str]] = frozenset(
+        {
+            "user", "customer", "api_key", "model", "provider", "status_class", "state",
+            "error_code", "request_id", "started_after", "started_before",
+        }
+    )  # fmt: skip
+    narrow: ClassVar[frozenset[str]] = frozenset(
+        {"user", "customer", "api_key", "request_id", "started_after"}
+    )
+
+    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows that pass every filter."""
+        passed = super().filter_queryset(queryset)
+        values = self.form.cleaned_data
+        given = {name for name, value in values.items() if value not in (None, "", [])}
+        if all(code == OK or code >= FAILED_FROM for code in values["status_code"] or ()):
+            given.discard("status_code")  # Most calls have it, or it is in the index of failures.
+        if given <= self.served_by_index or given & self.narrow:
+            return passed
+        until = values["started_before"] or timezone.now()
+        return passed.filter(started_at__gte=until - timedelta(days=SEARCH_DAYS))
+
+
+class RequestExportFilter(RequestFilter):
+    """The same for an export, and how it is written."""
+
+    format = django_filters.ChoiceFilter(
+        choices=[(name, name) for name in FORMATS], method="keep", empty_label=None
+    )
+
+    def keep(self, queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
+        """Return all rows: how they are written does not matter here."""
+        return queryset
+
+
+class OwnRequestExportFilter(OwnRequestFilter):
+    """Filters of an export of one's own calls, and how it is written."""
+
+    format = django_filters.ChoiceFilter(
+        choices=[(name, name) for name in FORMATS], method="keep", empty_label=None
+    )
+
+    def keep(self, queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
+        """Return all rows: how they are written does not matter here."""
+        return queryset
+
+
+class ActionFilter(django_filters.CharFilter):
+    """Filters by an action, or by the beginning of some: `provider.` finds `provider.created`."""
+
+    def filter(self, qs: QuerySet[Any], value: str) -> QuerySet[Any]:
+        """Return the rows with the action."""
+        if not value:
+            return qs
+        return (
+            qs.filter(action__startswith=value) if value.endswith(".") else qs.filter(action=value)
+        )
+
+
+class EventFilter(HistoryFilterSet):
+    """What admin events can be filtered by."""
+
+    actor = NumberFilter(field_name="actor_id")
+    action = ActionFilter(
+        max_length=64, help_text="An action, or with a dot at the end all that begin so."
+    )
+    object_type = django_filters.CharFilter(field_name="object_type", max_length=64)
+    object_id = django_filters.CharFilter(field_name="object_id", max_length=64)
+    created_after = MomentFilter(field_name="created_at", lookup_expr="gte")
+    created_before = MomentFilter(field_name="created_at", lookup_expr="lt")
+    address = AddressFilter(field_name="ip_address")
+    search = SearchFilter(
+        columns=("object_name", "reason", "actor_name"),
+        help_text="A piece of the object's or actor's name or of the reason.",
+    )
+
+
+class RefusalFilter(HistoryFilterSet):
+    """What counts of refused calls can be filtered by."""
+
+    api_key = NumberFilter(field_name="api_key_id", help_text="0: calls without a known key.")
+    code = TextsFilter(field_name="code")
+    minute_after = MomentFilter(field_name="minute", lookup_expr="gte")
+    minute_before = MomentFilter(field_name="minute", lookup_expr="lt")

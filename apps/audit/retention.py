@@ -1,0 +1,208 @@
+"""Erases stored bodies by rule: by age, by user, or of one call (I-73).
+
+Only rows of Payload go, bodies and salt together; the calls, their amounts and their hashes stay,
+so every chain still verifies. Batches are small, because on SQLite the ledger waits for each. What
+has been erased here is still in older backups.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import F, Func, IntegerField, Q
+
+from apps.audit.events import record_event
+from apps.audit.models import APIRequest, Payload
+from apps.core.ids import uuid7_lower_bound
+from apps.core.pieces import leave_to_others
+
+# One transaction removes at most so much: well under 50 ms on a slow disk.
+BATCH_ROWS: Final = 50
+BATCH_BYTES: Final = 1 << 20
+# Between two batches, for whoever waits for SQLite's write lock: it is polled.
+_PAGE_ROWS: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which payloads are meant. What is None does not restrict; at least one must be given."""
+
+    before: datetime | None = None  # of calls that began before this moment
+    user_id: int | None = None
+    request_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """What was erased: how many payloads, and the first and last call."""
+
+    count: int = 0
+    first: UUID | None = None
+    last: UUID | None = None
+    is_complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Sized:
+    request_id: UUID
+    size: int  # bytes of both bodies as stored
+
+
+class SelectionEmpty(ValueError):
+    """Nothing says which payloads are meant: that would be all of them."""
+
+
+def erase_payloads(
+    selection: Selection, *, reason: str, seconds_max: float | None = None
+) -> Erasure:
+    """Erase the selected payloads, with one event, and return what went.
+
+    The event is written with the first batch and tells how many there were: nothing is erased
+    without a record, whenever the process dies. After `seconds_max` the rest is left for the next
+    run. Raises SelectionEmpty.
+    """
+    if selection == Selection():
+        raise SelectionEmpty
+    deadline = None if seconds_max is None else time.monotonic() + seconds_max
+    found = _measure(selection)
+    if not found.count:
+        return found
+    done = Erasure()
+    for batch in _list_batches(selection):
+        if deadline is not None and time.monotonic() > deadline:
+            return replace(done, is_complete=False)
+        if done.count and connection.vendor == "sqlite":
+            leave_to_others()
+        with _overwriting(), transaction.atomic():
+            if done.first is None:
+                _record(selection, found, reason)
+            erased = _erase(batch)
+        done = Erasure(done.count + erased, done.first or batch[0], batch[-1])
+    return done
+
+
+def _measure(selection: Selection) -> Erasure:
+    """Return how many payloads are selected, without holding any lock."""
+    count, first, last = 0, None, None
+    for page in _list_pages(selection):
+        count += len(page)
+        first = first or page[0].request_id
+        last = page[-1].request_id
+    return Erasure(count, first, last)
+
+
+def _list_batches(selection: Selection) -> Iterator[list[UUID]]:
+    """Yield ids of payloads, in batches bounded by rows and by bytes."""
+    for page in _list_pages(selection):
+        batch: list[UUID] = []
+        size = 0
+        for item in page:
+            if batch and (len(batch) == BATCH_ROWS or size + item.size > BATCH_BYTES):
+                yield batch
+                batch, size = [], 0
+            batch.append(item.request_id)
+            size += item.size
+        if batch:
+            yield batch
+
+
+def _list_pages(selection: Selection) -> Iterator[list[_Sized]]:
+    if selection.request_id is not None:
+        pages: Iterator[Q] = iter([Q(pk=selection.request_id)])
+    elif selection.user_id is not None:
+        pages = _pages_of_user(selection.user_id)
+    else:
+        yield from _pages_by_age(selection)
+        return
+    for restriction in pages:
+        page = _read(restriction & _until(selection))
+        if page:
+            yield page
+
+
+def _pages_by_age(selection: Selection) -> Iterator[list[_Sized]]:
+    """Yield payloads oldest first, by their key: it holds the time, and is the partition key."""
+    after = Q()
+    while page := _read(_until(selection) & after):
+        yield page
+        after = Q(pk__gt=page[-1].request_id)
+
+
+def _pages_of_user(user_id: int) -> Iterator[Q]:
+    """Yield restrictions to a user's calls, some at a time, along the index of a user's calls."""
+    rows = APIRequest.objects.filter(user_id=user_id).order_by("started_at", "id")
+    after = Q()
+    while page := list(rows.filter(after).values_list("started_at", "id")[:_PAGE_ROWS]):
+        yield Q(pk__in=[request_id for _, request_id in page])
+        started_at, request_id = page[-1]
+        after = Q(started_at__gte=started_at) & (
+            Q(started_at__gt=started_at) | Q(id__gt=request_id)
+        )
+
+
+def _until(selection: Selection) -> Q:
+    if selection.before is None:
+        return Q()
+    return Q(pk__lt=uuid7_lower_bound(selection.before))
+
+
+def _read(restriction: Q) -> list[_Sized]:
+    rows = (
+        Payload.objects.filter(restriction)
+        .order_by("pk")
+        .annotate(size=_length("request_body") + _length("response_body"))
+        .values_list("pk", "size")
+    )
+    return [_Sized(request_id, size) for request_id, size in rows[:_PAGE_ROWS]]
+
+
+def _length(column: str) -> Func:
+    # Of a body only the length is read, on both engines.
+    function = "octet_length" if connection.vendor == "postgresql" else "length"
+    return Func(F(column), function=function, output_field=IntegerField())
+
+
+def _erase(batch: list[UUID]) -> int:
+    # The range lets PostgreSQL look at the partitions concerned only.
+    chosen = Payload.objects.filter(pk__in=batch, pk__gte=min(batch), pk__lte=max(batch))
+    deleted, _ = chosen.delete()
+    return deleted
+
+
+@contextmanager
+def _overwriting() -> Iterator[None]:
+    """Have SQLite overwrite what is erased, which would otherwise stay readable in its file."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA secure_delete")
+        before = cursor.fetchone()[0]
+        cursor.execute("PRAGMA secure_delete = ON")
+        try:
+            yield
+        finally:
+            cursor.execute(f"PRAGMA secure_delete = {int(before)}")
+
+
+def _record(selection: Selection, found: Erasure, reason: str) -> None:
+    record_event(
+        actor=None,
+        action="payloads.erased",
+        subject=None,
+        after={
+            "payloads": found.count,
+            "first_request": found.first,
+            "last_request": found.last,
+            "before": selection.before,
+            "user_id": selection.user_id,
+        },
+        reason=reason,
+    )

@@ -1,0 +1,190 @@
+"""Bodies are erased by rule, in small batches and on record; calls stay as they are (I-73)."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
+
+from apps.audit.models import AdminEvent, APIRequest, Payload
+from apps.audit.retention import (
+    BATCH_ROWS,
+    Erasure,
+    Selection,
+    SelectionEmpty,
+    erase_payloads,
+)
+from apps.audit.tasks import erase_payloads as task
+from apps.core.ids import uuid7
+from tests.support.calls import record_call
+
+NOW = datetime.now(UTC)
+
+
+def make_payload(*, days_ago: float, user_id: int = 1, size: int = 10) -> uuid.UUID:
+    """Write a call of so long ago with its bodies and return its id."""
+    at = NOW - timedelta(days=days_ago)
+    request_id = uuid7(int(at.timestamp() * 1000), uuid.uuid4().bytes)
+    record_call(id=request_id, user_id=user_id, started_at=at)
+    Payload.objects.create(
+        request_id=request_id,
+        salt=b"\x01" * 16,
+        request_body=b"q" * size,
+        response_body=b"a" * size,
+        is_request_truncated=False,
+        is_response_truncated=False,
+    )
+    return request_id
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command("erase_payloads", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def left() -> list[uuid.UUID]:
+    return list(Payload.objects.order_by("pk").values_list("pk", flat=True))
+
+
+def test_only_bodies_of_calls_before_the_moment_go(db: None) -> None:
+    old, older, new = (make_payload(days_ago=days) for days in (31, 400, 29))
+
+    done = erase_payloads(Selection(before=NOW - timedelta(days=30)), reason="test")
+
+    assert done == Erasure(count=2, first=older, last=old)
+    assert left() == [new]
+    assert APIRequest.objects.count() == 3
+
+
+def test_each_run_is_on_record_with_counts_and_range_and_no_run_that_found_nothing(
+    db: None,
+) -> None:
+    first, last = make_payload(days_ago=5), make_payload(days_ago=4)
+    before = NOW - timedelta(days=3)
+
+    for _ in range(2):
+        erase_payloads(Selection(before=before), reason="by hand")
+
+    event = AdminEvent.objects.get()
+    assert (event.action, event.reason, event.actor_name) == (
+        "payloads.erased",
+        "by hand",
+        "system",
+    )
+    assert event.after == {
+        "payloads": 2,
+        "first_request": str(first),
+        "last_request": str(last),
+        "before": before.isoformat(),
+        "user_id": None,
+    }
+
+
+def test_of_one_user_or_of_one_call_nobody_else_s_go(db: None) -> None:
+    mine = [make_payload(days_ago=days, user_id=7) for days in (3, 2, 1)]
+    other = make_payload(days_ago=2, user_id=8)
+
+    erase_payloads(Selection(request_id=mine[1]), reason="test")
+    one = left()
+    erase_payloads(Selection(user_id=7, before=NOW - timedelta(days=2)), reason="test")
+    two = left()
+    erase_payloads(Selection(user_id=7), reason="test")
+
+    assert one == [mine[0], other, mine[2]]
+    assert two == [other, mine[2]]
+    assert left() == [other]
+
+
+def test_a_transaction_removes_a_bounded_number_of_rows_and_of_bytes(db: None) -> None:
+    for _ in range(2 * BATCH_ROWS + 1):
+        make_payload(days_ago=2)
+    for _ in range(3):
+        make_payload(days_ago=1.5, size=400 << 10)
+
+    with CaptureQueriesContext(connection) as queries:
+        done = erase_payloads(Selection(before=NOW - timedelta(days=1)), reason="test")
+
+    deletions = [query for query in queries if query["sql"].startswith("DELETE")]
+    assert done.count == 2 * BATCH_ROWS + 4
+    # 50, 50, 1 with the first large one, then one by one.
+    assert len(deletions) == 5
+
+
+def test_what_the_time_does_not_suffice_for_is_left_for_the_next_run(db: None) -> None:
+    make_payload(days_ago=2)
+
+    done = erase_payloads(
+        Selection(before=NOW - timedelta(days=1)), reason="test", seconds_max=-1.0
+    )
+
+    assert (done.count, done.is_complete) == (0, False)
+    assert len(left()) == 1
+
+
+def test_nothing_selected_is_not_everything(db: None) -> None:
+    with pytest.raises(SelectionEmpty):
+        erase_payloads(Selection(), reason="test")
+
+
+def test_the_daily_task_follows_the_setting(db: None, settings: Settings) -> None:
+    make_payload(days_ago=31)
+    new = make_payload(days_ago=29)
+
+    settings.PAYLOAD_DAYS = 0
+    kept = task()
+    settings.PAYLOAD_DAYS = 30
+    erased = task()
+
+    assert (kept, erased) == (0, 1)
+    assert left() == [new]
+    assert AdminEvent.objects.get().reason == "PAYLOAD_DAYS=30"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        (("--days", "2"), 1),
+        (("--before", "2020-01-01"), 0),
+        (("--user", "1"), 2),
+        (("--user", "2"), 0),
+        (("--user", "1", "--days", "2"), 1),
+    ],
+)
+def test_the_command_says_how_much_it_erased(
+    db: None, arguments: tuple[str, ...], count: int
+) -> None:
+    for days in (1, 3):
+        make_payload(days_ago=days)
+
+    said = run(*arguments)
+
+    assert said.startswith(f"erased {count} payloads\n")
+    assert len(left()) == 2 - count
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--days", "-1"),
+        ("--days", "x"),
+        ("--before", "yesterday"),
+        ("--before", "2999-01-01"),
+        ("--request", "1"),
+    ],
+)
+def test_the_command_refuses_what_is_unclear(db: None, arguments: tuple[str, ...]) -> None:
+    make_payload(days_ago=3)
+
+    with pytest.raises(CommandError):
+        run(*arguments)
+
+    assert len(left()) == 1

@@ -1,0 +1,196 @@
+"""Why a call was charged what it was charged, to the nano, from what is stored of it.
+
+The lines recompute the charge from the stored usage and price (I-26). What else moved money, or
+kept it from moving, is an adjustment, so that lines and adjustments together are always what the
+ledger took. Where they cannot be brought together the rest is shown as unexplained: that is what
+`verify_ledger` looks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from uuid import UUID
+
+from apps.ai_models.models import PriceVersion
+from apps.audit.models import APIRequest, UsageSource
+from apps.billing.models import Entry, EntryKind
+from apps.billing.pricing import MULTIPLIER_ONE, ChargeLine, Price, PriceIncomplete, explain
+from apps.core.usage import TOKEN_CLASSES, Usage
+
+ENTRIES_MAX: Final = 200
+
+_CHARGED: Final = (EntryKind.CHARGE, EntryKind.EXCESS)
+_NOTES: Final = {
+    "limited_to_hold": "Estimated usage, the last checkpoint of a lost call, and usage that cannot "
+    "be true are never charged above what was held.",
+    "late": "The gateway that had lost the call reported later what it cost; the difference to "
+    "what had been charged was posted then.",
+    "refund": "Given back.",
+    "correction": "Another entry that names this call.",
+    "price_unknown": "The price that was used cannot be found.",
+    "unexplained": "The stored usage and price do not give this amount. Run verify_ledger.",
+    "not_posted": "The record says that this was charged, but no entry of the ledger does. Run "
+    "verify_ledger.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedLine:
+    """One line: so many of an item at a price. Money in nanos."""
+
+    item: str
+    count: int
+    price_per_million_nanos: int | None
+    price_per_request_nanos: int | None
+    multiplier_millionths: int
+    amount_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """What was added to the lines, or taken from them."""
+
+    kind: str
+    amount_nanos: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Lines and adjustments; their amounts sum to `total_nanos`."""
+
+    lines: tuple[ExplainedLine, ...]
+    adjustments: tuple[Adjustment, ...]
+    total_nanos: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedRequest:
+    """All that the ledger knows of a call. `cost` is None where the provider's price is unknown."""
+
+    charge: Explanation
+    cost: Explanation | None
+    entries: tuple[Entry, ...]
+
+
+def explain_request(row: APIRequest) -> ExplainedRequest:
+    """Return why this call cost what it cost, and the entries that say so."""
+    prices = PriceVersion.objects.in_bulk(
+        [found for found in (row.price_version_id, row.cost_version_id) if found is not None]
+    )
+    entries = list_entries(row.pk)
+    return ExplainedRequest(
+        charge=explain_charge(row, _find_price(prices, row.price_version_id), entries),
+        cost=(
+            explain_cost(row, _find_price(prices, row.cost_version_id))
+            if row.cost_version_id is not None
+            else None
+        ),
+        entries=tuple(entries),
+    )
+
+
+def list_entries(request_id: UUID) -> list[Entry]:
+    """Return the entries that name a call, oldest first."""
+    rows = Entry.objects.filter(request_id=request_id).select_related("account", "transaction")
+    return list(rows.order_by("id")[:ENTRIES_MAX])
+
+
+def explain_charge(row: APIRequest, price: Price | None, entries: Sequence[Entry]) -> Explanation:
+    """Return the lines of a charge, and what made the ledger take something else."""
+    lines, adjustments = _lines(row, price, row.multiplier_millionths, row.charge_nanos)
+    computed = sum(line.amount_nanos for line in lines)
+    if computed != row.charge_nanos and not adjustments:
+        is_limited = _is_limited_to_hold(row) and row.charge_nanos == min(computed, row.hold_nanos)
+        kind = "limited_to_hold" if is_limited else "unexplained"
+        adjustments.append(_adjust(kind, row.charge_nanos - computed))
+    charged = -sum(entry.amount_nanos for entry in entries if entry.kind in _CHARGED)
+    if charged != row.charge_nanos:
+        adjustments.append(_adjust("not_posted", charged - row.charge_nanos))
+    for entry in entries:
+        if entry.kind not in _CHARGED:
+            kind = entry.kind if entry.kind in _NOTES else "correction"
+            adjustments.append(_adjust(kind, -entry.amount_nanos))
+    total = -sum(entry.amount_nanos for entry in entries)
+    return Explanation(tuple(lines), tuple(adjustments), total, _note(row))
+
+
+def explain_cost(row: APIRequest, price: Price | None) -> Explanation:
+    """Return the lines of what the provider bills for a call."""
+    total = row.cost_nanos or 0
+    lines, adjustments = _lines(row, price, MULTIPLIER_ONE, total)
+    computed = sum(line.amount_nanos for line in lines)
+    if computed != total and not adjustments:
+        adjustments.append(_adjust("unexplained", total - computed))
+    return Explanation(tuple(lines), tuple(adjustments), total, "")
+
+
+def _lines(
+    row: APIRequest, price: Price | None, multiplier_millionths: int, total_nanos: int
+) -> tuple[list[ExplainedLine], list[Adjustment]]:
+    """Return the lines of the stored usage, or why there are none."""
+    usage = usage_of(row)
+    if usage.source == "none":
+        return [], []
+    try:
+        if price is None:
+            raise PriceIncomplete
+        found = explain(usage, price, multiplier_millionths)
+    except PriceIncomplete:
+        return [], [_adjust("price_unknown", total_nanos)] if total_nanos else []
+    return [_line(line, multiplier_millionths) for line in found], []
+
+
+def _line(line: ChargeLine, multiplier_millionths: int) -> ExplainedLine:
+    is_request = line.item == "request"
+    return ExplainedLine(
+        item=line.item,
+        count=line.count,
+        price_per_million_nanos=None if is_request else line.price_nanos,
+        price_per_request_nanos=line.price_nanos if is_request else None,
+        multiplier_millionths=multiplier_millionths,
+        amount_nanos=line.amount_nanos,
+    )
+
+
+def usage_of(row: APIRequest) -> Usage:
+    """Return the stored usage of a call."""
+    return Usage(
+        **{name: getattr(row, f"{name}_tokens") for name in TOKEN_CLASSES},
+        source=cast(Any, row.usage_source),
+        is_suspect=row.is_usage_suspect,
+    )
+
+
+def _is_limited_to_hold(row: APIRequest) -> bool:
+    return row.usage_source != UsageSource.REPORTED or row.is_usage_suspect
+
+
+def _adjust(kind: str, amount_nanos: int) -> Adjustment:
+    return Adjustment(kind, amount_nanos, _NOTES[kind])
+
+
+def _find_price(prices: dict[int, PriceVersion], version_id: int | None) -> Price | None:
+    row = prices.get(version_id) if version_id is not None else None
+    if row is None:
+        return None
+    return Price(id=row.pk, request_nanos=row.request_nanos, **row.prices())
+
+
+def _note(row: APIRequest) -> str:
+    if row.usage_source == UsageSource.NONE:
+        return "Nothing was produced for this call: the hold was given back whole."
+    if row.usage_source == UsageSource.CHECKPOINT:
+        return "The gateway was lost during this call: the last checkpoint of its usage counts."
+    if row.usage_source == UsageSource.ESTIMATED:
+        return "The provider reported no usage: the gateway estimated it from what went through."
+    if row.is_usage_suspect:
+        return "The usage that the provider reported contradicts itself."
+    if row.charge_nanos > row.hold_nanos:
+        return (
+            "The provider reported more than was held: the rest came from the wallet, or is owed."
+        )
+    return ""

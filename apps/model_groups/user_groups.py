@@ -1,0 +1,177 @@
+"""User groups: made, changed and deleted, with the model groups that are open to them.
+
+They live here and not with users because the link to model groups does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict, Unpack
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import IntegrityError, transaction
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+
+from apps.audit.events import changed_values, record_event, values_of
+from apps.core.domain_errors import DomainError
+from apps.model_groups.models import ModelGroup
+from apps.users.models import UserGroup
+
+
+class UserGroupExists(DomainError):
+    """There is a user group of this name."""
+
+    status_code = 409
+    code = "user_group_exists"
+    message = "A user group with this name already exists."
+
+
+class UserGroupInUse(DomainError):
+    """The group still has users."""
+
+    status_code = 409
+    code = "in_use"
+    message = "This user group still has users. Move them to another group first."
+
+
+class UserGroupMissing(DomainError):
+    """The group was deleted meanwhile."""
+
+    status_code = 404
+    code = "not_found"
+    message = "Not found."
+
+
+class ModelGroupMissing(DomainError):
+    """A model group was deleted meanwhile."""
+
+    status_code = 409
+    code = "model_group_gone"
+    message = "A model group does not exist any more."
+
+
+class UserGroupValues(TypedDict, total=False):
+    """What a user group has; the fields of UserGroup."""
+
+    name: str
+    description: str
+    multiplier_millionths: int
+    rpm: int | None
+    tpm: int | None
+    concurrency: int | None
+    cap_nanos: int | None
+
+
+def list_user_groups() -> QuerySet[UserGroup]:
+    """Return the groups with `user_count` and their model groups."""
+    return (
+        UserGroup.objects.annotate(user_count=Count("users"))
+        .prefetch_related("model_groups")
+        .order_by("name", "id")
+    )
+
+
+def create_user_group(
+    *,
+    model_groups: Sequence[ModelGroup] = (),
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+    **values: Unpack[UserGroupValues],
+) -> UserGroup:
+    """Make a user group. Raises UserGroupExists and ModelGroupMissing."""
+    group = UserGroup(**values)
+    try:
+        with transaction.atomic():
+            group.save(force_insert=True)
+            group.model_groups.set(model_groups)
+            record_event(
+                actor=actor,
+                action="user_group.created",
+                subject=group,
+                after=_values_with_links(group),
+                request=request,
+            )
+    except IntegrityError as error:
+        raise _explain(error, group) from error
+    return group
+
+
+def change_user_group(
+    *,
+    group: UserGroup,
+    model_groups: Sequence[ModelGroup] | None = None,
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+    **values: Unpack[UserGroupValues],
+) -> None:
+    """Change what is given of a user group; None leaves its model groups.
+
+    Raises UserGroupExists, UserGroupMissing and ModelGroupMissing.
+    """
+    row = group
+    try:
+        with transaction.atomic():
+            row = _lock(group)
+            before = _values_with_links(row)
+            for name, value in values.items():
+                setattr(row, name, value)
+            if values:
+                row.save(update_fields=list(values))
+            if model_groups is not None:
+                row.model_groups.set(model_groups)
+            old, new = changed_values(before, _values_with_links(row))
+            if new:
+                record_event(
+                    actor=actor,
+                    action="user_group.changed",
+                    subject=row,
+                    before=old,
+                    after=new,
+                    request=request,
+                )
+    except IntegrityError as error:
+        raise _explain(error, row) from error
+
+
+def delete_user_group(
+    *, group: UserGroup, actor: AbstractBaseUser | None, request: HttpRequest | None = None
+) -> None:
+    """Delete a user group without users. Raises UserGroupInUse and UserGroupMissing."""
+    try:
+        with transaction.atomic():
+            row = _lock(group)
+            if row.users.exists():
+                raise UserGroupInUse
+            record_event(
+                actor=actor,
+                action="user_group.deleted",
+                subject=row,
+                before=_values_with_links(row),
+                request=request,
+            )
+            row.delete()
+    except IntegrityError as error:
+        # Somebody joined between the look and the commit.
+        raise UserGroupInUse from error
+
+
+def _lock(group: UserGroup) -> UserGroup:
+    row = UserGroup.objects.select_for_update().filter(pk=group.pk).first()
+    if row is None:
+        raise UserGroupMissing
+    return row
+
+
+def _values_with_links(group: UserGroup) -> dict[str, Any]:
+    linked = group.model_groups.order_by("pk").values_list("pk", flat=True)
+    return {**values_of(group), "model_groups": list(linked)}
+
+
+def _explain(error: IntegrityError, group: UserGroup) -> Exception:
+    """Return what a constraint has refused."""
+    if UserGroup.objects.exclude(pk=group.pk).filter(name=group.name).exists():
+        return UserGroupExists()
+    if "foreign key" in str(error).lower():
+        return ModelGroupMissing()
+    return error

@@ -1,0 +1,177 @@
+"""Asking a provider with its own key: which models it has, whether it answers.
+
+What a provider says is not to be trusted: sizes are bounded, names are checked, and of a failure
+only its class is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from django.conf import settings
+
+from apps.core.counters import count_up
+from apps.core.crypto import SecretUnreadable
+from apps.core.domain_errors import DomainError
+from apps.providers.credentials import open_secret
+from apps.providers.models import Provider
+from apps.providers.outgoing import (
+    Answer,
+    Ask,
+    Failure,
+    OutgoingFailed,
+    Resolve,
+    fetch,
+    resolve_name,
+)
+from apps.providers.registration import BaseUrlRefused
+
+NAMES_MAX: Final = 5_000
+NAME_LENGTH_MAX: Final = 200
+ASKS_MAX_PER_MINUTE: Final = 30
+_WINDOW_SECONDS: Final = 60
+_UNEXPECTED: Final = "The provider answered something unexpected."
+# Status → what it means here.
+_STATUSES: Final = {
+    400: "The provider refused the request.",
+    401: "The provider refused the key.",
+    402: "The provider wants to be paid first.",
+    403: "The provider refused the key.",
+    404: "The provider has nothing there: check the base URL and the model.",
+    422: "The provider refused the request.",
+    429: "The provider has too many requests.",
+}
+
+
+class ProviderFailed(DomainError):
+    """The provider gave no answer that can be used. A 4xx: the gateway itself is well."""
+
+    status_code = 409
+    code = "provider_failed"
+    message = _UNEXPECTED
+
+
+class NoActiveKey(DomainError):
+    """The provider has no key to ask it with."""
+
+    status_code = 409
+    code = "no_active_key"
+    message = "The provider has no active key."
+
+
+class StoredKeyUnreadable(DomainError):
+    """The key was sealed with an encryption key that is not at hand."""
+
+    status_code = 409
+    code = "key_unreadable"
+    message = "The provider's key cannot be read. Type it again."
+
+
+class TooManyAsks(DomainError):
+    """One user asks providers too often."""
+
+    status_code = 429
+    code = "too_many_tests"
+    message = "Too many tests. Try again in a minute."
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The models that a provider says it has."""
+
+    names: tuple[str, ...]  # in the provider's order, each once
+    ignored_count: int  # entries whose name cannot be used
+
+
+def count_ask(user_id: int) -> None:
+    """Count one more question of this user. Raises TooManyAsks beyond 30 a minute."""
+    if count_up(f"provider-asks:{user_id}", seconds=_WINDOW_SECONDS) > ASKS_MAX_PER_MINUTE:
+        raise TooManyAsks(retry_after_seconds=_WINDOW_SECONDS)
+
+
+def ask_for_models(provider: Provider, *, resolve: Resolve = resolve_name) -> Offer:
+    """Return the models that the provider lists.
+
+    Raises ProviderFailed, BaseUrlRefused, NoActiveKey and StoredKeyUnreadable.
+    """
+    value = _ask(provider, path="models", body=None, resolve=resolve)
+    # Most wrap the list as {"data": […]}; some send it bare.
+    entries = value.get("data") if isinstance(value, dict) else value
+    if not isinstance(entries, list):
+        raise ProviderFailed
+    if len(entries) > NAMES_MAX:
+        raise ProviderFailed(f"The provider lists more than {NAMES_MAX} models.")
+    ids = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
+    names = [name for name in ids if isinstance(name, str) and is_name(name)]
+    return Offer(tuple(dict.fromkeys(names)), ignored_count=len(ids) - len(names))
+
+
+def ask_for_one_token(
+    provider: Provider,
+    *,
+    upstream_name: str,
+    max_tokens_parameter: str,
+    resolve: Resolve = resolve_name,
+) -> None:
+    """Have a model say one token. Raises what `ask_for_models` raises."""
+    body = {
+        "model": upstream_name,
+        "messages": [{"role": "user", "content": "Hi"}],
+        max_tokens_parameter: 1,
+    }
+    value = _ask(provider, path="chat/completions", body=orjson.dumps(body), resolve=resolve)
+    if not (isinstance(value, dict) and isinstance(value.get("choices"), list)):
+        raise ProviderFailed
+
+
+def is_name(text: str) -> bool:
+    """Return whether a model can have this name: 1 to 200 printable characters, no spaces."""
+    return (
+        0 < len(text) <= NAME_LENGTH_MAX
+        and text.isprintable()
+        and not any(character.isspace() for character in text)
+    )
+
+
+def _ask(provider: Provider, *, path: str, body: bytes | None, resolve: Resolve) -> Any:
+    headers = {"authorization": f"Bearer {_secret_of(provider)}"}
+    if body is not None:
+        headers["content-type"] = "application/json"
+    ask = Ask(
+        url=f"{provider.base_url.rstrip('/')}/{path}",
+        method="GET" if body is None else "POST",
+        headers=headers,
+        body=body or b"",
+    )
+    try:
+        answer = fetch(ask, private=settings.PRIVATE_UPSTREAMS, resolve=resolve)
+    except OutgoingFailed as error:
+        if error.failure is Failure.NOT_ALLOWED:
+            raise BaseUrlRefused from error
+        raise ProviderFailed(error.failure.value) from error
+    return _read(answer)
+
+
+def _secret_of(provider: Provider) -> str:
+    key = provider.keys.filter(is_active=True, left_behind_at=None).order_by("id").first()
+    if key is None:
+        raise NoActiveKey
+    try:
+        return open_secret(key)
+    except SecretUnreadable as error:
+        raise StoredKeyUnreadable from error
+
+
+def _read(answer: Answer) -> Any:
+    if answer.status_code != 200:
+        if 300 <= answer.status_code < 400:
+            raise ProviderFailed("The provider answered with a redirect, which is not followed.")
+        if answer.status_code >= 500:
+            raise ProviderFailed("The provider has an error of its own.")
+        raise ProviderFailed(_STATUSES.get(answer.status_code, _UNEXPECTED))
+    try:
+        return orjson.loads(answer.body)
+    except orjson.JSONDecodeError as error:
+        raise ProviderFailed from error

@@ -1,0 +1,42 @@
+"""Tests of the known providers."""
+
+from __future__ import annotations
+
+import pytest
+
+from apps.core.addresses import check_upstream_url, parse_private_upstreams
+from apps.providers.presets import UnknownPreset, get_preset, list_presets
+
+
+def test_presets_can_be_used_as_they_are() -> None:
+    private = parse_private_upstreams("127.0.0.1:11434,127.0.0.1:8000")
+    presets = list_presets()
+
+    assert len({preset.slug for preset in presets}) == len(presets) == 19
+    assert len({preset.name for preset in presets}) == len(presets)
+    for preset in presets:
+        parsed = check_upstream_url(preset.base_url, private if preset.is_local else ())
+        assert not parsed.query
+        assert preset.base_url == preset.base_url.rstrip("/")
+        assert check_upstream_url(preset.documentation_url, ()).scheme == "https"
+    assert {preset.slug for preset in presets if preset.is_local} == {"ollama", "vllm"}
+
+
+def test_antinomy_offers_its_seven_models() -> None:
+    preset = get_preset("antinomy")
+
+    assert (preset.name, preset.base_url) == ("Antinomy AI", "https://antinomy.ai/api/v1")
+    assert preset.models == (
+        "anthropic/claude-opus-4",
+        "anthropic/claude-sonnet-4",
+        "anthropic/claude-3.7-sonnet",
+        "anthropic/claude-3.5-sonnet",
+        "anthropic/claude-3.7-sonnet:thinking",
+        "google/gemini-2.5-pro-preview",
+        "x-ai/grok-3-beta",
+    )
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(UnknownPreset):
+        get_preset("nobody")

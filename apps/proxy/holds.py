@@ -1,0 +1,143 @@
+"""Places the hold of a call: which caps count it, and which providers may answer under it.
+
+The caps of the key, its user and his user group have to cover the hold, and so has the budget of
+the provider that is tried first. A provider that may take over is counted, too, where its budget
+covers the hold; otherwise the call does not fail over to it. So no budget is ever exceeded by a
+call that it had not been asked for, whoever answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from apps.audit.records import Row
+from apps.billing.ledger.commands import Cap, Held, HoldRefused, PlaceHold
+from apps.billing.writer import LedgerBusy, LedgerUnavailable
+from apps.core.errors import GatewayError
+from apps.proxy.routing import plan_routes
+from apps.proxy.snapshot import Route
+
+if TYPE_CHECKING:
+    from apps.proxy.call import Call
+
+# How long a provider is passed over after its budget did not cover a call.
+SPENT_SECONDS: Final = 2.0
+_REFUSALS: Final = {"balance": "E19", "owing": "E19", "cap": "E20", "broken": "E35"}
+_REACHED: Final = {
+    "api_key": "The spending limit of this API key is reached.",
+    "user": "The spending limit of this user is reached.",
+    "user_group": "The spending limit of this user group is reached.",
+    "provider": "The spending limit of this model's providers is reached.",
+}
+
+
+async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
+    """Reserve the worst case of a call and return the hold, the routes that may be tried, and the
+    columns of its APIRequest that the hold keeps.
+
+    Raises E19, E20, E32 to E37, and Interrupted where the client left meanwhile.
+    """
+    gateway = call.gateway
+    routes: Sequence[Route] = call.plan.model.routes
+    refusal = GatewayError("E32")
+    # Each turn leaves one provider less.
+    while planned := plan_routes(
+        routes,
+        random=gateway.random,
+        is_open=lambda route_id: gateway.circuits.is_open(route_id, gateway.monotonic()),
+    ):
+        caps, spare_caps = caps_of_providers(planned)
+        detail = _describe(call, planned[0])
+        answer = await _place(call, detail, caps, spare_caps)
+        if isinstance(answer, Held):
+            return answer, within(planned, (*caps, *answer.spares)), detail
+        refusal = _refusal(answer)
+        spent = answer.cap
+        if spent is None or spent.scope != "provider":
+            break
+        for route in routes:
+            if route.provider.id == spent.scope_id:
+                gateway.circuits.rest(route.id, gateway.monotonic(), SPENT_SECONDS)
+        routes = [route for route in routes if route.provider.id != spent.scope_id]
+    raise refusal
+
+
+def caps_of_providers(routes: Sequence[Route]) -> tuple[tuple[Cap, ...], tuple[Cap, ...]]:
+    """Return the cap of the first route's provider and those of the others, if they have any."""
+    first = routes[0].provider
+    others = {route.provider.id: route.provider.cap for route in routes[1:]}
+    others.pop(first.id, None)
+    return (
+        () if first.cap is None else (first.cap,),
+        tuple(cap for cap in others.values() if cap is not None),
+    )
+
+
+def within(routes: Sequence[Route], counted: tuple[Cap, ...]) -> list[Route]:
+    """Return the routes whose providers have no cap, or one that counts the hold."""
+    return [route for route in routes if route.provider.cap in (None, *counted)]
+
+
+async def _place(
+    call: Call, detail: Row, caps: tuple[Cap, ...], spare_caps: tuple[Cap, ...]
+) -> Held | HoldRefused:
+    plan = call.plan
+    hold = PlaceHold(
+        request_id=call.request_id,
+        customer_id=call.member.customer_id,
+        buckets=plan.access.buckets,
+        receivable_id=call.member.receivable_id,
+        amount_nanos=plan.wanted_nanos,
+        amount_nanos_min=plan.least_nanos,
+        detail=detail,
+        caps=(*plan.caller.caps, *caps),
+        spare_caps=spare_caps,
+    )
+    call.open_to_interruption()
+    try:
+        return await call.gateway.writer.place(hold)
+    except LedgerUnavailable as error:
+        raise GatewayError("E34") from error
+    except LedgerBusy as error:
+        raise GatewayError("E37") from error
+    except asyncio.CancelledError:
+        raise call.translate_cancellation() from None
+    finally:
+        call.close_to_interruption()
+
+
+def _refusal(answer: HoldRefused) -> GatewayError:
+    message = None if answer.cap is None else _REACHED[answer.cap.scope]
+    return GatewayError(_REFUSALS[answer.reason], message=message)
+
+
+def _describe(call: Call, route: Route) -> Row:
+    plan, member, key = call.plan, call.member, call.plan.caller.key
+    return {
+        "customer_id": member.customer_id,
+        "wallet_id": member.wallet_id,
+        "receivable_id": member.receivable_id,
+        "user_id": member.id,
+        "user_name": member.name,
+        "api_key_id": key.id,
+        "api_key_name": key.name,
+        "model_id": plan.model.id,
+        "requested_model": plan.request.model,
+        "route_id": route.id,
+        "provider_id": route.provider.id,
+        "provider_name": route.provider.name,
+        "upstream_model": route.upstream_name,
+        "endpoint": call.path,
+        "method": "POST",
+        "dialect": "openai",
+        "is_stream": plan.request.is_stream,
+        "price_version_id": plan.price.id,
+        "cost_version_id": None,
+        "multiplier_millionths": plan.access.multiplier_millionths,
+        "input_bytes": len(call.body),
+        "started_at": call.started_at,
+        "ip_address": call.address,
+        "user_agent": call.user_agent,
+    }

@@ -1,0 +1,101 @@
+"""Lists of API keys: what finds them, and at which cost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pytest_django import DjangoAssertNumQueries
+from rest_framework.test import APIClient
+
+from apps.api_keys.issue import issue_key
+from apps.api_keys.models import APIKey
+from apps.users.models import User
+from tests.support.calls import record_call
+from tests.support.people import make_admin, make_user, rest_client
+
+PATH = "/api/admin/keys/"
+OWN = "/api/user/keys/"
+
+
+@pytest.fixture
+def admin(db: None) -> APIClient:
+    """Return a client of an administrator."""
+    return rest_client(make_admin(username="root"))
+
+
+@pytest.fixture
+def ada(db: None) -> User:
+    """Return a user."""
+    return make_user(username="ada", email="ada@example.com")
+
+
+@pytest.fixture
+def own(ada: User) -> APIClient:
+    """Return a client of that user."""
+    return rest_client(ada)
+
+
+def _key(user: User, **values: Any) -> APIKey:
+    return issue_key(user=user, **{"name": "main", **values})[0]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", ["c", "b", "a"]),
+        ("?user={ada}", ["b", "a"]),
+        ("?is_active=false", ["b"]),
+        ("?is_default=true", ["a"]),
+        ("?expired=true", ["c"]),
+        ("?expired=false", ["b", "a"]),
+        ("?prefix=sk-", ["c", "b", "a"]),
+        ("?last_four=zzzz", ["c"]),
+        ("?search=ADA@example", ["b", "a"]),
+        ("?search=%25", []),
+        ("?ordering=name", ["a", "b", "c"]),
+    ],
+)
+def test_keys_are_found(admin: APIClient, ada: User, query: str, expected: list[str]) -> None:
+    _key(ada, name="a", raw="sk-one12", is_default=True)
+    APIKey.objects.filter(pk=_key(ada, name="b", raw="sk-two12").pk).update(is_active=False)
+    past = datetime(2026, 1, 1, tzinfo=UTC)
+    _key(make_user(), name="c", raw="sk-" + "y" * 30 + "zzzz", expires_at=past)
+
+    answer = admin.get(PATH + query.format(ada=ada.pk))
+
+    assert [row["name"] for row in answer.json()["results"]] == expected
+
+
+@pytest.mark.parametrize(
+    "query", ["?digest=x", "?is_active=1", "?user=x", "?ordering=digest", "?user__email=a"]
+)
+def test_what_cannot_be_understood_shows_nothing(admin: APIClient, query: str) -> None:
+    assert admin.get(PATH + query).status_code == 400
+
+
+def test_the_keys_of_a_user_who_is_missing_are_404(admin: APIClient) -> None:
+    assert admin.get("/api/admin/users/999999/keys/").status_code == 404
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_lists_take_the_same_queries_whatever_their_length(
+    admin: APIClient,
+    own: APIClient,
+    ada: User,
+    django_assert_num_queries: DjangoAssertNumQueries,
+    count: int,
+) -> None:
+    for _ in range(count):
+        key = _key(ada)
+        record_call(api_key_id=key.pk)
+
+    with django_assert_num_queries(4):  # The session with its user; count; the rows; their use.
+        listed = admin.get(PATH)
+    with django_assert_num_queries(5):  # And the user.
+        admin.get(f"/api/admin/users/{ada.pk}/keys/")
+    with django_assert_num_queries(4):
+        mine = own.get(OWN)
+
+    assert (listed.json()["count"], mine.json()["count"]) == (count, count)

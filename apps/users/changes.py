@@ -1,0 +1,233 @@
+"""Changing people: what an administrator may change of others, and what of nobody.
+
+- Nobody changes his own role, activity, group, limits or cap, or sets his own password here.
+- Only who is an active administrator at that moment gives a role: nobody gives one above his own.
+- An active administrator always remains. Whoever changes roles or activity locks the rows of all
+  active administrators, by id, so that two who demote each other queue up.
+- A new role, a new password and deactivation end the user's sessions in the same transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, TypedDict, Unpack
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.http import HttpRequest
+
+from apps.audit.events import changed_values, record_event, values_of
+from apps.core.domain_errors import DomainError
+from apps.users.models import Role, User, UserGroup
+from apps.users.names import UserExists, are_names_taken, clean_names
+from apps.users.tokens import end_sessions
+
+_NOT_OWN: Final = frozenset(
+    {"role", "is_active", "user_group_id", "rpm", "tpm", "concurrency", "cap_nanos"}
+)
+_LEAD: Final = frozenset({"role", "is_active"})
+_OF_ROLE: Final = frozenset({"role", "is_staff", "is_superuser"})
+
+
+class OwnAccount(DomainError):
+    """An administrator would change his own powers."""
+
+    status_code = 403
+    code = "own_account"
+    message = "You cannot change this of your own account."
+
+
+class LastAdmin(DomainError):
+    """Nobody would be left to administrate."""
+
+    status_code = 409
+    code = "last_admin"
+    message = "This is the last active administrator."
+
+
+class RoleLost(DomainError):
+    """The caller was an administrator when he called, but is none any more."""
+
+    status_code = 403
+    code = "permission_denied"
+    message = "You do not have permission to perform this action."
+
+
+class UserGone(DomainError):
+    """The user was deleted meanwhile."""
+
+    status_code = 404
+    code = "not_found"
+    message = "Not found."
+
+
+class UserGroupGone(DomainError):
+    """The user group was deleted meanwhile."""
+
+    status_code = 409
+    code = "user_group_gone"
+    message = "This user group does not exist any more."
+
+
+class UserLimits(TypedDict, total=False):
+    """What a user may be limited to; the fields of User. None is no limit."""
+
+    rpm: int | None
+    tpm: int | None
+    concurrency: int | None
+    cap_nanos: int | None
+
+
+class UserChanges(UserLimits, total=False):
+    """What can be changed of a user."""
+
+    username: str
+    email: str
+    name: str
+    role: str
+    user_group: UserGroup | None
+    is_active: bool
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class LockedUser:
+    """A user's row under lock, and the active administrators locked with it."""
+
+    row: User
+    lead_ids: frozenset[int]  # empty unless the lead is at stake
+
+    def check_lead(self, actor: User | None, *, is_leaving: bool) -> None:
+        """Refuse to take the last administrator away, and who has lost the role meanwhile.
+
+        Raises LastAdmin and RoleLost.
+        """
+        if is_leaving and self.lead_ids == {self.row.pk}:
+            raise LastAdmin
+        if actor is not None and actor.pk not in self.lead_ids:
+            raise RoleLost
+
+
+def change_user(
+    *,
+    user: User,
+    actor: User | None,
+    request: HttpRequest | None = None,
+    reason: str = "",
+    **changes: Unpack[UserChanges],
+) -> User:
+    """Change what is given of a user and return the user as he is now. No actor is the system.
+
+    Raises OwnAccount, LastAdmin, RoleLost, UserGone, UserGroupGone, UserExists and
+    UsernameAmbiguous.
+    """
+    is_about_lead = not _LEAD.isdisjoint(changes)
+    row = user
+    try:
+        with transaction.atomic():
+            locked = lock_user(user, with_lead=is_about_lead)
+            row = locked.row
+            before = values_of(row)
+            _apply(row, changes)
+            old, new = changed_values(before, values_of(row))
+            if is_own(row, actor) and ("password" in changes or not _NOT_OWN.isdisjoint(new)):
+                raise OwnAccount
+            if not _LEAD.isdisjoint(new):
+                locked.check_lead(actor, is_leaving=not _is_lead(row))
+            _save(row, old, new, changes, actor=actor, reason=reason, request=request)
+    except IntegrityError as error:
+        if are_names_taken(row):
+            raise UserExists from error
+        if row.user_group_id and not UserGroup.objects.filter(pk=row.user_group_id).exists():
+            raise UserGroupGone from error
+        raise
+    return row
+
+
+def lock_user(user: User, *, with_lead: bool) -> LockedUser:
+    """Lock a user's row, with the active administrators where the lead is at stake.
+
+    Call it in a transaction. Raises UserGone.
+    """
+    wanted = Q(pk=user.pk)
+    if with_lead:
+        wanted |= Q(role=Role.ADMIN, is_active=True)
+    rows = {row.pk: row for row in User.objects.select_for_update().filter(wanted).order_by("pk")}
+    if user.pk not in rows:
+        raise UserGone
+    lead_ids = frozenset(pk for pk, row in rows.items() if with_lead and _is_lead(row))
+    return LockedUser(rows[user.pk], lead_ids)
+
+
+def is_own(user: User, actor: User | None) -> bool:
+    """Return whether the actor would act on himself."""
+    return actor is not None and actor.pk == user.pk
+
+
+def end_all_sessions(*, user: User, actor: User | None, request: HttpRequest | None = None) -> int:
+    """Sign a user out everywhere, on record, and return how many sessions were open."""
+    with transaction.atomic():
+        count = end_sessions(user=user)
+        if count:
+            record_event(
+                actor=actor,
+                action="user.sessions_ended",
+                subject=user,
+                after={"sessions": count},
+                request=request,
+            )
+    return count
+
+
+def _is_lead(row: User) -> bool:
+    return row.role == Role.ADMIN and row.is_active
+
+
+def _apply(row: User, changes: UserChanges) -> None:
+    """Set what is given on the row, without saving."""
+    names = {"username", "email"} & changes.keys()
+    for name, value in changes.items():
+        if name == "password":
+            row.set_password(changes["password"])
+        else:
+            setattr(row, name, value)
+    if names:
+        row.username, row.email = clean_names(username=row.username, email=row.email)
+    if row.role != Role.ADMIN:
+        # The Django admin is for administrators only.
+        row.is_staff = row.is_superuser = False
+
+
+def _save(
+    row: User,
+    old: dict[str, Any],
+    new: dict[str, Any],
+    changes: UserChanges,
+    *,
+    actor: User | None,
+    reason: str,
+    request: HttpRequest | None,
+) -> None:
+    """Write what differs, with its events, and end the sessions that must not go on."""
+    is_password_new = "password" in changes
+    if not new and not is_password_new:
+        return
+    row.save(update_fields=[*new, *(["password"] if is_password_new else [])])
+    for action, names in (
+        ("user.role_changed", new.keys() & _OF_ROLE),
+        ("user.changed", new.keys() - _OF_ROLE),
+    ):
+        if names:
+            record_event(
+                actor=actor,
+                action=action,
+                subject=row,
+                before={name: old[name] for name in names},
+                after={name: new[name] for name in names},
+                reason=reason,
+                request=request,
+            )
+    if is_password_new:
+        record_event(actor=actor, action="user.password_set", subject=row, request=request)
+    if is_password_new or "role" in new or new.get("is_active") is False:
+        end_all_sessions(user=row, actor=actor, request=request)
