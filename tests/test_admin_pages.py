@@ -41,6 +41,7 @@ READ_ONLY: Final = {
     "billing.incarnation",
     "billing.spendcounter",
     "billing.verifiedhead",
+    "billing.verification",
     "proxy.configurationversion",
     "proxy.configurationchange",
     "users.session",

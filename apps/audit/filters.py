@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final, cast
 
 import django_filters
@@ -15,33 +15,39 @@ from apps.audit.filter_fields import (
     AddressFilter,
     ChoicesFilter,
     ErrorFilter,
-    HistoryFilterSet,
-    MomentFilter,
-    MoneyFilter,
-    NumberFilter,
-    NumbersFilter,
     RangesFilter,
-    TextsFilter,
     TokensFilter,
 )
 from apps.audit.models import APIRequest, RequestState, UsageSource
-from apps.core.filters import TEXT_LENGTH_MAX, FlagFilter, SearchFilter
+from apps.core.filters import (
+    TEXT_LENGTH_MAX,
+    FlagFilter,
+    IdFilter,
+    IdsFilter,
+    MomentFilter,
+    SearchFilter,
+    StrictFilterSet,
+    USDFilter,
+    WordsFilter,
+)
+from apps.core.ids import uuid7_lower_bound
 
 SEARCH_DAYS: Final = 31
 OK: Final = 200
 FAILED_FROM: Final = 400
 FORMATS: Final = ("csv", "jsonl")
+_FIRST_MOMENT: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STATUS_CLASSES: Final = {"2xx": (200, 300), "4xx": (400, 500), "5xx": (500, 600)}
 
 
-class OwnRequestFilter(HistoryFilterSet):
+class OwnRequestFilter(StrictFilterSet):
     """What one's own calls can be filtered by."""
 
-    api_key = NumberFilter(field_name="api_key_id")
-    model = TextsFilter(field_name="requested_model")
-    model_id = NumberFilter(field_name="model_id")
+    api_key = IdFilter(field_name="api_key_id")
+    model = WordsFilter(field_name="requested_model")
+    model_id = IdFilter(field_name="model_id")
     status_class = RangesFilter(field_name="status_code", ranges=_STATUS_CLASSES)
-    status_code = NumbersFilter(field_name="status_code")
+    status_code = IdsFilter(field_name="status_code")
     state = ChoicesFilter(field_name="state", known=RequestState.values)
     started_after = MomentFilter(field_name="started_at", lookup_expr="gte")
     started_before = MomentFilter(field_name="started_at", lookup_expr="lt")
@@ -49,27 +55,23 @@ class OwnRequestFilter(HistoryFilterSet):
     settled_before = MomentFilter(field_name="settled_at", lookup_expr="lt")
     address = AddressFilter(field_name="ip_address")
     request_id = django_filters.UUIDFilter(field_name="id")
-    charge_min = MoneyFilter(field_name="charge_nanos", lookup_expr="gte")
-    charge_max = MoneyFilter(field_name="charge_nanos", lookup_expr="lte")
-    duration_min = NumberFilter(
-        field_name="duration_ms", lookup_expr="gte", help_text="Milliseconds."
-    )
-    duration_max = NumberFilter(
-        field_name="duration_ms", lookup_expr="lte", help_text="Milliseconds."
-    )
-    ttft_min = NumberFilter(field_name="ttft_ms", lookup_expr="gte", help_text="Milliseconds.")
-    ttft_max = NumberFilter(field_name="ttft_ms", lookup_expr="lte", help_text="Milliseconds.")
+    charge_min = USDFilter(field_name="charge_nanos", lookup_expr="gte")
+    charge_max = USDFilter(field_name="charge_nanos", lookup_expr="lte")
+    duration_min = IdFilter(field_name="duration_ms", lookup_expr="gte", help_text="Milliseconds.")
+    duration_max = IdFilter(field_name="duration_ms", lookup_expr="lte", help_text="Milliseconds.")
+    ttft_min = IdFilter(field_name="ttft_ms", lookup_expr="gte", help_text="Milliseconds.")
+    ttft_max = IdFilter(field_name="ttft_ms", lookup_expr="lte", help_text="Milliseconds.")
     tokens_min = TokensFilter(lookup_expr="gte", help_text="The sum of all token classes.")
     tokens_max = TokensFilter(lookup_expr="lte", help_text="The sum of all token classes.")
-    input_tokens_min = NumberFilter(field_name="input_tokens", lookup_expr="gte")
-    input_tokens_max = NumberFilter(field_name="input_tokens", lookup_expr="lte")
-    output_tokens_min = NumberFilter(field_name="output_tokens", lookup_expr="gte")
-    output_tokens_max = NumberFilter(field_name="output_tokens", lookup_expr="lte")
+    input_tokens_min = IdFilter(field_name="input_tokens", lookup_expr="gte")
+    input_tokens_max = IdFilter(field_name="input_tokens", lookup_expr="lte")
+    output_tokens_min = IdFilter(field_name="output_tokens", lookup_expr="gte")
+    output_tokens_max = IdFilter(field_name="output_tokens", lookup_expr="lte")
     usage_source = ChoicesFilter(field_name="usage_source", known=UsageSource.values)
     is_stream = FlagFilter(field_name="is_stream")
-    endpoint = TextsFilter(field_name="endpoint")
-    error_code = TextsFilter(field_name="error_code")
-    finish_reason = TextsFilter(field_name="finish_reason")
+    endpoint = WordsFilter(field_name="endpoint")
+    error_code = WordsFilter(field_name="error_code")
+    finish_reason = WordsFilter(field_name="finish_reason")
 
     class Meta:
         model = APIRequest
@@ -84,11 +86,11 @@ class RequestFilter(OwnRequestFilter):
         {"address", "cost_min", "cost_max", "error", "upstream_request_id"}
     )
 
-    user = NumberFilter(field_name="user_id")
-    customer = NumberFilter(field_name="customer_id")
-    provider = NumbersFilter(field_name="provider_id")
-    cost_min = MoneyFilter(field_name="cost_nanos", lookup_expr="gte")
-    cost_max = MoneyFilter(field_name="cost_nanos", lookup_expr="lte")
+    user = IdFilter(field_name="user_id")
+    customer = IdFilter(field_name="customer_id")
+    provider = IdsFilter(field_name="provider_id")
+    cost_min = USDFilter(field_name="cost_nanos", lookup_expr="gte")
+    cost_max = USDFilter(field_name="cost_nanos", lookup_expr="lte")
     is_usage_suspect = FlagFilter(field_name="is_usage_suspect")
     upstream_request_id = django_filters.CharFilter(
         field_name="upstream_request_id", max_length=TEXT_LENGTH_MAX
@@ -137,8 +139,11 @@ class RequestListFilter(RequestFilter):
             given.discard("status_code")  # Most calls have it, or it is in the index of failures.
         if given <= self.served_by_index or given & self.narrow:
             return passed
-        until = values["started_before"] or timezone.now()
-        return passed.filter(started_at__gte=until - timedelta(days=SEARCH_DAYS))
+        since = (values["started_before"] or timezone.now()) - timedelta(days=SEARCH_DAYS)
+        # An id holds the moment it was made, which is that of the start but for a clock that was
+        # set: with a day to spare it leaves the partitions of older months unread.
+        oldest = uuid7_lower_bound(max(since - timedelta(days=1), _FIRST_MOMENT))
+        return passed.filter(started_at__gte=since, id__gte=oldest)
 
 
 class RequestExportFilter(RequestFilter):
@@ -177,10 +182,10 @@ class ActionFilter(django_filters.CharFilter):
         )
 
 
-class EventFilter(HistoryFilterSet):
+class EventFilter(StrictFilterSet):
     """What admin events can be filtered by."""
 
-    actor = NumberFilter(field_name="actor_id")
+    actor = IdFilter(field_name="actor_id")
     action = ActionFilter(
         max_length=64, help_text="An action, or with a dot at the end all that begin so."
     )
@@ -195,10 +200,10 @@ class EventFilter(HistoryFilterSet):
     )
 
 
-class RefusalFilter(HistoryFilterSet):
+class RefusalFilter(StrictFilterSet):
     """What counts of refused calls can be filtered by."""
 
-    api_key = NumberFilter(field_name="api_key_id", help_text="0: calls without a known key.")
-    code = TextsFilter(field_name="code")
+    api_key = IdFilter(field_name="api_key_id", help_text="0: calls without a known key.")
+    code = WordsFilter(field_name="code")
     minute_after = MomentFilter(field_name="minute", lookup_expr="gte")
     minute_before = MomentFilter(field_name="minute", lookup_expr="lt")

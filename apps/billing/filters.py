@@ -12,6 +12,7 @@ from apps.core.filters import (
     TEXT_LENGTH_MAX,
     FlagFilter,
     IdsFilter,
+    MomentFilter,
     SearchFilter,
     StableOrderingFilter,
     StrictFilterSet,
@@ -50,8 +51,8 @@ class UserFilter(StrictFilterSet):
     is_active = FlagFilter()
     user_group = IdsFilter(field_name="user_group_id")
     search = _PersonSearchFilter(columns=("username", "name"))
-    created_after = django_filters.IsoDateTimeFilter(field_name="date_joined", lookup_expr="gte")
-    created_before = django_filters.IsoDateTimeFilter(field_name="date_joined", lookup_expr="lt")
+    created_after = MomentFilter(field_name="date_joined", lookup_expr="gte")
+    created_before = MomentFilter(field_name="date_joined", lookup_expr="lt")
     ordering = StableOrderingFilter(
         fields=(
             ("id", "id"),

@@ -9,7 +9,6 @@ from typing import Any
 import django_filters
 from django.db.models import QuerySet
 
-from apps.audit.filter_fields import MomentFilter, MoneyFilter, NumberFilter
 from apps.billing.models import (
     Account,
     AccountKind,
@@ -18,7 +17,13 @@ from apps.billing.models import (
     Transaction,
     TransactionKind,
 )
-from apps.core.filters import SearchFilter, StrictFilterSet
+from apps.core.filters import (
+    IdFilter,
+    MomentFilter,
+    SearchFilter,
+    StrictFilterSet,
+    USDFilter,
+)
 
 
 def account_ids(customer_id: int) -> list[int]:
@@ -26,7 +31,7 @@ def account_ids(customer_id: int) -> list[int]:
     return list(Account.objects.filter(customer_id=customer_id).values_list("pk", flat=True))
 
 
-class _CustomerEntries(NumberFilter):
+class _CustomerEntries(IdFilter):
     """Entries on the accounts of a customer."""
 
     def filter(self, qs: QuerySet[Any], value: int | None) -> QuerySet[Any]:
@@ -34,7 +39,7 @@ class _CustomerEntries(NumberFilter):
         return qs if value is None else qs.filter(account_id__in=account_ids(value))
 
 
-class _CustomerTransactions(NumberFilter):
+class _CustomerTransactions(IdFilter):
     """Transactions that move something on the accounts of a customer."""
 
     def filter(self, qs: QuerySet[Any], value: int | None) -> QuerySet[Any]:
@@ -44,7 +49,7 @@ class _CustomerTransactions(NumberFilter):
         return _with_entries(qs, account_id__in=account_ids(value))
 
 
-class _AccountTransactions(NumberFilter):
+class _AccountTransactions(IdFilter):
     """Transactions that move something on an account."""
 
     def filter(self, qs: QuerySet[Any], value: int | None) -> QuerySet[Any]:
@@ -69,8 +74,8 @@ class AccountFilter(StrictFilterSet):
     """What accounts can be filtered by."""
 
     kind = django_filters.ChoiceFilter(choices=AccountKind.choices)
-    customer = NumberFilter(field_name="customer_id")
-    user = NumberFilter(field_name="customer__user__id")
+    customer = IdFilter(field_name="customer_id")
+    user = IdFilter(field_name="customer__user__id")
     search = SearchFilter(columns=("name",))
 
     class Meta:
@@ -82,7 +87,7 @@ class TransactionFilter(StrictFilterSet):
     """What transactions can be filtered by."""
 
     kind = django_filters.ChoiceFilter(choices=TransactionKind.choices)
-    actor = NumberFilter(field_name="actor_id")
+    actor = IdFilter(field_name="actor_id")
     account = _AccountTransactions(field_name="entries__account_id")
     customer = _CustomerTransactions(field_name="entries__account__customer_id")
     request_id = _RequestTransactions(field_name="entries__request_id")
@@ -98,13 +103,13 @@ class TransactionFilter(StrictFilterSet):
 class EntryFilter(StrictFilterSet):
     """What entries can be filtered by."""
 
-    account = NumberFilter(field_name="account_id")
+    account = IdFilter(field_name="account_id")
     customer = _CustomerEntries(field_name="account__customer_id")
     transaction = django_filters.UUIDFilter(field_name="transaction_id")
     request_id = django_filters.UUIDFilter()
     kind = django_filters.ChoiceFilter(choices=EntryKind.choices)
-    amount_min = MoneyFilter(field_name="amount_nanos", lookup_expr="gte")
-    amount_max = MoneyFilter(field_name="amount_nanos", lookup_expr="lte")
+    amount_min = USDFilter(field_name="amount_nanos", lookup_expr="gte")
+    amount_max = USDFilter(field_name="amount_nanos", lookup_expr="lte")
 
     class Meta:
         model = Entry

@@ -8,6 +8,8 @@ from typing import Any, Final, cast
 import django_filters
 from django import forms
 from django.db.models import Q, QuerySet
+from django_filters.fields import IsoDateTimeField
+from drf_spectacular.drainage import set_override
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
@@ -15,10 +17,11 @@ from apps.core.money import InvalidAmount, parse_usd
 
 ID_MAX: Final = 2**63 - 1
 TEXT_LENGTH_MAX: Final = 200
+# Far enough from both ends of the calendar for every time zone.
+_YEAR_MIN: Final = 1970
+_YEAR_MAX: Final = 8_999
 VALUES_MAX: Final = 100
 _PARAMETERS_MAX: Final = 100
-# Parameters of pages and of the schema, which every list understands besides its filters.
-_SHARED_PARAMETERS: Final = frozenset({"page", "page_size", "cursor"})
 
 
 class StrictFilterSet(django_filters.FilterSet):
@@ -41,7 +44,7 @@ class StrictFilterSet(django_filters.FilterSet):
         return passed
 
     def _find_wrong(self, name: str, values: list[str]) -> str | None:
-        if name in _SHARED_PARAMETERS:
+        if name in _parameters_of_pages(cast(Request, self.request)):
             return None
         if name not in self.filters:
             return "Unknown filter."
@@ -53,6 +56,21 @@ class StrictFilterSet(django_filters.FilterSet):
         return None
 
 
+def _parameters_of_pages(request: Request) -> frozenset[str]:
+    view = (request.parser_context or {}).get("view")
+    paginator = getattr(view, "paginator", None)
+    names = (
+        getattr(paginator, name, None)
+        for name in ("page_query_param", "cursor_query_param", "page_size_query_param")
+    )
+    return frozenset(name for name in names if name)
+
+
+def describe(found: django_filters.Filter, text: str = "", **schema: Any) -> None:
+    """Set what the schema says of a filter: the type of the column behind it may differ."""
+    set_override(found, "field", {**schema, "description": text} if text else schema)
+
+
 class _IdField(forms.IntegerField):
     """A key; what would not fit the column is refused before it reaches the database."""
 
@@ -61,9 +79,20 @@ class _IdField(forms.IntegerField):
 
 
 class IdFilter(django_filters.Filter):
-    """Filters by a whole number; `lookup_expr` gte and lte make bounds of it."""
+    """Filters by a whole number from 0 up; `lookup_expr` gte and lte make bounds of it."""
 
     field_class = _IdField
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        describe(
+            self,
+            kwargs.get("help_text", ""),
+            type="integer",
+            format="int64",
+            minimum=0,
+            maximum=ID_MAX,
+        )
 
 
 class _WordsField(forms.CharField):
@@ -85,6 +114,7 @@ class WordsFilter(django_filters.Filter):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=VALUES_MAX * TEXT_LENGTH_MAX, **kwargs)
+        describe(self, "Several with commas: `a,b`.", type="string")
 
     def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
         """Return the rows with one of the values."""
@@ -106,6 +136,10 @@ class IdsFilter(WordsFilter):
     """Filters by any of several whole numbers: `?provider=1,2`."""
 
     field_class = _IdsField
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        describe(self, "Several with commas: `1,2`.", type="string", pattern="^[0-9]+(,[0-9]+)*$")
 
 
 class _FlagField(forms.Field):
@@ -152,9 +186,13 @@ class _USDFormField(forms.CharField):
 
 
 class USDFilter(django_filters.Filter):
-    """Filters a column of nanos by an amount in dollars."""
+    """Filters a column of nanos by an amount in US dollars."""
 
     field_class = _USDFormField
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        describe(self, "US dollars.", type="string", format="decimal")
 
 
 class SearchFilter(django_filters.CharFilter):
@@ -172,3 +210,20 @@ class SearchFilter(django_filters.CharFilter):
         for column in self.columns:
             condition |= Q(**{f"{column}__icontains": value})
         return qs.filter(condition)
+
+
+class _MomentField(IsoDateTimeField):
+    """A moment that can be moved to another time zone without leaving the calendar."""
+
+    def clean(self, value: Any) -> Any:
+        """Return the moment."""
+        moment = super().clean(value)
+        if moment is not None and not _YEAR_MIN <= moment.year <= _YEAR_MAX:
+            raise forms.ValidationError(f"Enter a year from {_YEAR_MIN} to {_YEAR_MAX}.")
+        return moment
+
+
+class MomentFilter(django_filters.IsoDateTimeFilter):
+    """Filters by a moment, ISO 8601; without a time zone it is UTC."""
+
+    field_class = _MomentField

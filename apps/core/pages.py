@@ -13,6 +13,9 @@ from rest_framework.request import Request
 PAGE_SIZE: Final = 50
 PAGE_SIZE_MAX: Final = 200
 _ID_MAX: Final = 2**63 - 1
+_DIGITS_MAX: Final = 9
+# A moment near either end of the calendar cannot be brought to another time zone.
+_YEARS: Final = range(1970, 9999)
 
 
 class NumberedPages(PageNumberPagination):
@@ -67,9 +70,10 @@ def _read_size(request: Request) -> int:
     text = request.query_params.get("page_size")
     if text is None:
         return PAGE_SIZE
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= PAGE_SIZE_MAX):
+    size = int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX else 0
+    if not 1 <= size <= PAGE_SIZE_MAX:
         raise ValidationError({"page_size": [f"Enter a number from 1 to {PAGE_SIZE_MAX}."]})
-    return int(text)
+    return size
 
 
 def _bounded(parameters: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -89,7 +93,8 @@ class NewestCallsFirst(_CursorPages):
 
     def is_position(self, text: str) -> bool:
         """Return whether this is a moment."""
-        return parse_datetime(text) is not None
+        moment = parse_datetime(text)
+        return moment is not None and moment.year in _YEARS
 
 
 class NewestNumbersFirst(_CursorPages):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import django_filters
 from django.db.models import QuerySet
 
 from apps.ai_models.models import AIModel
 from apps.core.filters import (
     FlagFilter,
     IdFilter,
+    MomentFilter,
     SearchFilter,
     StableOrderingFilter,
     StrictFilterSet,
@@ -24,8 +24,8 @@ class OwnQuotaFilters(StrictFilterSet):
 
     model_group = IdFilter(field_name="model_group_id")
     is_active = FlagFilter()
-    expires_before = django_filters.IsoDateTimeFilter(field_name="expires_at", lookup_expr="lt")
-    expires_after = django_filters.IsoDateTimeFilter(field_name="expires_at", lookup_expr="gte")
+    expires_before = MomentFilter(field_name="expires_at", lookup_expr="lt")
+    expires_after = MomentFilter(field_name="expires_at", lookup_expr="gte")
     is_exhausted = FlagFilter(method="filter_exhausted")
     ordering = StableOrderingFilter(
         fields=(

@@ -69,5 +69,6 @@ def test_no_call_surprises_the_gateway(committed_db: Database, tmp_path: Path, r
     finally:
         gateway.stop()
 
+    (tmp_path / "report.txt").write_text(done.stdout)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
     assert "Traceback" not in gateway.log()

@@ -24,6 +24,7 @@ USERS = "/api/admin/users/"
         "page_size=201",
         "page_size=1e2",
         "page_size=-1",
+        "page_size=000000100000",
         "page_size=",
         "ordering=password",
         "ordering=-email,password",

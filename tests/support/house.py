@@ -18,7 +18,7 @@ from apps.api_keys.issue import issue_key
 from apps.api_keys.models import APIKey
 from apps.audit.models import APIRequest, Attempt, Payload, RefusalCount
 from apps.billing.customers import adjust_user_balance
-from apps.billing.models import Hold, Incarnation, SpendCounter, VerifiedHead
+from apps.billing.models import Hold, Incarnation, SpendCounter, Verification, VerifiedHead
 from apps.core.ids import new_uuid7
 from apps.model_groups.groups import create_group
 from apps.providers.models import Provider, ProviderKey
@@ -103,6 +103,10 @@ def _write_history(user: User, key: APIKey, provider: Provider, model: AIModel) 
     VerifiedHead.objects.create(
         chain="account", chain_id=1, sequence=1, head=b"\x01", verified_at=now
     )
+    Verification.objects.create(
+        started_at=now, finished_at=now, is_full=False, started_by="schedule", entries=1,
+        requests=1, anchors=1, finding_count=0,
+    )  # fmt: skip
     RepeatKey.objects.create(key="quota:1:x", digest="0" * 64)
     RefusalCount.objects.create(api_key_id=key.pk, code="rate_limited", minute=now, count=3)
     if not ConfigurationChange.objects.exists():

@@ -194,6 +194,13 @@ def test_a_search_that_no_index_serves_goes_back_a_month_unless_told_otherwise(
         assert _find(client, **query) == [str(old.pk)], query
 
 
+def test_a_search_before_the_first_moment_finds_nothing(client: APIClient) -> None:
+    record_call(finish_reason="length")
+
+    for moment in ("1970-01-01T00:00:00+14:00", "1970-01-02T00:00:00Z"):
+        assert _find(client, finish_reason="length", started_before=moment) == []
+
+
 @pytest.mark.parametrize(
     "query",
     [
