@@ -17,7 +17,7 @@ IN_SCRATCH := scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(INSTALLED) ## Run the gateway with all it needs, on PORT (8000), until Ctrl-C
@@ -46,6 +46,40 @@ EXAMPLES ?= 20
 test-schema: $(INSTALLED_DEV) ## Make up calls from the schema as every role, EXAMPLES (20) a kind
 	EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest -q -n 2 -m long --engine=postgres tests/made_up
 
+OPTIONS ?=
+
+.PHONY: bench
+bench: $(INSTALLED_DEV) ## Measure the gateway beside nginx and a pass-through (see bench/README.md)
+	$(PYTHON) -m bench.run table $(OPTIONS)
+
+.PHONY: bench-all
+bench-all: $(INSTALLED_DEV) ## Run the table and all scenarios below, one after the other
+	$(PYTHON) -m bench.run all $(OPTIONS)
+
+.PHONY: bench-upstream
+bench-upstream: $(INSTALLED_DEV) ## Is the upstream of the benchmark fast enough on this machine
+	$(PYTHON) -m bench.run upstream $(OPTIONS)
+
+.PHONY: bench-latency
+bench-latency: $(INSTALLED_DEV) ## Latency added at one connection, beside the commit time
+	$(PYTHON) -m bench.run latency $(OPTIONS)
+
+.PHONY: bench-pacing
+bench-pacing: $(INSTALLED_DEV) ## 500 slow streams: how late events come, memory
+	$(PYTHON) -m bench.run pacing $(OPTIONS)
+
+.PHONY: bench-keys
+bench-keys: $(INSTALLED_DEV) ## 100,000 keys: load time, and the cost of an edit every second
+	$(PYTHON) -m bench.run keys $(OPTIONS)
+
+.PHONY: bench-rows
+bench-rows: $(INSTALLED_DEV) ## A million recorded calls against an empty table
+	$(PYTHON) -m bench.run rows $(OPTIONS)
+
+.PHONY: bench-processes
+bench-processes: $(INSTALLED_DEV) ## Two gateway processes against one
+	$(PYTHON) -m bench.run processes $(OPTIONS)
+
 .PHONY: bench-api
 bench-api: $(INSTALLED_DEV) ## Time every list of the REST API with a million recorded calls
 	$(PYTHON) -m bench.api
@@ -73,7 +107,7 @@ openapi: $(INSTALLED) ## Write openapi.json
 	@$(IN_SCRATCH) $(PYTHON) manage.py spectacular --format openapi-json --validate --fail-on-warn --file openapi.json
 
 .PHONY: docs
-docs: $(INSTALLED) ## Write docs/errors.md and docs/settings.md
+docs: $(INSTALLED) ## Write docs/errors.md, docs/settings.md and the table of metrics
 	@$(IN_SCRATCH) $(PYTHON) manage.py generate_docs
 
 .PHONY: clean

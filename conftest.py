@@ -179,8 +179,11 @@ def _empty_caches() -> Iterator[None]:
     """Let no test see what another one cached."""
     from django.core.cache import cache
 
+    from apps.core.counters import process_counts
+
     yield
     cache.clear()
+    process_counts.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,14 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "auditing.settings")
 _django = get_asgi_application()
 
 # Django has to be set up before anything that imports models.
+from apps.proxy import metrics  # noqa: E402
 from apps.proxy.asgi import DataPlane, is_client_path  # noqa: E402
 from auditing.control_plane import ControlPlane  # noqa: E402
 
@@ -34,6 +36,8 @@ class Application:
             await self._live(receive, send)
         elif scope["type"] == "http" and is_client_path(scope["path"]):
             await self.data_plane(scope, receive, send)
+        elif scope["path"] == metrics.PATH and metrics.may_read(scope, settings.METRICS_TOKEN):
+            await metrics.answer(self.data_plane.gateway, scope, send)
         else:
             await self.control_plane(scope, receive, send)
 

@@ -28,6 +28,7 @@ SCHEDULE: Final = {
     "audit.make_partitions": 12 * 3600.0,
     "audit.erase_payloads": 6 * 3600.0,
     "users.prune_sessions": 6 * 3600.0,
+    "quotas.prune_repeat_keys": 24 * 3600.0,
 }
 
 

@@ -12,6 +12,7 @@ import base64
 import os
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
@@ -35,7 +36,10 @@ def _about(default: str, meaning: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """All settings an operator can make. Each field has the name of its variable, in lower case."""
+    """All settings an operator can make. Each field has the name of its variable, in lower case.
+
+    What holds a secret or may hold a password is not shown by `repr`: tracebacks and logs print it.
+    """
 
     port: int = field(
         metadata=_about(
@@ -50,18 +54,20 @@ class Environment:
         )
     )
     database_url: str = field(
+        repr=False,
         metadata=_about(
             "SQLite in `DATA_DIR`",
             "`postgresql://user:password@host:5432/name`, PostgreSQL 14 or newer with `fsync` "
             "and `synchronous_commit` on; or `sqlite:///path`.",
-        )
+        ),
     )
     redis_url: str = field(
+        repr=False,
         metadata=_about(
             "none",
             "Shares the limits between gateways and carries the tasks; never holds money. "
             "Without it limits are counted in each process.",
-        )
+        ),
     )
     data_dir: Path = field(
         metadata=_about(
@@ -83,30 +89,34 @@ class Environment:
         )
     )
     admin_password: str = field(
+        repr=False,
         metadata=_about(
             "random",
             "Its password, at least 8 characters; a random one stands in `DATA_DIR/first-run.txt`.",
-        )
+        ),
     )
     demo_api_key: str = field(
+        repr=False,
         metadata=_about(
             "random",
             "The demo user's key, any `sk-…`.",
-        )
+        ),
     )
     secret_key: str = field(
+        repr=False,
         metadata=_about(
             "made once",
             "Signs sessions and tokens and digests API keys: with another one no key is "
             "valid. The same in all gateways of one database.",
-        )
+        ),
     )
     encryption_key: str = field(
+        repr=False,
         metadata=_about(
             "made once",
             "Seals provider keys: 32 bytes in base64 or hexadecimal. Several, separated by "
             "commas: the first seals, all open. The same in all gateways of one database.",
-        )
+        ),
     )
     private_upstreams: tuple[AllowedNetwork, ...] = field(
         metadata=_about(
@@ -174,6 +184,14 @@ class Environment:
             "How long running calls get when the gateway is told to stop.",
         )
     )
+    metrics_token: str = field(
+        repr=False,
+        metadata=_about(
+            "none",
+            "Who sends it (`Authorization: Bearer …`) may read `/metrics`: 16 to 256 letters, "
+            "digits or `-._~+/=`. Without it only clients on the same machine may.",
+        ),
+    )
 
 
 def read_environment() -> Environment:
@@ -209,9 +227,20 @@ def read_environment() -> Environment:
         api_rpm_per_user=_number(env, "API_RPM_PER_USER", 600, 1, 1_000_000),
         api_rpm_per_address=_number(env, "API_RPM_PER_ADDRESS", 1_200, 1, 1_000_000),
         drain_seconds=float(_number(env, "DRAIN_SECONDS", 30, 1, 3_600)),
+        metrics_token=env.str("METRICS_TOKEN", default=""),
     )
     _refuse_contradictions(found)
     return found
+
+
+def make_private_file(path: Path) -> None:
+    """Make the file of an embedded database for its owner's eyes only, where there is none.
+
+    Whoever connects first would make it with the umask of the shell. What SQLite puts beside it
+    gets the same mode. Where it cannot be made, connecting says why.
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _refuse_contradictions(found: Environment) -> None:
@@ -233,9 +262,14 @@ def _refuse_contradictions(found: Environment) -> None:
     if "insecure" in found.secret_key or len(set(found.secret_key)) < 8:
         raise ImproperlyConfigured("SECRET_KEY must be random.")
     try:
-        parse_encryption_keys(found.encryption_key)
+        keys = parse_encryption_keys(found.encryption_key)
     except BadKey as error:
         raise ImproperlyConfigured(f"ENCRYPTION_KEY: {error}.") from error
+    if any(len(set(key)) == 1 for key in keys):
+        raise ImproperlyConfigured(
+            "ENCRYPTION_KEY must be random: all bytes of a key are the same. Make one with "
+            "openssl rand -base64 32."
+        )
     if found.secret_key in found.encryption_key:
         raise ImproperlyConfigured("SECRET_KEY and ENCRYPTION_KEY must differ.")
     if "*" in found.allowed_hosts:
@@ -258,6 +292,10 @@ def _refuse_contradictions(found: Environment) -> None:
             ip_network(network, strict=False)
         except ValueError as error:
             raise ImproperlyConfigured(f"TRUSTED_PROXIES: {network!r} is no network.") from error
+    if found.metrics_token and not re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,256}", found.metrics_token):
+        raise ImproperlyConfigured(
+            "METRICS_TOKEN must be 16 to 256 letters, digits, -, ., _, ~, +, / or =."
+        )
     if found.payload_readers not in _PAYLOAD_READERS:
         raise ImproperlyConfigured(f"PAYLOAD_READERS must be one of {', '.join(_PAYLOAD_READERS)}.")
     if found.payloads not in _PAYLOAD_MODES:

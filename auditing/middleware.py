@@ -65,7 +65,10 @@ class SecurityHeadersMiddleware:
 
 
 class AddressThrottleMiddleware:
-    """Counts the calls of the REST API from one address before anything else is done for them."""
+    """Counts what one address asks for before anything else is done for it.
+
+    Of the Django admin only what is sent counts, the sign-in above all: pages are many small reads.
+    """
 
     def __init__(self, get_response: GetResponse) -> None:
         """Keep the next handler."""
@@ -73,7 +76,10 @@ class AddressThrottleMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer 429 beyond the limit."""
-        if not request.path.startswith("/api/") or is_address_within_limit(request):
+        is_counted = request.path.startswith("/api/") or (
+            request.method == "POST" and request.path.startswith("/admin/")
+        )
+        if not is_counted or is_address_within_limit(request):
             return self.get_response(request)
         response = JsonResponse(
             {"detail": "Too many calls from this address.", "code": "throttled"}, status=429

@@ -1,8 +1,14 @@
-"""What the OpenAPI schema says about every operation: how it can be refused."""
+"""What the OpenAPI schema says about all operations alike.
+
+How they can be refused, which ids and texts they take, and that they take no field but the known.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
+
+from apps.core.filters import ID_MAX
 
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 _ERROR: Final = {
@@ -35,18 +41,88 @@ _DESCRIPTIONS: Final = {
     "503": "Busy, or the database did not answer in time.",
 }
 _WITH_BODY: Final = frozenset({"413", "415"})
+_COMPONENTS: Final = "#/components/schemas/"
+_DEPTH_MAX: Final = 20
+# All but the one character that no database text can hold.
+_TEXT: Final = r"^[^\u0000]*$"
+# The paths take up to 18 digits.
+_PATH_ID: Final = {"type": "integer", "format": "int64", "minimum": 0, "maximum": 10**18 - 1}
+_UUID: Final = {"type": "string", "format": "uuid"}
+_UUID_EXAMPLE: Final = "0199c2a4-6f3e-7c1a-9b52-3d8e5f7a1b2c"
+_KEYS_OF_TEXT: Final = frozenset({"enum", "format", "pattern"})
 
 
-def describe_refusals(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """Add the refusals to every operation of the schema."""
+def describe_all(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Say of every operation of the schema what holds for all of them."""
     schemas = result.setdefault("components", {}).setdefault("schemas", {})
     schemas["Error"] = _ERROR
     schemas["Invalid"] = _INVALID
+    taken: set[str] = set()
     for path, item in result["paths"].items():
         for method in _METHODS:
-            if method in item:
-                _describe(item[method], has_parameter="{" in path)
+            if method not in item:
+                continue
+            _describe(item[method], has_parameter="{" in path)
+            for parameter in item[method].get("parameters", ()):
+                _bound_parameter(parameter)
+            _gather(item[method].get("requestBody", {}), schemas, taken)
+    for name, schema in schemas.items():
+        for part in _parts(schema):
+            if name in taken:
+                _bound(part)
+            elif part.get("type") == "string":
+                # What no body may leave blank can be blank in what was recorded.
+                part.pop("minLength", None)
     return result
+
+
+def _bound_parameter(parameter: dict[str, Any]) -> None:
+    schema = parameter["schema"]
+    if parameter["in"] == "path":
+        is_number = schema.get("type") == "integer" or "[0-9]{1,18}" in schema.get("pattern", "")
+        parameter["schema"] = dict(_PATH_ID if is_number else _UUID)
+        parameter["example"] = 1 if is_number else _UUID_EXAMPLE
+    elif schema.get("type") == "integer":
+        schema.setdefault("maximum", ID_MAX)
+    elif _is_free_text(schema):
+        schema["pattern"] = _TEXT
+        # What is empty is refused, but for a search, which then finds everything.
+        if parameter["name"] != "search":
+            schema["minLength"] = 1
+
+
+def _gather(found: Any, schemas: dict[str, Any], names: set[str]) -> None:
+    """Add the names of all schemas that one refers to, directly or through others."""
+    for part in _parts(found):
+        name = str(part.get("$ref", "")).removeprefix(_COMPONENTS)
+        if name and name not in names:
+            names.add(name)
+            _gather(schemas[name], schemas, names)
+
+
+def _parts(found: Any, depth: int = _DEPTH_MAX) -> Iterator[dict[str, Any]]:
+    """Give a schema and every schema written inside it."""
+    if depth == 0:
+        raise RecursionError("A schema is too deep.")
+    if isinstance(found, dict):
+        yield found
+    inside = found.items() if isinstance(found, dict) else enumerate(found)
+    for key, item in inside:
+        if isinstance(item, dict | list) and key not in {"example", "examples"}:
+            yield from _parts(item, depth - 1)
+
+
+def _bound(part: dict[str, Any]) -> None:
+    """Say what no body may hold."""
+    if "properties" in part:
+        # StrictSerializer refuses fields that it does not know.
+        part.setdefault("additionalProperties", False)
+    elif _is_free_text(part):
+        part["pattern"] = _TEXT
+
+
+def _is_free_text(schema: dict[str, Any]) -> bool:
+    return schema.get("type") == "string" and not _KEYS_OF_TEXT & set(schema)
 
 
 def _describe(operation: dict[str, Any], *, has_parameter: bool) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import environ
 
 from apps.core.crypto import derive_key
-from auditing.environment import BASE_DIR, read_environment
+from auditing.environment import BASE_DIR, make_private_file, read_environment
 
 ENVIRONMENT = read_environment()
 VERSION = "0.1.0"
@@ -25,6 +26,7 @@ TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
 REDIS_URL = ENVIRONMENT.redis_url
 PAYLOADS = ENVIRONMENT.payloads
 DRAIN_SECONDS = ENVIRONMENT.drain_seconds
+METRICS_TOKEN = ENVIRONMENT.metrics_token
 API_RPM_PER_USER = ENVIRONMENT.api_rpm_per_user
 API_RPM_PER_ADDRESS = ENVIRONMENT.api_rpm_per_address
 PAYLOAD_READERS = ENVIRONMENT.payload_readers
@@ -87,6 +89,7 @@ TEMPLATES = [
 
 DATABASES = {"default": environ.Env.db_url_config(ENVIRONMENT.database_url)}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    make_private_file(Path(DATABASES["default"]["NAME"]))
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 10,
@@ -128,7 +131,7 @@ STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "static"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "auditing.static_files.MaplessStorage"},
 }
 
 # The data plane answers both /v1/x and /v1/x/; a redirect would turn POST into GET.
@@ -149,7 +152,11 @@ CACHES = {
     "default": (
         {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
         if REDIS_URL
-        else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+        # Counts of attempts are not kept here, where entries make room for others.
+        else {
+            "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+            "OPTIONS": {"MAX_ENTRIES": 10_000},
+        }
     )
 }
 
@@ -179,11 +186,13 @@ SPECTACULAR_SETTINGS = {
     "ENFORCE_NON_BLANK_FIELDS": True,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "auditing.schema.describe_refusals",
+        "auditing.schema.describe_all",
     ],
     "ENUM_NAME_OVERRIDES": {
         "AccountKind": "apps.billing.models.AccountKind",
         "EntryKind": "apps.billing.models.EntryKind",
+        "PriceState": "apps.ai_models.prices.PRICE_STATES",
+        "RequestState": "apps.audit.models.RequestState",
         "TransactionKind": "apps.billing.models.TransactionKind",
     },
     "SWAGGER_UI_DIST": "SIDECAR",
@@ -213,6 +222,8 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
+        # Django logs these as errors; scanners send any Host, and each is answered 400.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
         "httpx": {"level": "WARNING"},
         "celery": {"level": "WARNING"},
         "uvicorn.error": {"level": "WARNING"},

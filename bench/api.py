@@ -237,7 +237,7 @@ def _measure(server: PostgresServer, directory: Path, options: argparse.Namespac
         )
     started = time.perf_counter()
     with psycopg.connect(**server.parameters("bench"), autocommit=True) as connection:
-        _fill(connection, options)
+        fill(connection, users=options.users, keys=options.keys, requests=options.requests)
     print(f"filled in {time.perf_counter() - started:.0f} s", flush=True)
     port = free_port()
     gateway = subprocess.Popen(
@@ -250,24 +250,25 @@ def _measure(server: PostgresServer, directory: Path, options: argparse.Namespac
         gateway.wait(30)
 
 
-def _fill(connection: psycopg.Connection[Any], options: argparse.Namespace) -> None:
+def fill(connection: psycopg.Connection[Any], *, users: int, keys: int, requests: int) -> None:
+    """Write that many users, keys and recorded calls; at least one of each."""
     with connection.transaction(), connection.cursor() as cursor:
         ensure_partitions(cursor, now=datetime.now(UTC) - timedelta(days=61))
     row = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM users_customer").fetchone()
     assert row is not None
     values = {
-        "users": options.users,
-        "keys": options.keys,
-        "requests": options.requests,
+        "users": users,
+        "keys": keys,
+        "requests": requests,
         "first_user": row[0],
     }
     calls = _with_counts(connection, "audit_apirequest", _CALL)
-    keys = {name: text.format(**values) for name, text in _KEY.items()}
+    columns = {name: text.format(**values) for name, text in _KEY.items()}
     for statement in _FILL:
         text = statement.format(
             **values,
-            key_columns=", ".join(keys),
-            key_values=", ".join(keys.values()),
+            key_columns=", ".join(columns),
+            key_values=", ".join(columns.values()),
             call_columns=", ".join(calls),
             call_values=", ".join(calls.values()),
         )
@@ -300,7 +301,7 @@ def _read_lists(port: int, options: argparse.Namespace) -> int:
                 refused.append(f"{path}: {status}")
             if number >= 2:  # The first rounds fill the caches.
                 times.append(elapsed * 1_000)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "path": path,
             "p50_ms": round(statistics.median(times), 1),

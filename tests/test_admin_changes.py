@@ -231,11 +231,12 @@ def test_a_user_is_signed_out_everywhere(client: Client, house: House) -> None:
 def test_a_password_set_by_an_administrator_is_on_record(client: Client, house: House) -> None:
     path = reverse("admin:auth_user_password_change", args=[house.user.pk])
 
-    send(client, path, password1=PASSWORD, password2=PASSWORD)
+    send(client, path, new_password1=PASSWORD, new_password2=PASSWORD)
 
     house.user.refresh_from_db()
     assert house.user.check_password(PASSWORD)
-    assert AdminEvent.objects.latest("id").action == "user.password_set"
+    actions = AdminEvent.objects.order_by("-id").values_list("action", flat=True)[:2]
+    assert list(actions) == ["user.sessions_ended", "user.password_set"]
 
 
 @pytest.mark.parametrize("changes", [{"is_active": None}, {"is_superuser": None}, {"role": "user"}])

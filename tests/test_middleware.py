@@ -6,6 +6,7 @@ import pytest
 from django.test import Client
 from pytest_django import Settings
 
+from apps.core.logs import LineFormatter
 from tests.support.house import find_inline
 from tests.support.people import PASSWORD, make_admin
 
@@ -99,6 +100,34 @@ def test_an_unknown_host_is_refused(client: Client) -> None:
     answer = client.get("/api/admin/users/", headers={"host": "evil.example.net"})
 
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+
+
+def test_an_unknown_host_fills_no_log(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    for path in ("/", "/api/admin/users/", "/admin/login/"):
+        client.get(path, headers={"host": "evil"})
+
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "logger"),
+    [
+        ("a&" * 1_001, "application/x-www-form-urlencoded", "django.security.TooManyFieldsSent"),
+        ("a=" + "b" * 2_700_000, "application/x-www-form-urlencoded",
+         "django.security.RequestDataTooBig"),
+        ("--x", "multipart/form-data; boundary=" + "x" * 300, "django.request"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_one_short_line(
+    client: Client, caplog: pytest.LogCaptureFixture, body: str, content_type: str, logger: str
+) -> None:
+    answer = client.post("/admin/login/", body, content_type)
+
+    assert answer.status_code == 400
+    assert [record.name for record in caplog.records] == [logger]
+    line = LineFormatter().format(caplog.records[0])
+    assert len(line.splitlines()) == 1
+    assert "Traceback" not in line
 
 
 def test_the_front_page_leads_to_the_administration(client: Client) -> None:

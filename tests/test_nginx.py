@@ -130,7 +130,7 @@ async def _start_nginx(
     text = CONFIGURATION.read_text()
     for shipped, ours in {
         "listen 8080;": f"listen 127.0.0.1:{port};",
-        "server gateway:8000;": f"server 127.0.0.1:{gateway.port};",
+        "server gateway:8000 ": f"server 127.0.0.1:{gateway.port} ",
         "server web:8000;": f"server 127.0.0.1:{web.port};",
         "worker_processes auto;": "worker_processes 1;",
         "alias /srv/static/;": f"alias {directory}/static/;",
@@ -194,8 +194,19 @@ async def test_a_path_goes_to_its_server_as_it_was_sent(
     assert [(call.server, call.path, call.body) for call in calls] == [(server, path, b"{}")]
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/chat/completions"),
+        ("GET", "/api/admin/requests/export?format=jsonl"),
+        ("GET", "/api/admin/requests/export/"),
+        ("GET", "/api/user/requests/export"),
+    ],
+)
 @pytest.mark.parametrize("is_chunked", [True, False])
-async def test_events_arrive_one_by_one(front: Front, is_chunked: bool) -> None:
+async def test_what_is_streamed_arrives_piece_by_piece(
+    front: Front, is_chunked: bool, method: str, path: str
+) -> None:
     # Even a buffering nginx forwards chunks at once, but not a body that ends with its connection.
     received: asyncio.Queue[None] = asyncio.Queue()
 
@@ -212,10 +223,10 @@ async def test_events_arrive_one_by_one(front: Front, is_chunked: bool) -> None:
         else:
             writer.close()
 
-    front.gateway.answer = answer
+    front.gateway.answer = front.web.answer = answer
 
     pieces = []
-    async with front.client.stream("POST", "/v1/chat/completions", json={}) as stream:
+    async with front.client.stream(method, path) as stream:
         async for piece in stream.aiter_raw():
             pieces.append(piece)
             received.put_nowait(None)
@@ -288,6 +299,23 @@ async def test_a_larger_body_is_refused_in_the_dialect_of_the_client(front: Fron
     assert head.startswith(b"HTTP/1.1 413 ")
     assert json.loads(body)["error"]["code"] == "request_too_large"
     assert front.gateway.calls == []
+
+
+@pytest.mark.parametrize("path", ["/api/admin/users", "/api/user/requests/export/", "/admin/"])
+async def test_what_the_pages_and_the_rest_api_take_has_at_most_1_mib(
+    front: Front, path: str
+) -> None:
+    taken = await front.client.post(path, content=b"x" * MIB)
+    reader, writer = await front.connect()
+    writer.write(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {MIB + 1}\r\n\r\n".encode())
+    answer = await asyncio.wait_for(reader.readuntil(b"}"), WAIT_SECONDS)
+    writer.close()
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert taken.status_code == 200
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert json.loads(body)["code"] == "body_too_large"
+    assert len(front.web.calls) == 1
 
 
 async def test_a_stopped_gateway_is_a_503_that_clients_retry(front: Front) -> None:

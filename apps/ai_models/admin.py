@@ -10,9 +10,10 @@ from django.db import models
 from django.http import HttpRequest
 
 from apps.ai_models.capabilities import CapabilitiesRefused, check_capabilities
-from apps.ai_models.catalogue import is_model_called, set_price
+from apps.ai_models.catalogue import set_price
 from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.ai_models.removal import is_route_used
+from apps.ai_models.traces import look_for_model
 from apps.audit.admin_pages import RecordedAdmin, SelfRecordedAdmin, adopt, staff_of, usd
 from apps.core.usage import TOKEN_CLASSES
 
@@ -57,11 +58,11 @@ class AIModelAdmin(RecordedAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return what is only shown: the name of a model that has been called is, too."""
         names = super().get_readonly_fields(request, obj)
-        return (*names, "name") if obj is not None and is_model_called(obj) else names
+        return (*names, "name") if obj is not None and look_for_model(obj).is_called() else names
 
     def find_history(self, row: AIModel) -> str:
         """Return why the model must stay."""
-        if row.price_versions.exists() or row.routes.exists() or is_model_called(row):
+        if row.price_versions.exists() or row.routes.exists() or look_for_model(row).is_called():
             return "has prices, routes or calls and cannot be deleted. Deactivate it."
         return ""
 

@@ -13,7 +13,12 @@ from rest_framework.response import Response
 from apps.ai_models.catalogue import add_price, change_model, put_model
 from apps.ai_models.filters import ModelFilters
 from apps.ai_models.models import AIModel
-from apps.ai_models.price_serializers import PriceVersionInput, PriceVersionOutput, moment_of
+from apps.ai_models.price_serializers import (
+    NewPriceVersionOutput,
+    PriceVersionInput,
+    PriceVersionOutput,
+    moment_of,
+)
 from apps.ai_models.prices import list_versions
 from apps.ai_models.queries import list_models
 from apps.ai_models.removal import remove_model
@@ -88,8 +93,9 @@ class ModelView(generics.GenericAPIView[AIModel]):
         """Set the fields that are given; the others keep their values.
 
         `prices` is the whole price: classes left out are unpriced. A price per thousand tokens
-        without `prices` changes its class only. A price that differs makes a new version. The name
-        of a model that has been called stays (409).
+        without `prices` changes its class only. A price that differs makes a new version, which
+        counts until the next one that is planned (see `prices/` of the model). The name of a model
+        that has been called stays (409).
         """
         return self._change(request, is_partial=False)
 
@@ -156,7 +162,7 @@ class ModelPricesView(generics.GenericAPIView[Any]):
 
     @extend_schema(
         request=PriceVersionInput,
-        responses={201: PriceVersionOutput},
+        responses={201: NewPriceVersionOutput},
         operation_id="admin_models_prices_create",
         summary="Add a price to a model",
     )
@@ -164,7 +170,9 @@ class ModelPricesView(generics.GenericAPIView[Any]):
         """Add a version that counts from `effective_at`, or from now on.
 
         Versions are never edited or withdrawn: a later one with the same `effective_at` takes the
-        place of an earlier one. A moment in the past is refused (400 `effective_in_past`).
+        place of an earlier one. `upcoming` tells what was set before and takes its place later. A
+        moment in the past is refused (400 `effective_in_past`), and so is a price per thousand
+        alone for a later one (400 `whole_price_needed`).
         """
         model = self.get_object()
         given = PriceVersionInput(data=request.data)
@@ -176,7 +184,7 @@ class ModelPricesView(generics.GenericAPIView[Any]):
             actor=actor_of(request),
             request=request._request,
         )
-        shown = PriceVersionOutput(version, context=moment_of(model=model))
+        shown = NewPriceVersionOutput(version, context=moment_of(model=model))
         return Response(shown.data, status=201)
 
 

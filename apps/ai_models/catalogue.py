@@ -1,7 +1,6 @@
 """The catalogue: models, their first routes and their price versions.
 
-A price is never edited: a new one is a new version. Rows are locked in one order: provider, model,
-route.
+A price is never edited: a new one is a new version.
 """
 
 from __future__ import annotations
@@ -12,18 +11,25 @@ from typing import Any, Final
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
+from django.db.models import F
 from django.http import HttpRequest
 from django.utils import timezone
 
+from apps.ai_models.locks import lock_ends, lock_model, lock_provider_end, lock_route
 from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.ai_models.prices import Price, PriceChange, find_version, price_of
+from apps.ai_models.traces import look_for_model
 from apps.audit.events import changed_values, record_event, values_of
-from apps.audit.models import APIRequest
+from apps.audit.history import Look
 from apps.core.domain_errors import DomainError
 from apps.providers.models import Provider
 
 # How far the clocks of a client and of this process may be apart.
 _CLOCK_TOLERANCE: Final = timedelta(seconds=60)
+# How far the clocks of two hosts may be apart, or one may step back.
+_CLOCK_DIFFERENCE_MAX: Final = timedelta(minutes=5)
+# A price that was to count from now on begins before it is written, but for a clock that steps.
+_AT_ONCE: Final = timedelta(seconds=1)
 
 
 class ModelExists(DomainError):
@@ -49,12 +55,14 @@ class EffectiveInPast(DomainError):
     message = "A price cannot count from a moment in the past."
 
 
-class OwnerGone(DomainError):
-    """What was to be changed was deleted meanwhile."""
+class WholePriceNeeded(DomainError):
+    """A price that counts later was given by some of its classes."""
 
-    status_code = 404
-    code = "not_found"
-    message = "Not found."
+    code = "whole_price_needed"
+    message = (
+        "A price that counts later needs the whole `prices`: the other classes may change until "
+        "then."
+    )
 
 
 def create_model(
@@ -80,6 +88,8 @@ def create_model(
     Raises ModelExists, PriceOutOfRange and UnknownTokenClass. Without a price it cannot be called.
     """
     with transaction.atomic():
+        if provider is not None:
+            lock_provider_end(provider)
         model, is_new = AIModel.objects.get_or_create(
             name=name,
             defaults={
@@ -127,14 +137,17 @@ def change_model(
 
     Raises ModelExists, ModelNameInUse, OwnerGone, PriceOutOfRange and UnknownTokenClass.
     """
+    look = look_for_model(model) if values.get("name", model.name) != model.name else None
     with transaction.atomic():
+        if provider is not None:
+            lock_provider_end(provider)
         locked = lock_model(model)
         before = values_of(locked)
         for field, value in values.items():
             setattr(locked, field, value)
         old, new = changed_values(before, values_of(locked))
         if "name" in new:
-            _check_new_name(locked)
+            _check_new_name(locked, look or look_for_model(model))
         if new:
             _save_model(locked, fields=[*values, "updated_at"])
             record_event(
@@ -156,30 +169,6 @@ def change_model(
     return locked
 
 
-def lock_model(model: AIModel) -> AIModel:
-    """Return the row as it is now, locked until the end of the transaction. Raises OwnerGone."""
-    locked = AIModel.objects.select_for_update().filter(pk=model.pk).first()
-    if locked is None:
-        raise OwnerGone
-    return locked
-
-
-def lock_route(route: Route) -> Route:
-    """Return the row as it is now, locked until the end of the transaction. Raises OwnerGone."""
-    rows = Route.objects.select_related("model", "provider").select_for_update(of=("self",))
-    locked = rows.filter(pk=route.pk).first()
-    if locked is None:
-        raise OwnerGone
-    return locked
-
-
-def is_model_called(model: AIModel) -> bool:
-    """Return whether calls name the model."""
-    # Calls are indexed by time: only those since the model was made are looked through.
-    calls = APIRequest.objects.filter(started_at__gte=model.created_at, model_id=model.pk)
-    return calls.exists()
-
-
 def ensure_route(
     *,
     model: AIModel,
@@ -190,6 +179,7 @@ def ensure_route(
 ) -> Route:
     """Return the model's route to the provider, made with the provider's defaults if absent."""
     with transaction.atomic():
+        lock_ends(model=model, provider=provider)
         route, is_new = Route.objects.get_or_create(
             model=model,
             provider=provider,
@@ -219,8 +209,9 @@ def set_price(
 ) -> PriceVersion:
     """Add a price version: a model's (what clients pay) or a route's (what the provider bills).
 
-    Without `effective_at` it counts from now on; of several from one moment the last one counts.
-    Raises EffectiveInPast, PriceOutOfRange, UnknownTokenClass and OwnerGone.
+    Without `effective_at` it counts from now on, until the next version that was given a moment; of
+    several from one moment the last one counts. Raises EffectiveInPast, PriceOutOfRange,
+    UnknownTokenClass and OwnerGone.
     """
     return add_price(
         model=model,
@@ -243,16 +234,21 @@ def add_price(
 ) -> PriceVersion:
     """Add the version that `change` makes of the price that counts at its moment.
 
-    Raises what `set_price` does.
+    Raises what `set_price` does, and WholePriceNeeded.
     """
     with transaction.atomic():
         _lock_owner(model, route)
         now = timezone.now()
-        moment = effective_at or now
-        if moment < now - _CLOCK_TOLERANCE:
+        if effective_at is not None and effective_at < now - _CLOCK_TOLERANCE:
             raise EffectiveInPast
-        # What was charged stays explained: inside the tolerance it counts from now on.
-        moment = max(moment, now)
+        if effective_at is not None and effective_at > now:
+            # Copied now, the other classes would undo by then what is changed at once meanwhile.
+            if change.whole is None:
+                raise WholePriceNeeded
+            moment = effective_at
+        else:
+            # What was charged stays explained: inside the tolerance it counts from now on.
+            moment = _next_moment(model, route, now)
         old = find_version(at=moment, model=model, route=route)
         price = change.of(price_of(old))
         price.check()
@@ -288,7 +284,8 @@ def change_price(
     """
     with transaction.atomic():
         _lock_owner(model, route)
-        old = price_of(find_version(at=timezone.now(), model=model, route=route))
+        moment = _next_moment(model, route, timezone.now())
+        old = price_of(find_version(at=moment, model=model, route=route))
         if change.of(old) == old:
             return None
         return add_price(model=model, route=route, change=change, actor=actor, request=request)
@@ -366,10 +363,26 @@ def _lock_owner(model: AIModel | None, route: Route | None) -> None:
         lock_route(route)
 
 
-def _check_new_name(model: AIModel) -> None:
+def _next_moment(model: AIModel | None, route: Route | None, now: datetime) -> datetime:
+    """Return from when a price counts that is to count at once.
+
+    The last one that is set counts: not before one that a host set at once whose clock is ahead,
+    which would else take its place soon and for ever.
+    """
+    ahead = PriceVersion.objects.filter(
+        model=model,
+        route=route,
+        effective_at__gt=now,
+        effective_at__lte=now + _CLOCK_DIFFERENCE_MAX,
+    ).filter(effective_at__lte=F("created_at") + _AT_ONCE)
+    newest = ahead.order_by("-effective_at").values_list("effective_at", flat=True).first()
+    return now if newest is None else newest
+
+
+def _check_new_name(model: AIModel, look: Look) -> None:
     if AIModel.objects.filter(name=model.name).exclude(pk=model.pk).exists():
         raise ModelExists
-    if is_model_called(model):
+    if look.is_called():
         raise ModelNameInUse
 
 

@@ -18,7 +18,8 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 from django.utils import timezone
 
-from apps.ai_models.catalogue import ModelExists, OwnerGone
+from apps.ai_models.catalogue import ModelExists
+from apps.ai_models.locks import OwnerGone
 from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.audit.events import record_event, values_of
 from apps.core.money import parse_usd

@@ -21,7 +21,7 @@ from apps.ai_models.models import AIModel
 from apps.ai_models.price_serializers import PRICES_SCHEMA
 from apps.ai_models.serializers import check_model_name
 from apps.core.pages import NumberedPages
-from apps.core.rest import StrictSerializer, actor_of, example
+from apps.core.rest import StrictSerializer, actor_of, example, read_query
 from apps.providers.models import Provider
 from apps.users.permissions import IsAdmin, ViewersRead
 
@@ -169,16 +169,9 @@ class KnownModelsView(generics.GenericAPIView[Any]):
     )
     def get(self, request: Request) -> Response:
         """Return models that providers are known to offer, with their list prices."""
-        asked = {
-            name: value
-            for name, value in request.query_params.dict().items()
-            if name not in _PAGE_PARAMETERS
-        }
-        query = KnownModelsQuery(data=asked)
-        query.is_valid(raise_exception=True)
+        asked = read_query(KnownModelsQuery, request, without=_PAGE_PARAMETERS)
         found = search_known_models(
-            provider=query.validated_data.get("provider", ""),
-            text=query.validated_data.get("search", ""),
+            provider=asked.get("provider", ""), text=asked.get("search", "")
         )
         pages = NumberedPages()
         page: Any = pages.paginate_queryset(cast(Any, found), request, view=self) or []

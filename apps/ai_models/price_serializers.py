@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema_field
@@ -12,16 +12,17 @@ from rest_framework import serializers
 from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.ai_models.prices import (
     PRICE_NANOS_MAX,
+    PRICE_STATES,
     Price,
     PriceChange,
-    PriceState,
     find_version,
     format_per_1k,
+    list_upcoming,
     parse_per_1k,
     price_of,
     state_of,
 )
-from apps.core.money import InvalidAmount, format_usd
+from apps.core.money import AMOUNT_SCHEMA, InvalidAmount, format_usd
 from apps.core.rest import StrictSerializer, USDField, example
 from apps.core.usage import TOKEN_CLASSES
 
@@ -43,7 +44,12 @@ PER_1K_SCHEMA: Final = {
 }
 
 
-@extend_schema_field({"type": "string", "format": "decimal", "example": "0.0025"})
+@extend_schema_field(
+    {
+        "oneOf": [AMOUNT_SCHEMA, {"type": "integer", "minimum": 0, "maximum": 1_000}],
+        "example": "0.0025",
+    }
+)
 class Per1kField(serializers.Field[int, Any, str, int]):
     """USD per thousand tokens outside, nanos per million tokens inside; exact both ways."""
 
@@ -115,7 +121,7 @@ class PricedInput(StrictSerializer):
     {"prices": {"input": "2", "output": "8"}, "effective_at": "2027-01-01T00:00:00Z"},
 )
 class PriceVersionInput(PricedInput):
-    """A new price; without `effective_at` it counts from now on."""
+    """A new price; without `effective_at` it counts from now on. With one it needs `prices`."""
 
     effective_at = serializers.DateTimeField(required=False)
 
@@ -174,7 +180,7 @@ class PriceVersionOutput(serializers.Serializer[PriceVersion]):
     output_price_per_1k = serializers.SerializerMethodField()
     created_at = serializers.DateTimeField()
 
-    @extend_schema_field(serializers.ChoiceField(choices=get_args(PriceState)))
+    @extend_schema_field(serializers.ChoiceField(choices=PRICE_STATES))
     def get_state(self, version: PriceVersion) -> str:
         """Return where the version stands. The context is that of `moment_of`."""
         return state_of(version, current_id=self.context.get("current_id"), now=self.context["now"])
@@ -193,6 +199,50 @@ class PriceVersionOutput(serializers.Serializer[PriceVersion]):
     def get_output_price_per_1k(self, version: PriceVersion) -> str | None:
         """Return USD per thousand tokens."""
         return show_per_1k(version, "output")
+
+
+class _FutureVersionOutput(serializers.Serializer[PriceVersion]):
+    """A version that will count from a later moment on."""
+
+    id = serializers.IntegerField()
+    effective_at = serializers.DateTimeField()
+    prices = serializers.SerializerMethodField()
+
+    @extend_schema_field(PRICES_SCHEMA)
+    def get_prices(self, version: PriceVersion) -> dict[str, str]:
+        """Return token class → USD per million tokens, and `request`."""
+        return show_prices(version)
+
+
+@example(
+    {
+        "id": 7,
+        "effective_at": "2026-11-01T00:00:00Z",
+        "state": "current",
+        "prices": {"input": "2.5", "output": "10"},
+        "input_price_per_1k": "0.0025",
+        "output_price_per_1k": "0.01",
+        "created_at": "2026-11-01T00:00:00Z",
+        "upcoming": [
+            {
+                "id": 6,
+                "effective_at": "2027-01-01T00:00:00Z",
+                "prices": {"input": "2", "output": "8"},
+            }
+        ],
+    }
+)
+class NewPriceVersionOutput(PriceVersionOutput):
+    """A price version that was just added, and what takes its place later."""
+
+    upcoming = serializers.SerializerMethodField(
+        help_text="Versions set before that will take its place, the next one first; at most 100."
+    )
+
+    @extend_schema_field(_FutureVersionOutput(many=True))
+    def get_upcoming(self, version: PriceVersion) -> Any:
+        """Return the versions that will count after this one."""
+        return [_FutureVersionOutput(later).data for later in list_upcoming(version)]
 
 
 def moment_of(*, model: AIModel | None = None, route: Route | None = None) -> dict[str, Any]:

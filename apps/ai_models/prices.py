@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
@@ -21,6 +21,7 @@ from apps.core.money import InvalidAmount
 from apps.core.usage import TOKEN_CLASSES
 
 PRICE_NANOS_MAX: Final = 10**15
+UPCOMING_MAX: Final = 100
 # A nano per million tokens is 1e-12 USD per thousand.
 _PER_1K_DECIMALS: Final = 12
 _TEXT_LENGTH_MAX: Final = 40
@@ -28,6 +29,7 @@ _TEXT_LENGTH_MAX: Final = 40
 _PER_1K: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
 
 PriceState = Literal["current", "future", "past", "superseded"]
+PRICE_STATES: Final = get_args(PriceState)
 
 
 class PriceOutOfRange(DomainError):
@@ -137,6 +139,16 @@ def list_versions(
         .annotate(is_superseded=Exists(later))
         .order_by("-effective_at", "-id")
     )
+
+
+def list_upcoming(version: PriceVersion) -> list[PriceVersion]:
+    """Return what will take a version's place, the next one first, at most UPCOMING_MAX."""
+    later = (
+        list_versions(model=version.model, route=version.route)
+        .filter(effective_at__gt=version.effective_at)
+        .order_by("effective_at", "id")[:UPCOMING_MAX]
+    )
+    return [row for row in later if not getattr(row, "is_superseded", False)]
 
 
 def state_of(version: PriceVersion, *, current_id: int | None, now: datetime) -> PriceState:

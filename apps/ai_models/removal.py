@@ -6,10 +6,11 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 from django.http import HttpRequest
 
-from apps.ai_models.catalogue import is_model_called, lock_model, lock_route
+from apps.ai_models.locks import lock_model, lock_route
 from apps.ai_models.models import AIModel, Route
+from apps.ai_models.traces import look_for_model, look_for_route
 from apps.audit.events import record_event, values_of
-from apps.audit.models import APIRequest, Attempt
+from apps.audit.history import Look
 
 
 def remove_model(
@@ -22,6 +23,8 @@ def remove_model(
 
     Prices are append-only, so a model that ever had one has history.
     """
+    look = look_for_model(model)
+    looks = {row.pk: look_for_route(row) for row in Route.objects.filter(model=model)}
     with transaction.atomic():
         locked = lock_model(model)
         routes = list(
@@ -32,8 +35,8 @@ def remove_model(
         )
         if (
             locked.price_versions.exists()
-            or any(is_route_used(route) for route in routes)
-            or is_model_called(locked)
+            or any(is_route_used(route, looks.get(route.pk)) for route in routes)
+            or look.is_called()
         ):
             _archive(locked, action="model.archived", actor=actor, request=request)
             return False
@@ -50,23 +53,19 @@ def remove_route(
     request: HttpRequest | None = None,
 ) -> bool:
     """Delete a route that was never used and return True; deactivate any other, return False."""
+    look = look_for_route(route)
     with transaction.atomic():
         locked = lock_route(route)
-        if is_route_used(locked):
+        if is_route_used(locked, look):
             _archive(locked, action="route.archived", actor=actor, request=request)
             return False
         _delete(locked, action="route.deleted", actor=actor, request=request)
     return True
 
 
-def is_route_used(route: Route) -> bool:
-    """Return whether costs or calls name the route."""
-    if route.cost_versions.exists():
-        return True
-    # Calls are indexed by time: only those since the route was made are looked through.
-    calls = APIRequest.objects.filter(started_at__gte=route.created_at, route_id=route.pk)
-    attempts = Attempt.objects.filter(started_at__gte=route.created_at, route_id=route.pk)
-    return calls.exists() or attempts.exists()
+def is_route_used(route: Route, look: Look | None = None) -> bool:
+    """Return whether costs or calls name the route, inside a transaction with a look before it."""
+    return route.cost_versions.exists() or (look or look_for_route(route)).is_called()
 
 
 def _archive(

@@ -13,7 +13,12 @@ from rest_framework.response import Response
 from apps.ai_models.catalogue import add_price
 from apps.ai_models.filters import RouteFilters
 from apps.ai_models.models import Route
-from apps.ai_models.price_serializers import CostVersionInput, PriceVersionOutput, moment_of
+from apps.ai_models.price_serializers import (
+    CostVersionInput,
+    NewPriceVersionOutput,
+    PriceVersionOutput,
+    moment_of,
+)
 from apps.ai_models.prices import list_versions
 from apps.ai_models.queries import list_routes
 from apps.ai_models.removal import remove_route
@@ -87,7 +92,8 @@ class RouteView(generics.GenericAPIView[Route]):
         """Set the fields that are given; the others keep their values.
 
         A route that has been used keeps its model and provider (409 `route_in_use`). Costs that
-        differ make a new version.
+        differ make a new version, which counts until the next one that is planned (see `costs/` of
+        the route).
         """
         return self._change(request, is_partial=False)
 
@@ -154,7 +160,7 @@ class RouteCostsView(generics.GenericAPIView[Any]):
 
     @extend_schema(
         request=CostVersionInput,
-        responses={201: PriceVersionOutput},
+        responses={201: NewPriceVersionOutput},
         operation_id="admin_routes_costs_create",
         summary="Add a cost to a route",
     )
@@ -162,7 +168,8 @@ class RouteCostsView(generics.GenericAPIView[Any]):
         """Add a version that counts from `effective_at`, or from now on.
 
         Versions are never edited or withdrawn: a later one with the same `effective_at` takes the
-        place of an earlier one. A moment in the past is refused (400 `effective_in_past`).
+        place of an earlier one. `upcoming` tells what was set before and takes its place later. A
+        moment in the past is refused (400 `effective_in_past`).
         """
         route = self.get_object()
         given = CostVersionInput(data=request.data)
@@ -174,7 +181,7 @@ class RouteCostsView(generics.GenericAPIView[Any]):
             actor=actor_of(request),
             request=request._request,
         )
-        shown = PriceVersionOutput(version, context=moment_of(route=route))
+        shown = NewPriceVersionOutput(version, context=moment_of(route=route))
         return Response(shown.data, status=201)
 
 

@@ -9,10 +9,12 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 
-from apps.ai_models.catalogue import OwnerGone, change_price, lock_model, lock_route
+from apps.ai_models.catalogue import change_price
+from apps.ai_models.locks import lock_ends, lock_route
 from apps.ai_models.models import AIModel, Route
 from apps.ai_models.prices import PriceChange
 from apps.ai_models.removal import is_route_used
+from apps.ai_models.traces import look_for_route
 from apps.audit.events import changed_values, record_event, values_of
 from apps.core.domain_errors import DomainError
 from apps.providers.models import Provider
@@ -50,7 +52,7 @@ def create_route(
     """
     defaults = {"priority": provider.priority, "weight": provider.weight}
     with transaction.atomic():
-        _lock_ends(model=model, provider=provider)
+        lock_ends(model=model, provider=provider)
         route = Route(
             model=model,
             provider=provider,
@@ -82,10 +84,12 @@ def change_route(
 
     Raises RouteExists, RouteInUse and OwnerGone.
     """
+    is_moved = "model" in values or "provider" in values
+    look = look_for_route(route) if is_moved else None
     with transaction.atomic():
-        if "model" in values or "provider" in values:
+        if is_moved:
             # Before the route, as everywhere: who removes a model locks its routes after it.
-            _lock_ends(
+            lock_ends(
                 model=values.get("model", route.model),
                 provider=values.get("provider", route.provider),
             )
@@ -94,7 +98,7 @@ def change_route(
         for field, value in values.items():
             setattr(locked, field, value)
         old, new = changed_values(before, values_of(locked))
-        if {"model_id", "provider_id"} & new.keys() and is_route_used(locked):
+        if {"model_id", "provider_id"} & new.keys() and is_route_used(locked, look):
             raise RouteInUse
         if new:
             _save(locked)
@@ -109,13 +113,6 @@ def change_route(
         if cost is not None:
             change_price(route=locked, change=cost, actor=actor, request=request)
     return locked
-
-
-def _lock_ends(*, model: AIModel, provider: Provider) -> None:
-    """Keep both ends from being deleted before the route is committed."""
-    if Provider.objects.select_for_update().filter(pk=provider.pk).first() is None:
-        raise OwnerGone
-    lock_model(model)
 
 
 def _save(route: Route) -> None:

@@ -27,7 +27,7 @@ from apps.analytics.serializers import (
 from apps.analytics.usage import SUBJECT_ASPECTS, Report, report_usage
 from apps.api_keys.models import APIKey
 from apps.audit.models import APIRequest
-from apps.core.rest import actor_of
+from apps.core.rest import actor_of, read_query
 from apps.providers.models import Provider
 from apps.users.models import User
 from apps.users.permissions import AnalystsRead, IsSignedIn, ViewersRead
@@ -52,7 +52,7 @@ class OverviewView(APIView):
         """Exact sums over the calls that began in a range (default: the last 30 days, at most 400)
         and over today, both in UTC. `by` adds one list. Viewers see null in the place of money.
         """
-        given = _read(OverviewInput, request)
+        given = read_query(OverviewInput, request)
         report = report_usage(
             APIRequest.objects.all(),
             over=_range(given, "started"),
@@ -131,7 +131,7 @@ class BillingStatsView(APIView):
         of calls; top-ups, adjustments, refunds and funding of quotas, signed from the customers'
         side; and the balances of all customers now.
         """
-        report = report_money(over=_range(_read(SettledRangeInput, request), "settled"))
+        report = report_money(over=_range(read_query(SettledRangeInput, request), "settled"))
         return Response(BillingOutput(report).data)
 
 
@@ -182,14 +182,8 @@ def _answer_own(request: Request, calls: QuerySet[APIRequest]) -> Response:
 
 
 def _report(request: Request, calls: QuerySet[APIRequest]) -> Report:
-    over = _range(_read(RangeInput, request), "started")
+    over = _range(read_query(RangeInput, request), "started")
     return report_usage(calls, over=over, now=timezone.now(), by=SUBJECT_ASPECTS)
-
-
-def _read(serializer: type[RangeInput | SettledRangeInput], request: Request) -> dict[str, Any]:
-    given = serializer(data=request.query_params)
-    given.is_valid(raise_exception=True)
-    return dict(given.validated_data)
 
 
 def _range(given: dict[str, Any], prefix: str) -> Range:

@@ -65,6 +65,7 @@ class OverviewInput(RangeInput):
     by = serializers.ChoiceField(
         choices=ASPECTS,
         required=False,
+        error_messages={"invalid_choice": f"Choose from {', '.join(ASPECTS)}."},
         help_text="Also sum by UTC day, or by the 100 models, providers or users with most calls.",
     )
 

@@ -9,10 +9,10 @@ from django.contrib import admin, messages
 from django.http import HttpRequest
 from django.utils import timezone
 
+from apps.api_keys.changes import is_used
 from apps.api_keys.issue import NetworkMalformed, check_networks, issue_key
 from apps.api_keys.models import APIKey
 from apps.audit.admin_pages import LinesFormField, SelfRecordedAdmin, adopt, staff_of, usd
-from apps.audit.models import APIRequest
 
 if TYPE_CHECKING:
     _ModelForm = forms.ModelForm[APIKey]
@@ -114,8 +114,7 @@ class APIKeyAdmin(SelfRecordedAdmin):
 
     def find_history(self, row: APIKey) -> str:
         """Return why the key must stay."""
-        is_used = APIRequest.objects.filter(api_key_id=row.pk).exists()
-        return "has been used and cannot be deleted. Deactivate it." if is_used else ""
+        return "has been used and cannot be deleted. Deactivate it." if is_used(row) else ""
 
 
 def show_key_once(page: admin.ModelAdmin[Any], request: HttpRequest, raw: str) -> None:

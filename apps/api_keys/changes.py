@@ -15,6 +15,7 @@ from django.utils import timezone
 from apps.api_keys.issue import KeyLimits, check_networks, lock_owner
 from apps.api_keys.models import APIKey
 from apps.audit.events import changed_values, record_event, values_of
+from apps.audit.history import is_call_open
 from apps.audit.models import APIRequest
 from apps.core.domain_errors import DomainError
 
@@ -96,7 +97,7 @@ def remove_key(
     with transaction.atomic():
         key = _lock(key_id)
         before = values_of(key)
-        if not APIRequest.objects.filter(api_key_id=key.pk).exists():
+        if not is_used(key):
             record_event(
                 actor=actor,
                 action="api_key.deleted",
@@ -111,6 +112,14 @@ def remove_key(
         key.is_active = False
         _save_changed(key, before, "api_key.deactivated", actor, request)
     return False
+
+
+def is_used(key: APIKey) -> bool:
+    """Return whether calls name the key, those that still run among them."""
+    # In this order: a call that ends in between is on record by then.
+    return (
+        is_call_open("api_key_id", key.pk) or APIRequest.objects.filter(api_key_id=key.pk).exists()
+    )
 
 
 def check_room(*, user_id: int, added: int, activated: int) -> None:

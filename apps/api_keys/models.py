@@ -38,7 +38,8 @@ class APIKey(models.Model):
     cap_nanos = models.BigIntegerField(
         null=True,
         blank=True,
-        help_text="The most this key may ever spend, in nano-USD; empty: no cap.",
+        help_text="The most this key may spend, counted while it is capped, in nano-USD; empty: no "
+        "cap.",
     )
     rpm = models.PositiveIntegerField(
         null=True, blank=True, help_text="Requests a minute; empty: no limit."

@@ -76,7 +76,7 @@ class _LimitsInput(StrictSerializer):
         source="cap_nanos",
         required=False,
         allow_null=True,
-        help_text="The most this key may ever spend, in USD; null: no cap.",
+        help_text="The most this key may spend, in USD, counted while it is capped; null: no cap.",
     )
     rpm = _limit("Requests a minute")
     tpm = _limit("Tokens a minute")

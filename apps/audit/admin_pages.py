@@ -22,6 +22,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 
 from apps.audit.events import changed_values, record_event, values_of
+from apps.audit.history import remembered_looks
 from apps.core.domain_errors import find_refusal
 from apps.core.money import InvalidAmount, format_usd, parse_usd
 
@@ -236,6 +237,21 @@ class RecordedAdmin(BaseAdmin):
         """Return why the row must stay ("has …"), or nothing."""
         return ""
 
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show or save one row, having looked at its history before the transaction."""
+        with remembered_looks():
+            if request.method == "POST" and object_id is not None:
+                row = self.get_object(request, unquote(object_id))
+                if row is not None:
+                    self.get_readonly_fields(request, row)
+            return super().changeform_view(request, object_id, form_url, extra_context)
+
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save the row, remembering what it was."""
         form.values_before = _values_with_links(self.model, obj.pk) if change else None
@@ -285,10 +301,11 @@ class RecordedAdmin(BaseAdmin):
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Refuse to delete what has history, with the reason."""
-        row = self.get_object(request, unquote(object_id))
-        reason = self.find_history(row) if row is not None else ""
-        if row is None or not reason:
-            return super().delete_view(request, object_id, extra_context)
+        with remembered_looks():
+            row = self.get_object(request, unquote(object_id))
+            reason = self.find_history(row) if row is not None else ""
+            if row is None or not reason:
+                return super().delete_view(request, object_id, extra_context)
         self.message_user(request, f"“{row}” {reason}", messages.ERROR)
         page = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
         return redirect(reverse(page, args=[row.pk]))

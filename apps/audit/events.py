@@ -7,7 +7,7 @@ the values before and after.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -38,7 +38,36 @@ def record_event(
 
     `action` is noun.verb, such as "provider.created". Without an actor it was the system.
     """
-    return AdminEvent.objects.create(
+    event = make_event(
+        actor=actor,
+        action=action,
+        subject=subject,
+        before=before,
+        after=after,
+        reason=reason,
+        request=request,
+    )
+    event.save(force_insert=True)
+    return event
+
+
+def record_events(events: Sequence[AdminEvent]) -> None:
+    """Write events of `make_event` by one statement. Call it in the transaction of the change."""
+    AdminEvent.objects.bulk_create(events)
+
+
+def make_event(
+    *,
+    actor: AbstractBaseUser | None,
+    action: str,
+    subject: models.Model | None,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    reason: str = "",
+    request: HttpRequest | None = None,
+) -> AdminEvent:
+    """Return one event, not yet written."""
+    return AdminEvent(
         actor_id=actor.pk if actor is not None else None,
         actor_name=_clean(actor.get_username() if actor is not None else "system", 150),
         action=action,

@@ -32,7 +32,7 @@ class _ChoicesField(forms.CharField):
     def clean(self, value: Any) -> Any:
         """Return the words, each once."""
         text = super().clean(value)
-        words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+        words = list(dict.fromkeys(word.strip() for word in text.split(","))) if text else []
         if any(word not in self.known for word in words):
             raise forms.ValidationError(f"Choose from {', '.join(self.known)}.")
         return words

@@ -11,6 +11,7 @@ from django.utils import timezone
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
+from apps.audit.event_masks import search_events
 from apps.audit.filter_fields import (
     AddressFilter,
     ChoicesFilter,
@@ -83,7 +84,18 @@ class RequestFilter(OwnRequestFilter):
 
     # Answers to these would tell viewers what their lists keep from them.
     closed_to_viewers: ClassVar[frozenset[str]] = frozenset(
-        {"address", "cost_min", "cost_max", "error", "upstream_request_id"}
+        {
+            "user",
+            "customer",
+            "api_key",
+            "address",
+            "charge_min",
+            "charge_max",
+            "cost_min",
+            "cost_max",
+            "error",
+            "upstream_request_id",
+        }
     )
 
     user = IdFilter(field_name="user_id")
@@ -182,6 +194,14 @@ class ActionFilter(django_filters.CharFilter):
         )
 
 
+class _EventSearchFilter(SearchFilter):
+    """Finds a piece of text in what the caller can see of an event."""
+
+    def filter(self, qs: QuerySet[Any], value: str) -> QuerySet[Any]:
+        """Return the rows that hold the text."""
+        return search_events(qs, value, request=self.parent.request) if value else qs
+
+
 class EventFilter(StrictFilterSet):
     """What admin events can be filtered by."""
 
@@ -194,7 +214,7 @@ class EventFilter(StrictFilterSet):
     created_after = MomentFilter(field_name="created_at", lookup_expr="gte")
     created_before = MomentFilter(field_name="created_at", lookup_expr="lt")
     address = AddressFilter(field_name="ip_address")
-    search = SearchFilter(
+    search = _EventSearchFilter(
         columns=("object_name", "reason", "actor_name"),
         help_text="A piece of the object's or actor's name or of the reason.",
     )

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from django.db.models import Q, QuerySet
 from django.utils.dateparse import parse_datetime
 from rest_framework.exceptions import NotFound
-from rest_framework.pagination import Cursor, CursorPagination
+from rest_framework.pagination import Cursor
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from apps.audit.models import APIRequest
-from apps.core.pages import PAGE_SIZE, PAGE_SIZE_MAX
-
-_YEARS: Final = range(1970, 9_000)
+from apps.core.pages import CursorPages, is_moment_of_cursor
 
 Position = tuple[datetime, uuid.UUID]
 
@@ -46,13 +44,14 @@ def position_of(row: APIRequest) -> Position:
     return row.started_at, row.pk
 
 
-class CallPages(CursorPagination):
+class CallPages(CursorPages):
     """Pages of recorded calls, the newest first: {next, previous, results}."""
 
-    page_size = PAGE_SIZE
-    max_page_size = PAGE_SIZE_MAX
-    page_size_query_param = "page_size"
     ordering = ("-started_at", "-id")
+
+    def is_position(self, text: str) -> bool:
+        """Return whether this is a moment with an id."""
+        return _parse(text) is not None
 
     def paginate_queryset(
         self, queryset: Any, request: Request, view: APIView | None = None
@@ -60,7 +59,7 @@ class CallPages(CursorPagination):
         """Return the rows of the page that the cursor asks for."""
         self.request = request
         self.base_url = request.build_absolute_uri()
-        size = self.get_page_size(request) or PAGE_SIZE
+        size = self.get_page_size(request)
         cursor = self.decode_cursor(request)
         position = _parse(str(cursor.position)) if cursor and cursor.position else None
         is_backwards = position is not None and bool(cursor and cursor.reverse)
@@ -99,6 +98,6 @@ def _parse(text: str) -> Position:
         at, found = parse_datetime(moment), uuid.UUID(key)
     except ValueError as error:
         raise NotFound("Invalid cursor.") from error
-    if at is None or at.tzinfo is None or at.year not in _YEARS:
+    if at is None or not is_moment_of_cursor(at):
         raise NotFound("Invalid cursor.")
     return at, found

@@ -7,11 +7,12 @@ has been erased here is still in older backups.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -26,8 +27,9 @@ from apps.core.pieces import leave_to_others
 # One transaction removes at most so much: well under 50 ms on a slow disk.
 BATCH_ROWS: Final = 50
 BATCH_BYTES: Final = 1 << 20
-# Between two batches, for whoever waits for SQLite's write lock: it is polled.
 _PAGE_ROWS: Final = 1_000
+# What is selected is counted up to so many pages before anything goes: the rest is "at least".
+_PAGES_MEASURED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,40 +64,46 @@ class SelectionEmpty(ValueError):
 def erase_payloads(
     selection: Selection, *, reason: str, seconds_max: float | None = None
 ) -> Erasure:
-    """Erase the selected payloads, with one event, and return what went.
+    """Erase the selected payloads, on record, and return what went.
 
-    The event is written with the first batch and tells how many there were: nothing is erased
-    without a record, whenever the process dies. After `seconds_max` the rest is left for the next
-    run. Raises SelectionEmpty.
+    One event is written with the first batch, so that nothing is erased without a record whenever
+    the process dies, and one at the end tells what really went. After `seconds_max`, which do not
+    count what measuring takes, the rest is left for the next run; each run erases something.
+    Raises SelectionEmpty.
     """
     if selection == Selection():
         raise SelectionEmpty
+    if selection.before is None and selection.request_id is None:
+        # Calls that begin from now on were not meant, and would keep this going.
+        selection = replace(selection, before=datetime.now(UTC))
+    at_least = _measure(selection)
     deadline = None if seconds_max is None else time.monotonic() + seconds_max
-    found = _measure(selection)
-    if not found.count:
-        return found
-    done = Erasure()
-    for batch in _list_batches(selection):
-        if deadline is not None and time.monotonic() > deadline:
-            return replace(done, is_complete=False)
-        if done.count and connection.vendor == "sqlite":
-            leave_to_others()
-        with _overwriting(), transaction.atomic():
-            if done.first is None:
-                _record(selection, found, reason)
-            erased = _erase(batch)
-        done = Erasure(done.count + erased, done.first or batch[0], batch[-1])
+    done = Erasure(is_complete=False)
+    try:
+        for batch in _list_batches(selection):
+            if done.count:
+                if deadline is not None and time.monotonic() > deadline:
+                    break
+                leave_to_others()
+            with _overwriting(), transaction.atomic():
+                erased = _erase(batch)
+                if erased and not done.count:
+                    _record("payloads.erasing", selection, {"payloads_at_least": at_least}, reason)
+            if erased:
+                count, first = done.count + len(erased), done.first or erased[0]
+                done = Erasure(count, first, erased[-1], is_complete=False)
+        else:
+            done = replace(done, is_complete=True)
+    finally:
+        # Also where a batch failed: what had gone by then has gone.
+        if done.count:
+            _record("payloads.erased", selection, _describe(done), reason)
     return done
 
 
-def _measure(selection: Selection) -> Erasure:
-    """Return how many payloads are selected, without holding any lock."""
-    count, first, last = 0, None, None
-    for page in _list_pages(selection):
-        count += len(page)
-        first = first or page[0].request_id
-        last = page[-1].request_id
-    return Erasure(count, first, last)
+def _measure(selection: Selection) -> int:
+    """Return how many payloads are selected at least, without holding any lock."""
+    return sum(len(page) for page in itertools.islice(_list_pages(selection), _PAGES_MEASURED))
 
 
 def _list_batches(selection: Selection) -> Iterator[list[UUID]]:
@@ -114,6 +122,7 @@ def _list_batches(selection: Selection) -> Iterator[list[UUID]]:
 
 
 def _list_pages(selection: Selection) -> Iterator[list[_Sized]]:
+    """Yield what is selected, some at a time; a page of a user's calls may hold no payloads."""
     if selection.request_id is not None:
         pages: Iterator[Q] = iter([Q(pk=selection.request_id)])
     elif selection.user_id is not None:
@@ -122,9 +131,7 @@ def _list_pages(selection: Selection) -> Iterator[list[_Sized]]:
         yield from _pages_by_age(selection)
         return
     for restriction in pages:
-        page = _read(restriction & _until(selection))
-        if page:
-            yield page
+        yield _read(restriction & _until(selection))
 
 
 def _pages_by_age(selection: Selection) -> Iterator[list[_Sized]]:
@@ -169,11 +176,19 @@ def _length(column: str) -> Func:
     return Func(F(column), function=function, output_field=IntegerField())
 
 
-def _erase(batch: list[UUID]) -> int:
+def _erase(batch: list[UUID]) -> list[UUID]:
+    """Erase payloads and return the ids of those that were still there, in order."""
+    key = Payload._meta.pk
+    values = [key.get_db_prep_value(request_id, connection) for request_id in batch]
     # The range lets PostgreSQL look at the partitions concerned only.
-    chosen = Payload.objects.filter(pk__in=batch, pk__gte=min(batch), pk__lte=max(batch))
-    deleted, _ = chosen.delete()
-    return deleted
+    statement = (
+        f"DELETE FROM {Payload._meta.db_table} "  # noqa: S608 (names of the model's own)
+        f"WHERE {key.column} IN ({', '.join(['%s'] * len(values))}) "
+        f"AND {key.column} BETWEEN %s AND %s RETURNING {key.column}"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [*values, min(values), max(values)])
+        return sorted(UUID(str(request_id)) for (request_id,) in cursor.fetchall())
 
 
 @contextmanager
@@ -192,17 +207,25 @@ def _overwriting() -> Iterator[None]:
             cursor.execute(f"PRAGMA secure_delete = {int(before)}")
 
 
-def _record(selection: Selection, found: Erasure, reason: str) -> None:
+def _describe(done: Erasure) -> dict[str, object]:
+    return {
+        "payloads": done.count,
+        "first_request": done.first,
+        "last_request": done.last,
+        "is_complete": done.is_complete,
+    }
+
+
+def _record(action: str, selection: Selection, told: dict[str, object], reason: str) -> None:
     record_event(
         actor=None,
-        action="payloads.erased",
+        action=action,
         subject=None,
         after={
-            "payloads": found.count,
-            "first_request": found.first,
-            "last_request": found.last,
+            **told,
             "before": selection.before,
             "user_id": selection.user_id,
+            "request_id": selection.request_id,
         },
         reason=reason,
     )

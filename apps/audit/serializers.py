@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from apps.audit.event_masks import mask_event, sees_all
 from apps.audit.models import AdminEvent, RefusalCount, RequestState, UsageSource
 from apps.core.rest import MaskedSerializer, MultiplierField, USDField, example
 from apps.core.usage import TOKEN_CLASSES
@@ -121,20 +122,28 @@ class OwnRequestOutput(_TokenCounts):
 class RequestOutput(MaskedSerializer, OwnRequestOutput):
     """One accepted call in its final state. Token classes never overlap.
 
-    Viewers see null where a person, a provider's bill or its own identifiers would show.
+    Viewers see null where a person, money or a provider's own identifiers would show, and in the
+    place of digests, by which hidden values could be guessed.
     """
 
     hidden_from: ClassVar = {
         "viewer": frozenset(
             {
-                "user_name", "ip_address", "user_agent", "upstream_request_id",
-                "payload_digest", "cost", "cost_version_id",
+                "customer_id", "user_id", "user_name", "api_key_id", "api_key_name",
+                "ip_address", "user_agent", "upstream_request_id", "payload_digest", "hash",
+                "charge", "hold", "multiplier", "price_version_id", "cost", "cost_version_id",
             }
         )
     }  # fmt: skip
 
-    customer_id = serializers.IntegerField()
-    user_id = serializers.IntegerField()
+    customer_id = serializers.IntegerField(allow_null=True)
+    user_id = serializers.IntegerField(allow_null=True)
+    api_key_id = serializers.IntegerField(allow_null=True)
+    api_key_name = serializers.CharField(allow_null=True)
+    charge = USDField(source="charge_nanos", allow_null=True)
+    hold = USDField(source="hold_nanos", allow_null=True)
+    price_version_id = serializers.IntegerField(allow_null=True)
+    multiplier = MultiplierField(source="multiplier_millionths", allow_null=True)
     user_name = serializers.CharField(allow_null=True)
     route_id = serializers.IntegerField(allow_null=True)
     provider_id = serializers.IntegerField(allow_null=True)
@@ -150,7 +159,7 @@ class RequestOutput(MaskedSerializer, OwnRequestOutput):
     payload_digest = HexField(allow_null=True)
     incarnation_id = serializers.IntegerField()
     sequence = serializers.IntegerField()
-    hash = HexField()
+    hash = HexField(allow_null=True)
 
 
 class AttemptOutput(MaskedSerializer):
@@ -231,8 +240,14 @@ class PayloadOutput(serializers.Serializer[Any]):
 class EventOutput(serializers.Serializer[AdminEvent]):
     """Who did what to what, when, from where, with the values before and after.
 
-    Without `actor_id` it was the system, or somebody who was not signed in.
+    Without `actor_id` it was the system, or somebody who was not signed in. Analysts see null in
+    the place of addresses of providers and people, and of what identifies a key.
     """
+
+    def to_representation(self, instance: AdminEvent) -> dict[str, Any]:
+        """Return what the caller may see of the event."""
+        shown = super().to_representation(instance)
+        return shown if sees_all(self.context.get("request")) else mask_event(shown)
 
     id = serializers.IntegerField()
     actor_id = serializers.IntegerField(allow_null=True)
@@ -240,7 +255,7 @@ class EventOutput(serializers.Serializer[AdminEvent]):
     action = serializers.CharField()
     object_type = serializers.CharField()
     object_id = serializers.CharField()
-    object_name = serializers.CharField()
+    object_name = serializers.CharField(allow_null=True)
     before = serializers.DictField(allow_null=True)
     after = serializers.DictField(allow_null=True)
     reason = serializers.CharField()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from django.db import connection, transaction
+from django.db.models import Q
 
 from apps.billing.connections import over
 from apps.billing.ledger.batch import Insufficient
@@ -79,9 +80,14 @@ def transfer(
     """
     transaction_id = new_uuid7()
     key = idempotency_key or f"{kind}:{transaction_id}"
+    causes = Transaction.objects.filter(idempotency_key=key)
+    # What is done already waits for nobody.
+    found = causes.first() if idempotency_key else None
+    if found is not None:
+        return found
     with transaction.atomic():
-        accounts = _lock_accounts(customer_id)
-        found = Transaction.objects.filter(idempotency_key=key).first()
+        accounts = _lock_accounts(customer_id, against)
+        found = causes.first()
         if found is not None:
             return found
         wallet, receivable = accounts[AccountKind.WALLET], accounts[AccountKind.RECEIVABLE]
@@ -112,15 +118,13 @@ def transfer(
     return Transaction.objects.get(pk=transaction_id)
 
 
-def _lock_accounts(customer_id: int) -> dict[str, Account]:
-    """Lock the customer's wallet and debt, so that the same cause twice at once waits for the
-    first.
+def _lock_accounts(customer_id: int, against: Account) -> dict[str, Account]:
+    """Lock all accounts of a transfer by id, as the ledger does, so that the same cause twice at
+    once waits for the first; return those of the customer by kind.
 
-    The operator's accounts have lower ids and are locked after these: two adjustments of one
-    customer queue here, and adjustments of different customers share only the operator's account,
-    locked last.
+    The operator's account comes first: its chain takes one transfer after the other anyway.
     """
-    found = Account.objects.select_for_update().filter(
-        customer_id=customer_id, kind__in=[AccountKind.WALLET, AccountKind.RECEIVABLE]
-    )
-    return {account.kind: account for account in found.order_by("pk")}
+    own = Q(customer_id=customer_id, kind__in=[AccountKind.WALLET, AccountKind.RECEIVABLE])
+    # As the ledger locks: entries of others may refer to the accounts meanwhile.
+    rows = Account.objects.select_for_update(no_key=True).filter(own | Q(pk=against.pk))
+    return {row.kind: row for row in rows.order_by("pk") if row.pk != against.pk}

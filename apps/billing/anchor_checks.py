@@ -7,11 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from apps.billing.anchors import NOTE, AnchoredHead, read_anchors
+from apps.billing.anchors import NOTE, UNKNOWN_KEY, AnchoredHead, Place, read_anchors
 from apps.billing.findings import ChainName, Findings, fetch
 from apps.billing.models import VerifiedHead
+from apps.billing.strangers import Run, Strangers
 
 _LOOK_UP: Final = 200
+_KEY_LENGTH_MAX: Final = 64  # A forged line says what it likes.
 _ROWS: Final[dict[ChainName, str]] = {
     "account": "SELECT account_id, sequence, hash FROM billing_entry "
     "WHERE (account_id, sequence) IN (VALUES {places})",
@@ -25,6 +27,7 @@ class Promises:
     """The last anchored head of every chain."""
 
     lines: int = 0
+    last: Place = (0, b"")  # the last line
     heads: dict[ChainName, dict[int, tuple[int, bytes]]] = field(
         default_factory=lambda: {"account": {}, "incarnation": {}}
     )
@@ -37,14 +40,15 @@ def read_promises(path: Path, findings: Findings) -> Promises:
     """
     # Before the file: a line may be added meanwhile, but none may have gone.
     noted = VerifiedHead.objects.filter(chain=NOTE, chain_id=0).first()
-    promises = Promises()
+    promises, strangers = Promises(), Strangers()
     number, digests = 0, {}
     for anchor in read_anchors(path):
         promises.lines += 1
         number = anchor.number
+        promises.last = (number, anchor.digest)
         if noted is not None and number == noted.sequence:
             digests[number] = anchor.digest
-        if anchor.problem:
+        if anchor.problem and anchor.problem != UNKNOWN_KEY:
             findings.add(
                 "I-69",
                 f"anchor {anchor.number}",
@@ -52,8 +56,12 @@ def read_promises(path: Path, findings: Findings) -> Promises:
                 found=f"line {promises.lines}",
                 message=anchor.problem,
             )
+        for run in strangers.take(anchor):
+            _report_strangers(run, findings)
         _keep(promises.heads["account"], anchor.accounts)
         _keep(promises.heads["incarnation"], anchor.incarnations)
+    for run in strangers.end():
+        _report_strangers(run, findings)
     if noted is not None and digests.get(noted.sequence) != bytes(noted.head):
         found = "another one" if noted.sequence in digests else f"the file ends at line {number}"
         findings.add(
@@ -72,6 +80,16 @@ def check_anchors(promises: Promises, findings: Findings) -> None:
         places = iter(heads.items())
         while chunk := dict(islice(places, _LOOK_UP)):
             _check_chunk(chain, chunk, findings)
+
+
+def _report_strangers(run: Run, findings: Findings) -> None:
+    findings.add(
+        "I-69",
+        f"anchor {run.first}" if run.first == run.last else f"anchors {run.first} to {run.last}",
+        expected="a known key, or a later line of one that vouches for it",
+        found=f"key {run.key[:_KEY_LENGTH_MAX]}",
+        message=UNKNOWN_KEY,
+    )
 
 
 def _check_chunk(chain: ChainName, chunk: dict[int, tuple[int, bytes]], findings: Findings) -> None:

@@ -4,6 +4,11 @@ Each line is one JSON object: the heads that moved, totals, the digest of the li
 Ed25519 signature over everything before it. Who can write the database alone can then neither cut
 off a tail nor rewrite a chain unnoticed; who can write the file alone can neither edit nor remove a
 line, because the database notes the last line. The signing key is derived from ENCRYPTION_KEY.
+
+A line may vouch for all lines up to one, named by number and digest: whoever signed it had the keys
+of all of them and found them sound. So an old key can go: what it signed is bound by the digests to
+a line of a newer key. A chain alone would not do, because the writer goes on from whatever line it
+finds at the end of the file.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,17 +27,22 @@ from typing import IO, Any, Final
 
 import orjson
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from django.conf import settings
 from django.db import connection, transaction
 
 from apps.billing.models import VerifiedHead
 from apps.core.crypto import derive_key, key_id, parse_encryption_keys
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+_FORMATS: Final = (1, FORMAT)  # The first one cannot vouch.
 NOTE: Final = "anchor"  # the VerifiedHead that names the last line
 HEADS_PER_LINE: Final = 5_000
 LOCK_SECONDS: Final = 5.0
+UNKNOWN_KEY: Final = "it is signed with a key that is not in ENCRYPTION_KEY"
 _LABEL: Final = "anchor"
 _SIGNATURE: Final = b',"signature":"'
 _LINE_BYTES_MAX: Final = 4 << 20
@@ -46,6 +56,7 @@ _MOVED: Final = """SELECT chain.id, chain.sequence, chain.head FROM billing_{kin
     ORDER BY chain.id LIMIT %s"""
 
 AnchoredHead = tuple[int, int, bytes]  # chain id, sequence, head
+Place = tuple[int, bytes]  # the number and the digest of a line
 
 
 class AnchorsBusy(Exception):
@@ -60,23 +71,28 @@ class Anchor:
     digest: bytes  # SHA-256 of the line, which the next one names
     previous: bytes
     at: str
+    key: str = ""  # the id of the key that it says it is signed with
     accounts: tuple[AnchoredHead, ...] = ()
     incarnations: tuple[AnchoredHead, ...] = ()
+    vouched: Place | None = None  # up to where it vouches; only if its signature is good
+    is_key_known: bool = True
+    follows: bool = True  # the line before it
     problem: str = ""
 
 
-def append_anchor(path: Path, now: datetime) -> int:
+def append_anchor(path: Path, now: datetime, *, vouched: Place | None = None) -> int:
     """Append the heads that moved since the last anchor, fsynced, and return how many there were.
 
     A line is written even when nothing moved, so that the file shows that someone looked. At most
-    HEADS_PER_LINE heads of each kind go into one call; the rest goes into the next.
+    HEADS_PER_LINE heads of each kind go into one call; the rest goes into the next. `vouched` names
+    the last of the lines that the caller has verified.
     """
     key = parse_encryption_keys(settings.ENCRYPTION_KEY)[0]
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(path, fcntl.LOCK_EX) as file:
         moved, totals = _read_moved()
         number, previous = _continue_from(file)
-        line = _sign(key, number, previous, now, moved, totals)
+        line = _sign(key, number, previous, now, moved, totals, vouched)
         file.seek(0, os.SEEK_END)
         file.write(line)
         file.flush()
@@ -85,20 +101,22 @@ def append_anchor(path: Path, now: datetime) -> int:
     return sum(len(heads) for heads in moved.values())
 
 
-def read_anchors(path: Path) -> Iterator[Anchor]:
+def read_anchors(path: Path, *, keys: Sequence[bytes] | None = None) -> Iterator[Anchor]:
     """Yield every line of the file, in order, each with what is wrong with it.
 
-    A last line without an end was cut by a crash before anybody relied on it, and is passed over.
+    Believes the signatures of `keys`, without them those of all encryption keys. A last line
+    without an end was cut by a crash before anybody relied on it, and is passed over.
     """
     if not path.exists():
         return
-    keys = {key_id(key): key for key in parse_encryption_keys(settings.ENCRYPTION_KEY)}
+    believed = parse_encryption_keys(settings.ENCRYPTION_KEY) if keys is None else keys
+    public = {key_id(key): _private_key(key).public_key() for key in believed}
     previous: Anchor | None = None
     with _locked(path, fcntl.LOCK_SH) as file:
         while line := file.readline(_LINE_BYTES_MAX):
             if not line.endswith(b"\n") and len(line) < _LINE_BYTES_MAX:
                 return
-            anchor = _read_line(line, keys, previous)
+            anchor = _read_line(line, public, previous)
             yield anchor
             previous = anchor
 
@@ -147,7 +165,7 @@ def find_last_anchor(path: Path) -> LastAnchor | None:
         previous=previous,
         key_id=name,
         public_key_fingerprint=_fingerprint(key) if key is not None else "",
-        problem=_signature_problem(line, key),
+        problem=_signature_problem(line, _private_key(key).public_key() if key else None),
     )
 
 
@@ -226,6 +244,7 @@ def _sign(
     now: datetime,
     moved: dict[str, list[AnchoredHead]],
     totals: dict[str, int],
+    vouched: Place | None,
 ) -> bytes:
     fields: dict[str, Any] = {
         "format": FORMAT,
@@ -235,6 +254,8 @@ def _sign(
         "key": key_id(key),
         "totals": totals,
     }
+    if vouched is not None:
+        fields["vouched"] = (vouched[0], vouched[1].hex())
     for kind, name in _KINDS.items():
         fields[name] = [
             (chain_id, sequence, head.hex()) for chain_id, sequence, head in moved[kind]
@@ -264,42 +285,41 @@ def _note(number: int, digest: bytes, moved: dict[str, list[AnchoredHead]], now:
         )
 
 
-def _read_line(line: bytes, keys: dict[str, bytes], before: Anchor | None) -> Anchor:
+def _read_line(line: bytes, keys: Mapping[str, Ed25519PublicKey], before: Anchor | None) -> Anchor:
     digest = hashlib.sha256(line).digest()
     expected_number = before.number + 1 if before else 1
     try:
         fields = orjson.loads(line)
-        anchor = Anchor(
-            number=int(fields["number"]),
-            digest=digest,
-            previous=bytes.fromhex(fields["previous"]),
-            at=str(fields["at"]),
-            accounts=_heads(fields["accounts"]),
-            incarnations=_heads(fields["incarnations"]),
-            problem=_signature_problem(line, keys.get(fields["key"])),
-        )
+        if fields["format"] not in _FORMATS:
+            raise ValueError(fields["format"])
+        number, previous = int(fields["number"]), bytes.fromhex(fields["previous"])
+        at, name = str(fields["at"]), str(fields["key"])
+        accounts, incarnations = _heads(fields["accounts"]), _heads(fields["incarnations"])
+        vouched = _place(fields.get("vouched"))
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        return Anchor(expected_number, digest, b"", "", problem="the line cannot be read")
-    if anchor.problem:
-        return anchor
-    problem = ""
-    if anchor.number != expected_number:
-        problem = f"line {expected_number} is missing: the next one is {anchor.number}"
-    elif anchor.previous != (before.digest if before else b""):
-        problem = "it does not follow the line before it"
-    return anchor if not problem else _with_problem(anchor, problem)
-
-
-def _with_problem(anchor: Anchor, problem: str) -> Anchor:
-    """Return the anchor with a problem of its place; its heads are still signed and count."""
+        return Anchor(
+            expected_number, digest, b"", "", follows=False, problem="the line cannot be read"
+        )
+    key = keys.get(name)
+    wrong_place = ""
+    if number != expected_number:
+        wrong_place = f"line {expected_number} is missing: the next one is {number}"
+    elif previous != (before.digest if before else b""):
+        wrong_place = "it does not follow the line before it"
+    unsigned = _signature_problem(line, key)
     return Anchor(
-        anchor.number,
-        anchor.digest,
-        anchor.previous,
-        anchor.at,
-        anchor.accounts,
-        anchor.incarnations,
-        problem,
+        number=number,
+        digest=digest,
+        previous=previous,
+        at=at,
+        key=name,
+        accounts=accounts,
+        incarnations=incarnations,
+        vouched=None if unsigned else vouched,
+        is_key_known=key is not None,
+        follows=not wrong_place,
+        # A stranger's line may be vouched for, and one that lies elsewhere even then not.
+        problem=(wrong_place or unsigned) if key is None else (unsigned or wrong_place),
     )
 
 
@@ -309,13 +329,20 @@ def _heads(rows: Sequence[Sequence[Any]]) -> tuple[AnchoredHead, ...]:
     )
 
 
-def _signature_problem(line: bytes, key: bytes | None) -> str:
+def _place(value: Sequence[Any] | None) -> Place | None:
+    if value is None:
+        return None
+    number, digest = value
+    return int(number), bytes.fromhex(digest)
+
+
+def _signature_problem(line: bytes, key: Ed25519PublicKey | None) -> str:
     if key is None:
-        return "it is signed with a key that is not in ENCRYPTION_KEY"
+        return UNKNOWN_KEY
     body, _, rest = line.rpartition(_SIGNATURE)
     try:
         signature = base64.b64decode(rest.removesuffix(b'"}\n'), validate=True)
-        _private_key(key).public_key().verify(signature, body + b"}")
+        key.verify(signature, body + b"}")
     except (InvalidSignature, ValueError):
         return "its signature does not match: it was edited, or not written by this gateway"
     return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import generics
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -24,8 +24,9 @@ from apps.billing.serializers import (
     UserInput,
     UserOutput,
 )
+from apps.core.repeat_keys import read_repeat_key, repeat_parameter
 from apps.core.rest import actor_of, answer_deletion
-from apps.users.changes import change_user, end_all_sessions
+from apps.users.changes import change_user, end_all_sessions, refuse_above
 from apps.users.models import User
 from apps.users.permissions import ViewersRead
 
@@ -142,14 +143,7 @@ class AdjustBalanceView(generics.GenericAPIView[User]):
         summary="Adjust a balance",
         request=AdjustmentInput,
         responses=AdjustmentOutput,
-        parameters=[
-            OpenApiParameter(
-                "Idempotency-Key",
-                str,
-                OpenApiParameter.HEADER,
-                description="A repeated call with the same key is applied once.",
-            )
-        ],
+        parameters=[repeat_parameter(is_required=False)],
     )
     def post(self, request: Request, user_id: str) -> Response:
         """Give money to a user (positive) or take it back (negative), on record with the reason."""
@@ -161,7 +155,7 @@ class AdjustBalanceView(generics.GenericAPIView[User]):
             amount_nanos=given.validated_data["amount"],
             reason=given.validated_data["reason"],
             actor=_admin(request),
-            repeat_key=request.headers.get("Idempotency-Key", ""),
+            repeat_key=read_repeat_key(request) or "",
             request=request._request,
         )
         answer = {
@@ -189,9 +183,9 @@ class ResetKeyView(generics.GenericAPIView[User]):
     def post(self, request: Request, user_id: str) -> Response:
         """Return a new default key, this once; the old one stops working."""
         NothingInput(data=request.data).is_valid(raise_exception=True)
-        _, raw = reset_default_key(
-            user=self.get_object(), actor=actor_of(request), request=request._request
-        )
+        user = self.get_object()
+        refuse_above(user, cast(User, actor_of(request)))
+        _, raw = reset_default_key(user=user, actor=actor_of(request), request=request._request)
         return Response(ResetKeyOutput({"api_key": raw}).data)
 
 

@@ -136,6 +136,8 @@ def _extract_part(file: IO[bytes], part: Part, folder: Path) -> None:
             digest.update(chunk)
             output.write(chunk)
             left -= len(chunk)
+        output.flush()
+        os.fsync(output.fileno())
     if left or file.read(1) or digest.hexdigest() != part.sha256:
         raise ArchiveDamaged(f"{part.name} in the backup is damaged: its digest does not match.")
 

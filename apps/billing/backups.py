@@ -1,8 +1,9 @@
 """Makes backups: the whole installation in one file, while the gateway serves (I-74).
 
-A backup is as of one moment. The settlement journal is copied before that moment: what is settled
-from it meanwhile stands in the database too, and settling twice adds nothing. The anchor file is
-kept from growing during that moment, so that it ends exactly where the database says it does.
+A backup is as of one moment. The settlement journal is copied after that moment, and nothing may be
+removed from it in between: a settlement that clients were told of by then is in the database, in
+the journal, or in both, and settling twice adds nothing. The anchor file is kept from growing
+during that moment, so that it ends exactly where the database says it does.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from django.db import connection
 from apps.audit.events import record_event
 from apps.billing import archives, dumps
 from apps.billing.archives import Manifest
+from apps.billing.journal import keep_all
 from apps.billing.verification import anchors_path
 from apps.core.crypto import derive_key, keyed_digest, parse_encryption_keys
 
-_ANCHOR_LOCK_SECONDS: Final = 5.0
+_LOCK_SECONDS: Final = 5.0
 _COPY_BYTES: Final = 1 << 20
 _JOURNAL_NAME: Final = re.compile(r"[\w.\-]{1,100}", re.ASCII)
 
@@ -78,10 +80,12 @@ def make_backup(
 
 def _collect(staging: Path, *, with_secrets: bool, pg_bin: Path | None, now: datetime) -> Manifest:
     """Copy everything into `staging` and return its manifest."""
-    parts = _copy_journal(staging)
+    journal = Path(settings.DATA_DIR) / "journal"
     with ExitStack() as stack:
-        with _anchors_at_rest() as length:
-            snapshot = stack.enter_context(dumps.open_snapshot(pg_bin=pg_bin))
+        with keep_all(journal, seconds_max=_LOCK_SECONDS):
+            with _anchors_at_rest() as length:
+                snapshot = stack.enter_context(dumps.open_snapshot(pg_bin=pg_bin))
+            parts = _copy_journal(journal, staging)
         _copy_beginning(anchors_path(), staging / archives.ANCHORS, length)
         snapshot.write(staging / archives.DATABASE, pg_bin=pg_bin)
     if with_secrets:
@@ -112,9 +116,8 @@ def secret_key_fingerprint() -> str:
     return keyed_digest(key, "").hex()[:16]
 
 
-def _copy_journal(staging: Path) -> list[str]:
+def _copy_journal(folder: Path, staging: Path) -> list[str]:
     """Copy the settlements that wait on disk and return the names of the copies."""
-    folder = Path(settings.DATA_DIR) / "journal"
     (staging / archives.JOURNAL).mkdir(mode=0o700)
     names: list[str] = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -127,7 +130,7 @@ def _copy_journal(staging: Path) -> list[str]:
                 _copy_beginning(path, staging / name, length)
                 names.append(name)
         except FileNotFoundError:
-            continue  # Its owner ended in this moment: all of it is in the database.
+            continue  # It was empty, and its owner has ended in this moment.
     return names
 
 
@@ -137,7 +140,7 @@ def _anchors_at_rest() -> Iterator[int]:
     path = anchors_path()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb") as file:
-        deadline = time.monotonic() + _ANCHOR_LOCK_SECONDS
+        deadline = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final, Unpack
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -16,19 +17,32 @@ from apps.billing.adjustments import adjust_balance
 from apps.billing.models import Account, AccountKind, Hold, Transaction
 from apps.core.domain_errors import DomainError
 from apps.core.money import format_usd
-from apps.users.changes import OwnAccount, UserGroupGone, UserLimits, change_user, is_own, lock_user
+from apps.users.changes import (
+    OwnAccount,
+    UserGone,
+    UserGroupGone,
+    UserLimits,
+    change_user,
+    is_own,
+    lock_user,
+    lock_users,
+    refuse_above,
+    refuse_own_money,
+)
 from apps.users.models import Customer, Role, User, UserGroup
 from apps.users.names import UserExists, are_names_taken, clean_names
 
 _ADJUSTED: Final = "user.balance_adjusted"
+# Keys used to be cut off here, and to be one for all callers.
+_OLD_KEY_LENGTH: Final = 100
 
 
 class RepeatKeyReused(DomainError):
-    """The same key came again with another amount."""
+    """The same key came again with another amount or reason."""
 
     status_code = 422
     code = "idempotency_key_reused"
-    message = "This idempotency key was used for another amount."
+    message = "This idempotency key was used with another amount or reason."
 
 
 def create_user(
@@ -84,7 +98,8 @@ def create_user(
 def delete_user(*, user: User, actor: User | None, request: HttpRequest | None = None) -> bool:
     """Delete a user with keys, accounts and customer; deactivate who has history.
 
-    Return whether the user is deleted. Raises OwnAccount, LastAdmin, RoleLost and UserGone.
+    Return whether the user is deleted. Raises OwnAccount, AboveOwn, LastAdmin, RoleLost and
+    UserGone.
     """
     if is_own(user, actor):
         raise OwnAccount
@@ -92,6 +107,7 @@ def delete_user(*, user: User, actor: User | None, request: HttpRequest | None =
         locked = lock_user(user, with_lead=True)
         locked.check_lead(actor, is_leaving=True)
         row = locked.row
+        refuse_above(row, actor)
         # Under lock nothing can be held or posted any more between the look and the deletion.
         accounts = list(
             Account.objects.select_for_update().filter(customer_id=row.customer_id).order_by("pk")
@@ -145,11 +161,19 @@ def adjust_user_balance(
 ) -> Transaction:
     """Give money to a user (positive) or take it back, and record who did it and why.
 
-    Calls with the same `repeat_key` are applied once. Raises InsufficientBalance,
-    AmountOutOfRange and RepeatKeyReused.
+    Calls of one actor with the same `repeat_key` are applied once. Raises InsufficientBalance,
+    AmountOutOfRange, RepeatKeyReused, UserGone, and OwnAccount (see `refuse_own_money`).
     """
-    key = f"adjustment:{user.pk}:{repeat_key[:100]}" if repeat_key else None
+    if amount_nanos > 0:
+        refuse_own_money(user, actor)
+    asked = (amount_nanos, reason[:500])
+    old = _find_old(repeat_key, user=user, actor=actor, asked=asked) if repeat_key else None
+    if old is not None:
+        return old
     with transaction.atomic():
+        if not lock_users([user.pk]):
+            raise UserGone
+        key = _make_key(repeat_key, user=user, actor=actor) if repeat_key else None
         posted = adjust_balance(
             customer_id=user.customer_id,
             amount_nanos=amount_nanos,
@@ -159,7 +183,7 @@ def adjust_user_balance(
         )
         # Asked while the ledger still has the accounts locked: of two at once one comes later.
         if key is not None and _is_on_record(posted, user):
-            if _amount_of(posted, customer_id=user.customer_id) != amount_nanos:
+            if _what_of(posted, user) != asked:
                 raise RepeatKeyReused
             return posted
         record_event(
@@ -173,6 +197,27 @@ def adjust_user_balance(
     return posted
 
 
+def _make_key(repeat_key: str, *, user: User, actor: User | None) -> str:
+    # Begins unlike the old keys, whose end was chosen by callers.
+    digest = hashlib.sha256(repeat_key.encode()).hexdigest()
+    return f"balance:{user.pk}:{actor.pk if actor else 0}:{digest}"
+
+
+def _find_old(
+    repeat_key: str, *, user: User, actor: User | None, asked: tuple[int, str]
+) -> Transaction | None:
+    """Return what was posted with this key in its old form. Raises RepeatKeyReused."""
+    posted = Transaction.objects.filter(
+        idempotency_key=f"adjustment:{user.pk}:{repeat_key[:_OLD_KEY_LENGTH]}",
+        actor_id=actor.pk if actor else None,
+    ).first()
+    if posted is None or _what_of(posted, user) == asked:
+        return posted
+    if len(repeat_key) > _OLD_KEY_LENGTH:
+        return None  # That of another key that begins alike.
+    raise RepeatKeyReused
+
+
 def _is_on_record(posted: Transaction, user: User) -> bool:
     return AdminEvent.objects.filter(
         object_type=user._meta.label_lower,
@@ -182,6 +227,7 @@ def _is_on_record(posted: Transaction, user: User) -> bool:
     ).exists()
 
 
-def _amount_of(posted: Transaction, *, customer_id: int) -> int:
-    entries = posted.entries.filter(account__customer_id=customer_id)
-    return sum(entries.values_list("amount_nanos", flat=True))
+def _what_of(posted: Transaction, user: User) -> tuple[int, str]:
+    """Return amount and reason of an adjustment."""
+    entries = posted.entries.filter(account__customer_id=user.customer_id)
+    return sum(entries.values_list("amount_nanos", flat=True)), posted.reason

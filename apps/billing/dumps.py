@@ -74,8 +74,8 @@ def open_snapshot(*, pg_bin: Path | None) -> Iterator[Snapshot]:
     """Hold one moment of the database open. Raises DumpFailed."""
     if connection.vendor == "sqlite":
         # A connection of its own: what Django's has open must not decide what is seen.
-        name = str(connection.settings_dict["NAME"])
-        with closing(sqlite3.connect(f"file:{name}?mode=ro", uri=True, timeout=10)) as source:
+        path = Path(connection.settings_dict["NAME"]).absolute()
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)) as source:
             source.isolation_level = None
             source.execute("BEGIN DEFERRED")
             rows = source.execute("SELECT app, name FROM django_migrations ORDER BY id").fetchall()

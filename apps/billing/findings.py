@@ -35,10 +35,16 @@ class Finding:
 
 @dataclass(slots=True)
 class Findings:
-    """Collects findings; of more than FINDINGS_MAX only the number is kept."""
+    """Collects findings; of more than FINDINGS_MAX only the number is kept.
+
+    In a ledger that was just restored, holds of dead owners are as they must be: they are counted
+    and are no findings.
+    """
 
     items: list[Finding] = field(default_factory=list)
     omitted: int = 0
+    is_just_restored: bool = False
+    orphaned_holds: int = 0
 
     def add(
         self, invariant: str, subject: str, *, expected: object, found: object, message: str

@@ -4,7 +4,7 @@ One file a process in `DATA_DIR/journal`, one JSON line a settlement with its ch
 before the client is told that its answer is complete. A file whose owner is gone (its lock is free)
 is adopted by the next process that looks. Replaying is safe at any time: a settlement that had been
 committed before adds nothing. What the database will never take goes to the file `quarantine`
-beside them.
+beside them. While a backup is being made nothing is removed, see `keep_all`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import itertools
 import logging
 import os
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -52,10 +54,16 @@ class Journal:
         self._path = folder / f"{os.getpid()}-{os.urandom(4).hex()}.jsonl"
         self._file = _open_locked(self._path)
         _sync_folder(folder)
+        self._folder_descriptor = _open_folder(folder)
         self._start = self._end = self._count = 0
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def size_bytes(self) -> int:
+        """What the settlements take that are not in the database."""
+        return self._end - self._start
 
     def append(self, resolves: Sequence[Resolve]) -> None:
         """Write settlements and fsync them. Raises JournalFull; then none of them counts."""
@@ -83,9 +91,7 @@ class Journal:
             for end, _ in itertools.islice(self._lines(), count):
                 self._start = end
                 self._count -= 1
-            if self._count == 0:
-                os.ftruncate(self._file.fileno(), 0)
-                self._start = self._end = 0
+            self._shrink()
 
     def adopt_abandoned(self) -> int:
         """Take over the settlements of processes that are gone and return how many there were."""
@@ -111,7 +117,9 @@ class Journal:
                         "the journal of a process that is gone cannot be adopted: disk full"
                     )
                     return adopted
-                path.unlink(missing_ok=True)
+                with self._lock, self._removing() as is_allowed:
+                    if is_allowed:
+                        path.unlink(missing_ok=True)
         return adopted
 
     def quarantine(self, resolve: Resolve) -> None:
@@ -130,13 +138,16 @@ class Journal:
     def close(self) -> None:
         """Close the file, and remove it where it is empty."""
         with self._lock:
-            if self._count == 0:
-                self._path.unlink(missing_ok=True)
+            with self._removing() as is_allowed:
+                if self._count == 0 and (is_allowed or not self._end):
+                    self._path.unlink(missing_ok=True)
             self._file.close()
+            os.close(self._folder_descriptor)
 
     def _append(self, lines: Sequence[bytes]) -> None:
         data = b"".join(lines)
         with self._lock:
+            self._shrink()  # Where a backup was being made when the last one was discarded.
             if self._end + len(data) > self._bytes_max:
                 raise JournalFull(f"over {self._bytes_max} bytes")
             try:
@@ -147,11 +158,66 @@ class Journal:
             self._end += len(data)
             self._count += len(lines)
 
+    def _shrink(self) -> None:
+        if self._count or not self._end:
+            return
+        with self._removing() as is_allowed:
+            if is_allowed:
+                os.ftruncate(self._file.fileno(), 0)
+                self._start = self._end = 0
+
+    @contextmanager
+    def _removing(self) -> Iterator[bool]:
+        """Yield whether settlements that are in the database may be removed: not during a backup.
+
+        What stays is replayed another time, which adds nothing. The caller holds `_lock`.
+        """
+        is_allowed = _try_lock(self._folder_descriptor, fcntl.LOCK_SH)
+        try:
+            yield is_allowed
+        finally:
+            fcntl.flock(self._folder_descriptor, fcntl.LOCK_UN)
+
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         for end, line in _read_lines(self._file, self._start):
             if end > self._end:
                 return
             yield end, line
+
+
+@contextmanager
+def keep_all(folder: Path, *, seconds_max: float) -> Iterator[None]:
+    """Keep every process from removing settlements from its journal in `folder`.
+
+    So who looks into the database first and then at the journals misses none: what had been removed
+    before is in the database, and nothing is removed now. They go on being written and replayed.
+    Raises TimeoutError where they are being removed all the time.
+    """
+    if not folder.is_dir():
+        yield  # No gateway has been here yet.
+        return
+    descriptor = _open_folder(folder)
+    try:
+        deadline = time.monotonic() + seconds_max
+        while not _try_lock(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{folder} stays locked; try again")
+            time.sleep(0.005)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_folder(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _open_locked(path: Path) -> BinaryIO:

@@ -9,7 +9,6 @@ from django.db.models import F, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import Http404
 from django.shortcuts import get_object_or_404
-from django.utils.dateparse import parse_datetime
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import generics
 from rest_framework.request import Request
@@ -48,11 +47,6 @@ class NewestTransactionsFirst(NewestCallsFirst):
     ordering = ("-created_at", "-id")
     # As many as may be posted in one microsecond, for example by an import.
     offset_cutoff = 100_000
-
-    def is_position(self, text: str) -> bool:
-        """Return whether this is a moment that can be moved to another time zone."""
-        moment = parse_datetime(text)
-        return moment is not None and 1970 <= moment.year <= 8_999
 
 
 class NewestEntriesFirst(NewestNumbersFirst):

@@ -6,7 +6,7 @@ connection breaks, it opens another one at once; what was in flight is found out
 
 Bounds: BATCH_ROWS and BATCH_BYTES a batch, and the times of `Pace`.
 
-A few lines over 400 because it is one loop over one state, which no other thread may touch.
+Over 400 lines because it is one loop over one state, which no other thread may touch.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ from apps.billing.journal import Journal
 from apps.billing.ledger.commands import PlaceHold, Resolve
 from apps.billing.ledger.store import Engine, IncarnationEnded
 from apps.billing.pending import Notes, Pace, Pending
+from apps.core.instruments import Histogram
 
 BATCH_ROWS: Final = 500
+_BATCH_BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, BATCH_ROWS)
+_COMMIT_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 BATCH_BYTES: Final = 4 << 20
 PARTITION_SECONDS: Final = 6 * 3600.0
 _OWN_HOLDS_MAX: Final = 20_000
@@ -77,6 +80,9 @@ class LedgerThread:
         self.notes = Notes()
         self.known: set[UUID] = set()  # the calls of this process that may have a hold
         self.incarnation_id = 0
+        self.answered_at = 0.0  # monotonic; when the database last answered
+        self.batch_commands = Histogram(_BATCH_BOUNDS)
+        self.commit_seconds = Histogram(_COMMIT_BOUNDS)
         self.failure: str | None = None  # why this database can never be used, e.g. fsync = off
 
     # ---- for the other threads
@@ -100,6 +106,11 @@ class LedgerThread:
         """Whether holds can be placed now: connected, or about to be, and no statement hangs."""
         began = self._busy_since
         return not self._is_away and (began is None or time.monotonic() - began < self._pace.hold)
+
+    @property
+    def quarantined_count(self) -> int:
+        """How many settlements the database took in no form."""
+        return len(self._quarantined)
 
     def cut_if_hanging(self) -> None:
         """Cut the connection under a statement that does not return.
@@ -137,7 +148,9 @@ class LedgerThread:
         """Do one round of work and return whether to stop."""
         if self._engine is not None:
             is_idle = not self._resolves and not self._holds
-            until = min(self._next_duty, self._aside[0][0]) if self._aside else self._next_duty
+            until = min(self._next_duty, self.answered_at + self._pace.probe)
+            if self._aside:
+                until = min(until, self._aside[0][0])
             self._collect(max(0.0, until - time.monotonic()) if is_idle else 0.0)
         else:
             self._collect(0.0)
@@ -151,6 +164,8 @@ class LedgerThread:
             self._next_duty = time.monotonic() + self._pace.duty
             if not self._do_duties():
                 self._close()
+        elif self._engine is not None and not self._probe(self._engine):
+            self._close()
         is_empty = not self._resolves and not self._holds and self._inbox.empty()
         return self._is_stopping and (is_empty or self._engine is None)
 
@@ -216,6 +231,7 @@ class LedgerThread:
             logger.warning("the ledger's database is reached again")
         self._renewals = 0
         self._next_duty = 0.0
+        self.answered_at = time.monotonic()
         return True
 
     def _open_lease(self, engine: Engine) -> None:
@@ -287,7 +303,7 @@ class LedgerThread:
         return resolves, holds
 
     def _flush(self, resolves: list[Pending], holds: list[Pending]) -> bool:
-        self._busy_since = time.monotonic()
+        self._busy_since = began = time.monotonic()
         try:
             ended, held = self._flusher.flush(
                 [p.command for p in resolves if isinstance(p.command, Resolve)],
@@ -314,6 +330,9 @@ class LedgerThread:
         self._holds.extendleft(p for p in reversed(kept) if isinstance(p.command, PlaceHold))
         self._hand_over(outcomes)
         if not self._flusher.is_broken:
+            self.answered_at = time.monotonic()
+            self.commit_seconds.observe(self.answered_at - began)
+            self.batch_commands.observe(len(resolves) + len(holds))
             self._is_away = False  # Also after a statement that had been given up returned at last.
         return not self._flusher.is_broken
 
@@ -328,6 +347,25 @@ class LedgerThread:
 
     # ---- duties
 
+    def _probe(self, engine: Engine) -> bool:
+        """Ask a database that had nothing to do; return False where the connection broke.
+
+        So an idle process knows within a second that its database is gone, and takes no calls.
+        """
+        if time.monotonic() < self.answered_at + self._pace.probe:
+            return True
+        self._busy_since = time.monotonic()
+        try:
+            engine.ping()
+        except Exception as error:  # noqa: BLE001 (drivers raise what they like; each means: away)
+            self._warn_once("does not answer", error)
+            return False
+        finally:
+            self._busy_since = None
+        self.answered_at = time.monotonic()
+        self._is_away = False  # Also after a probe that had been given up returned at last.
+        return True
+
     def _do_duties(self) -> bool:
         """Renew the lease and do what is due; return False where the connection broke."""
         engine = self._engine
@@ -336,6 +374,7 @@ class LedgerThread:
         try:
             self._renew(engine)
             self._renewals += 1
+            self.answered_at = time.monotonic()
             for duty in (self.notes.write, self._settle_journal, self._reap, self._partition):
                 self._try_duty(duty, engine)
         except Exception as error:  # noqa: BLE001 (whatever it is: with a fresh connection, again)
@@ -345,6 +384,7 @@ class LedgerThread:
         finally:
             self._busy_since = None
         if not self._flusher.is_broken:
+            self.answered_at = time.monotonic()
             self._is_away = False
         return not self._flusher.is_broken
 
@@ -411,6 +451,7 @@ class LedgerThread:
         self._collect(0.0)
         if not self._work() or self._engine is None:
             raise ConnectionError("the connection broke")
+        self.answered_at = time.monotonic()
         self._busy_since = time.monotonic()
         if time.monotonic() - self._renewed_at > self._pace.duty:
             self._renew(self._engine)

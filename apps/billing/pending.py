@@ -24,6 +24,7 @@ class Pace:
     hang: float = 15.0  # until the connection under a statement that does not return is cut
     lease: int = 30
     duty: float = 10.0  # between two renewals of the lease
+    probe: float = 0.5  # between two answers of a database that has nothing to do
     stranger: float = 10.0  # age at which a hold that nobody here knows is voided
 
 

@@ -59,7 +59,7 @@ class UserRequestsView(generics.ListAPIView[APIRequest]):
     serializer_class = RequestOutput
     pagination_class = CallPages
     filterset_class = RequestFilter
-    permission_classes = (ViewersRead,)
+    permission_classes = (AnalystsRead,)
 
     def get_queryset(self) -> QuerySet[APIRequest]:
         """Return the user's calls."""

@@ -159,16 +159,17 @@ class OwnRequestDetailOutput(OwnRequestOutput):
 class RequestDetailOutput(RequestOutput):
     """One call with its attempts, its timing, and why it cost what it cost.
 
-    Viewers see neither what the provider bills nor entries of the ledger.
+    Viewers see neither the money of it nor entries of the ledger.
     """
 
     hidden_from: ClassVar = {
-        "viewer": RequestOutput.hidden_from["viewer"] | {"explained_cost", "entries"}
+        "viewer": RequestOutput.hidden_from["viewer"]
+        | {"explained_charge", "explained_cost", "entries"}
     }
 
     attempts = AttemptOutput(many=True)
     timing = TimingOutput()
-    explained_charge = ExplanationOutput()
+    explained_charge = ExplanationOutput(allow_null=True)
     explained_cost = ExplanationOutput(allow_null=True)
     entries = RequestEntryOutput(many=True, allow_null=True)
 

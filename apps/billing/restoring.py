@@ -1,6 +1,8 @@
 """Restores backups: into an empty database only, ending with the proof of the ledger (I-74).
 
-Everything that can be known to be wrong is found before anything is changed. What the backup does
+Everything that can be known to be wrong is found before anything is changed. The database is loaded
+whole or not at all; a restore that died after that is ended by running it again, which changes
+nothing that is there already. Until then no gateway starts (`restore_marker`). What the backup does
 not know any more has not happened: keys and users that were disabled since are active again, so all
 sessions end, and the rest is for the operator to look through.
 """
@@ -17,21 +19,27 @@ from typing import Final
 from django.conf import settings
 from django.contrib.sessions.models import Session as BrowserSession
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
 
 from apps.audit.events import record_event
 from apps.audit.partitions import ensure_partitions
 from apps.billing import archives, dumps
 from apps.billing.archives import Manifest
 from apps.billing.backups import BackupRefused, encryption_keys, secret_key_fingerprint
-from apps.billing.findings import Finding
+from apps.billing.restore_marker import (
+    Beginning,
+    describe_beginning,
+    find_beginning,
+    marker_path,
+    remove_marker,
+    write_marker,
+)
 from apps.billing.verification import Report, anchors_path, report
 from apps.users.models import Session
 
 _ANALYZE_TIMEOUT: Final = "30min"
-# Open holds of processes that lived when the backup was made; the next start resolves them.
-_ORPHANED: Final = "I-12"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,49 +50,47 @@ class Restored:
     report: Report
     sessions_ended: int
 
-    @property
-    def orphaned_holds(self) -> int:
-        """Calls that were running when the backup was made: the next start ends them."""
-        return sum(finding.invariant == _ORPHANED for finding in self.report.findings)
-
-    @property
-    def faults(self) -> tuple[Finding, ...]:
-        """What is not as it must be."""
-        return tuple(f for f in self.report.findings if f.invariant != _ORPHANED)
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether the ledger is proven. Findings beyond the bound cannot be judged."""
-        return not self.faults and not self.report.omitted
-
 
 def restore_backup(source: Path, *, pg_bin: Path | None, now: datetime) -> Restored:
     """Make the empty database, the anchors and the journal what the backup holds, and verify.
 
-    Raises BackupRefused, ArchiveDamaged and DumpFailed before anything is changed.
+    A restore of the same backup into the same database that died is ended. Raises BackupRefused,
+    ArchiveDamaged and DumpFailed before anything is changed.
     """
     manifest = archives.read_manifest(source, keys=encryption_keys())
     _check_fits(manifest)
-    _check_empty()
-    dumps.check_tools(pg_bin=pg_bin)
+    beginning = describe_beginning(manifest)
+    if not _is_loaded(manifest, beginning):
+        dumps.check_tools(pg_bin=pg_bin)
+        _load(source, manifest, beginning, pg_bin=pg_bin)
+    call_command("migrate", interactive=False, verbosity=0)
+    ended = _finish(manifest, now)
+    found = report(is_full=True, anchors_path=anchors_path(), now=now, is_just_restored=True)
+    remove_marker()
+    return Restored(manifest, found, ended)
+
+
+def _load(source: Path, manifest: Manifest, beginning: Beginning, *, pg_bin: Path | None) -> None:
+    """Put files and database where they belong, and leave the marker that it has not ended."""
     data_dir = Path(settings.DATA_DIR)
     staging = data_dir / f".restore.{secrets.token_hex(4)}"
     staging.mkdir(parents=True, mode=0o700)
     try:
         archives.extract(source, manifest, staging)
-        placed = _place_files(manifest, staging, data_dir)
+        write_marker(beginning)
+        placed: list[Path] = []
         try:
+            placed += _place_files(manifest, staging, data_dir)
             dumps.load(staging / archives.DATABASE, pg_bin=pg_bin)
         except BaseException:
-            for path in placed:
-                path.unlink(missing_ok=True)
+            # Where it was loaded in spite of that, or nobody knows, it has to be ended.
+            if _is_empty_still():
+                for path in placed:
+                    path.unlink(missing_ok=True)
+                remove_marker()
             raise
     finally:
         shutil.rmtree(staging)
-    call_command("migrate", interactive=False, verbosity=0)
-    ended = _finish(manifest, now)
-    found = report(is_full=True, anchors_path=anchors_path(), now=now)
-    return Restored(manifest, found, ended)
 
 
 def _check_fits(manifest: Manifest) -> None:
@@ -123,13 +129,47 @@ def _known_migrations() -> set[tuple[str, str]]:
     return set(loader.disk_migrations) | replaced
 
 
-def _check_empty() -> None:
+def _is_loaded(manifest: Manifest, beginning: Beginning) -> bool:
+    """Return whether an earlier run has loaded this backup; else the database must be empty.
+
+    It was empty when the marker was written, so that tables in it were loaded by that run.
+    """
     tables = dumps.count_tables()
-    if tables:
+    earlier = find_beginning()
+    if earlier is None and tables:
         raise BackupRefused(
             f"The database is not empty: it has {tables} tables. A restore never overwrites; "
             "make a new database, or move the SQLite file away."
         )
+    is_other = earlier is not None and earlier.database != beginning.database
+    if earlier is not None and (is_other or (tables and earlier != beginning)):
+        raise BackupRefused(
+            f"{marker_path()}: a restore of the backup of {earlier.made_at} into "
+            f"{earlier.database} has not ended. Run it again with the same file and DATABASE_URL; "
+            "or move DATA_DIR away and restore into a new database."
+        )
+    if tables and not _holds_older_migrations(manifest):
+        raise BackupRefused(
+            f"The database has {tables} tables that were not restored: somebody has migrated it. "
+            "Make a new database of the same name."
+        )
+    return bool(tables)
+
+
+def _holds_older_migrations(manifest: Manifest) -> bool:
+    """Return whether the database was first migrated before the backup was made."""
+    recorder = MigrationRecorder(connection)
+    first = recorder.migration_qs.order_by("applied").first() if recorder.has_table() else None
+    return first is not None and first.applied < datetime.fromisoformat(manifest.made_at)
+
+
+def _is_empty_still() -> bool:
+    """Return whether it is certain that nothing was loaded."""
+    connection.close()
+    try:
+        return not dumps.count_tables()
+    except DatabaseError:
+        return False
 
 
 def _place_files(manifest: Manifest, staging: Path, data_dir: Path) -> list[Path]:

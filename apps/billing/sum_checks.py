@@ -202,6 +202,9 @@ def _check_owner(
         return
     dead_for = now - as_moment(dead_at)
     if dead_for > timedelta(seconds=DEAD_SECONDS_MAX):
+        findings.orphaned_holds += 1
+        if findings.is_just_restored:
+            return
         seconds = int(dead_for.total_seconds())
         findings.add(
             "I-12",

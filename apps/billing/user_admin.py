@@ -1,4 +1,7 @@
-"""Users in the Django admin: made with their accounts; money moves only by an adjustment."""
+"""Users in the Django admin: made with their accounts; money moves only by an adjustment.
+
+What may be changed, by whom, and what ends with it, is decided where REST has it decided.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.forms import AdminUserCreationForm
+from django.contrib.auth.forms import AdminUserCreationForm, SetPasswordForm
 from django.core.exceptions import PermissionDenied
-from django.db import models, transaction
-from django.http import Http404, HttpRequest, HttpResponse
+from django.db import models
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -19,14 +22,14 @@ from django.urls import URLPattern, path, reverse
 from apps.api_keys.admin import show_key_once
 from apps.api_keys.issue import reset_default_key
 from apps.audit.admin_pages import NanosFormField, SelfRecordedAdmin, adopt, staff_of, usd
-from apps.audit.events import record_event
 from apps.billing.accounts import find_standing
 from apps.billing.customers import adjust_user_balance, create_user
 from apps.billing.models import AccountKind
 from apps.core.domain_errors import find_refusal
 from apps.core.money import format_usd
-from apps.users.models import Role, User
-from apps.users.tokens import end_sessions
+from apps.users.changes import UserChanges, change_user, end_all_sessions
+from apps.users.models import User
+from apps.users.names import UsernameAmbiguous, clean_names
 
 if TYPE_CHECKING:
     _UserModelForm = forms.ModelForm[User]
@@ -36,7 +39,7 @@ else:
     _UserModelForm = forms.ModelForm
     _NewUserForm = AdminUserCreationForm
 
-_LIMITS = ("rpm", "tpm", "concurrency")
+_LIMITS = ("rpm", "tpm", "concurrency", "cap_nanos")
 _PERSON = ("username", "email", "name", "role", "user_group")
 
 
@@ -47,9 +50,9 @@ class NewUserForm(_NewUserForm):
         model = User
         fields = _PERSON
 
-    def clean_email(self) -> str:
-        """Return the address as it is compared."""
-        return str(self.cleaned_data["email"]).lower()
+    def clean(self) -> dict[str, Any]:
+        """Return the values with the names as they are compared."""
+        return _with_clean_names(self, super().clean())
 
 
 class UserForm(_UserModelForm):
@@ -59,23 +62,24 @@ class UserForm(_UserModelForm):
         model = User
         fields = (*_PERSON, *_LIMITS, "is_active", "is_superuser")
         labels = {"is_superuser": "May use this administration"}
-        help_texts = {"is_superuser": "Only for the role admin."}
-
-    def clean_email(self) -> str:
-        """Return the address as it is compared."""
-        return str(self.cleaned_data["email"]).lower()
+        help_texts = {"is_superuser": "Only for the role admin; another role takes it away."}
 
     def clean(self) -> dict[str, Any]:
-        """Keep somebody in charge, and the two kinds of administrator one."""
-        values = super().clean() or {}
-        if values.get("is_superuser") and values.get("role") != Role.ADMIN:
-            raise forms.ValidationError("Only an admin may use this administration.")
-        stays = values.get("is_superuser") and values.get("is_active")
-        others = User.objects.filter(is_superuser=True, is_active=True).exclude(pk=self.instance.pk)
-        was = User.objects.filter(pk=self.instance.pk, is_superuser=True, is_active=True)
-        if not stays and was.exists() and not others.exists():
-            raise forms.ValidationError("This is the last administrator.")
-        return values
+        """Return the values with the names as they are compared."""
+        return _with_clean_names(self, super().clean())
+
+
+def _with_clean_names(form: forms.BaseForm, values: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the values with user name and address normalised, or say why they cannot be."""
+    values = values or {}
+    if {"username", "email"} <= values.keys():
+        try:
+            values["username"], values["email"] = clean_names(
+                username=values["username"], email=values["email"]
+            )
+        except UsernameAmbiguous as error:
+            form.add_error("username", error.message)
+    return values
 
 
 class AdjustmentForm(forms.Form):
@@ -87,6 +91,15 @@ class AdjustmentForm(forms.Form):
 
 class NothingForm(forms.Form):
     """A question that is answered by its button."""
+
+
+def _about_nobody(form_class: type[forms.Form]) -> Callable[[User, QueryDict | None], forms.Form]:
+    """Return what makes a form that is the same for all users."""
+    return lambda _, data: form_class(data)
+
+
+def _admin(request: HttpRequest) -> User:
+    return cast(User, staff_of(request))
 
 
 @admin.register(User)
@@ -144,11 +157,11 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
         )
 
     def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Make the user with accounts, or save what may be changed."""
+        """Make the user with accounts, or change what was changed in the form."""
         if change:
-            obj.is_staff = obj.is_superuser
-            # Only what the form holds: a password set meanwhile must not be undone.
-            obj.save(update_fields=[*form.cleaned_data, "is_staff"])
+            given = {name: form.cleaned_data[name] for name in form.changed_data}
+            changes = cast(UserChanges, given)
+            adopt(obj, change_user(user=obj, actor=_admin(request), request=request, **changes))
             return
         given = form.cleaned_data
         made = create_user(
@@ -163,20 +176,20 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
         """Return why the user must stay."""
         return "owns accounts and cannot be deleted. Deactivate the user instead."
 
+    def record_saved(self, request: HttpRequest, form: Any, change: bool) -> None:
+        """Do nothing: the domain function has recorded it."""
+
     def user_change_password(
         self, request: HttpRequest, id: str, form_url: str = ""
     ) -> HttpResponse:
-        """Set a password and record that it was set; REST sessions end with the old one."""
-        with transaction.atomic():
-            response = super().user_change_password(request, id, form_url)
-            if request.method == "POST" and response.status_code == 302:
-                record_event(
-                    actor=staff_of(request),
-                    action="user.password_set",
-                    subject=self.get_object(request, id),
-                    request=request,
-                )
-        return response
+        """Set the password of somebody else; one's own has a page that asks for the old one."""
+
+        def act(user: User, form: forms.Form) -> None:
+            password = form.cleaned_data["new_password1"]
+            change_user(user=user, actor=_admin(request), request=request, password=password)
+            self.message_user(request, "The password is set.", messages.SUCCESS)
+
+        return self._ask(request, id, "Set password", SetPasswordForm, act)
 
     def get_urls(self) -> list[URLPattern]:
         """Add the pages of what can be done for a user."""
@@ -203,13 +216,13 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
                 user=user,
                 amount_nanos=form.cleaned_data["amount"],
                 reason=form.cleaned_data["reason"],
-                actor=cast(User, staff_of(request)),
+                actor=_admin(request),
                 request=request,
             )
             amount = format_usd(form.cleaned_data["amount"])
             self.message_user(request, f"Adjusted by ${amount}.", messages.SUCCESS)
 
-        return self._ask(request, id, "Adjust balance", AdjustmentForm, act)
+        return self._ask(request, id, "Adjust balance", _about_nobody(AdjustmentForm), act)
 
     def reset_key(self, request: HttpRequest, id: str) -> HttpResponse:
         """Replace the user's default key and show the new one."""
@@ -218,31 +231,23 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
             _, raw = reset_default_key(user=user, actor=staff_of(request), request=request)
             show_key_once(self, request, raw)
 
-        return self._ask(request, id, "Reset default API key", NothingForm, act)
+        return self._ask(request, id, "Reset default API key", _about_nobody(NothingForm), act)
 
     def end_sessions(self, request: HttpRequest, id: str) -> HttpResponse:
         """Sign the user out of REST everywhere."""
 
         def act(user: User, form: forms.Form) -> None:
-            with transaction.atomic():
-                count = end_sessions(user=user)
-                record_event(
-                    actor=staff_of(request),
-                    action="user.sessions_ended",
-                    subject=user,
-                    after={"sessions": count},
-                    request=request,
-                )
+            count = end_all_sessions(user=user, actor=_admin(request), request=request)
             self.message_user(request, f"Ended {count} sessions.", messages.SUCCESS)
 
-        return self._ask(request, id, "Sign out everywhere", NothingForm, act)
+        return self._ask(request, id, "Sign out everywhere", _about_nobody(NothingForm), act)
 
     def _ask(
         self,
         request: HttpRequest,
         id: str,
         title: str,
-        form_class: type[forms.Form],
+        make_form: Callable[[User, QueryDict | None], forms.Form],
         act: Callable[[User, forms.Form], None],
     ) -> HttpResponse:
         """Show a form about one user and, when it is sent, act and go back to the user."""
@@ -251,7 +256,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
             raise Http404
         if not self.has_change_permission(request, user):
             raise PermissionDenied
-        form = form_class(request.POST or None)
+        form = make_form(user, request.POST or None)
         if request.method == "POST" and form.is_valid():
             try:
                 act(user, form)

@@ -39,6 +39,7 @@ class Report:
     anchors: int  # lines of the anchor file
     findings: tuple[Finding, ...]
     omitted: int  # findings beyond the bound
+    orphaned_holds: int  # of owners that are dead for too long
 
     @property
     def is_clean(self) -> bool:
@@ -51,12 +52,15 @@ def anchors_path() -> Path:
     return Path(settings.DATA_DIR) / "anchors" / "anchors.jsonl"
 
 
-def report(*, is_full: bool, anchors_path: Path, now: datetime) -> Report:
+def report(
+    *, is_full: bool, anchors_path: Path, now: datetime, is_just_restored: bool = False
+) -> Report:
     """Verify the ledger and return what was seen and found.
 
-    `now` judges leases on SQLite; PostgreSQL has a clock of its own.
+    `now` judges leases on SQLite; PostgreSQL has a clock of its own. Holds of dead owners are no
+    findings where the ledger was just restored.
     """
-    findings = Findings()
+    findings = Findings(is_just_restored=is_just_restored)
     # Before the view: an anchor written after it names rows that the view does not show yet.
     promises = read_promises(anchors_path, findings)
     with one_view():
@@ -76,6 +80,7 @@ def report(*, is_full: bool, anchors_path: Path, now: datetime) -> Report:
         anchors=promises.lines,
         findings=tuple(findings.items),
         omitted=findings.omitted,
+        orphaned_holds=findings.orphaned_holds,
     )
 
 

@@ -25,6 +25,7 @@ from apps.billing.ledger.commands import Held, HoldRefused, PlaceHold, Resolve, 
 from apps.billing.ledger.store import Engine
 from apps.billing.ledger_thread import LedgerThread
 from apps.billing.pending import Pace, Pending
+from apps.core.instruments import Histogram
 
 WAITING_MAX: Final = 5_000
 STOP_SECONDS: Final = 5.0
@@ -96,6 +97,21 @@ class LedgerWriter:
         return self._thread.is_available
 
     @property
+    def answer_age(self) -> float:
+        """Seconds since the database last answered; many before it ever did."""
+        return time.monotonic() - self._thread.answered_at
+
+    @property
+    def batch_commands(self) -> Histogram:
+        """How many commands went into each transaction."""
+        return self._thread.batch_commands
+
+    @property
+    def commit_seconds(self) -> Histogram:
+        """How long each transaction took."""
+        return self._thread.commit_seconds
+
+    @property
     def incarnation_id(self) -> int:
         """The lease under which this process holds money, 0 before the first."""
         return self._thread.incarnation_id
@@ -151,7 +167,10 @@ class LedgerWriter:
         return {
             "holds_waiting": len(self._waiting),
             "settlements_waiting": len(self._settling),
+            "holds_open": len(self._thread.known),
             "journal": len(self._journal),
+            "journal_bytes": self._journal.size_bytes,
+            "quarantined": self._thread.quarantined_count,
             "incarnation": self.incarnation_id,
         }
 

@@ -12,6 +12,8 @@ from functools import lru_cache
 from typing import Final
 
 _HOPS_MAX: Final = 20
+# What one subscriber gets of IPv6: whoever has one address of it has them all.
+_SUBSCRIBER_BITS: Final = 64
 
 
 def find_client_address(peer: str, forwarded_for: str, trusted: Sequence[str]) -> str:
@@ -29,6 +31,14 @@ def find_client_address(peer: str, forwarded_for: str, trusted: Sequence[str]) -
             return found
         found = candidate
     return found
+
+
+def network_of(address: str) -> str:
+    """Return what is counted as one caller: the address itself, of IPv6 its /64 network."""
+    normalised = _normalise(address)
+    if ":" not in normalised:
+        return normalised
+    return str(ipaddress.ip_network((normalised, _SUBSCRIBER_BITS), strict=False))
 
 
 @lru_cache(maxsize=8)

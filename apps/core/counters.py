@@ -1,51 +1,163 @@
-"""Counts of attempts in a window of time, in the shared cache; in the process where that is away.
+"""Counts of attempts in a window of time: in Redis where there is one, else in the process.
 
-A failing cache must neither open a door nor shut it. Without Redis each process counts for itself.
+A failing Redis must neither open a door nor shut it: the process counts meanwhile. What the process
+keeps is bounded, and no flood of new counters makes it forget one that locks somebody out.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
-from django.core.cache import BaseCache, cache
-from django.core.cache.backends.locmem import LocMemCache
+from django.core.cache import BaseCache, caches
+from django.core.cache.backends.redis import RedisCache
 from redis.exceptions import RedisError
 
-_local: Final = LocMemCache("counters", {"OPTIONS": {"MAX_ENTRIES": 10_000}})
+ENTRIES_MAX: Final = 200_000
+_FIRST_SWEEP: Final = 1_024
+_STUCK_SECONDS: Final = 1.0
 
 
-def count_up(counter: str, *, seconds: int) -> int:
-    """Count one more and return how many there are in the window that the first one began."""
-    try:
-        return _increment(cache, counter, seconds)
-    except (RedisError, OSError):
-        return _increment(_local, counter, seconds)
+class _Entry(NamedTuple):
+    number: int
+    locks_at: int
+    ends_at: float
+
+
+class ProcessCounts:
+    """Counts of one process, each with an end, for all its threads."""
+
+    def __init__(
+        self, entries_max: int = ENTRIES_MAX, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Begin without counts."""
+        self._entries_max = entries_max
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.clear()
+
+    def __len__(self) -> int:
+        """Return how many counters are kept."""
+        return len(self._entries)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries: dict[str, _Entry] = {}
+            self._sweep_at = min(_FIRST_SWEEP, self._entries_max)
+            self._stuck_until = 0.0
+
+    def count_up(self, counter: str, *, seconds: int, locks_at: int) -> int:
+        """Count one more and return how many there are."""
+        with self._lock:
+            now = self._clock()
+            entry = self._entries.get(counter)
+            if entry is None or entry.ends_at <= now:
+                if entry is None and not self._has_room(now):
+                    return 1
+                entry = _Entry(0, locks_at, now + seconds)
+            entry = entry._replace(number=entry.number + 1, locks_at=locks_at)
+            self._entries[counter] = entry
+            return entry.number
+
+    def count_down(self, counter: str) -> None:
+        """Take one back."""
+        with self._lock:
+            entry = self._entries.get(counter)
+            if entry is None:
+                return
+            if entry.number > 1:
+                self._entries[counter] = entry._replace(number=entry.number - 1)
+            else:
+                del self._entries[counter]
+
+    def forget(self, counter: str) -> None:
+        """Begin anew."""
+        with self._lock:
+            self._entries.pop(counter, None)
+
+    def _has_room(self, now: float) -> bool:
+        """Return whether one more can be kept, after making room where it can be made."""
+        if len(self._entries) >= self._sweep_at and now >= self._stuck_until:
+            self._sweep(now)
+        return len(self._entries) < self._entries_max
+
+    def _sweep(self, now: float) -> None:
+        """Drop what has ended; if that is not enough, those that are farthest from their lock."""
+        kept = {name: entry for name, entry in self._entries.items() if entry.ends_at > now}
+        if len(kept) >= self._entries_max:
+            # A tenth at once: a sweep looks at all.
+            surplus = max(1, self._entries_max // 10)
+            open_ones = [name for name, entry in kept.items() if entry.number < entry.locks_at]
+            open_ones.sort(key=lambda name: kept[name].number / kept[name].locks_at)
+            for name in open_ones[:surplus]:
+                del kept[name]
+        if len(kept) >= self._entries_max:
+            # All are locked: to look again at once would cost much and find nothing.
+            self._stuck_until = now + _STUCK_SECONDS
+        self._entries = kept
+        self._sweep_at = min(max(_FIRST_SWEEP, 2 * len(kept)), self._entries_max)
+
+
+process_counts: Final = ProcessCounts()
+
+
+def count_up(counter: str, *, seconds: int, locks_at: int) -> int:
+    """Count one more and return how many there are in the window that the first one began.
+
+    From the count `locks_at` on somebody is kept out: such a counter stays until its window ends.
+    """
+    shared = _find_shared()
+    if shared is not None:
+        try:
+            return _increment(shared, counter, seconds)
+        except (RedisError, OSError):
+            pass  # Away: the process counts.
+    return process_counts.count_up(counter, seconds=seconds, locks_at=locks_at)
 
 
 def count_down(counter: str) -> None:
     """Take one back."""
-    for counts in (cache, _local):
-        try:
-            if counts.get(counter, 0) > 0:
-                counts.decr(counter)
-        except (RedisError, OSError, ValueError):
-            continue  # Away, or expired meanwhile: the counts end by themselves.
+    process_counts.count_down(counter)
+    shared = _find_shared()
+    if shared is None:
+        return
+    try:
+        if shared.get(counter, 0) > 0:
+            shared.decr(counter)
+    except (RedisError, OSError, ValueError):
+        return  # Away, or expired meanwhile: the counts end by themselves.
 
 
 def forget(counter: str) -> None:
     """Begin anew."""
-    for counts in (cache, _local):
-        try:
-            counts.delete(counter)
-        except (RedisError, OSError):
-            continue
+    process_counts.forget(counter)
+    shared = _find_shared()
+    if shared is None:
+        return
+    try:
+        shared.delete(counter)
+    except (RedisError, OSError):
+        return
+
+
+def _find_shared() -> BaseCache | None:
+    # Any other cache makes room for new entries by forgetting others: a flood would open locks.
+    found = caches["default"]
+    return found if isinstance(found, RedisCache) else None
 
 
 def _increment(counts: BaseCache, counter: str, seconds: int) -> int:
     counts.add(counter, 0, timeout=seconds)
     try:
-        return counts.incr(counter)
+        count = counts.incr(counter)
     except ValueError:
         # Expired between the two calls: a new window begins with this attempt.
         counts.add(counter, 1, timeout=seconds)
         return 1
+    if count == 1:
+        # Expired within `incr`, which would have begun a count without an end.
+        counts.touch(counter, seconds)
+    return count

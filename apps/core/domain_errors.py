@@ -6,8 +6,9 @@ Classes are declared beside the function that raises them. Those that do not der
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 
 class DomainError(Exception):
@@ -17,9 +18,16 @@ class DomainError(Exception):
     code: ClassVar[str] = "refused"
     message: ClassVar[str] = "This is not possible."
 
-    def __init__(self, message: str = "", *, retry_after_seconds: int | None = None) -> None:
-        """Take the class's message where none is given."""
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        retry_after_seconds: int | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take the class's message where none is given. `details` are shown beside it."""
         self.retry_after_seconds = retry_after_seconds
+        self.details = details or {}
         super().__init__(message or self.message)
 
 
@@ -31,6 +39,7 @@ class Refusal:
     code: str
     message: str
     retry_after_seconds: int | None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_refusal(error: Exception) -> Refusal | None:
@@ -45,4 +54,5 @@ def find_refusal(error: Exception) -> Refusal | None:
         code=code,
         message=str(error) or message,
         retry_after_seconds=getattr(error, "retry_after_seconds", None),
+        details=getattr(error, "details", {}),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC
 from typing import Any, Final, cast
 
 import django_filters
@@ -13,9 +14,11 @@ from drf_spectacular.drainage import set_override
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
-from apps.core.money import InvalidAmount, parse_usd
+from apps.core.money import AMOUNT_SCHEMA, InvalidAmount, parse_usd
 
 ID_MAX: Final = 2**63 - 1
+_ID_DIGITS_MAX: Final = 19
+_IDS_PATTERN: Final = "^[0-9]{1,19}(,[0-9]{1,19})*$"
 TEXT_LENGTH_MAX: Final = 200
 # Far enough from both ends of the calendar for every time zone.
 _YEAR_MIN: Final = 1970
@@ -51,7 +54,7 @@ class StrictFilterSet(django_filters.FilterSet):
         if len(values) > 1:
             return "Given more than once."
         # `?user=` of a script whose variable was empty must not show everybody's rows.
-        if not values[0] and not isinstance(self.filters[name], SearchFilter):
+        if not values[0].strip() and not isinstance(self.filters[name], SearchFilter):
             return "Empty filter."
         return None
 
@@ -101,7 +104,10 @@ class _WordsField(forms.CharField):
     def clean(self, value: Any) -> list[str]:
         """Return the values."""
         text = super().clean(value)
-        found = [word.strip() for word in text.split(",") if word.strip()]
+        found = [word.strip() for word in text.split(",")] if text else []
+        # `?provider=,` must not show everybody's rows either.
+        if not all(found):
+            raise forms.ValidationError("Enter values with single commas between them.")
         if len(found) > VALUES_MAX:
             raise forms.ValidationError(f"At most {VALUES_MAX} values.")
         return found
@@ -127,9 +133,15 @@ class _IdsField(_WordsField):
     def clean(self, value: Any) -> list[Any]:
         """Return the numbers."""
         found = super().clean(value)
-        if not all(word.isascii() and word.isdigit() and int(word) <= ID_MAX for word in found):
+        if not all(_is_id(word) for word in found):
             raise forms.ValidationError("Enter whole numbers with commas between them.")
         return [int(word) for word in found]
+
+
+def _is_id(word: str) -> bool:
+    # int() refuses thousands of digits with an error of its own.
+    is_short = len(word) <= _ID_DIGITS_MAX
+    return is_short and word.isascii() and word.isdigit() and int(word) <= ID_MAX
 
 
 class IdsFilter(WordsFilter):
@@ -139,7 +151,7 @@ class IdsFilter(WordsFilter):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        describe(self, "Several with commas: `1,2`.", type="string", pattern="^[0-9]+(,[0-9]+)*$")
+        describe(self, "Several with commas: `1,2`.", type="string", pattern=_IDS_PATTERN)
 
 
 class _FlagField(forms.Field):
@@ -192,7 +204,7 @@ class USDFilter(django_filters.Filter):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        describe(self, "US dollars.", type="string", format="decimal")
+        describe(self, "US dollars.", **AMOUNT_SCHEMA)
 
 
 class SearchFilter(django_filters.CharFilter):
@@ -218,9 +230,12 @@ class _MomentField(IsoDateTimeField):
     def clean(self, value: Any) -> Any:
         """Return the moment."""
         moment = super().clean(value)
-        if moment is not None and not _YEAR_MIN <= moment.year <= _YEAR_MAX:
+        if moment is None:
+            return None
+        if not _YEAR_MIN <= moment.year <= _YEAR_MAX:
             raise forms.ValidationError(f"Enter a year from {_YEAR_MIN} to {_YEAR_MAX}.")
-        return moment
+        # PostgreSQL takes no offset of 16 hours and more.
+        return moment.astimezone(UTC)
 
 
 class MomentFilter(django_filters.IsoDateTimeFilter):

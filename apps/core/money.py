@@ -17,6 +17,14 @@ _TEXT_LENGTH_MAX: Final = 40
 # The exponent has at most two digits, so that no text makes Decimal build a huge number.
 _AMOUNT: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
 
+# What JSON Schema says of such a text.
+AMOUNT_SCHEMA: Final = {
+    "type": "string",
+    "format": "decimal",
+    "pattern": f"^{_AMOUNT.pattern}$",
+    "maxLength": _TEXT_LENGTH_MAX,
+}
+
 
 class InvalidAmount(ValueError):
     """The text is not an amount of US dollars that the ledger can hold exactly."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.utils.dateparse import parse_datetime
@@ -14,6 +15,7 @@ PAGE_SIZE: Final = 50
 PAGE_SIZE_MAX: Final = 200
 _ID_MAX: Final = 2**63 - 1
 _DIGITS_MAX: Final = 9
+_PARAMETERS: Final = ("page", "page_size", "cursor")
 # A moment near either end of the calendar cannot be brought to another time zone.
 _YEARS: Final = range(1970, 9999)
 
@@ -34,7 +36,7 @@ class NumberedPages(PageNumberPagination):
         return _bounded(super().get_schema_operation_parameters(view))
 
 
-class _CursorPages(CursorPagination):
+class CursorPages(CursorPagination):
     """Pages that stay stable while rows arrive: {next, previous, results}."""
 
     page_size = PAGE_SIZE
@@ -55,6 +57,8 @@ class _CursorPages(CursorPagination):
 
     def decode_cursor(self, request: Request) -> Any:
         """Return the cursor; a forged one is refused here, before it gets into a query."""
+        if request.query_params.get(self.cursor_query_param) == "":
+            raise NotFound("Invalid cursor.")
         cursor = super().decode_cursor(request)
         position = getattr(cursor, "position", None)
         try:
@@ -67,6 +71,9 @@ class _CursorPages(CursorPagination):
 
 
 def _read_size(request: Request) -> int:
+    repeated = [name for name in _PARAMETERS if len(request.query_params.getlist(name)) > 1]
+    if repeated:
+        raise ValidationError({name: ["Given more than once."] for name in repeated})
     text = request.query_params.get("page_size")
     if text is None:
         return PAGE_SIZE
@@ -86,7 +93,15 @@ def _bounded(parameters: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return parameters
 
 
-class NewestCallsFirst(_CursorPages):
+def is_moment_of_cursor(moment: datetime) -> bool:
+    """Return whether a cursor of ours can hold this: a moment in UTC, not near the calendar's ends.
+
+    PostgreSQL does not take every offset there is.
+    """
+    return moment.utcoffset() == timedelta(0) and moment.year in _YEARS
+
+
+class NewestCallsFirst(CursorPages):
     """Pages of recorded calls, by the moment they began."""
 
     ordering = ("-started_at", "-id")
@@ -94,10 +109,10 @@ class NewestCallsFirst(_CursorPages):
     def is_position(self, text: str) -> bool:
         """Return whether this is a moment."""
         moment = parse_datetime(text)
-        return moment is not None and moment.year in _YEARS
+        return moment is not None and is_moment_of_cursor(moment)
 
 
-class NewestNumbersFirst(_CursorPages):
+class NewestNumbersFirst(CursorPages):
     """Pages of rows with whole numbers for ids, the newest first."""
 
     ordering = ("-id",)
@@ -107,7 +122,7 @@ class NewestNumbersFirst(_CursorPages):
         return text.isascii() and text.isdigit() and int(text) <= _ID_MAX
 
 
-class NewestIdsFirst(_CursorPages):
+class NewestIdsFirst(CursorPages):
     """Pages of rows with time-ordered UUIDs for ids, the newest first."""
 
     ordering = ("-id",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, Final, TypeVar
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -21,7 +21,14 @@ from rest_framework.views import set_rollback
 
 from apps.core.domain_errors import find_refusal
 from apps.core.json_kinds import find_wrong_kind
-from apps.core.money import InvalidAmount, format_usd, parse_usd
+from apps.core.money import (
+    AMOUNT_SCHEMA,
+    NANOS_PER_USD,
+    USD_MAX,
+    InvalidAmount,
+    format_usd,
+    parse_usd,
+)
 
 MULTIPLIER_MILLIONTHS_MAX: Final = 1_000_000_000
 _MILLIONTHS_DIGITS: Final = 6
@@ -123,16 +130,26 @@ class _DecimalSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untype
 
     def map_serializer_field(self, auto_schema: Any, direction: str) -> dict[str, Any]:
         """Return the schema of the field."""
-        text = {"type": "string", "format": "decimal", "pattern": _DECIMAL_PATTERN}
-        if direction == "request":
-            return {"oneOf": [text, {"type": "integer"}]}
-        return text
+        if direction == "response":
+            return {"type": "string", "format": "decimal", "pattern": _DECIMAL_PATTERN}
+        low, high = self.find_range()
+        return {"oneOf": [AMOUNT_SCHEMA, {"type": "integer", "minimum": low, "maximum": high}]}
+
+    def find_range(self) -> tuple[int, int]:
+        """Return the least and the greatest whole number that the field takes."""
+        nanos_max = self.target.nanos_max
+        high = USD_MAX if nanos_max is None else min(USD_MAX, nanos_max // NANOS_PER_USD)
+        return (-high if self.target.is_signed else 0), high
 
 
 class _MultiplierSchema(_DecimalSchema):  # type: ignore[no-untyped-call]  # untyped base
     """Describes multipliers likewise."""
 
     target_class = "apps.core.rest.MultiplierField"
+
+    def find_range(self) -> tuple[int, int]:
+        """Return the least and the greatest whole multiplier."""
+        return 0, MULTIPLIER_MILLIONTHS_MAX // 10**_MILLIONTHS_DIGITS
 
 
 class MaskedSerializer(serializers.Serializer[Any]):
@@ -180,6 +197,27 @@ def format_multiplier(millionths: int) -> str:
     return f"{whole}.{fraction:06d}".rstrip("0").rstrip(".")
 
 
+def read_query(
+    serializer: type[StrictSerializer], request: Request, *, without: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the validated parameters of a query, but for those `without`.
+
+    Raises ValidationError, for what is given twice or empty too.
+    """
+    repeated = [name for name, values in request.query_params.lists() if len(values) > 1]
+    if repeated:
+        raise ValidationError(
+            {name[:100]: ["Given more than once."] for name in repeated[:20]}, code="invalid_filter"
+        )
+    # A plain dict: of a form's data, REST framework would drop what is empty.
+    asked = {
+        name: value for name, value in request.query_params.dict().items() if name not in without
+    }
+    given = serializer(data=asked)
+    given.is_valid(raise_exception=True)
+    return dict(given.validated_data)
+
+
 def actor_of(request: Request) -> AbstractBaseUser:
     """Return who calls. Only for views behind a permission that wants a user."""
     if not isinstance(request.user, AbstractBaseUser):
@@ -190,7 +228,8 @@ def actor_of(request: Request) -> AbstractBaseUser:
 def answer_exception(exc: Exception, context: dict[str, Any]) -> Response | None:
     """Return the answer for an exception, None for one that nobody expected.
 
-    Field errors are {field: [messages]}, everything else is {"detail", "code"}.
+    Field errors are {field: [messages]}, everything else is {"detail", "code"} and what the refusal
+    adds.
     """
     refusal = find_refusal(exc)
     if refusal is not None:
@@ -200,6 +239,7 @@ def answer_exception(exc: Exception, context: dict[str, Any]) -> Response | None
             refusal.message,
             refusal.code,
             retry_after=refusal.retry_after_seconds,
+            details=refusal.details,
         )
     if isinstance(exc, Http404):
         return _answer(status.HTTP_404_NOT_FOUND, "Not found.", "not_found")
@@ -235,9 +275,14 @@ def answer_exception(exc: Exception, context: dict[str, Any]) -> Response | None
 
 
 def _answer(
-    status_code: int, detail: str, code: str, *, retry_after: int | None = None
+    status_code: int,
+    detail: str,
+    code: str,
+    *,
+    retry_after: int | None = None,
+    details: Mapping[str, Any] | None = None,
 ) -> Response:
-    answer = Response({"detail": detail, "code": code}, status=status_code)
+    answer = Response({**(details or {}), "detail": detail, "code": code}, status=status_code)
     if retry_after is not None:
         answer["Retry-After"] = str(retry_after)
     return answer

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
-from apps.core.client_address import find_client_address
+from apps.core.client_address import find_client_address, network_of
 from apps.core.counters import count_up
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def is_address_within_limit(request: HttpRequest) -> bool:
         request.headers.get("X-Forwarded-For", ""),
         settings.TRUSTED_PROXIES,
     )
-    return _count(f"address:{address}") <= settings.API_RPM_PER_ADDRESS
+    return _is_within(f"address:{network_of(address)}", settings.API_RPM_PER_ADDRESS)
 
 
 def seconds_to_wait() -> float:
@@ -42,13 +42,14 @@ class UserThrottle(BaseThrottle):
         """Return whether this call is within the limit."""
         if not request.user.is_authenticated:
             return True
-        return _count(f"user:{request.user.pk}") <= settings.API_RPM_PER_USER
+        return _is_within(f"user:{request.user.pk}", settings.API_RPM_PER_USER)
 
     def wait(self) -> float:
         """Return the seconds until the next window."""
         return seconds_to_wait()
 
 
-def _count(who: str) -> int:
+def _is_within(who: str, limit: int) -> bool:
     minute = int(time.time()) // _WINDOW_SECONDS
-    return count_up(f"rest:{who}:{minute}", seconds=2 * _WINDOW_SECONDS)
+    counter = f"rest:{who}:{minute}"
+    return count_up(counter, seconds=2 * _WINDOW_SECONDS, locks_at=limit + 1) <= limit

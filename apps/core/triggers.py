@@ -1,4 +1,4 @@
-"""SQL of the database triggers that migrations install. Text only: no tables, no I/O.
+"""SQL of the database triggers that migrations install. No tables of its own.
 
 Two kinds: append-only tables refuse UPDATE, DELETE and TRUNCATE; configuration tables stamp a
 version that running gateways poll.
@@ -6,7 +6,11 @@ version that running gateways poll.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from django.apps.registry import Apps
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 
 def append_only(vendor: str, table: str, *, may_delete: bool = False) -> list[str]:
@@ -81,6 +85,38 @@ def drop_stamps_configuration(vendor: str, table: str) -> list[str]:
         f'DROP TRIGGER IF EXISTS "{table}_stamp" ON "{table}"',
         f'DROP TRIGGER IF EXISTS "{table}_stamp_update" ON "{table}"',
     ]
+
+
+def stamp_again(
+    tables: Mapping[str, Sequence[str]],
+) -> Callable[[Apps, BaseDatabaseSchemaEditor], None]:
+    """Return what puts the triggers of `stamps_configuration` back on tables (by their columns).
+
+    SQLite rebuilds a table for a constraint and loses its triggers. The first operation of a
+    migration that does so puts them back when it is undone, and the last one when it is applied,
+    wherever configuration is stamped at that time.
+    """
+
+    def install(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+        database = schema_editor.connection
+        if database.vendor != "sqlite" or not _is_stamping(database):
+            return
+        for table, columns in tables.items():
+            statements = drop_stamps_configuration(database.vendor, table)
+            statements += stamps_configuration(database.vendor, table, columns=columns)
+            for statement in statements:
+                schema_editor.execute(statement, None)
+
+    return install
+
+
+def _is_stamping(database: BaseDatabaseWrapper) -> bool:
+    """Return whether the version that triggers stamp is there: a row, made with the triggers."""
+    with database.cursor() as cursor:
+        if "proxy_configurationversion" not in database.introspection.table_names(cursor):
+            return False
+        cursor.execute("SELECT COUNT(*) FROM proxy_configurationversion")
+        return bool(cursor.fetchone()[0])
 
 
 def _stamps_on_sqlite(table: str, columns: Sequence[str], key: str) -> list[str]:

@@ -152,8 +152,9 @@ def delete_user_group(
             )
             row.delete()
     except IntegrityError as error:
-        # Somebody joined between the look and the commit.
-        raise UserGroupInUse from error
+        if group.users.exists():  # Somebody joined between the look and the commit.
+            raise UserGroupInUse from error
+        raise
 
 
 def _lock(group: UserGroup) -> UserGroup:

@@ -87,7 +87,8 @@ class Offer:
 
 def count_ask(user_id: int) -> None:
     """Count one more question of this user. Raises TooManyAsks beyond 30 a minute."""
-    if count_up(f"provider-asks:{user_id}", seconds=_WINDOW_SECONDS) > ASKS_MAX_PER_MINUTE:
+    counter, locks_at = f"provider-asks:{user_id}", ASKS_MAX_PER_MINUTE + 1
+    if count_up(counter, seconds=_WINDOW_SECONDS, locks_at=locks_at) >= locks_at:
         raise TooManyAsks(retry_after_seconds=_WINDOW_SECONDS)
 
 

@@ -12,10 +12,9 @@ from django.db import transaction
 from django.http import HttpRequest
 
 from apps.audit.events import changed_values, record_event, values_of
-from apps.audit.models import Attempt
+from apps.audit.history import Look, Trace, look_for_calls
 from apps.core.crypto import Vault
 from apps.core.domain_errors import DomainError
-from apps.core.ids import uuid7_lower_bound
 from apps.providers.models import Provider, ProviderKey
 
 KEYS_MAX: Final = 100
@@ -147,9 +146,10 @@ def delete_key(
     request: HttpRequest | None = None,
 ) -> bool:
     """Delete a key; one that was used is only deactivated. Return whether it was deleted."""
+    look = look_for_key(key)
     with transaction.atomic():
         row = _lock_key(key)
-        if not is_used(row):
+        if not look.is_called():
             record_event(
                 actor=actor,
                 action="provider_key.deleted",
@@ -183,9 +183,18 @@ def lock_provider(provider: Provider) -> Provider:
 
 def is_used(key: ProviderKey) -> bool:
     """Return whether calls were made with the key, and so it must stay."""
-    # Attempts are keyed by time: only those since the key was made are looked through.
-    since = uuid7_lower_bound(key.created_at)
-    return Attempt.objects.filter(id__gte=since, provider_key_id=key.pk).exists()
+    return look_for_key(key).is_called()
+
+
+def look_for_key(key: ProviderKey) -> Look:
+    """Look for calls that were made with the key."""
+    return look_for_calls(
+        Trace(
+            row_id=key.pk,
+            created_at=key.created_at,
+            attempts={"provider_key_id": key.pk},
+        )
+    )
 
 
 def open_secret(key: ProviderKey) -> str:

@@ -17,11 +17,10 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from apps.audit.events import changed_values, record_event, values_of
-from apps.audit.models import APIRequest, Attempt
+from apps.audit.history import Look, Trace, look_for_calls
 from apps.core.addresses import UrlRefused, check_upstream_url
 from apps.core.crypto import redact
 from apps.core.domain_errors import DomainError
-from apps.core.ids import uuid7_lower_bound
 from apps.providers.credentials import KeyRequired, add_key, check_secret, lock_provider
 from apps.providers.models import Dialect, Provider, ProviderKey
 
@@ -143,9 +142,10 @@ def delete_provider(
     request: HttpRequest | None = None,
 ) -> bool:
     """Delete a provider with its keys; with history only deactivate it. Return whether deleted."""
+    look = look_for_provider(provider)
     with transaction.atomic():
         row = lock_provider(provider)
-        if not has_history(row):
+        if not has_history(row, look):
             for key in row.keys.order_by("id"):
                 record_event(
                     actor=actor,
@@ -177,14 +177,24 @@ def delete_provider(
     return False
 
 
-def has_history(provider: Provider) -> bool:
-    """Return whether the provider has routes or calls, and so must stay."""
-    # Both are keyed by time: only what came after the provider is looked through.
-    since = uuid7_lower_bound(provider.created_at)
-    return (
-        provider.routes.exists()
-        or Attempt.objects.filter(id__gte=since, provider_id=provider.pk).exists()
-        or APIRequest.objects.filter(id__gte=since, provider_id=provider.pk).exists()
+def has_history(provider: Provider, look: Look | None = None) -> bool:
+    """Return whether the provider has routes or calls, and so must stay.
+
+    Inside a transaction with a look before it.
+    """
+    return provider.routes.exists() or (look or look_for_provider(provider)).is_called()
+
+
+def look_for_provider(provider: Provider) -> Look:
+    """Look for calls that name the provider."""
+    return look_for_calls(
+        Trace(
+            row_id=provider.pk,
+            created_at=provider.created_at,
+            column="provider_id",
+            requests={"provider_id": provider.pk},
+            attempts={"provider_id": provider.pk},
+        )
     )
 
 

@@ -113,7 +113,8 @@ class _ProviderSettings(StrictSerializer):
         nanos_max=CAP_NANOS_MAX,
         required=False,
         allow_null=True,
-        help_text="The most that its calls may ever be charged in all; null: no cap.",
+        help_text="The most that its calls may be charged, counted while it is capped; "
+        "null: no cap.",
     )
     is_active = serializers.BooleanField(required=False)
 

@@ -7,7 +7,13 @@ from datetime import datetime
 from ipaddress import ip_address
 from typing import Final
 
-from apps.billing.pricing import Price, PriceIncomplete, affordable_output_tokens, worst_case_nanos
+from apps.billing.pricing import (
+    MULTIPLIER_ONE,
+    Price,
+    PriceIncomplete,
+    affordable_output_tokens,
+    worst_case_nanos,
+)
 from apps.core.crypto import keyed_digest
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.openai import ParsedRequest, input_tokens_bound
@@ -33,6 +39,17 @@ class Plan:
     wanted_nanos: int  # the worst case
     least_nanos: int  # the worst case with the lowest cap that may be sent; same as wanted if fixed
     is_text_only: bool
+
+    @property
+    def small_nanos(self) -> int:
+        """The most that a small call of this model costs at its list price, whoever makes it."""
+        return worst_case_nanos(
+            0,
+            min(OUTPUT_CAP_MIN, self.model.max_output_tokens),
+            self.price,
+            MULTIPLIER_ONE,
+            is_text_only=True,
+        )
 
     def cap_for(self, held_nanos: int) -> int | None:
         """Return the cap on output that the hold covers, None where it covers the worst case."""

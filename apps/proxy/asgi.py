@@ -18,6 +18,7 @@ from django.db import DatabaseError, InterfaceError
 from apps.audit.models import RequestState
 from apps.core.errors import GatewayError
 from apps.core.ids import new_uuid7
+from apps.core.logs import Origin, origin
 from apps.core.usage import Usage
 from apps.proxy import reads
 from apps.proxy.admission import authenticate, plan_call
@@ -79,19 +80,24 @@ class DataPlane:
             await self._answer_probe(path, scope, send)
             return
         request_id = new_uuid7()
+        origin.set(Origin(request_id, scope["headers"]))
         try:
             await self._route(path, scope, receive, send, request_id)
         except GatewayError as error:
+            if error.row < "E40":
+                self.gateway.counts.refusals.add(error.row, error.code)
             is_head = scope["method"] == "HEAD"
             await send_error(send, error, request_id=str(request_id), is_head=is_head)
         except ClientGone:
             return
         except Interrupted as interruption:
             if interruption.reason != "client":
+                self.gateway.counts.refusals.add("E36", "service_restarting")
                 # The gateway began to drain while the hold was being placed; it is given back.
                 await send_error(send, GatewayError("E36"), request_id=str(request_id))
         except Exception:  # a bug: logged whole, answered with E70 or E71
-            logger.exception("a call failed", extra={"request_id": request_id})
+            self.gateway.counts.internal_errors.add()
+            logger.exception("a call failed")
             await _fail(scope, send, request_id)
 
     async def _route(
@@ -236,9 +242,8 @@ class DataPlane:
             has_started = connection is not None and connection.has_started
             if call.is_settled and not has_started:
                 # Charged, and nothing was shown of it: the client must not pay a second time.
-                logger.exception(
-                    "a call failed after it was charged", extra={"request_id": call.request_id}
-                )
+                self.gateway.counts.internal_errors.add()
+                logger.exception("a call failed after it was charged")
                 message = f"Internal error, id {call.request_id}."
                 raise GatewayError("E71", message=message) from error
             # A client that saw nothing will try again, so it pays nothing (I-24).
@@ -253,7 +258,7 @@ class DataPlane:
                 call.submit_settlement(ending_of_interruption(call, "drain"))
 
     def _snapshot(self) -> Snapshot:
-        if self.gateway.is_draining:
+        if self.gateway.is_closed:
             raise GatewayError("E36")
         snapshot = self.gateway.find_snapshot()
         if snapshot is None:

@@ -205,7 +205,7 @@ class Call:
     def _resolve(
         self, held: Held, ending: Ending, payload: PayloadRecord | None, digest: bytes | None
     ) -> Resolve:
-        charge = self._charge(ending.usage)
+        charge, plan = self._charge(ending.usage), self.plan
         self.settled_tokens = ending.usage.total_tokens
         route = self.route or self.routes[0]
         cost_price = route.costs.at(self.started_at)
@@ -238,6 +238,13 @@ class Call:
             ttft_ms=self.ttft_ms,
             upstream_request_id=self.upstream_request_id,
             payload_digest=digest,
+        )
+        self.gateway.counts.note_call(
+            plan.request.endpoint,
+            ending.state,
+            ending.status_code,
+            row["duration_ms"] / 1000,
+            self.ttft_ms if plan.request.is_stream else None,
         )
         if ending.usage.is_suspect:
             logger.warning(

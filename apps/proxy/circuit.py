@@ -50,16 +50,25 @@ class Circuits:
         if circuit is not None:
             circuit.is_probing = False
 
-    def fail(self, route_id: int, now: float) -> None:
-        """Count a failure, and open the circuit where it is one too many or a failed probe."""
+    def count_open(self, now: float) -> int:
+        """Return how many routes are passed over."""
+        return sum(self.is_open(route_id, now) for route_id in self._circuits)
+
+    def fail(self, route_id: int, now: float) -> float:
+        """Count a failure, and open the circuit where it is one too many or a failed probe.
+
+        Return how many seconds the route rests from now on, 0 where it does not.
+        """
         circuit = self._circuits.setdefault(route_id, _Circuit())
         circuit.failures += 1
+        rest = 0.0
         if circuit.is_probing or circuit.failures >= FAILURES_MAX:
             rest = min(REST_SECONDS * 2**circuit.openings, REST_SECONDS_MAX)
             circuit.openings = min(circuit.openings + 1, 10)
             circuit.failures = 0
             circuit.rests_until = now + rest
         circuit.is_probing = False
+        return rest
 
     def rest(self, route_id: int, now: float, seconds: float) -> None:
         """Pass the route over for a while, as its provider asked."""

@@ -23,6 +23,7 @@ from apps.billing.writer import LedgerWriter
 from apps.proxy import loader
 from apps.proxy.call import Call
 from apps.proxy.circuit import Circuits
+from apps.proxy.counts import Counts
 from apps.proxy.snapshot import Snapshot
 from apps.proxy.upstream import Upstream
 from apps.quotas.limits import Limiter, LocalLimiter
@@ -39,6 +40,10 @@ DELTA_SECONDS: Final = 5.0
 LOAD_SECONDS: Final = 60.0
 CHANGES_KEPT: Final = 100_000
 BYTES_IN_FLIGHT_MAX: Final = 256 << 20
+# A database that has not answered for so long is away. Below two seconds by what it takes to tell.
+ANSWERED_SECONDS: Final = 1.6
+# How long calls are still taken on connections that were open when the drain began.
+GRACE_SECONDS: Final = 1.0
 READ_THREADS: Final = 4
 READS_WAITING_MAX: Final = 200
 
@@ -59,7 +64,9 @@ class Gateway:
         self.circuits = Circuits()
         self.calls: dict[UUID, Call] = {}
         self.bytes_in_flight = 0
-        self.is_draining = False
+        self.counts = Counts()
+        self.is_draining = False  # has been told to stop
+        self.is_closed = False  # takes no more calls
         self.polled_at = 0.0  # monotonic; the last time the configuration was known to be current
         self.writer: LedgerWriter
         self.upstream: Upstream
@@ -94,9 +101,8 @@ class Gateway:
 
     async def stop(self) -> None:
         """Let running calls settle, then close everything."""
-        self.is_draining = True
-        for call in list(self.calls.values()):
-            call.interrupt("drain")
+        self.is_draining = self.is_closed = True
+        self._interrupt_all()
         until = self.monotonic() + 5.0
         while self.calls and self.monotonic() < until:  # noqa: ASYNC110 (bounded, once in a life)
             await asyncio.sleep(0.02)
@@ -109,11 +115,22 @@ class Gateway:
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def begin_drain(self) -> None:
-        """Refuse new calls; running ones get the drain time, then an error inside their streams."""
-        self.is_draining = True
-        asyncio.get_running_loop().call_later(
-            max(0.0, settings.DRAIN_SECONDS - 2.0), self._interrupt_all
-        )
+        """Say that this process is not ready; calls that run get the drain time, then an error
+        inside their streams.
+        """
+        if not self.is_draining:
+            self.is_draining = True
+            seconds = max(self.grace_seconds, settings.DRAIN_SECONDS - 2.0)
+            asyncio.get_running_loop().call_later(seconds, self._interrupt_all)
+
+    def close(self) -> None:
+        """Refuse new calls."""
+        self.is_closed = True
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long a gateway that drains still takes calls."""
+        return min(GRACE_SECONDS, settings.DRAIN_SECONDS / 4)
 
     def _interrupt_all(self) -> None:
         for call in list(self.calls.values()):
@@ -121,9 +138,23 @@ class Gateway:
 
     @property
     def is_ready(self) -> bool:
-        """Whether calls can be taken now."""
+        """Whether this process should get calls: it knows the configuration, its database
+        answers, and it is not about to end.
+        """
         is_current = self.find_snapshot() is not None
-        return is_current and self.writer.is_available and not self.is_draining
+        is_database_there = self.writer.is_available and self.writer.answer_age < ANSWERED_SECONDS
+        return is_current and is_database_there and not self.is_draining
+
+    @property
+    def is_limiter_degraded(self) -> bool:
+        """Whether limits that are to be shared hold for this process only."""
+        return isinstance(self.limiter, SharedLimiter) and self.limiter.is_degraded
+
+    def count_streams(self) -> int:
+        """Return how many streams have begun and not ended."""
+        return sum(
+            call.plan.request.is_stream and call.ttft_ms is not None for call in self.calls.values()
+        )
 
     def find_snapshot(self) -> Snapshot | None:
         """Return the configuration, None while it is not loaded or too old to be trusted."""
@@ -189,8 +220,10 @@ class Gateway:
 
     async def _tick(self) -> None:
         while True:
+            due = self.monotonic() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
             now = self.monotonic()
+            self.counts.loop_lag.observe(max(0.0, now - due))
             for call in list(self.calls.values()):
                 call.on_tick(now)
 

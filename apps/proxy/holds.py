@@ -3,7 +3,8 @@
 The caps of the key, its user and his user group have to cover the hold, and so has the budget of
 the provider that is tried first. A provider that may take over is counted, too, where its budget
 covers the hold; otherwise the call does not fail over to it. So no budget is ever exceeded by a
-call that it had not been asked for, whoever answers.
+call that it had not been asked for, whoever answers. An answer is lowered to what a provider's
+budget leaves only when no other provider could give it whole.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from apps.proxy.snapshot import Route
 if TYPE_CHECKING:
     from apps.proxy.call import Call
 
-# How long a provider is passed over after its budget did not cover a call.
+# How long a provider is passed over after its budget did not cover a small call.
 SPENT_SECONDS: Final = 2.0
 _REFUSALS: Final = {"balance": "E19", "owing": "E19", "cap": "E20", "broken": "E35"}
 _REACHED: Final = {
@@ -39,29 +40,53 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
 
     Raises E19, E20, E32 to E37, and Interrupted where the client left meanwhile.
     """
-    gateway = call.gateway
     routes: Sequence[Route] = call.plan.model.routes
     refusal = GatewayError("E32")
-    # Each turn leaves one provider less.
-    while planned := plan_routes(
-        routes,
-        random=gateway.random,
-        is_open=lambda route_id: gateway.circuits.is_open(route_id, gateway.monotonic()),
-    ):
+    able: list[Route] = []  # of providers that could give a lowered answer
+    is_whole = len({route.provider.id for route in routes}) > 1
+    # Each turn leaves one provider less, and each provider has two turns at most.
+    while True:
+        planned = _plan(call, routes)
+        if able and is_whole and (not planned or _is_open(call, planned[0].id)):
+            routes, is_whole = [*able, *routes], False
+            planned = _plan(call, routes)
+        if not planned:
+            raise refusal
         caps, spare_caps = caps_of_providers(planned)
         detail = _describe(call, planned[0])
-        answer = await _place(call, detail, caps, spare_caps)
+        answer = await _place(call, detail, caps, spare_caps, is_whole=is_whole)
         if isinstance(answer, Held):
             return answer, within(planned, (*caps, *answer.spares)), detail
         refusal = _refusal(answer)
-        spent = answer.cap
-        if spent is None or spent.scope != "provider":
-            break
-        for route in routes:
-            if route.provider.id == spent.scope_id:
-                gateway.circuits.rest(route.id, gateway.monotonic(), SPENT_SECONDS)
-        routes = [route for route in routes if route.provider.id != spent.scope_id]
-    raise refusal
+        if answer.cap is None or answer.cap.scope != "provider":
+            raise refusal
+        spent = [route for route in routes if route.provider.id == answer.cap.scope_id]
+        routes = [route for route in routes if route not in spent]
+        if answer.left_nanos >= call.plan.least_nanos:
+            able += spent
+        _rest(call, spent, answer.left_nanos)
+
+
+def _plan(call: Call, routes: Sequence[Route]) -> list[Route]:
+    return plan_routes(
+        routes,
+        random=call.gateway.random,
+        is_open=lambda route_id: _is_open(call, route_id),
+    )
+
+
+def _is_open(call: Call, route_id: int) -> bool:
+    return call.gateway.circuits.is_open(route_id, call.gateway.monotonic())
+
+
+def _rest(call: Call, routes: Sequence[Route], left_nanos: int) -> None:
+    """Pass a provider over for a while where its budget is spent for others, too: what refused a
+    large call may still serve small ones.
+    """
+    if left_nanos > 0 and left_nanos >= call.plan.small_nanos:
+        return
+    for route in routes:
+        call.gateway.circuits.rest(route.id, call.gateway.monotonic(), SPENT_SECONDS)
 
 
 def caps_of_providers(routes: Sequence[Route]) -> tuple[tuple[Cap, ...], tuple[Cap, ...]]:
@@ -81,7 +106,12 @@ def within(routes: Sequence[Route], counted: tuple[Cap, ...]) -> list[Route]:
 
 
 async def _place(
-    call: Call, detail: Row, caps: tuple[Cap, ...], spare_caps: tuple[Cap, ...]
+    call: Call,
+    detail: Row,
+    caps: tuple[Cap, ...],
+    spare_caps: tuple[Cap, ...],
+    *,
+    is_whole: bool,
 ) -> Held | HoldRefused:
     plan = call.plan
     hold = PlaceHold(
@@ -94,6 +124,7 @@ async def _place(
         detail=detail,
         caps=(*plan.caller.caps, *caps),
         spare_caps=spare_caps,
+        is_whole_at_provider=is_whole,
     )
     call.open_to_interruption()
     try:

@@ -13,6 +13,7 @@ import asyncio
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from apps.core.errors import GatewayError, openai_body, openai_headers
 from apps.core.ids import new_uuid7
@@ -21,6 +22,8 @@ HEAD_BYTES_MAX: Final = 64 << 10
 URL_BYTES_MAX: Final = 8 << 10
 HEADERS_MAX: Final = 100
 HEAD_SECONDS: Final = 20.0
+# How long a connection may be idle once the server is about to end.
+LAST_IDLE_SECONDS: Final = 1
 # What may wait for a slow client; above it the provider is no longer read.
 WRITE_BUFFER_BYTES: Final = 16 << 10
 
@@ -31,6 +34,14 @@ _REASONS: Final = {
     414: b"URI Too Long",
     431: b"Request Header Fields Too Large",
 }
+
+
+class DrainableState(ServerState):
+    """What all connections of a server share, and whether it is about to end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_draining = False
 
 
 class Connection:
@@ -144,6 +155,10 @@ class GatewayProtocol(HttpToolsProtocol):
             self._refuse(GatewayError("E11", message="The request is not valid HTTP/1.1."))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if getattr(self.server_state, "is_draining", False):
+            # An event stream does not announce it (see Connection): it ends, then its connection.
+            cycle.keep_alive = False
+            self.timeout_keep_alive = LAST_IDLE_SECONDS
         cycle.scope["extensions"] = {"gateway.connection": Connection(cycle)}  # type: ignore[dict-item]  # our own extension
         super()._start_asgi_task(cycle, app)
 

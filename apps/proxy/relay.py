@@ -8,6 +8,7 @@ The last frame of an answer waits until its charge is durable.
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, datetime
 from typing import Final
 
@@ -54,6 +55,8 @@ _FINAL_ROWS: Final = frozenset({"E40", "E45", "E52"})
 # What says nothing about whether the route works.
 _BLAMELESS_ROWS: Final = frozenset({"E40", "E45"})
 
+logger = logging.getLogger(__name__)
+
 
 class Relay:
     """Carries one held call. `run` returns when the client has its answer or its error."""
@@ -84,6 +87,10 @@ class Relay:
             return
         if error is None:
             return
+        if error.row not in _BLAMELESS_ROWS:
+            logger.warning(
+                "no provider answered: %s after %d attempts", error.code, len(call.attempts)
+            )
         await call.settle(Ending(RequestState.FAILED, error.status, error.code))
         raise error
 
@@ -140,7 +147,7 @@ class Relay:
         except Interrupted as interruption:
             self._finish_attempt(f"interrupted_{interruption.reason}")
             if interruption.reason == "timeout":
-                gateway.circuits.fail(route.id, gateway.monotonic())
+                self._count_failure(route, "upstream_timeout")
             else:
                 gateway.circuits.abandon(route.id)
             raise
@@ -148,6 +155,7 @@ class Relay:
     def _finish_attempt(self, outcome: str) -> None:
         """Complete the attempt's row: after the settlement it belongs to the ledger."""
         row = self._call.attempts[-1]
+        self._gateway.counts.attempts.add(outcome)
         row["outcome"] = outcome
         row["duration_ms"] = int((self._gateway.monotonic() - self._attempt_begun) * 1000)
         row["upstream_request_id"] = self._call.upstream_request_id
@@ -160,7 +168,18 @@ class Relay:
         elif error.row == "E43":
             circuits.rest(route.id, now, error.retry_after or 1)
         else:
-            circuits.fail(route.id, now)
+            self._count_failure(route, error.code)
+
+    def _count_failure(self, route: Route, code: str) -> None:
+        seconds = self._gateway.circuits.fail(route.id, self._gateway.monotonic())
+        if seconds:
+            logger.warning(
+                "route %d to provider %s rests for %d s: %s",
+                route.id,
+                route.provider.name,
+                seconds,
+                code,
+            )
 
     async def _exchange(self, route: Route, credential: Credential, row: Row) -> None:
         call, request = self._call, self._plan.request
@@ -335,6 +354,7 @@ class Relay:
         usage = call.delivered_usage()
         self._finish_attempt(error.code)
         finish = (call.meter.finish_reason or "") if call.meter else ""
+        logger.warning("a stream is broken off: %s", error.code)
         await call.settle(Ending(state, 200, error.code, usage, finish))
         if call.is_client_gone:
             return

@@ -1,7 +1,8 @@
 """Funded allowances: giving, changing, taking back and reading users' quotas.
 
 A quota's money is moved by transactions against promotion, and every change writes its admin event
-in the same transaction. Rows are locked in one order: quotas by id, then accounts by id.
+in the same transaction. Rows are locked in one order: users by id, the model group, quotas by id,
+accounts by id.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any, Final, TypedDict
 from django.db import connection, models, transaction
 from django.http import HttpRequest
 
-from apps.audit.events import changed_values, record_event, values_of
+from apps.audit.events import changed_values, make_event, record_event, record_events, values_of
+from apps.audit.models import AdminEvent
 from apps.billing.connections import over
 from apps.billing.ledger.batch import Insufficient
 from apps.billing.ledger.commands import Line, Posting
@@ -22,9 +24,11 @@ from apps.billing.ledger.store import post
 from apps.billing.models import Account, AccountKind, EntryKind, TransactionKind
 from apps.core.domain_errors import DomainError
 from apps.core.ids import new_uuid7
+from apps.model_groups.groups import GroupGone
 from apps.model_groups.models import ModelGroup
 from apps.quotas.models import RepeatKey, UserQuota
 from apps.quotas.repeats import Repeat, ResultGone, claim
+from apps.users.changes import UserGone, lock_users, refuse_own_money
 from apps.users.models import User
 
 TOTAL_NANOS_MAX: Final = 1_000_000 * 10**9
@@ -111,16 +115,18 @@ def create_quota(
 ) -> UserQuota:
     """Give a user an allowance on a model group, funded from promotion.
 
-    Raises TotalOutOfRange, ExpiryPassed, RepeatKeyReused and ResultGone.
+    Raises TotalOutOfRange, ExpiryPassed, UserGone, GroupGone, RepeatKeyReused and ResultGone.
     """
     grant = Grant(model_group, total_nanos, expires_at, is_active)
     with transaction.atomic():
         claimed = claim(repeat, [user.pk]) if repeat is not None else None
         if claimed is not None and claimed.done:
             return _find_done(claimed)
-        (quota,) = give_quotas(users=[user], grant=grant, cause=Cause(actor, reason, request))
-        _finish(claimed, quota)
-    return quota
+        made = give_quotas(user_ids=[user.pk], grant=grant, cause=Cause(actor, reason, request))
+        if not made:
+            raise UserGone
+        _finish(claimed, made[0])
+    return made[0]
 
 
 def change_quota(
@@ -154,8 +160,8 @@ def remove_quota(
 ) -> bool:
     """Delete a quota that never had money; else end it and take back what remains.
 
-    Returns whether it was deleted. Raises QuotaGone. An empty account stays behind: gateways may
-    look at it until they have heard of the deletion.
+    Returns whether it was deleted, with its account: to gateways that have not heard of it yet, it
+    is as good as empty. Raises QuotaGone.
     """
     cause = Cause(actor, reason, request)
     with transaction.atomic():
@@ -177,24 +183,36 @@ def remove_quota(
                 request=request,
             )
             quota.delete()
+            account.delete()
             return True
         left_nanos = account.posted_nanos - account.held_nanos
         if left_nanos:
             _fund([(quota, -left_nanos)], cause, "quota taken back")
         quota.total_nanos -= left_nanos
         quota.is_active = False
-        _save_changed(quota, before, "quota.archived", cause)
+        event = _save_changed(quota, before, "quota.archived", cause)
+        record_events([event] if event is not None else [])
     return False
 
 
-def give_quotas(*, users: Sequence[User], grant: Grant, cause: Cause) -> list[UserQuota]:
-    """Give each user a quota, all funded by one transaction of the ledger.
-
-    For callers with an open transaction. Raises TotalOutOfRange and ExpiryPassed.
-    """
+def check_grant(grant: Grant) -> None:
+    """Refuse what nobody can be given. Raises TotalOutOfRange and ExpiryPassed."""
     _check(grant.total_nanos)
     if grant.expires_at is not None and grant.expires_at <= datetime.now(UTC):
         raise ExpiryPassed
+
+
+def give_quotas(*, user_ids: Sequence[int], grant: Grant, cause: Cause) -> list[UserQuota]:
+    """Give each user that exists a quota, all funded by one transaction of the ledger.
+
+    For callers with an open transaction. Raises TotalOutOfRange, ExpiryPassed and GroupGone.
+    """
+    check_grant(grant)
+    # Gone later, user or group would only be missed at the commit.
+    users = list(lock_users(user_ids).values())
+    groups = ModelGroup.objects.select_for_update(no_key=True)
+    if groups.filter(pk=grant.model_group.pk).first() is None:
+        raise GroupGone
     accounts = Account.objects.bulk_create(
         [
             Account(
@@ -220,16 +238,38 @@ def give_quotas(*, users: Sequence[User], grant: Grant, cause: Cause) -> list[Us
     )
     if grant.total_nanos and quotas:
         _fund([(quota, grant.total_nanos) for quota in quotas], cause, "quota given")
-    for quota in quotas:
-        record_event(
-            actor=cause.actor,
-            action="quota.created",
-            subject=quota,
-            after=values_of(quota),
-            reason=cause.reason,
-            request=cause.request,
-        )
+    record_events(
+        [
+            make_event(
+                actor=cause.actor,
+                action="quota.created",
+                subject=quota,
+                after=values_of(quota),
+                reason=cause.reason,
+                request=cause.request,
+            )
+            for quota in quotas
+        ]
+    )
     return quotas
+
+
+def check_changes(*, quota_ids: Sequence[int], changes: QuotaChanges) -> None:
+    """Refuse what cannot be changed alike of all these quotas, as things are now.
+
+    Raises TotalBelowUse and TotalOutOfRange, with the quota's id in the message.
+    """
+    if not changes.keys() & {"total_nanos", "add_nanos"}:
+        return
+    rows = UserQuota.objects.filter(pk__in=quota_ids).select_related("account").order_by("pk")
+    for quota in rows:
+        total = _total_after(quota, changes)
+        if not 0 <= total <= TOTAL_NANOS_MAX:
+            raise TotalOutOfRange(f"Quota {quota.pk}: {TotalOutOfRange.message}")
+        if total < quota.total_nanos and remaining(quota).remaining_nanos < (
+            quota.total_nanos - total
+        ):
+            raise TotalBelowUse(f"Quota {quota.pk}: {TotalBelowUse.message}")
 
 
 def change_quotas(
@@ -243,7 +283,7 @@ def change_quotas(
     before = {quota.pk: values_of(quota) for quota in quotas}
     differences = []
     for quota in quotas:
-        total = changes.get("total_nanos", quota.total_nanos) + changes.get("add_nanos", 0)
+        total = _total_after(quota, changes)
         _check(total)
         if total != quota.total_nanos:
             differences.append((quota, total - quota.total_nanos))
@@ -255,8 +295,8 @@ def change_quotas(
             _fund(differences, cause, "quota changed")
         except Insufficient as error:
             raise TotalBelowUse from error
-    for quota in quotas:
-        _save_changed(quota, before[quota.pk], "quota.changed", cause)
+    events = [_save_changed(quota, before[quota.pk], "quota.changed", cause) for quota in quotas]
+    record_events([event for event in events if event is not None])
     return quotas
 
 
@@ -268,6 +308,10 @@ def remaining(quota: UserQuota) -> Allowance:
         held_nanos=account.held_nanos,
         remaining_nanos=account.posted_nanos - account.held_nanos,
     )
+
+
+def _total_after(quota: UserQuota, changes: QuotaChanges) -> int:
+    return changes.get("total_nanos", quota.total_nanos) + changes.get("add_nanos", 0)
 
 
 def _check(total_nanos: int) -> None:
@@ -282,12 +326,13 @@ def _lock(quota_ids: Sequence[int]) -> models.QuerySet[UserQuota]:
 
 def _save_changed(
     quota: UserQuota, values_before: dict[str, Any], action: str, cause: Cause
-) -> None:
+) -> AdminEvent | None:
+    """Save a quota and return the event to record, None where nothing changed."""
     before, after = changed_values(values_before, values_of(quota))
     if not after:
-        return
+        return None
     quota.save(update_fields=["total_nanos", "expires_at", "is_active", "updated_at"])
-    record_event(
+    return make_event(
         actor=cause.actor,
         action=action,
         subject=quota,
@@ -312,11 +357,19 @@ def _finish(claimed: RepeatKey | None, quota: UserQuota) -> None:
 
 
 def _fund(differences: Sequence[tuple[UserQuota, int]], cause: Cause, why: str) -> None:
-    """Move money between promotion and quotas. Raises Insufficient where it is used or held."""
+    """Move money between promotion and quotas.
+
+    Raises Insufficient where it is used or held, and OwnAccount (see `refuse_own_money`).
+    """
+    actor = cause.actor
+    if actor is not None and any(
+        quota.user_id == actor.pk and nanos > 0 for quota, nanos in differences
+    ):
+        refuse_own_money(actor, actor)
     promotion = Account.objects.get(kind=AccountKind.PROMOTION)
     transaction_id = new_uuid7()
     moved_nanos = sum(nanos for _, nanos in differences)
-    lines = [Line(promotion.pk, _kind_of(-moved_nanos), -moved_nanos)]
+    lines = [Line(promotion.pk, _kind_of(-moved_nanos), -moved_nanos)] if moved_nanos else []
     lines += [Line(quota.account_id, _kind_of(nanos), nanos) for quota, nanos in differences]
     posting = Posting(
         transaction_id=transaction_id,

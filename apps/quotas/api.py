@@ -6,12 +6,13 @@ from typing import Any, Final, cast
 
 from django.db.models import QuerySet
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import generics
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.ai_models.models import AIModel
+from apps.core.repeat_keys import read_repeat_key, repeat_parameter
 from apps.core.rest import actor_of, answer_deletion
 from apps.quotas.allowances import Cause, Grant, change_quota, create_quota, remove_quota
 from apps.quotas.bulk import change_in_bulk, find_members, give_in_bulk
@@ -19,7 +20,7 @@ from apps.quotas.filters import OfferFilters, OwnQuotaFilters, QuotaFilters
 from apps.quotas.models import UserQuota
 from apps.quotas.offers import list_offers
 from apps.quotas.queries import list_quotas
-from apps.quotas.repeats import Repeat, RepeatKeyMissing, find_repeat
+from apps.quotas.repeats import Repeat, RepeatKeyMissing, find_claimed, make_repeat
 from apps.quotas.serializers import (
     BulkQuotaChangeInput,
     BulkQuotaInput,
@@ -32,27 +33,16 @@ from apps.quotas.serializers import (
     QuotaReplacementInput,
 )
 from apps.users.models import User
-from apps.users.permissions import IsAdmin, IsSignedIn, ViewersRead
+from apps.users.permissions import AnalystsRead, IsAdmin, IsSignedIn
 
-
-def _repeat_parameter(*, is_required: bool) -> OpenApiParameter:
-    return OpenApiParameter(
-        "Idempotency-Key",
-        {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
-        OpenApiParameter.HEADER,
-        required=is_required,
-        description="A repeated call with the same key and body is carried out once.",
-    )
-
-
-_REPEATABLE: Final = [_repeat_parameter(is_required=False)]
-_REPEATED_SAFELY: Final = [_repeat_parameter(is_required=True)]
+_REPEATABLE: Final = [repeat_parameter(is_required=False)]
+_REPEATED_SAFELY: Final = [repeat_parameter(is_required=True)]
 
 
 class QuotasView(generics.ListAPIView[UserQuota]):
     """All quotas."""
 
-    permission_classes = (ViewersRead,)
+    permission_classes = (AnalystsRead,)
     queryset = list_quotas()
     serializer_class = QuotaOutput
     filterset_class = QuotaFilters
@@ -92,7 +82,7 @@ class QuotasView(generics.ListAPIView[UserQuota]):
 class QuotaView(generics.GenericAPIView[UserQuota]):
     """One quota."""
 
-    permission_classes = (ViewersRead,)
+    permission_classes = (AnalystsRead,)
     queryset = list_quotas()
     serializer_class = QuotaOutput
     lookup_url_kwarg = "quota_id"
@@ -157,7 +147,7 @@ class QuotaView(generics.GenericAPIView[UserQuota]):
             changes=cast(Any, changes),
             actor=_actor(request),
             reason=reason,
-            repeat=_repeat(request, f"quota-change:{quota.pk}"),
+            repeat=_repeat(request, f"quota-change:{request.method}:{quota.pk}"),
             request=request._request,
         )
         return Response(_shown(quota.pk))
@@ -183,14 +173,22 @@ class BulkQuotasView(generics.GenericAPIView[UserQuota]):
         """Give each of up to 1,000 users the same quota.
 
         The work commits in pieces. If the call breaks off, send it again with the same
-        Idempotency-Key and body: it goes on where it stopped, and nobody gets a quota twice.
+        Idempotency-Key and body: it goes on where it stopped, and nobody gets a quota twice. Where
+        a later piece is refused the answer is 409 `stopped_halfway` with the quotas given so far in
+        `done`; the same call goes on when what it names is put right.
         """
         repeat = _required_repeat(request, "quotas")
-        given = BulkQuotaInput(data=request.data)
+        claimed = find_claimed(repeat)
+        context = {"is_repeated": claimed is not None}
+        given = BulkQuotaInput(data=request.data, context=context)
         given.is_valid(raise_exception=True)
         values = dict(given.validated_data)
+        if claimed is not None:
+            user_ids = claimed.subjects
+        else:
+            user_ids = values.get("users") or find_members(values["user_group"])
         made = give_in_bulk(
-            user_ids=values.get("users") or find_members(values["user_group"]),
+            user_ids=user_ids,
             grant=Grant(
                 values["model_group"],
                 values["total_nanos"],
@@ -224,9 +222,14 @@ class BulkChangeView(generics.GenericAPIView[UserQuota]):
 
         The work commits in pieces. If the call breaks off, send it again with the same
         Idempotency-Key and body: it goes on where it stopped, and nothing is added twice.
+
+        Nothing is changed where one of the quotas refuses it. Where one refuses later on, because
+        it was changed in between, the answer is 409 `stopped_halfway` with the quotas changed so
+        far in `done`; the same call goes on when what it names is put right.
         """
         repeat = _required_repeat(request, "quotas-change")
-        given = BulkQuotaChangeInput(data=request.data)
+        context = {"is_repeated": find_claimed(repeat) is not None}
+        given = BulkQuotaChangeInput(data=request.data, context=context)
         given.is_valid(raise_exception=True)
         changes = dict(given.validated_data)
         quota_ids, reason = changes.pop("quotas"), changes.pop("reason")
@@ -290,12 +293,10 @@ def _actor(request: Request) -> User:
 
 
 def _repeat(request: Request, action: str) -> Repeat | None:
-    return find_repeat(
-        header=request.headers.get("Idempotency-Key"),
-        action=action,
-        actor_id=_actor(request).pk,
-        body=request.data,
-    )
+    given = read_repeat_key(request)
+    if given is None:
+        return None
+    return make_repeat(given=given, action=action, actor_id=_actor(request).pk, body=request.data)
 
 
 def _required_repeat(request: Request, action: str) -> Repeat:

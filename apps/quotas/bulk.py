@@ -13,13 +13,22 @@ from django.db import transaction
 
 from apps.core.domain_errors import DomainError
 from apps.core.pieces import leave_to_others
-from apps.quotas.allowances import Cause, Grant, QuotaChanges, change_quotas, give_quotas
-from apps.quotas.repeats import Repeat, claim
+from apps.quotas.allowances import (
+    Cause,
+    Grant,
+    QuotaChanges,
+    change_quotas,
+    check_changes,
+    check_grant,
+    give_quotas,
+)
+from apps.quotas.models import RepeatKey
+from apps.quotas.repeats import Repeat, claim, find_claimed
 from apps.users.models import User, UserGroup
 
 SUBJECTS_MAX: Final = 1_000
-# SQLite has one writer: a piece takes about 30 ms and must leave the lock within 50.
-PIECE: Final = 40
+# SQLite has one writer: a piece takes about 10 ms and must leave the lock within 50.
+PIECE: Final = 20
 
 
 class GroupTooLarge(DomainError):
@@ -34,6 +43,14 @@ class GroupEmpty(DomainError):
 
     code = "user_group_empty"
     message = "This user group has no active users."
+
+
+class StoppedHalfway(DomainError):
+    """A later piece is refused by what has changed since the call was checked."""
+
+    status_code = 409
+    code = "stopped_halfway"
+    message = "Only some are done. The same call with the same key goes on when this is put right."
 
 
 def find_members(group: UserGroup) -> list[int]:
@@ -52,14 +69,13 @@ def give_in_bulk(
 ) -> list[int]:
     """Give each user a quota and return the ids of the quotas, in the order of the users.
 
-    Users that are gone by then are left out. Raises TotalOutOfRange, ExpiryPassed and
-    RepeatKeyReused.
+    Users that are gone by then are left out. Raises TotalOutOfRange, ExpiryPassed, GroupGone,
+    RepeatKeyReused and StoppedHalfway.
     """
+    _check_first(repeat, lambda: check_grant(grant))
 
     def give(piece: Sequence[int]) -> list[int]:
-        users = User.objects.in_bulk(piece)
-        found = [users[user_id] for user_id in piece if user_id in users]
-        made = give_quotas(users=found, grant=grant, cause=cause)
+        made = give_quotas(user_ids=piece, grant=grant, cause=cause)
         by_user = {quota.user_id: quota.pk for quota in made}
         return [by_user.get(user_id, 0) for user_id in piece]
 
@@ -71,8 +87,10 @@ def change_in_bulk(
 ) -> list[int]:
     """Change quotas alike and return the ids of those that still exist.
 
-    Raises TotalOutOfRange, TotalBelowUse and RepeatKeyReused.
+    Nothing is changed where one of them refuses it. Raises TotalOutOfRange, TotalBelowUse,
+    RepeatKeyReused and, where something else has come in between, StoppedHalfway.
     """
+    _check_first(repeat, lambda: check_changes(quota_ids=quota_ids, changes=changes))
 
     def change(piece: Sequence[int]) -> list[int]:
         found = change_quotas(quota_ids=piece, changes=changes, cause=cause)
@@ -80,6 +98,18 @@ def change_in_bulk(
         return [quota_id if quota_id in known else 0 for quota_id in piece]
 
     return _in_pieces(subjects=quota_ids, act=change, repeat=repeat)
+
+
+def _check_first(repeat: Repeat, check: Callable[[], None]) -> None:
+    """Check a call before its first piece; one that has begun goes on as far as it can."""
+    if find_claimed(repeat) is not None:
+        return
+    try:
+        check()
+    except DomainError:
+        # The same call, come twice at once, may have begun meanwhile.
+        if find_claimed(repeat) is None:
+            raise
 
 
 def _in_pieces(
@@ -92,7 +122,21 @@ def _in_pieces(
             piece = row.subjects[len(row.done) : len(row.done) + PIECE]
             if not piece:
                 return [quota_id for quota_id in row.done if quota_id]
-            row.done = row.done + act(piece)
+            try:
+                row.done = row.done + act(piece)
+            except DomainError as error:
+                if not row.done:
+                    raise
+                raise _stopped(row, error) from error
             row.save(update_fields=["done"])
         if len(row.done) < len(row.subjects):
             leave_to_others()
+
+
+def _stopped(row: RepeatKey, error: DomainError) -> StoppedHalfway:
+    """Return what says how far the call got, and why no further."""
+    done = [quota_id for quota_id in row.done if quota_id]
+    left = len(row.subjects) - len(row.done)
+    return StoppedHalfway(
+        f"{StoppedHalfway.message} {left} are left: {error}", details={"done": done}
+    )

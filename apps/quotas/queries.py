@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db.models import Case, F, OuterRef, QuerySet, Subquery, When
+from django.db.models.functions import Coalesce
 
 from apps.api_keys.models import APIKey
 from apps.audit.models import APIRequest
@@ -36,10 +37,15 @@ def list_keys() -> QuerySet[APIKey]:
     counter = SpendCounter.objects.filter(scope=KEY_SCOPE, scope_id=OuterRef("pk"))
     newest = APIRequest.objects.filter(api_key_id=OuterRef("pk")).order_by("-started_at")
     return APIKey.objects.select_related("user").annotate(
-        spent_nanos=Subquery(counter.values("spent_nanos")[:1]),
-        held_nanos=Subquery(counter.values("held_nanos")[:1]),
+        spent_nanos=_zero_under_a_cap(Subquery(counter.values("spent_nanos")[:1])),
+        held_nanos=_zero_under_a_cap(Subquery(counter.values("held_nanos")[:1])),
         last_used_at=Subquery(newest.values("started_at")[:1]),
     )
+
+
+def _zero_under_a_cap(counted: Subquery) -> Case:
+    """Return what is counted; with the first call under a cap it begins to be, at zero."""
+    return Case(When(cap_nanos=None, then=counted), default=Coalesce(counted, 0))
 
 
 def add_use(page: Sequence[APIKey]) -> list[APIKey]:

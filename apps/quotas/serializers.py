@@ -91,7 +91,10 @@ class QuotaInput(_GrantInput):
 
 @example({"user_group": 1, **_GRANT})
 class BulkQuotaInput(_GrantInput):
-    """A quota for each of several users, or for each active user of a group."""
+    """A quota for each of several users, or for each active user of a group.
+
+    Of a call that comes again (`is_repeated` in the context) users and group may be gone.
+    """
 
     users = _ids()
     user_group = _id(required=False)
@@ -99,16 +102,18 @@ class BulkQuotaInput(_GrantInput):
     def validate_users(self, value: list[int]) -> list[int]:
         """Refuse users that are named twice or do not exist."""
         _refuse_repeated(value)
+        if self.context.get("is_repeated"):
+            return value
         known = set(User.objects.filter(pk__in=value).values_list("pk", flat=True))
         unknown = [pk for pk in value if pk not in known]
         if unknown:
             raise serializers.ValidationError(f"There are no such users: {_named(unknown)}.")
         return value
 
-    def validate_user_group(self, value: int) -> UserGroup:
+    def validate_user_group(self, value: int) -> UserGroup | None:
         """Return the group."""
         group = UserGroup.objects.filter(pk=value).first()
-        if group is None:
+        if group is None and not self.context.get("is_repeated"):
             raise serializers.ValidationError(f"There is no user group {value}.")
         return group
 
@@ -158,7 +163,10 @@ class QuotaReplacementInput(QuotaChangeInput):
 
 @example({"quotas": [12, 13], "add": "10", "expires_at": "2027-12-31T23:59:59Z"})
 class BulkQuotaChangeInput(StrictSerializer):
-    """What changes about several quotas."""
+    """What changes about several quotas.
+
+    Of a call that comes again (`is_repeated` in the context) quotas may be gone.
+    """
 
     quotas = _ids()
     is_active = serializers.BooleanField(required=False)
@@ -180,6 +188,8 @@ class BulkQuotaChangeInput(StrictSerializer):
     def validate_quotas(self, value: list[int]) -> list[int]:
         """Refuse quotas that are named twice or do not exist."""
         _refuse_repeated(value)
+        if self.context.get("is_repeated"):
+            return value
         known = set(UserQuota.objects.filter(pk__in=value).values_list("pk", flat=True))
         unknown = [pk for pk in value if pk not in known]
         if unknown:

@@ -16,6 +16,7 @@ gateway that died free themselves after 30 s. Times are those of the Redis serve
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import time
 from collections import deque
@@ -123,6 +124,11 @@ class SharedLimiter:
         self._has_calls = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
         self._is_closed = False
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether Redis does not answer, so that limits hold per gateway."""
+        return self._breaker.is_open
 
     async def admit(
         self, *, request_id: str, scopes: tuple[Scope, ...], tokens: int
@@ -261,7 +267,10 @@ class SharedLimiter:
         self._calls.append(call)
         self._has_calls.set()
         if self._sender is None or self._sender.done():
-            self._sender = asyncio.get_running_loop().create_task(self._send_forever())
+            # It outlives the request that starts it, and is not to log in its name.
+            self._sender = asyncio.get_running_loop().create_task(
+                self._send_forever(), context=contextvars.Context()
+            )
 
     async def _send_forever(self) -> None:
         while True:

@@ -11,7 +11,7 @@ from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.http import HttpRequest
 
-from apps.audit.admin_pages import ReadOnlyAdmin, RecordedAdmin
+from apps.audit.admin_pages import ReadOnlyAdmin, RecordedAdmin, usd
 from apps.users.models import Customer, Session, UserGroup
 
 # Roles decide what people may do; a second system of permissions beside them would confuse.
@@ -23,7 +23,15 @@ class UserGroupAdmin(RecordedAdmin):
     """User groups."""
 
     noun = "user_group"
-    list_display = ("name", "multiplier", "rpm", "tpm", "concurrency", "created_at")
+    list_display = (
+        "name",
+        "multiplier",
+        "rpm",
+        "tpm",
+        "concurrency",
+        usd("cap_nanos"),
+        "created_at",
+    )
     list_filter = ("created_at",)
     search_fields = ("name", "description")
     readonly_fields = ("created_at",)

@@ -54,8 +54,10 @@ class LoginView(APIView):
         """Sign in with a user name or e-mail address and a password.
 
         With `"cookie": true` the refresh token comes in an HttpOnly cookie and not in the body;
-        that works only from pages of this site (403 `cross_site`). Ten failures of one account or
-        from one address lock it for 15 minutes (429 `too_many_attempts`).
+        that works only from pages of this site (403 `cross_site`). Within 15 minutes, ten failures
+        of one name from one network (an address; of IPv6 its /64) lock that name there, fifty the
+        network, and a hundred from everywhere lock the account, but for networks from which its
+        user signed in within 30 days (429 `too_many_attempts`).
         """
         given = LoginInput(data=request.data)
         given.is_valid(raise_exception=True)

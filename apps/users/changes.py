@@ -1,7 +1,10 @@
 """Changing people: what an administrator may change of others, and what of nobody.
 
-- Nobody changes his own role, activity, group, limits or cap, or sets his own password here.
+- Nobody changes his own role, activity, group, limits or cap, or sets his own password here; nor
+  does he give himself money while there is another active administrator.
+- Who may not use the Django admin does not take over an account that may.
 - Only who is an active administrator at that moment gives a role: nobody gives one above his own.
+- Only administrators use the Django admin (`is_superuser`); another role takes it away.
 - An active administrator always remains. Whoever changes roles or activity locks the rows of all
   active administrators, by id, so that two who demote each other queue up.
 - A new role, a new password and deactivation end the user's sessions in the same transaction.
@@ -9,6 +12,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict, Unpack
 
@@ -23,9 +27,14 @@ from apps.users.names import UserExists, are_names_taken, clean_names
 from apps.users.tokens import end_sessions
 
 _NOT_OWN: Final = frozenset(
-    {"role", "is_active", "user_group_id", "rpm", "tpm", "concurrency", "cap_nanos"}
+    {
+        *("role", "is_active", "is_superuser", "user_group_id"),
+        *("rpm", "tpm", "concurrency", "cap_nanos"),
+    }
 )
-_LEAD: Final = frozenset({"role", "is_active"})
+# Whoever sets one of these can sign in as somebody else, or keep him from signing in.
+_OF_ACCESS: Final = frozenset({"password", "email", "username", "role", "is_active"})
+_LEAD: Final = frozenset({"role", "is_active", "is_superuser"})
 _OF_ROLE: Final = frozenset({"role", "is_staff", "is_superuser"})
 
 
@@ -35,6 +44,14 @@ class OwnAccount(DomainError):
     status_code = 403
     code = "own_account"
     message = "You cannot change this of your own account."
+
+
+class AboveOwn(DomainError):
+    """Who may not use the Django admin would take over an account that may."""
+
+    status_code = 403
+    code = "above_own"
+    message = "This account has more rights than yours."
 
 
 class LastAdmin(DomainError):
@@ -87,6 +104,7 @@ class UserChanges(UserLimits, total=False):
     role: str
     user_group: UserGroup | None
     is_active: bool
+    is_superuser: bool  # may use the Django admin; not offered over REST
     password: str
 
 
@@ -118,7 +136,7 @@ def change_user(
 ) -> User:
     """Change what is given of a user and return the user as he is now. No actor is the system.
 
-    Raises OwnAccount, LastAdmin, RoleLost, UserGone, UserGroupGone, UserExists and
+    Raises OwnAccount, AboveOwn, LastAdmin, RoleLost, UserGone, UserGroupGone, UserExists and
     UsernameAmbiguous.
     """
     is_about_lead = not _LEAD.isdisjoint(changes)
@@ -127,6 +145,8 @@ def change_user(
         with transaction.atomic():
             locked = lock_user(user, with_lead=is_about_lead)
             row = locked.row
+            if not _OF_ACCESS.isdisjoint(changes):
+                refuse_above(row, actor)
             before = values_of(row)
             _apply(row, changes)
             old, new = changed_values(before, values_of(row))
@@ -159,9 +179,35 @@ def lock_user(user: User, *, with_lead: bool) -> LockedUser:
     return LockedUser(rows[user.pk], lead_ids)
 
 
+def lock_users(user_ids: Collection[int]) -> dict[int, User]:
+    """Keep users from being deleted until the transaction ends; return id → row of who exists.
+
+    Call it before accounts are locked. Who only refers to the users need not wait.
+    """
+    rows = User.objects.select_for_update(of=("self",), no_key=True).filter(pk__in=user_ids)
+    return {row.pk: row for row in rows.order_by("pk")}
+
+
 def is_own(user: User, actor: User | None) -> bool:
     """Return whether the actor would act on himself."""
     return actor is not None and actor.pk == user.pk
+
+
+def refuse_above(user: User, actor: User | None) -> None:
+    """Keep administrators without the Django admin from those who have it. Raises AboveOwn."""
+    if actor is not None and user.is_superuser and not actor.is_superuser:
+        raise AboveOwn
+
+
+def refuse_own_money(user: User, actor: User | None) -> None:
+    """Keep administrators from giving themselves money, where there is another one to ask.
+
+    Raises OwnAccount.
+    """
+    if is_own(user, actor) and (
+        User.objects.filter(role=Role.ADMIN, is_active=True).exclude(pk=user.pk).exists()
+    ):
+        raise OwnAccount("Another administrator has to do this for your own account.")
 
 
 def end_all_sessions(*, user: User, actor: User | None, request: HttpRequest | None = None) -> int:
@@ -193,9 +239,8 @@ def _apply(row: User, changes: UserChanges) -> None:
             setattr(row, name, value)
     if names:
         row.username, row.email = clean_names(username=row.username, email=row.email)
-    if row.role != Role.ADMIN:
-        # The Django admin is for administrators only.
-        row.is_staff = row.is_superuser = False
+    row.is_superuser = row.is_superuser and row.role == Role.ADMIN
+    row.is_staff = row.is_superuser
 
 
 def _save(

@@ -64,7 +64,7 @@ class IsSignedIn(_RolePermission):
 
 def _record_denial(user: User, request: Request) -> None:
     # One event a minute: whoever goes on trying cannot fill the table.
-    if count_up(f"denied:{user.pk}", seconds=_EVENT_SECONDS) == 1:
+    if count_up(f"denied:{user.pk}", seconds=_EVENT_SECONDS, locks_at=1) == 1:
         record_event(
             actor=user,
             action="access.denied",

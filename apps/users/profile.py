@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.auth.hashers import make_password
 from django.db import transaction
 from django.http import HttpRequest
 
 from apps.audit.events import record_event
 from apps.core.domain_errors import DomainError
 from apps.users.changes import change_user, lock_user
+from apps.users.hashing import hashing_place
 from apps.users.models import User
 from apps.users.sign_in import confirm_password
 from apps.users.tokens import carry_session, end_sessions, find_session_id
@@ -34,12 +36,15 @@ def change_profile(
 ) -> User:
     """Change one's name or password, or both, and return oneself.
 
-    A new password ends all sessions but that of `access`. Raises PasswordWrong, SignInLocked and
-    PasswordChanged.
+    A new password ends all sessions but that of `access`. Raises PasswordWrong, SignInLocked,
+    HashingBusy and PasswordChanged.
     """
+    hashed = ""
     if password is not None:
-        # Before the transaction: a refusal stays on record.
+        # Before the transaction: a refusal stays on record, and no lock waits for a hash.
         confirm_password(user=user, password=current_password, request=request)
+        with hashing_place():
+            hashed = make_password(password)
     with transaction.atomic():
         row = user
         if name is not None:
@@ -48,12 +53,12 @@ def change_profile(
             row = lock_user(user, with_lead=False).row
             if row.password != user.password:
                 raise PasswordChanged
-            _set_password(row, password, access, request)
+            _set_password(row, hashed, access, request)
     return row
 
 
-def _set_password(row: User, password: str, access: Any, request: HttpRequest) -> None:
-    row.set_password(password)
+def _set_password(row: User, hashed: str, access: Any, request: HttpRequest) -> None:
+    row.password = hashed
     row.save(update_fields=["password"])
     session_id = find_session_id(access)
     ended = end_sessions(user=row, except_id=session_id)

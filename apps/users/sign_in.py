@@ -1,29 +1,33 @@
 """Signing in with a password: by user name or e-mail address, locked after too many failures.
 
-Failures are counted per account and per address in the shared cache. An attempt is counted before
-the password is checked, so that parallel guesses cannot slip through, and given back when it was
-right. Confirming the password of a signed-in user counts alike. Without Redis each process counts
-for itself.
+What is counted, and what is locked, is in `apps.users.attempts`. Confirming the password of a
+signed-in user counts alike.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, Final
 
 from django.contrib.auth.backends import ModelBackend
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Q
 from django.http import HttpRequest
 from django.utils import timezone
 
-from apps.audit.events import client_address, record_event
-from apps.core.counters import count_down, count_up, forget
+from apps.audit.events import record_event
 from apps.core.domain_errors import DomainError
+from apps.users.attempts import (
+    SIGNED_IN,
+    Attempt,
+    SignInLocked,
+    claim_attempt,
+    forgive,
+    withdraw,
+)
+from apps.users.hashing import HashingBusy, hashing_place
 from apps.users.models import User
 
-FAILURES_MAX: Final = 10
-LOCKED_SECONDS: Final = 15 * 60
 _IDENTIFIER_LENGTH_MAX: Final = 254
 _PASSWORD_LENGTH_MAX: Final = 4_096
 
@@ -34,14 +38,6 @@ class SignInRefused(DomainError):
     status_code = 401
     code = "invalid_credentials"
     message = "The user name or password is wrong."
-
-
-class SignInLocked(DomainError):
-    """Too many failures of one account or from one address."""
-
-    status_code = 429
-    code = "too_many_attempts"
-    message = "Too many failed attempts. Try again later."
 
 
 class PasswordWrong(DomainError):
@@ -61,51 +57,55 @@ class UsernameOrEmailBackend(ModelBackend):
         password: str | None = None,
         **kwargs: Any,
     ) -> User | None:
-        """Return the user, None if refused or locked."""
+        """Return the user, None if refused or locked.
+
+        Raises ValidationError, which the form shows, while nothing can be checked.
+        """
         if username is None or password is None:
             return None
         try:
             return sign_in(identifier=username, password=password, request=request)
         except (SignInRefused, SignInLocked):
             return None
+        except HashingBusy as error:
+            raise ValidationError(error.message, code=error.code) from error
 
 
 def sign_in(*, identifier: str, password: str, request: HttpRequest | None) -> User:
     """Return the active user whose password this is.
 
-    Takes the same time whether the user exists or not. Raises SignInRefused and SignInLocked.
+    Takes the same time whether the user exists or not. Raises SignInRefused, SignInLocked and
+    HashingBusy.
     """
     # Bounded before anything is hashed or looked up; no name or password is this long.
     if len(identifier) > _IDENTIFIER_LENGTH_MAX or len(password) > _PASSWORD_LENGTH_MAX:
         raise SignInRefused
     identifier = identifier.replace("\x00", "")
     user = _find_user(identifier)
-    counters = _counters(user, identifier, request)
-    _claim_attempt(counters, user=user, request=request)
-    if user is None:
-        User().set_password(password)  # Costs what checking a password costs.
-        raise _refused(None, request)
-    if not user.check_password(password) or not user.is_active:
-        raise _refused(user, request)
-    _give_back(counters)
+    attempt = claim_attempt(user=user, identifier=identifier, request=request)
+    is_right = _check(user, password, attempt)
+    if user is None or not is_right or not user.is_active:
+        # The name that was tried is not kept: people type passwords into the wrong field.
+        record_event(actor=None, action="sign_in.failed", subject=user, request=request)
+        raise SignInRefused
+    forgive(attempt)
     with transaction.atomic():
         user.last_login = timezone.now()
         user.save(update_fields=["last_login"])
-        record_event(actor=user, action="sign_in.succeeded", subject=user, request=request)
+        record_event(actor=user, action=SIGNED_IN, subject=user, request=request)
     return user
 
 
 def confirm_password(*, user: User, password: str, request: HttpRequest) -> None:
     """Check the password of who is signed in, counted like a sign-in.
 
-    Raises PasswordWrong and SignInLocked.
+    Raises PasswordWrong, SignInLocked and HashingBusy.
     """
-    counters = _counters(user, user.username, request)
-    _claim_attempt(counters, user=user, request=request)
-    if len(password) > _PASSWORD_LENGTH_MAX or not user.check_password(password):
+    attempt = claim_attempt(user=user, identifier=user.username, request=request)
+    if len(password) > _PASSWORD_LENGTH_MAX or not _check(user, password, attempt):
         record_event(actor=user, action="user.password_refused", subject=user, request=request)
         raise PasswordWrong
-    _give_back(counters)
+    forgive(attempt)
 
 
 def _find_user(identifier: str) -> User | None:
@@ -115,40 +115,14 @@ def _find_user(identifier: str) -> User | None:
     return users[0] if users else None
 
 
-def _counters(user: User | None, identifier: str, request: HttpRequest | None) -> list[str]:
-    """Return the counter of the account, and that of the address where there is one."""
-    address = client_address(request) if request is not None else ""
-    account = _account_counter(user, identifier)
-    return [account, f"sign-in:address:{address}"] if address else [account]
-
-
-def _account_counter(user: User | None, identifier: str) -> str:
-    # Name and address of one account share a count; unknown names are counted alike, so that
-    # the lock does not tell who exists.
-    if user is not None:
-        return f"sign-in:user:{user.pk}"
-    return f"sign-in:name:{hashlib.sha256(identifier.lower().encode()).hexdigest()}"
-
-
-def _claim_attempt(counters: list[str], *, user: User | None, request: HttpRequest | None) -> None:
-    counts = [count_up(counter, seconds=LOCKED_SECONDS) for counter in counters]
-    if max(counts) <= FAILURES_MAX:
-        return
-    # One event a lock: whoever goes on guessing cannot fill the table.
-    if FAILURES_MAX + 1 in counts:
-        record_event(actor=None, action="sign_in.locked", subject=user, request=request)
-    raise SignInLocked(retry_after_seconds=LOCKED_SECONDS)
-
-
-def _refused(user: User | None, request: HttpRequest | None) -> SignInRefused:
-    # The name that was tried is not kept: people type passwords into the wrong field.
-    record_event(actor=None, action="sign_in.failed", subject=user, request=request)
-    return SignInRefused()
-
-
-def _give_back(counters: list[str]) -> None:
-    """Forget the account's failures and take this attempt from the address's."""
-    account, *addresses = counters
-    forget(account)
-    for counter in addresses:
-        count_down(counter)
+def _check(user: User | None, password: str, attempt: Attempt) -> bool:
+    """Return whether this is the user's password. Raises HashingBusy, which counts no failure."""
+    try:
+        with hashing_place():
+            if user is not None:
+                return user.check_password(password)
+            User().set_password(password)  # Costs what checking a password costs.
+            return False
+    except HashingBusy:
+        withdraw(attempt)
+        raise

@@ -2,7 +2,7 @@
 
 The only module that knows the token library. The session is looked up at every call, so signing
 out, a new password, a new role or deactivation count at once. A refresh token works once; an old
-one that comes back ends its session.
+one that comes back ends its session. Thirty days after the sign-in a session ends in any case.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -20,7 +21,7 @@ from django.utils.crypto import constant_time_compare
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework_simplejwt.authentication import JWTAuthentication
-from rest_framework_simplejwt.exceptions import TokenError
+from rest_framework_simplejwt.exceptions import InvalidToken, TokenError
 from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token
 
 from apps.audit.events import client_address, record_event
@@ -28,6 +29,7 @@ from apps.core.domain_errors import DomainError
 from apps.users.models import Session, User
 
 SESSION_CLAIM = "sid"
+SESSION_LIFETIME_MAX: Final = timedelta(days=30)
 
 
 class TokenRefused(DomainError):
@@ -48,6 +50,16 @@ class TokenPair:
 
 class SessionCheckedJWTAuthentication(JWTAuthentication):
     """Accepts an access token whose session is open; the user comes fresh from the database."""
+
+    def get_validated_token(self, raw_token: bytes) -> Token:
+        """Return the token; who sends something else is told what belongs here."""
+        try:
+            return super().get_validated_token(raw_token)
+        except InvalidToken as error:
+            raise AuthenticationFailed(
+                "This access token is not valid: refresh it or sign in. API keys are for /v1 only.",
+                code="token_not_valid",
+            ) from error
 
     def get_user(self, validated_token: Token) -> Any:
         """Return the user of the token's session."""
@@ -92,11 +104,12 @@ def rotate(*, refresh: str, request: HttpRequest | None) -> TokenPair:
     if session is None:
         raise TokenRefused
     new = RefreshToken()
+    expires_at = min(timezone.now() + new.lifetime, session.created_at + SESSION_LIFETIME_MAX)
     with transaction.atomic():
         # The condition decides between two exchanges of one token at the same time.
         claimed = Session.objects.filter(
             pk=session.pk, refresh_id=token["jti"], ended_at__isnull=True
-        ).update(refresh_id=new["jti"], expires_at=timezone.now() + new.lifetime)
+        ).update(refresh_id=new["jti"], expires_at=expires_at)
     if not claimed:
         with transaction.atomic():
             _end(session)
@@ -151,9 +164,7 @@ def end_session(*, session: Session, request: HttpRequest) -> None:
 
 def list_open_sessions(user: User) -> QuerySet[Session]:
     """Return the sessions by which a user is signed in, the newest first."""
-    return Session.objects.filter(
-        user=user, ended_at__isnull=True, expires_at__gt=timezone.now()
-    ).order_by("-pk")
+    return _open_sessions().filter(user=user).order_by("-pk")
 
 
 def find_session_id(access: Any) -> uuid.UUID | None:
@@ -174,16 +185,19 @@ def refresh_lifetime_seconds() -> int:
     return int(RefreshToken.lifetime.total_seconds())
 
 
+def _open_sessions() -> QuerySet[Session]:
+    now = timezone.now()
+    return Session.objects.filter(
+        ended_at__isnull=True, expires_at__gt=now, created_at__gt=now - SESSION_LIFETIME_MAX
+    )
+
+
 def _find_open_session(session_id: Any) -> Session | None:
     try:
         key = uuid.UUID(str(session_id))
     except ValueError:
         return None
-    session = (
-        Session.objects.select_related("user")
-        .filter(pk=key, ended_at__isnull=True, expires_at__gt=timezone.now())
-        .first()
-    )
+    session = _open_sessions().select_related("user").filter(pk=key).first()
     if session is None or not session.user.is_active:
         return None
     if not constant_time_compare(session.auth_hash, session.user.get_session_auth_hash()):

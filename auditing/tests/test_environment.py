@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from auditing.environment import read_environment
 
+ROOT = Path(__file__).parents[2]
 GOOD_KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
 
@@ -36,6 +40,11 @@ BAD = {
         {"SECRET_KEY": "django-insecure-0123456789abcdefghijklmnop"},
         "SECRET_KEY must be random",
     ),
+    "dull encryption key": ({"ENCRYPTION_KEY": "00" * 32}, "ENCRYPTION_KEY must be random"),
+    "dull second encryption key": (
+        {"ENCRYPTION_KEY": f"{GOOD_KEY},{'A' * 43}="},
+        "ENCRYPTION_KEY must be random",
+    ),
     "bad encryption key": ({"ENCRYPTION_KEY": "not a key"}, "ENCRYPTION_KEY: "),
     "one secret for both": (
         {"SECRET_KEY": GOOD_KEY, "ENCRYPTION_KEY": GOOD_KEY},
@@ -50,6 +59,11 @@ BAD = {
     "unknown payload mode": ({"PAYLOADS": "some"}, "PAYLOADS must be one of"),
     "demo key of another kind": ({"DEMO_API_KEY": "key-1"}, "DEMO_API_KEY must be sk-"),
     "short password": ({"ADMIN_PASSWORD": "12345"}, "ADMIN_PASSWORD must have at least 8"),
+    "short metrics token": ({"METRICS_TOKEN": "0123456789abcde"}, "METRICS_TOKEN must be 16 to 256"),
+    "metrics token that no header can hold": (
+        {"METRICS_TOKEN": "0123456789 abcdef"},
+        "METRICS_TOKEN must be 16 to 256",
+    ),
     "no e-mail": ({"ADMIN_EMAIL": "root"}, "ADMIN_EMAIL must be an e-mail address"),
 }
 
@@ -101,8 +115,42 @@ def test_two_installations_have_different_secrets(
     assert first.encryption_key != second.encryption_key
 
 
+def test_what_is_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://gateway:canary-one@localhost/gateway")
+    monkeypatch.setenv("REDIS_URL", "redis://:canary-two@localhost/0")
+    monkeypatch.setenv("ADMIN_PASSWORD", "canary-three")
+    monkeypatch.setenv("DEMO_API_KEY", "sk-canary-four")
+    found = read_environment()
+
+    shown = repr(found)
+
+    assert "canary" not in shown
+    assert found.secret_key not in shown
+    assert found.encryption_key not in shown
+    assert "port=8000" in shown
+
+
+def test_an_embedded_database_is_made_for_its_owner_only(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    variables = {"PATH": os.environ["PATH"], "DATA_DIR": str(folder), "DATABASE_URL": ""}
+
+    # In a process of its own: this one has its database.
+    subprocess.run(
+        ["bash", "-c", f"umask 022; exec {sys.executable} manage.py migrate audit 0001"],
+        cwd=ROOT,
+        env=variables,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+
+    modes = {found.name: stat.S_IMODE(found.stat().st_mode) for found in folder.iterdir()}
+    assert (folder / "db.sqlite3").stat().st_size > 0
+    assert set(modes.values()) == {0o600}, modes
+
+
 def test_every_setting_is_in_the_example_file() -> None:
-    example = (Path(__file__).parents[2] / ".env.example").read_text()
+    example = (ROOT / ".env.example").read_text()
 
     missing = [
         name.upper()

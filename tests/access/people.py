@@ -50,8 +50,11 @@ class Cast:
         return filled + rest
 
 
-def build_cast() -> Cast:
-    """Write the world; call it in a transaction or in a database of the test's own."""
+def build_cast(*others: User, base_url: str = "http://127.0.0.1:9/v1") -> Cast:
+    """Write the world; call it in a transaction or in a database of the test's own.
+
+    `others` get objects of their own as well, the first of each kind.
+    """
     root = make_admin()
     member, stranger = make_user(), make_user()
     clients = {
@@ -61,7 +64,9 @@ def build_cast() -> Cast:
         "admin": rest_client(root),
     }
     _, raw = issue_key(user=root, name="of an administrator")
-    shared = _shared(root)
+    shared = _shared(base_url)
+    for person in others:
+        _belongings(person, root, shared)
     own, other = _belongings(member, root, shared), _belongings(stranger, root, shared)
     missing = dict.fromkeys(other, "999999999")
     for path in ("/api/admin/requests/{}", "/api/user/requests/{}", "/api/auth/sessions/{}"):
@@ -90,10 +95,8 @@ def make_tokens(user: User) -> dict[str, str]:
     }
 
 
-def _shared(root: User) -> dict[str, Any]:
-    provider = create_provider(
-        name="somewhere", base_url="http://127.0.0.1:9/v1", secret="sk-provider-0123456789"
-    )
+def _shared(base_url: str) -> dict[str, Any]:
+    provider = create_provider(name="somewhere", base_url=base_url, secret="sk-provider-0123456789")
     model = create_model(name="big", provider=provider, prices={"input": 1, "output": 1})
     group = create_group(name="everybody", models=[model], is_public=True)
     return {
@@ -121,7 +124,7 @@ def _belongings(user: User, root: User, shared: dict[str, Any]) -> dict[str, str
         charge_nanos=0,
         sequence=user.pk,
     )
-    _keep_payload(call.pk)
+    keep_payload(call.pk)
     session = open_session(user=user, request=None)
     session_id = AccessToken(session.access)[SESSION_CLAIM]  # type: ignore[arg-type]  # text
     provider = shared["provider"]
@@ -147,7 +150,8 @@ def _belongings(user: User, root: User, shared: dict[str, Any]) -> dict[str, str
     }
 
 
-def _keep_payload(request_id: Any) -> None:
+def keep_payload(request_id: Any) -> None:
+    """Write the bodies of a call."""
     sealed = seal_payload(
         b'{"messages": []}', b'{"choices": []}', is_response_truncated=False, keeps_bodies=True
     )

@@ -24,6 +24,12 @@ def shorten_patience() -> None:
     vars(gateway)["LedgerWriter"] = partial(LedgerWriter, pace=pace)
 
 
+def lengthen_patience() -> None:
+    """Have settlements wait for the database and not go to the journal."""
+    pace = Pace(journal_after=60.0)
+    vars(gateway)["LedgerWriter"] = partial(LedgerWriter, pace=pace)
+
+
 def break_before_settlement() -> None:
     """Have calls of one model fail between the hold and the request to the provider."""
     real = vars(relay)["upstream_body"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -22,7 +23,9 @@ CONSTANTS = {
     "auditing.control_plane:WAIT_SECONDS": 0.3,
     "auditing.control_plane:STATEMENT_SECONDS": 2,
     "auditing.control_plane:BODY_SECONDS": 0.5,
+    "auditing.control_plane:SEND_SECONDS": 0.5,
 }
+PUNYCODE = b"x-" + b"b" * 1_000_000
 
 
 def _get(port: int, path: str, token: str) -> tuple[int, Any]:
@@ -74,3 +77,35 @@ def test_a_body_that_does_not_come_is_408(bench: Bench) -> None:
 
     assert answer.startswith(b"HTTP/1.1 408")
     assert b'"body_too_slow"' in answer
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/api/auth/login/", "application/json; charset=punycode"),
+        ("/api/auth/login/", 'application/json; charset="UTF-7"'),
+        ("/api/auth/login/", "application/json; charset=utf-8; Charset=utf-16"),
+        ("/admin/login/", "application/x-www-form-urlencoded; charset=punycode"),
+    ],
+)
+def test_a_codec_that_the_client_chose_is_415(bench: Bench, path: str, content_type: str) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
+    with RawConnection(bench.gateway.port) as peer:
+        peer.send(f"{head}Content-Length: {len(PUNYCODE)}\r\n\r\n".encode() + PUNYCODE)
+        answer = peer.read_all()
+
+    assert answer.startswith(b"HTTP/1.1 415")
+    assert b'"charset_unsupported"' in answer
+
+
+def test_clients_that_do_not_read_keep_nobody_else_waiting(bench: Bench) -> None:
+    token = open_session(user=make_admin(), request=None).access
+    port = bench.gateway.port
+    with ExitStack() as stack:
+        slow = [stack.enter_context(RawConnection(port, receive_buffer=2_048)) for _ in range(6)]
+        for peer in slow:
+            peer.send(b"GET /api/schema/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+
+        statuses = {_get(port, "/api/user/profile/", token)[0] for _ in range(5)}
+
+        assert statuses == {200}

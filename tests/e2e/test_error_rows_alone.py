@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ import pytest
 
 from tests.e2e.answers import HttpAnswer, ask, check_error
 from tests.e2e.faults import LockedAccounts
-from tests.e2e.wire import LAST_CHUNK, RawConnection, events_of, open_stream, post
+from tests.e2e.wire import (
+    LAST_CHUNK,
+    RawConnection,
+    body_of,
+    events_of,
+    head_of,
+    open_stream,
+    post,
+)
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage, open_bench
 from tests.support.databases import Database
 from tests.support.gateway import FAST, DemoThread, GatewayProcess
@@ -99,43 +108,54 @@ def test_e36_and_e66_a_gateway_that_drains_refuses_new_calls_and_ends_long_strea
     bench.gateway.process.wait(15)
 
 
-def test_e36_a_new_call_while_draining(alone: Alone) -> None:
-    bench = alone.open(environment={"DRAIN_SECONDS": "4"}, constants=FAST)
-    stage = bench.stage("demo-chat:prompt=10,tokens=40,pace=0.05")
+def test_a_gateway_that_drains_takes_calls_for_a_moment_then_e36(alone: Alone) -> None:
+    bench = alone.open(environment={"DRAIN_SECONDS": "6"}, constants=FAST)
+    stage = bench.stage("demo-chat:prompt=10,tokens=60,pace=0.05")
+    quick = bench.stage("demo-chat:prompt=10,tokens=4")
     request = post(stage.caller, stage.body())
-    with open_stream(stage) as running, RawConnection(bench.gateway.port) as late:
+    port = bench.gateway.port
+    probe, late, used = RawConnection(port), RawConnection(port), RawConnection(port)
+    with open_stream(stage) as running, probe, late, used:
         running.read_until(b'"This"')
-        # The head is under way when the signal comes.
-        late.send(request[:20])
+        # Its head is there when the signal comes, its body long after.
+        late.send(request[:-20])
+        # A connection that has been used stays open, as those of proxies do.
+        used.send(b"GET /livez HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        used.read_until(b"}")
+        used.received = b""
 
         bench.gateway.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: not _is_ready(bench), timeout_seconds=5, what="the drain")
-        late.send(request[20:])
-        received = late.read_all()
+        wait_until(lambda: not _is_listening(bench), timeout_seconds=5, what="the drain")
+        probe.send(b"GET /readyz HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        used.send(post(quick.caller, quick.body()))
+        probed, taken = probe.read_all(), used.read_all()
+        time.sleep(1.5)
+        late.send(request[-20:])
+        refused = late.read_all()
+        finished = running.read_until(LAST_CHUNK)
 
-    if received:  # The server may close connections that have not asked for anything yet.
-        head, _, body = received.partition(b"\r\n\r\n")
-        pairs = (line.partition(": ") for line in head.decode().split("\r\n")[1:])
-        headers = {name.lower(): value for name, _, value in pairs}
-        check_error(
-            HttpAnswer(int(head.split(b" ")[1]), headers, body),
-            status=503,
-            type="server_error",
-            code="service_restarting",
-            retries=True,
-            has_retry_after=True,
-            connection="close",
-        )
-    statement = stage.settled()
-    assert len(statement.rows) == 1
+    assert head_of(probed)[0] == 503
+    assert (head_of(taken)[0], head_of(taken)[1]["connection"]) == (200, "close")
+    check_error(
+        HttpAnswer(*head_of(refused), body_of(refused)),
+        status=503,
+        type="server_error",
+        code="service_restarting",
+        retries=True,
+        has_retry_after=True,
+        connection="close",
+    )
+    assert events_of(finished)[-1] == "[DONE]"
+    assert (stage.settled().states, quick.settled().states) == (("completed",), ("completed",))
     bench.gateway.process.wait(15)
 
 
-def _is_ready(bench: Bench) -> bool:
+def _is_listening(bench: Bench) -> bool:
     try:
-        return bench.gateway.get("/readyz") == 200
+        bench.gateway.get("/livez")
     except OSError:
         return False
+    return True
 
 
 def test_e36_a_call_whose_hold_is_being_placed_when_the_gateway_drains(alone: Alone) -> None:
@@ -169,6 +189,42 @@ def _is_connected(bench: Bench) -> bool:
         connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == bench.gateway.port
         for connection in process.net_connections("tcp")
     )
+
+
+def test_e71_a_settlement_that_the_server_does_not_wait_for_is_not_tried_again(
+    alone: Alone,
+) -> None:
+    bench = alone.open(
+        environment={"DRAIN_SECONDS": "1"},
+        constants=FAST,
+        plant=["tests.e2e.planted:lengthen_patience"],
+    )
+    stage = bench.stage("demo-chat:prompt=10,latency=1")
+    answers: list[HttpAnswer] = []
+    caller = threading.Thread(target=lambda: answers.append(chat(stage)))
+    caller.start()
+    wait_until(
+        lambda: bench.demo.calls(stage.upstream_name) != [],
+        timeout_seconds=5,
+        what="the call at the provider",
+    )
+
+    with LockedAccounts(bench.database):
+        assert len(stage.upstream_calls) == 1
+        bench.gateway.process.send_signal(signal.SIGTERM)
+        caller.join(15)
+
+    bench.gateway.process.wait(20)
+    # What the database did not take in time is in the journal.
+    alone.start_another(environment={"DATA_DIR": str(bench.gateway.data_dir)})
+    check_error(
+        answers[0], status=500, type="server_error", code="internal_error", retries=False,
+        connection="close",
+    )  # fmt: skip
+    statement = stage.settled()
+    assert statement.states == ("completed",)
+    assert statement.charges == (10 * INPUT_NANOS + 16 * OUTPUT_NANOS,)
+    assert len(statement.attempts) == 1
 
 
 def test_e37_a_gateway_that_is_full(alone: Alone) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,9 +17,11 @@ from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.api_keys.models import APIKey
 from apps.model_groups.models import ModelGroup
 from apps.providers.models import Provider
+from apps.proxy.asgi import _SLOW_BODY_SECONDS
 from apps.users.models import User, UserGroup
 from tests.e2e.answers import HttpAnswer, ask
-from tests.e2e.wire import LAST_CHUNK, events_of, open_stream
+from tests.e2e.rows import wait_until_refused
+from tests.e2e.wire import LAST_CHUNK, RawConnection, events_of, head_of, open_stream, post
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.processes import wait_until
 
@@ -68,7 +71,7 @@ def cast(module_bench: Bench) -> Cast:
         switched[way] = dict(zip(NAMES, stages, strict=True))
     (unpriced,) = make(PLAIN, prices=None)
     (half_priced,) = make(PLAIN, prices={"input": 1_000_000_000})
-    slow, *spare = module_bench.stages("demo-chat:prompt=10,tokens=16,pace=0.12", *[PLAIN] * 5)
+    slow, *spare = module_bench.stages("demo-chat:prompt=10,tokens=16,pace=0.12", *[PLAIN] * 6)
     return Cast(switched, spare, unpriced, half_priced, slow)
 
 
@@ -134,6 +137,26 @@ def test_what_is_switched_off_stops_within_seconds(bench: Bench, cast: Cast, way
     before = [len(stage.upstream_calls) for stage in stages]
     assert [chat(stage).status for stage in stages] == [401, 403, 404, 503, 503]
     assert [len(stage.upstream_calls) for stage in stages] == before
+
+
+def test_a_key_that_is_revoked_while_its_body_arrives_is_refused(bench: Bench, cast: Cast) -> None:
+    stage = cast.spare[5]
+    request = post(stage.caller, stage.body())
+    begun = time.monotonic()
+    with RawConnection(bench.gateway.port) as connection:
+        connection.send(request[:-5])
+        by_queryset(APIKey.objects.get(pk=stage.caller.key.pk), is_active=False)
+        wait_until_refused(stage.caller, bench)
+        # A body that takes longer than this has its key looked at again.
+        time.sleep(max(0.0, begun + _SLOW_BODY_SECONDS + 0.1 - time.monotonic()))
+        connection.send(request[-5:])
+        received = connection.read_until(b"}}")
+
+    assert head_of(received)[0] == 401
+    assert b'"api_key_disabled"' in received
+    statement = bench.statement(stage.caller)
+    assert (statement.rows, statement.holds, statement.held_nanos) == ((), 0, 0)
+    assert stage.upstream_calls == []
 
 
 def test_a_new_model_with_a_new_key_is_charged_at_its_price(cast: Cast) -> None:

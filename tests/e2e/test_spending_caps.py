@@ -81,6 +81,40 @@ def test_a_provider_whose_budget_is_spent_is_passed_over(bench: Bench) -> None:
     assert spent("provider", poor.pk) == (0, 0)
 
 
+def test_an_answer_is_not_lowered_where_another_provider_gives_it_whole(bench: Bench) -> None:
+    nearly = bench.make_provider(cap_nanos=2_000_000)
+    stage = bench.stage(PLAIN, provider=nearly, fallbacks=[(PLAIN, None)], max_output_tokens=10_000)
+
+    answer = chat(stage)
+
+    (row,) = stage.settled().rows
+    assert (answer.status, row.provider_id) == (200, bench.provider.pk)
+    assert "x-gateway-output-cap" not in answer.headers
+
+
+@pytest.mark.parametrize("other", [1, 1_500_000])
+def test_an_answer_is_lowered_where_no_provider_gives_it_whole(bench: Bench, other: int) -> None:
+    poor, nearly = (bench.make_provider(cap_nanos=cap) for cap in (other, 2_000_000))
+    stage = bench.stage(PLAIN, provider=poor, fallbacks=[(PLAIN, nearly)], max_output_tokens=10_000)
+
+    answer = chat(stage)
+
+    (row,) = stage.settled().rows
+    assert (answer.status, row.provider_id) == (200, nearly.pk if other == 1 else poor.pk)
+    assert 256 <= int(answer.headers["x-gateway-output-cap"]) < 500
+
+
+def test_a_large_call_does_not_take_a_provider_away_from_small_ones(bench: Bench) -> None:
+    nearly = bench.make_provider(cap_nanos=2_000_000)
+    stage = bench.stage(PLAIN, provider=nearly, fallbacks=[(PLAIN, None)], max_output_tokens=10_000)
+
+    answers = [chat(stage, max_tokens=tokens) for tokens in (10_000, 16)]
+
+    providers = {row.provider_id for row in stage.settled(2).rows if row.hold_nanos < 2_000_000}
+    assert [answer.status for answer in answers] == [200, 200]
+    assert providers == {nearly.pk}
+
+
 def test_when_all_providers_have_spent_their_budgets_the_call_is_refused(bench: Bench) -> None:
     poor, poorer = (bench.make_provider(cap_nanos=cap) for cap in (1, 0))
     stage = bench.stage(PLAIN, provider=poor, fallbacks=[(PLAIN, poorer)])

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,17 +127,26 @@ class Site:
         return Payer(user.customer_id, issue_key(user=user, name="default")[1])
 
     def start_gateways(
-        self, *names: str, plant: Sequence[str] = (), database_url: str = ""
+        self,
+        *names: str,
+        plant: Sequence[str] = (),
+        database_url: str = "",
+        environment: Mapping[str, str] | None = None,
+        port: int = 0,
     ) -> list[GatewayProcess]:
         """Start gateways at once and return when all take calls. A name keeps its DATA_DIR."""
+        variables = dict(environment or {})
+        if database_url:
+            variables["DATABASE_URL"] = database_url
 
         def start(name: str) -> GatewayProcess:
             return GatewayProcess.start(
                 self.directory / name,
                 self.database,
-                environment={"DATABASE_URL": database_url} if database_url else None,
+                environment=variables,
                 constants={},
                 plant=plant,
+                port=port,
             )
 
         with ThreadPoolExecutor(len(names)) as threads:

@@ -66,3 +66,12 @@ def test_without_the_shared_cache_the_process_counts(db: None, settings: Setting
     statuses = [client.get(PATH).status_code for _ in range(8)]
 
     assert statuses.count(429) >= 4
+
+
+def test_addresses_of_one_ipv6_network_count_together(db: None, settings: Settings) -> None:
+    settings.API_RPM_PER_ADDRESS = 3
+    clients = [APIClient(REMOTE_ADDR=f"2001:db8::{number:x}") for number in range(10)]
+
+    statuses = [client.post("/api/auth/login/", {}).status_code for client in clients]
+
+    assert statuses.count(429) in (4, 7)

@@ -116,8 +116,11 @@ def _forget_settings() -> None:
     # Values once read are cached beside the wrapped object.
     for name in [name for name in settings.__dict__ if name != "_wrapped"]:
         del settings.__dict__[name]
-    # Made when the token library was imported, with the key of that moment.
+    # The token library keeps the key of the moment when it was imported, in two places.
+    key = settings.SIMPLE_JWT["SIGNING_KEY"]
+    if library := sys.modules.get("rest_framework_simplejwt.settings"):
+        library.api_settings.SIGNING_KEY = key
     if tokens := sys.modules.get("rest_framework_simplejwt.state"):
-        tokens.token_backend.signing_key = settings.SIMPLE_JWT["SIGNING_KEY"]
+        tokens.token_backend.signing_key = key
     if str(session_directory()) not in str(settings.DATA_DIR):
         raise RuntimeError("The settings still name a DATA_DIR outside the test session.")

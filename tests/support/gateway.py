@@ -88,12 +88,16 @@ class GatewayProcess:
         environment: Mapping[str, str] | None = None,
         constants: Mapping[str, float] = FAST,
         plant: Sequence[str] = (),
+        port: int = 0,
     ) -> Self:
-        """Start a gateway and return when it takes calls; `constants` by `module:NAME`."""
+        """Start a gateway and return when it takes calls; `constants` by `module:NAME`.
+
+        `port` 0 is a free one.
+        """
         data_dir = directory / "data"
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_path = directory / "stderr.log"
-        port = free_port()
+        port = port or free_port()
         command = [sys.executable, "manage.py", "serve"]
         if constants or plant:
             wishes = json.dumps({"constants": dict(constants), "plant": list(plant)})

@@ -156,7 +156,7 @@ def test_what_cannot_be_set_changes_nothing(
 def test_the_name_of_a_called_model_stays(client: APIClient) -> None:
     model = create_model(name="big", prices=PRICES)
     create_model(name="small")
-    record_call(model_id=model.pk, started_at=timezone.now())
+    record_call(model_id=model.pk, requested_model="big", started_at=timezone.now())
 
     renamed = client.patch(f"{PATH}{model.pk}/", {"name": "huge", "position": 5})
     taken = client.patch(f"{PATH}{model.pk}/", {"name": "small"})
@@ -176,9 +176,9 @@ def test_a_model_with_history_is_deactivated(
     model = create_model(name="big", prices=PRICES if history == "price" else None)
     route = ensure_route(model=model, provider=provider)
     if history == "call":
-        record_call(model_id=model.pk, started_at=timezone.now())
+        record_call(model_id=model.pk, requested_model="big", started_at=timezone.now())
     elif history == "routed call":
-        record_call(model_id=0, route_id=route.pk, started_at=timezone.now())
+        record_call(model_id=0, requested_model="big", route_id=route.pk, provider_id=provider.pk)
     elif history == "cost":
         PriceVersion.objects.create(route=route, effective_at=timezone.now(), input_nanos=1)
 
@@ -214,12 +214,24 @@ def test_prices_have_a_history_with_a_future(client: APIClient) -> None:
     soon = (timezone.now() + timedelta(days=1)).isoformat()
 
     first = client.post(path, {"prices": {"input": "2", "output": "8"}, "effective_at": soon})
-    again = client.post(path, {"input_price_per_1k": "0.001", "effective_at": soon})
+    again = client.post(path, {"prices": {"input": "1", "output": "8"}, "effective_at": soon})
+    part = client.post(path, {"input_price_per_1k": "0.002", "effective_at": soon})
     now = client.post(path, {"prices": {"input": "3", "output": "12"}})
     listed = client.get(path).json()
 
     assert [answer.status_code for answer in (first, again, now)] == [201, 201, 201]
+    assert (part.status_code, part.json()["code"]) == (400, "whole_price_needed")
     assert (first.json()["state"], now.json()["state"]) == ("future", "current")
+    assert (again.json()["upcoming"], now.json()["upcoming"]) == (
+        [],
+        [
+            {
+                "id": again.json()["id"],
+                "effective_at": again.json()["effective_at"],
+                "prices": {"input": "1", "output": "8"},
+            }
+        ],
+    )
     assert listed["count"] == 4
     assert [(row["state"], row["prices"]["input"]) for row in listed["results"]] == [
         ("future", "1"),

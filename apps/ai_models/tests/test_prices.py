@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from apps.ai_models.capabilities import CapabilitiesRefused, check_capabilities
 from apps.ai_models.catalogue import (
     EffectiveInPast,
+    WholePriceNeeded,
     add_price,
     change_price,
     create_model,
@@ -30,8 +31,10 @@ from apps.ai_models.prices import (
     parse_per_1k,
     state_of,
 )
+from apps.ai_models.routes import create_route
 from apps.audit.models import AdminEvent
 from apps.core.money import InvalidAmount, format_usd
+from apps.providers.models import Provider
 
 
 @given(st.integers(0, PRICE_NANOS_MAX))
@@ -127,10 +130,7 @@ def test_a_later_version_of_the_same_moment_takes_the_place_of_an_earlier_one() 
     soon = timezone.now() + timedelta(days=1)
     set_price(model=model, prices={"input": 2}, effective_at=soon)
     set_price(model=model, prices={"input": 3}, effective_at=soon)
-    # A change of one class is a change of the price that counts at that moment.
-    later = add_price(
-        model=model, change=PriceChange(classes={"output": 7}), effective_at=soon + timedelta(1)
-    )
+    set_price(model=model, prices={"input": 3}, effective_at=soon + timedelta(1))
     now = timezone.now()
 
     current = find_version(at=now, model=model)
@@ -141,10 +141,54 @@ def test_a_later_version_of_the_same_moment_takes_the_place_of_an_earlier_one() 
     ]
 
     assert states == [(3, "future"), (3, "future"), (2, "superseded"), (1, "current")]
-    assert later.output_nanos == 7
     at_soon = find_version(at=soon, model=model)
     assert at_soon is not None
     assert at_soon.input_nanos == 3
+
+
+@pytest.mark.usefixtures("db")
+@pytest.mark.parametrize("whose", ["model", "route"])
+@pytest.mark.parametrize("price", [100, 200])
+def test_the_last_price_set_counts_although_another_clock_was_ahead(
+    monkeypatch: pytest.MonkeyPatch, whose: str, price: int
+) -> None:
+    model = create_model(name="big")
+    provider = Provider.objects.create(name="p", base_url="https://api.example.com/v1")
+    route = create_route(model=model, provider=provider)
+    owner: Any = {"model": model} if whose == "model" else {"route": route}
+    set_price(**owner, prices={"input": 100})
+    ahead = timezone.now() + timedelta(seconds=30)
+    with monkeypatch.context() as clock:
+        clock.setattr(timezone, "now", lambda: ahead)
+        set_price(**owner, prices={"input": 999})
+
+    change_price(**owner, change=PriceChange(whole=Price({"input": price})))
+
+    seen = [find_version(at=ahead + timedelta(seconds=s), **owner) for s in (0, 1, 86_400)]
+    assert [version and version.input_nanos for version in seen] == [price, price, price]
+
+
+@pytest.mark.usefixtures("db")
+def test_a_price_that_was_given_a_moment_is_not_waited_for() -> None:
+    model = create_model(name="big")
+    soon = timezone.now() + timedelta(seconds=100)
+    set_price(model=model, prices={"input": 2}, effective_at=soon)
+
+    set_price(model=model, prices={"input": 1})
+
+    seen = [find_version(at=moment, model=model) for moment in (timezone.now(), soon)]
+    assert [version and version.input_nanos for version in seen] == [1, 2]
+
+
+@pytest.mark.usefixtures("db")
+@pytest.mark.parametrize("change", [PriceChange(classes={"input": 2}), PriceChange()])
+def test_a_later_price_is_given_whole(change: PriceChange) -> None:
+    model = create_model(name="big", prices={"input": 1, "output": 4})
+
+    with pytest.raises(WholePriceNeeded):
+        add_price(model=model, change=change, effective_at=timezone.now() + timedelta(days=1))
+
+    assert PriceVersion.objects.count() == 1
 
 
 @pytest.mark.usefixtures("db")

@@ -126,7 +126,7 @@ def test_a_used_route_keeps_its_ends_and_is_only_deactivated(
     route = _make(ends)
     other = create_model(name="other")
     if history == "call":
-        record_call(route_id=route.pk, started_at=timezone.now())
+        record_call(requested_model="big", provider_id=route.provider_id, route_id=route.pk)
     elif history == "attempt":
         Attempt.objects.create(
             request_id=new_uuid7(),

@@ -8,6 +8,7 @@ revenue, one entry for the whole batch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -276,21 +277,28 @@ def _decide_hold(
 ) -> Held | HoldRefused:
     if hold.receivable_id in state.owing:
         return HoldRefused("owing")
-    buckets = [state.accounts[account_id] for account_id in hold.buckets]
-    amount = min(hold.amount_nanos, sum(max(0, bucket.available) for bucket in buckets))
-    if amount < hold.amount_nanos_min:
+    # A quota may have been deleted since its caller read of it: its account is as good as empty.
+    buckets = {
+        account_id: state.accounts[account_id]
+        for account_id in hold.buckets
+        if account_id in state.accounts
+    }
+    amount = min(hold.amount_nanos, sum(max(0, bucket.available) for bucket in buckets.values()))
+    if not buckets or amount < hold.amount_nanos_min:
         return HoldRefused("balance")
     for cap in hold.caps:
-        amount = min(amount, _left(cap, state))
-        if amount < hold.amount_nanos_min:
-            return HoldRefused("cap", cap)
+        left = _left(cap, state)
+        is_whole = hold.is_whole_at_provider and cap.scope == "provider"
+        if left < (amount if is_whole else hold.amount_nanos_min):
+            return HoldRefused("cap", cap, left)
+        amount = min(amount, left)
     # Nothing was changed up to here: a refusal leaves every level as it was.
     spares = tuple(cap for cap in hold.spare_caps if _left(cap, state) >= amount)
     counters = [state.counter_id(cap) for cap in (*hold.caps, *spares)]
     for counter_id in counters:
         state.counters[counter_id].held += amount
         state.counters[counter_id].is_changed = True
-    legs = _take(hold.buckets, buckets, amount)
+    legs = _take(buckets, amount)
     changes.holds.append(
         {
             "request_id": hold.request_id,
@@ -313,12 +321,11 @@ def _left(cap: Cap, state: State) -> int:
     return cap.cap_nanos - counter.spent - counter.held
 
 
-def _take(
-    account_ids: tuple[int, ...], buckets: list[AccountState], amount: int
-) -> list[tuple[int, int]]:
+def _take(buckets: Mapping[int, AccountState], amount: int) -> list[tuple[int, int]]:
+    """Hold an amount, of the first buckets first, and return account id and part of each."""
     legs = []
     left = amount
-    for account_id, bucket in zip(account_ids, buckets, strict=True):
+    for account_id, bucket in buckets.items():
         part = max(0, min(bucket.available, left))
         if part:
             bucket.held += part

@@ -36,7 +36,9 @@ class PlaceHold:
     `amount_nanos` is there, any amount from `amount_nanos_min` up is reserved instead.
 
     All of `caps` have to cover the hold. Of `spare_caps` (of providers that may take over) those
-    that cover it are counted, too; the others are left out.
+    that cover it are counted, too; the others are left out. With `is_whole_at_provider`
+    a provider's cap covers all that the others leave, or refuses: another provider may serve the
+    call whole.
     """
 
     request_id: UUID
@@ -48,6 +50,7 @@ class PlaceHold:
     detail: Row  # the columns of the APIRequest that are known when the call begins
     caps: tuple[Cap, ...] = ()
     spare_caps: tuple[Cap, ...] = ()
+    is_whole_at_provider: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,12 @@ class Held:
 @dataclass(frozen=True, slots=True)
 class HoldRefused:
     """Nothing was reserved: too little money, a spending cap, a debt, or a row the database
-    refuses. `cap` is the first one that does not cover the least.
+    refuses. `cap` is the first one that does not cover the least, `left_nanos` what it covers.
     """
 
     reason: Literal["balance", "cap", "owing", "broken"]
     cap: Cap | None = None
+    left_nanos: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,17 +16,22 @@ from uuid import uuid4
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
+from django.test import override_settings
 
 from apps.billing import reaper
 from apps.billing.anchors import append_anchor
+from apps.billing.findings import Finding
 from apps.billing.flushing import Flusher
 from apps.billing.journal import Journal
 from apps.billing.ledger.commands import Held
-from apps.billing.verification import anchors_path
+from apps.billing.verification import anchors_path, report
+from apps.users.tokens import open_session
 from tests.support.databases import Database, TestDatabases
 from tests.support.environment import session_directory
 from tests.support.postgres import session_server
-from tests.support.world import Gateway
+from tests.support.world import Gateway, make_world
+
+Elsewhere = Callable[[], AbstractContextManager[Database]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +52,76 @@ def furnish(gateway: Gateway, data_dir: Path) -> Installation:
     append_anchor(anchors_path(), datetime.now(UTC))
     gateway.resolve(hold(gateway, 5_000), 1)
     append_anchor(anchors_path(), datetime.now(UTC))
-    journal = Journal(data_dir / "journal")
-    journal.append([gateway.resolution(journalled, 4)])
-    journal.close()
+    settle_on_disk(gateway, data_dir, journalled, 4)
     return Installation(gateway, data_dir, running, journalled)
+
+
+def settle_on_disk(gateway: Gateway, data_dir: Path, held: Held, tokens: int) -> None:
+    """Write a settlement to the journal of a process that then dies."""
+    journal = Journal(data_dir / "journal")
+    journal.append([gateway.resolution(held, tokens)])
+    journal.close()
+
+
+def is_journal_kept(data_dir: Path) -> bool:
+    """Return whether somebody keeps settlements from being removed."""
+    descriptor = os.open(data_dir / "journal", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def write_program(folder: Path, name: str, *lines: str) -> Path:
+    """Write a shell script into a folder of programs and return it."""
+    path = folder / "bin" / name
+    path.parent.mkdir()
+    path.write_text("\n".join(["#!/bin/bash", *lines]))
+    path.chmod(0o755)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """An installation with history that tests share, and its backup. Nobody changes them."""
+
+    installation: Installation
+    database: Database
+    backup: Path
+
+
+def make_original(database: Database, folder: Path) -> Original:
+    """Give the selected database history, a session, and a backup."""
+    data_dir = folder / "data"
+    data_dir.mkdir(mode=0o700)
+    engine = database.connect_ledger()
+    try:
+        with override_settings(DATA_DIR=data_dir):
+            installation = furnish(Gateway(make_world(), engine), data_dir)
+            open_session(user=installation.gateway.world.user, request=None)
+            back_up(folder / "original.tar.gz")
+    finally:
+        engine.close()
+    return Original(installation, database, folder / "original.tar.gz")
+
+
+def back_up(target: Path, *options: str) -> str:
+    """Back up and return what the command printed."""
+    return run("backup", target, "--pg-bin", pg_bin(), *options)
+
+
+def restore(target: Path) -> str:
+    """Restore and return what the command printed."""
+    return run("restore", target, "--pg-bin", pg_bin())
+
+
+def findings() -> list[Finding]:
+    """Return what is off in the ledger."""
+    found = report(is_full=True, anchors_path=anchors_path(), now=datetime.now(UTC))
+    return list(found.findings)
 
 
 def hold(gateway: Gateway, nanos: int) -> Held:
@@ -62,13 +135,24 @@ def empty_installation(test_databases: TestDatabases, folder: Path) -> Iterator[
     """Have Django use a new, empty database and a new DATA_DIR."""
     database = make_empty_database()
     test_databases.adopt(database)
+    try:
+        with selected_installation(test_databases, database, folder):
+            yield database
+    finally:
+        test_databases.drop(database)
+
+
+@contextmanager
+def selected_installation(
+    test_databases: TestDatabases, database: Database, folder: Path
+) -> Iterator[Database]:
+    """Have Django use a database and a new DATA_DIR."""
     before, settings.DATA_DIR = settings.DATA_DIR, folder / "restored"
     try:
         with test_databases.selected(database):
             yield database
     finally:
         settings.DATA_DIR = before
-        test_databases.drop(database)
 
 
 def make_empty_database() -> Database:

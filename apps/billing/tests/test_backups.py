@@ -2,90 +2,54 @@
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import stat
 import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import pytest
 from django.conf import settings
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError
 from django.db import connection
 
 from apps.audit.models import AdminEvent, APIRequest
 from apps.billing.anchors import append_anchor
-from apps.billing.findings import Finding
 from apps.billing.ledger.store import Engine
 from apps.billing.models import Account, Hold
 from apps.billing.tests import backup_kit as kit
-from apps.billing.tests.backup_kit import Installation
-from apps.billing.verification import anchors_path, report
-from apps.core.crypto import key_id, parse_encryption_keys
-from apps.users.models import Session
-from apps.users.tokens import open_session
+from apps.billing.tests.backup_kit import (
+    Elsewhere,
+    Installation,
+    Original,
+    back_up,
+    findings,
+    restore,
+)
+from apps.billing.verification import anchors_path
 from tests.support.databases import Database, TestDatabases
 from tests.support.environment import ENCRYPTION_KEY, SECRET_KEY
 from tests.support.tampering import Tamper
-from tests.support.world import Gateway, make_world
+from tests.support.world import Gateway
 
 ROOT = Path(__file__).resolve().parents[3]
 Connect = Callable[[], Engine]
-Elsewhere = Callable[[], AbstractContextManager[Database]]
 
 
-@pytest.fixture
-def installation(ledger_connect: Connect, data_dir: Path) -> Installation:
-    """An installation with history."""
-    return kit.furnish(Gateway(make_world(), ledger_connect()), data_dir)
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    """Where the backup goes."""
-    folder = tmp_path / "backups"
-    folder.mkdir()
-    return folder / "backup.tar.gz"
-
-
-@pytest.fixture
-def elsewhere(
-    installation: Installation, test_databases: TestDatabases, tmp_path: Path
-) -> Callable[[], AbstractContextManager[Database]]:
-    """Return what lets Django use an empty installation for a while."""
-    return partial(kit.empty_installation, test_databases, tmp_path)
-
-
-def back_up(target: Path, *options: str) -> str:
-    return kit.run("backup", target, "--pg-bin", kit.pg_bin(), *options)
-
-
-def restore(target: Path) -> str:
-    return kit.run("restore", target, "--pg-bin", kit.pg_bin())
-
-
-def findings() -> list[Finding]:
-    found = report(is_full=True, anchors_path=anchors_path(), now=datetime.now(UTC))
-    return list(found.findings)
-
-
-def test_a_backup_brings_everything_back_proven(
-    installation: Installation, elsewhere: Elsewhere, target: Path
-) -> None:
-    wallet_id = installation.gateway.world.wallet_id
+def test_a_backup_brings_everything_back_proven(original: Original, elsewhere: Elsewhere) -> None:
+    wallet_id = original.installation.gateway.world.wallet_id
     before = Account.objects.get(pk=wallet_id)
     calls = set(APIRequest.objects.values_list("pk", "hash"))
-    back_up(target)
-
     with elsewhere():
-        said = restore(target)
+        said = restore(original.backup)
 
         after = Account.objects.get(pk=wallet_id)
         assert (after.posted_nanos, after.held_nanos) == (before.posted_nanos, before.held_nanos)
@@ -97,21 +61,77 @@ def test_a_backup_brings_everything_back_proven(
 
 
 def test_what_ran_or_waited_then_is_ended_by_the_next_start(
+    original: Original, elsewhere: Elsewhere
+) -> None:
+    with elsewhere() as database:
+        restore(original.backup)
+        kit.start_again(database)
+
+        ended = dict(APIRequest.objects.values_list("pk", "state"))
+        assert Hold.objects.count() == 0
+        assert ended[original.installation.running.request_id] == "interrupted"
+        assert ended[original.installation.journalled.request_id] == "completed"
+        charged = APIRequest.objects.get(
+            pk=original.installation.journalled.request_id
+        ).charge_nanos
+        assert charged == 4_000
+        assert findings() == []
+
+
+def test_what_is_journalled_before_the_moment_of_the_backup_is_in_it(
     installation: Installation, elsewhere: Elsewhere, target: Path
 ) -> None:
+    late = kit.hold(installation.gateway, 5_000)
+
+    with anchors_path().open("ab") as signing, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(signing, fcntl.LOCK_EX)  # The backup waits for who signs.
+        running = pool.submit(back_up, target)
+        for _ in range(400):
+            if kit.is_journal_kept(installation.data_dir):
+                break
+            time.sleep(0.01)
+        kit.settle_on_disk(installation.gateway, installation.data_dir, late, 3)
+        fcntl.flock(signing, fcntl.LOCK_UN)
+        running.result(20)
+
+    with elsewhere() as database:
+        restore(target)
+        kit.start_again(database)
+        assert APIRequest.objects.get(pk=late.request_id).charge_nanos == 3_000
+        assert findings() == []
+
+
+def test_what_is_in_the_database_and_in_the_journal_is_settled_once(
+    installation: Installation, elsewhere: Elsewhere, target: Path
+) -> None:
+    wallet_id = installation.gateway.world.wallet_id
+    installation.gateway.resolve(installation.journalled, 4)
+    before = Account.objects.get(pk=wallet_id).posted_nanos
     back_up(target)
 
     with elsewhere() as database:
         restore(target)
         kit.start_again(database)
 
-        ended = dict(APIRequest.objects.values_list("pk", "state"))
-        assert Hold.objects.count() == 0
-        assert ended[installation.running.request_id] == "interrupted"
-        assert ended[installation.journalled.request_id] == "completed"
-        charged = APIRequest.objects.get(pk=installation.journalled.request_id).charge_nanos
-        assert charged == 4_000
+        assert APIRequest.objects.get(pk=installation.journalled.request_id).charge_nanos == 4_000
+        assert Account.objects.get(pk=wallet_id).posted_nanos == before
         assert findings() == []
+
+
+@pytest.mark.sqlite
+def test_a_path_may_hold_signs_that_urls_give_a_meaning(
+    original: Original, test_databases: TestDatabases, elsewhere: Elsewhere, target: Path
+) -> None:
+    odd = Database("sqlite", str(target.parent.with_name("a?b#c%20d e.sqlite3")))
+    test_databases.adopt(odd)
+    with closing(original.database.connect()) as source, closing(odd.connect()) as copy:
+        source.backup(copy)
+
+    with test_databases.selected(odd):
+        back_up(target)
+
+    with elsewhere():
+        assert restore(target).splitlines()[-1].endswith("clean")
 
 
 def test_holds_that_nobody_owns_any_more_are_no_fault_of_the_backup(
@@ -127,6 +147,38 @@ def test_holds_that_nobody_owns_any_more_are_no_fault_of_the_backup(
 
     assert "2 calls were running then: the next start ends them" in said
     assert said.splitlines()[-1].endswith("clean")
+
+
+def test_more_open_calls_than_findings_are_kept_do_not_hide_that_all_is_well(
+    installation: Installation,
+    elsewhere: Elsewhere,
+    target: Path,
+    committed_db: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("apps.billing.findings.FINDINGS_MAX", 3)
+    for _ in range(3):
+        kit.hold(installation.gateway, 1_000)
+    raw = committed_db.connect()
+    raw.execute("UPDATE billing_incarnation SET expires_at = '2020-01-01 00:00:00+00'")
+    raw.close()
+    back_up(target)
+
+    with elsewhere():
+        said = restore(target)
+
+    assert "5 calls were running then: the next start ends them" in said
+    assert said.splitlines()[-1].endswith("clean")
+
+
+def test_a_hold_whose_owner_does_not_exist_is_a_fault(
+    installation: Installation, elsewhere: Elsewhere, target: Path, committed_db: Database
+) -> None:
+    Tamper(committed_db).run("UPDATE billing_hold SET incarnation_id = 99")
+    back_up(target)
+
+    with elsewhere(), pytest.raises(SystemExit):
+        restore(target)
 
 
 def test_a_backup_while_calls_are_settled_and_heads_are_signed_is_of_one_moment(
@@ -164,20 +216,20 @@ def test_a_backup_while_calls_are_settled_and_heads_are_signed_is_of_one_moment(
 
 
 def test_only_its_owner_reads_a_backup_and_nothing_else_is_left(
-    installation: Installation, target: Path
+    original: Original, target: Path
 ) -> None:
     back_up(target)
 
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert list(target.parent.iterdir()) == [target]
-    event = AdminEvent.objects.get(action="backup.made")
+    event = AdminEvent.objects.filter(action="backup.made").latest("pk")
     assert event.after is not None
     assert event.after["file"] == "backup.tar.gz"
 
 
 @pytest.mark.parametrize("options", [(), ("--with-secrets",)])
 def test_secrets_are_in_a_backup_only_if_asked_for(
-    installation: Installation, target: Path, options: tuple[str, ...]
+    original: Original, target: Path, options: tuple[str, ...]
 ) -> None:
     said = back_up(target, *options)
 
@@ -190,189 +242,7 @@ def test_secrets_are_in_a_backup_only_if_asked_for(
     assert ("in clear: whoever has it has everything" in said) == bool(options)
 
 
-def test_sessions_of_the_backup_are_ended(
-    installation: Installation, elsewhere: Elsewhere, target: Path
-) -> None:
-    open_session(user=installation.gateway.world.user, request=None)
-    back_up(target)
-
-    with elsewhere():
-        restore(target)
-
-        assert Session.objects.filter(ended_at=None).count() == 0
-        event = AdminEvent.objects.get(action="backup.restored")
-        assert event.after is not None
-        assert event.after["sessions_ended"] == 1
-
-
-def test_an_older_backup_is_migrated_forward(
-    installation: Installation, elsewhere: Elsewhere, target: Path
-) -> None:
-    call_command("migrate", "sessions", "zero", verbosity=0)
-    back_up(target)
-
-    with elsewhere():
-        said = restore(target)
-
-        assert "django_session" in connection.introspection.table_names()
-        assert said.splitlines()[-1].endswith("clean")
-
-
-def test_a_newer_backup_is_refused(
-    installation: Installation, elsewhere: Elsewhere, target: Path, committed_db: Database
-) -> None:
-    raw = committed_db.connect()
-    raw.execute(
-        "INSERT INTO django_migrations (app, name, applied) "
-        "VALUES ('billing', '9999_later', '2026-01-01 00:00:00+00')"
-    )
-    raw.close()
-    back_up(target)
-
-    with elsewhere():
-        check_refused(target, "does not know billing.9999_later")
-
-
-def test_a_ledger_that_does_not_prove_itself_is_restored_and_reported(
-    installation: Installation, elsewhere: Elsewhere, target: Path, committed_db: Database
-) -> None:
-    wallet_id = installation.gateway.world.wallet_id
-    Tamper(committed_db).run(
-        f"DELETE FROM billing_entry WHERE sequence = 2 AND account_id = {wallet_id}"  # noqa: S608 (a number)
-    )
-    back_up(target)
-
-    with elsewhere(), pytest.raises(SystemExit) as raised:
-        restore(target)
-
-    assert raised.value.code == 1
-
-
-def check_refused(target: Path, reason: str) -> None:
-    """Restoring is refused for a reason, and nothing has changed."""
-    with pytest.raises(CommandError) as raised:
-        restore(target)
-    assert reason in str(raised.value)
-    assert connection.introspection.table_names() == []
-    assert [path.name for path in Path(settings.DATA_DIR).rglob("*") if path.is_file()] == []
-
-
-def test_a_database_with_tables_is_never_overwritten(
-    installation: Installation, target: Path
-) -> None:
-    back_up(target)
-
-    with pytest.raises(CommandError, match="The database is not empty"):
-        restore(target)
-
-    assert findings() == []
-    with pytest.raises(CommandError):
-        call_command("restore", str(target), "--force")
-
-
-def test_what_an_installation_before_has_left_is_not_overwritten(
-    installation: Installation, elsewhere: Elsewhere, target: Path
-) -> None:
-    back_up(target)
-
-    with elsewhere():
-        anchors_path().parent.mkdir(parents=True)
-        anchors_path().write_bytes(b"evidence\n")
-        with pytest.raises(CommandError, match="Move it away and keep it"):
-            restore(target)
-
-        assert anchors_path().read_bytes() == b"evidence\n"
-        assert connection.introspection.table_names() == []
-
-
-def test_other_keys_are_refused_before_anything_changes(
-    installation: Installation,
-    elsewhere: Elsewhere,
-    target: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    back_up(target)
-    first = key_id(parse_encryption_keys(ENCRYPTION_KEY)[0])
-
-    with elsewhere():
-        monkeypatch.setattr(settings, "ENCRYPTION_KEY", "ab" * 32)
-        check_refused(target, f"encryption key {first}, which is not in ENCRYPTION_KEY")
-        monkeypatch.setattr(settings, "ENCRYPTION_KEY", "ab" * 32 + "," + ENCRYPTION_KEY)
-        monkeypatch.setattr(settings, "SECRET_KEY", "another-" + SECRET_KEY)
-        check_refused(target, "made with another SECRET_KEY")
-
-
-def rewrite(target: Path, change: Callable[[str, bytes], bytes]) -> None:
-    """Put a backup together again with other contents."""
-    aside = target.with_suffix(".new")
-    with tarfile.open(target) as old, tarfile.open(aside, "w:gz") as new:
-        for member in old:
-            file = old.extractfile(member)
-            assert file is not None
-            path = target.parent / "part"
-            path.write_bytes(change(member.name, file.read()))
-            new.add(path, arcname=member.name)
-    aside.replace(target)
-
-
-def change_manifest(**values: object) -> Callable[[str, bytes], bytes]:
-    def change(name: str, data: bytes) -> bytes:
-        if name != "manifest.json":
-            return data
-        outer = json.loads(data)
-        outer["manifest"] = json.dumps(json.loads(outer["manifest"]) | values)
-        return json.dumps(outer).encode()
-
-    return change
-
-
-def flip(wanted: str) -> Callable[[str, bytes], bytes]:
-    return lambda name, data: (
-        data[:-9] + bytes([data[-9] ^ 1]) + data[-8:] if name == wanted else data
-    )
-
-
-DAMAGES: dict[str, tuple[Callable[[str, bytes], bytes], str]] = {
-    "database": (flip("database"), "database in the backup is damaged"),
-    "anchors": (flip("anchors.jsonl"), "anchors.jsonl in the backup is damaged"),
-    "longer": (
-        lambda name, data: data + b"x" if name == "database" else data,
-        "database in the backup is damaged",
-    ),
-    "manifest": (change_manifest(version="9"), "manifest was changed: its seal does not match"),
-    "no manifest": (
-        lambda name, data: b"{}" if name == "manifest.json" else data,
-        "manifest cannot be read",
-    ),
-}
-
-
-def test_a_damaged_backup_is_refused_before_anything_changes(
-    installation: Installation, elsewhere: Elsewhere, target: Path
-) -> None:
-    back_up(target)
-    whole = target.read_bytes()
-
-    with elsewhere():
-        for change, reason in DAMAGES.values():
-            target.write_bytes(whole)
-            rewrite(target, change)
-            check_refused(target, reason)
-
-
-def test_a_cut_backup_is_refused(
-    installation: Installation, elsewhere: Elsewhere, target: Path
-) -> None:
-    back_up(target)
-    whole = target.read_bytes()
-
-    with elsewhere():
-        for length in (0, 100, len(whole) // 2, len(whole) - 5_000):
-            target.write_bytes(whole[:length])
-            check_refused(target, "backup")
-
-
-def test_an_existing_file_is_never_overwritten(installation: Installation, target: Path) -> None:
+def test_an_existing_file_is_never_overwritten(original: Original, target: Path) -> None:
     target.write_bytes(b"the only good backup")
 
     with pytest.raises(CommandError, match="never overwritten"):
@@ -393,13 +263,13 @@ def manage(*command: str, **variables: str) -> subprocess.CompletedProcess[bytes
     )
 
 
-def test_a_disk_that_is_full_leaves_no_file(
-    installation: Installation, target: Path, committed_db: Database
-) -> None:
+def test_a_disk_that_is_full_leaves_no_file(original: Original, target: Path) -> None:
     backup = f"{sys.executable} manage.py backup {target} --pg-bin {kit.pg_bin()}"
 
     # Blocks of 1024 bytes: less than any database has.
-    ended = manage("bash", "-c", f"ulimit -f 100; exec {backup}", DATABASE_URL=committed_db.url)
+    ended = manage(
+        "bash", "-c", f"ulimit -f 100; exec {backup}", DATABASE_URL=original.database.url
+    )
 
     assert ended.returncode == 1
     assert b"Traceback" not in ended.stderr
@@ -408,13 +278,13 @@ def test_a_disk_that_is_full_leaves_no_file(
 
 @pytest.mark.postgres
 def test_a_death_in_the_middle_leaves_no_file_under_the_name(
-    installation: Installation, target: Path, committed_db: Database, tmp_path: Path
+    original: Original, target: Path, tmp_path: Path
 ) -> None:
-    program = write_program(tmp_path, "kill -9 $PPID")
+    program = kit.write_program(tmp_path, "pg_dump", "kill -9 $PPID")
 
     ended = manage(
         *(sys.executable, "manage.py", "backup", str(target), "--pg-bin", str(program.parent)),
-        DATABASE_URL=committed_db.url,
+        DATABASE_URL=original.database.url,
     )
 
     assert ended.returncode == -9
@@ -422,23 +292,16 @@ def test_a_death_in_the_middle_leaves_no_file_under_the_name(
     assert all(path.name.startswith(".backup.tar.gz.") for path in target.parent.iterdir())
 
 
-def write_program(folder: Path, *lines: str) -> Path:
-    path = folder / "bin" / "pg_dump"
-    path.parent.mkdir()
-    path.write_text("\n".join(["#!/bin/bash", *lines]))
-    path.chmod(0o755)
-    return path
-
-
 @pytest.mark.postgres
 def test_a_password_is_no_argument_of_a_program_and_no_part_of_its_complaint(
-    installation: Installation, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    original: Original, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     password = "canary-of-the-database-77"
     monkeypatch.setitem(connection.settings_dict, "PASSWORD", password)
     connection.close()
-    program = write_program(
+    program = kit.write_program(
         tmp_path,
+        "pg_dump",
         f"tr '\\0' ' ' < /proc/$$/cmdline > {tmp_path}/arguments",
         f"env > {tmp_path}/variables",
         f"echo 'password {password} is wrong' >&2; exit 1",
@@ -456,7 +319,7 @@ def test_a_password_is_no_argument_of_a_program_and_no_part_of_its_complaint(
 
 @pytest.mark.postgres
 def test_without_the_programs_of_postgresql_it_says_what_to_install(
-    installation: Installation, target: Path, tmp_path: Path
+    original: Original, target: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(CommandError, match="postgresql-client"):
         kit.run("backup", target, "--pg-bin", tmp_path)

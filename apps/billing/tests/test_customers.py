@@ -7,8 +7,15 @@ from django.db import DatabaseError, connection
 
 from apps.audit.models import AdminEvent
 from apps.billing.accounts import find_standing
-from apps.billing.customers import RepeatKeyReused, adjust_user_balance, create_user
+from apps.billing.adjustments import adjust_balance
+from apps.billing.customers import (
+    RepeatKeyReused,
+    adjust_user_balance,
+    create_user,
+    delete_user,
+)
 from apps.billing.models import Account, Transaction
+from apps.users.changes import UserGone
 from apps.users.models import Customer, User
 from apps.users.names import UserExists, UsernameAmbiguous
 from tests.support.people import make_admin, make_user
@@ -92,13 +99,79 @@ def test_the_same_key_again_moves_nothing() -> None:
     assert AdminEvent.objects.filter(action="user.balance_adjusted").count() == 1
 
 
-def test_the_same_key_with_another_amount_is_refused() -> None:
+def test_long_keys_that_begin_alike_are_different() -> None:
+    user = make_user()
+
+    for key in ("k" * 150 + "1", "k" * 150 + "2", "k" * 150 + "2"):
+        adjust_user_balance(
+            user=user, amount_nanos=DOLLAR, reason="one", actor=None, repeat_key=key
+        )
+
+    assert find_standing(user.customer_id).balance_nanos == 2 * DOLLAR
+
+
+@pytest.mark.parametrize(("amount", "reason"), [(2, "one"), (DOLLAR, "two")])
+def test_the_same_key_with_another_amount_or_reason_is_refused(amount: int, reason: str) -> None:
     user = make_user()
     adjust_user_balance(user=user, amount_nanos=DOLLAR, reason="one", actor=None, repeat_key="k1")
 
     with pytest.raises(RepeatKeyReused):
-        adjust_user_balance(user=user, amount_nanos=2, reason="two", actor=None, repeat_key="k1")
+        adjust_user_balance(
+            user=user, amount_nanos=amount, reason=reason, actor=None, repeat_key="k1"
+        )
     assert find_standing(user.customer_id).balance_nanos == DOLLAR
+
+
+def test_the_same_key_of_another_administrator_is_another_key() -> None:
+    user = make_user()
+
+    for actor in (make_admin(), make_admin(), None):
+        adjust_user_balance(
+            user=user, amount_nanos=DOLLAR, reason="gift", actor=actor, repeat_key="1"
+        )
+
+    assert find_standing(user.customer_id).balance_nanos == 3 * DOLLAR
+    assert AdminEvent.objects.filter(action="user.balance_adjusted").count() == 3
+
+
+def test_what_was_posted_with_a_key_in_its_old_form_is_not_posted_again() -> None:
+    root, user = make_admin(), make_user()
+    old = {
+        key: adjust_balance(
+            customer_id=user.customer_id,
+            amount_nanos=DOLLAR,
+            actor=root,
+            reason="one",
+            idempotency_key=f"adjustment:{user.pk}:{key[:100]}",
+        )
+        for key in ("k1", "k" * 150)
+    }
+
+    for key, posted in old.items():
+        again = adjust_user_balance(
+            user=user, amount_nanos=DOLLAR, reason="one", actor=root, repeat_key=key
+        )
+        assert again.pk == posted.pk
+    with pytest.raises(RepeatKeyReused):
+        adjust_user_balance(
+            user=user, amount_nanos=DOLLAR, reason="two", actor=root, repeat_key="k1"
+        )
+    # Cut off it was the same key; it is another one.
+    adjust_user_balance(
+        user=user, amount_nanos=DOLLAR, reason="two", actor=root, repeat_key="k" * 151
+    )
+
+    assert find_standing(user.customer_id).balance_nanos == 3 * DOLLAR
+
+
+def test_nobody_adjusts_who_was_deleted_meanwhile() -> None:
+    root, user = make_admin(), make_user()
+    deleted = User.objects.get(pk=user.pk)
+    delete_user(user=user, actor=root)
+
+    with pytest.raises(UserGone):
+        adjust_user_balance(user=deleted, amount_nanos=DOLLAR, reason="gift", actor=root)
+    assert Transaction.objects.count() == 0
 
 
 def test_without_its_event_nothing_is_done() -> None:

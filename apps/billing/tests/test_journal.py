@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from apps.billing.journal import Journal, JournalFull
+from apps.billing.journal import Journal, JournalFull, keep_all
 from apps.billing.ledger.commands import PayloadRecord, Resolve
 
 STARTED_AT = datetime(2026, 11, 21, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -160,6 +160,43 @@ def test_a_torn_last_line_was_never_acknowledged_and_is_passed_over(
 
     assert adopted == 1
     assert journal.read(10) == [resolve(1)]
+
+
+def test_nothing_is_removed_while_a_backup_keeps_all(journal: Journal, tmp_path: Path) -> None:
+    journal.append([resolve(1)])
+    written = bytes_of(tmp_path)
+    write_as_a_process_that_died(tmp_path, written)
+    other = Journal(tmp_path)
+    other.append([resolve(2)])
+
+    with keep_all(tmp_path, seconds_max=5):
+        journal.discard(1)
+        journal.adopt_abandoned()
+        journal.discard(1)
+        other.discard(1)
+        other.close()
+        kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        is_empty = len(journal) == 0
+
+    assert is_empty
+    assert len(kept) == 3
+    assert all(data.startswith(written) for data in kept.values() if b"00000001" in data)
+    assert kept["999-dead.jsonl"] == written
+    journal.append([resolve(3)])
+    assert journal.read(10) == [resolve(3)]
+    assert written not in journal._path.read_bytes()
+
+
+def test_settlements_that_a_backup_kept_do_not_fill_the_journal(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, bytes_max=1_500)
+    journal.append([resolve(1)])
+    with keep_all(tmp_path, seconds_max=5):
+        journal.discard(1)
+
+    journal.append([resolve(2)])
+
+    assert journal.read(10) == [resolve(2)]
+    journal.close()
 
 
 def test_a_damaged_line_is_reported_and_the_others_are_adopted(

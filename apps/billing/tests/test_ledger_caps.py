@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from apps.billing.ledger.commands import Cap, CapScope, Held, HoldRefused
 from apps.billing.ledger.store import Engine, flush
 from apps.billing.models import Account, Hold, SpendCounter
 from apps.billing.verification import report
+from apps.core.ids import new_uuid7
 from tests.support.databases import Database
 from tests.support.tampering import Tamper
 from tests.support.world import NOW, Gateway, make_world
@@ -102,6 +104,29 @@ def test_a_hold_is_lowered_to_what_the_narrowest_level_leaves(
 
     assert isinstance(answer, Held)
     assert answer.amount_nanos == 5 * UNIT
+    assert counters() == on_all(held=5)
+
+
+def test_a_provider_s_budget_covers_the_whole_where_another_may(gateway: Gateway) -> None:
+    caps = caps_of(gateway, user=8, provider=5)
+    command = gateway.placement(20 * UNIT, minimum=3 * UNIT, caps=caps)
+
+    answers = [
+        flush(
+            gateway.engine,
+            gateway.batch(holds=(replace(command, request_id=new_uuid7(), **changes),)),
+            incarnation_id=gateway.incarnation_id,
+        )[1][0]
+        for changes in (
+            {"is_whole_at_provider": True},
+            {"is_whole_at_provider": True, "amount_nanos": 5 * UNIT},
+        )
+    ]
+
+    assert answers[0] == HoldRefused("cap", caps[3])
+    assert isinstance(answers[0], HoldRefused)
+    assert answers[0].left_nanos == 5 * UNIT
+    assert isinstance(answers[1], Held)
     assert counters() == on_all(held=5)
 
 

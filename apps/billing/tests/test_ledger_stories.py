@@ -307,6 +307,35 @@ def test_a_debt_made_by_a_batch_blocks_the_holds_of_the_same_batch(
     assert answers == [HoldRefused("owing")]
 
 
+def test_a_quota_that_was_deleted_meanwhile_counts_as_empty(
+    ledger_connect: Callable[[], Engine],
+) -> None:
+    world = make_world(10 * UNIT)
+    gateway = Gateway(world, ledger_connect())
+    first, gone, last = make_quota(world, UNIT), make_quota(world, 0), make_quota(world, 2 * UNIT)
+    Account.objects.get(pk=gone).delete()
+
+    held = gateway.hold(6 * UNIT, quotas=(first, gone, last))
+
+    assert isinstance(held, Held)
+    assert held.legs == ((first, UNIT), (last, 2 * UNIT), (world.wallet_id, 3 * UNIT))
+    assert gateway.hold(8 * UNIT, quotas=(gone,)) == HoldRefused("balance")
+    gateway.resolve(held, 4)
+    wallet = Account.objects.get(pk=world.wallet_id)
+    assert (wallet.posted_nanos, wallet.held_nanos) == (9 * UNIT, 0)
+
+
+@pytest.mark.parametrize("nanos", [0, UNIT])
+def test_a_customer_without_any_account_is_granted_nothing(
+    ledger_connect: Callable[[], Engine], nanos: int
+) -> None:
+    world = make_world(0)
+    gateway = Gateway(world, ledger_connect())
+    Account.objects.filter(pk=world.wallet_id).delete()
+
+    assert gateway.hold(nanos) == HoldRefused("balance")
+
+
 def test_two_ends_of_one_call_in_one_batch_charge_the_larger_once(
     ledger_connect: Callable[[], Engine],
 ) -> None:

@@ -34,6 +34,7 @@ def _report(**changes: Any) -> Report:
         "anchors": 1,
         "findings": (),
         "omitted": 0,
+        "orphaned_holds": 0,
     }
     return Report(**{**values, **changes})
 

@@ -10,6 +10,7 @@ from rest_framework.test import APIClient
 
 from apps.audit.models import AdminEvent
 from apps.billing.models import Account
+from apps.model_groups.models import ModelGroup
 from apps.users.models import User, UserGroup
 from tests.support.people import make_admin, make_user, rest_client
 
@@ -268,3 +269,54 @@ def _break_events() -> None:
             "CREATE TRIGGER broken BEFORE INSERT ON audit_adminevent "
             "FOR EACH ROW EXECUTE FUNCTION broken()"
         )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"password": "taken over by somebody"},
+        {"email": "mine@example.com"},
+        {"username": "mine"},
+        {"role": "user"},
+        {"is_active": False},
+    ],
+)
+def test_an_administrator_takes_over_nobody_with_more_rights(
+    root: User, body: dict[str, Any]
+) -> None:
+    lesser = rest_client(make_user(role="admin"))
+
+    answers = [
+        lesser.patch(_path(root), body),
+        lesser.delete(_path(root)),
+        lesser.post(_path(root, "reset-key/"), {}),
+    ]
+
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [
+        (403, "above_own")
+    ] * 3
+    assert User.objects.get(pk=root.pk).username == "root"
+    assert _events(root) == []
+
+
+def test_money_for_oneself_needs_another_administrator_where_there_is_one(
+    client: APIClient, root: User
+) -> None:
+    group = ModelGroup.objects.create(name="everything")
+    money = {"amount": "5", "reason": "a first balance"}
+    quota = {"user": root.pk, "model_group": group.pk, "total_quota": "5"}
+
+    alone = client.post(_path(root, "adjust-balance/"), money)
+    second = make_admin()
+    refused = [
+        client.post(_path(root, "adjust-balance/"), money),
+        client.post("/api/admin/quotas/", quota),
+    ]
+    by_other = rest_client(second).post(_path(root, "adjust-balance/"), money)
+
+    assert (alone.status_code, by_other.status_code) == (200, 200)
+    assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {
+        (403, "own_account")
+    }
+    taken = client.post(_path(root, "adjust-balance/"), {"amount": "-1", "reason": "back"})
+    assert taken.json()["wallet"]["balance"] == "9"

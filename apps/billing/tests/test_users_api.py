@@ -13,6 +13,7 @@ from rest_framework.test import APIClient
 from apps.api_keys.issue import issue_key
 from apps.api_keys.models import APIKey
 from apps.audit.models import AdminEvent, RefusalCount
+from apps.billing.accounts import find_standing
 from apps.billing.customers import adjust_user_balance
 from apps.billing.models import Account
 from apps.core.ids import new_uuid7
@@ -258,3 +259,18 @@ def test_a_user_with_history_is_deactivated(
         {"is_active": False},
         "deactivated instead of deleted: has history",
     )
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256, "\u00e9"])
+def test_a_malformed_idempotency_key_adjusts_nothing(
+    client: APIClient, ada: User, key: str
+) -> None:
+    answer = client.post(
+        _path(ada, "adjust-balance/"),
+        {"amount": "1", "reason": "gift"},
+        headers={"Idempotency-Key": key},
+    )
+
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "invalid_idempotency_key"
+    assert find_standing(ada.customer_id).balance_nanos == 0

@@ -30,7 +30,7 @@ from apps.billing.tests.writer_kit import (
 )
 from apps.billing.writer import LedgerBusy, LedgerUnavailable, LedgerWriter
 from tests.support.databases import Database
-from tests.support.world import World, make_world
+from tests.support.world import Gateway, World, make_world
 
 pytestmark = pytest.mark.usefixtures("committed_db")
 WALLET = 1_000_000
@@ -279,6 +279,46 @@ async def test_holds_that_nobody_here_knows_are_voided_and_known_ones_are_not(
 
     rows = await in_thread(APIRequest.objects.get)(pk=stranger.request_id)
     assert rows.error_code == "hold_abandoned"
+
+
+def held_amounts() -> list[int]:
+    return sorted(Hold.objects.values_list("amount_nanos", flat=True))
+
+
+@pytest.mark.parametrize(
+    ("failing", "left", "refusals"),
+    [
+        ("count_refusals", [], 0),
+        ("own_holds", [1_000], 1),
+        ("end_expired", [3_000], 1),
+        ("make_partitions", [], 1),
+    ],
+)
+async def test_a_duty_that_fails_does_not_stop_the_others(
+    world: World,
+    switch: Switch,
+    tmp_path: Path,
+    ledger_connect: Callable[[], Engine],
+    failing: str,
+    left: list[int],
+    refusals: int,
+) -> None:
+    engine = await in_thread(ledger_connect)()
+    dead = await in_thread(Gateway)(world, engine)
+    await in_thread(dead.hold)(3_000)
+    await in_thread(engine.end)(dead.incarnation_id)
+    stranger = hold_of(world)
+    batch = Batch(
+        resolves=(), holds=(stranger,), revenue_id=world.revenue_id, now=datetime.now(UTC)
+    )
+    switch.failing.add(failing)
+    async with running(switch.open, tmp_path, pace=Pace(duty=0.05, stranger=0.01)) as writer:
+        await in_thread(flush)(engine, batch, incarnation_id=writer.incarnation_id)
+        writer.count_refusal(7, "rate_limit_exceeded", datetime.now(UTC))
+        await until_stored(held_amounts, left)
+        await until_stored(RefusalCount.objects.count, refusals)
+
+    assert len(switch.engines) == 1
 
 
 async def test_checkpoints_and_refusals_are_written_with_the_heartbeat(

@@ -158,6 +158,41 @@ async def test_the_settlements_of_a_process_that_died_are_settled_by_a_living_on
     assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize("at", ["a settlement", "a heartbeat"])
+async def test_a_lock_that_is_held_for_long_is_an_outage_that_ends_by_itself(
+    world: World,
+    switch: Switch,
+    tmp_path: Path,
+    committed_db: Database,
+    caplog: pytest.LogCaptureFixture,
+    at: str,
+) -> None:
+    # Nothing but the statement that returns at last says that the database is there again.
+    duty = 0.1 if at == "a heartbeat" else 60.0
+    pace = Pace(hold=0.2, hang=0.3, duty=duty, journal_after=60.0, probe=60.0)
+    async with running(switch.open, tmp_path, pace=pace) as writer:
+        held = await place(writer, world)
+        other = committed_db.connect()
+        other.execute("BEGIN IMMEDIATE")
+        calls = [writer.resolve(resolve_of(world, held, 1))] if at == "a settlement" else []
+        settling = [asyncio.create_task(call) for call in calls]
+        await until(lambda: "its connection is cut" in caplog.text)
+        with pytest.raises(LedgerUnavailable):
+            await place(writer, world)
+        other.execute("ROLLBACK")
+        other.close()
+        await until(lambda: writer.is_available)
+        await asyncio.gather(*settling)
+        again = await place(writer, world)
+        await writer.resolve(resolve_of(world, again, 1))
+
+    charged = len(settling) + 1
+    assert await in_thread(ends)() == [("completed", 1_000)] * charged
+    assert (await in_thread(account)(world.wallet_id))[0] == WALLET - charged * 1_000
+    assert len(switch.engines) == 1
+
+
 @pytest.mark.postgres
 async def test_a_connection_that_hangs_is_cut_and_the_settlement_takes_another(
     world: World, switch: Switch, tmp_path: Path, committed_db: Database
@@ -179,3 +214,22 @@ async def test_a_connection_that_hangs_is_cut_and_the_settlement_takes_another(
 
     assert await in_thread(ends)() == [("completed", 1_000)]
     assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
+
+
+async def test_an_idle_writer_finds_out_that_its_database_is_gone_and_that_it_is_back(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    pace = Pace(duty=60, probe=0.02)
+    async with running(switch.open, tmp_path, pace=pace) as writer:
+        switch.is_down = True
+        await until(lambda: not writer.is_available)
+        await until(lambda: writer.answer_age > 0.1)
+        switch.is_down = False
+        await until(lambda: writer.is_available and writer.answer_age < 0.1)
+        held = await place(writer, world)
+        await writer.resolve(resolve_of(world, held, 1))
+        figures = writer.figures()
+
+    assert sum(writer.commit_seconds.counts) == 2
+    assert writer.batch_commands.counts[0] == 2
+    assert (figures["holds_open"], figures["journal_bytes"], figures["quarantined"]) == (0, 0, 0)

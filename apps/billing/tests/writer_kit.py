@@ -74,6 +74,7 @@ class Switch:
     breaks_before_commit: int = 0  # how many transactions more
     breaks_after_commit: int = 0
     failures: list[Exception] = field(default_factory=list)  # of the next transactions
+    failing: set[str] = field(default_factory=set)  # what the engine can no longer do
     commits: int = 0  # transactions with writes, since the last reset
     gate: threading.Event = field(default_factory=threading.Event)  # transactions wait for it
     engines: list[FailingEngine] = field(default_factory=list)
@@ -105,6 +106,8 @@ class FailingEngine:
     def __getattr__(self, name: str) -> Any:
         if name not in ("close", "abort", "name"):
             self._switch.check()
+        if name in self._switch.failing:
+            raise sqlite3.OperationalError(f"no such table: {name}")
         return getattr(self._engine, name)
 
     def transaction(self) -> AbstractContextManager[None]:

@@ -2,6 +2,16 @@
 
 from django.db import migrations, models
 
+from apps.core.triggers import stamp_again
+
+# What proxy.0002 watches; SQLite loses the triggers with the table that it rebuilds for a constraint.
+WATCHED = {
+    "providers_provider": (
+        "name", "base_url", "dialect", "is_active", "payload_mode", "connect_timeout_seconds",
+        "first_byte_timeout_seconds", "idle_timeout_seconds", "total_timeout_seconds",
+    ),
+}
+
 
 class Migration(migrations.Migration):
 
@@ -10,6 +20,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.RunPython(migrations.RunPython.noop, stamp_again(WATCHED)),
         migrations.AddField(
             model_name='provider',
             name='cap_nanos',
@@ -19,4 +30,5 @@ class Migration(migrations.Migration):
             model_name='provider',
             constraint=models.CheckConstraint(condition=models.Q(('cap_nanos__isnull', True), ('cap_nanos__gte', 0), _connector='OR'), name='providers_provider_cap'),
         ),
+        migrations.RunPython(stamp_again(WATCHED), migrations.RunPython.noop),
     ]

@@ -6,17 +6,23 @@ import pytest
 from django.db import connection
 
 from apps.audit.models import AdminEvent
+from apps.billing.customers import delete_user
 from apps.billing.models import Account, Entry
+from apps.model_groups.groups import GroupGone, remove_group
 from apps.model_groups.models import ModelGroup
 from apps.quotas.allowances import (
     Allowance,
+    Cause,
     TotalBelowUse,
     TotalOutOfRange,
     change_quota,
+    change_quotas,
     create_quota,
     remaining,
 )
 from apps.quotas.models import UserQuota
+from apps.users.changes import UserGone
+from apps.users.models import User
 from tests.support.people import make_user
 
 USD = 10**9
@@ -85,3 +91,42 @@ def test_the_same_total_makes_no_transaction() -> None:
 def test_a_total_out_of_range_is_refused(total: int) -> None:
     with pytest.raises(TotalOutOfRange):
         _quota(total)
+
+
+@pytest.mark.django_db
+def test_changes_that_cancel_out_post_no_line_of_nothing() -> None:
+    group = ModelGroup.objects.create(name="group")
+    small, big = (
+        create_quota(user=make_user(), model_group=group, total_nanos=nanos) for nanos in (5, 15)
+    )
+
+    change_quotas(
+        quota_ids=[small.pk, big.pk], changes={"total_nanos": 10}, cause=Cause(actor=None)
+    )
+
+    assert list(Entry.objects.order_by("id").values_list("amount_nanos", flat=True)) == [
+        *(-5, 5, -15, 15),
+        *(5, -5),
+    ]
+
+
+@pytest.mark.django_db
+def test_nobody_gives_a_quota_to_who_was_deleted_meanwhile() -> None:
+    group, user = ModelGroup.objects.create(name="group"), make_user()
+    deleted = User.objects.get(pk=user.pk)
+    delete_user(user=user, actor=None)
+
+    with pytest.raises(UserGone):
+        create_quota(user=deleted, model_group=group, total_nanos=USD)
+    assert not Account.objects.filter(kind="quota").exists()
+
+
+@pytest.mark.django_db
+def test_nobody_gives_a_quota_on_a_group_that_was_deleted_meanwhile() -> None:
+    group, user = ModelGroup.objects.create(name="group"), make_user()
+    deleted = ModelGroup.objects.get(pk=group.pk)
+    remove_group(group=group)
+
+    with pytest.raises(GroupGone):
+        create_quota(user=user, model_group=deleted, total_nanos=USD)
+    assert not Account.objects.filter(kind="quota").exists()

@@ -209,6 +209,7 @@ def test_a_quota_that_never_had_money_is_deleted(client: APIClient, group: Model
     assert client.get(f"{PATH}{quota_id}/").status_code == 404
     assert client.delete(f"{PATH}{quota_id}/").status_code == 404
     assert _events() == ["quota.created", "quota.deleted"]
+    assert not Account.objects.filter(kind="quota").exists()
 
 
 def test_a_repeated_call_is_carried_out_once(client: APIClient, group: ModelGroup) -> None:
@@ -229,6 +230,23 @@ def test_a_repeated_call_is_carried_out_once(client: APIClient, group: ModelGrou
     assert (late.status_code, late.json()["total_quota"]) == (200, "4")
     assert UserQuota.objects.count() == 1
     assert Transaction.objects.count() == 3
+
+
+def test_the_key_of_a_put_is_not_that_of_a_patch(client: APIClient, group: ModelGroup) -> None:
+    user = make_user()
+    path = f"{PATH}{_give(client, user, group)['id']}/"
+    body = {"user": user.pk, "model_group": group.pk, "total_quota": "9"}
+    headers = {"Idempotency-Key": "k1"}
+
+    answers = [
+        client.put(path, body, headers=headers),
+        client.patch(path, {"total_quota": "4"}, headers=headers),
+    ]
+
+    assert [(answer.status_code, answer.json()["total_quota"]) for answer in answers] == [
+        (200, "9"),
+        (200, "4"),
+    ]
 
 
 def test_the_key_of_a_deleted_quota_makes_no_other(client: APIClient, group: ModelGroup) -> None:
@@ -270,7 +288,7 @@ def test_who_may_read_may_not_write(client: APIClient, group: ModelGroup, role: 
     paths = (PATH, f"{PATH}{quota_id}/")
 
     assert [other.get(path).status_code for path in paths] == [
-        403 if role == Role.USER else 200
+        200 if role == Role.ANALYST else 403
     ] * 2
     assert [
         other.generic(method, path, "{}", content_type="application/json").status_code

@@ -12,9 +12,9 @@ from apps.billing.models import Account, Transaction
 from apps.core import pieces
 from apps.model_groups.models import ModelGroup
 from apps.quotas import bulk
-from apps.quotas.allowances import create_quota
+from apps.quotas.allowances import TOTAL_NANOS_MAX, change_quota, create_quota
 from apps.quotas.models import RepeatKey, UserQuota
-from apps.users.models import UserGroup
+from apps.users.models import User, UserGroup
 from tests.support.people import make_admin, make_user, rest_client
 
 USD = 10**9
@@ -185,3 +185,114 @@ def test_a_refused_change_of_many_changes_none(
     assert answer.status_code == status_code
     assert list(UserQuota.objects.values_list("total_nanos", flat=True)) == [USD, USD]
     assert RepeatKey.objects.count() == 0
+
+
+def _break_off_after(count: int) -> list[int]:
+    """Leave the call's key as if the process had died so far; return the quotas that came later."""
+    row = RepeatKey.objects.get()
+    later: list[int] = row.done[count:]
+    row.done = row.done[:count]
+    row.save()
+    return later
+
+
+@pytest.mark.usefixtures("_small_pieces")
+def test_a_user_deleted_meanwhile_does_not_keep_a_call_from_its_end(
+    client: APIClient, group: ModelGroup
+) -> None:
+    users = [make_user() for _ in range(5)]
+    body = {"users": [user.pk for user in users], "model_group": group.pk, "total_quota": "0"}
+    client.post(PATH, body, headers=KEY)
+    for quota_id in _break_off_after(2):
+        client.delete(f"/api/admin/quotas/{quota_id}/")
+    assert client.delete(f"/api/admin/users/{users[4].pk}/").status_code == 204
+
+    answers = [client.post(PATH, body, headers=KEY) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert [row["user"] for row in answers[0].json()["quotas"]] == [user.pk for user in users[:4]]
+    assert answers[0].json() == answers[1].json()
+    assert UserQuota.objects.count() == 4
+
+
+@pytest.mark.usefixtures("_small_pieces")
+@pytest.mark.parametrize("is_group_deleted", [False, True])
+def test_a_group_emptied_meanwhile_does_not_keep_a_call_from_its_end(
+    client: APIClient, group: ModelGroup, is_group_deleted: bool
+) -> None:
+    staff = UserGroup.objects.create(name="staff")
+    users = [make_user(user_group=staff) for _ in range(3)]
+    body = {"user_group": staff.pk, "model_group": group.pk, "total_quota": "0"}
+    client.post(PATH, body, headers=KEY)
+    for quota_id in _break_off_after(2):
+        client.delete(f"/api/admin/quotas/{quota_id}/")
+    User.objects.filter(user_group=staff).update(is_active=False, user_group=None)
+    if is_group_deleted:
+        staff.delete()
+
+    answer = client.post(PATH, body, headers=KEY)
+
+    assert answer.status_code == 201
+    assert [row["user"] for row in answer.json()["quotas"]] == [user.pk for user in users]
+
+
+@pytest.mark.usefixtures("_small_pieces")
+def test_a_quota_deleted_meanwhile_does_not_keep_a_call_from_its_end(
+    client: APIClient, group: ModelGroup
+) -> None:
+    quotas = [create_quota(user=make_user(), model_group=group, total_nanos=0) for _ in range(3)]
+    body = {"quotas": [quota.pk for quota in quotas], "is_active": False}
+    client.post(CHANGE_PATH, body, headers=KEY)
+    for quota_id in _break_off_after(2):
+        client.delete(f"/api/admin/quotas/{quota_id}/")
+
+    answer = client.post(CHANGE_PATH, body, headers=KEY)
+
+    assert answer.status_code == 200
+    assert [row["id"] for row in answer.json()["quotas"]] == [quotas[0].pk, quotas[1].pk]
+
+
+@pytest.mark.usefixtures("_small_pieces")
+def test_what_the_last_piece_would_refuse_is_refused_before_the_first(
+    client: APIClient, group: ModelGroup
+) -> None:
+    totals = [USD, USD, USD, TOTAL_NANOS_MAX]
+    quotas = [
+        create_quota(user=make_user(), model_group=group, total_nanos=total) for total in totals
+    ]
+    body = {"quotas": [quota.pk for quota in quotas], "add": "1"}
+
+    answer = client.post(CHANGE_PATH, body, headers=KEY)
+
+    assert answer.status_code == 400
+    assert answer.json() == {
+        "code": "total_out_of_range",
+        "detail": f"Quota {quotas[3].pk}: The total must be from 0 to 1000000 USD.",
+    }
+    assert list(UserQuota.objects.order_by("pk").values_list("total_nanos", flat=True)) == totals
+    assert RepeatKey.objects.count() == 0
+
+
+@pytest.mark.usefixtures("_small_pieces")
+def test_a_refusal_halfway_says_what_is_done_and_the_same_call_goes_on(
+    client: APIClient, group: ModelGroup
+) -> None:
+    quotas = [create_quota(user=make_user(), model_group=group, total_nanos=USD) for _ in range(4)]
+    ids = [quota.pk for quota in quotas]
+    body = {"quotas": ids, "add": "1"}
+    client.post(CHANGE_PATH, body, headers=KEY)
+    for quota_id in _break_off_after(2):
+        change_quota(quota_id=quota_id, changes={"total_nanos": USD}, actor=None)
+    # Changed by somebody else after the second piece had been checked.
+    change_quota(quota_id=ids[3], changes={"total_nanos": TOTAL_NANOS_MAX}, actor=None)
+
+    refused = [client.post(CHANGE_PATH, body, headers=KEY) for _ in range(2)]
+    change_quota(quota_id=ids[3], changes={"total_nanos": 5 * USD}, actor=None)
+    answer = client.post(CHANGE_PATH, body, headers=KEY)
+
+    assert [one.status_code for one in refused] == [409, 409]
+    assert refused[0].json() == refused[1].json()
+    assert refused[0].json()["code"] == "stopped_halfway"
+    assert refused[0].json()["done"] == ids[:2]
+    assert "2 are left: The total must be from 0 to 1000000 USD." in refused[0].json()["detail"]
+    assert [row["total_quota"] for row in answer.json()["quotas"]] == ["2", "2", "2", "6"]

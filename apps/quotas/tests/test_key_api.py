@@ -96,6 +96,7 @@ def test_a_key_is_shown_with_its_use(admin: APIClient, own: APIClient, ada: User
     record_call(api_key_id=key.pk, minutes_ago=9)
     newest = record_call(api_key_id=key.pk, minutes_ago=1)
     unused = _key(ada, name="unused")
+    capped = _key(ada, name="capped", cap_nanos=1)
 
     for client, path in ((admin, PATH), (own, OWN)):
         shown = client.get(f"{path}{key.pk}/").json()
@@ -103,6 +104,8 @@ def test_a_key_is_shown_with_its_use(admin: APIClient, own: APIClient, ada: User
         assert datetime.fromisoformat(shown["last_used_at"]) == newest.started_at
         shown = client.get(f"{path}{unused.pk}/").json()
         assert (shown["spent"], shown["held"], shown["last_used_at"]) == (None, None, None)
+        shown = client.get(f"{path}{capped.pk}/").json()
+        assert (shown["spent"], shown["held"]) == ("0", "0")
 
 
 WRONG = [

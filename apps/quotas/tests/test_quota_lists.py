@@ -94,10 +94,9 @@ def test_only_administrators_find_quotas_by_address(client: APIClient, group: Mo
     ada = make_user(username="ada", email="secret@example.com")
     create_quota(user=ada, model_group=group, total_nanos=USD)
 
-    for role in (Role.VIEWER, Role.ANALYST):
-        reader = rest_client(make_user(role=role))
-        assert reader.get(f"{PATH}?search=secret@").json()["count"] == 0
-        assert reader.get(f"{PATH}?search=ada").json()["count"] == 1
+    reader = rest_client(make_user(role=Role.ANALYST))
+    assert reader.get(f"{PATH}?search=secret@").json()["count"] == 0
+    assert reader.get(f"{PATH}?search=ada").json()["count"] == 1
     assert client.get(f"{PATH}?search=secret@").json()["count"] == 1
 
 

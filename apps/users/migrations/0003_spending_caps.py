@@ -2,6 +2,14 @@
 
 from django.db import migrations, models
 
+from apps.core.triggers import stamp_again
+
+# What proxy.0002 watches; SQLite loses the triggers with the tables that it rebuilds for constraints.
+WATCHED = {
+    "users_user": ("username", "is_active", "user_group_id", "customer_id", "rpm", "tpm", "concurrency"),
+    "users_usergroup": ("name", "multiplier_millionths", "rpm", "tpm", "concurrency"),
+}
+
 
 class Migration(migrations.Migration):
 
@@ -11,6 +19,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.RunPython(migrations.RunPython.noop, stamp_again(WATCHED)),
         migrations.AddField(
             model_name='user',
             name='cap_nanos',
@@ -29,4 +38,5 @@ class Migration(migrations.Migration):
             model_name='usergroup',
             constraint=models.CheckConstraint(condition=models.Q(('cap_nanos__isnull', True), ('cap_nanos__gte', 0), _connector='OR'), name='users_usergroup_cap'),
         ),
+        migrations.RunPython(stamp_again(WATCHED), migrations.RunPython.noop),
     ]

@@ -51,6 +51,19 @@ def test_signing_in_gives_tokens_and_the_user(root: User, identifier: str) -> No
     assert _get(answer.json()["access"]).status_code == 200
 
 
+@pytest.mark.parametrize("credential", ["sk-audit-3kQzP0aVbN8mXw2LrT5yUc7D1e9fTw", "none"])
+def test_what_is_no_token_is_told_what_belongs_there(db: None, credential: str) -> None:
+    answer = _get(credential)
+
+    assert answer.status_code == 401
+    assert answer.json() == {
+        "detail": "This access token is not valid: refresh it or sign in. "
+        "API keys are for /v1 only.",
+        "code": "token_not_valid",
+    }
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
 def test_a_wrong_password_is_401(root: User) -> None:
     answer = _login(password="wrong")
 

@@ -16,7 +16,7 @@ from rest_framework_simplejwt.state import token_backend
 from apps.audit.models import AdminEvent
 from apps.core.ids import new_uuid7
 from apps.users.models import Session, User
-from apps.users.tokens import open_session
+from apps.users.tokens import TokenRefused, open_session, rotate
 from tests.support.people import PASSWORD, make_user, rest_client
 
 PATH = "/api/auth/sessions/"
@@ -164,3 +164,34 @@ def test_a_user_id_in_the_token_does_not_count(ada: User) -> None:
     )
 
     assert answer.json()["id"] == ada.pk
+
+
+def _age(session: Session, days: float) -> None:
+    Session.objects.filter(pk=session.pk).update(created_at=timezone.now() - timedelta(days=days))
+
+
+def test_renewing_ends_thirty_days_after_the_sign_in(ada: User) -> None:
+    tokens = open_session(user=ada, request=None)
+    session = Session.objects.get(user=ada)
+    _age(session, 25)
+    session.refresh_from_db()
+
+    rotated = rotate(refresh=tokens.refresh, request=None)
+
+    found = Session.objects.get(user=ada)
+    assert found.expires_at == session.created_at + timedelta(days=30)
+    _age(session, 30)
+    with pytest.raises(TokenRefused):
+        rotate(refresh=rotated.refresh, request=None)
+
+
+def test_a_session_of_thirty_days_is_over_whatever_its_tokens_say(ada: User) -> None:
+    client = rest_client(ada)
+    old = Session.objects.get(user=ada)
+    Session.objects.filter(pk=old.pk).update(expires_at=timezone.now() + timedelta(days=7))
+    assert client.get(PATH).status_code == 200
+
+    _age(old, 30)
+
+    assert client.get(PATH).status_code == 401
+    assert rest_client(ada).get(PATH).json()["count"] == 1

@@ -40,22 +40,22 @@ class Command(BaseCommand):
         except OSError as error:
             raise CommandError(f"The backup cannot be restored: {error}.") from error
         self._print(restored)
-        if not restored.is_clean:
+        if not restored.report.is_clean:
             sys.exit(1)
 
     def _print(self, restored: Restored) -> None:
         found = restored.report
         self.stdout.write(f"restored the backup of {restored.manifest.made_at}")
         self.stdout.write(f"ended {restored.sessions_ended} sessions")
-        if restored.orphaned_holds:
+        if found.orphaned_holds:
             self.stdout.write(
-                f"{restored.orphaned_holds} calls were running then: the next start ends them"
+                f"{found.orphaned_holds} calls were running then: the next start ends them"
             )
-        for finding in restored.faults:
+        for finding in found.findings:
             self.stdout.write(str(finding))
         if found.omitted:
             self.stdout.write(f"… and {found.omitted} more")
-        verdict = "clean" if restored.is_clean else "NOT CLEAN"
+        verdict = "clean" if found.is_clean else "NOT CLEAN"
         self.stdout.write(
             f"verified everything: {found.entries} entries, {found.requests} requests, "
             f"{found.anchors} anchors: {verdict}"

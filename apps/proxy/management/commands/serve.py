@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import os
+import socket
 import sqlite3
 import sys
 from argparse import ArgumentParser
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -21,32 +24,92 @@ from django.db import connection
 from django.utils.module_loading import import_string
 
 from apps.billing.connections import connect
-from apps.proxy.protocol import GatewayProtocol
+from apps.billing.restore_marker import refuse_unfinished_restore
+from apps.proxy.gateway import Gateway
+from apps.proxy.protocol import DrainableState, GatewayProtocol
 
 # How long a thread may keep the interpreter while another waits. The ledger's thread needs it
-# shortly
-# and often; the default of 5 ms would add as much to every commit under load.
+# shortly and often; the default of 5 ms would add as much to every commit under load.
 SWITCH_INTERVAL_SECONDS = 0.0005
 BACKLOG = 4_096
 KEEP_ALIVE_SECONDS = 75
 
 
 class _Server(uvicorn.Server):
-    """Tells the gateway at once when it has to stop."""
+    """Ends without a call being refused that somebody else could take.
 
-    def __init__(self, config: uvicorn.Config, gateway: Any) -> None:
+    It stops listening at once, so that who connects is sent elsewhere, but goes on answering on
+    the connections that are open: a proxy may just be sending a request there. Their answers say
+    that the connection closes; after a moment the idle ones are closed.
+    """
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
         super().__init__(config)
+        self.server_state: DrainableState = DrainableState()
         self._gateway = gateway
-        self._loop: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def startup(self, sockets: Any = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._gateway.begin_drain)
+            self._loop.call_soon_threadsafe(self._begin_drain)
+
+    def _begin_drain(self) -> None:
+        self.server_state.is_draining = True
+        self._gateway.begin_drain()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._begin_drain()
+        await self._stop_listening()
+        until = self._gateway.monotonic() + self._gateway.grace_seconds
+        while self.server_state.connections and self._gateway.monotonic() < until:  # noqa: ASYNC110 (bounded, once in a life)
+            await asyncio.sleep(0.02)
+        self._gateway.close()
+        await super().shutdown(sockets)
+
+    async def _stop_listening(self) -> None:
+        """Stop listening, and take the connections that had been made by then.
+
+        The kernel resets those that nobody took; a proxy cannot send a POST again that it has
+        sent on one of them.
+        """
+        # A socket that was inherited goes on listening elsewhere.
+        listening = (
+            []
+            if self.config.fd is not None
+            else [
+                socket.socket(fileno=os.dup(one.fileno()))
+                for server in self.servers
+                for one in server.sockets
+            ]
+        )
+        for server in self.servers:
+            server.close()
+        accepted = [one for listener in listening for one in _accept_all(listener)]
+        loop = asyncio.get_running_loop()
+        for one in accepted:
+            with suppress(OSError):  # It has gone again.
+                await loop.connect_accepted_socket(self._make_protocol, one)
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        return GatewayProtocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    """Accept what waits, and close the listener."""
+    accepted: list[socket.socket] = []
+    with listener:
+        listener.setblocking(False)
+        with suppress(BlockingIOError):
+            while len(accepted) < BACKLOG:
+                accepted.append(listener.accept()[0])
+    return accepted
 
 
 class Command(BaseCommand):
@@ -62,6 +125,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve."""
+        refuse_unfinished_restore()
         logging.captureWarnings(True)  # Every line on stderr is a line of the log.
         lock = self._lock_database()
         self._check_durability()

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import connections
 
+from apps.billing.restore_marker import refuse_unfinished_restore
 from apps.proxy import first_run, installation
 from apps.proxy.supervisor import Program, Supervisor
 
@@ -37,6 +38,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until a signal, then end with the supervisor's status."""
+        refuse_unfinished_restore()
         host, port = options["host"], options["port"] or settings.ENVIRONMENT.port
         # Whatever is made from here on, by the programs too, is for the operator's eyes only.
         os.umask(0o077)

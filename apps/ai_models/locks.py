@@ -1,0 +1,48 @@
+"""Locks on what makes up the catalogue, taken in one order: provider, model, route."""
+
+from __future__ import annotations
+
+from apps.ai_models.models import AIModel, Route
+from apps.core.domain_errors import DomainError
+from apps.providers.models import Provider
+
+
+class OwnerGone(DomainError):
+    """What was to be changed was deleted meanwhile."""
+
+    status_code = 404
+    code = "not_found"
+    message = "Not found."
+
+
+def lock_ends(*, model: AIModel, provider: Provider) -> None:
+    """Keep both ends of a route from being deleted before it is committed. Raises OwnerGone."""
+    lock_provider_end(provider)
+    lock_model(model)
+
+
+def lock_model(model: AIModel) -> AIModel:
+    """Return the row as it is now, locked until the end of the transaction. Raises OwnerGone."""
+    locked = AIModel.objects.select_for_update().filter(pk=model.pk).first()
+    if locked is None:
+        raise OwnerGone
+    return locked
+
+
+def lock_route(route: Route) -> Route:
+    """Return the row as it is now, locked until the end of the transaction. Raises OwnerGone."""
+    rows = Route.objects.select_related("model", "provider").select_for_update(of=("self",))
+    locked = rows.filter(pk=route.pk).first()
+    if locked is None:
+        raise OwnerGone
+    return locked
+
+
+def lock_provider_end(provider: Provider) -> None:
+    """Keep the provider from being deleted before the transaction ends. Raises OwnerGone.
+
+    Not against calls of others that only name it, whose commits would wait.
+    """
+    rows = Provider.objects.select_for_update(no_key=True)
+    if rows.filter(pk=provider.pk).first() is None:
+        raise OwnerGone

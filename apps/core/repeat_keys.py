@@ -1,0 +1,44 @@
+"""Idempotency keys of the REST API: a call repeated with the same key is carried out once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework.request import Request
+
+from apps.core.domain_errors import DomainError
+
+HEADER: Final = "Idempotency-Key"
+KEY_LENGTH_MAX: Final = 255
+
+
+class RepeatKeyMalformed(DomainError):
+    """The key is empty, too long or holds what cannot be printed."""
+
+    code = "invalid_idempotency_key"
+    message = f"An idempotency key is 1 to {KEY_LENGTH_MAX} printable ASCII characters."
+
+
+def read_repeat_key(request: Request) -> str | None:
+    """Return the call's key, None without one. Raises RepeatKeyMalformed.
+
+    An empty key is refused: who sends one believes that the call can be repeated.
+    """
+    key: str | None = request.headers.get(HEADER)
+    if key is None:
+        return None
+    if not (0 < len(key) <= KEY_LENGTH_MAX and key.isascii() and key.isprintable()):
+        raise RepeatKeyMalformed
+    return key
+
+
+def repeat_parameter(*, is_required: bool) -> OpenApiParameter:
+    """Return what the schema says of the header."""
+    return OpenApiParameter(
+        HEADER,
+        {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH_MAX, "pattern": "^[ -~]+$"},
+        OpenApiParameter.HEADER,
+        required=is_required,
+        description="A repeated call with the same key and body is carried out once.",
+    )

@@ -1,0 +1,14 @@
+"""Periodic work on quotas. Scheduled in `auditing.celery`."""
+
+from __future__ import annotations
+
+from celery import shared_task
+from django.utils import timezone
+
+from apps.quotas.repeats import prune
+
+
+@shared_task(name="quotas.prune_repeat_keys")
+def prune_repeat_keys() -> int:
+    """Forget idempotency keys that nobody repeats any more and return how many there were."""
+    return prune(now=timezone.now())

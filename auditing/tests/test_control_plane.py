@@ -1,0 +1,82 @@
+"""Tests of the shares that addresses have of the control plane."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from auditing import control_plane
+from auditing.control_plane import ControlPlane, Shares
+
+
+async def test_an_address_waits_for_its_own_and_for_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(control_plane, "WAIT_SECONDS", 0.05)
+    shares = Shares(2)
+    async with shares.one_of("192.0.2.1"), shares.one_of("192.0.2.1"):
+        async with shares.one_of("192.0.2.2"):
+            pass
+
+        with pytest.raises(Exception, match="Too much is asked for at once"):
+            async with shares.one_of("192.0.2.1"):
+                pass
+
+
+async def test_a_place_that_is_given_back_goes_to_who_waits() -> None:
+    shares = Shares(1)
+    order: list[int] = []
+
+    async def take(number: int) -> None:
+        async with shares.one_of("192.0.2.1"):
+            order.append(number)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(take(number) for number in range(5)))
+
+    assert order == [0, 1, 2, 3, 4]
+
+
+class _Client:
+    """A connection whose client takes nothing."""
+
+    is_dropped = False
+
+    def drop(self) -> None:
+        """Remember it."""
+        self.is_dropped = True
+
+    async def take(self, message: object) -> None:
+        """Take for ever."""
+        await asyncio.Event().wait()
+
+
+async def test_a_client_that_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_plane, "SEND_SECONDS", 0.05)
+    client = _Client()
+    application = ControlPlane(_answer_something)
+    scope = {
+        "headers": [],
+        "client": ("192.0.2.1", 1),
+        "extensions": {"gateway.connection": client},
+    }
+
+    await application(scope, asyncio.Event().wait, client.take)  # type: ignore[arg-type]  # never called
+
+    assert client.is_dropped
+
+
+async def _answer_something(scope: object, receive: object, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+async def test_nothing_is_kept_of_addresses_that_have_gone() -> None:
+    shares = Shares(1)
+
+    for number in range(100):
+        async with shares.one_of(f"192.0.2.{number}"):
+            pass
+
+    assert shares.addresses == 0

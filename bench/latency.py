@@ -1,0 +1,96 @@
+"""Added latency at one connection on PostgreSQL, beside the commit time of that same database.
+
+A call waits for two commits: its hold and its settlement. Commits are timed between the readings,
+while nothing else writes: how long one takes depends on what else the machine does just then.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Final
+
+from bench import targets
+from bench.load import KINDS, Load
+from bench.measure import Series, commit_times_ms, percentile, take_reading
+from bench.options import Options
+from bench.report import Result, Table, number
+from bench.sites import POSTGRES, Bed
+from bench.targets import Verdict, at_most
+
+COMMITS: Final = 300
+
+
+def run(bed: Bed, options: Options) -> Result:
+    """Measure direct calls, calls of the gateway and commits in turns."""
+    upstream = bed.start_upstream()
+    gateway = bed.start_gateway("gateway-postgres", bed.make_database(POSTGRES, "latency"))
+    result = Result("latency")
+    series = {
+        (kind, site.name): Series(site.name, Load(kind, 1))
+        for kind in KINDS
+        for site in (upstream, gateway)
+    }
+    commits: list[list[float]] = []
+    for _ in range(options.rounds):
+        for kind in KINDS:
+            commits.append(commit_times_ms(bed.start_postgres(), COMMITS))
+            for site in (upstream, gateway):
+                one = series[kind, site.name]
+                one.readings.append(
+                    take_reading(site, one.load, seconds=options.seconds, failures=result.failures)
+                )
+    commit_p50 = statistics.median(percentile(times, 50) for times in commits)
+    commit_p99 = statistics.median(percentile(times, 99) for times in commits)
+    rows = [["one commit of one row", number(commit_p50, 3), number(commit_p99, 3)]]
+    for kind in KINDS:
+        direct, through = series[kind, "direct"], series[kind, gateway.name]
+        p50, p99 = _added(direct, through)
+        rows += [
+            _row(f"{kind}, direct", direct),
+            _row(f"{kind}, gateway", through),
+            [f"{kind}, added", number(p50, 3), number(p99, 3)],
+        ]
+        result.verdicts += _judge(kind, p50, p99, commit_p50)
+    result.tables = [Table("One connection, PostgreSQL", ("", "p50 ms", "p99 ms"), rows)]
+    result.data = {
+        "commit_ms": [
+            {"p50": percentile(times, 50), "p99": percentile(times, 99)} for times in commits
+        ],
+        "readings": {
+            f"{kind} {site}": [reading.as_json() if reading else None for reading in one.readings]
+            for (kind, site), one in series.items()
+        },
+    }
+    return result
+
+
+def _judge(kind: str, p50: float | None, p99: float | None, commit_ms: float) -> list[Verdict]:
+    bound = targets.ADDED_P50_COMMITS_MAX * commit_ms + targets.ADDED_P50_MS_MAX
+    bound_p99 = None if p50 is None else targets.ADDED_P99_OF_P50_MAX * p50
+    return [
+        at_most(f"{kind}: added p50, two commits and 1 ms", bound, p50, "ms"),
+        at_most(f"{kind}: added p99, four times the p50", bound_p99, p99, "ms"),
+    ]
+
+
+def _added(direct: Series, through: Series) -> tuple[float | None, float | None]:
+    """Return the medians over the rounds of what p50 and p99 lie above those of direct calls."""
+    if direct.has_failed or through.has_failed:
+        return None, None
+    pairs = [
+        (before.outcome, after.outcome)
+        for before, after in zip(direct.readings, through.readings, strict=True)
+        if before and after
+    ]
+    return (
+        statistics.median(after.p50_ms - before.p50_ms for before, after in pairs),
+        statistics.median(after.p99_ms - before.p99_ms for before, after in pairs),
+    )
+
+
+def _row(name: str, series: Series) -> list[str]:
+    return [
+        name,
+        number(series.median(lambda reading: reading.outcome.p50_ms), 3),
+        number(series.median(lambda reading: reading.outcome.p99_ms), 3),
+    ]

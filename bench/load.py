@@ -1,0 +1,182 @@
+"""Load by wrk: what is sent, how it is run, and what counts as a failure.
+
+wrk measures latency itself. A status that is not 2xx, a broken connection, a timeout or an answer
+of another size than the one that was looked at before fails the measurement.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bench.servers import stop
+from bench.upstream import EVENTS
+
+MODEL: Final = "bench"
+PATH: Final = "/v1/chat/completions"
+KINDS: Final = ("json", "stream")
+_SCRIPT: Final = Path(__file__).with_name("load.lua")
+_MESSAGES: Final = [
+    {"role": "system", "content": "You are a helpful assistant."},
+    {"role": "user", "content": "Say hello to the world in a friendly way please."},
+]
+_TIMEOUT_SECONDS: Final = 10
+_ANSWER_BYTES_MAX: Final = 1 << 20
+# How far the mean size of the answers may be from the one that was looked at: the framing of
+# streams varies with how many events are gathered in one write.
+_SIZE_TOLERANCE: Final = 0.10
+_ERRORS: Final = ("connect", "read", "write", "status", "timeout")
+
+
+class LoadFailed(Exception):
+    """Calls were not answered as they must be: the measurement counts for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A kind of call, and how many connections make it at the same time."""
+
+    kind: str  # json or stream
+    connections: int
+
+    @property
+    def name(self) -> str:
+        """Return how reports call it."""
+        return f"{self.kind}-c{self.connections}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What wrk counted."""
+
+    requests: int
+    seconds: float
+    bytes: int  # also of answers that had not ended
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+    @property
+    def per_second(self) -> float:
+        """Return requests per second."""
+        return self.requests / self.seconds
+
+
+def make_body(kind: str, model: str = MODEL) -> str:
+    """Return the body of a call."""
+    body: dict[str, Any] = {"model": model, "messages": _MESSAGES}
+    if kind == "stream":
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    return json.dumps(body, separators=(",", ":"))
+
+
+class Wrk:
+    """A running wrk."""
+
+    def __init__(
+        self, port: int, load: Load, *, keys: tuple[str, ...], seconds: int, path: str = PATH
+    ) -> None:
+        command = ["wrk", "-t1", f"-c{load.connections}", f"-d{seconds}s"]
+        command += ["--timeout", f"{_TIMEOUT_SECONDS}s", "-s", str(_SCRIPT)]
+        command += [f"http://127.0.0.1:{port}{path}", "--", make_body(load.kind), *keys]
+        self._bound_seconds = seconds + _TIMEOUT_SECONDS + 10
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+        )
+
+    def finish(self) -> Outcome:
+        """Return what wrk counted when it has ended. Raises LoadFailed."""
+        try:
+            output, errors = self._process.communicate(timeout=self._bound_seconds)
+        except subprocess.TimeoutExpired as error:
+            raise LoadFailed("wrk did not end") from error
+        finally:
+            stop(self._process)
+        return _read_output(output.decode("utf-8", "replace"), errors.decode("utf-8", "replace"))
+
+    def stop(self) -> None:
+        """End wrk, whatever it does."""
+        stop(self._process)
+
+
+def run_wrk(
+    port: int, load: Load, *, keys: tuple[str, ...], seconds: int, path: str = PATH
+) -> Outcome:
+    """Run wrk to its end. Raises LoadFailed."""
+    wrk = Wrk(port, load, keys=keys, seconds=seconds, path=path)
+    try:
+        return wrk.finish()
+    finally:
+        wrk.stop()
+
+
+def check_size(outcome: Outcome, expected: int, *, open_at_end: int) -> None:
+    """Compare the answers with the one that was looked at. Raises LoadFailed.
+
+    What wrk read includes parts of the answers that were open when it stopped.
+    """
+    least = outcome.requests * expected * (1 - _SIZE_TOLERANCE)
+    most = (outcome.requests + open_at_end) * expected * (1 + _SIZE_TOLERANCE)
+    if not least <= outcome.bytes <= most:
+        mean = outcome.bytes / outcome.requests
+        raise LoadFailed(f"answers of {mean:.0f} bytes, {expected} expected")
+
+
+def probe(port: int, kind: str, key: str, path: str = PATH) -> int:
+    """Make one call, look at its answer and return how many bytes it had. Raises LoadFailed."""
+    body = make_body(kind).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+        f"authorization: Bearer {key}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), _TIMEOUT_SECONDS) as connection:
+        connection.sendall(head.encode() + body)
+        answer = _read_answer(connection)
+    if not answer.startswith(b"HTTP/1.1 200 "):
+        raise LoadFailed(f"the first call was answered {answer[:400]!r}")
+    events = answer.count(b"data: ")
+    # The content, the finish, the usage, and [DONE].
+    wanted = EVENTS + 3 if kind == "stream" else 0
+    if events != wanted or b'"total_tokens"' not in answer:
+        raise LoadFailed(f"{events} events instead of {wanted}, or no usage: {answer[-400:]!r}")
+    return len(answer)
+
+
+def _read_answer(connection: socket.socket) -> bytes:
+    answer = b""
+    while len(answer) < _ANSWER_BYTES_MAX:
+        part = connection.recv(65_536)
+        answer += part
+        head, _, body = answer.partition(b"\r\n\r\n")
+        lower = head.lower()
+        if b"transfer-encoding: chunked" in lower:
+            is_whole = body.endswith(b"0\r\n\r\n")
+        else:
+            length = lower.partition(b"content-length:")[2].partition(b"\r\n")[0]
+            is_whole = bool(length) and len(body) >= int(length)
+        if is_whole or not part:
+            return answer
+    raise LoadFailed("an answer without end")
+
+
+def _read_output(output: str, errors: str) -> Outcome:
+    found = [line for line in output.splitlines() if line.startswith("BENCH ")]
+    if len(found) != 1:
+        raise LoadFailed(f"wrk failed: {(output + errors)[-400:]}")
+    counted = json.loads(found[0].removeprefix("BENCH "))
+    broken = {name: counted[name] for name in _ERRORS if counted[name]}
+    if broken or not counted["requests"]:
+        text = ", ".join(f"{count} {name} errors" for name, count in broken.items())
+        raise LoadFailed(f"{text or 'no answers'} beside {counted['requests']} answers")
+    return Outcome(
+        requests=counted["requests"],
+        seconds=counted["microseconds"] / 1e6,
+        bytes=counted["bytes"],
+        p50_ms=counted["p50"] / 1e3,
+        p99_ms=counted["p99"] / 1e3,
+        max_ms=counted["max"] / 1e3,
+    )
