@@ -12,6 +12,9 @@ import pytest
 from django.core.management import call_command
 from jsonschema import Draft202012Validator
 
+# Decided before any statement runs: once is enough.
+pytestmark = pytest.mark.sqlite
+
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA: dict[str, Any] = json.loads((ROOT / "openapi.json").read_text())
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -85,3 +88,26 @@ def _nullable(schema: Any) -> Any:
     if schema.get("nullable") is True:
         return {"anyOf": [plain, {"type": "null"}]}
     return plain
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_ids_in_paths_and_texts_in_queries_are_bounded(operation: dict[str, Any]) -> None:
+    for parameter in operation.get("parameters", ()):
+        schema = parameter["schema"]
+        if parameter["in"] == "path":
+            assert schema.get("format") in {"int64", "uuid"}, parameter["name"]
+        elif schema.get("type") == "integer":
+            assert {"minimum", "maximum"} <= set(schema), parameter["name"]
+        elif schema.get("type") == "string":
+            assert {"enum", "format", "pattern"} & set(schema), parameter["name"]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_body_takes_no_field_but_the_known(operation: dict[str, Any]) -> None:
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if content is None:
+        return
+
+    name = content["schema"]["$ref"].rpartition("/")[2]
+
+    assert SCHEMA["components"]["schemas"][name]["additionalProperties"] is False

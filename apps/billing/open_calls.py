@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from django.db.models import Q
+from django.db.models import Q, Value
+from django.db.models.functions import StrIndex
+from django.db.models.lookups import GreaterThan
 
 from apps.billing.models import Hold
 
@@ -14,5 +16,10 @@ def is_call_open(column: str, value: int) -> bool:
     without spaces, and a quotation mark inside one of its texts has a backslash before it.
     """
     text = f'"{column}":{value}'
-    held = Q(detail__contains=f"{text},") | Q(detail__contains=f"{text}}}")
-    return Hold.objects.filter(held).exists()
+    is_held = _holds(f"{text},") | _holds(f"{text}}}")
+    return Hold.objects.filter(_holds(text), is_held).exists()
+
+
+def _holds(text: str) -> Q:
+    # Not LIKE, which takes several times as long on SQLite.
+    return Q(GreaterThan(StrIndex("detail", Value(text)), 0))

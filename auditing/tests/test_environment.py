@@ -59,7 +59,10 @@ BAD = {
     "unknown payload mode": ({"PAYLOADS": "some"}, "PAYLOADS must be one of"),
     "demo key of another kind": ({"DEMO_API_KEY": "key-1"}, "DEMO_API_KEY must be sk-"),
     "short password": ({"ADMIN_PASSWORD": "12345"}, "ADMIN_PASSWORD must have at least 8"),
-    "short metrics token": ({"METRICS_TOKEN": "0123456789abcde"}, "METRICS_TOKEN must be 16 to 256"),
+    "short metrics token": (
+        {"METRICS_TOKEN": "0123456789abcde"},
+        "METRICS_TOKEN must be 16 to 256",
+    ),
     "metrics token that no header can hold": (
         {"METRICS_TOKEN": "0123456789 abcdef"},
         "METRICS_TOKEN must be 16 to 256",

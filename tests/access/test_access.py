@@ -17,6 +17,9 @@ from tests.access.matrix import ROLES, Rule, find_routes, read_rules
 from tests.access.people import Cast, build_cast, make_tokens
 from tests.support.databases import Database, TestDatabases
 
+# Decided before any statement runs: once is enough.
+pytestmark = pytest.mark.sqlite
+
 RULES = read_rules()
 REFUSALS = ("permission_denied", "payloads_closed")
 GUARDED = [rule for rule in RULES if not rule.anonymous]

@@ -33,6 +33,9 @@ from tests.rest.world import (
 )
 from tests.support.house import page_of
 
+# Decided before any statement runs: once is enough.
+pytestmark = pytest.mark.sqlite
+
 GETS: Final = [rule for rule in read_rules() if rule.method == "GET"]
 GUARDED: Final = [rule for rule in GETS if not rule.anonymous]
 _SECRET_NAME: Final = re.compile(

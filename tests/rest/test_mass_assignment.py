@@ -13,6 +13,9 @@ from apps.core.counters import process_counts
 from tests.rest.changes import CHANGES, Change
 from tests.rest.world import RestWorld, all_rows, body_of, differences, fill, undone
 
+# Decided before any statement runs: once is enough.
+pytestmark = pytest.mark.sqlite
+
 SCHEMA: Final = json.loads((Path(__file__).parents[2] / "openapi.json").read_text())
 SMUGGLED: Final[dict[str, Any]] = {
     "role": "admin",
