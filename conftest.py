@@ -60,13 +60,30 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what belongs to the other engine, and what is long unless it was asked for."""
-    other = "postgres" if config.getoption("--engine") == "sqlite" else "sqlite"
+    """Leave out what belongs to the other engine, and what is long unless it was asked for.
+
+    Tests without a database run on the first engine only: the second has nothing to add.
+    """
+    engine = config.getoption("--engine")
+    other = "postgres" if engine == "sqlite" else "sqlite"
     left_out = {other} if "long" in config.getoption("markexpr") else {other, "long"}
-    deselected = [item for item in items if any(item.get_closest_marker(name) for name in left_out)]
+    deselected = [
+        item
+        for item in items
+        if any(item.get_closest_marker(name) for name in left_out)
+        or (engine == "postgres" and not _has_database(item))
+    ]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item not in set(deselected)]
+
+
+def _has_database(item: pytest.Item) -> bool:
+    return (
+        "test_databases" in getattr(item, "fixturenames", ())
+        or item.get_closest_marker("django_db") is not None
+        or item.get_closest_marker("postgres") is not None
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

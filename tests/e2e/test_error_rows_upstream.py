@@ -77,7 +77,7 @@ FAILED = [
     Failed("E49", "garbage", 502, "upstream_invalid_response"),
     Failed("E49", "wrong_shape", 502, "upstream_invalid_response"),
     Failed("E49", "gzip_unasked", 502, "upstream_invalid_response"),
-    Failed("E49", "gzip_bomb", 502, "upstream_invalid_response"),
+    Failed("E49", "gzip_bomb(4000000)", 502, "upstream_invalid_response"),
     Failed("E51", "redirect", 502, "upstream_invalid_response"),
     Failed("E52", "big_body(34000000)", 502, "upstream_response_too_large", retries=False,
            has_retry_after=False, stream=False),
