@@ -62,6 +62,8 @@ def describe_all(result: dict[str, Any], **_: Any) -> dict[str, Any]:
         for method in _METHODS:
             if method not in item:
                 continue
+            # One heading, and one class of a generated client, for each kind of thing.
+            item[method]["tags"] = [_heading(path)]
             _describe(item[method], has_parameter="{" in path)
             for parameter in item[method].get("parameters", ()):
                 _bound_parameter(parameter)
@@ -74,6 +76,11 @@ def describe_all(result: dict[str, Any], **_: Any) -> dict[str, Any]:
                 # What no body may leave blank can be blank in what was recorded.
                 part.pop("minLength", None)
     return result
+
+
+def _heading(path: str) -> str:
+    _, _, area, noun, *_ = path.split("/")
+    return f"{area}-{noun}" if area == "admin" else area
 
 
 def _bound_parameter(parameter: dict[str, Any]) -> None:
