@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from abc import ABC, abstractmethod
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ class NumberedPages(PageNumberPagination):
         return _bounded(super().get_schema_operation_parameters(view))
 
 
-class CursorPages(CursorPagination):
+class CursorPages(CursorPagination, ABC):
     """Pages that stay stable while rows arrive: {next, previous, results}."""
 
     page_size = PAGE_SIZE
@@ -51,9 +52,9 @@ class CursorPages(CursorPagination):
         """Return the parameters with their bounds."""
         return _bounded(super().get_schema_operation_parameters(view))
 
+    @abstractmethod
     def is_position(self, text: str) -> bool:
         """Return whether `text` can be compared with the column that the pages go by."""
-        raise NotImplementedError
 
     def decode_cursor(self, request: Request) -> Any:
         """Return the cursor; a forged one is refused here, before it gets into a query."""

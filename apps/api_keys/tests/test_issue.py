@@ -134,3 +134,11 @@ def _dump(table: str) -> str:
 
 def _text(value: object) -> object:
     return bytes(value).hex() if isinstance(value, bytes | memoryview) else value
+
+
+def test_keys_that_begin_and_end_alike_are_told_apart() -> None:
+    raws = [f"sk-audit-same{number:06d}same" for number in range(50_000)]
+
+    digests = {digest_of(raw) for raw in raws}
+
+    assert len(digests) == len(raws)
