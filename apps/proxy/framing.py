@@ -28,7 +28,7 @@ def last_event(buffer: EventBuffer) -> bytes:
 
 def begins_an_answer(block: bytes) -> bool:
     """Return whether the first event is a chunk; later ones are not looked into."""
-    first = next(filter(None, map(event_data, split_events(block))), b"")
+    first = _first_data(block)
     if not first:
         return True  # Nothing but [DONE] or usage.
     try:
@@ -43,3 +43,13 @@ def has_data(block: bytes) -> bool:
     if block.startswith(b"data:"):
         return True
     return any(event_data(event) for event in split_events(block))
+
+
+def _first_data(block: bytes) -> bytes:
+    """Return the data of the first event that has any, b"" if none has."""
+    if block.startswith(b"data:") and b"\r" not in block:
+        # The usual block; the others need not be looked for.
+        data = event_data(block.partition(b"\n\n")[0] + b"\n\n")
+        if data:
+            return data
+    return next(filter(None, map(event_data, split_events(block))), b"")

@@ -6,6 +6,7 @@ and counted in batches, for the case that no usage is reported.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 import orjson
@@ -27,8 +28,18 @@ SPECIAL: Final = re.compile(
 )
 """Matches in a block of complete events if one of them needs a closer look."""
 
-# All alternatives of this one begin with the same byte, which makes it ten times as fast.
-_SPECIAL_MEMBERS: Final = re.compile(_MEMBERS)
+# What an event that matters holds at least one of. Each begins with letters of its own, which the
+# engine finds some twenty times as fast as one pattern with alternatives.
+_HINTS: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rb'"finish_reason"\s*+:\s*+(?!null)',
+        rb'"usage"\s*+:\s*+(?!null)',
+        rb'"error"',
+        rb"\[DONE\]",
+        rb"event:",
+    )
+)
 
 _BATCH_BYTES: Final = 16 * 1024
 _LABEL_LENGTH_MAX: Final = 200
@@ -102,14 +113,10 @@ class StreamMeter:
         """Return what of a block of complete events goes on to the client now."""
         if self.done_seen or self.error is not None:
             return b""
-        if (
-            _SPECIAL_MEMBERS.search(block) is None
-            and b"[DONE]" not in block
-            and b"event:" not in block
-        ):
-            self._keep(block)
-            return block
-        return self._observe_events(block)
+        if any(hint.search(block) is not None for hint in _HINTS):
+            return self._observe_events(block)
+        self._keep(block)
+        return block
 
     @property
     def saw_content(self) -> bool:
@@ -126,7 +133,8 @@ class StreamMeter:
     @property
     def upstream_id(self) -> str | None:
         """Return the upstream's own id of the answer."""
-        self._count_batch()
+        if self._id is None and self._batch:
+            self._identify(b"".join(self._batch))
         return self._id
 
     @property
@@ -208,15 +216,15 @@ class StreamMeter:
 
     def _observe_events(self, block: bytes) -> bytes:
         going_on: list[bytes] = []
-        for event in split_events(block):
-            if SPECIAL.search(event) is None:
-                self._keep(event)
-                going_on.append(event)
-            elif is_done(event):
+        for part, may_matter in _parts(block):
+            if not may_matter or SPECIAL.search(part) is None:
+                self._keep(part)
+                going_on.append(part)
+            elif is_done(part):
                 self.done_seen = True
                 break
-            elif self._inspect(event):
-                going_on.append(event)
+            elif self._inspect(part):
+                going_on.append(part)
             if self.error is not None:
                 break
         return b"".join(going_on)
@@ -253,6 +261,30 @@ class StreamMeter:
                 error.get("type")
             )
         self.error = GatewayError("E60")
+
+
+def _parts(block: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Yield a block in parts, and of each whether it is one event that may need a closer look.
+
+    What lies between those events is not cut apart.
+    """
+    if b"\r" in block:
+        yield from ((event, True) for event in split_events(block))
+        return
+    start = 0
+    for position in sorted(found.start() for hint in _HINTS for found in hint.finditer(block)):
+        if position < start:
+            continue  # In an event that has been yielded.
+        before = block.rfind(b"\n\n", start, position)
+        begin = start if before < 0 else before + 2
+        after = block.find(b"\n\n", position)
+        end = len(block) if after < 0 else after + 2
+        if begin > start:
+            yield block[start:begin], False
+        yield block[begin:end], True
+        start = end
+    if start < len(block):
+        yield block[start:], False
 
 
 def _label(text: bytes) -> str | None:
