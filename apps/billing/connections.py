@@ -32,7 +32,8 @@ def connect(alias: str = "default") -> Engine:
         return sqlite.SqliteEngine(sqlite.connect(wrapper.settings_dict["NAME"]))
     parameters = wrapper.get_connection_params()
     return postgres.PostgresEngine(
-        postgres.connect({name: parameters[name] for name in _PARAMETERS if parameters.get(name)})
+        postgres.connect({name: parameters[name] for name in _PARAMETERS if parameters.get(name)}),
+        is_own=True,
     )
 
 

@@ -51,7 +51,9 @@ class Database:
         """Return a ledger engine with a connection of its own. The caller closes it."""
         if self.server is None:
             return sqlite.SqliteEngine(sqlite.connect(self.name))
-        return postgres.PostgresEngine(postgres.connect(self.server.parameters(self.name)))
+        return postgres.PostgresEngine(
+            postgres.connect(self.server.parameters(self.name)), is_own=True
+        )
 
     def connect(self) -> Any:
         """Return a plain DB-API connection in autocommit mode. The caller closes it."""

@@ -1,7 +1,7 @@
 """The ledger's statements on PostgreSQL, over a synchronous psycopg connection.
 
-A batch costs two round trips and the commit: one pipeline locks and reads, one writes. Rows
-travel as one JSON parameter a table.
+A batch costs two round trips: one begins, locks and reads, one writes and commits. Rows travel as
+one JSON parameter a table.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from uuid import UUID
 
 import orjson
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, tuple_row
 
 from apps.audit.partitions import ensure_partitions
@@ -29,44 +30,60 @@ from apps.billing.ledger.commands import (
     RowKey,
     State,
 )
+from apps.billing.ledger.pipeline import (
+    Pipeline,
+    Result,
+    Statement,
+    digest,
+    digests,
+    integer,
+    integers,
+    labels,
+    text,
+    uuid,
+    uuids,
+)
 from apps.billing.ledger.store import TABLES, IncarnationEnded, no_chain, tables_of
 
 _LOCK_ACCOUNTS = """SELECT id, kind, posted_nanos, held_nanos, sequence, head FROM billing_account
-    WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"""
-_OWING = "SELECT id FROM billing_account WHERE id = ANY(%s) AND posted_nanos < 0"
+    WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE"""
+_OWING = "SELECT id FROM billing_account WHERE id = ANY($1::bigint[]) AND posted_nanos < 0"
 # Before any counter is locked, and in one order, so that who waits here has none that others need.
 _MAKE_COUNTERS = """INSERT INTO billing_spendcounter (scope, scope_id, spent_nanos, held_nanos)
-    SELECT scope, scope_id, 0, 0 FROM unnest(%s::text[], %s::bigint[]) AS wanted (scope, scope_id)
+    SELECT scope, scope_id, 0, 0 FROM unnest($1::text[], $2::bigint[]) AS wanted (scope, scope_id)
     WHERE NOT EXISTS (SELECT 1 FROM billing_spendcounter AS counter
         WHERE counter.scope = wanted.scope AND counter.scope_id = wanted.scope_id)
     ORDER BY scope, scope_id ON CONFLICT (scope, scope_id) DO NOTHING"""
 # One array of ids: an OR of two ways to find them would read the whole table.
 _FIND_COUNTERS = """SELECT id, scope, scope_id, spent_nanos, held_nanos FROM billing_spendcounter
-    WHERE id = ANY(%s::bigint[] || ARRAY(
-        SELECT counter.id FROM unnest(%s::text[], %s::bigint[]) AS wanted (scope, scope_id)
+    WHERE id = ANY($1::bigint[] || ARRAY(
+        SELECT counter.id FROM unnest($2::text[], $3::bigint[]) AS wanted (scope, scope_id)
         JOIN billing_spendcounter AS counter
             ON counter.scope = wanted.scope AND counter.scope_id = wanted.scope_id))
     ORDER BY id"""
 _LOCK_COUNTERS = f"{_FIND_COUNTERS} FOR NO KEY UPDATE"
-_LOCK_CHAIN = """SELECT sequence, head, ended_at IS NOT NULL FROM billing_incarnation WHERE id = %s
-    FOR NO KEY UPDATE"""
-_CLAIM_HOLDS = "DELETE FROM billing_hold WHERE request_id = ANY(%s) RETURNING request_id"
+_LOCK_CHAIN = """SELECT sequence, head, ended_at IS NOT NULL FROM billing_incarnation
+    WHERE id = $1::bigint FOR NO KEY UPDATE"""
+_CLAIM_HOLDS = "DELETE FROM billing_hold WHERE request_id = ANY($1::uuid[]) RETURNING request_id"
 _RESOLVED = """SELECT request.id, COALESCE((SELECT -SUM(amount_nanos) FROM billing_entry AS entry
         WHERE entry.request_id = request.id AND entry.kind IN ('charge', 'excess', 'late')), 0),
         EXISTS (SELECT 1 FROM billing_entry AS entry
             WHERE entry.request_id = request.id AND entry.kind = 'late'),
         request.provider_id
-    FROM audit_apirequest AS request WHERE request.id = ANY(%s)"""
+    FROM audit_apirequest AS request WHERE request.id = ANY($1::uuid[])"""
 _UPDATE_ACCOUNTS = """UPDATE billing_account AS account
     SET posted_nanos = new.posted, held_nanos = new.held, sequence = new.sequence, head = new.head
-    FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[])
+    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[])
         AS new (id, posted, held, sequence, head)
     WHERE account.id = new.id"""
 _UPDATE_COUNTERS = """UPDATE billing_spendcounter AS counter
     SET spent_nanos = new.spent, held_nanos = new.held
-    FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS new (id, spent, held)
+    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS new (id, spent, held)
     WHERE counter.id = new.id"""
-_UPDATE_CHAIN = "UPDATE billing_incarnation SET sequence = %s, head = %s WHERE id = %s"
+_UPDATE_CHAIN = """UPDATE billing_incarnation SET sequence = $1::bigint, head = $2::bytea
+    WHERE id = $3::bigint"""
+_BEGIN: Statement = ("BEGIN", ())
+_COMMIT: Statement = ("COMMIT", ())
 # A hold's age is measured on the database's clock, so that clock sets it.
 _SET_BY_DATABASE = {"placed_at": "clock_timestamp()"}
 
@@ -75,7 +92,7 @@ def _insert(table: str, columns: tuple[str, ...]) -> str:
     values = ", ".join(_SET_BY_DATABASE.get(name, name) for name in columns)
     return (
         f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} "  # noqa: S608 (constants)
-        f"FROM json_populate_recordset(NULL::{table}, %s::json)"
+        f"FROM json_populate_recordset(NULL::{table}, $1::json)"
     )
 
 
@@ -102,14 +119,46 @@ class PostgresEngine:
 
     name = "postgresql"
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], *, is_own: bool = False) -> None:
+        """`is_own`: nobody else uses the connection."""
         self._connection = connection
+        self._pipeline = Pipeline(connection, prepares=is_own)
+        self._is_batching = False
+        self._waiting: list[Statement] = []  # go with the next round trip
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Open a write transaction (a savepoint inside one that is open)."""
-        with self._connection.transaction():
+        """Open a write transaction (nothing inside one that is open: the outer one decides)."""
+        is_idle = self._connection.info.transaction_status == TransactionStatus.IDLE
+        if self._is_batching or not is_idle or not self._connection.autocommit:
             yield
+            return
+        self._is_batching = True
+        self._waiting = [_BEGIN]
+        try:
+            yield
+            # Where nothing has been sent yet there is nothing to commit.
+            if self._waiting != [_BEGIN]:
+                self._run([_COMMIT])
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self._is_batching = False
+            self._waiting = []
+
+    def _run(self, statements: Sequence[Statement]) -> list[Result]:
+        """Run what waits and these statements in one round trip; return the results of these."""
+        waiting, self._waiting = self._waiting, []
+        return self._pipeline.run([*waiting, *statements])[len(waiting) :]
+
+    def _roll_back(self) -> None:
+        self._waiting = []
+        if self._connection.closed:
+            return
+        if self._connection.info.transaction_status != TransactionStatus.IDLE:
+            with suppress(psycopg.Error):  # What made us roll back says more.
+                self._pipeline.run([("ROLLBACK", ())])
 
     def lock(
         self,
@@ -122,71 +171,96 @@ class PostgresEngine:
         hold_ids: Sequence[UUID],
     ) -> State:
         """Lock and read all that a batch needs, and delete the holds that it claims."""
-        names, ids = [scope for scope, _ in scopes], [scope_id for _, scope_id in scopes]
-        accounts = owing = counters = chain = claimed = None
-        with self._connection.pipeline():
-            if account_ids:
-                accounts = self._query(_LOCK_ACCOUNTS, (list(account_ids),))
-            if receivable_ids:
-                owing = self._query(_OWING, (list(receivable_ids),))
-            if scopes:
-                self._query(_MAKE_COUNTERS, (names, ids))
-            if scopes or counter_ids:
-                counters = self._query(_LOCK_COUNTERS, (list(counter_ids), names, ids))
-            if incarnation_id is not None:
-                chain = self._query(_LOCK_CHAIN, (incarnation_id,))
-            if hold_ids:
-                claimed = self._query(_CLAIM_HOLDS, (list(hold_ids),))
-        counter_rows = counters.fetchall() if counters else []
+        wanted = (labels(scope for scope, _ in scopes), integers(number for _, number in scopes))
+        statements: dict[str, Statement] = {}
+        if account_ids:
+            statements["accounts"] = (_LOCK_ACCOUNTS, (integers(account_ids),))
+        if receivable_ids:
+            statements["owing"] = (_OWING, (integers(receivable_ids),))
+        if scopes:
+            statements["make"] = (_MAKE_COUNTERS, wanted)
+        if scopes or counter_ids:
+            statements["counters"] = (_LOCK_COUNTERS, (integers(counter_ids), *wanted))
+        if incarnation_id is not None:
+            statements["chain"] = (_LOCK_CHAIN, (b"%d" % incarnation_id,))
+        if hold_ids:
+            statements["claimed"] = (_CLAIM_HOLDS, (uuids(hold_ids),))
+        results = self._run(list(statements.values())) if statements else []
+        found = {
+            name: [
+                [result.get_value(row, column) for column in range(result.nfields)]
+                for row in range(result.ntuples)
+            ]
+            for name, result in zip(statements, results, strict=True)
+        }
+        counters = [
+            (integer(row[0]), text(row[1]), integer(row[2]), integer(row[3]), integer(row[4]))
+            for row in found.get("counters", ())
+        ]
         return State(
             accounts={
-                row[0]: AccountState(*row[1:]) for row in (accounts.fetchall() if accounts else ())
+                integer(row[0]): AccountState(
+                    text(row[1]), integer(row[2]), integer(row[3]), integer(row[4]), digest(row[5])
+                )
+                for row in found.get("accounts", ())
             },
-            owing={row[0] for row in (owing.fetchall() if owing else ())},
-            counters={row[0]: CounterState(*row[1:]) for row in counter_rows},
-            counter_ids={(row[1], row[2]): row[0] for row in counter_rows},
-            chain=_chain(incarnation_id, chain.fetchone() if chain else None),
-            claimed={row[0] for row in (claimed.fetchall() if claimed else ())},
+            owing={integer(row[0]) for row in found.get("owing", ())},
+            counters={row[0]: CounterState(*row[1:]) for row in counters},
+            counter_ids={(row[1], row[2]): row[0] for row in counters},
+            chain=_chain(incarnation_id, found.get("chain", [])),
+            claimed={uuid(row[0]) for row in found.get("claimed", ())},
             resolved={},
         )
 
     def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, RecordedCharge]:
         """Return what recorded requests were charged so far."""
-        rows = self._query(_RESOLVED, (list(request_ids),))
-        return {row[0]: RecordedCharge(int(row[1]), row[2], row[3]) for row in rows}
+        (result,) = self._run([(_RESOLVED, (uuids(request_ids),))])
+        charges = {}
+        for row in range(result.ntuples):
+            provider_id = result.get_value(row, 3)
+            charges[uuid(result.get_value(row, 0))] = RecordedCharge(
+                integer(result.get_value(row, 1)),
+                result.get_value(row, 2) == b"t",
+                None if provider_id is None else int(provider_id),
+            )
+        return charges
 
     def write(self, changes: Changes, state: State) -> None:
-        """Write the rows and the changed balances in one pipeline."""
+        """Write the rows and the changed balances, in our own transaction with its commit."""
+        statements: list[Statement] = [
+            (_INSERT[table], (orjson.dumps(rows, default=_json_value),))
+            for table, _, rows in tables_of(changes)
+        ]
         changed = [(key, account) for key, account in state.accounts.items() if account.is_changed]
         counted = [(key, counter) for key, counter in state.counters.items() if counter.is_changed]
-        with self._connection.pipeline():
-            for table, _, rows in tables_of(changes):
-                self._query(_INSERT[table], (orjson.dumps(rows, default=_json_value).decode(),))
-            if changed:
-                self._query(
-                    _UPDATE_ACCOUNTS,
-                    (
-                        [key for key, _ in changed],
-                        [account.posted for _, account in changed],
-                        [account.held for _, account in changed],
-                        [account.sequence for _, account in changed],
-                        [account.head for _, account in changed],
-                    ),
-                )
-            if counted:
-                self._query(
-                    _UPDATE_COUNTERS,
-                    (
-                        [key for key, _ in counted],
-                        [counter.spent for _, counter in counted],
-                        [counter.held for _, counter in counted],
-                    ),
-                )
-            if changes.requests:
-                self._query(
-                    _UPDATE_CHAIN,
-                    (state.chain.sequence, state.chain.head, state.chain.incarnation_id),
-                )
+        if changed:
+            columns = (
+                integers(key for key, _ in changed),
+                integers(account.posted for _, account in changed),
+                integers(account.held for _, account in changed),
+                integers(account.sequence for _, account in changed),
+                digests(account.head for _, account in changed),
+            )
+            statements.append((_UPDATE_ACCOUNTS, columns))
+        if counted:
+            spending = (
+                integers(key for key, _ in counted),
+                integers(counter.spent for _, counter in counted),
+                integers(counter.held for _, counter in counted),
+            )
+            statements.append((_UPDATE_COUNTERS, spending))
+        if changes.requests:
+            chain = state.chain
+            link = (
+                b"%d" % chain.sequence,
+                b"\\x" + chain.head.hex().encode(),
+                b"%d" % chain.incarnation_id,
+            )
+            statements.append((_UPDATE_CHAIN, link))
+        if self._is_batching:
+            self._waiting += statements
+        elif statements:
+            self._run(statements)
 
     def open_incarnation(self, *, kind: str, host: str, pid: int, lease_seconds: int) -> int:
         """Insert a lease on the database's clock and return its id."""
@@ -244,11 +318,20 @@ class PostgresEngine:
         )
         locked = {("account", number) for number in set(account_ids) - {row[0] for row in free}}
         if scopes or counter_ids:
-            wanted = (counter_ids, [name for name, _ in scopes], [number for _, number in scopes])
-            free_ids = {row[0] for row in self._query(f"{_LOCK_COUNTERS} SKIP LOCKED", wanted)}
-            for row in self._query(_FIND_COUNTERS, wanted):
-                if row[0] not in free_ids:
-                    locked |= {("counter", row[0]), (row[1], row[2])}
+            wanted = (
+                integers(counter_ids),
+                labels(name for name, _ in scopes),
+                integers(number for _, number in scopes),
+            )
+            free_rows, rows = self._run(
+                [(f"{_LOCK_COUNTERS} SKIP LOCKED", wanted), (_FIND_COUNTERS, wanted)]
+            )
+            free_ids = {integer(free_rows.get_value(row, 0)) for row in range(free_rows.ntuples)}
+            for row in range(rows.ntuples):
+                number = integer(rows.get_value(row, 0))
+                if number not in free_ids:
+                    scope = text(rows.get_value(row, 1))
+                    locked |= {("counter", number), (scope, integer(rows.get_value(row, 2)))}
         return locked
 
     def price_rows(self, version_ids: Collection[int]) -> dict[int, Row]:
@@ -329,22 +412,29 @@ class PostgresEngine:
         self._connection.close()
 
     def _query(self, sql: str, params: tuple[object, ...] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
+        self._send_waiting()
         cursor = self._connection.cursor(row_factory=tuple_row)
         cursor.execute(sql, params)
         return cursor
 
     def _rows(self, sql: str, params: tuple[object, ...]) -> list[Row]:
+        self._send_waiting()
         with self._connection.cursor(row_factory=dict_row) as cursor:
             cursor.execute(sql, params)
             return cursor.fetchall()
 
+    def _send_waiting(self) -> None:
+        """Have a statement that goes another way stand in the same transaction."""
+        if self._waiting:
+            self._run([])
 
-def _chain(incarnation_id: int | None, row: tuple[Any, ...] | None) -> ChainState:
+
+def _chain(incarnation_id: int | None, rows: list[list[bytes | None]]) -> ChainState:
     if incarnation_id is None:
         return no_chain()
-    if row is None or row[2]:
+    if not rows or rows[0][2] == b"t":
         raise IncarnationEnded
-    return ChainState(incarnation_id, row[0], row[1])
+    return ChainState(incarnation_id, integer(rows[0][0]), digest(rows[0][1]))
 
 
 def _json_value(value: object) -> str:
