@@ -27,8 +27,9 @@ _TEXT_MAX = {
     "user_name": 150, "api_key_name": 100, "requested_model": 200, "provider_name": 100,
     "upstream_model": 200, "endpoint": 100, "method": 8, "dialect": 32, "error_code": 64,
     "finish_reason": 64, "ip_address": 45, "user_agent": 256, "upstream_request_id": 128,
-    "outcome": 64, "error_text": 500,
 }  # fmt: skip
+_ATTEMPT_TEXT_MAX = {"outcome": 64, "error_text": 500, "upstream_request_id": 128}
+_TOKEN_COLUMNS = tuple((name, f"{name}_tokens") for name in TOKEN_CLASSES)
 
 _MILLISECONDS_MAX = 2**31 - 1  # what the column takes: some 24 days
 
@@ -63,8 +64,8 @@ def request_row(
     row = {name: detail[name] for name in DETAIL_COLUMNS}
     if isinstance(row["started_at"], str):
         row["started_at"] = datetime.fromisoformat(row["started_at"])
-    for name in TOKEN_CLASSES:
-        row[f"{name}_tokens"] = getattr(usage, name)
+    for name, column in _TOKEN_COLUMNS:
+        row[column] = getattr(usage, name)
     row["id"] = request_id
     row["state"] = state
     row["status_code"] = status_code
@@ -80,7 +81,7 @@ def request_row(
     row["duration_ms"] = min(duration_ms, _MILLISECONDS_MAX)
     row["upstream_request_id"] = upstream_request_id
     row["payload_digest"] = payload_digest
-    return fit(row)
+    return _fit(row, _TEXT_MAX)
 
 
 def attempt_row(
@@ -113,10 +114,14 @@ def attempt_row(
     }
 
 
-def fit(row: Row) -> Row:
-    """Cut the texts of a row to what their columns take, in place, and return it."""
-    for name, limit in _TEXT_MAX.items():
-        value = row.get(name)
-        if value:
+def fit_attempt(row: Row) -> Row:
+    """Cut the texts of an attempt to what their columns take, in place, and return it."""
+    return _fit(row, _ATTEMPT_TEXT_MAX)
+
+
+def _fit(row: Row, limits: dict[str, int]) -> Row:
+    for name, limit in limits.items():
+        value = row[name]
+        if value and not (len(value) <= limit and value.isprintable()):
             row[name] = clean_text(value, limit)
     return row

@@ -34,6 +34,11 @@ class Circuits:
         circuit = self._circuits.get(route_id)
         return circuit is not None and (now < circuit.rests_until or circuit.is_probing)
 
+    @property
+    def are_all_closed(self) -> bool:
+        """Whether no route is or was in trouble."""
+        return not self._circuits
+
     def begin(self, route_id: int, now: float) -> None:
         """Note that the route is being tried; where its rest is over, this is the probe."""
         circuit = self._circuits.get(route_id)

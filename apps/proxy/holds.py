@@ -41,7 +41,7 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
     Raises E19, E20, E32 to E37, and Interrupted where the client left meanwhile.
     """
     routes: Sequence[Route] = call.plan.model.routes
-    refusal = GatewayError("E32")
+    refusal: GatewayError | None = None
     able: list[Route] = []  # of providers that could give a lowered answer
     is_whole = len({route.provider.id for route in routes}) > 1
     # Each turn leaves one provider less, and each provider has two turns at most.
@@ -51,7 +51,7 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
             routes, is_whole = [*able, *routes], False
             planned = _plan(call, routes)
         if not planned:
-            raise refusal
+            raise refusal or GatewayError("E32")
         caps, spare_caps = caps_of_providers(planned)
         detail = _describe(call, planned[0])
         answer = await _place(call, detail, caps, spare_caps, is_whole=is_whole)
@@ -68,6 +68,9 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
 
 
 def _plan(call: Call, routes: Sequence[Route]) -> list[Route]:
+    circuits = call.gateway.circuits
+    if len(routes) == 1 and circuits.are_all_closed and routes[0].provider.credentials:
+        return list(routes)  # The usual model.
     return plan_routes(
         routes,
         random=call.gateway.random,
@@ -92,6 +95,8 @@ def _rest(call: Call, routes: Sequence[Route], left_nanos: int) -> None:
 def caps_of_providers(routes: Sequence[Route]) -> tuple[tuple[Cap, ...], tuple[Cap, ...]]:
     """Return the cap of the first route's provider and those of the others, if they have any."""
     first = routes[0].provider
+    if len(routes) == 1:
+        return (() if first.cap is None else (first.cap,)), ()
     others = {route.provider.id: route.provider.cap for route in routes[1:]}
     others.pop(first.id, None)
     return (
@@ -102,7 +107,9 @@ def caps_of_providers(routes: Sequence[Route]) -> tuple[tuple[Cap, ...], tuple[C
 
 def within(routes: Sequence[Route], counted: tuple[Cap, ...]) -> list[Route]:
     """Return the routes whose providers have no cap, or one that counts the hold."""
-    return [route for route in routes if route.provider.cap in (None, *counted)]
+    return [
+        route for route in routes if route.provider.cap is None or route.provider.cap in counted
+    ]
 
 
 async def _place(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.audit.records import clean_text, fit
+from apps.audit.records import clean_text, fit_attempt
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,13 @@ def test_text_is_cut_and_cleaned(text: str, expected: str) -> None:
 
 
 def test_every_text_of_a_row_is_cut_to_its_column() -> None:
-    row = fit({"user_agent": "x" * 1_000, "error_code": "e" * 100, "charge_nanos": 5})
+    texts = {"outcome": "o" * 100, "error_text": "e" * 1_000, "upstream_request_id": "u\n" * 100}
 
-    assert row == {"user_agent": "x" * 256, "error_code": "e" * 64, "charge_nanos": 5}
+    row = fit_attempt({**texts, "duration_ms": 5})
+
+    assert row == {
+        "outcome": "o" * 64,
+        "error_text": "e" * 500,
+        "upstream_request_id": "u\n" * 64,
+        "duration_ms": 5,
+    }

@@ -1,7 +1,7 @@
 """Whole answers in OpenAI's dialect: what they hold, and how they look as a stream."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -36,8 +36,14 @@ class Answer:
     is_usage_unusable: bool  # something was reported that holds no count
     finish_reason: str | None
     has_content: bool
-    estimated_output_tokens: int
+    count_quarters: Callable[[], int] = field(repr=False, compare=False)  # of all that it says
     document: dict[str, Any]
+
+    @property
+    def estimated_output_tokens(self) -> int:
+        """Return an estimate of the tokens that the answer took; nobody needs it beside a usage."""
+        least = 1 if self.has_content and self.document.get("choices") else 0
+        return max(tokens_of_quarters(self.count_quarters()), least)
 
     def final_usage(self, *, estimated_input_tokens: int) -> Usage:
         """Return the usage to charge: the reported one, else an estimate.
@@ -78,8 +84,12 @@ def read_chat_answer(body: bytes) -> Answer:
     if len(present) != len(messages):
         raise GatewayError("E49")
     has_content = any(message.get(name) for message in present for name in _CONTENT_MEMBERS)
-    quarters = sum(_message_quarters(message) for message in present)
-    return _answer(document, choices, has_content=has_content, quarters=quarters)
+    return _answer(
+        document,
+        choices,
+        has_content=has_content,
+        count=lambda: sum(_message_quarters(message) for message in present),
+    )
 
 
 def read_completion_answer(body: bytes) -> Answer:
@@ -90,8 +100,12 @@ def read_completion_answer(body: bytes) -> Answer:
     present = [text for text in texts if isinstance(text, str)]
     if len(present) != len(texts):
         raise GatewayError("E49")
-    quarters = sum(estimate_quarters(text) for text in present)
-    return _answer(document, choices, has_content=any(present), quarters=quarters)
+    return _answer(
+        document,
+        choices,
+        has_content=any(present),
+        count=lambda: sum(estimate_quarters(text) for text in present),
+    )
 
 
 def read_embeddings_answer(body: bytes) -> Answer:
@@ -101,7 +115,7 @@ def read_embeddings_answer(body: bytes) -> Answer:
         isinstance(item.get("embedding"), (list, str)) for item in _objects(document, "data")
     ):
         raise GatewayError("E49")
-    return _answer(document, [], has_content=True, quarters=0)
+    return _answer(document, [], has_content=True, count=lambda: 0)
 
 
 def _load(body: bytes) -> dict[str, Any]:
@@ -129,12 +143,11 @@ def _answer(
     choices: list[dict[str, Any]],
     *,
     has_content: bool,
-    quarters: int,
+    count: Callable[[], int],
 ) -> Answer:
     reported = document.get("usage")
     usage = parse_usage(reported)
     reasons = (clean_label(choice.get("finish_reason")) for choice in choices)
-    estimated = max(tokens_of_quarters(quarters), 1 if has_content and choices else 0)
     return Answer(
         id=clean_label(document.get("id")),
         model=clean_label(document.get("model")),
@@ -142,7 +155,7 @@ def _answer(
         is_usage_unusable=usage is None and reported is not None,
         finish_reason=next((reason for reason in reasons if reason), None),
         has_content=has_content,
-        estimated_output_tokens=estimated,
+        count_quarters=count,
         document=document,
     )
 

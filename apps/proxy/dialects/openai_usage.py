@@ -63,6 +63,9 @@ def parse_usage(value: object) -> Usage | None:
     total = counts.read(value, "total_tokens")
     if prompt is None and completion is None:
         return None
+    is_plain = len(value) == 3 and not counts.is_suspect
+    if is_plain and prompt is not None and completion is not None and total == prompt + completion:
+        return Usage(input=prompt, output=completion, source="reported")  # Nothing else to read.
     if total == TOKENS_MAX:
         # Not a number to compute with: it may stand for something larger.
         total = None
