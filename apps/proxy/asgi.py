@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -158,6 +159,7 @@ class DataPlane:
         begun, now = gateway.monotonic(), datetime.now(UTC)
         snapshot = self._snapshot()
         caller, headers = self._authenticate(snapshot, scope, now)
+        connection: Connection = scope["extensions"]["gateway.connection"]
         weight = 0
 
         def reserve(size: int) -> None:
@@ -169,7 +171,7 @@ class DataPlane:
             gateway.bytes_in_flight += added
 
         try:
-            body = await read_body(receive, headers, reserve)
+            body = await read_body(receive, headers, reserve, connection.take_body)
             if gateway.monotonic() - begun > _SLOW_BODY_SECONDS:
                 # The key may have been revoked while its body was under way.
                 snapshot = self._snapshot()
@@ -191,7 +193,7 @@ class DataPlane:
                 now=now,
                 begun=begun,
             )
-            await self._run_limited(call, scope, receive, send)
+            await self._run_limited(call, connection)
         except GatewayError as error:
             if error.row < "E40":
                 gateway.count_refusal(caller.key.id, error.code)
@@ -199,13 +201,13 @@ class DataPlane:
         finally:
             gateway.bytes_in_flight -= weight
 
-    async def _run_limited(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run_limited(self, call: Call, connection: Connection) -> None:
         scopes = call.plan.caller.scopes
         if not scopes:
-            await self._run_watched(call, scope, receive, send, [])
+            await self._run_watched(call, connection, [])
             return
         limiter, tokens = self.gateway.limiter, max(1, len(call.body) // 4)
-        identifier = str(call.request_id)
+        identifier = call.request_text
         standing = await limiter.admit(request_id=identifier, scopes=scopes, tokens=tokens)
         extra = ratelimit_headers(standing)
         if isinstance(standing, Refusal):
@@ -215,7 +217,7 @@ class DataPlane:
                 headers=[(name.decode(), value.decode()) for name, value in extra],
             )
         try:
-            await self._run_watched(call, scope, receive, send, extra)
+            await self._run_watched(call, connection, extra)
         finally:
             used = call.settled_tokens
             limiter.finish(
@@ -225,33 +227,29 @@ class DataPlane:
                 tokens_used=used,
             )
 
-    async def _run_watched(
-        self, call: Call, scope: Scope, receive: Receive, send: Send, extra: Headers
-    ) -> None:
+    async def _run_watched(self, call: Call, connection: Connection, extra: Headers) -> None:
         self.gateway.calls[call.request_id] = call
-        watcher = asyncio.create_task(_watch(call, receive))
-        connection: Connection | None = scope.get("extensions", {}).get("gateway.connection")
+        connection.on_lost(partial(call.interrupt, "client"))
         try:
             cap = await call.place_hold()
             if cap is not None:
                 extra = [*extra, (b"x-gateway-output-cap", b"%d" % cap)]
-            await Relay(call, send, connection, extra, cap).run()
+            await Relay(call, connection, extra, cap).run()
         except (GatewayError, Interrupted):
             raise
         except Exception as error:
-            has_started = connection is not None and connection.has_started
-            if call.is_settled and not has_started:
+            if call.is_settled and not connection.has_started:
                 # Charged, and nothing was shown of it: the client must not pay a second time.
                 self.gateway.counts.internal_errors.add()
                 logger.exception("a call failed after it was charged")
                 message = f"Internal error, id {call.request_id}."
                 raise GatewayError("E71", message=message) from error
             # A client that saw nothing will try again, so it pays nothing (I-24).
-            usage = call.delivered_usage() if has_started else Usage()
+            usage = call.delivered_usage() if connection.has_started else Usage()
             await call.settle(Ending(RequestState.FAILED, 500, "internal_error", usage))
             raise
         finally:
-            watcher.cancel()
+            connection.on_lost(None)
             self.gateway.calls.pop(call.request_id, None)
             if not call.is_settled and call.held is not None:
                 # Only a cancellation comes here: the server ends calls that did not drain in time.
@@ -278,15 +276,6 @@ class DataPlane:
             self.gateway.count_refusal(0, error.code)
             raise
         return caller, headers
-
-
-async def _watch(call: Call, receive: Receive) -> None:
-    """Wait until the client leaves: sending to a closed connection does not tell."""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            call.interrupt("client")
-            return
 
 
 async def _fail(scope: Scope, send: Send, request_id: UUID) -> None:

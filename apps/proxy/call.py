@@ -56,6 +56,7 @@ class Call:
         self.gateway = gateway
         self.plan = plan
         self.request_id = request_id
+        self.request_text = str(request_id)
         self.body = body
         self.path = path
         self.address = address

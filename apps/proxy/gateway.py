@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 import time
@@ -45,6 +46,8 @@ ANSWERED_SECONDS: Final = 1.6
 # How long calls are still taken on connections that were open when the drain began.
 GRACE_SECONDS: Final = 1.0
 READ_THREADS: Final = 4
+# How many new objects make the garbage collector look for circles; a call leaves none behind.
+GARBAGE_OBJECTS: Final = 10_000
 READS_WAITING_MAX: Final = 200
 
 T = TypeVar("T")
@@ -98,6 +101,7 @@ class Gateway:
         until = self.monotonic() + START_SECONDS
         while not self.is_ready and self.monotonic() < until:  # noqa: ASYNC110 (bounded, at the start)
             await asyncio.sleep(0.02)
+        _spare_collector()
 
     async def stop(self) -> None:
         """Let running calls settle, then close everything."""
@@ -235,6 +239,16 @@ class Gateway:
     def count_refusal(self, api_key_id: int, code: str) -> None:
         """Count a refused call."""
         self.writer.count_refusal(api_key_id, code, datetime.now(UTC))
+
+
+def _spare_collector() -> None:
+    """Have the garbage collector not go through what stays: code, settings, the configuration.
+
+    It did so for every few hundred calls, which took a seventh of all time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS, 20, 20)
 
 
 def _loader_thread() -> ThreadPoolExecutor:

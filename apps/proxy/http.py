@@ -74,11 +74,15 @@ def header_map(scope: Scope) -> dict[bytes, bytes]:
 
 
 async def read_body(
-    receive: Receive, headers: dict[bytes, bytes], reserve: Callable[[int], None]
+    receive: Receive,
+    headers: dict[bytes, bytes],
+    reserve: Callable[[int], None],
+    take_whole: Callable[[], bytes | None] | None = None,
 ) -> bytes:
     """Return the request's body. Raises E15, E16, E18, ClientGone, and what `reserve` raises.
 
     `reserve` is told of bytes before they are taken in, so that bodies under way count as well.
+    `take_whole` returns the body where all of it has arrived.
     """
     content_type = headers.get(b"content-type")
     if content_type is not None and _JSON_TYPE.fullmatch(content_type) is None:
@@ -90,6 +94,13 @@ async def read_body(
         raise GatewayError("E15")
     reserved = int(announced) if announced.isdigit() else 0
     reserve(reserved)
+    whole = take_whole() if take_whole is not None else None
+    if whole is not None:
+        if len(whole) > BODY_BYTES_MAX:
+            raise GatewayError("E15")
+        if len(whole) > reserved:
+            reserve(len(whole) - reserved)
+        return whole  # The usual request.
     message = await _receive(receive)
     parts = [message.get("body", b"")]
     size = len(parts[0])
@@ -97,7 +108,7 @@ async def read_body(
         reserve(size - reserved)
         reserved = size
     if not message.get("more_body", False):
-        return bytes(parts[0])  # The usual request: one piece.
+        return bytes(parts[0])
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while message.get("more_body", False):

@@ -10,6 +10,7 @@ stream, after which some clients take a cut for the end.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -27,6 +28,8 @@ LAST_IDLE_SECONDS: Final = 1
 # What may wait for a slow client; above it the provider is no longer read.
 WRITE_BUFFER_BYTES: Final = 16 << 10
 
+_OK: Final = b"HTTP/1.1 200 OK\r\n"
+_CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 _VERSIONS: Final = ("1.1", "1.0")
 _REASONS: Final = {
     400: b"Bad Request",
@@ -45,16 +48,101 @@ class DrainableState(ServerState):
 
 
 class Connection:
-    """What the data plane may do to the connection that a request came on."""
+    """What the data plane may do to the connection that a request came on.
 
-    __slots__ = ("_cycle",)
+    Answers of calls are written here and not sent as ASGI messages: head and first bytes go out in
+    one system call, and nothing is looked at twice. Header values must be our own.
+    """
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
+    __slots__ = ("_cycle", "_head", "_is_chunked", "_protocol")
+
+    def __init__(self, protocol: GatewayProtocol, cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
         self._cycle = cycle
+        self._head = b""
+        self._is_chunked = False
+
+    # ---- the request
+
+    def take_body(self) -> bytes | None:
+        """Return the request's body if all of it has arrived, else None and take nothing."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        return body
+
+    def on_lost(self, callback: Callable[[], None] | None) -> None:
+        """Have a function called when the client leaves; at once where it has left."""
+        self._protocol.on_lost = callback
+        if callback is None:
+            return
+        if self._cycle.disconnected:
+            callback()
+        # Who does not read does not see the end either.
+        self._protocol.flow.resume_reading()
+
+    # ---- the answer
+
+    def begin(self, headers: Iterable[tuple[bytes, bytes]], *, length: int | None = None) -> None:
+        """Begin a 200; the head goes out with the first `write`. `length` None: in chunks.
+
+        An event stream does not announce that its connection will close, or some clients take a
+        cut for the end.
+        """
+        cycle = self._cycle
+        cycle.response_started = True
+        parts = [_OK]
+        for name, value in (*cycle.default_headers, *headers):
+            parts += (name, b": ", value, b"\r\n")
+        if length is None:
+            self._is_chunked = True
+            parts.append(_CHUNKED)
+        else:
+            parts.append(b"content-length: %d\r\n" % length)
+            if not cycle.keep_alive:
+                parts.append(b"connection: close\r\n")
+        parts.append(b"\r\n")
+        self._head = b"".join(parts)
 
     def keep_alive(self) -> None:
         """Have the answer not announce that the connection will be closed."""
         self._cycle.keep_alive = True
+
+    def write(self, data: bytes) -> None:
+        """Write a piece of the body, however much waits already: see `is_write_paused`."""
+        if self._cycle.disconnected or not data:
+            return  # An empty chunk would end the answer.
+        if self._is_chunked:
+            data = b"%b%x\r\n%b\r\n" % (self._head, len(data), data)
+        elif self._head:
+            data = self._head + data
+        self._head = b""
+        self._cycle.transport.write(data)
+
+    def end(self, data: bytes) -> None:
+        """Write the last piece of the body and complete the answer."""
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        self.write(data)
+        if self._head or self._is_chunked:
+            cycle.transport.write(self._head + (b"0\r\n\r\n" if self._is_chunked else b""))
+            self._head = b""
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+
+    @property
+    def is_write_paused(self) -> bool:
+        """Whether more waits for the client than WRITE_BUFFER_BYTES."""
+        return bool(self._cycle.flow.write_paused) and not self._cycle.disconnected
+
+    async def drain(self) -> None:
+        """Return when the client has taken most of what waits, or has left."""
+        await self._cycle.flow.drain()
 
     def abort(self) -> None:
         """Close after what has been written, without the end of the chunked body."""
@@ -68,7 +156,7 @@ class Connection:
 
     @property
     def has_started(self) -> bool:
-        """Whether the head of the answer has been sent."""
+        """Whether the answer has begun."""
         return self._cycle.response_started
 
     @property
@@ -87,6 +175,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._is_in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self.on_lost: Callable[[], None] | None = None  # of the call that is being answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Begin to wait for a head."""
@@ -95,9 +184,12 @@ class GatewayProtocol(HttpToolsProtocol):
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timer, and tell the call that is being answered."""
         self._stop_head_timer()
         super().connection_lost(exc)
+        on_lost, self.on_lost = self.on_lost, None
+        if on_lost is not None:
+            on_lost()
 
     def data_received(self, data: bytes) -> None:
         """Count what comes before the head is complete, and parse."""
@@ -159,7 +251,7 @@ class GatewayProtocol(HttpToolsProtocol):
             # An event stream does not announce it (see Connection): it ends, then its connection.
             cycle.keep_alive = False
             self.timeout_keep_alive = LAST_IDLE_SECONDS
-        cycle.scope["extensions"] = {"gateway.connection": Connection(cycle)}  # type: ignore[dict-item]  # our own extension
+        cycle.scope["extensions"] = {"gateway.connection": Connection(self, cycle)}  # type: ignore[dict-item]  # our own extension
         super()._start_asgi_task(cycle, app)
 
     def _start_head_timer(self) -> None:

@@ -12,10 +12,8 @@ import logging
 from datetime import UTC, datetime
 from typing import Final
 
-import aiohttp
-
 from apps.audit.models import RequestState
-from apps.audit.records import Row, attempt_row, fit
+from apps.audit.records import Row, attempt_row, fit_attempt
 from apps.core.crypto import redact
 from apps.core.errors import GatewayError, in_band_event
 from apps.proxy.blame import BLAMELESS_ROWS, blame, count_failure
@@ -29,7 +27,8 @@ from apps.proxy.dialects.openai import (
 )
 from apps.proxy.endings import AttemptFailed, Ending, Interrupted
 from apps.proxy.framing import CutInsideAnEvent, begins_an_answer, has_data, last_event
-from apps.proxy.http import Headers, Send, answer_headers
+from apps.proxy.http import Headers, answer_headers
+from apps.proxy.http_client import Answer, BadAnswer, ConnectFailed, ConnectionClosed
 from apps.proxy.protocol import Connection
 from apps.proxy.routing import ATTEMPTS_MAX, pick_credential
 from apps.proxy.snapshot import Credential, Route
@@ -39,18 +38,21 @@ from apps.proxy.upstream import (
     ERROR_BYTES_MAX,
     encoding_of,
     failure_of,
-    let_go,
+    is_stale,
     read_limited,
     request_id_of,
 )
 
 DONE: Final = b"data: [DONE]\n\n"
+_EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
+_JSON: Final = b"application/json; charset=utf-8"
 # How long a client may take nothing before it gets the end of its answer.
 LAST_FRAME_SECONDS: Final = 60.0
 # How much of comments and the like may come before the first event.
 _PREAMBLE_BYTES_MAX: Final = 64 << 10
 # How much of a stream goes to the connection at a time.
 _PIECE_BYTES: Final = 16 << 10
+_BROKEN: Final = (ConnectFailed, ConnectionClosed, BadAnswer)
 # The client's own mistakes, and what would fail anywhere: no other route is tried.
 _FINAL_ROWS: Final = frozenset({"E40", "E45", "E52"})
 
@@ -60,13 +62,10 @@ logger = logging.getLogger(__name__)
 class Relay:
     """Carries one held call. `run` returns when the client has its answer or its error."""
 
-    def __init__(
-        self, call: Call, send: Send, connection: Connection | None, extra: Headers, cap: int | None
-    ) -> None:
+    def __init__(self, call: Call, connection: Connection, extra: Headers, cap: int | None) -> None:
         self._call = call
         self._gateway = call.gateway
         self._plan = call.plan
-        self._send = send
         self._connection = connection
         self._extra = extra
         self._cap = cap
@@ -94,7 +93,7 @@ class Relay:
         raise error
 
     async def _try_routes(self) -> GatewayError | None:
-        error = GatewayError("E33")
+        error: GatewayError | None = None
         routes = list(self._call.routes)
         number = 0
         while routes and number < ATTEMPTS_MAX:
@@ -107,9 +106,9 @@ class Relay:
                 error = failure.error
                 if error.row in _FINAL_ROWS:
                     break
-                if failure.text == "stale" and number == 1:
-                    routes.insert(0, route)  # The provider had closed the idle connection.
-        return error
+                if is_stale(failure) and number == 1:
+                    routes.insert(0, route)
+        return error or GatewayError("E33")
 
     # ---- one attempt
 
@@ -158,7 +157,7 @@ class Relay:
         row["outcome"] = outcome
         row["duration_ms"] = int((self._gateway.monotonic() - self._attempt_begun) * 1000)
         row["upstream_request_id"] = self._call.upstream_request_id
-        fit(row)
+        fit_attempt(row)
 
     async def _exchange(self, route: Route, credential: Credential, row: Row) -> None:
         call, request = self._call, self._plan.request
@@ -170,36 +169,39 @@ class Relay:
             cap_parameter=request.output_parameter or route.max_tokens_parameter,
         )
         call.deadline = self._gateway.monotonic() + route.provider.first_byte_timeout_seconds
-        response: aiohttp.ClientResponse | None = None
+        answer: Answer | None = None
         call.open_to_interruption()
         try:
-            response = await self._gateway.upstream.send(
+            answer = await self._gateway.upstream.send(
                 route,
                 credential,
                 path=request.endpoint,
                 body=call.upstream_body,
-                request_id=str(call.request_id),
+                request_id=call.request_text,
             )
-            row["status_code"] = response.status
-            call.upstream_request_id = request_id_of(response)
-            if response.status != 200:
-                await self._fail_by_status(response)
-            if encoding_of(response.headers):
+            row["status_code"] = answer.status
+            call.upstream_request_id = request_id_of(answer)
+            if answer.status != 200:
+                await self._fail_by_status(answer)
+            if encoding_of(answer):
                 raise AttemptFailed(GatewayError("E49"), 200, "an encoding that was not asked for")
-            await self._pass_on(route, response)
+            await self._pass_on(route, answer)
         except asyncio.CancelledError:
             raise self._interruption() from None
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise failure_of(error, response.status if response else None) from error
+        except (*_BROKEN, OSError) as error:
+            raise failure_of(error, answer.status if answer else None) from error
         except GatewayError as error:
             if self._has_started:
                 raise
-            raise AttemptFailed(error, response.status if response else None, error.code) from error
+            raise AttemptFailed(error, answer.status if answer else None, error.code) from error
         finally:
             call.close_to_interruption()
             call.deadline = float("inf")
-            if response is not None:
-                let_go(response)
+            if answer is not None:
+                if call.meter is not None and call.meter.done_seen:
+                    answer.finish()
+                else:
+                    answer.release()
 
     def _interruption(self) -> Exception:
         """Return what a cancellation means: a wait that was too long may go to another route."""
@@ -211,56 +213,49 @@ class Relay:
             return AttemptFailed(GatewayError("E48"), None, "no answer in time")
         return interruption
 
-    async def _fail_by_status(self, response: aiohttp.ClientResponse) -> None:
+    async def _fail_by_status(self, answer: Answer) -> None:
         try:
-            body = await read_limited(response, ERROR_BYTES_MAX)
-        except (GatewayError, aiohttp.ClientError):
+            body = await read_limited(answer, ERROR_BYTES_MAX)
+        except (GatewayError, *_BROKEN):
             body = b""
-        error = upstream_error(response.status, response.headers, body)
-        raise AttemptFailed(error, response.status, body.decode("utf-8", "replace"))
+        error = upstream_error(answer.status, answer.text_headers(), body)
+        raise AttemptFailed(error, answer.status, body.decode("utf-8", "replace"))
 
-    async def _pass_on(self, route: Route, response: aiohttp.ClientResponse) -> None:
-        content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    async def _pass_on(self, route: Route, answer: Answer) -> None:
+        content_type = answer.header(b"content-type").partition(";")[0].strip().lower()
         if self._plan.request.is_stream and content_type == "text/event-stream":
-            await self._pass_stream(route, response)
+            await self._pass_stream(route, answer)
         elif content_type == "application/json" or content_type.endswith("+json"):
-            await self._pass_answer(response)
+            await self._pass_answer(answer)
         else:
-            raise AttemptFailed(
-                GatewayError("E49"), response.status, f"content type {content_type}"
-            )
+            raise AttemptFailed(GatewayError("E49"), answer.status, f"content type {content_type}")
 
     # ---- a whole answer
 
-    async def _pass_answer(self, response: aiohttp.ClientResponse) -> None:
+    async def _pass_answer(self, answer: Answer) -> None:
         call, request = self._call, self._plan.request
-        body = await read_limited(response, ANSWER_BYTES_MAX)
-        answer = read_answer(request.endpoint, body)
+        body = await read_limited(answer, ANSWER_BYTES_MAX)
+        found = read_answer(request.endpoint, body)
         call.close_to_interruption()
         call.note_first_byte()
-        usage = answer.final_usage(estimated_input_tokens=call.estimated_input_tokens())
+        usage = found.final_usage(estimated_input_tokens=call.estimated_input_tokens())
         frames = [body]
         if request.is_stream:
-            frames = answer_to_sse(answer.document, include_usage=request.include_usage)
+            frames = answer_to_sse(found.document, include_usage=request.include_usage)
         for frame in frames:
             call.capture(frame)
         self._finish_attempt("answered")
-        finish = answer.finish_reason or ""
+        finish = found.finish_reason or ""
         await call.settle(Ending(RequestState.COMPLETED, 200, "", usage, finish))
         if call.is_client_gone:
             return
         self._has_started = True
-        if request.is_stream:
-            await self._start(b"text/event-stream; charset=utf-8")
-            await self._end(b"".join(frames))
-        else:
-            length = (b"content-length", b"%d" % len(body))
-            await self._start(b"application/json; charset=utf-8", length)
-            await self._end(body)
+        self._start(request.is_stream, len(body))
+        await self._end(b"".join(frames))
 
     # ---- a stream
 
-    async def _pass_stream(self, route: Route, response: aiohttp.ClientResponse) -> None:
+    async def _pass_stream(self, route: Route, answer: Answer) -> None:
         call, request = self._call, self._plan.request
         meter = call.meter = StreamMeter(
             strip_usage=not request.include_usage, is_completion=request.endpoint == "completions"
@@ -269,13 +264,13 @@ class Relay:
         preamble = b""
         try:
             while not meter.done_seen and meter.error is None:
-                chunk = await response.content.readany()
+                chunk = await answer.read()
                 block = buffer.feed(chunk) if chunk else last_event(buffer)
                 if block:
                     preamble = await self._pass_block(route, meter, preamble + block)
                 if not chunk:
                     break
-        except (aiohttp.ClientError, OSError, EventTooLarge, CutInsideAnEvent) as error:
+        except (*_BROKEN, EventTooLarge, CutInsideAnEvent) as error:
             if not self._has_started:
                 raise AttemptFailed(GatewayError("E46"), 200, type(error).__name__) from error
             await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
@@ -307,7 +302,7 @@ class Relay:
                 )
             self._has_started = True
             call.note_first_byte()
-            await self._start(b"text/event-stream; charset=utf-8")
+            self._start(is_stream=True)
         if going_on:
             call.capture(going_on)
             await self._send_body(going_on)
@@ -337,16 +332,15 @@ class Relay:
         await call.settle(Ending(state, 200, error.code, usage, finish))
         if call.is_client_gone:
             return
-        await self._send_last(in_band_event(error), more_body=True)
-        if self._connection is not None:
+        if await self._has_room():
+            self._connection.write(in_band_event(error))
             self._connection.abort()
 
     async def _end_interrupted(self, interruption: Interrupted) -> None:
         call, reason = self._call, interruption.reason
         if reason == "client":
             await call.settle(ending_of_interruption(call, reason))
-            if self._connection is not None:
-                self._connection.drop()  # A stalled client still holds the connection.
+            self._connection.drop()  # A stalled client still holds the connection.
             return
         if not self._has_started and call.is_settled:
             # Charged: an answer that clients retry by themselves would charge them twice.
@@ -365,31 +359,42 @@ class Relay:
 
     # ---- to the client
 
-    async def _start(self, content_type: bytes, *more: tuple[bytes, bytes]) -> None:
-        if self._connection is not None and content_type.startswith(b"text/event-stream"):
+    def _start(self, is_stream: bool, length: int | None = None) -> None:
+        if is_stream:
             self._connection.keep_alive()
-        headers = answer_headers(str(self._call.request_id), content_type, (*self._extra, *more))
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        kind = _EVENT_STREAM if is_stream else _JSON
+        self._connection.begin(
+            answer_headers(self._call.request_text, kind, self._extra),
+            length=None if is_stream else length,
+        )
 
     async def _send_body(self, data: bytes) -> None:
-        call = self._call
-        call.is_sending = True
-        # In pieces: the connection asks to wait only before a send, however much the last one was.
+        call, connection = self._call, self._connection
+        # In pieces: however slow the client is, no more than one of them is added to what waits.
         for start in range(0, len(data), _PIECE_BYTES):
-            piece = data[start : start + _PIECE_BYTES]
-            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-        call.is_sending = False
+            if connection.is_write_paused:
+                call.is_sending = True
+                await connection.drain()
+                call.is_sending = False
+            connection.write(
+                data if len(data) <= _PIECE_BYTES else data[start : start + _PIECE_BYTES]
+            )
 
     async def _end(self, data: bytes) -> None:
-        await self._send_last(data, more_body=False)
+        if await self._has_room():
+            self._connection.end(data)
 
-    async def _send_last(self, data: bytes, *, more_body: bool) -> None:
-        """Send the last bytes. The charge is settled, so a client that takes nothing is dropped."""
+    async def _has_room(self) -> bool:
+        """Wait until the client takes the last bytes; one that takes nothing is dropped.
+
+        The charge is settled by now.
+        """
+        if not self._connection.is_write_paused:
+            return True
         try:
             async with asyncio.timeout(LAST_FRAME_SECONDS):
-                await self._send(
-                    {"type": "http.response.body", "body": data, "more_body": more_body}
-                )
+                await self._connection.drain()
         except TimeoutError:
-            if self._connection is not None:
-                self._connection.drop()
+            self._connection.drop()
+            return False
+        return True

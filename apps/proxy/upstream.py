@@ -1,4 +1,4 @@
-"""The connection pool to providers: aiohttp over HTTP/1.1, one session a process.
+"""The way to providers: which addresses may be connected to, and what a request carries.
 
 Only addresses that the SSRF policy allows are connected to: names are resolved here, every
 address is checked, and the checked one is used. No redirects, no cookies, no proxies from the
@@ -9,69 +9,79 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
-from typing import Final
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from multidict import CIMultiDict
-from yarl import URL
+from aiohappyeyeballs import start_connection
 
 from apps.core.addresses import AllowedNetwork, is_address_allowed
 from apps.core.errors import GatewayError
 from apps.proxy.endings import AttemptFailed
+from apps.proxy.http_client import (
+    Answer,
+    ClientConnection,
+    ConnectFailed,
+    ConnectionClosed,
+    Pool,
+    Target,
+)
 from apps.proxy.snapshot import Credential, Provider, Route
 
 ANSWER_BYTES_MAX: Final = 32 << 20
 ERROR_BYTES_MAX: Final = 64 << 10
-# aiohttp pauses reading from the socket at twice this: the most that waits here for a slow client.
-READ_BUFFER_BYTES: Final = 16 << 10
-_KEEPALIVE_SECONDS: Final = 30.0
+NAME_SECONDS: Final = 10.0
 _DNS_SECONDS: Final = 5.0
-_ID_HEADERS: Final = ("x-request-id", "request-id")
+# After so long without a connection the next address of a name is tried beside the first.
+_SECOND_ADDRESS_SECONDS: Final = 0.25
+_NAMES_MAX: Final = 10_000
+_HEADS_MAX: Final = 10_000
+_ID_HEADERS: Final = (b"x-request-id", b"request-id")
+
+Address = tuple[Any, Any, int, str, tuple[Any, ...]]  # as getaddrinfo returns it
 
 
 class AddressRefused(OSError):
     """A provider's name resolves to an address that must not be connected to."""
 
 
-class GuardedResolver(AbstractResolver):
+class GuardedNames:
     """Resolves names and lets only allowed addresses through.
 
-    One forbidden address refuses the name.
+    One forbidden address refuses the name. What was found is kept for NAME_SECONDS, and checked
+    anew for every connection.
     """
 
     def __init__(self, private: tuple[AllowedNetwork, ...]) -> None:
         self._private = private
-        self.plain_http: set[tuple[str, int]] = set()  # hosts and ports that must be private
+        self._found: dict[tuple[str, int], tuple[float, asyncio.Task[list[Address]]]] = {}
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Return the addresses of `host`. Raises AddressRefused."""
+    async def resolve(self, host: str, port: int, *, is_private_only: bool) -> list[Address]:
+        """Return the addresses of `host`, a name or an address. Raises AddressRefused, OSError."""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(_DNS_SECONDS):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
-        results: list[ResolveResult] = []
-        for address_family, _, proto, _, address in found:
-            ip = str(address[0])
-            is_plain = (host, port) in self.plain_http
-            if not is_address_allowed(ip, port, self._private, is_private_only=is_plain):
+        since, looking = self._found.get((host, port), (0.0, None))
+        if looking is None or loop.time() - since > NAME_SECONDS or _has_failed(looking):
+            if len(self._found) >= _NAMES_MAX:
+                self._found.clear()
+            looking = loop.create_task(_look_up(host, port))
+            self._found[host, port] = (loop.time(), looking)
+        # Others may wait for the same answer.
+        found = await asyncio.shield(looking)
+        for address in found:
+            ip = str(address[4][0])
+            if not is_address_allowed(ip, port, self._private, is_private_only=is_private_only):
                 raise AddressRefused(f"an address of {host} is not allowed")
-            results.append(
-                ResolveResult(
-                    hostname=host,
-                    host=ip,
-                    port=port,
-                    family=address_family,
-                    proto=proto,
-                    flags=socket.AI_NUMERICHOST,
-                )
-            )
-        return results
+        return found
 
-    async def close(self) -> None:
-        """Do nothing: there is nothing to close."""
+
+async def _look_up(host: str, port: int) -> list[Address]:
+    async with asyncio.timeout(_DNS_SECONDS):
+        loop = asyncio.get_running_loop()
+        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+def _has_failed(task: asyncio.Task[list[Address]]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 class Upstream:
@@ -79,127 +89,133 @@ class Upstream:
 
     def __init__(self, private: tuple[AllowedNetwork, ...]) -> None:
         self._private = private
-        self._resolver = GuardedResolver(private)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,  # admission bounds the calls in flight, not the pool
-                resolver=self._resolver,
-                ttl_dns_cache=10,
-                keepalive_timeout=_KEEPALIVE_SECONDS,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=READ_BUFFER_BYTES,
-            timeout=aiohttp.ClientTimeout(total=None),
-            skip_auto_headers=("user-agent", "content-type"),
-        )
-        self._urls: dict[str, URL] = {}
-        self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
+        self._pool = Pool(self._connect)
+        self._tls = ssl.create_default_context()
+        self._tls.set_alpn_protocols(["http/1.1"])
+        self._names = GuardedNames(private)
+        self._heads: dict[tuple[str, str, str], bytes] = {}
+        self._private_only: set[Target] = set()
 
     async def send(
         self, route: Route, credential: Credential, *, path: str, body: bytes, request_id: str
-    ) -> aiohttp.ClientResponse:
+    ) -> Answer:
         """Send a request and return the answer when its head has arrived.
 
-        The caller bounds the wait and closes the response. Raises what aiohttp raises.
+        The caller bounds the wait and releases the answer. Raises ConnectFailed, ConnectionClosed,
+        BadAnswer and AddressRefused.
         """
         provider = route.provider
-        if provider.url.address is not None and not is_address_allowed(
-            provider.url.address,
-            provider.url.port,
-            self._private,
-            is_private_only=provider.url.is_private_only,
-        ):
-            raise AddressRefused("the provider's address is not allowed")
-        return await self._session.post(
-            self._url(provider, path),
-            data=body,
-            headers={
-                "authorization": f"Bearer {credential.secret}",
-                "content-type": "application/json",
-                "accept-encoding": "identity",
-                "x-request-id": request_id,
-            },
-            allow_redirects=False,
-            timeout=self._timeout(provider.connect_timeout_seconds),
+        url = provider.url
+        target = (url.scheme, url.host, url.port)
+        if url.is_private_only:
+            self._private_only.add(target)
+        head = self._head(provider, path, credential.secret)
+        connection = await self._take(target, provider.connect_timeout_seconds)
+        data = b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+            head,
+            request_id.encode("ascii"),
+            len(body),
+            body,
         )
+        return await connection.send(data)
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._session.close()
+        self._pool.close()
 
-    def _url(self, provider: Provider, path: str) -> URL:
-        text = f"{provider.base_url}/{path}"
-        url = self._urls.get(text)
-        if url is None:
-            if len(self._urls) > 10_000:
-                self._urls.clear()
-            if provider.url.is_private_only:
-                self._resolver.plain_http.add((provider.url.host, provider.url.port))
-            url = self._urls[text] = URL(text)
-        return url
+    async def _take(self, target: Target, seconds: float) -> ClientConnection:
+        connection = self._pool.find(target)
+        if connection is not None:
+            return connection
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._pool.make(target)
+        except (OSError, ssl.SSLError, TimeoutError) as error:
+            if isinstance(error, AddressRefused):
+                raise
+            raise ConnectFailed(type(error).__name__) from error
 
-    def _timeout(self, connect_seconds: float) -> aiohttp.ClientTimeout:
-        timeout = self._timeouts.get(connect_seconds)
-        if timeout is None:
-            timeout = self._timeouts[connect_seconds] = aiohttp.ClientTimeout(
-                total=None, sock_connect=connect_seconds
+    async def _connect(self, target: Target, factory: Callable[[], ClientConnection]) -> None:
+        scheme, host, port = target
+        found = await self._names.resolve(host, port, is_private_only=target in self._private_only)
+        channel = await start_connection(found, happy_eyeballs_delay=_SECOND_ADDRESS_SECONDS)
+        try:
+            channel.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            await asyncio.get_running_loop().create_connection(
+                factory,
+                sock=channel,
+                ssl=self._tls if scheme == "https" else None,
+                server_hostname=host if scheme == "https" else None,
             )
-        return timeout
+        except BaseException:
+            channel.close()
+            raise
+
+    def _head(self, provider: Provider, path: str, secret: str) -> bytes:
+        """Return the head of a request up to what is particular to one. Raises ConnectFailed."""
+        key = (provider.base_url, path, secret)
+        head = self._heads.get(key)
+        if head is None:
+            if not (secret.isascii() and secret.isprintable()):
+                raise ConnectFailed("the provider's key cannot stand in a header")
+            if len(self._heads) >= _HEADS_MAX:
+                self._heads.clear()
+            url = provider.url
+            query = f"?{url.query}" if url.query else ""
+            head = self._heads[key] = (
+                f"POST {url.path}/{path}{query} HTTP/1.1\r\n"
+                f"host: {url.origin.partition('://')[2]}\r\n"
+                f"authorization: Bearer {secret}\r\n"
+                "content-type: application/json\r\n"
+                "accept: */*\r\n"
+                "accept-encoding: identity\r\n"
+            ).encode("ascii")
+        return head
 
 
 def failure_of(error: BaseException, status: int | None) -> AttemptFailed:
     """Return what a broken attempt means; `status` is that of the head, None where none came.
 
-    E47 unreachable, E48 too late, E46 broken off; "stale" where an idle connection had been closed.
+    E46 broken off, E47 unreachable.
     """
-    if status is not None:
-        return AttemptFailed(GatewayError("E46"), status, type(error).__name__)
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return AttemptFailed(GatewayError("E47"), None, "stale")
-    is_late = isinstance(error, TimeoutError) and not isinstance(
-        error, aiohttp.ConnectionTimeoutError
-    )
-    return AttemptFailed(GatewayError("E48" if is_late else "E47"), None, type(error).__name__)
+    row = "E47" if status is None else "E46"
+    return AttemptFailed(GatewayError(row), status, type(error).__name__)
 
 
-async def read_limited(response: aiohttp.ClientResponse, limit: int) -> bytes:
+def is_stale(failure: AttemptFailed) -> bool:
+    """Return whether a connection was closed without a word: most likely one that had been idle,
+    which the provider closed while the request was on its way.
+    """
+    return failure.status_code is None and isinstance(failure.__cause__, ConnectionClosed)
+
+
+async def read_limited(answer: Answer, limit: int) -> bytes:
     """Return the body. Raises GatewayError E52 where it is longer than `limit` bytes."""
-    announced = response.content_length
-    if announced is not None and announced > limit:
+    announced = answer.header(b"content-length")
+    if announced.isdecimal() and int(announced) > limit:
         raise GatewayError("E52")
     parts = []
     size = 0
-    async for part in response.content.iter_any():
+    while part := await answer.read():
         size += len(part)
         if size > limit:
             raise GatewayError("E52")
         parts.append(part)
-    return b"".join(parts)
+        if answer.is_read:
+            break
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def encoding_of(headers: Mapping[str, str] | CIMultiDict[str]) -> str:
+def encoding_of(answer: Answer) -> str:
     """Return the content encoding of an answer, "" for none."""
-    encoding = headers.get("content-encoding", "").strip().lower()
+    encoding = answer.header(b"content-encoding").strip().lower()
     return "" if encoding == "identity" else encoding
 
 
-def request_id_of(response: aiohttp.ClientResponse) -> str:
+def request_id_of(answer: Answer) -> str:
     """Return the provider's own id of a request, "" where it gave none."""
     for name in _ID_HEADERS:
-        value = response.headers.get(name)
+        value = answer.header(name)
         if value:
             return value[:128]
     return ""
-
-
-def let_go(response: aiohttp.ClientResponse) -> None:
-    """Keep the connection where the answer was read to its end, else close it.
-
-    Closing stops the provider.
-    """
-    if response.content.at_eof():
-        response.release()
-    else:
-        response.close()

@@ -47,10 +47,10 @@ def break_after_settlement() -> None:
     """Have calls of one model fail between the settlement and the head of the answer."""
     real = relay.Relay._start
 
-    async def start(self: relay.Relay, *arguments: Any) -> None:
+    def start(self: relay.Relay, *arguments: Any, **options: Any) -> None:
         route = self._call.route
         if route is not None and route.upstream_name.startswith(AFTER_SETTLEMENT):
             raise PlantedBug(f"planted with {SECRET}")
-        await real(self, *arguments)
+        real(self, *arguments, **options)
 
-    relay.Relay._start = start  # type: ignore[method-assign,assignment]  # that is the bug
+    relay.Relay._start = start  # type: ignore[method-assign]  # that is the bug

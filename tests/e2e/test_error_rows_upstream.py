@@ -70,7 +70,7 @@ FAILED = [
     Failed("E46", "html(502)", 502, "upstream_error"),
     Failed("E46", "cut_after(0)", 502, "upstream_error"),
     Failed("E47", "cut_after(-1)", 502, "upstream_unreachable", tries=2),
-    Failed("E47", "rst_after(-1)", 502, "upstream_unreachable"),
+    Failed("E47", "rst_after(-1)", 502, "upstream_unreachable", tries=2),
     Failed("E48", "slow_first(30)", 504, "upstream_timeout"),
     Failed("E48", "stall_after(-1)", 504, "upstream_timeout"),
     Failed("E49", "html", 502, "upstream_invalid_response"),

@@ -1,0 +1,360 @@
+"""HTTP/1.1 as a client: connections that carry one request after the other, over httptools' parser.
+
+Bytes go from the socket to whoever reads the answer with no more than that parser in between; a
+general client took as long for a call as all the rest of the gateway (docs/decisions/0012).
+
+Bounds: HEAD_BYTES_MAX of a head, READ_BYTES at a time from a socket, which is paused while as many
+wait for the reader, KEEPALIVE_SECONDS for an idle connection, FINISH_SECONDS for the end of an
+answer that nobody waits for. How long an answer may take is up to the caller, who cancels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import httptools
+
+HEAD_BYTES_MAX: Final = 64 << 10
+READ_BYTES: Final = 32 << 10
+KEEPALIVE_SECONDS: Final = 30.0
+FINISH_SECONDS: Final = 1.0
+
+Target = tuple[str, str, int]  # scheme, host, port
+
+
+class ConnectFailed(Exception):
+    """No connection could be made."""
+
+
+class ConnectionClosed(Exception):
+    """The other side closed the connection before its answer was complete."""
+
+
+class BadAnswer(Exception):
+    """What came is not an answer in HTTP/1.1."""
+
+
+class Answer:
+    """An answer whose head has arrived. Whoever has it ends with `release` or `close`."""
+
+    __slots__ = ("_connection", "_size", "_waiting", "error", "headers", "is_complete", "status")
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._waiting: list[bytes] = []  # pieces of the body that nobody has read
+        self._size = 0
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}  # by lower-case name; the first of several
+        self.is_complete = False
+        self.error: Exception | None = None
+
+    def header(self, name: bytes) -> str:
+        """Return a header by its lower-case name, "" where there is none."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+    def text_headers(self) -> dict[str, str]:
+        """Return all headers as text, by lower-case name."""
+        return {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers.items()
+        }
+
+    async def read(self) -> bytes:
+        """Return what has arrived of the body, as soon as there is any; b"" at its end.
+
+        Raises ConnectionClosed and BadAnswer, when all that came before has been read.
+        """
+        while not self._waiting:  # what arrives need not hold anything of the body
+            if self.is_complete:
+                return b""
+            if self.error is not None:
+                raise self.error
+            await self._connection.wait()
+        pieces, self._waiting = self._waiting, []
+        self._size = 0
+        self._connection.resume()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def release(self) -> None:
+        """Keep the connection where the answer is complete and read, else close it."""
+        if self.is_complete:
+            self._connection.put_back()
+        else:
+            self.close()
+
+    def finish(self) -> None:
+        """Like `release`, but give an answer that has said all a moment for its formal end."""
+        if self.is_complete:
+            self._connection.put_back()
+        else:
+            self._connection.finish()
+
+    def close(self) -> None:
+        """Close the connection: the other side stops."""
+        self._connection.abort()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all of the body has been read."""
+        return self.is_complete and not self._waiting
+
+    def add(self, piece: bytes) -> bool:
+        """Take a piece of the body and return whether enough waits now."""
+        self._waiting.append(piece)
+        self._size += len(piece)
+        return self._size >= READ_BYTES
+
+    @property
+    def has_length(self) -> bool:
+        """Whether the head tells where the body ends; else the connection's end does."""
+        return b"content-length" in self.headers or b"transfer-encoding" in self.headers
+
+
+class ClientConnection(asyncio.BufferedProtocol):
+    """One connection, with at most one request under way."""
+
+    def __init__(self, pool: Pool, target: Target) -> None:
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport
+        self._answer: Answer | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._head_bytes = 0
+        self._has_head = False
+        self._is_informational = False
+        self._is_paused = False
+        self._is_spoiled = False  # carries no further request
+        self._finishing: asyncio.TimerHandle | None = None
+        self.target: Final = target
+        self.idle_since = 0.0
+
+    # ---- for the caller
+
+    async def send(self, data: bytes) -> Answer:
+        """Send a request and return the answer when its head has arrived.
+
+        Raises ConnectionClosed and BadAnswer. However it fails, the connection is closed.
+        """
+        answer = self._answer = Answer(self)
+        self._has_head = False
+        self._head_bytes = 0
+        try:
+            self._transport.write(data)
+            while not self._has_head and answer.error is None:
+                await self.wait()
+            if answer.error is not None and not self._has_head:
+                raise answer.error
+        except BaseException:
+            self.abort()
+            raise
+        return answer
+
+    async def wait(self) -> None:
+        """Return when something has arrived, or the connection has ended."""
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def resume(self) -> None:
+        """Read on from the socket."""
+        if self._is_paused:
+            self._is_paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def put_back(self) -> None:
+        """Give the connection to the next request, if it can carry one."""
+        self._answer = None
+        is_usable = (
+            not self._is_spoiled
+            and not self._transport.is_closing()
+            and not self._transport.get_write_buffer_size()
+        )
+        if is_usable:
+            self.resume()
+            self._pool.put(self)
+        else:
+            self.abort()
+
+    def finish(self) -> None:
+        """Wait a moment for the end of the answer, then close."""
+        self.resume()
+        self._finishing = self._loop.call_later(FINISH_SECONDS, self.abort)
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._finishing is not None:
+            self._finishing.cancel()
+            self._finishing = None
+        self._answer = None
+        self._transport.abort()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it is of no use any more."""
+        return self._transport.is_closing()
+
+    # ---- from the socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = transport  # type: ignore[assignment]  # uvloop's is one in all but its class
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where to read to: one place for all, since what is read is parsed at once."""
+        return self._pool.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Parse what has been read."""
+        if self._answer is None or self._answer.is_complete:
+            # Nobody asked: what is said between two answers must not become the next one.
+            self._is_spoiled = True
+            self._transport.abort()
+            return
+        answer = self._answer
+        if not self._has_head:
+            if self._head_bytes >= HEAD_BYTES_MAX:
+                answer.error = BadAnswer("the head is too long")
+                self._is_spoiled = True
+                self._wake()
+                return
+            self._head_bytes += nbytes
+        try:
+            self._parser.feed_data(self._pool.buffer[:nbytes])
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._is_spoiled = True
+            if not answer.is_complete:
+                answer.error = BadAnswer(type(error).__name__)
+        if self._finishing is not None and (answer.is_complete or answer.error is not None):
+            self._finishing.cancel()
+            self._finishing = None
+            answer.release()
+        self._wake()
+
+    def eof_received(self) -> None:
+        """Let the transport close: nothing is sent to who says no more."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever waits."""
+        self._pool.forget(self)
+        answer = self._answer
+        if answer is not None and not answer.is_complete and answer.error is None:
+            if self._has_head and exc is None and not answer.has_length:
+                answer.is_complete = True
+            else:
+                answer.error = ConnectionClosed()
+        self._is_spoiled = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # ---- from the parser
+
+    def on_message_begin(self) -> None:
+        """Refuse a second answer to one request."""
+        if self._answer is None or self._has_head:
+            raise BadAnswer("more than one answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header. Trailers come too late to matter."""
+        if self._answer is not None and not self._has_head:
+            self._answer.headers.setdefault(name.lower(), value)
+
+    def on_headers_complete(self) -> None:
+        """Show the answer, unless it only says that one will come."""
+        answer = self._answer
+        if answer is None:
+            return
+        status = self._parser.get_status_code()
+        self._is_informational = 100 <= status < 200
+        if self._is_informational:
+            answer.headers.clear()
+            return
+        answer.status = status
+        self._has_head = True
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece for the reader, and stop reading where enough waits."""
+        answer = self._answer
+        if answer is None or self._finishing is not None:
+            return
+        if answer.add(body) and not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        """End the answer."""
+        if self._answer is None or self._is_informational:
+            return
+        self._answer.is_complete = True
+        if not self._parser.should_keep_alive():
+            self._is_spoiled = True
+
+
+class Pool:
+    """The connections that wait for a request, by where they lead; the youngest is taken first."""
+
+    def __init__(
+        self, connect: Callable[[Target, Callable[[], ClientConnection]], Awaitable[None]]
+    ) -> None:
+        """`connect` makes a connection with the protocol that it is given."""
+        self._connect = connect
+        self._idle: dict[Target, list[ClientConnection]] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self.buffer: Final = memoryview(bytearray(READ_BYTES))
+
+    def find(self, target: Target) -> ClientConnection | None:
+        """Take an idle connection, if there is one."""
+        idle = self._idle.get(target)
+        while idle:
+            connection = idle.pop()
+            if not connection.is_closing:
+                return connection
+        return None
+
+    async def make(self, target: Target) -> ClientConnection:
+        """Return a new connection. Raises what `connect` raises."""
+        made = ClientConnection(self, target)
+        await self._connect(target, lambda: made)
+        return made
+
+    def put(self, connection: ClientConnection) -> None:
+        """Keep a connection for the next request."""
+        connection.idle_since = self._loop.time()
+        self._idle.setdefault(connection.target, []).append(connection)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(KEEPALIVE_SECONDS / 2, self._close_old)
+
+    def forget(self, connection: ClientConnection) -> None:
+        """Drop a connection that has been lost while it was idle."""
+        idle = self._idle.get(connection.target)
+        if idle and connection in idle:
+            idle.remove(connection)
+
+    def close(self) -> None:
+        """Close what is idle."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in [one for idle in self._idle.values() for one in idle]:
+            connection.abort()
+        self._idle.clear()
+
+    def _close_old(self) -> None:
+        before = self._loop.time() - KEEPALIVE_SECONDS
+        for target, idle in list(self._idle.items()):
+            # They stand in the order in which they became idle.
+            while idle and idle[0].idle_since <= before:
+                idle.pop(0).abort()
+            if not idle:
+                del self._idle[target]
+        self._sweep = (
+            self._loop.call_later(KEEPALIVE_SECONDS / 2, self._close_old) if self._idle else None
+        )
