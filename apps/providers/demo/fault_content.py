@@ -214,6 +214,12 @@ def usage_after_finish(scene: Scene, where: str) -> Script:
     return play_stream(scene, [*_without_end(scene), *tail])
 
 
+def _play_body(scene: Scene, body: bytes) -> Script:
+    """Send a JSON body that has all tokens and the usage of the answer, in whatever form."""
+    yield scene.head(TYPE_JSON, length=len(body))
+    yield scene.send_body(body)
+
+
 def _without_end(scene: Scene) -> list[Event]:
     events = render_events(replace(scene.answer, has_usage_event=False))
     return [scene.owned(event) for event in events[:-1]]
@@ -244,7 +250,7 @@ def no_finish(scene: Scene, count: int) -> Script:
     if not answer.is_stream:
         body = render_body(replace(answer, choice=replace(answer.choice, finish_reason="")))
         body = body.replace(b'"finish_reason":""', b'"finish_reason":null')
-        return play_json(scene, scene.with_id(body))
+        return _play_body(scene, scene.with_id(body))
     is_chat = answer.endpoint is Endpoint.CHAT
     openings = answer.choice_count if is_chat else 0
     content_end = openings + len(answer.choice.pieces) * answer.choice_count
@@ -258,7 +264,7 @@ def bad_utf8(scene: Scene) -> Script:
     escaped, wrong = rb"\u0001bad", b"\xff\xfe\xc3("
     spoiled = replace(scene, answer=replace(scene.answer, choice=choice))
     if not scene.answer.is_stream:
-        return play_json(scene, spoiled.body().replace(escaped, wrong))
+        return _play_body(scene, spoiled.body().replace(escaped, wrong))
     events = spoiled.events()
     return play_stream(
         scene, [replace(event, data=event.data.replace(escaped, wrong)) for event in events]

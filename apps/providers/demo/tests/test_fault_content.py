@@ -182,3 +182,15 @@ async def test_content_can_break_utf8(provider: DemoProvider, is_stream: bool) -
         received = await peer.read_all()
 
     assert b'"content":"\xff\xfe\xc3(' in received
+
+
+@pytest.mark.parametrize("fault", ["bad_utf8", "no_finish"])
+async def test_the_tokens_of_a_spoiled_json_answer_are_logged(
+    provider: DemoProvider, fault: str
+) -> None:
+    async with connect(provider) as peer:
+        peer.ask(f"m:tokens=7,fault={fault}")
+        await peer.read_response()
+
+    (record,) = provider.calls
+    assert (record["output_tokens"], record["usage_sent"]) == (7, True)
