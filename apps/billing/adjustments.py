@@ -10,10 +10,9 @@ from datetime import UTC, datetime
 from django.db import connection, transaction
 from django.db.models import Q
 
-from apps.billing.connections import over
+from apps.billing.connections import post_over
 from apps.billing.ledger.batch import Insufficient
 from apps.billing.ledger.commands import Line, Posting
-from apps.billing.ledger.store import post
 from apps.billing.models import Account, AccountKind, EntryKind, Transaction, TransactionKind
 from apps.core.ids import new_uuid7
 from apps.users.models import User
@@ -112,7 +111,7 @@ def transfer(
             lines=tuple(lines),
         )
         try:
-            post(over(connection), posting, now=datetime.now(UTC))
+            post_over(connection, posting, now=datetime.now(UTC))
         except Insufficient as error:
             raise InsufficientBalance from error
     return Transaction.objects.get(pk=transaction_id)

@@ -4,13 +4,15 @@ connection.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, cast
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from apps.billing.ledger import postgres, sqlite
-from apps.billing.ledger.store import Engine
+from apps.billing.ledger.commands import Posting
+from apps.billing.ledger.store import Engine, post
 
 _PARAMETERS = (
     "dbname",
@@ -37,7 +39,17 @@ def connect(alias: str = "default") -> Engine:
     )
 
 
-def over(wrapper: BaseDatabaseWrapper) -> Engine:
+def post_over(wrapper: BaseDatabaseWrapper, posting: Posting, *, now: datetime) -> None:
+    """Write a posting on Django's connection, inside the transaction that is open there.
+
+    Raises Insufficient, and what Django raises where the database fails: so who asked is told that
+    the database is away, and Django closes a connection that broke.
+    """
+    with wrapper.wrap_database_errors:
+        post(_over(wrapper), posting, now=now)
+
+
+def _over(wrapper: BaseDatabaseWrapper) -> Engine:
     """Return the ledger's statements on Django's connection, inside the transaction that is open
     there.
     """

@@ -17,10 +17,9 @@ from django.http import HttpRequest
 
 from apps.audit.events import changed_values, make_event, record_event, record_events, values_of
 from apps.audit.models import AdminEvent
-from apps.billing.connections import over
+from apps.billing.connections import post_over
 from apps.billing.ledger.batch import Insufficient
 from apps.billing.ledger.commands import Line, Posting
-from apps.billing.ledger.store import post
 from apps.billing.models import Account, AccountKind, EntryKind, TransactionKind
 from apps.core.domain_errors import DomainError
 from apps.core.ids import new_uuid7
@@ -380,7 +379,7 @@ def _fund(differences: Sequence[tuple[UserQuota, int]], cause: Cause, why: str) 
         reason=(cause.reason or why)[:500],
         lines=tuple(lines),
     )
-    post(over(connection), posting, now=datetime.now(UTC))
+    post_over(connection, posting, now=datetime.now(UTC))
 
 
 def _kind_of(nanos: int) -> str:

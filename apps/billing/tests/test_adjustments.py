@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from apps.billing.accounts import Standing, find_standing
 from apps.billing.adjustments import AmountOutOfRange, InsufficientBalance, adjust_balance
@@ -79,3 +79,13 @@ def test_an_amount_out_of_range_is_refused(amount: int) -> None:
         adjust_balance(customer_id=user.customer_id, amount_nanos=amount, actor=None, reason="no")
 
     assert Entry.objects.count() == 0
+
+
+@pytest.mark.django_db
+def test_a_database_that_fails_a_posting_is_told_as_django_tells_it() -> None:
+    user = make_user()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE billing_entry RENAME TO billing_entry_away")
+
+    with pytest.raises(DatabaseError):
+        adjust_balance(customer_id=user.customer_id, amount_nanos=USD, actor=None, reason="gift")
