@@ -49,19 +49,13 @@ def own_server(
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[PostgresServer]:
     """A PostgreSQL server that may be killed, with a migrated template."""
-    from django.core.management import call_command
-
-    from tests.support.databases import Database
     from tests.support.environment import session_directory, worker_name
     from tests.support.postgres import PostgresServer
 
     server = PostgresServer.start(session_directory() / f"postgres-{worker_name()}")
     try:
-        server.execute(f'CREATE DATABASE "{_TEMPLATE}"')
-        template = Database("postgres", _TEMPLATE, server)
-        test_databases.adopt(template)
-        with django_db_blocker.unblock(), test_databases.selected(template):
-            call_command("migrate", interactive=False, verbosity=0)
+        with django_db_blocker.unblock():
+            test_databases.migrate_on(server, _TEMPLATE)
         yield server
     finally:
         server.stop("immediate")

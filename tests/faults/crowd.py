@@ -50,7 +50,7 @@ class Crowd:
 
     def line_up(self, url: str, key: str, body: dict[str, Any], *, count: int) -> None:
         """Have clients wait until all are released at once."""
-        self._calls += [self._start(self._call(url, key, body)) for _ in range(count)]
+        self._calls += [self.start(self._call(url, key, body)) for _ in range(count)]
 
     def release(self) -> None:
         """Let all clients that wait go at once."""
@@ -61,7 +61,11 @@ class Crowd:
     ) -> Future[list[Outcome]]:
         """Make one call after the other until told, and return what became of them."""
         self._barrier.set()
-        return self._start(self._repeat(url, key, body, until))
+        return self.start(self._repeat(url, key, body, until))
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Run work of another kind on the clients' event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def wait(self, timeout_seconds: float) -> list[Outcome]:
         """Return what became of all calls since the last wait."""
@@ -78,9 +82,6 @@ class Crowd:
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
-
-    def _start(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _open(self) -> None:
         self._session = aiohttp.ClientSession(

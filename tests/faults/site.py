@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from apps.ai_models.catalogue import create_model
-from apps.ai_models.models import AIModel
+from apps.ai_models.models import AIModel, Route
 from apps.api_keys.issue import issue_key
 from apps.audit.models import APIRequest
 from apps.billing.adjustments import adjust_balance
@@ -40,6 +41,7 @@ DOLLAR: Final = 1_000_000_000
 INPUT_NANOS: Final = 1_000
 OUTPUT_NANOS: Final = 4_000
 PROMPT_TOKENS: Final = 10
+PROVIDER_SECRET: Final = "sk-demo-0123456789abcdef"
 RECOVERY_SECONDS_MAX: Final = 60.0
 ROUNDS: Final = int(os.environ.get("ROUNDS") or "1")
 SHORT_LEASE: Final = "tests.faults.planted:short_lease"
@@ -53,6 +55,7 @@ class Payer:
 
     customer_id: int
     key: str
+    user_id: int
 
     @property
     def wallet(self) -> Account:
@@ -75,7 +78,7 @@ class Site:
     gateways: dict[str, GatewayProcess] = field(default_factory=dict)
     crowd: Crowd = field(default_factory=Crowd)
     _provider: subprocess.Popen[str] | None = None
-    _provider_port: int = 0
+    provider_port: int = 0
     _row: Provider | None = None
     _group: ModelGroup | None = None
 
@@ -89,42 +92,61 @@ class Site:
             text=True,
         )
         assert self._provider.stdout is not None
-        self._provider_port = int(self._provider.stdout.readline().rpartition(":")[2])
-        self._row = Provider.objects.create(
-            name="demo", base_url=f"http://127.0.0.1:{self._provider_port}/v1"
-        )
-        add_key(provider=self._row, secret="sk-demo-0123456789abcdef")
+        self.provider_port = int(self._provider.stdout.readline().rpartition(":")[2])
+        self._row = self.make_provider("demo", self.provider_port)
         self._group = ModelGroup.objects.create(name="public", is_public=True)
+
+    def make_provider(self, name: str, port: int, **values: Any) -> Provider:
+        """Make the row of a provider that is reached on a port."""
+        row = Provider.objects.create(name=name, base_url=f"http://127.0.0.1:{port}/v1", **values)
+        add_key(provider=row, secret=PROVIDER_SECRET)
+        return row
+
+    def signal_provider(self, number: signal.Signals) -> None:
+        """Send the demo provider a signal, for example SIGSTOP."""
+        assert self._provider is not None
+        self._provider.send_signal(number)
 
     @property
     def log(self) -> Path:
         """The provider's log of ended calls."""
         return self.directory / "provider.jsonl"
 
-    def make_model(self, wishes: str = "", **values: Any) -> AIModel:
+    def make_model(
+        self, wishes: str = "", *, provider: Provider | None = None, **values: Any
+    ) -> AIModel:
         """Make a model; `wishes` are options of the demo provider."""
         assert self._group is not None
         values.setdefault(
             "prices", {"input": INPUT_NANOS * 1_000_000, "output": OUTPUT_NANOS * 1_000_000}
         )
-        upstream_name = f"demo-chat:prompt={PROMPT_TOKENS}" + (f",{wishes}" if wishes else "")
         model = create_model(
             name=f"model-{next(_numbers):04d}",
-            provider=self._row,
-            upstream_name=upstream_name,
+            provider=provider or self._row,
+            upstream_name=upstream_name(wishes),
             **values,
         )
         self._group.models.add(model)
         return model
 
-    def make_payer(self, wallet_nanos: int = 100 * DOLLAR) -> Payer:
-        """Make a customer with money and a key."""
+    def add_route(self, model: AIModel, wishes: str, *, provider: Provider) -> None:
+        """Give a model another route, to be tried after those that it has."""
+        Route.objects.create(
+            model=model,
+            provider=provider,
+            upstream_name=upstream_name(wishes),
+            priority=model.routes.count(),
+        )
+
+    def make_payer(self, wallet_nanos: int = 100 * DOLLAR, **limits: Any) -> Payer:
+        """Make a customer with money and a key; `limits` are those of the key."""
         name = f"payer{next(_numbers)}"
         user = create_user(username=name, email=f"{name}@example.com", password=None)
         adjust_balance(
             customer_id=user.customer_id, amount_nanos=wallet_nanos, actor=None, reason="for a test"
         )
-        return Payer(user.customer_id, issue_key(user=user, name="default")[1])
+        key = issue_key(user=user, name="default", **limits)[1]
+        return Payer(user.customer_id, key, user.pk)
 
     def start_gateways(
         self,
@@ -208,9 +230,9 @@ class Site:
         # A stream that runs on when all is well again holds its money, as it should.
         over_at = max([healed_at, *(one.ended_at for one in outcomes)])
         recovery = max(0.0, time.monotonic() - over_at)
-        self._check_balances()
+        self.check_that_nothing_is_held()
         self._check_charges()
-        self._verify()
+        self.verify()
         charged = -sum(
             Entry.objects.exclude(request_id=None).values_list("amount_nanos", flat=True)
         )
@@ -221,34 +243,41 @@ class Site:
             f"charged {charged} nanos, recovered in {recovery:.1f} s"
         )
 
+    def check_that_nothing_is_held(self) -> None:
+        """See that no account thinks that something is held."""
+        held = Account.objects.exclude(held_nanos=0)
+        assert list(held.values_list("kind", "held_nanos")) == []
+
+    def verify(self) -> None:
+        """Verify the whole ledger."""
+        out = io.StringIO()
+        try:
+            call_command("verify_ledger", "--full", stdout=out)
+        except SystemExit as error:
+            raise AssertionError(out.getvalue()) from error
+
     def _unrecorded(self) -> set[UUID]:
         """Return the calls that reached the provider and have no final row."""
         return self.upstream_calls().keys() - set(APIRequest.objects.values_list("id", flat=True))
 
     def _unpaid(self, whole: set[UUID]) -> set[UUID]:
         """Return the calls that a client saw to their end and that are not paid exactly."""
-        paid, costs = _paid(), self.upstream_calls()
+        paid, costs = paid_by_call(), self.upstream_calls()
         return {one for one in whole if paid[one] != costs.get(one)}
 
     def _check_charges(self) -> None:
         """Nobody pays more than what the provider reported, or the hold where it did not."""
-        costs, paid = self.upstream_calls(), _paid()
+        costs, paid = self.upstream_calls(), paid_by_call()
         for row in APIRequest.objects.all():
             most = row.hold_nanos
             if row.usage_source == "reported":
                 most = costs[row.pk]
             assert 0 <= paid[row.pk] <= most, (row.pk, row.state, paid[row.pk], most)
 
-    def _check_balances(self) -> None:
-        held = Account.objects.exclude(held_nanos=0)
-        assert list(held.values_list("kind", "held_nanos")) == []
 
-    def _verify(self) -> None:
-        out = io.StringIO()
-        try:
-            call_command("verify_ledger", "--full", stdout=out)
-        except SystemExit as error:
-            raise AssertionError(out.getvalue()) from error
+def upstream_name(wishes: str) -> str:
+    """Return the demo provider's name of a model with options."""
+    return f"demo-chat:prompt={PROMPT_TOKENS}" + (f",{wishes}" if wishes else "")
 
 
 def chat(model: AIModel, **values: Any) -> dict[str, Any]:
@@ -256,7 +285,7 @@ def chat(model: AIModel, **values: Any) -> dict[str, Any]:
     return {"model": model.name, "messages": [{"role": "user", "content": "Say it."}], **values}
 
 
-def _paid() -> Counter[UUID]:
+def paid_by_call() -> Counter[UUID]:
     """Return what each call has been charged, late settlements too."""
     paid: Counter[UUID] = Counter()
     customers = Entry.objects.filter(account__kind__in=["wallet", "receivable", "quota"])

@@ -100,6 +100,15 @@ class TestDatabases:
         """Allow a database that a test has made on a server of its own."""
         self._made.add(database.name)
 
+    def migrate_on(self, server: PostgresServer, name: str) -> Database:
+        """Return a migrated database on a server that a test has for itself."""
+        server.execute(f'CREATE DATABASE "{name}"')
+        database = Database("postgres", name, server)
+        self.adopt(database)
+        with self.selected(database):
+            call_command("migrate", interactive=False, verbosity=0)
+        return database
+
     def drop(self, database: Database) -> None:
         """Remove a copy, whoever is still connected to it."""
         if database.server is not None:

@@ -94,6 +94,34 @@ class GatewayProcess:
 
         `port` 0 is a free one.
         """
+        gateway = cls.spawn(
+            directory,
+            database,
+            environment=environment,
+            constants=constants,
+            plant=plant,
+            port=port,
+        )
+        try:
+            wait_until(gateway.is_ready, timeout_seconds=_START_SECONDS, what="the gateway")
+        except BaseException:
+            gateway.kill()
+            sys.stderr.write(gateway.log())
+            raise
+        return gateway
+
+    @classmethod
+    def spawn(
+        cls,
+        directory: Path,
+        database: Database,
+        *,
+        environment: Mapping[str, str] | None = None,
+        constants: Mapping[str, float] = FAST,
+        plant: Sequence[str] = (),
+        port: int = 0,
+    ) -> Self:
+        """Start a gateway and return at once, as for `start`."""
         data_dir = directory / "data"
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_path = directory / "stderr.log"
@@ -122,14 +150,7 @@ class GatewayProcess:
                 stdout=log,
                 stderr=log,
             )
-        gateway = cls(process, port, data_dir, log_path)
-        try:
-            wait_until(gateway.is_ready, timeout_seconds=_START_SECONDS, what="the gateway")
-        except BaseException:
-            gateway.kill()
-            sys.stderr.write(gateway.log())
-            raise
-        return gateway
+        return cls(process, port, data_dir, log_path)
 
     @property
     def url(self) -> str:

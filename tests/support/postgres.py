@@ -6,6 +6,7 @@ The wheel runs the server as another user where we are root, because PostgreSQL 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import warnings
@@ -40,14 +41,17 @@ class PostgresServer:
     port: int
 
     @classmethod
-    def start(cls, directory: Path) -> Self:
-        """Make a cluster in `directory` (once) and start its server on a free port."""
+    def start(cls, directory: Path, configuration: str = "") -> Self:
+        """Make a cluster in `directory` (once) and start its server on a free port.
+
+        `configuration` goes behind the lines that all test servers have.
+        """
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         data = _wheel(directory)
         if not (directory / "data" / "postgresql.auto.conf").exists():
             data.ensure_pgdata_inited()
             with (directory / "data" / "postgresql.conf").open("a") as file:
-                file.write(_CONFIGURATION)
+                file.write(_CONFIGURATION + configuration)
         for attempt in range(_START_TRIES_MAX):
             server = cls(directory, free_port())
             try:
@@ -77,6 +81,14 @@ class PostgresServer:
         parent = psutil.Process(self.pid())
         for process in (parent, *parent.children(recursive=True)):
             process.send_signal(number)
+
+    def is_running(self) -> bool:
+        """Return whether the server's process is there; it may have given up by itself."""
+        try:
+            os.kill(self.pid(), 0)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return True
 
     def pid(self) -> int:
         """Return the server's process id."""

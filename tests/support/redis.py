@@ -24,6 +24,7 @@ class RedisServer:
 
     process: subprocess.Popen[bytes]
     port: int
+    directory: Path
 
     @classmethod
     def start(cls, directory: Path, port: int | None = None) -> Self:
@@ -35,12 +36,17 @@ class RedisServer:
         wait_until(
             lambda: accepts_connections(port), timeout_seconds=_START_SECONDS, what="redis-server"
         )
-        return cls(process, port)
+        return cls(process, port, directory)
 
     @property
     def url(self) -> str:
         """The server's REDIS_URL."""
         return f"redis://127.0.0.1:{self.port}/0"
+
+    def empty(self) -> None:
+        """Forget everything that is stored."""
+        command = ["redis-cli", "-p", str(self.port), "FLUSHALL"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=_START_SECONDS)
 
     def stop(self) -> None:
         """End the server at once; it has nothing to save."""
