@@ -40,6 +40,17 @@ test-faults: $(INSTALLED_DEV) ## Kill, freeze and cut off whole processes, ROUND
 	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m long --engine=sqlite tests/faults
 	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m long --engine=postgres tests/faults
 
+SECONDS ?= 300
+SEED ?=
+ENGINE ?= sqlite postgres
+
+.PHONY: nemesis
+nemesis: $(INSTALLED_DEV) ## Play random faults for SECONDS (300) from SEED on each ENGINE, then check every nano
+	for engine in $(ENGINE); do \
+		SEED=$(SEED) SECONDS=$(SECONDS) $(PYTHON) -m pytest -q -m long --show-capture=no --tb=short \
+			--engine=$$engine tests/nemesis; \
+	done
+
 EXAMPLES ?= 20
 
 .PHONY: test-schema

@@ -1,0 +1,217 @@
+"""Joins the three logs, call by call, and explains each nano that they disagree about.
+
+What the provider counted (tokens delivered, at the models' price) against what was charged. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID
+
+from tests.faults.site import INPUT_NANOS, OUTPUT_NANOS
+from tests.nemesis.seen import Seen
+
+EXACT: Final = "exact"
+LOST_ATTEMPT: Final = "an attempt lost to a failover"
+# What the id that the provider sends with an answer ends with.
+_ID_LENGTH: Final = 29
+# The misbehaviour of answering everybody with one id.
+_SAME_ID: Final = "dup_id"
+# What comes behind the end of a stream is not read: usage, or more text.
+_BEHIND_THE_END: Final = frozenset({"usage_after_finish", "late_after_done"})
+_BY_REAPER: Final = frozenset({"interrupted"})
+# How a call that ended early is explained, by its state.
+_ENDED_EARLY: Final = {
+    "client_disconnected": "the client left",
+    "upstream_interrupted": "the provider broke off",
+    "limit_exceeded": "ended at a limit",
+    "gateway_drained": "ended by a restart",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One call as the provider saw it."""
+
+    started_at: float
+    input_tokens: int
+    output_tokens: int
+    has_usage: bool  # it reported usage to its end
+    response_id: str
+    model: str
+    fault: str
+
+    @property
+    def nanos(self) -> int:
+        """What its tokens cost a client."""
+        return self.input_tokens * INPUT_NANOS + self.output_tokens * OUTPUT_NANOS
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One call as the database has it."""
+
+    state: str
+    usage_source: str
+    is_suspect: bool
+    charge_nanos: int
+    hold_nanos: int
+    attempt_count: int
+    error_code: str
+    late_nanos: int = 0
+    attempt_ids: tuple[str, ...] = ()  # the provider's ids
+
+    @property
+    def paid_nanos(self) -> int:
+        """What has been taken for it in all."""
+        return self.charge_nanos + self.late_nanos
+
+
+@dataclass(slots=True)
+class Joined:
+    """What came out of joining the logs."""
+
+    charged_nanos: int = 0
+    counted_nanos: int = 0
+    calls: Counter[str] = field(default_factory=Counter)  # by explanation
+    nanos: Counter[str] = field(default_factory=Counter)  # charged beyond what was counted
+    problems: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return the table of differences."""
+        difference = self.charged_nanos - self.counted_nanos
+        lines = [
+            f"charged {self.charged_nanos} nanos, the provider counted {self.counted_nanos}, "
+            f"difference {difference}:"
+        ]
+        for reason, nanos in sorted(self.nanos.items(), key=lambda item: -abs(item[1])):
+            lines.append(f"  {nanos:+16d}  {self.calls[reason]:6d} x {reason}")
+        exact = sum(count for reason, count in self.calls.items() if not self.nanos[reason])
+        lines.append(f"  {0:+16d}  {exact:6d} x {EXACT}, or nothing at all")
+        return lines
+
+
+def join(
+    seen: Iterable[Seen],
+    upstream: Mapping[UUID, Sequence[Upstream]],
+    recorded: Mapping[UUID, Recorded],
+) -> Joined:
+    """Join the logs and return what they say together."""
+    joined = Joined()
+    for request_id in upstream.keys() | recorded.keys():
+        calls, row = upstream.get(request_id, ()), recorded.get(request_id)
+        if row is None:
+            joined.problems.append(f"{request_id} reached the provider and is not on record")
+            continue
+        _explain_call(request_id, calls, row, joined)
+    for one in seen:
+        if one.request_id:
+            identifier = UUID(one.request_id)
+            problem = check_view(one, recorded.get(identifier), upstream.get(identifier, ()))
+            if problem:
+                joined.problems.append(f"{one.request_id} ({one.client}, {one.model}): {problem}")
+        joined.problems += [f"{one.request_id} ({one.client}): {text}" for text in one.problems]
+    return joined
+
+
+def _explain_call(
+    request_id: UUID, calls: Sequence[Upstream], row: Recorded, joined: Joined
+) -> None:
+    counted = sum(call.nanos for call in calls)
+    joined.charged_nanos += row.paid_nanos
+    joined.counted_nanos += counted
+    for reason, nanos in explain(calls, row):
+        joined.calls[reason] += 1
+        joined.nanos[reason] += nanos
+        if reason.startswith("?"):
+            joined.problems.append(f"{request_id}: {reason}: {nanos} nanos, {row}, {calls}")
+    if len(calls) > row.attempt_count and row.state not in _BY_REAPER:
+        joined.problems.append(f"{request_id}: more calls than attempts, {row}, {calls}")
+    known = {identifier[-_ID_LENGTH:] for identifier in row.attempt_ids}
+    unknown = {call.response_id for call in calls if call.fault != _SAME_ID} - known
+    # Of an attempt that never answered nobody knows the provider's id.
+    if len(unknown) > row.attempt_ids.count("") and row.state not in _BY_REAPER:
+        joined.problems.append(f"{request_id}: no attempt has {unknown}, {row}")
+
+
+def explain(calls: Sequence[Upstream], row: Recorded) -> list[tuple[str, int]]:
+    """Return reasons and nanos that sum to what was charged less what the provider counted.
+
+    A reason that begins with `?` explains nothing: it is a finding.
+    """
+    parts: list[tuple[str, int]] = []
+    lost = sum(call.nanos for call in calls[:-1])
+    if lost:
+        is_possible = row.attempt_count >= len(calls) or row.state in _BY_REAPER
+        parts.append((LOST_ATTEMPT if is_possible else "?more calls than attempts", -lost))
+    difference = row.paid_nanos - (calls[-1].nanos if calls else 0)
+    parts.append((_explain_last(difference, calls[-1] if calls else None, row), difference))
+    return parts
+
+
+def _explain_last(difference: int, last: Upstream | None, row: Recorded) -> str:
+    if not difference:
+        return EXACT
+    if row.paid_nanos and last is None:
+        return "?charged without a call"
+    if row.usage_source != "reported" and row.charge_nanos > row.hold_nanos:
+        return "?more than the hold without a report"
+    if row.state in _BY_REAPER:
+        if row.late_nanos:
+            return "settled late by the owner: estimated"
+        return f"the gateway died: {row.usage_source}"
+    if row.late_nanos:
+        return "?late, and no reaper came before"
+    if row.state == "failed":
+        return "failed before any content" if not row.paid_nanos else "?a failure was charged"
+    if row.is_suspect:
+        return "usage that cannot be true: cut at the hold"
+    if row.state == "completed":
+        assert last is not None
+        if last.fault in _BEHIND_THE_END:
+            return "more came behind the end"
+        if row.usage_source == "estimated" and not last.has_usage:
+            return "no usage from the provider: estimated"
+        return f"?completed by {row.usage_source} usage"
+    early = _ENDED_EARLY.get(row.state)
+    if early is None:
+        return f"?{row.state}"
+    if row.usage_source == "reported":
+        return f"?{early}, and usage was reported"
+    return f"{early}: {row.usage_source}"
+
+
+def check_view(one: Seen, row: Recorded | None, calls: Sequence[Upstream]) -> str:
+    """Return how a client's view of a call contradicts its record, "" where it does not."""
+    if row is None:
+        return "an answer, and no record of it" if one.status == 200 else ""
+    if one.status not in (0, 200):
+        return f"{one.status} was charged {row}" if one.is_free and row.paid_nanos else ""
+    if not one.is_whole:
+        return ""
+    if row.state == "completed":
+        return ""
+    if row.state in _BY_REAPER and row.paid_nanos == (calls[-1].nanos if calls else 0):
+        return ""  # The owner had been frozen: others ended the call, and it has paid the rest.
+    return f"the client saw the end of a call that was not completed: {row}, {calls}"
+
+
+def read_upstream(calls: Iterable[Mapping[str, Any]]) -> dict[UUID, list[Upstream]]:
+    """Return the provider's log by the gateway's request ids, each in the order of its calls."""
+    found: dict[UUID, list[Upstream]] = {}
+    for call in sorted(calls, key=lambda call: call["started_at"]):
+        found.setdefault(UUID(call["request_headers"]["x-request-id"]), []).append(
+            Upstream(
+                started_at=call["started_at"],
+                input_tokens=call["input_tokens"],
+                output_tokens=call["output_tokens"],
+                has_usage=call["usage_sent"],
+                response_id=call["response_id"],
+                model=call["model"] or "",
+                fault=call["fault"],
+            )
+        )
+    return found

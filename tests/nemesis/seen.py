@@ -1,0 +1,106 @@
+"""What clients see of calls: the first of the three logs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+
+from apps.core.error_rows import ROWS
+from tests.faults.site import PROVIDER_SECRET
+from tests.support.environment import ENCRYPTION_KEY, SECRET_KEY
+
+DONE: Final = b"data: [DONE]\n\n"
+_IN_BAND: Final = b'data: {"error":'
+# What must not stand in any answer.
+_SECRETS: Final = tuple(
+    text.encode()
+    for text in (
+        *("Traceback", 'File "/', "psycopg", "sqlite3", "sk-audit-", "CANARY"),
+        *(PROVIDER_SECRET, ENCRYPTION_KEY, SECRET_KEY),
+    )
+)
+_ALLOWED: Final = {
+    (status, row.type, code)
+    for row in ROWS.values()
+    for status in row.statuses
+    for code in row.codes
+}
+_RETRIED: Final = frozenset({408, 409, 429})
+
+
+@dataclass(slots=True)
+class Seen:
+    """One answer as one client saw it. The SDK's own retries are answers of their own."""
+
+    client: str  # what kind of client
+    model: str = ""
+    is_ordinary: bool = False  # nothing but a fault of ours could have it fail
+    is_stream: bool = False
+    began: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+    status: int = 0  # 0 where nothing was answered
+    request_id: str = ""
+    error: str = ""  # its code, also of an error inside a stream
+    is_free: bool = False  # clients try again by themselves, so that it must not cost anything
+    is_whole: bool = False  # the end was seen: [DONE], or the whole body
+    is_clean: bool = False  # the answer ended as HTTP wants it
+    has_left: bool = False  # the client ended it
+    problems: list[str] = field(default_factory=list)
+
+    def note_head(self, status: int, headers: Mapping[str, str]) -> None:
+        """Take the head of an answer."""
+        self.status = status
+        self.request_id = headers.get("x-request-id", "")
+        is_retried = status in _RETRIED or status >= 500
+        self.is_free = is_retried and headers.get("x-should-retry") != "false"
+        if not self.request_id:
+            self.problems.append(f"a {status} without x-request-id")
+
+    def note_refusal(self, body: bytes) -> None:
+        """Take the body of an answer that is not 200."""
+        self._look_for_secrets(body)
+        try:
+            error = orjson.loads(body)["error"]
+            self.error = error["code"]
+            is_known = (self.status, error["type"], self.error) in _ALLOWED
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            is_known = False
+        if not is_known:
+            self.problems.append(f"not in the table of errors: {self.status} {body[:200]!r}")
+
+    def note_stream(self, tail: bytes) -> None:
+        """Take what a stream ended with, as far as it came."""
+        self.is_whole = tail.endswith(DONE)
+        at = tail.rfind(_IN_BAND)
+        if at >= 0:
+            self._look_for_secrets(tail[at:])
+            self.error = "in the stream"
+            if self.is_whole or self.is_clean:
+                self.problems.append("an error inside the stream, and then a clean end")
+        elif self.is_clean and not self.is_whole:
+            self.problems.append("a clean end of an unfinished stream")
+
+    def end(self) -> None:
+        """Note how long it took."""
+        self.seconds = time.monotonic() - self.began
+
+    def _look_for_secrets(self, body: bytes) -> None:
+        found = [secret.decode() for secret in _SECRETS if secret in body]
+        if found:
+            self.problems.append(f"an answer shows {found}: {body[:300]!r}")
+
+
+class Diary:
+    """All that clients have seen. Filled on their event loop."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+
+    def add(self, one: Seen) -> None:
+        """Keep what a client saw."""
+        one.end()
+        self.seen.append(one)

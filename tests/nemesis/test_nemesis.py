@@ -1,0 +1,176 @@
+"""The exam: any faults in any order under load, and every nano explained afterwards.
+
+`make nemesis SEED=… SECONDS=… ENGINE=…` plays one schedule; a failure prints its seed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+import pytest
+from django.db import connection
+
+from apps.billing.models import Account, Hold
+from tests.faults.site import Payer
+from tests.nemesis import books
+from tests.nemesis.clients import Clients, Door
+from tests.nemesis.desk import Desk
+from tests.nemesis.faults import World, list_kinds
+from tests.nemesis.join import Joined, Upstream, join
+from tests.nemesis.menu import MISBEHAVIOURS, make_menu
+from tests.nemesis.play import Play, worst_recovery
+from tests.nemesis.schedule import plan_faults
+from tests.nemesis.seen import Diary, Seen
+from tests.nemesis.watch import HoldWatch, Usage, compare, count_connections, measure
+from tests.support.processes import NotReady, wait_until
+
+pytestmark = pytest.mark.long
+
+# From here on after everything is healed, ordinary calls have to succeed.
+WELL_AFTER_SECONDS: Final = 30.0
+WELL_SECONDS: Final = 15.0
+SUCCESS_MIN: Final = 0.999
+RECOVERY_SECONDS_MAX: Final = 60.0
+_WARM_UP_SECONDS: Final = 8.0
+_CALLS_END_SECONDS: Final = 100.0
+_PROBLEMS_SHOWN: Final = 25
+
+
+def test_nemesis(
+    world: World, seed: int, seconds: float, directory: Path, report: list[str]
+) -> None:
+    schedule = plan_faults(seed, seconds, list_kinds(world))
+    engine = world.site.database.engine
+    report.append(f"nemesis: make nemesis ENGINE={engine} SEED={seed} SECONDS={seconds:g}")
+    _keep(directory, "schedule", schedule)
+    menu = make_menu(world.site, world.far.port)
+    at_first = {payer.customer_id: _balance(payer) for payer in menu.payers}
+    for keeper in world.keepers.values():
+        keeper.start()
+    connection.close()  # It would not survive what comes.
+    doors = [Door(keeper.port) for keeper in world.keepers.values()]
+    diary, holds = Diary(), HoldWatch(world.site.database)
+    clients = Clients(world.site.crowd, menu, doors, diary, seed)
+    desk, play = Desk(menu, seed), Play(world, schedule, seed)
+
+    clients.start()
+    holds.start()
+    time.sleep(_WARM_UP_SECONDS)
+    early = {name: measure(keeper) for name, keeper in world.keepers.items()}
+    desk.start()
+    play.start()
+    play.wait(seconds)
+    healed_at = max((one.healed_at for one in play.happened), default=time.monotonic())
+    clients.calm_down()
+    time.sleep(max(0.0, healed_at + WELL_AFTER_SECONDS + WELL_SECONDS - time.monotonic()))
+    desk.stop()
+    clients.stop(_CALLS_END_SECONDS)
+
+    problems = [*play.problems, *_wait_for_holds(diary, healed_at)]
+    holds.stop()
+    problems += _check_gateways(world, early, report)
+    upstream = books.read_provider(world.site)
+    recorded = books.read_recorded()
+    joined = join(diary.seen, upstream, recorded)
+    problems += joined.problems + books.check_records(recorded) + books.check_site(world.site)
+    for payer in menu.payers:
+        paid_in = at_first[payer.customer_id] + desk.done.get(payer.customer_id, 0)
+        problems += books.check_balance(payer, paid_in)
+    problems += _check_success(diary.seen, healed_at)
+    recovery = worst_recovery(play.happened, lambda moment: _first_success(diary.seen, moment))
+    _describe(report, play, diary, joined, list(chain.from_iterable(upstream.values())))
+    report.append(
+        f"oldest hold {holds.worst_seconds:.1f} s, worst recovery {recovery:.1f} s, "
+        f"adjustments failed and repeated {desk.failures}"
+    )
+    _keep(directory, "problems", problems)
+    _keep(directory, "clients", diary.seen)
+    _keep(directory, "records", recorded.items())
+    shown = "\n".join(problems[:_PROBLEMS_SHOWN])
+    assert not problems, f"seed {seed} on {engine}, {len(problems)} problems:\n{shown}"
+
+
+def _keep(directory: Path, name: str, things: Iterable[object]) -> None:
+    """Write things beside the logs, one a line, for whoever looks into a failure."""
+    (directory / name).write_text("".join(f"{thing}\n" for thing in things))
+
+
+def _balance(payer: Payer) -> int:
+    return sum(
+        Account.objects.filter(customer_id=payer.customer_id).values_list("posted_nanos", flat=True)
+    )
+
+
+def _wait_for_holds(diary: Diary, healed_at: float) -> list[str]:
+    """Wait until nothing is held. A stream that runs on when all is well holds, as it should."""
+    over_at = max([healed_at, *(one.began + one.seconds for one in diary.seen)])
+    with suppress(NotReady):
+        wait_until(
+            lambda: not Hold.objects.exists(),
+            timeout_seconds=max(1.0, over_at + RECOVERY_SECONDS_MAX - time.monotonic()),
+            what="the end of all holds",
+        )
+    return [f"still held: {hold.pk} {hold.detail}" for hold in Hold.objects.all()[:10]]
+
+
+def _check_gateways(world: World, early: dict[str, Usage], report: list[str]) -> list[str]:
+    """Compare what the gateways use with what they used before, then stop them in order."""
+    keepers = list(world.keepers.values())
+    problems = count_connections(world.site.database, keepers)
+    for keeper in keepers:
+        late = measure(keeper)
+        report.append(
+            f"gateway {keeper.name}: {keeper.starts} lives; early {early[keeper.name]}; late {late}"
+        )
+        problems += compare(keeper.name, early[keeper.name], late)
+        keeper.stop_in_order()
+        problems += keeper.problems
+        if "quarantined" in keeper.log:
+            problems.append(f"{keeper.name} has put a settlement into quarantine")
+        if "Traceback" in keeper.log:
+            problems.append(f"{keeper.name} has logged a stack trace")
+    return problems
+
+
+def _check_success(seen: Sequence[Seen], healed_at: float) -> list[str]:
+    """Return what did not succeed though all had been well for a while."""
+    from_there = [
+        one for one in seen if one.is_ordinary and one.began >= healed_at + WELL_AFTER_SECONDS
+    ]
+    failed = [one for one in from_there if not one.is_whole]
+    if len(failed) > len(from_there) * (1 - SUCCESS_MIN) or not from_there:
+        return [f"{len(failed)} of {len(from_there)} calls failed after all was well: {failed[:3]}"]
+    return []
+
+
+def _first_success(seen: Sequence[Seen], moment: float) -> float | None:
+    ends = (one.began + one.seconds for one in seen
+            if one.is_ordinary and one.status == 200 and one.began >= moment)  # fmt: skip
+    return min(ends, default=None)
+
+
+def _describe(
+    report: list[str],
+    play: Play,
+    diary: Diary,
+    joined: Joined,
+    upstream: Sequence[Upstream],
+) -> None:
+    """Say what the run was."""
+    answers = Counter(one.status for one in diary.seen)
+    clients = Counter(one.client for one in diary.seen)
+    faults = Counter(f"{one.planned.kind} {one.planned.target}" for one in play.happened)
+    met = {call.model.partition("fault=")[2] for call in upstream} & set(MISBEHAVIOURS)
+    report += [
+        f"{len(diary.seen)} answers {dict(sorted(answers.items()))}, {len(upstream)} upstream, "
+        f"{len(play.happened)} faults, {len(met)} of {len(MISBEHAVIOURS)} misbehaviours met",
+        "faults: " + ", ".join(f"{count} x {name}" for name, count in sorted(faults.items())),
+        "clients: " + ", ".join(f"{count} x {name}" for name, count in sorted(clients.items())),
+        *joined.lines(),
+    ]
