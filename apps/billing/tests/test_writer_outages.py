@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -233,3 +234,21 @@ async def test_an_idle_writer_finds_out_that_its_database_is_gone_and_that_it_is
     assert sum(writer.commit_seconds.counts) == 2
     assert writer.batch_commands.counts[0] == 2
     assert (figures["holds_open"], figures["journal_bytes"], figures["quarantined"]) == (0, 0, 0)
+
+
+async def test_a_database_that_takes_connections_and_no_writes_is_not_stormed(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    pace = Pace(duty=60, journal_after=60)
+    async with running(switch.open, tmp_path, pace=pace) as writer:
+        held = await place(writer, world)
+        switch.failures = [sqlite3.OperationalError("database or disk is full")] * 100_000
+        settling = asyncio.create_task(writer.resolve(resolve_of(world, held, 1)))
+        await asyncio.sleep(1.0)
+        tries = len(switch.engines)
+        switch.failures = []
+        await settling
+
+    # Once at once, and then every quarter of a second.
+    assert 4 <= tries <= 7
+    assert await in_thread(ends)() == [("completed", 1_000)]
