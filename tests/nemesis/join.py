@@ -162,6 +162,8 @@ def _explain_last(difference: int, last: Upstream | None, row: Recorded) -> str:
     if row.state in _BY_REAPER:
         if row.late_nanos:
             return "settled late by the owner: estimated"
+        if difference > 0:
+            return "the gateway died: a checkpoint above what was reported later"
         return f"the gateway died: {row.usage_source}"
     if row.late_nanos:
         return "?late, and no reaper came before"
@@ -194,8 +196,12 @@ def check_view(one: Seen, row: Recorded | None, calls: Sequence[Upstream]) -> st
         return ""
     if row.state == "completed":
         return ""
-    if row.state in _BY_REAPER and row.paid_nanos == (calls[-1].nanos if calls else 0):
-        return ""  # The owner had been frozen: others ended the call, and it has paid the rest.
+    # The owner had been frozen: others ended the call, and it has paid the rest, if there was any.
+    # Of a checkpoint that was above what the provider reported in the end nothing is given back.
+    least = calls[-1].nanos if calls else 0
+    is_paid = row.paid_nanos == least or (row.usage_source == "checkpoint" and not row.late_nanos)
+    if row.state in _BY_REAPER and is_paid and row.paid_nanos >= least:
+        return ""
     return f"the client saw the end of a call that was not completed: {row}, {calls}"
 
 

@@ -81,6 +81,16 @@ def test_an_end_that_was_seen_and_not_charged_is_found() -> None:
     assert join([WHOLE], {ID: [CALL]}, {ID: replace(REAPED, late_nanos=30_000)}).problems == []
 
 
+def test_a_checkpoint_that_was_estimated_above_the_report_is_kept() -> None:
+    row = replace(REAPED, usage_source="checkpoint", charge_nanos=31_000)
+
+    assert join([WHOLE], {ID: [CALL]}, {ID: row}).problems == []
+    assert join([WHOLE], {ID: [CALL]}, {ID: replace(row, charge_nanos=29_000)}).problems
+    assert explain([CALL], row) == [
+        ("the gateway died: a checkpoint above what was reported later", 1_000)
+    ]
+
+
 def test_an_error_that_clients_retry_and_that_was_charged_is_found() -> None:
     refused = Seen("plain", status=502, request_id=str(ID), is_free=True)
     row = replace(ROW, state="upstream_interrupted")
