@@ -25,6 +25,10 @@ from tests.nemesis.seen import Diary, Seen
 _TAIL_BYTES: Final = 2048
 _UNREACHED_SECONDS: Final = 0.3
 _CALL_SECONDS_MAX: Final = 90.0
+_LISTS: Final = (
+    *("requests/?page_size=20", "ledger/entries/?page_size=20", "ledger/accounts/"),
+    *("stats/overview/", "events/", "users/", "models/?page_size=5", "refusals/"),
+)
 _TRY_HEADER: Final = "x-nemesis"
 
 
@@ -78,6 +82,8 @@ class Clients:
         self._begin(self._ask_shaky, menu.rich[1])
         self._begin(self._ask_shaky, menu.rich[2])
         self._begin(self._read, menu.rich[0])
+        for _ in range(3):
+            self._begin(self._administrate, menu.rich[0])
 
     def calm_down(self) -> None:
         """Go on with what must succeed; nobody misbehaves any more."""
@@ -194,6 +200,19 @@ class Clients:
         # It is no call: nothing is on record about it.
         seen.request_id = ""
         self._diary.add(seen)
+
+    async def _administrate(self, random: Random, _: Payer) -> None:
+        seen = Seen("administrator")
+        try:
+            async with self._http.get(
+                f"{random.choice(self._doors).url}/api/admin/{random.choice(_LISTS)}",
+                headers={"authorization": f"Bearer {self._menu.admin_token}"},
+            ) as answer:
+                seen.note_administration(answer.status, await answer.read())
+        except (aiohttp.ClientError, OSError):
+            pass  # Cut off.
+        self._diary.add(seen)
+        await asyncio.sleep(random.uniform(0.5, 1.5))
 
     # ---- clients on a bare socket
 

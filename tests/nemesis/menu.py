@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from django.utils import timezone
+from rest_framework_simplejwt.tokens import AccessToken
 
 from apps.ai_models.models import AIModel, PriceVersion
 from apps.billing.adjustments import adjust_balance
@@ -15,7 +16,9 @@ from apps.providers.demo.faults import FAULTS
 from apps.providers.models import Provider
 from apps.quotas.allowances import create_quota
 from apps.users.models import User
+from apps.users.tokens import open_session
 from tests.faults.site import DOLLAR, Payer, Site
+from tests.support.people import make_admin
 
 # A call that says nothing about its length holds at least this; what it costs is far less.
 POOR_NANOS: Final = 3_000_000
@@ -88,6 +91,7 @@ class Menu:
     poor: Payer | None = None
     capped: Payer | None = None
     limited: Payer | None = None
+    admin_token: str = ""
 
     @property
     def payers(self) -> list[Payer]:
@@ -121,7 +125,15 @@ def make_menu(site: Site, shaky_port: int) -> Menu:
         menu.naughty += [alone, backed]
     _price_the_past()
     _make_payers(site, menu)
+    menu.admin_token = _sign_in()
     return menu
+
+
+def _sign_in() -> str:
+    """Return an administrator's token that outlives the run."""
+    token = AccessToken(open_session(user=make_admin(), request=None).access)  # type: ignore[arg-type]  # as documented
+    token.set_exp(lifetime=_PRICED_SINCE)
+    return str(token)
 
 
 def _price_the_past() -> None:

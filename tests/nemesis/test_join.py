@@ -106,7 +106,7 @@ def test_an_error_that_clients_retry_and_that_was_charged_is_found() -> None:
         (b'data: {"choices":[]}\n\n', False, False),
         (b'data: {"error":{"code":"upstream_interrupted"}}\n\n', False, False),
         (b'data: {"error":{"code":"upstream_interrupted"}}\n\n', True, True),
-        (b'data: {"error":{"message":"sk-audit-0"}}\n\n', False, True),
+        (b'data: {"error":{"message":"sk-audit-0123456789abcdefghijklmnop"}}\n\n', False, True),
     ],
 )
 def test_a_stream_ends_with_its_end_or_not_cleanly(
