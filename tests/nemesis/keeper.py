@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from tests.support.databases import Database
 from tests.support.gateway import GatewayProcess
 from tests.support.processes import NotReady, free_port, wait_until
@@ -158,6 +160,7 @@ class Keeper:
         if self._thread.is_alive():
             self._thread.join(10)
         self._end_at_once()
+        _tidy_shared_memory()
 
     # ---- keeping
 
@@ -196,11 +199,13 @@ class Keeper:
             gateway.process.send_signal(number)
 
     def _end_at_once(self) -> None:
-        """Kill it, and remove what libfaketime leaves of a process that could not tidy up."""
         gateway, self._gateway = self._gateway, None
-        if gateway is None:
-            return
-        gateway.kill()
-        for name in ("faketime_shm_{}", "sem.faketime_sem_{}"):
-            path = Path("/dev/shm", name.format(gateway.process.pid))  # noqa: S108
+        if gateway is not None:
+            gateway.kill()
+
+
+def _tidy_shared_memory() -> None:
+    """Remove what libfaketime leaves of processes that are gone."""
+    for path in Path("/dev/shm").glob("*faketime_s?m_*"):  # noqa: S108 (where it is)
+        if not psutil.pid_exists(int(path.name.rpartition("_")[2])):
             path.unlink(missing_ok=True)
