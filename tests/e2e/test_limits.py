@@ -102,6 +102,18 @@ def test_a_refused_call_takes_nothing_from_other_limits(bench: Bench) -> None:
     assert others == [200, 200, 429]
 
 
+def test_a_refused_call_holds_and_costs_nothing(bench: Bench) -> None:
+    stage = bench.stage()
+    limited = bench.make_caller(rpm=1)
+
+    statuses = [chat(stage, limited).status for _ in range(3)]
+
+    statement = bench.statement(limited)
+    assert statuses == [200, 429, 429]
+    assert len(statement.rows) == len(statement.entries) == 1
+    assert (statement.holds, statement.held_nanos) == (0, 0)
+
+
 def test_headers_tell_what_is_left(bench: Bench) -> None:
     stage = bench.stage("demo-chat:prompt=10")
     limited = bench.make_caller(rpm=5, tpm=100_000)

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from uuid import UUID
+
+import pytest
 
 from apps.audit.models import APIRequest
 from apps.billing.models import Account, Entry, Hold
 from tests.e2e.wire import RawConnection, open_stream, post
-from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench
+from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.processes import wait_until
+
+CHARGE = 10 * INPUT_NANOS + 5 * OUTPUT_NANOS
+# Long enough for anybody who does not wait, short enough that the ledger is not taken for away.
+LOCKED_SECONDS = 0.4
+
+
+@contextmanager
+def nothing_commits(stage: Stage) -> Iterator[None]:
+    """Keep the ledger from committing anything that concerns the caller's wallet."""
+    row = f"customer_id = {stage.caller.user.customer_id} AND kind = 'wallet'"
+    with closing(stage.bench.database.connect()) as connection:
+        if stage.bench.database.server is None:
+            connection.execute("BEGIN IMMEDIATE")
+        else:
+            connection.execute("BEGIN")
+            connection.execute(f"SELECT 1 FROM billing_account WHERE {row} FOR UPDATE")  # noqa: S608 (a number)
+        try:
+            yield
+        finally:
+            connection.execute("ROLLBACK")
 
 
 def test_nothing_reaches_the_provider_before_its_hold(bench: Bench) -> None:
@@ -24,11 +49,26 @@ def test_nothing_reaches_the_provider_before_its_hold(bench: Bench) -> None:
     wallet = Account.objects.get(kind="wallet", customer_id=stage.caller.user.customer_id)
 
     assert hold.amount_nanos == wallet.held_nanos
-    assert hold.amount_nanos >= 10 * INPUT_NANOS + 5 * OUTPUT_NANOS
+    assert hold.amount_nanos >= CHARGE
     assert not APIRequest.objects.filter(pk=request_id).exists()
     statement = stage.settled()
     assert [row.pk for row in statement.rows] == [request_id]
     connection.close()
+
+
+def test_nothing_reaches_the_provider_while_its_hold_is_not_committed(bench: Bench) -> None:
+    stage = bench.stage("demo-chat:prompt=10,tokens=5")
+
+    with RawConnection(bench.gateway.port) as connection:
+        with nothing_commits(stage):
+            connection.send(post(stage.caller, stage.body()))
+            time.sleep(LOCKED_SECONDS)
+            calls_meanwhile = bench.demo.calls(stage.upstream_name)
+        connection.read_until(b'"usage":')
+
+    assert calls_meanwhile == []
+    assert len(stage.upstream_calls) == 1
+    assert stage.settled().charges == (CHARGE,)
 
 
 def test_a_client_that_saw_the_end_has_been_charged(bench: Bench) -> None:
@@ -40,5 +80,31 @@ def test_a_client_that_saw_the_end_has_been_charged(bench: Bench) -> None:
     entries = Entry.objects.filter(
         kind="charge", account__customer_id=stage.caller.user.customer_id
     ).values_list("amount_nanos", flat=True)
-    assert list(entries) == [-(10 * INPUT_NANOS + 5 * OUTPUT_NANOS)]
+    assert list(entries) == [-CHARGE]
     connection.close()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_end_of_an_answer_waits_for_the_commit_of_its_charge(
+    bench: Bench, stream: bool
+) -> None:
+    stage = bench.stage("demo-chat:prompt=10,tokens=5,latency=0.3")
+    end = b"[DONE]" if stream else b'"usage":'
+
+    with RawConnection(bench.gateway.port) as connection:
+        connection.send(post(stage.caller, stage.body(stream=stream)))
+        wait_until(
+            lambda: bool(bench.demo.calls(stage.upstream_name)),
+            timeout_seconds=5,
+            what="the provider's call",
+        )
+        with nothing_commits(stage):
+            calls = stage.upstream_calls
+            time.sleep(LOCKED_SECONDS)
+            received = connection.read_what_came()
+        connection.read_until(end)
+
+    assert [call["ended"] for call in calls] == ["done"]
+    assert end not in received
+    assert (b"data: " in received) == stream
+    assert stage.settled().charges == (CHARGE,)

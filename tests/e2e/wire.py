@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from typing import Any, Final, Self
@@ -44,6 +45,15 @@ class RawConnection:
             part = self._socket.recv(65_536)
             if not part:
                 raise EOFError(f"the connection ended before {mark!r}: {self.received!r}")
+            self.received += part
+        return self.received
+
+    def read_what_came(self) -> bytes:
+        """Read without waiting and return everything so far."""
+        while select.select([self._socket], [], [], 0)[0]:
+            part = self._socket.recv(65_536)
+            if not part:
+                break
             self.received += part
         return self.received
 

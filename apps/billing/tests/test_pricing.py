@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 from hypothesis import given
@@ -113,6 +114,15 @@ def test_a_million_one_token_calls_at_15_cents_per_million_are_exact() -> None:
 
 def test_the_smallest_price_still_costs_one_nano() -> None:
     assert charge_nanos(Usage(input=1), Price(id=1, input=1, output=0), 1) == 1
+
+
+def test_a_charge_beyond_what_a_float_can_hold_is_exact() -> None:
+    price = Price(id=1, input=999_999_999_999, output=0)
+
+    charge = charge_nanos(Usage(input=9_999_999), price, 9_999_999)
+
+    assert charge == 99_999_979_999_902
+    assert charge != math.ceil(9_999_999 * 999_999_999_999 * 9_999_999 / 10**12)
 
 
 @given(usages, prices, multipliers)

@@ -110,6 +110,23 @@ async def test_an_old_settlement_goes_to_the_journal_and_is_replayed_once(
     assert os.listdir(tmp_path) == []
 
 
+async def test_a_replay_that_fails_leaves_the_journal_as_it_was(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    pace = Pace(journal_after=0.05, duty=0.1)
+    async with running(switch.open, tmp_path, pace=pace) as writer:
+        held = await place(writer, world)
+        switch.is_down = True
+        await writer.resolve(resolve_of(world, held, 1))
+        switch.breaks_before_commit = 1
+        switch.is_down = False
+        await until(lambda: switch.breaks_before_commit == 0)
+        await until_stored(ends, [("completed", 1_000)])
+
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 1_000, 0)
+    assert os.listdir(tmp_path) == []
+
+
 async def test_a_full_journal_loses_nothing(world: World, switch: Switch, tmp_path: Path) -> None:
     journal = Journal(tmp_path, bytes_max=10)
     pace = Pace(journal_after=0.01, duty=0.1)
