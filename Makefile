@@ -50,6 +50,11 @@ nemesis: $(INSTALLED_DEV) ## Play random faults for SECONDS (300) from SEED on e
 		SEED=$(SEED) SECONDS=$(SECONDS) $(PYTHON) -m pytest -q -m long --show-capture=no --tb=short \
 			--engine=$$engine tests/nemesis; \
 	done
+NAMES ?=
+
+.PHONY: mutants
+mutants: $(INSTALLED_DEV) ## Plant bugs into a copy, all or NAMES, and see that the tests find them (6 minutes)
+	$(PYTHON) -m tests.mutants.run $(NAMES)
 
 EXAMPLES ?= 20
 

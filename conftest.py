@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 
 from tests.support import environment
@@ -27,6 +27,10 @@ _FLUSHES = (
 # Machines differ: how long an example takes is no verdict.
 hypothesis_settings.register_profile(
     "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+# Where a failure is expected, nobody reads the smallest example.
+hypothesis_settings.register_profile(
+    "mutants", hypothesis_settings.get_profile("tests"), phases=(Phase.explicit, Phase.generate)
 )
 hypothesis_settings.load_profile("tests")
 

@@ -1,0 +1,267 @@
+"""Mutants of calls: what they are charged, in which order things happen, and how they end."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import BOTH, Mutant
+
+_CALL: Final = "apps/proxy/call.py"
+_RELAY: Final = "apps/proxy/relay.py"
+_HOLDS: Final = "apps/proxy/holds.py"
+_ASGI: Final = "apps/proxy/asgi.py"
+_PRICING: Final = "apps/billing/pricing.py"
+_USAGE: Final = "apps/proxy/dialects/openai_usage.py"
+_STREAM: Final = "apps/proxy/dialects/openai_stream.py"
+_UPSTREAM: Final = "apps/proxy/dialects/openai_upstream.py"
+_PROXY: Final = "apps/proxy/tests"
+_PRICING_TESTS: Final = "apps/billing/tests/test_pricing.py"
+_ORDER: Final = "tests/e2e/test_order.py"
+_CHARGES: Final = "tests/e2e/test_charges.py"
+_STREAMS: Final = "tests/e2e/test_streams.py"
+_SNAPSHOT: Final = "tests/e2e/test_snapshot.py"
+_SDK: Final = "tests/e2e/test_openai_sdk.py"
+
+CALLS: Final = (
+    Mutant(
+        "the-provider-is-called-before-the-hold-commits",
+        "I-10",
+        _HOLDS,
+        "return await call.gateway.writer.place(hold)",
+        "call.placing = asyncio.create_task(call.gateway.writer.place(hold))\n"
+        "        leg = (hold.buckets[-1], hold.amount_nanos)\n"
+        "        return Held(hold.request_id, hold.amount_nanos, (leg,))",
+        (f"{_ORDER}::test_nothing_reaches_the_provider_while_its_hold_is_not_committed",),
+        BOTH,
+    ),
+    Mutant(
+        "a-hold-covers-uncached-input-only",
+        "I-17",
+        _PRICING,
+        "dearest_input=max(by_name[name] for name in INPUT_CLASSES),",
+        'dearest_input=by_name["input"],',
+        (f"{_PRICING_TESTS}::test_no_usage_inside_the_bounds_costs_more_than_the_worst_case",),
+    ),
+    Mutant(
+        "a-hold-forgets-the-number-of-choices",
+        "I-17",
+        "apps/proxy/admission.py",
+        "cap * request.choices,",
+        "cap,",
+        (
+            f"{_PROXY}/test_admission.py::"
+            "test_the_worst_case_is_held_and_a_fixed_maximum_is_never_lowered",
+        ),
+    ),
+    Mutant(
+        "the-end-is-told-before-the-charge-commits",
+        "I-20",
+        "apps/billing/writer.py",
+        "await self.submit(resolve)",
+        "self.submit(resolve)",
+        (f"{_ORDER}::test_the_end_of_an_answer_waits_for_the_commit_of_its_charge",),
+    ),
+    Mutant(
+        "refused-calls-count-twice",
+        "I-22",
+        _ASGI,
+        "gateway.count_refusal(caller.key.id, error.code)",
+        "gateway.count_refusal(caller.key.id, error.code)\n"
+        "                gateway.count_refusal(caller.key.id, error.code)",
+        ("tests/e2e/test_refusals.py::test_refused_calls_are_counted_exactly_by_key_and_reason",),
+    ),
+    Mutant(
+        "a-refused-call-holds-money",
+        "I-22",
+        "apps/proxy/asgi.py",
+        "raise GatewayError(\n                _REFUSED_LIMITS",
+        "await call.place_hold()\n            raise GatewayError(\n                _REFUSED_LIMITS",
+        ("tests/e2e/test_limits.py::test_a_refused_call_holds_and_costs_nothing",),
+    ),
+    Mutant(
+        "a-failed-call-costs-its-hold",
+        "I-24",
+        _CALL,
+        'if usage.source == "none":\n            return 0',
+        'if usage.source == "none":\n            return self.held.amount_nanos if self.held else 0',
+        (f"{_CHARGES}::test_a_call_that_failed_does_not_cost_the_price_of_a_request",),
+    ),
+    Mutant(
+        "a-failed-call-costs-the-price-of-a-request",
+        "I-24",
+        _CALL,
+        'if usage.source == "none":\n            return 0',
+        'if usage.source == "never":\n            return 0',
+        (f"{_CHARGES}::test_a_call_that_failed_does_not_cost_the_price_of_a_request",),
+    ),
+    Mutant(
+        "money-is-shown-as-a-float",
+        "I-25",
+        "apps/core/money.py",
+        'return f"{sign}{dollars}.{fraction:09d}".rstrip("0")',
+        'return f"{sign}{float(dollars) + fraction / 10**9:.9f}".rstrip("0")',
+        ("apps/core/tests/test_money.py::test_writing_and_reading_an_amount_changes_nothing",),
+    ),
+    Mutant(
+        "the-multiplier-counts-twice",
+        "I-26",
+        _CALL,
+        "full = charge_nanos(usage, plan.price, plan.access.multiplier_millionths)",
+        "full = charge_nanos(\n"
+        "            usage, plan.price, plan.access.multiplier_millionths**2 // 1_000_000\n"
+        "        )",
+        (f"{_CHARGES}::test_the_multiplier_counts_once",),
+    ),
+    Mutant(
+        "an-estimate-passes-for-a-report",
+        "I-27",
+        _STREAM,
+        'source="estimated",',
+        'source="reported",',
+        (f"{_STREAMS}::test_without_usage_the_text_is_estimated",),
+    ),
+    Mutant(
+        "negative-usage-is-believed",
+        "I-28",
+        _USAGE,
+        "if type(value) is int and 0 <= value <= TOKENS_MAX:",
+        "if type(value) is int and value <= TOKENS_MAX:",
+        (
+            f"{_PROXY}/test_openai_usage.py::test_numbers_that_cannot_be_right_are_suspect",
+            f"{_STREAMS}::test_usage_that_holds_no_count_is_replaced_by_an_estimate",
+        ),
+    ),
+    Mutant(
+        "cached-tokens-count-twice",
+        "I-29",
+        _USAGE,
+        "input=prompt - cached - written - audio_in - image_in,",
+        "input=prompt - written - audio_in - image_in,",
+        (
+            f"{_PROXY}/test_openai_usage.py::test_the_classes_of_a_real_usage_are_disjoint",
+            f"{_SDK}::test_cached_and_reasoning_tokens_are_told_apart_and_charged",
+        ),
+    ),
+    Mutant(
+        "reasoning-counts-twice",
+        "I-29",
+        _USAGE,
+        "output=completion - reasoning - audio_out - image_out,",
+        "output=completion - audio_out - image_out,",
+        (f"{_PROXY}/test_openai_usage.py::test_the_classes_of_a_real_usage_are_disjoint",),
+    ),
+    Mutant(
+        "cumulative-usage-is-added-up",
+        "I-30",
+        _STREAM,
+        "self.usage = usage\n",
+        "last = self.usage or Usage()\n"
+        "            self.usage = Usage(\n"
+        "                input=last.input + usage.input,\n"
+        "                output=last.output + usage.output,\n"
+        '                source="reported",\n'
+        "            )\n",
+        (
+            f"{_PROXY}/test_openai_stream.py::test_the_last_usage_counts_and_is_never_added_up",
+            f"{_STREAMS}::test_usage_in_unusual_places_is_charged_exactly",
+        ),
+    ),
+    Mutant(
+        "clients-decide-whether-usage-is-reported",
+        "I-31",
+        _UPSTREAM,
+        '"include_usage": True,\n',
+        '"include_usage": bool(isinstance(options, Mapping) and options.get("include_usage")),\n',
+        (f"{_SDK}::test_what_a_client_says_about_usage_never_changes_the_charge",),
+    ),
+    Mutant(
+        "the-client-s-name-of-the-model-is-sent",
+        "I-32",
+        _UPSTREAM,
+        'sent["model"] = upstream_model',
+        'sent.setdefault("model", upstream_model)',
+        (
+            f"{_PROXY}/test_openai_upstream.py::"
+            "test_the_upstream_sees_its_own_name_of_the_model_and_nothing_else_changed",
+        ),
+    ),
+    Mutant(
+        "of-two-models-the-last-one-counts",
+        "I-32",
+        "apps/proxy/json_body.py",
+        "object_pairs_hook=_unique_object,",
+        "",
+        (f"{_PROXY}/test_json_body.py::test_a_parameter_named_twice_is_refused",),
+    ),
+    Mutant(
+        "the-price-is-read-at-the-settlement",
+        "I-40",
+        _CALL,
+        "full = charge_nanos(usage, plan.price, plan.access.multiplier_millionths)",
+        "snapshot = self.gateway.find_snapshot()\n"
+        "        assert snapshot is not None\n"
+        "        now = datetime.now(self.started_at.tzinfo)\n"
+        "        price = snapshot.catalogue.models[plan.model.name].prices.at(now) or plan.price\n"
+        "        full = charge_nanos(usage, price, plan.access.multiplier_millionths)",
+        (f"{_SNAPSHOT}::test_i40_a_running_stream_keeps_the_price_of_its_hold",),
+    ),
+    Mutant(
+        "charges-are-floats",
+        "I-09",
+        _PRICING,
+        "return -(-numerator // _DENOMINATOR)",
+        "return int(-(-numerator / _DENOMINATOR // 1))",
+        (f"{_PRICING_TESTS}::test_a_charge_beyond_what_a_float_can_hold_is_exact",),
+    ),
+    Mutant(
+        "each-class-is-rounded-up",
+        "I-41",
+        _PRICING,
+        "numerator += count * rate",
+        "numerator += TOKENS_PER_PRICE * _round_up(count * rate * MULTIPLIER_ONE)",
+        (f"{_PRICING_TESTS}::test_rounding_adds_less_than_one_nano_and_never_takes_any",),
+    ),
+    Mutant(
+        "charges-are-rounded-down",
+        "I-42",
+        _PRICING,
+        "return -(-numerator // _DENOMINATOR)",
+        "return numerator // _DENOMINATOR",
+        (f"{_PRICING_TESTS}::test_the_smallest_price_still_costs_one_nano",),
+    ),
+    Mutant(
+        "what-has-no-price-is-free",
+        "I-43",
+        "apps/proxy/admission.py",
+        "price = model.prices.at(now)",
+        "price = model.prices.at(now) or Price(id=0, input=0, output=0)",
+        (
+            f"{_PROXY}/test_admission.py::test_a_call_that_cannot_be_priced_or_sent_is_refused",
+            f"{_SNAPSHOT}::test_i43_a_model_without_a_whole_price_is_never_sent_to_a_provider",
+        ),
+    ),
+    Mutant(
+        "a-database-that-is-away-is-a-bad-key",
+        "E34",
+        _HOLDS,
+        'raise GatewayError("E34") from error',
+        'raise GatewayError("E02") from error',
+        ("tests/e2e/test_error_rows_limits.py::test_e34_the_database_does_not_answer",),
+    ),
+    Mutant(
+        "a-broken-stream-ends-cleanly",
+        "E60",
+        _RELAY,
+        "if meter.error is not None or not (meter.done_seen or meter.finish_reason):",
+        "if meter.error is not None:",
+        (f"{_STREAMS}::test_a_broken_stream_never_looks_finished_and_costs_what_was_delivered",),
+    ),
+    Mutant(
+        "a-broken-stream-closes-like-a-whole-one",
+        "E60",
+        _RELAY,
+        "await self._send_last(in_band_event(error), more_body=True)",
+        "await self._send_last(in_band_event(error), more_body=False)",
+        (f"{_STREAMS}::test_a_broken_stream_never_looks_finished_and_costs_what_was_delivered",),
+    ),
+)

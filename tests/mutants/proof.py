@@ -1,0 +1,152 @@
+"""Mutants of the record: chains, anchors, verification, events, lists, time, backups."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant
+
+_CHAINS: Final = "apps/billing/chains.py"
+_CHECKS: Final = "apps/billing/anchor_checks.py"
+_SUMS: Final = "apps/billing/sum_checks.py"
+_WALKS: Final = "apps/billing/chain_walks.py"
+_EVENTS: Final = "apps/audit/events.py"
+_TESTS: Final = "apps/billing/tests"
+_ANCHORS: Final = f"{_TESTS}/test_anchors.py"
+_VERIFICATION: Final = f"{_TESTS}/test_verification.py"
+
+PROOF: Final = (
+    Mutant(
+        "verification-does-not-add-up-all-accounts",
+        "I-03",
+        _SUMS,
+        "    if total:\n",
+        "    if total > 10**18:\n",
+        (f"{_VERIFICATION}::test_what_is_broken_is_named",),
+    ),
+    Mutant(
+        "months-begin-a-day-late",
+        "I-44",
+        "apps/audit/partitions.py",
+        "return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)",
+        "return datetime(months // 12, months % 12 + 1, 2, tzinfo=UTC)",
+        (f"{_TESTS}/test_partitions.py::test_a_month_starts_at_its_first_moment_in_utc",),
+    ),
+    Mutant(
+        "a-clock-set-back-sets-ids-back",
+        "I-45",
+        "apps/core/ids.py",
+        "if now_ms > self._last_ms:",
+        "if now_ms != self._last_ms:",
+        (
+            "apps/core/tests/test_ids.py::"
+            "test_ids_increase_within_a_millisecond_and_when_the_clock_steps_back",
+        ),
+    ),
+    Mutant(
+        "pages-of-calls-do-not-tell-equal-moments-apart",
+        "I-65",
+        "apps/core/pages.py",
+        'ordering = ("-started_at", "-id")',
+        'ordering = ("-started_at",)',
+        (
+            f"{_TESTS}/test_request_api.py::"
+            "test_more_calls_of_one_moment_than_any_offset_takes_are_all_listed",
+        ),
+    ),
+    Mutant(
+        "entries-go-with-their-account",
+        "I-67",
+        "apps/billing/models.py",
+        'Account, on_delete=models.PROTECT, related_name="entries"',
+        'Account, on_delete=models.CASCADE, related_name="entries"',
+        (f"{_TESTS}/test_append_only.py::test_who_has_accounts_cannot_be_deleted",),
+    ),
+    Mutant(
+        "the-chain-skips-an-amount",
+        "I-68",
+        _CHAINS,
+        "kind, amount_nanos, balance_after_nanos,\n        request_id.hex",
+        "kind, balance_after_nanos,\n        request_id.hex",
+        (f"{_TESTS}/test_chains.py::test_every_column_of_an_entry_is_covered",),
+    ),
+    Mutant(
+        "the-chain-skips-a-column-of-calls",
+        "I-68",
+        _CHAINS,
+        "for name in REQUEST_FIELDS:",
+        'for name in (name for name in REQUEST_FIELDS if name != "user_agent"):',
+        (
+            f"{_TESTS}/test_chains.py::test_every_column_of_a_request_is_covered",
+            f"{_ANCHORS}::test_the_chain_of_requests_breaks_at_the_first_bad_row",
+        ),
+    ),
+    Mutant(
+        "links-stand-alone",
+        "I-68",
+        _CHAINS,
+        "return hashlib.sha256(previous + orjson.dumps(values)).digest()\n\n\ndef request_hash",
+        "return hashlib.sha256(orjson.dumps(values)).digest()\n\n\ndef request_hash",
+        (f"{_TESTS}/test_chains.py::test_an_entry_is_hashed_over_the_link_before_it",),
+    ),
+    Mutant(
+        "anchors-are-not-compared",
+        "I-69",
+        _CHECKS,
+        "if link != head:",
+        "if link is None:",
+        (f"{_ANCHORS}::test_a_chain_rewritten_from_its_start_is_found",),
+    ),
+    Mutant(
+        "a-tail-that-is-gone-is-not-missed",
+        "I-69",
+        _CHECKS,
+        "if link != head:",
+        "if link not in (head, None):",
+        (f"{_ANCHORS}::test_a_tail_cut_off_with_all_its_traces_is_found",),
+    ),
+    Mutant(
+        "signatures-of-anchors-are-not-checked",
+        "I-69",
+        "apps/billing/anchors.py",
+        'return "its signature does not match',
+        'return "" and "its signature does not match',
+        (f"{_ANCHORS}::test_an_edited_line_is_found",),
+    ),
+    Mutant(
+        "heads-are-anchored-every-five-minutes",
+        "I-70",
+        "auditing/celery.py",
+        '"billing.anchor_heads": 30.0,',
+        '"billing.anchor_heads": 300.0,',
+        ("tests/test_invariants.py::test_heads_are_anchored_at_least_once_a_minute",),
+    ),
+    Mutant(
+        "events-are-written-after-the-change-commits",
+        "I-71",
+        _EVENTS,
+        "event.save(force_insert=True)",
+        "from django.db import transaction\n\n"
+        "    transaction.on_commit(lambda: event.save(force_insert=True), robust=True)",
+        ("tests/rest/test_on_record.py::test_a_change_whose_event_is_refused_is_none",),
+    ),
+    Mutant(
+        "erasing-is-not-on-record",
+        "I-73",
+        "apps/audit/retention.py",
+        'if done.count:\n            _record("payloads.erased"',
+        'if not done.count:\n            _record("payloads.erased"',
+        (
+            "apps/audit/tests/test_retention.py::"
+            "test_each_run_is_on_record_with_counts_and_range_and_no_run_that_found_nothing",
+        ),
+    ),
+    Mutant(
+        "a-backup-leaves-anchors-out",
+        "I-74",
+        "apps/billing/backups.py",
+        "_copy_beginning(anchors_path(), staging / archives.ANCHORS, length)",
+        "_copy_beginning(anchors_path(), staging / archives.ANCHORS, 0)",
+        (f"{_TESTS}/test_backups.py::test_a_backup_brings_everything_back_proven",),
+    ),
+)
