@@ -44,11 +44,11 @@ PROOF: Final = (
         ),
     ),
     Mutant(
-        "pages-of-calls-do-not-tell-equal-moments-apart",
+        "pages-leave-out-calls-of-one-moment",
         "I-65",
-        "apps/core/pages.py",
-        'ordering = ("-started_at", "-id")',
-        'ordering = ("-started_at",)',
+        "apps/audit/pages.py",
+        "filter(started_at__lte=at).filter(Q(started_at__lt=at) | Q(id__lt=key))",
+        "filter(started_at__lt=at)",
         (
             f"{_TESTS}/test_request_api.py::"
             "test_more_calls_of_one_moment_than_any_offset_takes_are_all_listed",
