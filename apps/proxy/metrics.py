@@ -7,6 +7,7 @@ asks. No label has values that a client or an administrator can make up.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import time
@@ -220,6 +221,13 @@ METRICS: Final = (
         "1 while Redis does not answer, so that limits hold per gateway",
         "1 for 1 min",
         lambda gateway: gateway.is_limiter_degraded,
+    ),
+    Metric(
+        "gateway_asyncio_tasks",
+        "gauge",
+        "tasks of the event loop: a few for each running call, and those that never end",
+        "far above three times `gateway_calls_in_flight` and 50, and growing for an hour",
+        lambda _: len(asyncio.all_tasks()),
     ),
     Metric(
         "gateway_event_loop_lag_seconds",
