@@ -40,16 +40,24 @@ test-faults: $(INSTALLED_DEV) ## Kill, freeze and cut off whole processes, ROUND
 	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m long --engine=sqlite tests/faults
 	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m long --engine=postgres tests/faults
 
-SECONDS ?= 300
 SEED ?=
-ENGINE ?= sqlite postgres
+ENGINES ?= sqlite postgres
 
 .PHONY: nemesis
-nemesis: $(INSTALLED_DEV) ## Play random faults for SECONDS (300) from SEED on each ENGINE, then check every nano
-	for engine in $(ENGINE); do \
+nemesis: SECONDS ?= 300
+nemesis: $(INSTALLED_DEV) ## Play random faults for SECONDS (300) from SEED on each of ENGINES, then check every nano
+	for engine in $(ENGINES); do \
 		SEED=$(SEED) SECONDS=$(SECONDS) $(PYTHON) -m pytest -q -m long --show-capture=no --tb=short \
 			--engine=$$engine tests/nemesis; \
 	done
+
+.PHONY: soak
+soak: SECONDS ?= 1200
+soak: $(INSTALLED_DEV) ## Call gateways at half of their capacity for SECONDS (1200) on each of ENGINES
+	for engine in $(ENGINES); do \
+		SOAK_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q -m long --engine=$$engine tests/soak; \
+	done
+
 NAMES ?=
 
 .PHONY: mutants
