@@ -30,6 +30,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 WORKERS: Final = 2
 GREEN_SECONDS_MAX: Final = 600.0
 MUTANT_SECONDS_MAX: Final = 150.0
+_STOP_SECONDS: Final = 20.0
 _LEFT_OUT: Final = shutil.ignore_patterns(
     ".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "node_modules"
 )
@@ -88,17 +89,25 @@ def run_tests(
     )
     try:
         output, _ = process.communicate(timeout=seconds_max)
-    except BaseException as error:
-        # With everything that its tests have started.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
-            return f"not over after {seconds_max:.0f} s", {}
-        raise
+    except subprocess.TimeoutExpired:
+        return f"not over after {seconds_max:.0f} s", {}
+    finally:
+        _end(process)
     if process.returncode not in (0, 1) or not report.exists():
         return f"pytest ended with {process.returncode}: {output[-2_000:]}", {}
     return "", _read_report(report)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End tests that run still: first they may stop the servers that they have started."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=_STOP_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def _read_report(report: Path) -> dict[tuple[str, str], list[str]]:
