@@ -382,6 +382,7 @@ class LedgerThread:
             self.answered_at = time.monotonic()
             for duty in (self.notes.write, self._settle_journal, self._reap, self._partition):
                 self._try_duty(duty, engine)
+                self._let_through()
         except Exception as error:  # noqa: BLE001 (whatever it is: with a fresh connection, again)
             logger.warning("the ledger's connection broke: %s: %s", type(error).__name__, error)
             time.sleep(_RECONNECT_SECONDS)
@@ -450,6 +451,14 @@ class LedgerThread:
         )
         now = datetime.now(UTC)
         reaper.resolve_all(engine, self._flusher, dead, now=now, between=self._breathe)
+
+    def _let_through(self) -> None:
+        """Flush one batch between two duties: over a slow connection all of them take seconds."""
+        self._collect(0.0)
+        resolves, holds = self._next_batch()
+        if (resolves or holds) and not self._flush(resolves, holds):
+            raise ConnectionError("the connection broke")
+        self._busy_since = time.monotonic()
 
     def _breathe(self) -> None:
         """Let running calls through in the middle of a long clean-up."""

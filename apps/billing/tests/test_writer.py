@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 from apps.audit.models import APIRequest, RefusalCount
 from apps.billing.ledger.commands import Batch, Held, HoldRefused
 from apps.billing.ledger.store import Engine, flush
+from apps.billing.ledger_thread import LedgerThread
 from apps.billing.models import Hold, Incarnation
 from apps.billing.pending import Pace
 from apps.billing.tests.writer_kit import (
     PACE,
+    WAIT_SECONDS,
     Switch,
     account,
     ends,
@@ -115,6 +118,32 @@ async def test_the_lease_is_renewed_under_a_load_that_never_ends(
         await until_stored(renewed.exists, True)
         is_over = True
         await asyncio.gather(*calls)
+
+
+async def test_holds_are_placed_between_two_duties_that_take_their_time(
+    world: World, switch: Switch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_begun, may_end = threading.Event(), threading.Event()
+    commits: list[int] = []
+
+    def take_time(thread: LedgerThread, engine: Engine) -> None:
+        has_begun.set()
+        may_end.wait(WAIT_SECONDS)
+
+    def look(thread: LedgerThread, engine: Engine) -> None:
+        commits.append(switch.commits)
+
+    monkeypatch.setattr(LedgerThread, "_settle_journal", take_time)
+    monkeypatch.setattr(LedgerThread, "_reap", look)
+    async with running(switch.open, tmp_path) as writer:
+        await until(has_begun.is_set)
+        caller = asyncio.create_task(place(writer, world))
+        await until(lambda: writer.figures()["holds_waiting"] == 1)
+        may_end.set()
+        await caller
+        await until(lambda: bool(commits))
+
+    assert commits[0] == 1
 
 
 # ---- callers who leave
