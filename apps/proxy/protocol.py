@@ -23,6 +23,10 @@ HEAD_BYTES_MAX: Final = 64 << 10
 URL_BYTES_MAX: Final = 8 << 10
 HEADERS_MAX: Final = 100
 HEAD_SECONDS: Final = 20.0
+# Of a body that was answered before all of it had come: what is read and thrown away, so that its
+# sender sees the answer and not a reset, before the connection is closed.
+LATE_BODY_BYTES_MAX: Final = 32 << 20
+LATE_BODY_SECONDS: Final = 30.0
 # How long a connection may be idle once the server is about to end.
 LAST_IDLE_SECONDS: Final = 1
 # What may wait for a slow client; above it the provider is no longer read.
@@ -176,6 +180,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._is_in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
         self.on_lost: Callable[[], None] | None = None  # of the call that is being answered
+        self._late_bytes = 0
+        self._late_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Begin to wait for a head."""
@@ -184,8 +190,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer, and tell the call that is being answered."""
+        """Forget the timers, and tell the call that is being answered."""
         self._stop_head_timer()
+        self._stop_late_timer()
         super().connection_lost(exc)
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
@@ -233,13 +240,30 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End the body; the next bytes belong to a new head."""
         self._is_in_head = True
+        self._stop_late_timer()
         if self.cycle is not None:
             super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body, unless its head was refused."""
-        if self.cycle is not None and not self.transport.is_closing():
-            super().on_body(body)
+        """Take a piece of the body, unless its head was refused or it has been answered already."""
+        cycle = self.cycle
+        if cycle is None or self.transport.is_closing():
+            return
+        if cycle.response_complete:
+            self._late_bytes += len(body)
+            if self._late_bytes > LATE_BODY_BYTES_MAX:
+                self.transport.close()
+            return
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """Go on, and do not wait for ever for the rest of a body that has been answered."""
+        super().on_response_complete()
+        cycle = self.cycle
+        is_unfinished = not self._is_in_head and cycle is not None and cycle.response_complete
+        if is_unfinished and self._late_timer is None and not self.transport.is_closing():
+            self._late_bytes = 0
+            self._late_timer = self.loop.call_later(LATE_BODY_SECONDS, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP in the shape of every other error, and close."""
@@ -261,6 +285,11 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_late_timer(self) -> None:
+        if self._late_timer is not None:
+            self._late_timer.cancel()
+            self._late_timer = None
 
     def _on_head_timeout(self) -> None:
         self._head_timer = None

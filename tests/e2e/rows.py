@@ -21,6 +21,7 @@ CONSTANTS = {
     **FAST,
     "apps.proxy.http:BODY_PIECE_SECONDS": 0.5,
     "apps.proxy.protocol:HEAD_SECONDS": 1.0,
+    "apps.proxy.protocol:LATE_BODY_SECONDS": 1.0,
 }
 PLANT = [
     "tests.e2e.planted:shorten_patience",

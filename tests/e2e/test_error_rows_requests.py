@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +24,7 @@ from tests.e2e.rows import (
     parse_answer,
     wait_until_refused,
 )
-from tests.e2e.wire import RawConnection, post_bytes
+from tests.e2e.wire import RawConnection, head_of, post_bytes
 from tests.support.bench import (
     Bench,
 )
@@ -292,6 +293,41 @@ def test_e17_a_head_that_is_too_large(
 
     answer = HttpAnswer(*parse_answer(received))
     check_error(answer, status=status, type=INVALID, code="header_too_large", connection="close")
+
+
+def test_a_body_that_was_answered_already_is_not_read_for_ever(bench: Bench) -> None:
+    head = _endless_without_a_key()
+    piece = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
+
+    with RawConnection(bench.gateway.port) as connection:
+        connection.send(head)
+        received = connection.read_until(b"missing_api_key")
+        taken = sum(connection.send_some(piece) for _ in range(200))
+
+    assert head_of(received)[0] == 401
+    # What is allowed to a body, and what the kernel keeps.
+    assert 32 <= taken < 64
+
+
+def test_a_body_that_was_answered_already_is_not_waited_for(bench: Bench) -> None:
+    with RawConnection(bench.gateway.port) as connection:
+        connection.send(_endless_without_a_key())
+        connection.read_until(b"missing_api_key")
+        drips = 0
+        while connection.send_some(b"1\r\n \r\n") and drips < 100:
+            drips += 1
+            time.sleep(0.1)
+        received = connection.read_all()
+
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert 5 < drips < 50
+
+
+def _endless_without_a_key() -> bytes:
+    return (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\n"
+        b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
 
 
 def test_e18_a_body_that_does_not_arrive(bench: Bench) -> None:

@@ -34,18 +34,21 @@ class RawConnection:
 
     def send(self, data: bytes) -> None:
         """Send bytes; that the gateway has closed meanwhile shows when reading."""
+        self.send_some(data)
+
+    def send_some(self, data: bytes) -> bool:
+        """Send bytes and return whether the gateway took them in."""
         try:
             self._socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
-            return
+            return False
+        return True
 
     def read_until(self, mark: bytes) -> bytes:
         """Read until `mark` has come and return everything so far."""
         while mark not in self.received:  # bounded by the socket's timeout
-            part = self._socket.recv(65_536)
-            if not part:
+            if not self.read_more():
                 raise EOFError(f"the connection ended before {mark!r}: {self.received!r}")
-            self.received += part
         return self.received
 
     def read_what_came(self) -> bytes:
@@ -56,6 +59,12 @@ class RawConnection:
                 break
             self.received += part
         return self.received
+
+    def read_more(self) -> bool:
+        """Read what comes next and return whether there was anything before the end."""
+        part = self._socket.recv(65_536)
+        self.received += part
+        return bool(part)
 
     def read_all(self) -> bytes:
         """Read until the gateway closes and return everything."""
