@@ -161,6 +161,7 @@ class DataPlane:
         caller, headers = self._authenticate(snapshot, scope, now)
         connection: Connection = scope["extensions"]["gateway.connection"]
         weight = 0
+        call: Call | None = None
 
         def reserve(size: int) -> None:
             nonlocal weight
@@ -195,7 +196,8 @@ class DataPlane:
             )
             await self._run_limited(call, connection)
         except GatewayError as error:
-            if error.row < "E40":
+            # What had a hold is on record already.
+            if error.row < "E40" and (call is None or not call.is_settled):
                 gateway.count_refusal(caller.key.id, error.code)
             raise
         finally:

@@ -21,6 +21,8 @@ def blame(gateway: Gateway, route: Route, error: GatewayError) -> None:
     """Count a failed attempt against its route, where the route is to blame."""
     if error.row in BLAMELESS_ROWS:
         gateway.circuits.succeed(route.id)
+    elif error.row == "E37":
+        gateway.circuits.abandon(route.id)  # Our own limit: it was not asked.
     elif error.row == "E43":
         gateway.circuits.rest(route.id, gateway.monotonic(), error.retry_after or 1)
     else:

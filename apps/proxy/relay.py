@@ -54,7 +54,7 @@ _PREAMBLE_BYTES_MAX: Final = 64 << 10
 _PIECE_BYTES: Final = 16 << 10
 _BROKEN: Final = (ConnectFailed, ConnectionClosed, BadAnswer)
 # The client's own mistakes, and what would fail anywhere: no other route is tried.
-_FINAL_ROWS: Final = frozenset({"E40", "E45", "E52"})
+_FINAL_ROWS: Final = frozenset({"E37", "E40", "E45", "E52"})
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ environment, no decompression: a compressed answer that nobody asked for is refu
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -32,6 +33,8 @@ ANSWER_BYTES_MAX: Final = 32 << 20
 ERROR_BYTES_MAX: Final = 64 << 10
 NAME_SECONDS: Final = 10.0
 _DNS_SECONDS: Final = 5.0
+# The process or the machine can open no more connections: no fault of any provider.
+_OWN_LIMITS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # After so long without a connection the next address of a name is tried beside the first.
 _SECOND_ADDRESS_SECONDS: Final = 0.25
 _NAMES_MAX: Final = 10_000
@@ -176,8 +179,11 @@ class Upstream:
 def failure_of(error: BaseException, status: int | None) -> AttemptFailed:
     """Return what a broken attempt means; `status` is that of the head, None where none came.
 
-    E46 broken off, E47 unreachable.
+    E46 broken off, E47 unreachable, E37 where it is this process that can open no more connections.
     """
+    cause = error.__cause__ if isinstance(error, ConnectFailed) else error
+    if isinstance(cause, OSError) and cause.errno in _OWN_LIMITS:
+        return AttemptFailed(GatewayError("E37"), None, type(cause).__name__)
     row = "E47" if status is None else "E46"
     return AttemptFailed(GatewayError(row), status, type(error).__name__)
 

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import resource
 import socket
 import sqlite3
 import sys
@@ -112,6 +113,12 @@ def _accept_all(listener: socket.socket) -> list[socket.socket]:
     return accepted
 
 
+def _raise_descriptor_limit() -> None:
+    """Allow as many open connections as this user may have: a stream takes two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 class Command(BaseCommand):
     """Serves until SIGTERM or SIGINT; then running calls get DRAIN_SECONDS."""
 
@@ -126,6 +133,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve."""
         refuse_unfinished_restore()
+        _raise_descriptor_limit()
         logging.captureWarnings(True)  # Every line on stderr is a line of the log.
         lock = self._lock_database()
         self._check_durability()
