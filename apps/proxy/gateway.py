@@ -36,6 +36,8 @@ POLL_SECONDS: Final = 1.0
 STALE_SECONDS: Final = 15.0
 TICK_SECONDS: Final = 0.5
 RENEW_SECONDS: Final = 10.0
+# A timer that is so late is worth a line.
+STANDSTILL_SECONDS: Final = 2.0
 PRUNE_SECONDS: Final = 3600.0
 DELTA_SECONDS: Final = 5.0
 LOAD_SECONDS: Final = 60.0
@@ -228,6 +230,8 @@ class Gateway:
             await asyncio.sleep(TICK_SECONDS)
             now = self.monotonic()
             self.counts.loop_lag.observe(max(0.0, now - due))
+            if now - due > STANDSTILL_SECONDS:
+                logger.warning("the event loop stood still for %.1f s", now - due)
             for call in list(self.calls.values()):
                 call.on_tick(now)
 
