@@ -18,6 +18,9 @@ Headers = list[tuple[bytes, bytes]]
 BODY_BYTES_MAX: Final = 32 << 20
 BODY_PIECE_SECONDS: Final = 30.0
 BODY_SECONDS: Final = 300.0
+# What a body has to bring on average, from BODY_PIECE_SECONDS on: what is announced of it is set
+# aside all the while, and nobody is to keep that from others with a byte now and then.
+BODY_BYTES_PER_SECOND_MIN: Final = 16 << 10
 _COMMON: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 _JSON_TYPE: Final = re.compile(rb"\s*application/(?:[a-z.+-]*\+)?json\s*(?:;.*)?", re.IGNORECASE)
 
@@ -109,6 +112,8 @@ async def read_body(
         reserved = size
     if not message.get("more_body", False):
         return bytes(parts[0])
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while message.get("more_body", False):
@@ -117,6 +122,8 @@ async def read_body(
                 size += len(parts[-1])
                 if size > BODY_BYTES_MAX:
                     raise GatewayError("E15")
+                if loop.time() - begun > BODY_PIECE_SECONDS + size / BODY_BYTES_PER_SECOND_MIN:
+                    raise GatewayError("E18")
                 if size > reserved:
                     reserve(size - reserved)
                     reserved = size

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
 
 from apps.core.errors import GatewayError
+from apps.proxy import http
 from apps.proxy.http import BODY_BYTES_MAX, ClientGone, read_body
 
 
@@ -77,3 +79,23 @@ async def test_a_client_that_leaves_in_its_body_ends_the_call() -> None:
         await read_body(client.receive, {}, reserved.append)
 
     assert sum(reserved) == 3
+
+
+@pytest.mark.parametrize(("pieces", "row"), [(1, "E18"), (20_000, None)])
+async def test_a_body_has_to_bring_something_and_not_only_signs_of_life(
+    monkeypatch: pytest.MonkeyPatch, pieces: int, row: str | None
+) -> None:
+    client = Client(*[b"x" * pieces] * 5, b"")
+    monkeypatch.setattr(http, "BODY_PIECE_SECONDS", 0.3)
+
+    async def receive() -> MutableMapping[str, Any]:
+        await asyncio.sleep(0.1)
+        return await client.receive()
+
+    found = None
+    try:
+        await read_body(receive, {b"content-length": b"%d" % (5 * pieces)}, lambda size: None)
+    except GatewayError as error:
+        found = error.row
+
+    assert found == row
