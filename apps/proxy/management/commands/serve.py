@@ -34,6 +34,9 @@ from apps.proxy.protocol import DrainableState, GatewayProtocol
 SWITCH_INTERVAL_SECONDS = 0.0005
 BACKLOG = 4_096
 KEEP_ALIVE_SECONDS = 75
+# After how long a client that acknowledges nothing (no power, no network) or takes nothing is given
+# up. The kernel would go on for a quarter of an hour, and the provider with it.
+SILENT_SECONDS = 60
 
 
 class _Server(uvicorn.Server):
@@ -53,6 +56,9 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        for server in self.servers:
+            for one in server.sockets:
+                _give_up_the_silent(one.fileno())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
@@ -111,6 +117,21 @@ def _accept_all(listener: socket.socket) -> list[socket.socket]:
             while len(accepted) < BACKLOG:
                 accepted.append(listener.accept()[0])
     return accepted
+
+
+def _give_up_the_silent(descriptor: int) -> None:
+    """Have the kernel end connections whose other end is silent; who is accepted inherits it."""
+    with socket.socket(fileno=os.dup(descriptor)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # Linux has these; where they are missing its defaults hold.
+        for name, value in {
+            "TCP_KEEPIDLE": max(1, SILENT_SECONDS // 3),
+            "TCP_KEEPINTVL": max(1, SILENT_SECONDS // 9),
+            "TCP_KEEPCNT": 6,
+            "TCP_USER_TIMEOUT": SILENT_SECONDS * 1000,
+        }.items():
+            if hasattr(socket, name):
+                listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _raise_descriptor_limit() -> None:
