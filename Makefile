@@ -37,8 +37,8 @@ ROUNDS ?= 1
 
 .PHONY: test-faults
 test-faults: $(INSTALLED_DEV) ## Kill, freeze and cut off whole processes, ROUNDS (1) times each
-	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m long --engine=sqlite tests/faults
-	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m long --engine=postgres tests/faults
+	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m "long and slice" --engine=sqlite tests/faults
+	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m "long and slice" --engine=postgres tests/faults
 
 SEED ?=
 ENGINES ?= sqlite postgres

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print one line a fault."""
     for line in _lines:
         terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def fault_report() -> Callable[[str], None]:
+    """Return what takes the line of a fault."""
+    return _report
 
 
 @pytest.fixture

@@ -16,13 +16,15 @@ from apps.billing.ledger import batch, postgres, sqlite, store
 from apps.billing.ledger.commands import Changes, State
 from apps.billing.pending import Pace
 from apps.billing.writer import LedgerWriter
-from apps.proxy import gateway
+from apps.proxy import gateway, relay
 from apps.proxy.call import Call
 from apps.proxy.upstream import Upstream
 
 CRASH_PASS: Final = 5
 EXIT_CODE: Final = 9
 SHORT_LEASE_SECONDS: Final = 5
+BLOCKS: Final = "blocks"
+BLOCKED_SECONDS: Final = 5.0
 _GUARD: Final = " FOR NO KEY UPDATE"
 
 
@@ -110,3 +112,15 @@ def _crash_after_settlement_is_written(engine: Any) -> None:
             os._exit(EXIT_CODE)
 
     engine.write = write_and_count
+
+
+def block_the_loop() -> None:
+    """Have calls of models named `…-blocks` keep the event loop to themselves for a while."""
+    real = relay.Relay.run
+
+    async def run(self: relay.Relay) -> None:
+        if BLOCKS in self._plan.model.name:
+            time.sleep(BLOCKED_SECONDS)  # noqa: ASYNC251 (that is the fault)
+        await real(self)
+
+    relay.Relay.run = run  # type: ignore[method-assign]

@@ -45,6 +45,7 @@ PROVIDER_SECRET: Final = "sk-demo-0123456789abcdef"
 RECOVERY_SECONDS_MAX: Final = 60.0
 ROUNDS: Final = int(os.environ.get("ROUNDS") or "1")
 SHORT_LEASE: Final = "tests.faults.planted:short_lease"
+_PROVIDER: Final = (sys.executable, "-m", "apps.providers.demo")
 _ROOT: Final = Path(__file__).resolve().parent.parent.parent
 _numbers = itertools.count(1)
 
@@ -83,9 +84,12 @@ class Site:
     _group: ModelGroup | None = None
 
     def start_provider(self) -> None:
-        """Start the demo provider and make its row."""
+        """Start the demo provider and make its row; again, where it had been."""
+        if self._provider is not None:
+            self._provider.kill()
+            self._provider.communicate()
         self._provider = subprocess.Popen(
-            [sys.executable, "-m", "apps.providers.demo", "--port", "0", "--log", str(self.log)],
+            [*_PROVIDER, "--log", str(self.log), "--port", str(self._provider_port)],
             cwd=_ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -93,12 +97,23 @@ class Site:
         )
         assert self._provider.stdout is not None
         self.provider_port = int(self._provider.stdout.readline().rpartition(":")[2])
-        self._row = self.make_provider("demo", self.provider_port)
-        self._group = ModelGroup.objects.create(name="public", is_public=True)
+        if self._row is None:
+            self._row = self.make_provider("demo")
+            self._group = ModelGroup.objects.create(name="public", is_public=True)
 
-    def make_provider(self, name: str, port: int, **values: Any) -> Provider:
-        """Make the row of a provider that is reached on a port."""
-        row = Provider.objects.create(name=name, base_url=f"http://127.0.0.1:{port}/v1", **values)
+    @property
+    def provider_process(self) -> subprocess.Popen[str]:
+        """The demo provider; started again it has the port that it had."""
+        assert self._provider is not None
+        return self._provider
+
+    def make_provider(self, name: str = "", port: int = 0, **values: Any) -> Provider:
+        """Make a row for the demo provider, or for what stands before it on another port."""
+        row = Provider.objects.create(
+            name=name or f"demo-{next(_numbers)}",
+            base_url=f"http://127.0.0.1:{port or self.provider_port}/v1",
+            **values,
+        )
         add_key(provider=row, secret=PROVIDER_SECRET)
         return row
 
@@ -120,11 +135,9 @@ class Site:
         values.setdefault(
             "prices", {"input": INPUT_NANOS * 1_000_000, "output": OUTPUT_NANOS * 1_000_000}
         )
+        values.setdefault("name", f"model-{next(_numbers):04d}")
         model = create_model(
-            name=f"model-{next(_numbers):04d}",
-            provider=provider or self._row,
-            upstream_name=upstream_name(wishes),
-            **values,
+            provider=provider or self._row, upstream_name=upstream_name(wishes), **values
         )
         self._group.models.add(model)
         return model
@@ -154,6 +167,7 @@ class Site:
         plant: Sequence[str] = (),
         database_url: str = "",
         environment: Mapping[str, str] | None = None,
+        constants: Mapping[str, float] | None = None,
         port: int = 0,
     ) -> list[GatewayProcess]:
         """Start gateways at once and return when all take calls. A name keeps its DATA_DIR."""
@@ -166,7 +180,7 @@ class Site:
                 self.directory / name,
                 self.database,
                 environment=variables,
-                constants={},
+                constants=constants or {},
                 plant=plant,
                 port=port,
             )

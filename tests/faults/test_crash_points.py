@@ -12,6 +12,7 @@ from tests.faults.planted import EXIT_CODE
 from tests.faults.site import ROUNDS, SHORT_LEASE, Payer, Site, chat
 from tests.support.gateway import GatewayProcess
 
+pytestmark = pytest.mark.slice
 POINTS = (
     "after_hold",
     "after_upstream_headers",

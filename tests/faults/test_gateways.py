@@ -13,6 +13,7 @@ from apps.billing.models import Entry, Hold
 from tests.faults.site import RECOVERY_SECONDS_MAX, ROUNDS, Site, chat
 from tests.support.processes import wait_until
 
+pytestmark = pytest.mark.slice
 STREAMS = 100
 FROZEN_SECONDS = 45.0
 

@@ -18,6 +18,7 @@ from tests.faults.crowd import Outcome
 from tests.faults.site import DOLLAR, INPUT_NANOS, OUTPUT_NANOS, Payer, Site, chat
 from tests.support.gateway import GatewayProcess
 
+pytestmark = pytest.mark.slice
 CLIENTS = 200
 AFFORDABLE = 20
 TOKENS = 50

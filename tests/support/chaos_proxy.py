@@ -19,12 +19,16 @@ class ChaosProxy:
     """Forwards to a port of the loopback interface, on an event loop in a thread of its own.
 
     `blackhole` swallows all bytes, both ways, and lets connections be made that nobody answers.
+    With `answer_bytes_max` each connection ends when so much of an answer has gone through, with a
+    reset where `is_reset`, else in order.
     """
 
     def __init__(self, target_port: int) -> None:
         self.port = 0
-        self.latency_seconds = 0.0
-        self._target_port = target_port
+        self.latency_seconds = 0.0  # each way
+        self.answer_bytes_max: int | None = None
+        self.is_reset = False
+        self.target_port = target_port
         self._is_open = asyncio.Event()
         self._is_cut = False
         self._writers: set[asyncio.StreamWriter] = set()
@@ -76,9 +80,7 @@ class ChaosProxy:
     def _reset(self, is_cut: bool) -> None:
         self._is_cut = is_cut
         for writer in list(self._writers):
-            channel: socket.socket = writer.get_extra_info("socket")
-            with contextlib.suppress(OSError):
-                channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+            _arm_reset(writer)
             writer.transport.abort()
 
     def _heal(self) -> None:
@@ -96,13 +98,12 @@ class ChaosProxy:
             self._reset(True)
         try:
             await self._is_open.wait()
-            upstream_reader, upstream = await asyncio.open_connection(
-                "127.0.0.1", self._target_port
-            )
+            upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self.target_port)
             self._writers.add(upstream)
             try:
                 await asyncio.gather(
-                    self._pump(reader, upstream), self._pump(upstream_reader, writer)
+                    self._pump(reader, upstream, None),
+                    self._pump(upstream_reader, writer, self.answer_bytes_max),
                 )
             finally:
                 self._writers.discard(upstream)
@@ -114,11 +115,30 @@ class ChaosProxy:
             self._tasks.discard(task)
             writer.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, bytes_max: int | None
+    ) -> None:
+        left = bytes_max
         while data := await reader.read(_CHUNK):
             if self.latency_seconds:
                 await asyncio.sleep(self.latency_seconds)
             await self._is_open.wait()
+            if left is not None and len(data) >= left:
+                writer.write(data[:left])
+                await writer.drain()
+                if self.is_reset:
+                    # What was written is on its way; a reset at once would take it back.
+                    await asyncio.sleep(0.005)
+                    _arm_reset(writer)
+                    writer.transport.abort()
+                raise ConnectionAbortedError("as much of the answer as may pass")
+            left = None if left is None else left - len(data)
             writer.write(data)
             await writer.drain()
         writer.close()
+
+
+def _arm_reset(writer: asyncio.StreamWriter) -> None:
+    channel: socket.socket = writer.get_extra_info("socket")
+    with contextlib.suppress(OSError):
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)

