@@ -1,0 +1,62 @@
+"""The list of faults in the documentation is complete, and the tests that it names exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "docs" / "faults.md").read_text()
+NUMBERS = [
+    *range(1, 14),
+    *range(20, 33),
+    *range(40, 46),
+    *range(54, 63),
+    *range(70, 77),
+    *range(90, 97),
+    *range(100, 107),
+]
+NAMED = sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", TEXT)))
+WITHOUT = [12, 30, 32, 105]
+
+
+def functions_of(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    return {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
+
+
+def test_every_fault_is_listed_once_and_in_order() -> None:
+    found = [int(number) for number in re.findall(r"^\| F(\d+) \|", TEXT, re.MULTILINE)]
+
+    assert found == NUMBERS
+
+
+@pytest.mark.parametrize(("path", "name"), NAMED, ids=str)
+def test_the_named_test_exists(path: str, name: str) -> None:
+    assert name in functions_of(ROOT / path)
+
+
+def test_a_fault_has_a_test_or_a_reason_why_not() -> None:
+    rows = re.findall(r"^\| F(\d+) \|.*\| ([^|]+) \|$", TEXT, re.MULTILINE)
+
+    without = [int(number) for number, test in rows if "::test_" not in test]
+
+    assert without == WITHOUT
+    assert all(test.startswith("none: ") for number, test in rows if int(number) in WITHOUT)
+
+
+def test_no_test_of_a_fault_is_left_out() -> None:
+    files = sorted((ROOT / "tests" / "faults").glob("test_*.py"))
+    written = {name for path in files for name in functions_of(path) if name.startswith("test_")}
+    named = {name for path, name in NAMED if path.startswith("tests/faults/")}
+
+    # Beside those of a number: that a cap is lowered, and that the race can be lost.
+    assert written - named == {
+        "test_200_clients_without_a_maximum_share_what_is_there",
+        "test_a_dollar_runs_four_calls_without_a_maximum_at_once",
+        "test_control_without_the_guard_the_wallet_is_overspent",
+    }
