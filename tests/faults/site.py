@@ -89,7 +89,7 @@ class Site:
             self._provider.kill()
             self._provider.communicate()
         self._provider = subprocess.Popen(
-            [*_PROVIDER, "--log", str(self.log), "--port", str(self._provider_port)],
+            [*_PROVIDER, "--log", str(self.log), "--port", str(self.provider_port)],
             cwd=_ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

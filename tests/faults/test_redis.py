@@ -13,8 +13,7 @@ from typing import Unpack
 import pytest
 import redis
 
-from apps.api_keys.issue import KeyLimits, issue_key
-from apps.users.models import User
+from apps.api_keys.issue import KeyLimits
 from tests.faults.crowd import Outcome
 from tests.faults.load import steady_calls
 from tests.faults.site import Payer, Site, chat
@@ -76,9 +75,7 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 def make_limited(site: Site, **limits: Unpack[KeyLimits]) -> Payer:
     """Make a customer whose key is limited."""
-    payer = site.make_payer()
-    user = User.objects.get(customer_id=payer.customer_id)
-    return Payer(payer.customer_id, issue_key(user=user, name="limited", **limits)[1])
+    return site.make_payer(**limits)
 
 
 @pytest.mark.parametrize("harm", HARMS)

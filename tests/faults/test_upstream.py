@@ -116,7 +116,7 @@ def test_an_answer_that_is_cut_anywhere_is_never_taken_for_complete(
         (gateway,) = site.start_gateways(
             "a", constants={"apps.proxy.circuit:FAILURES_MAX": 1_000_000}
         )
-        provider = site.make_provider(proxy.port)
+        provider = site.make_provider(port=proxy.port)
         whole = site.make_model("tokens=6", provider=provider)
         fallback = site.make_model("tokens=6")
         streamed = site.make_model("tokens=6,fault=bad_utf8", provider=provider)
