@@ -75,7 +75,6 @@ class LedgerThread:
         self._next_duty = 0.0
         self._is_away = True
         self._has_warned = False
-        self._has_flushed = False  # on this connection
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self.notes = Notes()
@@ -160,9 +159,10 @@ class LedgerThread:
         while self._aside and self._aside[0][0] <= time.monotonic():
             self._resolves.append(self._aside.popleft()[1])
         if self._engine is not None and not self._work():
+            is_refusing = self._answers(self._engine)
             self._close()
-            if not self._has_flushed:
-                time.sleep(_RECONNECT_SECONDS)  # It takes connections and no writes: a full disk.
+            if is_refusing:
+                time.sleep(_RECONNECT_SECONDS)  # It is there and takes no writes: a full disk.
         if self._engine is not None and time.monotonic() >= self._next_duty:
             self._next_duty = time.monotonic() + self._pace.duty
             if not self._do_duties():
@@ -229,7 +229,6 @@ class LedgerThread:
             self._open_lease(engine)
         self._flusher.use_lease(self.incarnation_id)
         self._find_doubtful(engine)
-        self._has_flushed = False
         if self._has_warned:
             self._has_warned = False
             logger.warning("the ledger's database is reached again")
@@ -337,7 +336,6 @@ class LedgerThread:
             self.answered_at = time.monotonic()
             self.commit_seconds.observe(self.answered_at - began)
             self.batch_commands.observe(len(resolves) + len(holds))
-            self._has_flushed = True
             self._is_away = False  # Also after a statement that had been given up returned at last.
         return not self._flusher.is_broken
 
@@ -351,6 +349,17 @@ class LedgerThread:
             self._deliver(outcomes)
 
     # ---- duties
+
+    def _answers(self, engine: Engine) -> bool:
+        """Return whether a connection on which a batch failed is whole."""
+        self._busy_since = time.monotonic()
+        try:
+            engine.ping()
+        except Exception:  # noqa: BLE001 (drivers raise what they like; each means: broken)
+            return False
+        finally:
+            self._busy_since = None
+        return True
 
     def _probe(self, engine: Engine) -> bool:
         """Ask a database that had nothing to do; return False where the connection broke.
