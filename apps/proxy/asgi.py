@@ -96,10 +96,14 @@ class DataPlane:
                 self.gateway.counts.refusals.add("E36", "service_restarting")
                 # The gateway began to drain while the hold was being placed; it is given back.
                 await send_error(send, GatewayError("E36"), request_id=str(request_id))
+        except asyncio.CancelledError:
+            # The server ends what did not drain in time, where nothing could be settled any more.
+            await _fail(scope, send, request_id, GatewayError("E36"))
         except Exception:  # a bug: logged whole, answered with E70 or E71
             self.gateway.counts.internal_errors.add()
             logger.exception("a call failed")
-            await _fail(scope, send, request_id)
+            message = f"Internal error, id {request_id}."
+            await _fail(scope, send, request_id, GatewayError("E70", message=message))
 
     async def _route(
         self, path: str, scope: Scope, receive: Receive, send: Send, request_id: UUID
@@ -239,6 +243,11 @@ class DataPlane:
             await Relay(call, connection, extra, cap).run()
         except (GatewayError, Interrupted):
             raise
+        except asyncio.CancelledError:
+            if call.settled_tokens and not connection.has_started:
+                # Perhaps charged, when the ledger stops: the client must not pay a second time.
+                raise GatewayError("E71") from None
+            raise
         except Exception as error:
             if call.is_settled and not connection.has_started:
                 # Charged, and nothing was shown of it: the client must not pay a second time.
@@ -280,11 +289,10 @@ class DataPlane:
         return caller, headers
 
 
-async def _fail(scope: Scope, send: Send, request_id: UUID) -> None:
-    """Answer an unexpected failure, or break the stream off where it has begun."""
+async def _fail(scope: Scope, send: Send, request_id: UUID, error: GatewayError) -> None:
+    """Answer a failure, or break the stream off where it has begun."""
     connection: Connection | None = scope.get("extensions", {}).get("gateway.connection")
     if connection is not None and connection.has_started:
         connection.abort()
         return
-    error = GatewayError("E70", message=f"Internal error, id {request_id}.")
     await send_error(send, error, request_id=str(request_id))

@@ -12,6 +12,7 @@ import select
 import time
 from typing import Any, Final
 
+from apps.billing.journal import Journal, JournalFull
 from apps.billing.ledger import batch, postgres, sqlite, store
 from apps.billing.ledger.commands import Changes, State
 from apps.billing.pending import Pace
@@ -37,6 +38,15 @@ def short_lease() -> None:
 def sleep_by_waiting() -> None:
     """Sleep in a way that libfaketime does not break: under it, `time.sleep` raises EINVAL."""
     setattr(time, "sleep", lambda seconds: select.select([], [], [], seconds))  # noqa: B010
+
+
+def full_journal() -> None:
+    """Give the journal a disk without a byte to spare."""
+
+    def refuse(*_: Any) -> None:
+        raise JournalFull("no space left on device")
+
+    setattr(Journal, "append", refuse)  # noqa: B010 (no mypy)
 
 
 def crash_after_hold() -> None:
