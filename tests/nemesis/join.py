@@ -143,13 +143,23 @@ def explain(calls: Sequence[Upstream], row: Recorded) -> list[tuple[str, int]]:
     A reason that begins with `?` explains nothing: it is a finding.
     """
     parts: list[tuple[str, int]] = []
-    lost = sum(call.nanos for call in calls[:-1])
+    last = find_last(calls, row)
+    counted = sum(call.nanos for call in calls)
+    lost = counted - (last.nanos if last else 0)
     if lost:
         is_possible = row.attempt_count >= len(calls) or row.state in _BY_REAPER
         parts.append((LOST_ATTEMPT if is_possible else "?more calls than attempts", -lost))
-    difference = row.paid_nanos - (calls[-1].nanos if calls else 0)
-    parts.append((_explain_last(difference, calls[-1] if calls else None, row), difference))
+    difference = row.paid_nanos - counted + lost
+    parts.append((_explain_last(difference, last, row), difference))
     return parts
+
+
+def find_last(calls: Sequence[Upstream], row: Recorded) -> Upstream | None:
+    """Return the call of the last attempt. One that was given up may arrive later than it did."""
+    identifier = row.attempt_ids[-1][-_ID_LENGTH:] if row.attempt_ids else ""
+    answered = [call for call in calls if call.response_id == identifier]
+    found = answered or calls
+    return found[-1] if found else None
 
 
 def _explain_last(difference: int, last: Upstream | None, row: Recorded) -> str:
@@ -198,7 +208,8 @@ def check_view(one: Seen, row: Recorded | None, calls: Sequence[Upstream]) -> st
         return ""
     # The owner had been frozen: others ended the call, and it has paid the rest, if there was any.
     # Of a checkpoint that was above what the provider reported in the end nothing is given back.
-    least = calls[-1].nanos if calls else 0
+    last = find_last(calls, row)
+    least = last.nanos if last else 0
     is_paid = row.paid_nanos == least or (row.usage_source == "checkpoint" and not row.late_nanos)
     if row.state in _BY_REAPER and is_paid and row.paid_nanos >= least:
         return ""

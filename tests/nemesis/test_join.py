@@ -34,6 +34,12 @@ def test_an_attempt_that_failed_over_is_the_operator_s_loss() -> None:
     assert join([WHOLE], {ID: [LOST, CALL]}, {ID: row}).problems == []
 
 
+def test_an_attempt_that_was_given_up_may_arrive_after_the_one_that_answered() -> None:
+    row = replace(ROW, attempt_count=2, attempt_ids=("", f"req_{ANSWER}"))
+
+    assert explain([CALL, LOST], row) == [(LOST_ATTEMPT, -18_000), ("exact", 0)]
+
+
 @pytest.mark.parametrize(
     ("row", "reason", "nanos"),
     [
