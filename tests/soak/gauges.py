@@ -70,15 +70,17 @@ def is_back(before: Reading, after: Reading) -> bool:
     )
 
 
-def growth(resident_bytes: Sequence[int]) -> tuple[float, float, float]:
-    """Return the mebibytes of the fifth after the warm-up, of the last fifth, and their ratio.
+def by_fifths(resident_bytes: Sequence[int]) -> list[float]:
+    """Return the mebibytes of each fifth of the time."""
+    size = len(resident_bytes) // 5
+    parts = [resident_bytes[start : start + size] for start in range(0, 4 * size, size)]
+    return [median(part) / _MEBIBYTE for part in (*parts, resident_bytes[-size:])]
 
-    The warm-up is the first fifth.
-    """
-    fifth = len(resident_bytes) // 5
-    early = median(resident_bytes[fifth : 2 * fifth])
-    late = median(resident_bytes[-fifth:])
-    return early / _MEBIBYTE, late / _MEBIBYTE, late / early
+
+def growth(resident_bytes: Sequence[int]) -> float:
+    """Return what the last fifth takes for each byte of the second one; the first is warm-up."""
+    fifths = by_fifths(resident_bytes)
+    return fifths[4] / fifths[1]
 
 
 def row(name: str, reading: Callable[[str], object]) -> str:

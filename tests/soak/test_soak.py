@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from apps.ai_models.models import Route
@@ -15,11 +15,10 @@ from apps.api_keys.models import APIKey
 from apps.users.models import User
 from apps.users.tokens import open_session
 from tests.faults.site import PROMPT_TOKENS, Site, chat
-from tests.soak.gauges import GROWTH_MAX, SLACK, Reading, growth, is_back, read, row
+from tests.soak.gauges import GROWTH_MAX, SLACK, Reading, by_fifths, growth, is_back, read, row
 from tests.soak.traffic import Chat, Errand, Read, Traffic
 from tests.support.gateway import GatewayProcess
 from tests.support.people import make_admin
-from tests.support.processes import wait_until
 
 SECONDS: Final = float(os.environ.get("SOAK_SECONDS") or "60")
 CAPACITY_SECONDS: Final = 15.0
@@ -31,7 +30,9 @@ QUIET_SECONDS: Final = 40.0
 BACK_SECONDS_MAX: Final = 90.0
 # An access token is good for 15 minutes.
 SESSION_SECONDS: Final = 600.0
-LEFT_OUT_SHARE_MAX: Final = 0.01
+# Of calls that were not made because too many were open, and of those that were refused with 503:
+# a machine that others use stands still now and then. On one of its own there are none.
+MISSED_SHARE_MAX: Final = 0.01
 
 Readings = list[list[Reading]]  # one a gateway, at each moment
 
@@ -120,36 +121,47 @@ def test_nothing_grows_at_half_of_the_capacity(site: Site, report: Callable[[str
 
         readings = watch(site, gateways, traffic, admin, SHARE * capacity)
         traffic.disconnect()
-        after = [read(gateway, site.database) for gateway in gateways]
-        wait_until(
-            lambda: all(map(is_back, before, _refresh(after, site, gateways))),
-            timeout_seconds=BACK_SECONDS_MAX,
-            what=f"the gateways as they were: {before}",
-        )
+        after = _wait_until_back(site, gateways, before)
     finally:
         traffic.stop()
 
     report(
         f"soak on {site.database.engine}: {SECONDS:.0f} s at {SHARE * capacity:.0f} calls/s, "
         f"half of {capacity:.0f}; {traffic.seen.total()} calls, {traffic.left_out} left out, "
-        f"{sum(traffic.wrong.values())} answered otherwise than they should be"
+        f"{traffic.refused} refused with 503, {traffic.wrong.total()} answered wrongly"
     )
-    for position, gateway in enumerate(gateways):
-        _tell(report, names[position], before[position], after[position], readings, position)
-        assert growth(_sizes(readings, position))[2] <= GROWTH_MAX, gateway.log()[-2_000:]
-    assert traffic.wrong == {}
-    assert traffic.left_out <= LEFT_OUT_SHARE_MAX * traffic.seen.total()
+    for position, name in enumerate(names):
+        _tell(report, name, before[position], after[position], [one[position] for one in readings])
+    assert max(growth(_sizes(one)) for one in zip(*readings, strict=True)) <= GROWTH_MAX
+    assert all(map(is_back, before, after))
+    warnings = "".join(_warnings(gateway) for gateway in gateways)
+    assert traffic.wrong == {}, warnings
+    missed = traffic.left_out + traffic.refused
+    assert missed <= MISSED_SHARE_MAX * traffic.seen.total(), warnings
     assert {kind.name for kind in kinds} <= traffic.seen.keys()
     site.check_books("  books", traffic.outcomes, healed_at=time.monotonic(), faults=0)
 
 
-def _refresh(readings: list[Reading], site: Site, gateways: list[GatewayProcess]) -> list[Reading]:
-    readings[:] = [read(gateway, site.database) for gateway in gateways]
-    return readings
+def _warnings(gateway: GatewayProcess) -> str:
+    """Return the last lines of the log that are not about a provider that was to fail."""
+    lines = [line for line in gateway.log().splitlines(True) if "no provider" not in line]
+    return "".join(lines[-30:])
 
 
-def _sizes(readings: Readings, position: int) -> list[int]:
-    return [moment[position].resident_bytes for moment in readings]
+def _wait_until_back(
+    site: Site, gateways: list[GatewayProcess], before: list[Reading]
+) -> list[Reading]:
+    """Return how the gateways are when they are as they were, or when the time is up."""
+    until = time.monotonic() + BACK_SECONDS_MAX
+    while True:
+        after = [read(gateway, site.database) for gateway in gateways]
+        if all(map(is_back, before, after)) or time.monotonic() > until:
+            return after
+        time.sleep(1.0)
+
+
+def _sizes(readings: Sequence[Reading]) -> list[int]:
+    return [reading.resident_bytes for reading in readings]
 
 
 def _tell(
@@ -157,14 +169,12 @@ def _tell(
     name: str,
     before: Reading,
     after: Reading,
-    readings: Readings,
-    position: int,
+    readings: Sequence[Reading],
 ) -> None:
-    early, late, ratio = growth(_sizes(readings, position))
-    most = {key: max(moment[position].values()[key] for moment in readings) for key in SLACK}
-    report(
-        f"  gateway {name}: {early:.1f} MiB after the warm-up, {late:.1f} at the end: {ratio:.3f}"
-    )
+    sizes = _sizes(readings)
+    fifths = " ".join(f"{mebibytes:.1f}" for mebibytes in by_fifths(sizes))
+    most = {key: max(reading.values()[key] for reading in readings) for key in SLACK}
+    report(f"  gateway {name}: MiB by fifths {fifths}; last to second {growth(sizes):.3f}")
     report(row("", lambda key: key))
     report(row("before", lambda key: before.values()[key]))
     report(row("most", lambda key: most[key]))

@@ -64,6 +64,7 @@ class Traffic(Crowd):
         self.outcomes: list[Outcome] = []
         self.seen: Counter[str] = Counter()  # by kind
         self.wrong: Counter[str] = Counter()  # by kind and what came instead
+        self.refused = 0  # 503: the machine or its disk stood still for too long
         self.left_out = 0  # calls that were due while too many were open
         self.admin_token = ""
         self._urls = urls
@@ -140,7 +141,9 @@ class Traffic(Crowd):
             self.outcomes.append(outcome)
             problem = _judge(kind, outcome)
         self.seen[kind.name] += 1
-        if problem:
+        if problem.startswith("503"):
+            self.refused += 1
+        elif problem:
             self.wrong[f"{kind.name}: {problem}"] += 1
 
     async def _ask(
