@@ -260,8 +260,8 @@ CALLS: Final = (
         "a-broken-stream-closes-like-a-whole-one",
         "E60",
         _RELAY,
-        "await self._send_last(in_band_event(error), more_body=True)",
-        "await self._send_last(in_band_event(error), more_body=False)",
+        "self._connection.write(in_band_event(error))",
+        "self._connection.end(in_band_event(error))",
         (f"{_STREAMS}::test_a_broken_stream_never_looks_finished_and_costs_what_was_delivered",),
     ),
 )
