@@ -1,6 +1,6 @@
 """The exam: any faults in any order under load, and every nano explained afterwards.
 
-`make nemesis SEED=… SECONDS=… ENGINE=…` plays one schedule; a failure prints its seed.
+`make nemesis SEED=… SECONDS=… ENGINES=…` plays one schedule; a failure prints its seed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def test_nemesis(
 ) -> None:
     schedule = plan_faults(seed, seconds, list_kinds(world))
     engine = world.site.database.engine
-    report.append(f"nemesis: make nemesis ENGINE={engine} SEED={seed} SECONDS={seconds:g}")
+    report.append(f"nemesis: make nemesis ENGINES={engine} SEED={seed} SECONDS={seconds:g}")
     _keep(directory, "schedule", schedule)
     menu = make_menu(world.site, world.far.port)
     at_first = {payer.customer_id: _balance(payer) for payer in menu.payers}
