@@ -120,7 +120,7 @@ def database(
             with test_databases.selected(database):
                 yield database
         finally:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # a fault may have ended it already
                 server.stop("immediate")
 
 

@@ -48,7 +48,7 @@ class HoldWatch:
     def _watch(self) -> None:
         while not self._is_over.wait(_LOOK_SECONDS):
             # While the database is away there is nothing to see; the holds go on growing old.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # both drivers raise what they like
                 self._look()
 
     def _look(self) -> None:

@@ -2,6 +2,8 @@
 
 A batch costs two round trips: one begins, locks and reads, one writes and commits. Rows travel as
 one JSON parameter a table.
+
+Over 400 lines because it is one engine's side of `Engine`, statement by statement.
 """
 
 from __future__ import annotations
