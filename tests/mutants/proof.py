@@ -74,8 +74,8 @@ PROOF: Final = (
         "the-chain-skips-a-column-of-calls",
         "I-68",
         _CHAINS,
-        "for name in REQUEST_FIELDS:",
-        'for name in (name for name in REQUEST_FIELDS if name != "user_agent"):',
+        "_request_values = itemgetter(*REQUEST_FIELDS)",
+        '_request_values = itemgetter(*(n for n in REQUEST_FIELDS if n != "user_agent"))',
         (
             f"{_TESTS}/test_chains.py::test_every_column_of_a_request_is_covered",
             f"{_ANCHORS}::test_the_chain_of_requests_breaks_at_the_first_bad_row",
@@ -85,8 +85,8 @@ PROOF: Final = (
         "links-stand-alone",
         "I-68",
         _CHAINS,
-        "return hashlib.sha256(previous + orjson.dumps(values)).digest()\n\n\ndef request_hash",
-        "return hashlib.sha256(orjson.dumps(values)).digest()\n\n\ndef request_hash",
+        "return hashlib.sha256(previous + orjson.dumps(values)).digest()",
+        "return hashlib.sha256(orjson.dumps(values)).digest()",
         (f"{_TESTS}/test_chains.py::test_an_entry_is_hashed_over_the_link_before_it",),
     ),
     Mutant(
