@@ -6,9 +6,8 @@ commit. Values are stored in the forms in which Django reads them.
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -36,13 +35,15 @@ _BUSY_SECONDS = 10.0
 # which beside a busy event loop takes longer than to write a row.
 _ROWS_MAX = 16
 _STATEMENTS_KEPT = 256  # for six tables, with up to _ROWS_MAX rows each
-_ACCOUNTS = """SELECT json_group_array(
-        json_array(id, kind, posted_nanos, held_nanos, sequence, hex(head)))
-    FROM billing_account WHERE id IN (SELECT value FROM json_each(?))"""
-_OWING = """SELECT json_group_array(id) FROM billing_account
-    WHERE posted_nanos < 0 AND id IN (SELECT value FROM json_each(?))"""
-_HOLDS = """SELECT json_group_array(request_id) FROM billing_hold
-    WHERE request_id IN (SELECT value FROM json_each(?))"""
+_READ = """SELECT
+    (SELECT json_group_array(json_array(id, kind, posted_nanos, held_nanos, sequence, hex(head)))
+        FROM billing_account WHERE id IN (SELECT value FROM json_each(?))),
+    (SELECT json_group_array(id) FROM billing_account
+        WHERE posted_nanos < 0 AND id IN (SELECT value FROM json_each(?))),
+    (SELECT json_array(sequence, hex(head), ended_at IS NOT NULL)
+        FROM billing_incarnation WHERE id = ?),
+    (SELECT json_group_array(request_id) FROM billing_hold
+        WHERE request_id IN (SELECT value FROM json_each(?)))"""
 _RESOLVED = """SELECT request.id, COALESCE((SELECT -SUM(amount_nanos) FROM billing_entry AS entry
         WHERE entry.request_id = request.id AND entry.kind IN ('charge', 'excess', 'late')), 0),
         EXISTS (SELECT 1 FROM billing_entry AS entry
@@ -103,41 +104,30 @@ class SqliteEngine:
         hold_ids: Sequence[UUID],
     ) -> State:
         """Read all that a batch needs, and delete the holds that it claims."""
-        accounts = self._list(_ACCOUNTS, list(account_ids))
         counters = self._lock_counters(scopes, counter_ids) if scopes or counter_ids else []
-        chain = None
-        if incarnation_id is not None:
-            chain = self._connection.execute(
-                "SELECT sequence, head, ended_at IS NOT NULL FROM billing_incarnation WHERE id = ?",
-                (incarnation_id,),
-            ).fetchone()
         hexes = {hold_id.hex: hold_id for hold_id in hold_ids}
-        claimed = self._list(_HOLDS, list(hexes))
+        wanted = (_array(account_ids), _array(receivable_ids), incarnation_id, _array(hexes))
+        accounts, owing, chain, claimed = (
+            orjson.loads(found or "null")
+            for found in self._connection.execute(_READ, wanted).fetchone()
+        )
         if claimed:
             self._connection.execute(
                 "DELETE FROM billing_hold WHERE request_id IN (SELECT value FROM json_each(?))",
-                (orjson.dumps(claimed).decode(),),
+                (_array(claimed),),
             )
         return State(
             accounts={
                 row[0]: AccountState(row[1], row[2], row[3], row[4], bytes.fromhex(row[5]))
                 for row in accounts
             },
-            owing=set(self._list(_OWING, list(receivable_ids))),
+            owing=set(owing),
             counters={row[0]: CounterState(*row[1:]) for row in counters},
             counter_ids={(row[1], row[2]): row[0] for row in counters},
             chain=_chain(incarnation_id, chain),
             claimed={hexes[request_id] for request_id in claimed},
             resolved={},
         )
-
-    def _list(self, sql: str, wanted: list[Any]) -> list[Any]:
-        """Run a query that returns one JSON array, for things given as another."""
-        if not wanted:
-            return []
-        (found,) = self._connection.execute(sql, (orjson.dumps(wanted).decode(),)).fetchone()
-        listed: list[Any] = orjson.loads(found)
-        return listed
 
     def _lock_counters(
         self, scopes: Sequence[tuple[str, int]], counter_ids: Sequence[int]
@@ -150,7 +140,7 @@ class SqliteEngine:
         select = "SELECT id, scope, scope_id, spent_nanos, held_nanos FROM billing_spendcounter"
         rows = self._connection.execute(
             f"{select} WHERE id IN (SELECT value FROM json_each(?))",  # noqa: S608 (constants)
-            (json.dumps(list(counter_ids)),),
+            (_array(counter_ids),),
         ).fetchall()
         for scope, scope_id in scopes:
             rows += self._connection.execute(
@@ -162,7 +152,7 @@ class SqliteEngine:
     def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, RecordedCharge]:
         """Return what recorded requests were charged so far."""
         rows = self._connection.execute(
-            _RESOLVED, (json.dumps([request_id.hex for request_id in request_ids]),)
+            _RESOLVED, (_array([request_id.hex for request_id in request_ids]),)
         )
         return {UUID(row[0]): RecordedCharge(row[1], bool(row[2]), row[3]) for row in rows}
 
@@ -258,7 +248,7 @@ class SqliteEngine:
         """Return price versions by id."""
         cursor = self._connection.execute(
             "SELECT * FROM ai_models_priceversion WHERE id IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(version_ids)),),
+            (_array(version_ids),),
         )
         names = [column[0] for column in cursor.description]
         rows = [dict(zip(names, row, strict=True)) for row in cursor]
@@ -331,12 +321,16 @@ class SqliteEngine:
         return rows
 
 
-def _chain(incarnation_id: int | None, row: tuple[Any, ...] | None) -> ChainState:
+def _chain(incarnation_id: int | None, row: list[Any] | None) -> ChainState:
     if incarnation_id is None:
         return no_chain()
     if row is None or row[2]:
         raise IncarnationEnded
-    return ChainState(incarnation_id, row[0], bytes(row[1]))
+    return ChainState(incarnation_id, row[0], bytes.fromhex(row[1]))
+
+
+def _array(values: Iterable[object]) -> str:
+    return orjson.dumps(list(values)).decode()
 
 
 @lru_cache(maxsize=_STATEMENTS_KEPT)
