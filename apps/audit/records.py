@@ -9,6 +9,7 @@ and the ids of the accounts that a settlement falls back on.
 from __future__ import annotations
 
 from datetime import datetime
+from operator import attrgetter, itemgetter, le
 from typing import Any
 from uuid import UUID
 
@@ -29,7 +30,11 @@ _TEXT_MAX = {
     "finish_reason": 64, "ip_address": 45, "user_agent": 256, "upstream_request_id": 128,
 }  # fmt: skip
 _ATTEMPT_TEXT_MAX = {"outcome": 64, "error_text": 500, "upstream_request_id": 128}
-_TOKEN_COLUMNS = tuple((name, f"{name}_tokens") for name in TOKEN_CLASSES)
+_TOKEN_COLUMNS = tuple(f"{name}_tokens" for name in TOKEN_CLASSES)
+_texts = itemgetter(*_TEXT_MAX)
+_attempt_texts = itemgetter(*_ATTEMPT_TEXT_MAX)
+_details = itemgetter(*DETAIL_COLUMNS)
+_counts = attrgetter(*TOKEN_CLASSES)
 
 _MILLISECONDS_MAX = 2**31 - 1  # what the column takes: some 24 days
 
@@ -61,11 +66,10 @@ def request_row(
     payload_digest: bytes | None = None,
 ) -> Row:
     """Return the columns of an APIRequest but those that the ledger sets when it commits."""
-    row = {name: detail[name] for name in DETAIL_COLUMNS}
+    row = dict(zip(DETAIL_COLUMNS, _details(detail), strict=True))
     if isinstance(row["started_at"], str):
         row["started_at"] = datetime.fromisoformat(row["started_at"])
-    for name, column in _TOKEN_COLUMNS:
-        row[column] = getattr(usage, name)
+    row.update(zip(_TOKEN_COLUMNS, _counts(usage), strict=True))
     row["id"] = request_id
     row["state"] = state
     row["status_code"] = status_code
@@ -81,7 +85,7 @@ def request_row(
     row["duration_ms"] = min(duration_ms, _MILLISECONDS_MAX)
     row["upstream_request_id"] = upstream_request_id
     row["payload_digest"] = payload_digest
-    return _fit(row, _TEXT_MAX)
+    return _fit(row, _texts(row), _TEXT_MAX)
 
 
 def attempt_row(
@@ -116,12 +120,12 @@ def attempt_row(
 
 def fit_attempt(row: Row) -> Row:
     """Cut the texts of an attempt to what their columns take, in place, and return it."""
-    return _fit(row, _ATTEMPT_TEXT_MAX)
+    return _fit(row, _attempt_texts(row), _ATTEMPT_TEXT_MAX)
 
 
-def _fit(row: Row, limits: dict[str, int]) -> Row:
-    for name, limit in limits.items():
-        value = row[name]
-        if value and not (len(value) <= limit and value.isprintable()):
-            row[name] = clean_text(value, limit)
+def _fit(row: Row, texts: tuple[str, ...], limits: dict[str, int]) -> Row:
+    if "".join(texts).isprintable() and all(map(le, map(len, texts), limits.values())):
+        return row  # Nearly always, and quicker to see for all at once.
+    for (name, limit), value in zip(limits.items(), texts, strict=True):
+        row[name] = clean_text(value, limit)
     return row

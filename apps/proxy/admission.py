@@ -23,6 +23,7 @@ from apps.proxy.snapshot import Access, Caller, Key, Model, Snapshot, find_acces
 # The least cap on output that is worth sending to a provider.
 OUTPUT_CAP_MIN: Final = 256
 KEY_BYTES_MAX: Final = 255
+_KEY_HEADERS: Final = (b"x-api-key", b"x-goog-api-key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +73,16 @@ def read_credential(headers: dict[bytes, bytes]) -> str:
     authorization = headers.get(b"authorization")
     if authorization is not None:
         scheme, _, value = authorization.partition(b" ")
-        if scheme.lower() != b"bearer" or not value.strip():
+        value = value.strip()
+        if scheme.lower() != b"bearer" or not value:
             raise GatewayError("E02")
-        found.append(value.strip())
-    found += [
-        headers[name].strip() for name in (b"x-api-key", b"x-goog-api-key") if name in headers
-    ]
+        found.append(value)
+    for name in _KEY_HEADERS:
+        if name in headers:
+            found.append(headers[name].strip())
     if not found:
         raise GatewayError("E01")
-    if any(value != found[0] for value in found):
+    if len(found) > 1 and any(value != found[0] for value in found):
         raise GatewayError("E03")
     if len(found[0]) > KEY_BYTES_MAX:
         raise GatewayError("E02")
@@ -150,17 +152,19 @@ def plan_call(snapshot: Snapshot, caller: Caller, request: ParsedRequest, now: d
     is_text_only = not request.has_images and not request.has_audio
     is_fixed = is_embedding or request.output_tokens_asked is not None
     least_cap = output_bound if is_fixed else min(OUTPUT_CAP_MIN, output_bound)
-    try:
-        wanted, least = (
-            worst_case_nanos(
-                input_bound,
-                cap * request.choices,
-                price,
-                access.multiplier_millionths,
-                is_text_only=is_text_only,
-            )
-            for cap in (output_bound, least_cap)
+
+    def worst_case(cap: int) -> int:
+        return worst_case_nanos(
+            input_bound,
+            cap * request.choices,
+            price,
+            access.multiplier_millionths,
+            is_text_only=is_text_only,
         )
+
+    try:
+        wanted = worst_case(output_bound)
+        least = wanted if least_cap == output_bound else worst_case(least_cap)
     except PriceIncomplete as error:
         raise GatewayError("E32") from error
     return Plan(

@@ -141,7 +141,7 @@ class DataPlane:
     async def _answer_read(self, rest: str, scope: Scope, send: Send, request_id: UUID) -> None:
         snapshot = self._snapshot()
         now = datetime.now(UTC)
-        caller, _ = self._authenticate(snapshot, scope, now)
+        caller, _, _ = self._authenticate(snapshot, scope, now)
         found: dict[str, Any]
         if rest == "models":
             found = reads.list_models(snapshot, caller, now)
@@ -162,7 +162,7 @@ class DataPlane:
         gateway = self.gateway
         begun, now = gateway.monotonic(), datetime.now(UTC)
         snapshot = self._snapshot()
-        caller, headers = self._authenticate(snapshot, scope, now)
+        caller, headers, address = self._authenticate(snapshot, scope, now)
         connection: Connection = scope["extensions"]["gateway.connection"]
         weight = 0
         call: Call | None = None
@@ -180,7 +180,7 @@ class DataPlane:
             if gateway.monotonic() - begun > _SLOW_BODY_SECONDS:
                 # The key may have been revoked while its body was under way.
                 snapshot = self._snapshot()
-                caller, _ = self._authenticate(snapshot, scope, datetime.now(UTC))
+                caller, _, _ = self._authenticate(snapshot, scope, datetime.now(UTC))
             if len(body) > _LARGE_BODY_BYTES:
                 # A large body must not keep the small calls beside it waiting.
                 parsed = await asyncio.get_running_loop().run_in_executor(None, parse_object, body)
@@ -193,7 +193,7 @@ class DataPlane:
                 request_id=request_id,
                 body=body,
                 path=scope["path"],
-                address=client_address(scope, headers, gateway.trusted_proxies),
+                address=address,
                 user_agent=headers.get(b"user-agent", b"").decode("latin-1"),
                 now=now,
                 begun=begun,
@@ -276,7 +276,8 @@ class DataPlane:
 
     def _authenticate(
         self, snapshot: Snapshot, scope: Scope, now: datetime
-    ) -> tuple[Caller, dict[bytes, bytes]]:
+    ) -> tuple[Caller, dict[bytes, bytes], str]:
+        """Return who calls, with the headers by name, and from which address."""
         headers = header_map(scope)
         address = client_address(scope, headers, self.gateway.trusted_proxies)
         try:
@@ -286,7 +287,7 @@ class DataPlane:
         except GatewayError as error:
             self.gateway.count_refusal(0, error.code)
             raise
-        return caller, headers
+        return caller, headers, address
 
 
 async def _fail(scope: Scope, send: Send, request_id: UUID, error: GatewayError) -> None:

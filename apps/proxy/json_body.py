@@ -109,7 +109,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise _invalid("The body is not a JSON object.")
     if openings > DEPTH_MAX:
         _check_depth(parsed)
-    if _HAZARDOUS_ESCAPE.search(body) is not None:
+    if b"\\u" in body and _HAZARDOUS_ESCAPE.search(body) is not None:
         _check_strings(parsed)
     _check_keys_but_for_case(parsed)
     return parsed

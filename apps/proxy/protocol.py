@@ -179,6 +179,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._is_in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
         self.on_lost: Callable[[], None] | None = None  # of the call that is being answered
         self._late_bytes = 0
         self._late_timer: asyncio.TimerHandle | None = None
@@ -192,6 +194,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers, and tell the call that is being answered."""
         self._stop_head_timer()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         self._stop_late_timer()
         super().connection_lost(exc)
         on_lost, self.on_lost = self.on_lost, None
@@ -201,17 +205,14 @@ class GatewayProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Count what comes before the head is complete, and parse."""
         if self._is_in_head:
-            if self._head_bytes == 0 and self._head_timer is None:
-                self._start_head_timer()
             self._head_bytes += len(data)
         super().data_received(data)
-        if (
-            self._is_in_head
-            and self._head_bytes > HEAD_BYTES_MAX
-            and not self.transport.is_closing()
-        ):
-            too_long = len(getattr(self, "url", b"")) > URL_BYTES_MAX
-            self._refuse(GatewayError("E17", status=414 if too_long else 431))
+        if self._is_in_head and self._head_bytes and not self.transport.is_closing():
+            if self._head_timer is None:
+                self._start_head_timer()
+            if self._head_bytes > HEAD_BYTES_MAX:
+                too_long = len(getattr(self, "url", b"")) > URL_BYTES_MAX
+                self._refuse(GatewayError("E17", status=414 if too_long else 431))
 
     def on_message_begin(self) -> None:
         """Start a new head."""
@@ -257,8 +258,20 @@ class GatewayProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        """Go on, and do not wait for ever for the rest of a body that has been answered."""
-        super().on_response_complete()
+        """Go on, and do not wait for ever for the rest of a body that has been answered.
+
+        Uvicorn's own sets a timer for each answer; here one looks after all that come in its time.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = self.loop.time()
+            if self._idle_timer is None or self.timeout_keep_alive <= LAST_IDLE_SECONDS:
+                self._start_idle_timer(self.timeout_keep_alive)
         cycle = self.cycle
         is_unfinished = not self._is_in_head and cycle is not None and cycle.response_complete
         if is_unfinished and self._late_timer is None and not self.transport.is_closing():
@@ -277,6 +290,23 @@ class GatewayProtocol(HttpToolsProtocol):
             self.timeout_keep_alive = LAST_IDLE_SECONDS
         cycle.scope["extensions"] = {"gateway.connection": Connection(self, cycle)}  # type: ignore[dict-item]  # our own extension
         super()._start_asgi_task(cycle, app)
+
+    def _start_idle_timer(self, seconds: float) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self._idle_timer = self.loop.call_later(seconds, self._on_idle_timeout)
+
+    def _on_idle_timeout(self) -> None:
+        """Close where nothing has been asked since the last answer; else wait for what is left."""
+        self._idle_timer = None
+        cycle = self.cycle
+        if cycle is None or not cycle.response_complete or self._head_bytes:
+            return  # The next answer sets the timer again.
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._start_idle_timer(left)
+        else:
+            self.transport.close()
 
     def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._on_head_timeout)

@@ -88,6 +88,18 @@ _METERED: Final = frozenset(
         "tools",
     }
 )
+# What most requests hold and nothing more: of these nothing is removed or refused by its name.
+_PLAIN: Final = _METERED | {
+    "frequency_penalty",
+    "presence_penalty",
+    "response_format",
+    "seed",
+    "stop",
+    "temperature",
+    "tool_choice",
+    "top_p",
+    "user",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +123,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
 
     Raises GatewayError E13 and E14 with the parameter at fault.
     """
-    kept = {key: value for key, value in body.items() if not _is_removed(key)}
-    for key, value in kept.items():
-        folded = key.casefold()
-        if folded != key and (folded in _METERED or folded in _UNSUPPORTED):
-            raise _unsupported(key)
-        if key in _UNSUPPORTED and value is not None and value is not False:
-            raise _unsupported(key)
+    kept = body if body.keys() <= _PLAIN else _keep(body)
     model = _model(kept)
     is_stream = _boolean(kept, "stream")
     service_tier = kept.get("service_tier")
@@ -153,6 +159,18 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         has_audio=has_audio,
         body=kept,
     )
+
+
+def _keep(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the body without what is removed. Raises E14 for what is not supported."""
+    kept = {key: value for key, value in body.items() if not _is_removed(key)}
+    for key, value in kept.items():
+        folded = key.casefold()
+        if folded != key and (folded in _METERED or folded in _UNSUPPORTED):
+            raise _unsupported(key)
+        if key in _UNSUPPORTED and value is not None and value is not False:
+            raise _unsupported(key)
+    return kept
 
 
 def _is_removed(key: str) -> bool:

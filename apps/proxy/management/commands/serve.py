@@ -30,8 +30,8 @@ from apps.proxy.gateway import Gateway
 from apps.proxy.protocol import DrainableState, GatewayProtocol
 
 # How long a thread may keep the interpreter while another waits. The ledger's thread gets it anyway
-# between two callbacks of the event loop; forcing it more often cost streams a tenth of their calls,
-# and the default of 5 ms would let it hold up the loop as long.
+# between two callbacks of the event loop: forcing that more often cost streams a tenth of their
+# calls, and with the default of 5 ms the loop would wait as long for the thread.
 SWITCH_INTERVAL_SECONDS = 0.002
 BACKLOG = 4_096
 KEEP_ALIVE_SECONDS = 75
