@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import tarfile
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -219,8 +219,7 @@ def test_after_bodies_were_erased_the_ledger_still_proves_itself(
 def settle_with_bodies(gateway: Gateway, held: Held, body: bytes) -> None:
     """Charge a hold for three tokens and store its bodies, as a gateway does."""
     sealed = seal_payload(body, b"answer", is_response_truncated=False, keeps_bodies=True)
-    command = replace(
-        gateway.resolution(held, 3, payload_digest=sealed.digest),
+    command = gateway.resolution(held, 3, payload_digest=sealed.digest)._replace(
         payload=PayloadRecord(
             salt=sealed.salt,
             request_body=sealed.request_body,

@@ -15,7 +15,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
@@ -225,7 +225,7 @@ class Flusher:
         """Settle without free texts and bodies, so that only numbers can be wrong."""
         logger.error("settlement %s is refused: %s", resolve.request_id, _describe(error))
         row = {**resolve.row, **dict.fromkeys(_TEXTS, ""), "payload_digest": None}
-        bare = replace(resolve, row=row, attempts=(), payload=None)
+        bare = resolve._replace(row=row, attempts=(), payload=None)
         try:
             ended, _ = self._try([bare], [])
         except IncarnationEnded:

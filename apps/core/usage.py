@@ -5,8 +5,7 @@ not in `input`, a reasoning token in `reasoning` and not in `output` (I-29).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, NamedTuple, cast, get_args
 
 UsageSource = Literal["reported", "estimated", "checkpoint", "none"]
 
@@ -35,8 +34,7 @@ TOKEN_CLASSES: Final = (
 _SOURCES: Final = frozenset(get_args(UsageSource))
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Token counts of one call, and where they come from."""
 
     input: int = 0  # neither cached, audio nor image

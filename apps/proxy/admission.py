@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, NamedTuple
 
 from apps.billing.pricing import (
     MULTIPLIER_ONE,
@@ -26,8 +25,7 @@ KEY_BYTES_MAX: Final = 255
 _KEY_HEADERS: Final = (b"x-api-key", b"x-goog-api-key")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """An admitted call: what it asks for, at which price, and the most that it can cost."""
 
     caller: Caller

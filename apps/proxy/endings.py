@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
@@ -12,8 +11,7 @@ NO_USAGE: Final = Usage()
 Reason = Literal["client", "timeout", "limit", "drain"]
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """How a call ended, for its row."""
 
     state: str

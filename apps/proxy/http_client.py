@@ -39,12 +39,11 @@ class BadAnswer(Exception):
 class Answer:
     """An answer whose head has arrived. Whoever has it ends with `release` or `close`."""
 
-    __slots__ = ("_connection", "_size", "_waiting", "error", "headers", "is_complete", "status")
+    __slots__ = ("_connection", "error", "headers", "is_complete", "status", "waiting")
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
-        self._waiting: list[bytes] = []  # pieces of the body that nobody has read
-        self._size = 0
+        self.waiting: list[bytes] = []  # pieces of the body that nobody has read
         self.status = 0
         self.headers: dict[bytes, bytes] = {}  # by lower-case name; the first of several
         self.is_complete = False
@@ -65,14 +64,13 @@ class Answer:
 
         Raises ConnectionClosed and BadAnswer, when all that came before has been read.
         """
-        while not self._waiting:  # what arrives need not hold anything of the body
+        while not self.waiting:  # what arrives need not hold anything of the body
             if self.is_complete:
                 return b""
             if self.error is not None:
                 raise self.error
             await self._connection.wait()
-        pieces, self._waiting = self._waiting, []
-        self._size = 0
+        pieces, self.waiting = self.waiting, []
         self._connection.resume()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -97,13 +95,7 @@ class Answer:
     @property
     def is_read(self) -> bool:
         """Whether all of the body has been read."""
-        return self.is_complete and not self._waiting
-
-    def add(self, piece: bytes) -> bool:
-        """Take a piece of the body and return whether enough waits now."""
-        self._waiting.append(piece)
-        self._size += len(piece)
-        return self._size >= READ_BYTES
+        return self.is_complete and not self.waiting
 
     @property
     def has_length(self) -> bool:
@@ -122,6 +114,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._answer: Answer | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._head_bytes = 0
+        self._unread_bytes = 0
         self._has_head = False
         self._is_informational = False
         self._is_paused = False
@@ -160,7 +153,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._waiter = None
 
     def resume(self) -> None:
-        """Read on from the socket."""
+        """Read on from the socket: nothing waits any more."""
+        self._unread_bytes = 0
         if self._is_paused:
             self._is_paused = False
             if not self._transport.is_closing():
@@ -229,6 +223,11 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._is_spoiled = True
             if not answer.is_complete:
                 answer.error = BadAnswer(type(error).__name__)
+        if answer.waiting:
+            self._unread_bytes += nbytes
+            if self._unread_bytes >= READ_BYTES and not self._is_paused:
+                self._is_paused = True
+                self._transport.pause_reading()
         if self._finishing is not None and (answer.is_complete or answer.error is not None):
             self._finishing.cancel()
             self._finishing = None
@@ -281,13 +280,10 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._has_head = True
 
     def on_body(self, body: bytes) -> None:
-        """Keep a piece for the reader, and stop reading where enough waits."""
+        """Keep a piece for the reader. For some streams this is called for every event."""
         answer = self._answer
-        if answer is None or self._finishing is not None:
-            return
-        if answer.add(body) and not self._is_paused:
-            self._is_paused = True
-            self._transport.pause_reading()
+        if answer is not None and self._finishing is None:
+            answer.waiting.append(body)
 
     def on_message_complete(self) -> None:
         """End the answer."""

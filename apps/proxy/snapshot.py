@@ -10,6 +10,7 @@ import bisect
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
+from typing import NamedTuple
 
 from apps.billing.ledger.commands import Cap
 from apps.billing.pricing import Price
@@ -170,8 +171,7 @@ class Snapshot:
     catalogue: Catalogue
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who is calling: one consistent view of key, user and user group."""
 
     key: Key
@@ -191,8 +191,7 @@ class Caller:
         return tuple(cap for cap in found if cap is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(NamedTuple):
     """What a caller may do with a model.
 
     At which multiplier, paid from which accounts in which order.

@@ -9,7 +9,6 @@ revenue, one entry for the whole batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 
 import orjson
@@ -238,7 +237,7 @@ def _settle_late(resolve: Resolve, batch: Batch, state: State, changes: Changes)
         poster.add(line)
     poster.add(Line(batch.revenue_id, "revenue", difference))
     poster.close()
-    state.resolved[resolve.request_id] = replace(recorded, nanos=resolve.charge_nanos, is_late=True)
+    state.resolved[resolve.request_id] = recorded._replace(nanos=resolve.charge_nanos, is_late=True)
     # The row stays as it is: the difference counts for the provider that it names.
     _count(resolve, difference, recorded.provider_id, state)
     return Resolved(resolve.request_id, difference, is_first=False)

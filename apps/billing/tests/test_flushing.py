@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -15,6 +14,7 @@ from apps.billing.ledger.commands import Cap, Held, HoldRefused, Resolve, Resolv
 from apps.billing.ledger.postgres import PostgresEngine
 from apps.billing.ledger.store import Engine, IncarnationEnded
 from apps.billing.tests.writer_kit import (
+    NO_CUSTOMER,
     Switch,
     account,
     ends,
@@ -68,7 +68,7 @@ def place(flusher: Flusher, world: World, count: int) -> list[Held]:
 
 def test_one_poisonous_hold_of_many_is_refused(flusher: Flusher, world: World) -> None:
     holds = [hold_of(world) for _ in range(9)]
-    object.__setattr__(holds[4], "customer_id", None)
+    holds[4] = holds[4]._replace(**NO_CUSTOMER)
 
     _, answers = flusher.flush([], holds)
 
@@ -226,7 +226,7 @@ def test_a_counter_that_is_locked_does_not_keep_others_waiting(
 ) -> None:
     other = make_world(WALLET)
     group = Cap("user_group", 7, WALLET)
-    _, (mine,) = flusher.flush([], [replace(hold_of(world), caps=(group,))])
+    _, (mine,) = flusher.flush([], [hold_of(world)._replace(caps=(group,))])
     (theirs,) = place(flusher, other, 1)
     assert isinstance(mine, Held)
     somebody = committed_db.connect()
@@ -235,7 +235,7 @@ def test_a_counter_that_is_locked_does_not_keep_others_waiting(
 
     ended, held = flusher.flush(
         [resolve_of(world, mine, 1), resolve_of(other, theirs, 1)],
-        [replace(hold_of(other), caps=(group,)), hold_of(other)],
+        [hold_of(other)._replace(caps=(group,)), hold_of(other)],
     )
 
     somebody.execute("ROLLBACK")

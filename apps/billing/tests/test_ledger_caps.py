@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -114,7 +113,7 @@ def test_a_provider_s_budget_covers_the_whole_where_another_may(gateway: Gateway
     answers = [
         flush(
             gateway.engine,
-            gateway.batch(holds=(replace(command, request_id=new_uuid7(), **changes),)),
+            gateway.batch(holds=(command._replace(request_id=new_uuid7(), **changes),)),
             incarnation_id=gateway.incarnation_id,
         )[1][0]
         for changes in (

@@ -182,7 +182,7 @@ def test_no_usage_inside_the_bounds_costs_more_than_the_worst_case(
 def test_no_text_inside_the_bounds_costs_more_than_the_worst_case_of_text(
     usage: Usage, price: Price, multiplier: int
 ) -> None:
-    text = dataclasses.replace(usage, audio_in=0, audio_out=0, image_in=0, image_out=0)
+    text = usage._replace(audio_in=0, audio_out=0, image_in=0, image_out=0)
 
     worst = worst_case_nanos(
         text.input_tokens, text.output_tokens, price, multiplier, is_text_only=True

@@ -18,6 +18,7 @@ from apps.billing.ledger_thread import LedgerThread
 from apps.billing.models import Hold, Incarnation
 from apps.billing.pending import Pace
 from apps.billing.tests.writer_kit import (
+    NO_CUSTOMER,
     PACE,
     WAIT_SECONDS,
     Switch,
@@ -225,8 +226,7 @@ async def test_too_many_waiting_holds_are_refused(
 async def test_a_poisonous_hold_is_refused_and_the_others_are_granted(
     world: World, switch: Switch, tmp_path: Path
 ) -> None:
-    bad = hold_of(world)
-    object.__setattr__(bad, "customer_id", None)
+    bad = hold_of(world)._replace(**NO_CUSTOMER)
     async with running(switch.open, tmp_path) as writer:
         switch.gate.clear()
         calls = [asyncio.create_task(place(writer, world)) for _ in range(4)]

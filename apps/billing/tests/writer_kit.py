@@ -25,6 +25,8 @@ from apps.core.ids import new_uuid7
 from tests.support.world import World, request_row
 
 WAIT_SECONDS = 20.0
+# What the database takes in no hold.
+NO_CUSTOMER: dict[str, Any] = {"customer_id": None}
 # Short where a test waits for it, long where it must not come in between.
 PACE = Pace(hold=5.0, journal_after=5.0, hang=10.0, duty=0.1, stranger=60.0)
 

@@ -1,8 +1,7 @@
 """Whole answers in OpenAI's dialect: what they hold, and how they look as a stream."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -26,17 +25,14 @@ _CONTENT_MEMBERS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A whole answer of an upstream."""
 
-    id: str | None
-    model: str | None  # as the upstream calls it
     usage: Usage | None  # as reported; None: not reported, or unusable
     is_usage_unusable: bool  # something was reported that holds no count
     finish_reason: str | None
     has_content: bool
-    count_quarters: Callable[[], int] = field(repr=False, compare=False)  # of all that it says
+    count_quarters: Callable[[], int]  # of all that it says
     document: dict[str, Any]
 
     @property
@@ -83,13 +79,17 @@ def read_chat_answer(body: bytes) -> Answer:
     present = [message for message in messages if isinstance(message, dict)]
     if len(present) != len(messages):
         raise GatewayError("E49")
-    has_content = any(message.get(name) for message in present for name in _CONTENT_MEMBERS)
+    has_content = any(_has_content(message) for message in present)
     return _answer(
         document,
         choices,
         has_content=has_content,
         count=lambda: sum(_message_quarters(message) for message in present),
     )
+
+
+def _has_content(message: dict[str, Any]) -> bool:
+    return bool(message.get("content")) or any(message.get(name) for name in _CONTENT_MEMBERS)
 
 
 def read_completion_answer(body: bytes) -> Answer:
@@ -149,8 +149,6 @@ def _answer(
     usage = parse_usage(reported)
     reasons = (clean_label(choice.get("finish_reason")) for choice in choices)
     return Answer(
-        id=clean_label(document.get("id")),
-        model=clean_label(document.get("model")),
         usage=usage,
         is_usage_unusable=usage is None and reported is not None,
         finish_reason=next((reason for reason in reasons if reason), None),

@@ -6,8 +6,7 @@ choose the upstream or its key are removed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from apps.core.errors import GatewayError
 
@@ -102,8 +101,7 @@ _PLAIN: Final = _METERED | {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedRequest:
+class ParsedRequest(NamedTuple):
     """A request of which everything that concerns money is known."""
 
     endpoint: Endpoint

@@ -57,15 +57,15 @@ def parse_usage(value: object) -> Usage | None:
     """
     if not isinstance(value, Mapping):
         return None
+    plain = _plain_usage(value)
+    if plain is not None:
+        return plain
     counts = _Counts()
     prompt = counts.read(value, "prompt_tokens", "input_tokens")
     completion = counts.read(value, "completion_tokens", "output_tokens")
     total = counts.read(value, "total_tokens")
     if prompt is None and completion is None:
         return None
-    is_plain = len(value) == 3 and not counts.is_suspect
-    if is_plain and prompt is not None and completion is not None and total == prompt + completion:
-        return Usage(input=prompt, output=completion, source="reported")  # Nothing else to read.
     if total == TOKENS_MAX:
         # Not a number to compute with: it may stand for something larger.
         total = None
@@ -127,6 +127,20 @@ def parse_usage(value: object) -> Usage | None:
         source="reported",
         is_suspect=counts.is_suspect,
     )
+
+
+def _plain_usage(value: Mapping[str, Any]) -> Usage | None:
+    """Return the usage of three counts that agree, where nothing else is to be read."""
+    if len(value) != 3:
+        return None
+    prompt, completion = value.get("prompt_tokens"), value.get("completion_tokens")
+    total = value.get("total_tokens")
+    # type() and not isinstance(): true is an int.
+    if type(prompt) is not int or type(completion) is not int or type(total) is not int:
+        return None
+    if prompt < 0 or completion < 0 or total > TOKENS_MAX or total != prompt + completion:
+        return None
+    return Usage(input=prompt, output=completion, source="reported")
 
 
 def _fill_gaps(
