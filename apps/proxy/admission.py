@@ -15,7 +15,7 @@ from apps.billing.pricing import (
 )
 from apps.core.crypto import keyed_digest
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.openai import ParsedRequest, input_tokens_bound
+from apps.proxy.dialects.openai import READING, ParsedRequest, input_tokens_bound
 from apps.proxy.json_body import serialise
 from apps.proxy.snapshot import Access, Caller, Key, Model, Snapshot, find_access
 
@@ -142,13 +142,13 @@ def plan_call(snapshot: Snapshot, caller: Caller, request: ParsedRequest, now: d
     price = model.prices.at(now)
     if price is None or not any(route.provider.credentials for route in model.routes):
         raise GatewayError("E32")
-    is_embedding = request.endpoint == "embeddings"
-    output_bound = 0 if is_embedding else _output_bound(request, model)
+    is_reading = request.endpoint in READING
+    output_bound = 0 if is_reading else _output_bound(request, model)
     input_bound = input_tokens_bound(
         request.body, serialise(request.body), model.context_length, model.image_tokens_max
     )
     is_text_only = not request.has_images and not request.has_audio
-    is_fixed = is_embedding or request.output_tokens_asked is not None
+    is_fixed = is_reading or request.output_tokens_asked is not None
     least_cap = output_bound if is_fixed else min(OUTPUT_CAP_MIN, output_bound)
 
     def worst_case(cap: int) -> int:

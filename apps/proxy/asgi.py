@@ -10,7 +10,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, get_args
 from uuid import UUID
 
 import orjson
@@ -52,11 +52,7 @@ _BYTES_PER_CALL: Final = 64 << 10
 _BODY_COPIES: Final = 4
 _SLOW_BODY_SECONDS: Final = 1.0
 _LARGE_BODY_BYTES: Final = 256 << 10
-_CALLS: Final[dict[str, Endpoint]] = {
-    "chat/completions": "chat/completions",
-    "completions": "completions",
-    "embeddings": "embeddings",
-}
+_CALLS: Final[dict[str, Endpoint]] = {name: name for name in get_args(Endpoint)}
 _READS: Final = frozenset({"models", "usage"})
 _REFUSED_LIMITS: Final = {"requests": "E22", "tokens": "E23", "concurrency": "E24"}
 

@@ -125,6 +125,38 @@ def test_embeddings_are_charged_by_their_input(bench: Bench) -> None:
     assert stage.settled().charges == (7 * INPUT_NANOS,)
 
 
+def test_moderations_cost_what_was_read(bench: Bench) -> None:
+    stage = bench.stage("demo-moderation")
+
+    texts = ["a harmless text", "flag this"]
+
+    answer = stage.client().moderations.create(model=stage.model.name, input=texts)
+
+    assert [result.flagged for result in answer.results] == [False, True]
+    statement = stage.settled()
+    # OpenAI reports no usage here: four characters of what was sent are taken for a token.
+    sent = json.dumps({"input": texts, "model": stage.upstream_name}, separators=(",", ":"))
+    assert statement.charges == (-(-len(sent) // 4) * INPUT_NANOS,)
+    assert statement.held_nanos == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/api/v1/rerank/"])
+def test_documents_are_ranked_and_charged_by_what_was_read(bench: Bench, path: str) -> None:
+    stage = bench.stage("demo-rerank:prompt=30")
+    body = {
+        "model": stage.model.name,
+        "query": "red apples",
+        "documents": ["green pears", {"text": "red apples"}, "red cars"],
+        "top_n": 2,
+    }
+
+    answer: Any = stage.client(prefix="").post(path, cast_to=object, body=body)
+
+    assert [result["index"] for result in answer["results"]] == [1, 2]
+    assert answer["usage"] == {"total_tokens": 30}
+    assert stage.settled().charges == (30 * INPUT_NANOS,)
+
+
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_models_are_listed_and_found(bench: Bench, prefix: str) -> None:
     stage = bench.stage()

@@ -40,7 +40,13 @@ class Endpoint(StrEnum):
     CHAT = "chat/completions"
     COMPLETION = "completions"
     EMBEDDING = "embeddings"
+    MODERATION = "moderations"
+    RERANK = "rerank"
     MODELS = "models"
+
+
+# What these answer holds no choices.
+LISTS = {Endpoint.EMBEDDING: "data", Endpoint.MODERATION: "results", Endpoint.RERANK: "results"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ class Answer:
     usage: bytes | None  # JSON; None: none is reported
     has_usage_event: bool
     has_null_usage: bool  # every other chunk of a stream says "usage": null
-    data: bytes = b""  # JSON: the embeddings, or the whole body of a models answer
+    data: bytes = b""  # JSON: the array of LISTS, or the whole body of a models answer
 
     @property
     def output_tokens(self) -> int:
@@ -128,10 +134,11 @@ def render_body(answer: Answer) -> bytes:
     """Return the answer as one JSON object."""
     if answer.endpoint is Endpoint.MODELS:
         return answer.data
-    if answer.endpoint is Endpoint.EMBEDDING:
+    if answer.endpoint in LISTS:
         body: dict[str, Any] = {
+            "id": f"list-{CREATED}",
             "object": "list",
-            "data": orjson.Fragment(answer.data),
+            LISTS[answer.endpoint]: orjson.Fragment(answer.data),
             "model": answer.model,
         }
     else:
@@ -277,7 +284,7 @@ class Rendering:
 
 def render_response(answer: Answer) -> Rendering:
     """Return the undisturbed response to a call, kept for the next call like it."""
-    if answer.endpoint is Endpoint.EMBEDDING or answer.output_tokens > _KEPT_TOKENS_MAX:
+    if answer.endpoint in LISTS or answer.output_tokens > _KEPT_TOKENS_MAX:
         return _render_response(answer)
     return _render_kept_response(answer)
 

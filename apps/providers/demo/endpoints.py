@@ -48,7 +48,7 @@ def find_endpoint(request: Request) -> Endpoint:
     return endpoint
 
 
-_POSTED = {Endpoint.CHAT, Endpoint.COMPLETION, Endpoint.EMBEDDING}
+_POSTED = set(Endpoint) - {Endpoint.MODELS}
 
 
 def find_model(endpoint: Endpoint, request: Request, body: Any) -> str:
@@ -78,6 +78,10 @@ def build_answer(endpoint: Endpoint, model: str, options: Options, body: Any) ->
         return _build_models(model)
     if endpoint is Endpoint.EMBEDDING:
         return _build_embeddings(model, options, body)
+    if endpoint is Endpoint.MODERATION:
+        return _build_moderations(model, body)
+    if endpoint is Endpoint.RERANK:
+        return _build_ranking(model, options, body)
     is_chat = endpoint is Endpoint.CHAT
     is_stream = _check_stream(body)
     asked = bool(isinstance(body.get("stream_options"), dict)) and (
@@ -278,6 +282,38 @@ def _build_embeddings(model: str, options: Options, body: dict[str, Any]) -> Ans
         prompt=prompt,
         usage=None if options.usage == "off" else usage,
     )
+
+
+def _build_moderations(model: str, body: dict[str, Any]) -> Answer:
+    """Flag whatever says so. OpenAI reports no usage here."""
+    value = body.get("input")
+    inputs = value if isinstance(value, list) else [value]
+    results = [
+        {
+            "flagged": "flag" in str(item),
+            "categories": {"demo": "flag" in str(item)},
+            "category_scores": {"demo": 0.99 if "flag" in str(item) else 0.01},
+        }
+        for item in inputs
+    ]
+    return _build_fixed(Endpoint.MODERATION, model, orjson.dumps(results), prompt=0, usage=None)
+
+
+def _build_ranking(model: str, options: Options, body: dict[str, Any]) -> Answer:
+    """Rank by how many words of the query a document has; report a total alone, as Jina does."""
+    query, documents = body.get("query"), body.get("documents")
+    if not isinstance(query, str) or not isinstance(documents, list) or not documents:
+        raise ProviderError(400, "A query and documents are needed.", param="documents")
+    words = set(query.lower().split())
+    texts = [str(item.get("text")) if isinstance(item, dict) else str(item) for item in documents]
+    shares = [len(words & set(text.lower().split())) / max(1, len(words)) for text in texts]
+    order = sorted(range(len(texts)), key=lambda index: -shares[index])
+    count = _read_count(body, "top_n", 2**31) or len(texts)
+    results = [{"index": index, "relevance_score": shares[index]} for index in order[:count]]
+    prompt = sum(_count_input(query) + _count_input(text) for text in texts)
+    prompt = options.prompt if options.prompt is not None else max(1, prompt)
+    usage = None if options.usage == "off" else orjson.dumps({"total_tokens": prompt})
+    return _build_fixed(Endpoint.RERANK, model, orjson.dumps(results), prompt=prompt, usage=usage)
 
 
 def _embed(item: Any, dimensions: int, is_base64: bool) -> list[float] | str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from apps.providers.demo.answers import (
     DONE,
+    LISTS,
     Choice,
     Endpoint,
     Event,
@@ -191,7 +192,7 @@ def _split_event(scene: Scene) -> tuple[bytes, bytes]:
 
 
 def _split_body(scene: Scene) -> tuple[bytes, bytes]:
-    if scene.answer.endpoint in {Endpoint.EMBEDDING, Endpoint.MODELS}:
+    if scene.answer.endpoint in {*LISTS, Endpoint.MODELS}:
         # No text to fill there: white space between the body's last tokens is as good.
         body = scene.body()
         return body[:-1], body[-1:]

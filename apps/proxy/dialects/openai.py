@@ -6,14 +6,20 @@ from apps.proxy.dialects.openai_answer import (
     read_answer,
     read_chat_answer,
     read_completion_answer,
-    read_embeddings_answer,
+    read_reading_answer,
 )
-from apps.proxy.dialects.openai_request import Endpoint, ParsedRequest, parse_request
+from apps.proxy.dialects.openai_request import (
+    READING,
+    Endpoint,
+    ParsedRequest,
+    parse_request,
+)
 from apps.proxy.dialects.openai_stream import SPECIAL, StreamMeter
 from apps.proxy.dialects.openai_upstream import input_tokens_bound, upstream_body, upstream_error
 from apps.proxy.dialects.openai_usage import parse_usage
 
 __all__ = [
+    "READING",
     "SPECIAL",
     "Answer",
     "Endpoint",
@@ -26,7 +32,7 @@ __all__ = [
     "read_answer",
     "read_chat_answer",
     "read_completion_answer",
-    "read_embeddings_answer",
+    "read_reading_answer",
     "upstream_body",
     "upstream_error",
 ]

@@ -9,7 +9,7 @@ from apps.core.errors import GatewayError
 from apps.core.usage import Usage
 from apps.proxy.dialects.openai_request import Endpoint
 from apps.proxy.dialects.openai_stream import clean_label
-from apps.proxy.dialects.openai_usage import parse_usage
+from apps.proxy.dialects.openai_usage import parse_input_usage, parse_usage
 from apps.proxy.estimate import estimate_quarters, tokens_of_quarters
 
 _TEXT_MEMBERS: Final = ("content", "refusal")
@@ -68,7 +68,7 @@ def read_answer(endpoint: Endpoint, body: bytes) -> Answer:
         return read_chat_answer(body)
     if endpoint == "completions":
         return read_completion_answer(body)
-    return read_embeddings_answer(body)
+    return read_reading_answer(endpoint, body)
 
 
 def read_chat_answer(body: bytes) -> Answer:
@@ -108,14 +108,29 @@ def read_completion_answer(body: bytes) -> Answer:
     )
 
 
-def read_embeddings_answer(body: bytes) -> Answer:
-    """Return what embeddings hold; raises E49 if they are none."""
+def read_reading_answer(endpoint: Endpoint, body: bytes) -> Answer:
+    """Return what embeddings, a moderation or a ranking hold; raises E49 if they are none."""
     document = _load(body)
-    if not all(
-        isinstance(item.get("embedding"), (list, str)) for item in _objects(document, "data")
-    ):
+    name = "data" if endpoint == "embeddings" or "results" not in document else "results"
+    if not all(_IS_ITEM[endpoint](item) for item in _objects(document, name)):
         raise GatewayError("E49")
-    return _answer(document, [], has_content=True, count=lambda: 0)
+    usage, is_reported = parse_input_usage(document)
+    return Answer(
+        usage=usage,
+        is_usage_unusable=usage is None and is_reported,
+        finish_reason=None,
+        has_content=True,
+        count_quarters=lambda: 0,
+        document=document,
+    )
+
+
+# Whether something is a part of an answer, by what was asked.
+_IS_ITEM: Final[dict[str, Callable[[dict[str, Any]], bool]]] = {
+    "embeddings": lambda item: isinstance(item.get("embedding"), list | str),
+    "moderations": lambda item: isinstance(item.get("flagged"), bool),
+    "rerank": lambda item: type(item.get("index")) is int,
+}
 
 
 def _load(body: bytes) -> dict[str, Any]:

@@ -8,12 +8,26 @@ choose the upstream or its key are removed.
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
-from apps.core.errors import GatewayError
+from apps.proxy.dialects.openai_inputs import (
+    MODERATION_MODEL,
+    check_moderation,
+    check_rerank,
+    count_inputs,
+)
+from apps.proxy.dialects.openai_refusals import (
+    above,
+    below_one,
+    missing,
+    unsupported,
+    wrong_type,
+    wrong_value,
+)
 
-Endpoint = Literal["chat/completions", "completions", "embeddings"]
+Endpoint = Literal["chat/completions", "completions", "embeddings", "moderations", "rerank"]
+# What these answer is not written token by token, and costs what was read.
+READING: Final = frozenset({"embeddings", "moderations", "rerank"})
 
 CHOICES_MAX: Final = 128
-INPUTS_MAX: Final = 2048
 MODEL_NAME_LENGTH_MAX: Final = 256
 INTEGER_MAX: Final = 2**31 - 1
 
@@ -73,6 +87,7 @@ _REMOVED_PREFIXES: Final = ("aws_", "azure_", "litellm_", "vertex_")
 _METERED: Final = frozenset(
     {
         "best_of",
+        "documents",
         "input",
         "max_completion_tokens",
         "max_tokens",
@@ -81,6 +96,7 @@ _METERED: Final = frozenset(
         "model",
         "n",
         "prompt",
+        "query",
         "service_tier",
         "stream",
         "stream_options",
@@ -122,11 +138,13 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     Raises GatewayError E13 and E14 with the parameter at fault.
     """
     kept = body if body.keys() <= _PLAIN else _keep(body)
+    if endpoint == "moderations" and kept.get("model") is None:
+        kept = {**kept, "model": MODERATION_MODEL}
     model = _model(kept)
     is_stream = _boolean(kept, "stream")
     service_tier = kept.get("service_tier")
     if service_tier is not None and not _is_one_of(service_tier, _SERVICE_TIERS):
-        raise _unsupported("service_tier")
+        raise unsupported("service_tier")
     output_parameter, output_tokens_asked = _output_maximum(kept)
     has_images = has_audio = False
     if endpoint == "chat/completions":
@@ -137,13 +155,13 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     elif endpoint == "completions":
         answers = _integer(kept, "n", CHOICES_MAX) or 1
         candidates = _integer(kept, "best_of", CHOICES_MAX) or 1
-        choices = _count_inputs(kept, "prompt") * max(answers, candidates)
+        choices = count_inputs(kept, "prompt") * max(answers, candidates)
         if choices > CHOICES_MAX:
-            raise _above("n", CHOICES_MAX)
+            raise above("n", CHOICES_MAX)
     else:
         if is_stream:
-            raise _unsupported("stream")
-        _count_inputs(kept, "input")
+            raise unsupported("stream")
+        has_images = _check_inputs(endpoint, kept)
         choices = 1
     return ParsedRequest(
         endpoint=endpoint,
@@ -165,10 +183,22 @@ def _keep(body: dict[str, Any]) -> dict[str, Any]:
     for key, value in kept.items():
         folded = key.casefold()
         if folded != key and (folded in _METERED or folded in _UNSUPPORTED):
-            raise _unsupported(key)
+            raise unsupported(key)
         if key in _UNSUPPORTED and value is not None and value is not False:
-            raise _unsupported(key)
+            raise unsupported(key)
     return kept
+
+
+def _check_inputs(endpoint: Endpoint, body: dict[str, Any]) -> bool:
+    """Check what is to be read, and return whether images are among it."""
+    if endpoint == "moderations":
+        return check_moderation(body)
+    if endpoint == "rerank":
+        check_rerank(body)
+        _integer(body, "top_n", INTEGER_MAX)
+    else:
+        count_inputs(body, "input")
+    return False
 
 
 def _is_removed(key: str) -> bool:
@@ -186,56 +216,14 @@ def _asks_for_usage(stream_options: object) -> bool:
     return isinstance(stream_options, Mapping) and stream_options.get("include_usage") is True
 
 
-def _missing(param: str) -> GatewayError:
-    return GatewayError(
-        "E13",
-        code="missing_required_parameter",
-        param=param,
-        message=f"Missing required parameter: '{param}'.",
-    )
-
-
-def _wrong_type(param: str, expected: str) -> GatewayError:
-    return GatewayError(
-        "E13",
-        code="invalid_type",
-        param=param,
-        message=f"Invalid type for '{param}': expected {expected}.",
-    )
-
-
-def _wrong_value(param: str, expected: str) -> GatewayError:
-    return GatewayError(
-        "E13",
-        code="invalid_value",
-        param=param,
-        message=f"Invalid value for '{param}': expected {expected}.",
-    )
-
-
-def _above(param: str, maximum: int) -> GatewayError:
-    return GatewayError(
-        "E13",
-        code="integer_above_max_value",
-        param=param,
-        message=f"Invalid '{param}': expected a value of at most {maximum}.",
-    )
-
-
-def _unsupported(param: str) -> GatewayError:
-    return GatewayError(
-        "E14", param=param, message=f"The parameter '{param}' is not supported by this gateway."
-    )
-
-
 def _model(body: Mapping[str, Any]) -> str:
     model = body.get("model")
     if model is None:
-        raise _missing("model")
+        raise missing("model")
     if not isinstance(model, str):
-        raise _wrong_type("model", "a string")
+        raise wrong_type("model", "a string")
     if not model or len(model) > MODEL_NAME_LENGTH_MAX or not model.isprintable():
-        raise _wrong_value("model", "the name of a model")
+        raise wrong_value("model", "the name of a model")
     return model
 
 
@@ -244,7 +232,7 @@ def _boolean(body: Mapping[str, Any], name: str) -> bool:
     if value is None:
         return False
     if not isinstance(value, bool):
-        raise _wrong_type(name, "a boolean")
+        raise wrong_type(name, "a boolean")
     return value
 
 
@@ -255,16 +243,11 @@ def _integer(body: Mapping[str, Any], name: str, maximum: int) -> int | None:
         return None
     # type() and not isinstance(): true is an int.
     if type(value) is not int:
-        raise _wrong_type(name, "an integer")
+        raise wrong_type(name, "an integer")
     if value < 1:
-        raise GatewayError(
-            "E13",
-            code="integer_below_min_value",
-            param=name,
-            message=f"Invalid '{name}': expected a value of at least 1.",
-        )
+        raise below_one(name)
     if value > maximum:
-        raise _above(name, maximum)
+        raise above(name, maximum)
     return value
 
 
@@ -282,30 +265,30 @@ def _check_messages(body: Mapping[str, Any]) -> tuple[bool, bool]:
     """Return whether the messages hold images, and audio."""
     messages = body.get("messages")
     if messages is None:
-        raise _missing("messages")
+        raise missing("messages")
     if not isinstance(messages, list):
-        raise _wrong_type("messages", "an array of objects")
+        raise wrong_type("messages", "an array of objects")
     if not messages:
-        raise _wrong_value("messages", "at least one message")
+        raise wrong_value("messages", "at least one message")
     has_images = has_audio = False
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
-            raise _wrong_type(f"messages[{index}]", "an object")
+            raise wrong_type(f"messages[{index}]", "an object")
         role = message.get("role")
         if role is None:
-            raise _missing(f"messages[{index}].role")
+            raise missing(f"messages[{index}].role")
         if not isinstance(role, str):
-            raise _wrong_type(f"messages[{index}].role", "a string")
+            raise wrong_type(f"messages[{index}].role", "a string")
         if role not in _ROLES:
-            raise _wrong_value(f"messages[{index}].role", f"one of {', '.join(sorted(_ROLES))}")
+            raise wrong_value(f"messages[{index}].role", f"one of {', '.join(sorted(_ROLES))}")
         content = message.get("content")
         if content is None or isinstance(content, str):
             continue
         if not isinstance(content, list):
-            raise _wrong_type(f"messages[{index}].content", "a string or an array of objects")
+            raise wrong_type(f"messages[{index}].content", "a string or an array of objects")
         for position, part in enumerate(content):
             if not isinstance(part, dict):
-                raise _wrong_type(f"messages[{index}].content[{position}]", "an object")
+                raise wrong_type(f"messages[{index}].content[{position}]", "an object")
             kind = part.get("type")
             has_images = has_images or kind not in ("text", "refusal", "input_audio")
             has_audio = has_audio or kind not in ("text", "refusal", "image_url")
@@ -317,16 +300,16 @@ def _check_tools(body: Mapping[str, Any]) -> None:
     if tools is None:
         return
     if not isinstance(tools, list):
-        raise _wrong_type("tools", "an array of objects")
+        raise wrong_type("tools", "an array of objects")
     for index, tool in enumerate(tools):
         if not isinstance(tool, dict):
-            raise _wrong_type(f"tools[{index}]", "an object")
+            raise wrong_type(f"tools[{index}]", "an object")
         kind = tool.get("type")
         if kind is None:
-            raise _missing(f"tools[{index}].type")
+            raise missing(f"tools[{index}].type")
         if not _is_one_of(kind, _TOOL_TYPES):
             # Tools that the provider runs by itself are billed by the call.
-            raise _unsupported(f"tools[{index}].type")
+            raise unsupported(f"tools[{index}].type")
 
 
 def _check_modalities(body: Mapping[str, Any]) -> None:
@@ -334,30 +317,6 @@ def _check_modalities(body: Mapping[str, Any]) -> None:
     if modalities is None:
         return
     if not isinstance(modalities, list):
-        raise _wrong_type("modalities", "an array of strings")
+        raise wrong_type("modalities", "an array of strings")
     if any(modality != "text" for modality in modalities):
-        raise _unsupported("modalities")
-
-
-def _count_inputs(body: Mapping[str, Any], name: str) -> int:
-    """Return the number of prompts: a string or token ids are one, arrays of them are many."""
-    value = body.get(name)
-    if value is None:
-        raise _missing(name)
-    if isinstance(value, str):
-        return 1
-    if not isinstance(value, list):
-        raise _wrong_type(name, "a string or an array")
-    if not value:
-        raise _wrong_value(name, "at least one element")
-    if all(type(item) is int for item in value):
-        return 1
-    is_strings = all(isinstance(item, str) for item in value)
-    is_tokens = all(
-        isinstance(item, list) and all(type(token) is int for token in item) for item in value
-    )
-    if not is_strings and not is_tokens:
-        raise _wrong_type(name, "a string, an array of strings or an array of token arrays")
-    if len(value) > INPUTS_MAX:
-        raise _wrong_value(name, f"at most {INPUTS_MAX} elements")
-    return len(value)
+        raise unsupported("modalities")

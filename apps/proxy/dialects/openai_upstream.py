@@ -118,12 +118,16 @@ def input_tokens_bound(
     the body as it goes upstream; images within it count as images and not as text, and anything
     that the provider would have to look into counts as a full context.
     """
-    prompts = body.get("prompt", body.get("input"))
+    prompts = body.get("prompt", body.get("input", body.get("documents")))
     contexts = 1
     if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
         contexts = len(prompts)
     limit = context_length * contexts
     text_bytes = len(serialised)
+    query = body.get("query")
+    if isinstance(query, str) and "documents" in body:
+        # It is read again with each document.
+        text_bytes += (contexts - 1) * (len(query.encode("utf-8", "replace")) + _TEMPLATE_TOKENS)
     images = 0
     messages = body.get("messages")
     for message in messages if isinstance(messages, list) else ():

@@ -129,6 +129,27 @@ def parse_usage(value: object) -> Usage | None:
     )
 
 
+def parse_input_usage(document: Mapping[str, Any]) -> tuple[Usage | None, bool]:
+    """Return the usage in an answer that says nothing, and whether there was anything to read.
+
+    A total alone is what was read (Jina, Voyage, vLLM). Cohere counts under `meta`, and gives no
+    tokens at all for rerank: then there is nothing to read.
+    """
+    reported = document.get("usage")
+    if reported is None:
+        meta = document.get("meta")
+        reported = meta.get("tokens") if isinstance(meta, Mapping) else None
+    usage = parse_usage(reported)
+    if usage is None and isinstance(reported, Mapping):
+        counts = _Counts()
+        total = counts.read(reported, "total_tokens")
+        if total is not None:
+            usage = Usage(input=total, source="reported", is_suspect=counts.is_suspect)
+    if usage is not None and usage.output_tokens:
+        usage = usage._replace(is_suspect=True)
+    return usage, reported is not None
+
+
 def _plain_usage(value: Mapping[str, Any]) -> Usage | None:
     """Return the usage of three counts that agree, where nothing else is to be read."""
     if len(value) != 3:

@@ -85,6 +85,51 @@ def test_embeddings_without_usage_are_estimated_by_their_input() -> None:
     assert answer.final_usage(estimated_input_tokens=99) == Usage(input=99, source="estimated")
 
 
+RANKING: dict[str, Any] = {"results": [{"index": 1, "relevance_score": 0.5}]}
+MODERATION: dict[str, Any] = {"id": "modr-1", "model": "m", "results": [{"flagged": False}]}
+
+
+@pytest.mark.parametrize(
+    ("document", "usage"),
+    [
+        (RANKING | {"usage": {"total_tokens": 12}}, Usage(input=12, source="reported")),
+        (
+            {"data": RANKING["results"], "usage": {"total_tokens": 12}},
+            Usage(input=12, source="reported"),
+        ),
+        (
+            RANKING | {"usage": {"prompt_tokens": 12, "completion_tokens": 0, "total_tokens": 12}},
+            Usage(input=12, source="reported"),
+        ),
+        (
+            RANKING | {"meta": {"tokens": {"input_tokens": 9, "output_tokens": 0}}},
+            Usage(input=9, source="reported"),
+        ),
+        (
+            RANKING | {"meta": {"billed_units": {"search_units": 1}}},
+            Usage(input=99, source="estimated"),
+        ),
+        (RANKING, Usage(input=99, source="estimated")),
+        (
+            RANKING | {"usage": {"total_tokens": -1}},
+            Usage(input=99, source="estimated", is_suspect=True),
+        ),
+        (
+            RANKING | {"usage": {"prompt_tokens": 5, "completion_tokens": 1}},
+            Usage(input=5, output=1, source="reported", is_suspect=True),
+        ),
+    ],
+)
+def test_a_ranking_costs_what_was_read(document: dict[str, Any], usage: Usage) -> None:
+    assert read(document, "rerank").final_usage(estimated_input_tokens=99) == usage
+
+
+def test_a_moderation_without_usage_is_estimated_by_its_input() -> None:
+    answer = read(MODERATION, "moderations")
+
+    assert answer.final_usage(estimated_input_tokens=99) == Usage(input=99, source="estimated")
+
+
 @pytest.mark.parametrize(
     ("message", "has_content", "tokens"),
     [
@@ -158,6 +203,12 @@ def test_what_is_charged_follows_the_rules_of_who_pays(
         ("embeddings", b'{"data":[{"embedding":5}]}'),
         ("embeddings", b'{"data":[[0.5]]}'),
         ("embeddings", b'{"choices":[{"text":"a"}]}'),
+        ("embeddings", b'{"results":[{"embedding":[0.5]}]}'),
+        ("moderations", b'{"results":[]}'),
+        ("moderations", b'{"results":[{"flagged":"no"}]}'),
+        ("rerank", b'{"results":[{"relevance_score":1}]}'),
+        ("rerank", b'{"results":[{"index":true}]}'),
+        ("rerank", b'{"results":["a"]}'),
     ],
 )
 def test_what_is_no_such_answer_is_an_invalid_response(endpoint: Endpoint, body: bytes) -> None:

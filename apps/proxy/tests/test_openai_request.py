@@ -1,5 +1,5 @@
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -9,6 +9,7 @@ from apps.proxy.dialects.openai import Endpoint, ParsedRequest, parse_request
 CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 COMPLETION: dict[str, Any] = {"model": "davinci", "prompt": "Once"}
 EMBEDDING: dict[str, Any] = {"model": "ada", "input": "text"}
+RANKING: dict[str, Any] = {"model": "ranker", "query": "a", "documents": ["a", "b"]}
 
 
 def refusal(endpoint: Endpoint, body: dict[str, Any]) -> tuple[str, str, str | None]:
@@ -271,14 +272,78 @@ def test_embeddings_take_one_or_many_inputs_and_no_stream() -> None:
     )
 
 
+def test_a_moderation_takes_texts_and_images_and_has_a_model_of_its_own() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+
+    plain = parse_request("moderations", {"input": ["a", "b"]})
+    mixed = parse_request("moderations", {"input": [{"type": "text", "text": "a"}, image]})
+
+    assert (plain.model, plain.choices, plain.has_images) == ("omni-moderation-latest", 1, False)
+    assert plain.body == {"input": ["a", "b"], "model": "omni-moderation-latest"}
+    assert mixed.has_images
+    assert parse_request("moderations", {"model": "m", "input": "a"}).model == "m"
+
+
+@pytest.mark.parametrize(
+    ("change", "row", "code", "param"),
+    [
+        ({"input": None}, "E13", MISSING, "input"),
+        ({"input": 5}, "E13", TYPE, "input"),
+        ({"input": []}, "E13", VALUE, "input"),
+        ({"input": ["a", 5]}, "E13", TYPE, "input"),
+        ({"input": [{"type": "input_audio"}]}, "E13", VALUE, "input[0].type"),
+        ({"input": ["a"] * 2_049}, "E13", VALUE, "input"),
+        ({"stream": True}, "E14", "unsupported_parameter", "stream"),
+    ],
+)
+def test_what_cannot_be_moderated_is_refused(
+    change: dict[str, Any], row: str, code: str, param: str
+) -> None:
+    assert refusal("moderations", {"model": "m", "input": "a"} | change) == (row, code, param)
+
+
+def test_a_ranking_takes_texts_as_they_are_or_in_objects() -> None:
+    request = parse_request("rerank", RANKING | {"documents": ["a", {"text": "b", "id": "2"}]})
+
+    assert (request.model, request.choices, request.has_images) == ("ranker", 1, False)
+    assert request.body["documents"] == ["a", {"text": "b", "id": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("change", "row", "code", "param"),
+    [
+        ({"model": None}, "E13", MISSING, "model"),
+        ({"query": None}, "E13", MISSING, "query"),
+        ({"query": ["a"]}, "E13", TYPE, "query"),
+        ({"documents": None}, "E13", MISSING, "documents"),
+        ({"documents": "a"}, "E13", TYPE, "documents"),
+        ({"documents": []}, "E13", VALUE, "documents"),
+        ({"documents": ["a", 5]}, "E13", TYPE, "documents[1]"),
+        ({"documents": [{"text": 5}]}, "E13", TYPE, "documents[0]"),
+        ({"documents": ["a"] * 2_049}, "E13", VALUE, "documents"),
+        ({"documents": [{"image": "https://a"}]}, "E14", "unsupported_parameter", "documents[0]"),
+        ({"top_n": 0}, "E13", "integer_below_min_value", "top_n"),
+        ({"top_n": True}, "E13", TYPE, "top_n"),
+        ({"stream": True}, "E14", "unsupported_parameter", "stream"),
+        ({"Documents": ["a"]}, "E14", "unsupported_parameter", "Documents"),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused(
+    change: dict[str, Any], row: str, code: str, param: str
+) -> None:
+    assert refusal("rerank", RANKING | change) == (row, code, param)
+
+
 @pytest.mark.parametrize("value", [None, True, 1, -1, 1.5, "x", [], [[]], {}, {"a": 1}, [None]])
 def test_no_value_of_any_parameter_is_a_fault_of_the_gateway(value: object) -> None:
     names = [*CHAT, *COMPLETION, *EMBEDDING, "stream", "stream_options", "n", "best_of"]
     names += ["max_tokens", "tools", "functions", "modalities", "service_tier", "audio", "models"]
 
-    for endpoint in ("chat/completions", "completions", "embeddings"):
+    names += [*RANKING, "top_n"]
+
+    for endpoint in get_args(Endpoint):
         for name in names:
-            body = json.loads(json.dumps(CHAT | COMPLETION | EMBEDDING | {name: value}))
+            body = json.loads(json.dumps(CHAT | COMPLETION | EMBEDDING | RANKING | {name: value}))
             try:
                 parse_request(endpoint, body)
             except GatewayError as error:

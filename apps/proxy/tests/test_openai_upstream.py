@@ -74,6 +74,14 @@ def test_text_is_bounded_by_its_bytes_and_by_the_context() -> None:
     assert bound(CHAT, context=20) == 20
 
 
+def test_the_query_of_a_ranking_is_read_with_each_document() -> None:
+    body = {"model": "ranker", "query": "naïve", "documents": ["a", "b", {"text": "c"}]}
+    size = len(json.dumps(body))
+
+    assert bound(body) == size + 2 * (6 + 64) + 64
+    assert bound(body, context=20) == 60
+
+
 def test_tools_add_the_prompt_around_them() -> None:
     body = CHAT | {"tools": [{"type": "function", "function": {"name": "f"}}]}
 
