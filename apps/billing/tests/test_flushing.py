@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,6 +24,7 @@ from apps.billing.tests.writer_kit import (
     open_holds,
     resolve_of,
 )
+from apps.billing.verification import report
 from tests.support.databases import Database
 from tests.support.world import World, make_world
 
@@ -64,6 +67,26 @@ def place(flusher: Flusher, world: World, count: int) -> list[Held]:
     held = [answer for answer in answers if isinstance(answer, Held)]
     assert len(held) == count
     return held
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 33])
+def test_every_row_of_a_batch_is_written_however_many(
+    flusher: Flusher, world: World, count: int
+) -> None:
+    held = place(flusher, world, count)
+    assert open_holds() == {one.request_id for one in held}
+
+    ended, more = flusher.flush(
+        [resolve_of(world, one, tokens=1) for one in held], [hold_of(world) for _ in held]
+    )
+
+    assert ended == [Resolved(one.request_id, 1_000) for one in held]
+    assert open_holds() == {one.request_id for one in more if isinstance(one, Held)}
+    assert len(open_holds()) == count
+    assert ends() == [("completed", 1_000)] * count
+    assert account(world.wallet_id) == (WALLET - 1_000 * count, 1_000 * count)
+    found = report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
+    assert (found.is_clean, found.requests) == (True, count)
 
 
 def test_one_poisonous_hold_of_many_is_refused(flusher: Flusher, world: World) -> None:
