@@ -30,9 +30,6 @@ QUIET_SECONDS: Final = 40.0
 BACK_SECONDS_MAX: Final = 90.0
 # An access token is good for 15 minutes.
 SESSION_SECONDS: Final = 600.0
-# Of calls that were not made because too many were open, and of those that were refused with 503:
-# a machine that others use stands still now and then. On one of its own there are none.
-MISSED_SHARE_MAX: Final = 0.01
 
 Readings = list[list[Reading]]  # one a gateway, at each moment
 
@@ -136,8 +133,8 @@ def test_nothing_grows_at_half_of_the_capacity(site: Site, report: Callable[[str
     assert all(map(is_back, before, after))
     warnings = "".join(_warnings(gateway) for gateway in gateways)
     assert traffic.wrong == {}, warnings
-    missed = traffic.left_out + traffic.refused
-    assert missed <= MISSED_SHARE_MAX * traffic.seen.total(), warnings
+    # Also on a machine that others use: half of what was measured there just before is not much.
+    assert (traffic.left_out, traffic.refused) == (0, 0), warnings
     assert {kind.name for kind in kinds} <= traffic.seen.keys()
     site.check_books("  books", traffic.outcomes, healed_at=time.monotonic(), faults=0)
 
