@@ -15,7 +15,7 @@ from apps.billing.pricing import (
 )
 from apps.core.crypto import keyed_digest
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.openai import READING, ParsedRequest, input_tokens_bound
+from apps.proxy.dialects.openai import READING_ENDPOINTS, ParsedRequest, input_tokens_bound
 from apps.proxy.json_body import serialise
 from apps.proxy.snapshot import Access, Caller, Key, Model, Snapshot, find_access
 
@@ -142,7 +142,7 @@ def plan_call(snapshot: Snapshot, caller: Caller, request: ParsedRequest, now: d
     price = model.prices.at(now)
     if price is None or not any(route.provider.credentials for route in model.routes):
         raise GatewayError("E32")
-    is_reading = request.endpoint in READING
+    is_reading = request.endpoint in READING_ENDPOINTS
     output_bound = 0 if is_reading else _output_bound(request, model)
     input_bound = input_tokens_bound(
         request.body, serialise(request.body), model.context_length, model.image_tokens_max

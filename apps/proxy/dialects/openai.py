@@ -6,10 +6,10 @@ from apps.proxy.dialects.openai_answer import (
     read_answer,
     read_chat_answer,
     read_completion_answer,
-    read_reading_answer,
+    read_list_answer,
 )
 from apps.proxy.dialects.openai_request import (
-    READING,
+    READING_ENDPOINTS,
     Endpoint,
     ParsedRequest,
     parse_request,
@@ -19,7 +19,7 @@ from apps.proxy.dialects.openai_upstream import input_tokens_bound, upstream_bod
 from apps.proxy.dialects.openai_usage import parse_usage
 
 __all__ = [
-    "READING",
+    "READING_ENDPOINTS",
     "SPECIAL",
     "Answer",
     "Endpoint",
@@ -32,7 +32,7 @@ __all__ = [
     "read_answer",
     "read_chat_answer",
     "read_completion_answer",
-    "read_reading_answer",
+    "read_list_answer",
     "upstream_body",
     "upstream_error",
 ]

@@ -68,7 +68,7 @@ def read_answer(endpoint: Endpoint, body: bytes) -> Answer:
         return read_chat_answer(body)
     if endpoint == "completions":
         return read_completion_answer(body)
-    return read_reading_answer(endpoint, body)
+    return read_list_answer(endpoint, body)
 
 
 def read_chat_answer(body: bytes) -> Answer:
@@ -79,17 +79,13 @@ def read_chat_answer(body: bytes) -> Answer:
     present = [message for message in messages if isinstance(message, dict)]
     if len(present) != len(messages):
         raise GatewayError("E49")
-    has_content = any(_has_content(message) for message in present)
+    has_content = any(message.get(name) for message in present for name in _CONTENT_MEMBERS)
     return _answer(
         document,
         choices,
         has_content=has_content,
         count=lambda: sum(_message_quarters(message) for message in present),
     )
-
-
-def _has_content(message: dict[str, Any]) -> bool:
-    return bool(message.get("content")) or any(message.get(name) for name in _CONTENT_MEMBERS)
 
 
 def read_completion_answer(body: bytes) -> Answer:
@@ -108,7 +104,7 @@ def read_completion_answer(body: bytes) -> Answer:
     )
 
 
-def read_reading_answer(endpoint: Endpoint, body: bytes) -> Answer:
+def read_list_answer(endpoint: Endpoint, body: bytes) -> Answer:
     """Return what embeddings, a moderation or a ranking hold; raises E49 if they are none."""
     document = _load(body)
     name = "data" if endpoint == "embeddings" or "results" not in document else "results"

@@ -25,7 +25,7 @@ from apps.proxy.dialects.openai_refusals import (
 
 Endpoint = Literal["chat/completions", "completions", "embeddings", "moderations", "rerank"]
 # What these answer is not written token by token, and costs what was read.
-READING: Final = frozenset({"embeddings", "moderations", "rerank"})
+READING_ENDPOINTS: Final = frozenset({"embeddings", "moderations", "rerank"})
 
 CHOICES_MAX: Final = 128
 MODEL_NAME_LENGTH_MAX: Final = 256
