@@ -22,6 +22,8 @@ _ID_LENGTH: Final = 29
 _SAME_ID: Final = "dup_id"
 # What comes behind the end of a stream is not read: usage, or more text.
 _BEHIND_THE_END: Final = frozenset({"usage_after_finish", "late_after_done"})
+# Where usage was none, or not to be believed or read, a call is charged an estimate.
+_SPOILT_USAGE: Final = _BEHIND_THE_END | {"bad_usage", "no_usage"}
 _BY_REAPER: Final = frozenset({"interrupted"})
 # How a call that ended early is explained, by its state.
 _ENDED_EARLY: Final = {
@@ -210,8 +212,12 @@ def check_view(one: Seen, row: Recorded | None, calls: Sequence[Upstream]) -> st
     # Of a checkpoint that was above what the provider reported in the end nothing is given back.
     last = find_last(calls, row)
     least = last.nanos if last else 0
-    is_paid = row.paid_nanos == least or (row.usage_source == "checkpoint" and not row.late_nanos)
-    if row.state in _BY_REAPER and is_paid and row.paid_nanos >= least:
+    is_paid = row.paid_nanos == least or (
+        row.usage_source == "checkpoint" and not row.late_nanos and row.paid_nanos >= least
+    )
+    if last is not None and last.fault in _SPOILT_USAGE:
+        is_paid = row.paid_nanos > 0
+    if row.state in _BY_REAPER and is_paid:
         return ""
     return f"the client saw the end of a call that was not completed: {row}, {calls}"
 

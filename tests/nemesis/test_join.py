@@ -87,6 +87,15 @@ def test_an_end_that_was_seen_and_not_charged_is_found() -> None:
     assert join([WHOLE], {ID: [CALL]}, {ID: replace(REAPED, late_nanos=30_000)}).problems == []
 
 
+@pytest.mark.parametrize("fault", ["bad_usage", "no_usage"])
+def test_an_end_without_usage_to_go_by_is_paid_by_estimate(fault: str) -> None:
+    call = replace(CALL, fault=fault)
+
+    assert join([WHOLE], {ID: [call]}, {ID: REAPED}).problems
+    assert join([WHOLE], {ID: [call]}, {ID: replace(REAPED, late_nanos=29_000)}).problems == []
+    assert join([WHOLE], {ID: [CALL]}, {ID: replace(REAPED, late_nanos=29_000)}).problems
+
+
 def test_a_checkpoint_that_was_estimated_above_the_report_is_kept() -> None:
     row = replace(REAPED, usage_source="checkpoint", charge_nanos=31_000)
 
