@@ -1,10 +1,11 @@
 """The thread that owns the ledger's connection: it flushes what gathered as soon as it can.
 
-There is no timer: a batch is what came while the previous one committed. The same thread renews the
-lease, notes checkpoints, resolves what dead processes left, and replays the journal. Where the
-connection breaks, it opens another one at once; what was in flight is found out and done again.
+A batch is what came while the previous one committed, and where that is little, what those who were
+answered by it ask for next. The same thread renews the lease, notes checkpoints, resolves what dead
+processes left, and replays the journal. Where the connection breaks, it opens another one at once;
+what was in flight is found out and done again.
 
-Bounds: BATCH_ROWS and BATCH_BYTES a batch, and the times of `Pace`.
+Bounds: BATCH_ROWS and BATCH_BYTES a batch, GATHER_SECONDS for a small one, and the times of `Pace`.
 
 Over 400 lines because it is one loop over one state, which no other thread may touch.
 """
@@ -35,6 +36,10 @@ BATCH_ROWS: Final = 500
 _BATCH_BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, BATCH_ROWS)
 _COMMIT_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 BATCH_BYTES: Final = 4 << 20
+# A batch of fewer commands waits until those who were answered last have asked for more, at most so
+# long: two small batches take longer than one, and the database twice as long.
+SMALL_BATCH: Final = 24
+GATHER_SECONDS: Final = 0.003
 PARTITION_SECONDS: Final = 6 * 3600.0
 _OWN_HOLDS_MAX: Final = 20_000
 _RECONNECT_SECONDS: Final = 0.25
@@ -78,6 +83,8 @@ class LedgerThread:
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self.notes = Notes()
+        self.is_settled = threading.Event()  # nobody is still busy with the last answers
+        self.is_settled.set()
         self.known: set[UUID] = set()  # the calls of this process that may have a hold
         self.incarnation_id = 0
         self.answered_at = 0.0  # monotonic; when the database last answered
@@ -276,6 +283,7 @@ class LedgerThread:
     def _work(self) -> bool:
         """Flush until nothing waits or duties do; return False where the connection broke."""
         while self._resolves or self._holds:
+            self._gather()
             resolves, holds = self._next_batch()
             if not resolves and not holds:
                 return True
@@ -285,6 +293,12 @@ class LedgerThread:
             if time.monotonic() >= self._next_duty:
                 break  # Under a load that never ends the lease has to be renewed, too.
         return True
+
+    def _gather(self) -> None:
+        """Let a small batch grow while the last answers are still being worked on."""
+        if len(self._resolves) + len(self._holds) < SMALL_BATCH:
+            self.is_settled.wait(GATHER_SECONDS)
+            self._collect(0.0)
 
     def _next_batch(self) -> tuple[list[Pending], list[Pending]]:
         resolves: list[Pending] = []
@@ -346,6 +360,7 @@ class LedgerThread:
 
     def _hand_over(self, outcomes: list[tuple[Pending, Outcome]]) -> None:
         if outcomes:
+            self.is_settled.clear()
             self._deliver(outcomes)
 
     # ---- duties

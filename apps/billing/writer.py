@@ -62,6 +62,7 @@ class LedgerWriter:
         self._waiting: dict[UUID, Pending] = {}
         self._settling: dict[UUID, Pending] = {}
         self._is_journal_full = False
+        self._submitted = 0  # commands so far
         self._ticker: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
         self._thread = LedgerThread(
@@ -132,6 +133,7 @@ class LedgerWriter:
             raise LedgerBusy
         pending = Pending(hold, self._loop.create_future(), time.monotonic())
         self._waiting[hold.request_id] = pending
+        self._submitted += 1
         self._thread.known.add(hold.request_id)
         self._thread.put(pending)
         try:
@@ -151,6 +153,7 @@ class LedgerWriter:
         self._thread.notes.drop_checkpoint(resolve.request_id)
         pending = Pending(resolve, self._loop.create_future(), time.monotonic())
         self._settling[resolve.request_id] = pending
+        self._submitted += 1
         self._thread.put(pending)
         return pending.future
 
@@ -241,6 +244,14 @@ class LedgerWriter:
                 pending.future.set_result(Resolved(request_id, 0, is_first=False))
             else:
                 pending.future.set_result(answer)
+        self._loop.call_soon(self._settle, self._submitted)
+
+    def _settle(self, submitted: int) -> None:
+        """Tell the thread when those who were answered have asked for all they ask at once."""
+        if submitted == self._submitted:
+            self._thread.is_settled.set()
+        else:
+            self._loop.call_soon(self._settle, self._submitted)
 
     def _abandon(self, pending: Pending) -> None:
         """Forget a hold whose caller is cancelled; give it back where it had just been granted."""

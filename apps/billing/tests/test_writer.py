@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from apps.audit.models import APIRequest, RefusalCount
+from apps.billing import ledger_thread
 from apps.billing.ledger.commands import Batch, Held, HoldRefused
 from apps.billing.ledger.store import Engine, flush
 from apps.billing.ledger_thread import LedgerThread
@@ -101,6 +102,31 @@ async def test_calls_that_come_together_share_commits(
     # At most: what was being committed, duties, and one or two batches with all the others.
     assert holds_commits <= 6
     assert await in_thread(account)(world.wallet_id) == (WALLET - 300_000, 0)
+
+
+async def test_a_small_batch_waits_for_those_who_were_answered_last(
+    world: World, switch: Switch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_thread, "GATHER_SECONDS", WAIT_SECONDS)
+    rounds = 20
+
+    async def call_again_and_again(turns: int) -> None:
+        for _ in range(rounds):
+            held = await place(writer, world)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await writer.resolve(resolve_of(world, held, 1))
+
+    async with running(switch.open, tmp_path) as writer:
+        switch.commits = 0
+        async with asyncio.TaskGroup() as group:
+            for turns in range(8):
+                group.create_task(call_again_and_again(turns))
+        commits = switch.commits
+
+    # At first they may come one by one; once together, they stay together.
+    assert commits <= 2 * rounds + 9
+    assert await in_thread(account)(world.wallet_id) == (WALLET - 8 * rounds * 1_000, 0)
 
 
 async def test_the_lease_is_renewed_under_a_load_that_never_ends(
