@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from operator import attrgetter, itemgetter, le
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from apps.core.ids import new_uuid7
@@ -123,9 +123,13 @@ def fit_attempt(row: Row) -> Row:
     return _fit(row, _attempt_texts(row), _ATTEMPT_TEXT_MAX)
 
 
-def _fit(row: Row, texts: tuple[str, ...], limits: dict[str, int]) -> Row:
-    if "".join(texts).isprintable() and all(map(le, map(len, texts), limits.values())):
-        return row  # Nearly always, and quicker to see for all at once.
+def _fit(row: Row, texts: tuple[str | None, ...], limits: dict[str, int]) -> Row:
+    """Cut texts in place. What a damaged hold lacks stays None, for the database to refuse."""
+    if None not in texts:
+        present = cast("tuple[str, ...]", texts)
+        if "".join(present).isprintable() and all(map(le, map(len, present), limits.values())):
+            return row  # Nearly always, and quicker to see for all at once.
     for (name, limit), value in zip(limits.items(), texts, strict=True):
-        row[name] = clean_text(value, limit)
+        if value:
+            row[name] = clean_text(value, limit)
     return row
