@@ -31,11 +31,14 @@ TOKEN_CLASSES: Final = (
     "image_out",
 )
 
+# What is counted by the piece, beside the request itself; none of it is a token.
+COUNTS: Final = ("image", "second", "character", "web_search", "tool_call")
+
 _SOURCES: Final = frozenset(get_args(UsageSource))
 
 
 class Usage(NamedTuple):
-    """Token counts of one call, and where they come from."""
+    """Token counts and other counts of one call, and where they come from."""
 
     input: int = 0  # neither cached, audio nor image
     cache_read: int = 0
@@ -49,6 +52,11 @@ class Usage(NamedTuple):
     image_out: int = 0
     source: UsageSource = "none"
     is_suspect: bool = False  # the provider's numbers contradict each other or the rules
+    image: int = 0  # whole images that were made
+    second: int = 0  # of audio or video, each begun one
+    character: int = 0
+    web_search: int = 0  # searches that the provider ran
+    tool_call: int = 0  # calls of tools that the provider ran itself
 
     @property
     def input_tokens(self) -> int:
@@ -75,6 +83,7 @@ class Usage(NamedTuple):
     def as_dict(self) -> dict[str, int | str | bool]:
         """Return the fields by name, ready for JSON."""
         fields: dict[str, int | str | bool] = {name: getattr(self, name) for name in TOKEN_CLASSES}
+        fields.update({name: getattr(self, name) for name in COUNTS})
         fields["source"] = self.source
         fields["is_suspect"] = self.is_suspect
         return fields
@@ -86,10 +95,10 @@ class Usage(NamedTuple):
         Raises ValueError for an unknown source or a count that is no whole number of at least 0.
         """
         counts: dict[str, int] = {}
-        for name in TOKEN_CLASSES:
+        for name in (*TOKEN_CLASSES, *COUNTS):
             count = fields.get(name, 0)
             if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-                raise ValueError(f"{name} must be a whole number of tokens.")
+                raise ValueError(f"{name} must be a whole number.")
             counts[name] = count
         source = fields.get("source", "none")
         if source not in _SOURCES:

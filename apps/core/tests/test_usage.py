@@ -1,6 +1,6 @@
 import pytest
 
-from apps.core.usage import INPUT_CLASSES, OUTPUT_CLASSES, TOKEN_CLASSES, Usage
+from apps.core.usage import COUNTS, INPUT_CLASSES, OUTPUT_CLASSES, TOKEN_CLASSES, Usage
 
 USAGE = Usage(
     input=1,
@@ -28,7 +28,7 @@ def test_the_directions_together_are_all_classes() -> None:
 
 
 def test_the_classes_are_the_fields() -> None:
-    assert Usage._fields == (*TOKEN_CLASSES, "source", "is_suspect")
+    assert Usage._fields == (*TOKEN_CLASSES, "source", "is_suspect", *COUNTS)
 
 
 def test_a_usage_survives_being_stored() -> None:
