@@ -5,12 +5,16 @@ Prices are nanos per million tokens; a price version is never edited, a new pric
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from apps.core.usage import TOKEN_CLASSES
 from apps.providers.models import Provider
+
+# An answer is given again for a day at most.
+CACHE_SECONDS_MAX: Final = 86_400
 
 
 class AIModel(models.Model):
@@ -27,6 +31,22 @@ class AIModel(models.Model):
         default=5_000, help_text="The most input tokens that one image can count for."
     )
     capabilities = models.JSONField(default=dict, blank=True)
+    # Null and not a default: SQLite adds a column that may be null in place, and the table keeps
+    # its triggers.
+    cache_seconds = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(CACHE_SECONDS_MAX)],
+        help_text="For how long an answer may be given again to the same key, which must want it, "
+        "too; empty: never.",
+    )
+    cache_share_millionths = models.BigIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0), MaxValueValidator(1_000_000)],
+        help_text="What an answer costs that is given again, in millionths of its price; empty: "
+        "all of it.",
+    )
     position = models.IntegerField(default=0, help_text="Order in lists; lower goes first.")
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.ai_models.capabilities import CapabilitiesRefused, check_capabilities
-from apps.ai_models.models import AIModel, PriceVersion, Route
+from apps.ai_models.models import CACHE_SECONDS_MAX, AIModel, PriceVersion, Route
 from apps.ai_models.price_serializers import (
     PER_1K_SCHEMA,
     PRICES_SCHEMA,
@@ -19,11 +19,12 @@ from apps.ai_models.price_serializers import (
     show_prices,
 )
 from apps.ai_models.prices import PriceChange
-from apps.core.rest import MaskedSerializer, StrictSerializer, example
+from apps.core.rest import MaskedSerializer, MultiplierField, StrictSerializer, example
 from apps.providers.models import Provider
 from apps.users.models import Role
 
 _INTEGER_MAX: Final = 2**31 - 1
+_WHOLE: Final = 1_000_000  # millionths
 _PARAMETER: Final = re.compile(r"[a-z][a-z0-9_]{0,49}", re.ASCII)
 
 
@@ -59,6 +60,8 @@ def check_model_name(value: str) -> None:
         "context_length": 128000,
         "max_output_tokens": 16384,
         "capabilities": {"vision": True, "tools": True},
+        "cache_seconds": 3600,
+        "cache_share": "0.1",
         "is_active": True,
     }
 )
@@ -81,10 +84,31 @@ class ModelInput(PricedInput):
     max_output_tokens = serializers.IntegerField(min_value=1, max_value=10_000_000, required=False)
     image_tokens_max = serializers.IntegerField(min_value=0, max_value=10_000_000, required=False)
     capabilities = CapabilitiesField(required=False)
+    cache_seconds = serializers.IntegerField(
+        min_value=1,
+        max_value=CACHE_SECONDS_MAX,
+        required=False,
+        allow_null=True,
+        help_text="For how long an answer may be given again to the same key, which must want it, "
+        "too; null: never.",
+    )
+    cache_share = MultiplierField(
+        source="cache_share_millionths",
+        required=False,
+        allow_null=True,
+        help_text="What an answer costs that is given again, as a part of its price (0 to 1); "
+        "null: all of it.",
+    )
     position = serializers.IntegerField(
         min_value=-_INTEGER_MAX, max_value=_INTEGER_MAX, required=False
     )
     is_active = serializers.BooleanField(required=False)
+
+    def validate_cache_share(self, value: int | None) -> int | None:
+        """Refuse to charge more for an answer the second time."""
+        if value is not None and value > _WHOLE:
+            raise serializers.ValidationError("A share is from 0 to 1.")
+        return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse an upstream name without a provider."""
@@ -116,6 +140,8 @@ class RouteOutput(serializers.Serializer[Any]):
         "max_output_tokens": 16384,
         "image_tokens_max": 5000,
         "capabilities": {"vision": True, "tools": True},
+        "cache_seconds": 3600,
+        "cache_share": "0.1",
         "position": 0,
         "is_active": True,
         "is_priced": True,
@@ -149,6 +175,8 @@ class ModelOutput(serializers.Serializer[AIModel]):
     max_output_tokens = serializers.IntegerField()
     image_tokens_max = serializers.IntegerField()
     capabilities = CapabilitiesField()
+    cache_seconds = serializers.IntegerField(allow_null=True)
+    cache_share = MultiplierField(source="cache_share_millionths", allow_null=True)
     position = serializers.IntegerField()
     is_active = serializers.BooleanField()
     is_priced = serializers.SerializerMethodField()

@@ -29,6 +29,7 @@ _LIMITS = (
     "tpm",
     "concurrency",
     "payload_mode",
+    "cache_seconds",
 )
 
 

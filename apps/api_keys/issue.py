@@ -66,6 +66,7 @@ class KeyLimits(TypedDict, total=False):
     tpm: int | None
     concurrency: int | None
     payload_mode: str
+    cache_seconds: int | None
 
 
 def make_raw_key() -> str:
@@ -219,6 +220,7 @@ def _limits_of(key: APIKey) -> KeyLimits:
         "tpm": key.tpm,
         "concurrency": key.concurrency,
         "payload_mode": key.payload_mode,
+        "cache_seconds": key.cache_seconds,
     }
 
 

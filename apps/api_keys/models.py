@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
+from apps.ai_models.models import CACHE_SECONDS_MAX
 from apps.providers.models import PayloadMode
 
 
@@ -52,6 +54,13 @@ class APIKey(models.Model):
     )
     payload_mode = models.CharField(
         max_length=16, choices=PayloadMode.choices, default=PayloadMode.FULL
+    )
+    cache_seconds = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(CACHE_SECONDS_MAX)],
+        help_text="How old an answer may be that is given again to the same request of this key, "
+        "where the model allows it; empty: never.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

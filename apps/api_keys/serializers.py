@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.utils import timezone
 from rest_framework import serializers
 
-from apps.ai_models.models import AIModel
+from apps.ai_models.models import CACHE_SECONDS_MAX, AIModel
 from apps.api_keys.issue import NetworkMalformed, check_networks
 from apps.api_keys.models import APIKey
 from apps.core.rest import StrictSerializer, USDField, example
@@ -27,6 +27,7 @@ _LIMITS: Final = {
     "rpm": 60,
     "tpm": 100_000,
     "concurrency": 5,
+    "cache_seconds": 3_600,
 }
 _SHOWN: Final = {
     "id": 7,
@@ -81,6 +82,14 @@ class _LimitsInput(StrictSerializer):
     rpm = _limit("Requests a minute")
     tpm = _limit("Tokens a minute")
     concurrency = _limit("Requests at the same time")
+    cache_seconds = serializers.IntegerField(
+        min_value=1,
+        max_value=CACHE_SECONDS_MAX,
+        required=False,
+        allow_null=True,
+        help_text="How old an answer may be that is given again to the same request, where the "
+        "model allows it; null: never.",
+    )
 
     def validate_allowed_models(self, value: list[str]) -> list[str]:
         """Return each name once."""
@@ -209,6 +218,7 @@ class OwnKeyOutput(serializers.Serializer[Any]):
     rpm = serializers.IntegerField(allow_null=True)
     tpm = serializers.IntegerField(allow_null=True)
     concurrency = serializers.IntegerField(allow_null=True)
+    cache_seconds = serializers.IntegerField(allow_null=True)
     payload_mode = serializers.ChoiceField(choices=PayloadMode.choices)
     last_used_at = serializers.DateTimeField(allow_null=True)
     created_at = serializers.DateTimeField()

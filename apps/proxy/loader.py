@@ -24,7 +24,7 @@ from apps.ai_models.models import Route as RouteRow
 from apps.api_keys.models import APIKey
 from apps.billing.ledger.commands import Cap, CapScope
 from apps.billing.models import Account, AccountKind
-from apps.billing.pricing import Price
+from apps.billing.pricing import MULTIPLIER_ONE, Price
 from apps.core.addresses import AllowedNetwork, UrlRefused, check_upstream_url
 from apps.core.crypto import SecretUnreadable, Vault
 from apps.core.usage import TOKEN_CLASSES
@@ -181,6 +181,7 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
     values = rows.values_list(
         "id", "digest", "user_id", "name", "is_active", "expires_at", "allowed_models",
         "allowed_networks", "cap_nanos", "payload_mode", "rpm", "tpm", "concurrency",
+        "cache_seconds",
     )  # fmt: skip
     for row in values.iterator(chunk_size=_CHUNK):
         (
@@ -195,6 +196,7 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
             cap,
             mode,
             *limits,
+            cache_seconds,
         ) = row
         try:
             allowed_networks = tuple(ip_network(text, strict=False) for text in networks)
@@ -216,6 +218,7 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
                 cap=_cap("api_key", key_id, cap),
                 scope=_scope(f"key:{key_id}", *limits),
                 payload_mode=mode,
+                cache_seconds=cache_seconds,
             ),
         )
 
@@ -299,6 +302,10 @@ def _load_catalogue() -> Catalogue:
             context_length=row.context_length,
             max_output_tokens=row.max_output_tokens,
             image_tokens_max=row.image_tokens_max,
+            cache_seconds=row.cache_seconds,
+            cache_share_millionths=(
+                MULTIPLIER_ONE if row.cache_share_millionths is None else row.cache_share_millionths
+            ),
             routes=tuple(routes.get(row.pk, ())),
             prices=prices.get(row.pk, _NO_PRICES),
             groups=tuple(groups.get(row.pk, ())),

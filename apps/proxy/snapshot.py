@@ -35,6 +35,7 @@ class Key:
     cap: Cap | None
     scope: Scope | None
     payload_mode: str
+    cache_seconds: int | None = None  # how old an answer from the cache may be; None: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,8 @@ class Model:
     routes: tuple[Route, ...]
     prices: PriceHistory
     groups: tuple[ModelGroup, ...]
+    cache_seconds: int | None = None  # how long an answer may be kept; None: not at all
+    cache_share_millionths: int = 1_000_000  # what one from the cache costs, of its price
 
 
 @dataclass(frozen=True, slots=True)
