@@ -27,6 +27,7 @@ SCHEDULE: Final = {
     "billing.verify_recent": 300.0,
     "audit.make_partitions": 12 * 3600.0,
     "audit.erase_payloads": 6 * 3600.0,
+    "audit.prune_call_keys": 900.0,
     "users.prune_sessions": 6 * 3600.0,
     "quotas.prune_repeat_keys": 24 * 3600.0,
 }

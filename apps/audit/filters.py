@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final, cast
 
 import django_filters
+from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
 from rest_framework.exceptions import ValidationError
@@ -19,7 +20,8 @@ from apps.audit.filter_fields import (
     RangesFilter,
     TokensFilter,
 )
-from apps.audit.models import APIRequest, RequestState, UsageSource
+from apps.audit.idempotency import key_digest
+from apps.audit.models import APIRequest, CallKey, RequestState, UsageSource
 from apps.core.filters import (
     TEXT_LENGTH_MAX,
     FlagFilter,
@@ -32,6 +34,7 @@ from apps.core.filters import (
     WordsFilter,
 )
 from apps.core.ids import uuid7_lower_bound
+from apps.core.repeat_keys import KEY_LENGTH_MAX
 
 SEARCH_DAYS: Final = 31
 OK: Final = 200
@@ -77,6 +80,24 @@ class OwnRequestFilter(StrictFilterSet):
     class Meta:
         model = APIRequest
         fields: list[str] = []
+
+
+class OwnRequestListFilter(OwnRequestFilter):
+    """The same for the list of one's own calls, which finds the call of an idempotency key, too."""
+
+    idempotency_key = django_filters.CharFilter(
+        method="keep_first_of_key",
+        max_length=KEY_LENGTH_MAX,
+        help_text="The `Idempotency-Key` that the call was sent with, in the last 24 hours.",
+    )
+
+    def keep_first_of_key(self, queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
+        """Return the call that has a key of the caller's."""
+        request = cast(Request, self.request)
+        user_id = cast(int, request.user.pk)
+        digest = key_digest(settings.API_KEY_PEPPER, user_id, value.encode())
+        keys = CallKey.objects.filter(user_id=user_id, digest=digest)
+        return queryset.filter(id__in=keys.values("request_id"))
 
 
 class RequestFilter(OwnRequestFilter):

@@ -168,6 +168,36 @@ class Payload(models.Model):
         return str(self.request_id)
 
 
+class CallKey(models.Model):
+    """The idempotency key of a call, and its answer for those who repeat it.
+
+    Written by the ledger with the call's hold, completed or deleted with its settlement. The key is
+    a digest and the body sealed (see `apps.audit.idempotency`): nobody but the caller reads it.
+    """
+
+    request_id = models.UUIDField(primary_key=True)
+    user_id = models.BigIntegerField()
+    digest = models.BinaryField(max_length=32)
+    fingerprint = models.BinaryField(max_length=32)
+    status_code = models.SmallIntegerField(null=True, help_text="None while the call runs.")
+    headers = models.TextField(help_text="JSON [[name, value], …]")
+    body = models.BinaryField(null=True, help_text="None: there is none, or it was not kept.")
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, help_text="None while the call runs.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user_id", "digest"], name="audit_callkey_unique"),
+        ]
+        indexes = [
+            # What is to be deleted, oldest first.
+            models.Index(fields=["expires_at"], name="audit_callkey_expires"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.request_id)
+
+
 class AdminEvent(models.Model):
     """Who did what, when, from where, with the values before and after."""
 

@@ -1,7 +1,8 @@
 """Erases stored bodies by rule: by age, by user, or of one call (I-73).
 
 Only rows of Payload go, bodies and salt together; the calls, their amounts and their hashes stay,
-so every chain still verifies. Batches are small, because on SQLite the ledger waits for each. What
+so every chain still verifies. What is stored of answers for who repeats a call goes as well, and
+after a day with its key. Batches are small, because on SQLite the ledger waits for each. What
 has been erased here is still in older backups.
 """
 
@@ -17,10 +18,11 @@ from typing import Final
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import F, Func, IntegerField, Q
+from django.db.models import F, Func, IntegerField, Q, QuerySet
+from django.db.models.functions import Coalesce
 
 from apps.audit.events import record_event
-from apps.audit.models import APIRequest, Payload
+from apps.audit.models import APIRequest, CallKey, Payload
 from apps.core.ids import uuid7_lower_bound
 from apps.core.pieces import leave_to_others
 
@@ -30,6 +32,8 @@ BATCH_BYTES: Final = 1 << 20
 _PAGE_ROWS: Final = 1_000
 # What is selected is counted up to so many pages before anything goes: the rest is "at least".
 _PAGES_MEASURED: Final = 10
+# Of answers and keys, in one run: the next one goes on.
+_ANSWER_PAGES_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ def erase_payloads(
         # Calls that begin from now on were not meant, and would keep this going.
         selection = replace(selection, before=datetime.now(UTC))
     at_least = _measure(selection)
+    answers = _erase_answers(selection)
     deadline = None if seconds_max is None else time.monotonic() + seconds_max
     done = Erasure(is_complete=False)
     try:
@@ -96,9 +101,46 @@ def erase_payloads(
             done = replace(done, is_complete=True)
     finally:
         # Also where a batch failed: what had gone by then has gone.
-        if done.count:
-            _record("payloads.erased", selection, _describe(done), reason)
+        if done.count or answers:
+            told = _describe(done) | ({"answers": answers} if answers else {})
+            _record("payloads.erased", selection, told, reason)
     return done
+
+
+def _erase_answers(selection: Selection) -> int:
+    """Erase the stored answers of the selected calls and return how many; their keys stay used."""
+    rows = CallKey.objects.filter(_until(selection), body__isnull=False)
+    if selection.request_id is not None:
+        rows = rows.filter(pk=selection.request_id)
+    if selection.user_id is not None:
+        rows = rows.filter(user_id=selection.user_id)
+    erased = 0
+    for batch in _list_answers(rows):
+        with _overwriting():
+            erased += CallKey.objects.filter(pk__in=batch).update(body=None)
+        leave_to_others()
+    return erased
+
+
+def prune_call_keys(*, now: datetime) -> int:
+    """Delete the idempotency keys whose time is up, some at a time, and return how many."""
+    deleted = 0
+    for batch in _list_answers(CallKey.objects.filter(expires_at__lt=now)):
+        with _overwriting():
+            deleted += CallKey.objects.filter(pk__in=batch, expires_at__lt=now).delete()[0]
+        leave_to_others()
+    return deleted
+
+
+def _list_answers(rows: QuerySet[CallKey]) -> Iterator[list[UUID]]:
+    """Yield the keys among `rows` in batches; those it yielded are expected to be gone then."""
+    size = Coalesce(_length("body"), 0)
+    for _ in range(_ANSWER_PAGES_MAX):
+        page = rows.order_by("expires_at").annotate(size=size).values_list("pk", "size")
+        found = [_Sized(request_id, size) for request_id, size in page[:_PAGE_ROWS]]
+        if not found:
+            return
+        yield from _batches_of(found)
 
 
 def _measure(selection: Selection) -> int:
@@ -109,16 +151,20 @@ def _measure(selection: Selection) -> int:
 def _list_batches(selection: Selection) -> Iterator[list[UUID]]:
     """Yield ids of payloads, in batches bounded by rows and by bytes."""
     for page in _list_pages(selection):
-        batch: list[UUID] = []
-        size = 0
-        for item in page:
-            if batch and (len(batch) == BATCH_ROWS or size + item.size > BATCH_BYTES):
-                yield batch
-                batch, size = [], 0
-            batch.append(item.request_id)
-            size += item.size
-        if batch:
+        yield from _batches_of(page)
+
+
+def _batches_of(page: list[_Sized]) -> Iterator[list[UUID]]:
+    batch: list[UUID] = []
+    size = 0
+    for item in page:
+        if batch and (len(batch) == BATCH_ROWS or size + item.size > BATCH_BYTES):
             yield batch
+            batch, size = [], 0
+        batch.append(item.request_id)
+        size += item.size
+    if batch:
+        yield batch
 
 
 def _list_pages(selection: Selection) -> Iterator[list[_Sized]]:

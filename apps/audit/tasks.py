@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from apps.audit.partitions import ensure_partitions
 from apps.audit.retention import Selection
 from apps.audit.retention import erase_payloads as erase
+from apps.audit.retention import prune_call_keys as prune
 
 # Well under the time limit of a task; the next run goes on.
 ERASE_SECONDS_MAX: Final = 300.0
@@ -37,3 +38,9 @@ def erase_payloads() -> int:
         seconds_max=ERASE_SECONDS_MAX,
     )
     return done.count
+
+
+@shared_task(name="audit.prune_call_keys")
+def prune_call_keys() -> int:
+    """Forget the idempotency keys of calls that are older than a day and return how many."""
+    return prune(now=datetime.now(UTC))

@@ -24,6 +24,7 @@ import psycopg
 
 from apps.billing.ledger.commands import (
     Batch,
+    ClaimEnd,
     Held,
     HoldRefused,
     PlaceHold,
@@ -225,7 +226,9 @@ class Flusher:
         """Settle without free texts and bodies, so that only numbers can be wrong."""
         logger.error("settlement %s is refused: %s", resolve.request_id, _describe(error))
         row = {**resolve.row, **dict.fromkeys(_TEXTS, ""), "payload_digest": None}
-        bare = resolve._replace(row=row, attempts=(), payload=None)
+        bare = resolve._replace(
+            row=row, attempts=(), payload=None, claim_end=_without_body(resolve.claim_end)
+        )
         try:
             ended, _ = self._try([bare], [])
         except IncarnationEnded:
@@ -250,6 +253,12 @@ class Flusher:
         self._quarantined.add(resolve.request_id)
         if self._keep is not None:
             self._keep(resolve)
+
+
+def _without_body(end: ClaimEnd | None) -> ClaimEnd | None:
+    if end is None or end.answer is None:
+        return end
+    return end._replace(answer=end.answer._replace(headers="[]", body=None))
 
 
 def _describe(error: Exception) -> str:

@@ -26,7 +26,14 @@ from uuid import UUID
 
 import orjson
 
-from apps.billing.ledger.commands import PayloadRecord, Resolve, Row
+from apps.billing.ledger.commands import (
+    Claim,
+    ClaimEnd,
+    PayloadRecord,
+    Resolve,
+    Row,
+    StoredAnswer,
+)
 
 BYTES_MAX: Final = 1 << 30
 READ_BYTES: Final = 4 << 20
@@ -292,6 +299,7 @@ def _encode(resolve: Resolve) -> bytes:
                 "is_request_truncated": payload.is_request_truncated,
                 "is_response_truncated": payload.is_response_truncated,
             },
+            **_encode_end(resolve.claim_end),
         },
         default=lambda value: {"base64": base64.b64encode(value).decode()},
     )
@@ -310,6 +318,27 @@ def _decode(value: dict[str, Any]) -> Resolve:
         row=_decode_row(value["row"]),
         attempts=tuple(_decode_row(row) for row in value["attempts"]),
         payload=None if payload is None else PayloadRecord(**_decode_row(payload)),
+        claim_end=_decode_end(value),
+    )
+
+
+def _encode_end(end: ClaimEnd | None) -> Row:
+    if end is None:
+        return {}
+    return {
+        "claim": None if end.claim is None else end.claim._asdict(),
+        "answer": None if end.answer is None else end.answer._asdict(),
+    }
+
+
+def _decode_end(value: Row) -> ClaimEnd | None:
+    """Return how a claim ends; lines of calls without an idempotency key have nothing of it."""
+    if "claim" not in value:
+        return None
+    claim, answer = value["claim"], value["answer"]
+    return ClaimEnd(
+        None if claim is None else Claim(**_decode_row(claim)),
+        None if answer is None else StoredAnswer(**_decode_row(answer)),
     )
 
 

@@ -12,7 +12,7 @@ from rest_framework import generics
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.audit.filters import OwnRequestExportFilter, OwnRequestFilter
+from apps.audit.filters import OwnRequestExportFilter, OwnRequestListFilter
 from apps.audit.models import APIRequest
 from apps.audit.pages import CallPages
 from apps.audit.payload_access import read_payload
@@ -45,7 +45,7 @@ class OwnRequestsView(_OwnRequests, generics.ListAPIView[APIRequest]):
 
     serializer_class = OwnRequestOutput
     pagination_class = CallPages
-    filterset_class = OwnRequestFilter
+    filterset_class = OwnRequestListFilter
 
 
 class OwnRequestView(_OwnRequests):

@@ -1,8 +1,8 @@
 """Resolves holds that nobody will resolve any more: of dead owners, and of calls that never began.
 
 A dead owner's call is charged by its last checkpoint, never above its hold; without a checkpoint
-it costs nothing. Whoever claims the hold first decides; a later settlement by the real owner
-posts only the difference.
+it costs nothing, and its idempotency key is free again. Whoever claims the hold first decides; a
+later settlement by the real owner posts only the difference.
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ import orjson
 from apps.audit.models import RequestState
 from apps.audit.records import request_row
 from apps.billing.flushing import Flusher
-from apps.billing.ledger.commands import Held, PlaceHold, Resolve, Resolved, Row
+from apps.billing.ledger.commands import (
+    ClaimEnd,
+    Held,
+    PlaceHold,
+    Resolve,
+    Resolved,
+    Row,
+    StoredAnswer,
+)
+from apps.billing.ledger.keys import HAS_KEY
 from apps.billing.ledger.store import Engine
 from apps.billing.pricing import Price, charge_nanos
 from apps.core.usage import TOKEN_CLASSES, Usage
@@ -66,6 +75,7 @@ def void(hold: PlaceHold, held: Held, *, state: str, error_code: str, now: datet
         counters=held.counters,
         charge_nanos=0,
         row=row,
+        claim_end=None if hold.claim is None else ClaimEnd(hold.claim, None),
     )
 
 
@@ -156,7 +166,13 @@ def _end(
         counters=tuple(orjson.loads(hold["counters"])),
         charge_nanos=charge,
         row=row,
+        claim_end=_claim_end(charge, row["status_code"]) if detail.get(HAS_KEY) else None,
     )
+
+
+def _claim_end(charge: int, status_code: int) -> ClaimEnd:
+    """Let a key go that has cost nothing; what was charged is not made a second time."""
+    return ClaimEnd(None, StoredAnswer(status_code, "[]", None) if charge else None)
 
 
 def held_of(row: Row) -> Held:

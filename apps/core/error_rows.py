@@ -64,6 +64,7 @@ _INVALID: Final = "invalid_request_error"
 _SERVER: Final = "server_error"
 _OVERLOADED: Final = "service_unavailable_error"
 _QUOTA: Final = "insufficient_quota"
+_IDEMPOTENCY: Final = "idempotency_error"
 _BEARER: Final = (("www-authenticate", "Bearer"),)
 _CLOSE: Final = (("connection", "close"),)
 
@@ -252,6 +253,39 @@ _REFUSED: Final = {
         codes=("slow_down",),
         message="Too many requests at the same time.",
         retry_after=1,
+    ),
+    "E27": ErrorRow(
+        condition="the first request with the same `Idempotency-Key` is still running",
+        statuses=(409,),
+        type=_IDEMPOTENCY,
+        codes=("idempotency_in_progress",),
+        message="A request with this idempotency key is still running.",
+        retry_after=1,
+    ),
+    "E28": ErrorRow(
+        condition="the same `Idempotency-Key` came with another body or path before",
+        statuses=(422,),
+        type=_IDEMPOTENCY,
+        codes=("idempotency_key_reused",),
+        message="This idempotency key was used for another request.",
+    ),
+    "E29": ErrorRow(
+        condition="the `Idempotency-Key` is empty, longer than 255 characters or not printable",
+        statuses=(400,),
+        type=_IDEMPOTENCY,
+        codes=("invalid_idempotency_key",),
+        message="An idempotency key is 1 to 255 printable ASCII characters.",
+    ),
+    "E31": ErrorRow(
+        condition=(
+            "the first request with the same `Idempotency-Key` has ended and its answer was not"
+            " kept"
+        ),
+        statuses=(409,),
+        type=_IDEMPOTENCY,
+        codes=("idempotent_result_unavailable",),
+        message="A request with this idempotency key has ended, but its answer was not kept.",
+        should_retry=False,
     ),
     "E32": ErrorRow(
         condition="the model has no price or no route",

@@ -20,15 +20,20 @@ class RepeatKeyMalformed(DomainError):
     message = f"An idempotency key is 1 to {KEY_LENGTH_MAX} printable ASCII characters."
 
 
-def read_repeat_key(request: Request) -> str | None:
-    """Return the call's key, None without one. Raises RepeatKeyMalformed.
+def is_repeat_key(key: str) -> bool:
+    """Return whether a text can be an idempotency key.
 
-    An empty key is refused: who sends one believes that the call can be repeated.
+    An empty one cannot: who sends one believes that the call can be repeated.
     """
+    return 0 < len(key) <= KEY_LENGTH_MAX and key.isascii() and key.isprintable()
+
+
+def read_repeat_key(request: Request) -> str | None:
+    """Return the call's key, None without one. Raises RepeatKeyMalformed."""
     key: str | None = request.headers.get(HEADER)
     if key is None:
         return None
-    if not (0 < len(key) <= KEY_LENGTH_MAX and key.isascii() and key.isprintable()):
+    if not is_repeat_key(key):
         raise RepeatKeyMalformed
     return key
 

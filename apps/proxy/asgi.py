@@ -42,6 +42,7 @@ from apps.proxy.http import (
 from apps.proxy.json_body import parse_object
 from apps.proxy.protocol import Connection
 from apps.proxy.relay import Relay
+from apps.proxy.repeats import Repeated, answer_repeat, make_keyed, read_key
 from apps.proxy.snapshot import Caller, Snapshot
 from apps.quotas.limits import Refusal, ratelimit_headers
 
@@ -172,6 +173,7 @@ class DataPlane:
             gateway.bytes_in_flight += added
 
         try:
+            key = read_key(headers)
             body = await read_body(receive, headers, reserve, connection.take_body)
             if gateway.monotonic() - begun > _SLOW_BODY_SECONDS:
                 # The key may have been revoked while its body was under way.
@@ -194,7 +196,12 @@ class DataPlane:
                 now=now,
                 begun=begun,
             )
-            await self._run_limited(call, connection)
+            if key is not None:
+                call.keyed = await make_keyed(call, key, parsed)
+            try:
+                await self._run_limited(call, connection)
+            except Repeated as repeated:
+                await answer_repeat(call, repeated.first, send)
         except GatewayError as error:
             # What had a hold is on record already.
             if error.row < "E40" and (call is None or not call.is_settled):
@@ -202,6 +209,8 @@ class DataPlane:
             raise
         finally:
             gateway.bytes_in_flight -= weight
+            if call is not None and call.keyed is not None:
+                call.keyed.forget()
 
     async def _run_limited(self, call: Call, connection: Connection) -> None:
         scopes = call.plan.caller.scopes
@@ -237,7 +246,7 @@ class DataPlane:
             if cap is not None:
                 extra = [*extra, (b"x-gateway-output-cap", b"%d" % cap)]
             await Relay(call, connection, extra, cap).run()
-        except (GatewayError, Interrupted):
+        except (GatewayError, Interrupted, Repeated):
             raise
         except asyncio.CancelledError:
             if call.settled_tokens and not connection.has_started:

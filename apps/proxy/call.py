@@ -18,7 +18,7 @@ import orjson
 from apps.audit.models import RequestState
 from apps.audit.payloads import BODY_BYTES_MAX, seal_payload
 from apps.audit.records import Row, request_row
-from apps.billing.ledger.commands import Held, PayloadRecord, Resolve
+from apps.billing.ledger.commands import Held, PayloadRecord, Resolve, StoredAnswer
 from apps.billing.pricing import charge_nanos
 from apps.core.usage import TOKEN_CLASSES, Usage
 from apps.proxy.admission import Plan
@@ -30,6 +30,7 @@ from apps.proxy.snapshot import Route, strictest_payload_mode
 
 if TYPE_CHECKING:
     from apps.proxy.gateway import Gateway
+    from apps.proxy.repeats import KeyedCall
 
 CHECKPOINT_AFTER_SECONDS: Final = 10.0
 _COMPRESS_IN_LOOP_BYTES: Final = 32 << 10
@@ -87,6 +88,7 @@ class Call:
         self._modes = (gateway.payload_mode, plan.caller.key.payload_mode)
         self._captures = strictest_payload_mode(*self._modes) != "off"
         self._detail: Row = {}
+        self.keyed: KeyedCall | None = None  # where the client sent an idempotency key
 
     # ---- interruption
 
@@ -146,7 +148,8 @@ class Call:
         """Reserve the worst case and return the lowered cap on output, None where it is not
         lowered.
 
-        Raises E19, E20, E32 to E37, and Interrupted where the client left meanwhile.
+        Raises E19, E20, E32 to E37, Repeated where its idempotency key has been used, and
+        Interrupted where the client left meanwhile.
         """
         self.held, self.routes, self._detail = await place_hold(self)
         return self.plan.cap_for(self.held.amount_nanos)
@@ -159,11 +162,15 @@ class Call:
         if self._captures and self._captured_bytes < BODY_BYTES_MAX:
             self._captured.append(data)
             self._captured_bytes += len(data)
+        if self.keyed is not None:
+            self.keyed.capture(data)
 
     def forget_captured(self) -> None:
         """Drop what was captured of an attempt of which the client saw nothing."""
         self._captured.clear()
         self._captured_bytes = self.output_bytes = 0
+        if self.keyed is not None:
+            self.keyed.forget()
 
     def note_first_byte(self) -> None:
         """Note the time to the first byte that goes to the client."""
@@ -190,7 +197,8 @@ class Call:
             return
         self.close_to_interruption()
         payload, digest = await self._payload()
-        resolve = self._resolve(self.held, ending, payload, digest)
+        answer = None if self.keyed is None else await self.keyed.keep(self, ending)
+        resolve = self._resolve(self.held, ending, payload, digest, answer)
         # Only now: whatever failed above, the hold is still to be resolved.
         self.is_settled = True
         await self.gateway.writer.resolve(resolve)
@@ -204,7 +212,12 @@ class Call:
         self.gateway.writer.submit(resolve)
 
     def _resolve(
-        self, held: Held, ending: Ending, payload: PayloadRecord | None, digest: bytes | None
+        self,
+        held: Held,
+        ending: Ending,
+        payload: PayloadRecord | None,
+        digest: bytes | None,
+        answer: StoredAnswer | None = None,
     ) -> Resolve:
         charge, plan = self._charge(ending.usage), self.plan
         self.settled_tokens = ending.usage.total_tokens
@@ -263,6 +276,7 @@ class Call:
             row=row,
             attempts=tuple(self.attempts),
             payload=payload,
+            claim_end=None if self.keyed is None else self.keyed.end(ending, charge, answer),
         )
 
     def _charge(self, usage: Usage) -> int:

@@ -19,6 +19,7 @@ class Counts:
     calls: Counter = field(default_factory=Counter)
     refusals: Counter = field(default_factory=Counter)
     attempts: Counter = field(default_factory=Counter)
+    replays: Counter = field(default_factory=Counter)
     internal_errors: Counter = field(default_factory=Counter)
     durations: Histogram = field(default_factory=lambda: Histogram(_SECONDS))
     first_tokens: Histogram = field(default_factory=lambda: Histogram(_SECONDS))

@@ -19,6 +19,7 @@ class Ending(NamedTuple):
     error_code: str = ""
     usage: Usage = NO_USAGE
     finish_reason: str = ""
+    error: GatewayError | None = None  # what the client is answered instead of an answer
 
 
 class Interrupted(Exception):

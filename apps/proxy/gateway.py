@@ -69,6 +69,7 @@ class Gateway:
         self.circuits = Circuits()
         self.calls: dict[UUID, Call] = {}
         self.bytes_in_flight = 0
+        self.answer_bytes = 0  # of running calls with an idempotency key
         self.counts = Counts()
         self.is_draining = False  # has been told to stop
         self.is_closed = False  # takes no more calls

@@ -17,6 +17,7 @@ from apps.audit.records import Row
 from apps.billing.ledger.commands import Cap, Held, HoldRefused, PlaceHold
 from apps.billing.writer import LedgerBusy, LedgerUnavailable
 from apps.core.errors import GatewayError
+from apps.proxy.repeats import Repeated
 from apps.proxy.routing import plan_routes
 from apps.proxy.snapshot import Route
 
@@ -38,7 +39,8 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
     """Reserve the worst case of a call and return the hold, the routes that may be tried, and the
     columns of its APIRequest that the hold keeps.
 
-    Raises E19, E20, E32 to E37, and Interrupted where the client left meanwhile.
+    Raises E19, E20, E32 to E37, Repeated where its idempotency key has been used, and Interrupted
+    where the client left meanwhile.
     """
     routes: Sequence[Route] = call.plan.model.routes
     refusal: GatewayError | None = None
@@ -57,6 +59,8 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
         answer = await _place(call, detail, caps, spare_caps, is_whole=is_whole)
         if isinstance(answer, Held):
             return answer, within(planned, (*caps, *answer.spares)), detail
+        if answer.first is not None:
+            raise Repeated(answer.first)
         refusal = _refusal(answer)
         if answer.cap is None or answer.cap.scope != "provider":
             raise refusal
@@ -132,6 +136,7 @@ async def _place(
         caps=(*plan.caller.caps, *caps),
         spare_caps=spare_caps,
         is_whole_at_provider=is_whole,
+        claim=None if call.keyed is None else call.keyed.claim,
     )
     call.open_to_interruption()
     try:

@@ -75,6 +75,14 @@ METRICS: Final = (
         ("row", "code"),
     ),
     Metric(
+        "gateway_replays_total",
+        "counter",
+        "calls answered with what the first call with their idempotency key was answered",
+        "",
+        lambda gateway: gateway.counts.replays,
+        ("status",),
+    ),
+    Metric(
         "gateway_internal_errors_total",
         "counter",
         "calls that met a bug; each is in the log with its id",

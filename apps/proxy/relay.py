@@ -89,7 +89,7 @@ class Relay:
             logger.warning(
                 "no provider answered: %s after %d attempts", error.code, len(call.attempts)
             )
-        await call.settle(Ending(RequestState.FAILED, error.status, error.code))
+        await call.settle(Ending(RequestState.FAILED, error.status, error.code, error=error))
         raise error
 
     async def _try_routes(self) -> GatewayError | None:

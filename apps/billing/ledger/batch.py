@@ -29,6 +29,7 @@ from apps.billing.ledger.commands import (
     Resolved,
     State,
 )
+from apps.billing.ledger.keys import HAS_KEY, end_claim, find_first, take_back, take_key
 from apps.core.ids import new_uuid7
 
 
@@ -154,6 +155,8 @@ def _decide_resolves(batch: Batch, state: State, changes: Changes) -> list[Resol
             for line in _charge_lines(resolve, state):
                 settlement.add(line)
             revenue += resolve.charge_nanos
+        if resolve.claim_end is not None:
+            end_claim(resolve, batch.now, state, changes)
         _record(resolve, batch.now, state, changes)
         answers.append(Resolved(resolve.request_id, resolve.charge_nanos))
     if settlement is not None:
@@ -223,10 +226,15 @@ def _beyond(resolve: Resolve, kind: str, nanos: int, available: int) -> list[Lin
 
 
 def _settle_late(resolve: Resolve, batch: Batch, state: State, changes: Changes) -> Resolved:
-    """Post what a call cost beyond what was charged when somebody else resolved its hold, once."""
+    """Post what a call cost beyond what was charged when somebody else resolved its hold, once.
+
+    Nothing where its idempotency key has gone to another call meanwhile: a key pays for one.
+    """
     recorded = state.resolved[resolve.request_id]
     difference = resolve.charge_nanos - recorded.nanos
     if difference <= 0 or recorded.is_late:
+        return Resolved(resolve.request_id, 0, is_first=False)
+    if resolve.claim_end is not None and not take_back(resolve, batch.now, state, changes):
         return Resolved(resolve.request_id, 0, is_first=False)
     key = f"late:{resolve.request_id}"
     reason = f"settled after the hold of {resolve.request_id} had been resolved"
@@ -274,6 +282,9 @@ def _record(resolve: Resolve, now: datetime, state: State, changes: Changes) -> 
 def _decide_hold(
     hold: PlaceHold, now: datetime, state: State, changes: Changes
 ) -> Held | HoldRefused:
+    first = None if hold.claim is None else find_first(hold.claim, now, state)
+    if first is not None:
+        return HoldRefused("repeated", first=first)
     if hold.receivable_id in state.owing:
         return HoldRefused("owing")
     # A quota may have been deleted since its caller read of it: its account is as good as empty.
@@ -298,6 +309,10 @@ def _decide_hold(
         state.counters[counter_id].held += amount
         state.counters[counter_id].is_changed = True
     legs = _take(buckets, amount)
+    detail = hold.detail
+    if hold.claim is not None:
+        take_key(hold.claim, hold.request_id, now, state, changes)
+        detail = {**detail, HAS_KEY: True}
     changes.holds.append(
         {
             "request_id": hold.request_id,
@@ -306,7 +321,7 @@ def _decide_hold(
             "amount_nanos": amount,
             "legs": orjson.dumps(legs).decode(),
             "counters": orjson.dumps(counters).decode(),
-            "detail": orjson.dumps(hold.detail).decode(),
+            "detail": orjson.dumps(detail).decode(),
             "checkpoint": None,
             "placed_at": now,
         }

@@ -15,6 +15,7 @@ Row = dict[str, Any]
 Leg = tuple[int, int]  # account id, nanos
 CapScope = Literal["api_key", "user", "user_group", "provider"]
 RowKey = tuple[str, int]  # "account" or "counter" and its id, or what a counter counts: scope, id
+KeyId = tuple[int, bytes]  # user id, digest of an idempotency key of his
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,42 @@ class Cap:
     cap_nanos: int
 
 
+class Claim(NamedTuple):
+    """An idempotency key that a hold takes with it: no other call is held under it then."""
+
+    user_id: int
+    digest: bytes
+    fingerprint: bytes  # of what is asked for
+
+    @property
+    def key_id(self) -> KeyId:
+        """Which key it is."""
+        return self.user_id, self.digest
+
+
+class KeyState(NamedTuple):
+    """Who has an idempotency key."""
+
+    request_id: UUID
+    fingerprint: bytes
+    expires_at: datetime | None  # None while that call runs
+
+
+class StoredAnswer(NamedTuple):
+    """An answer as it is stored for those who repeat the call."""
+
+    status_code: int
+    headers: str  # JSON [[name, value], …]
+    body: bytes | None  # sealed; None: it was not kept
+
+
+class ClaimEnd(NamedTuple):
+    """What becomes of a key when its call ends. Without an answer it is free again."""
+
+    claim: Claim | None  # None where only the hold says that there was one
+    answer: StoredAnswer | None
+
+
 class PlaceHold(NamedTuple):
     """Reserve the worst case of a call before it is sent.
 
@@ -39,6 +76,8 @@ class PlaceHold(NamedTuple):
     that cover it are counted, too; the others are left out. With `is_whole_at_provider`
     a provider's cap covers all that the others leave, or refuses: another provider may serve the
     call whole.
+
+    A `claim` on an idempotency key that another call has refuses the hold as repeated.
     """
 
     request_id: UUID
@@ -51,6 +90,7 @@ class PlaceHold(NamedTuple):
     caps: tuple[Cap, ...] = ()
     spare_caps: tuple[Cap, ...] = ()
     is_whole_at_provider: bool = False
+    claim: Claim | None = None
 
 
 class Held(NamedTuple):
@@ -69,13 +109,15 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HoldRefused:
-    """Nothing was reserved: too little money, a spending cap, a debt, or a row the database
-    refuses. `cap` is the first one that does not cover the least, `left_nanos` what it covers.
+    """Nothing was reserved: too little money, a spending cap, a debt, an idempotency key that has
+    been used, or a row the database refuses. `cap` is the first one that does not cover the least,
+    `left_nanos` what it covers, `first` who has the key.
     """
 
-    reason: Literal["balance", "cap", "owing", "broken"]
+    reason: Literal["balance", "cap", "owing", "repeated", "broken"]
     cap: Cap | None = None
     left_nanos: int = field(default=0, compare=False)
+    first: KeyState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +135,7 @@ class Resolve(NamedTuple):
     """End a hold: charge what the call cost (0 voids it), release the rest, write the APIRequest.
 
     `legs` and `counters` are those of the hold; they say which rows to lock before the hold is
-    claimed.
+    claimed. `claim_end` where it had an idempotency key.
     """
 
     request_id: UUID
@@ -105,6 +147,7 @@ class Resolve(NamedTuple):
     row: Row
     attempts: tuple[Row, ...] = ()
     payload: PayloadRecord | None = None
+    claim_end: ClaimEnd | None = None
 
     @property
     def held_nanos(self) -> int:
@@ -116,6 +159,8 @@ class Resolve(NamedTuple):
         bodies = (
             len(self.payload.request_body) + len(self.payload.response_body) if self.payload else 0
         )
+        if self.claim_end is not None and self.claim_end.answer is not None:
+            bodies += len(self.claim_end.answer.body or b"")
         return 1_000 + bodies + 500 * len(self.attempts)
 
 
@@ -208,6 +253,7 @@ class State:
     chain: ChainState
     claimed: set[UUID]  # holds that this transaction has deleted
     resolved: dict[UUID, RecordedCharge]  # by request
+    keys: dict[KeyId, KeyState] = field(default_factory=dict)  # of the batch's claims
 
     def counter_id(self, cap: Cap) -> int:
         """Return which counter counts what a cap limits."""
@@ -224,6 +270,9 @@ class Changes:
     attempts: list[Row] = field(default_factory=list)
     payloads: list[Row] = field(default_factory=list)
     holds: list[Row] = field(default_factory=list)
+    keys: list[Row] = field(default_factory=list)  # idempotency keys that are taken
+    freed_keys: list[UUID] = field(default_factory=list)  # of these calls, before any is taken
+    answered_keys: list[Row] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

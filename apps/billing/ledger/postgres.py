@@ -27,6 +27,8 @@ from apps.billing.ledger.commands import (
     ChainState,
     Changes,
     CounterState,
+    KeyId,
+    KeyState,
     RecordedCharge,
     Row,
     RowKey,
@@ -73,6 +75,15 @@ _RESOLVED = """SELECT request.id, COALESCE((SELECT -SUM(amount_nanos) FROM billi
             WHERE entry.request_id = request.id AND entry.kind = 'late'),
         request.provider_id
     FROM audit_apirequest AS request WHERE request.id = ANY($1::uuid[])"""
+_FIND_KEYS = """SELECT key.user_id, key.digest, key.request_id, key.fingerprint,
+        to_char(key.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US+00:00')
+    FROM unnest($1::bigint[], $2::bytea[]) AS wanted (user_id, digest)
+    JOIN audit_callkey AS key ON key.user_id = wanted.user_id AND key.digest = wanted.digest"""
+_FREE_KEYS = "DELETE FROM audit_callkey WHERE request_id = ANY($1::uuid[])"
+_ANSWER_KEYS = """UPDATE audit_callkey AS key SET status_code = new.status_code,
+        headers = new.headers, body = new.body, expires_at = new.expires_at
+    FROM json_populate_recordset(NULL::audit_callkey, $1::json) AS new
+    WHERE key.request_id = new.request_id"""
 _UPDATE_ACCOUNTS = """UPDATE billing_account AS account
     SET posted_nanos = new.posted, held_nanos = new.held, sequence = new.sequence, head = new.head
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[])
@@ -176,8 +187,12 @@ class PostgresEngine:
         counter_ids: Sequence[int],
         incarnation_id: int | None,
         hold_ids: Sequence[UUID],
+        key_ids: Sequence[KeyId] = (),
     ) -> State:
-        """Lock and read all that a batch needs, and delete the holds that it claims."""
+        """Lock and read all that a batch needs, and delete the holds that it claims.
+
+        Idempotency keys are read after the accounts are locked.
+        """
         wanted = (labels(scope for scope, _ in scopes), integers(number for _, number in scopes))
         statements: dict[str, Statement] = {}
         if account_ids:
@@ -193,6 +208,9 @@ class PostgresEngine:
         hexes = {hold_id.hex: hold_id for hold_id in hold_ids}
         if hold_ids:
             statements["claimed"] = (_CLAIM_HOLDS, (labels(hexes),))
+        if key_ids:
+            users = integers(user_id for user_id, _ in key_ids)
+            statements["keys"] = (_FIND_KEYS, (users, digests(found for _, found in key_ids)))
         results = self._run(list(statements.values())) if statements else []
         found = {
             name: [
@@ -218,6 +236,7 @@ class PostgresEngine:
             chain=_chain(incarnation_id, found.get("chain", [])),
             claimed={hexes[text(row[0]).replace("-", "")] for row in found.get("claimed", ())},
             resolved={},
+            keys=dict(map(_key, found.get("keys", ()))),
         )
 
     def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, RecordedCharge]:
@@ -235,10 +254,16 @@ class PostgresEngine:
 
     def write(self, changes: Changes, state: State) -> None:
         """Write the rows and the changed balances, in our own transaction with its commit."""
-        statements: list[Statement] = [
+        statements: list[Statement] = []
+        if changes.freed_keys:
+            statements.append((_FREE_KEYS, (uuids(changes.freed_keys),)))
+        statements += [
             (_INSERT[table], (orjson.dumps(rows, default=_json_value),))
             for table, _, rows in tables_of(changes)
         ]
+        if changes.answered_keys:
+            answers = orjson.dumps(changes.answered_keys, default=_json_value)
+            statements.append((_ANSWER_KEYS, (answers,)))
         changed = [(key, account) for key, account in state.accounts.items() if account.is_changed]
         counted = [(key, counter) for key, counter in state.counters.items() if counter.is_changed]
         if changed:
@@ -443,6 +468,12 @@ def _chain(incarnation_id: int | None, rows: list[list[bytes | None]]) -> ChainS
     if not rows or rows[0][2] == b"t":
         raise IncarnationEnded
     return ChainState(incarnation_id, integer(rows[0][0]), digest(rows[0][1]))
+
+
+def _key(row: list[bytes | None]) -> tuple[KeyId, KeyState]:
+    expires_at = None if row[4] is None else datetime.fromisoformat(text(row[4]))
+    state = KeyState(uuid(row[2]), digest(row[3]), expires_at)
+    return (integer(row[0]), digest(row[1])), state
 
 
 def _json_value(value: object) -> str:

@@ -2,6 +2,8 @@
 
 `BEGIN IMMEDIATE` takes the one write lock first, so everything read afterwards stays true until the
 commit. Values are stored in the forms in which Django reads them.
+
+Over 400 lines because it is one engine's side of `Engine`, statement by statement.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from apps.billing.ledger.commands import (
     ChainState,
     Changes,
     CounterState,
+    KeyId,
+    KeyState,
     RecordedCharge,
     Row,
     RowKey,
@@ -34,7 +38,7 @@ _BUSY_SECONDS = 10.0
 # How many rows one INSERT takes. Each statement gives the interpreter away and has to get it back,
 # which beside a busy event loop takes longer than to write a row.
 _ROWS_MAX = 16
-_STATEMENTS_KEPT = 256  # for six tables, with up to _ROWS_MAX rows each
+_STATEMENTS_KEPT = 256  # for seven tables, with up to _ROWS_MAX rows each
 _READ = """SELECT
     (SELECT json_group_array(json_array(id, kind, posted_nanos, held_nanos, sequence, hex(head)))
         FROM billing_account WHERE id IN (SELECT value FROM json_each(?))),
@@ -50,6 +54,9 @@ _RESOLVED = """SELECT request.id, COALESCE((SELECT -SUM(amount_nanos) FROM billi
             WHERE entry.request_id = request.id AND entry.kind = 'late'),
         request.provider_id
     FROM audit_apirequest AS request WHERE request.id IN (SELECT value FROM json_each(?))"""
+
+_ANSWER_KEY = """UPDATE audit_callkey SET status_code = ?, headers = ?, body = ?, expires_at = ?
+    WHERE request_id = ?"""
 
 
 def connect(path: str | Path) -> sqlite3.Connection:
@@ -102,6 +109,7 @@ class SqliteEngine:
         counter_ids: Sequence[int],
         incarnation_id: int | None,
         hold_ids: Sequence[UUID],
+        key_ids: Sequence[KeyId] = (),
     ) -> State:
         """Read all that a batch needs, and delete the holds that it claims."""
         counters = self._lock_counters(scopes, counter_ids) if scopes or counter_ids else []
@@ -127,7 +135,19 @@ class SqliteEngine:
             chain=_chain(incarnation_id, chain),
             claimed={hexes[request_id] for request_id in claimed},
             resolved={},
+            keys=dict(self._find_keys(key_ids)),
         )
+
+    def _find_keys(self, key_ids: Sequence[KeyId]) -> Iterator[tuple[KeyId, KeyState]]:
+        for key_id in key_ids:
+            row = self._connection.execute(
+                "SELECT request_id, fingerprint, expires_at FROM audit_callkey "
+                "WHERE user_id = ? AND digest = ?",
+                key_id,
+            ).fetchone()
+            if row is not None:
+                expires_at = None if row[2] is None else datetime.fromisoformat(f"{row[2]}+00:00")
+                yield key_id, KeyState(UUID(row[0]), row[1], expires_at)
 
     def _lock_counters(
         self, scopes: Sequence[tuple[str, int]], counter_ids: Sequence[int]
@@ -159,11 +179,16 @@ class SqliteEngine:
     def write(self, changes: Changes, state: State) -> None:
         """Write the rows and the changed balances."""
         many = self._connection.executemany
+        if changes.freed_keys:
+            freed = [(request_id.hex,) for request_id in changes.freed_keys]
+            many("DELETE FROM audit_callkey WHERE request_id = ?", freed)
         for table, _, rows in tables_of(changes):
             for start in range(0, len(rows), _ROWS_MAX):
                 part = rows[start : start + _ROWS_MAX]
                 values = [value for row in part for value in _sql_values(table, row)]
                 self._connection.execute(_insert(table, len(part)), values)
+        if changes.answered_keys:
+            many(_ANSWER_KEY, [_answer_values(row) for row in changes.answered_keys])
         many(
             "UPDATE billing_account SET posted_nanos = ?, held_nanos = ?, sequence = ?, head = ? "
             "WHERE id = ?",
@@ -343,6 +368,11 @@ def _insert(table: str, rows: int) -> str:
     )
 
 
+def _answer_values(row: Row) -> tuple[Any, ...]:
+    expires_at, request_id = _text(row["expires_at"]), row["request_id"].hex
+    return row["status_code"], row["headers"], row["body"], expires_at, request_id
+
+
 def _sql_values(table: str, row: Row) -> list[Any]:
     """Return the values of a row in the order of its columns, as Django stores them."""
     get, ids, moments = _LAYOUTS[table]
@@ -351,7 +381,8 @@ def _sql_values(table: str, row: Row) -> list[Any]:
         if values[place] is not None:
             values[place] = values[place].hex
     for place in moments:
-        values[place] = _text(values[place])
+        if values[place] is not None:
+            values[place] = _text(values[place])
     return values
 
 
@@ -371,7 +402,10 @@ _LAYOUTS = {
     table: (
         itemgetter(*columns),
         _places(columns, frozenset({"id", "request_id", "transaction_id"})),
-        _places(columns, frozenset({"created_at", "placed_at", "settled_at", "started_at"})),
+        _places(
+            columns,
+            frozenset({"created_at", "expires_at", "placed_at", "settled_at", "started_at"}),
+        ),
     )
     for table, columns in TABLES.items()
 }

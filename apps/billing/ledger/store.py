@@ -20,6 +20,7 @@ from apps.billing.ledger.commands import (
     Changes,
     Held,
     HoldRefused,
+    KeyId,
     PlaceHold,
     Posting,
     RecordedCharge,
@@ -54,8 +55,12 @@ class Engine(Protocol):
         counter_ids: Sequence[int],
         incarnation_id: int | None,
         hold_ids: Sequence[UUID],
+        key_ids: Sequence[KeyId] = (),
     ) -> State:
-        """Lock and read all that a batch needs, and delete the holds that it claims."""
+        """Lock and read all that a batch needs, and delete the holds that it claims.
+
+        Idempotency keys are read after the accounts are locked.
+        """
 
     def read_resolved(self, request_ids: Sequence[UUID]) -> dict[UUID, RecordedCharge]:
         """Return what recorded requests were charged so far."""
@@ -137,6 +142,7 @@ def _lock(
         counter_ids=sorted({counter for resolve in resolves for counter in resolve.counters}),
         incarnation_id=incarnation_id,
         hold_ids=hold_ids,
+        key_ids=[hold.claim.key_id for hold in holds if hold.claim is not None],
     )
     missing = [request_id for request_id in hold_ids if request_id not in state.claimed]
     if missing or len(set(hold_ids)) < len(hold_ids):
@@ -154,11 +160,15 @@ def _lock_for_late(
     ends one of the two and the batch is tried again.
     """
     wanted: set[int] = set()
+    key_ids: list[KeyId] = []
     seen: set[UUID] = set()
     for resolve in resolves:
         is_late = resolve.request_id not in state.claimed or resolve.request_id in seen
         if is_late and resolve.charge_nanos:
             wanted.update((resolve.wallet_id, resolve.receivable_id, revenue_id))
+            end = resolve.claim_end
+            if end is not None and end.claim is not None:
+                key_ids.append(end.claim.key_id)
         seen.add(resolve.request_id)
     more = engine.lock(
         account_ids=sorted(wanted - state.accounts.keys()),
@@ -167,8 +177,10 @@ def _lock_for_late(
         counter_ids=(),
         incarnation_id=None,
         hold_ids=(),
+        key_ids=key_ids,
     )
     state.accounts.update(more.accounts)
+    state.keys.update(more.keys)
 
 
 def no_chain() -> ChainState:
@@ -199,6 +211,10 @@ TABLES: dict[str, tuple[str, ...]] = {
         "request_id", "incarnation_id", "customer_id", "amount_nanos", "legs", "counters", "detail",
         "checkpoint", "placed_at",
     ),
+    "audit_callkey": (
+        "request_id", "user_id", "digest", "fingerprint", "status_code", "headers", "body",
+        "created_at", "expires_at",
+    ),
 }  # fmt: skip
 
 
@@ -211,6 +227,7 @@ def tables_of(changes: Changes) -> Iterable[tuple[str, tuple[str, ...], list[dic
         changes.attempts,
         changes.payloads,
         changes.holds,
+        changes.keys,
     )
     for (table, columns), rows in zip(TABLES.items(), groups, strict=True):
         if rows:
