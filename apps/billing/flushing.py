@@ -31,6 +31,7 @@ from apps.billing.ledger.commands import (
     Resolve,
     Resolved,
     RowKey,
+    spent_by,
 )
 from apps.billing.ledger.store import Engine, IncarnationEnded, flush
 
@@ -272,9 +273,10 @@ def _describe(error: Exception) -> str:
 
 def _rows_of(resolves: Sequence[Resolve], holds: Sequence[PlaceHold]) -> set[RowKey]:
     """Return the accounts of customers and the counters that these change."""
-    accounts = {account_id for resolve in resolves for account_id, _ in resolve.legs}
+    ends = (*resolves, *spent_by(holds))
+    accounts = {account_id for resolve in ends for account_id, _ in resolve.legs}
     found: set[RowKey] = set()
-    for resolve in resolves:
+    for resolve in ends:
         if resolve.charge_nanos > resolve.held_nanos:
             accounts.update((resolve.wallet_id, resolve.receivable_id))
         found.update(("counter", counter_id) for counter_id in resolve.counters)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from uuid import UUID
 
 import orjson
 
@@ -117,8 +118,9 @@ def decide(batch: Batch, state: State) -> tuple[Changes, list[Resolved], list[He
     """
     changes = Changes()
     resolved = _decide_resolves(batch, state, changes)
-    held = [_decide_hold(hold, batch.now, state, changes) for hold in batch.holds]
-    return changes, resolved, held
+    spent = {answer.request_id for answer in resolved[len(batch.resolves) :] if answer.is_first}
+    held = [_decide_hold(hold, batch.now, state, changes, spent) for hold in batch.holds]
+    return changes, resolved[: len(batch.resolves)], held
 
 
 def decide_posting(posting: Posting, now: datetime, state: State) -> Changes:
@@ -141,7 +143,7 @@ def _decide_resolves(batch: Batch, state: State, changes: Changes) -> list[Resol
     answers: list[Resolved] = []
     settlement: Poster | None = None
     revenue = 0
-    for resolve in batch.resolves:
+    for resolve in (*batch.resolves, *batch.spent):
         if resolve.request_id in state.resolved:
             answers.append(_settle_late(resolve, batch, state, changes))
             continue
@@ -280,8 +282,12 @@ def _record(resolve: Resolve, now: datetime, state: State, changes: Changes) -> 
 
 
 def _decide_hold(
-    hold: PlaceHold, now: datetime, state: State, changes: Changes
+    hold: PlaceHold, now: datetime, state: State, changes: Changes, spent: set[UUID]
 ) -> Held | HoldRefused:
+    if hold.spends is not None:
+        if hold.spends.request_id not in spent:
+            return HoldRefused("spent")
+        spent.discard(hold.spends.request_id)  # By one call only.
     first = None if hold.claim is None else find_first(hold.claim, now, state)
     if first is not None:
         return HoldRefused("repeated", first=first)

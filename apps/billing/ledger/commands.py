@@ -6,6 +6,7 @@ long to make.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -78,6 +79,9 @@ class PlaceHold(NamedTuple):
     call whole.
 
     A `claim` on an idempotency key that another call has refuses the hold as repeated.
+
+    `spends` ends another hold in the same transaction, so that what that one had reserved is there
+    for this one, and for nobody in between. Where it had ended before, this one is refused.
     """
 
     request_id: UUID
@@ -91,6 +95,7 @@ class PlaceHold(NamedTuple):
     spare_caps: tuple[Cap, ...] = ()
     is_whole_at_provider: bool = False
     claim: Claim | None = None
+    spends: Resolve | None = None
 
 
 class Held(NamedTuple):
@@ -110,11 +115,13 @@ class Held(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class HoldRefused:
     """Nothing was reserved: too little money, a spending cap, a debt, an idempotency key that has
-    been used, or a row the database refuses. `cap` is the first one that does not cover the least,
-    `left_nanos` what it covers, `first` who has the key.
+    been used, another hold to be spent that has ended, or a row the database refuses.
+
+    `cap` is the first one that does not cover the least, `left_nanos` what it covers, `first` who
+    has the key.
     """
 
-    reason: Literal["balance", "cap", "owing", "repeated", "broken"]
+    reason: Literal["balance", "cap", "owing", "repeated", "spent", "broken"]
     cap: Cap | None = None
     left_nanos: int = field(default=0, compare=False)
     first: KeyState | None = None
@@ -283,3 +290,13 @@ class Batch:
     holds: tuple[PlaceHold, ...]
     revenue_id: int
     now: datetime
+
+    @property
+    def spent(self) -> tuple[Resolve, ...]:
+        """The ends of other holds that its holds spend."""
+        return spent_by(self.holds)
+
+
+def spent_by(holds: Iterable[PlaceHold]) -> tuple[Resolve, ...]:
+    """Return the ends of other holds that these spend."""
+    return tuple(hold.spends for hold in holds if hold.spends is not None)

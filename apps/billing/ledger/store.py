@@ -96,7 +96,8 @@ def flush(
     connection broke while it committed).
     """
     with engine.transaction():
-        state = _lock(engine, batch.resolves, batch.holds, batch.revenue_id, incarnation_id)
+        ends = (*batch.resolves, *batch.spent)
+        state = _lock(engine, ends, batch.holds, batch.revenue_id, incarnation_id)
         changes, resolved, held = decide(batch, state)
         engine.write(changes, state)
     return resolved, held
