@@ -15,7 +15,8 @@ from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.ai_models.removal import is_route_used
 from apps.ai_models.traces import look_for_model
 from apps.audit.admin_pages import RecordedAdmin, SelfRecordedAdmin, adopt, staff_of, usd
-from apps.core.usage import TOKEN_CLASSES
+from apps.core.price_terms import REQUEST, TermsInvalid, check_terms, parse_terms, show_terms
+from apps.core.usage import COUNTS, TOKEN_CLASSES
 
 if TYPE_CHECKING:
     _ModelForm = forms.ModelForm[Any]
@@ -97,7 +98,13 @@ class PriceForm(_ModelForm):
 
     class Meta:
         model = PriceVersion
-        fields = ("model", "route", "effective_at", *(f"{name}_nanos" for name in TOKEN_CLASSES))
+        fields = (
+            "model",
+            "route",
+            "effective_at",
+            *(f"{name}_nanos" for name in (*TOKEN_CLASSES, *COUNTS)),
+            "terms",
+        )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Let the moment be left out: a moment offered here would be past when the form is sent."""
@@ -106,9 +113,24 @@ class PriceForm(_ModelForm):
             self.fields["effective_at"].required = False
             self.fields["effective_at"].help_text = "Empty: from now on. Never in the past."
 
+    def clean_terms(self) -> Any:
+        """Refuse what are no terms."""
+        try:
+            return show_terms(parse_terms(self.cleaned_data["terms"]))
+        except TermsInvalid as error:
+            raise forms.ValidationError(str(error)) from error
+
     def clean(self) -> dict[str, Any]:
-        """Require exactly one owner."""
+        """Require exactly one owner, and terms under which no longer request costs less."""
         values = super().clean() or {}
+        names = (*TOKEN_CLASSES, *COUNTS, REQUEST)
+        base = {name: values.get(f"{name}_nanos") for name in names}
+        terms = parse_terms(values.get("terms"))
+        if terms is not None:
+            try:
+                check_terms({n: nanos for n, nanos in base.items() if nanos is not None}, terms)
+            except TermsInvalid as error:
+                raise forms.ValidationError({"terms": str(error)}) from error
         if (values.get("model") is None) == (values.get("route") is None):
             raise forms.ValidationError("Choose a model (what clients pay) or a route (our cost).")
         return values
@@ -126,6 +148,9 @@ class PriceVersionAdmin(SelfRecordedAdmin):
         "effective_at",
         *(f"{name}_nanos" for name in TOKEN_CLASSES),
         "request_nanos",
+        *(f"{name}_nanos" for name in COUNTS),
+        "minimum_nanos",
+        "terms",
     )
     list_display = (
         "owner",
@@ -168,6 +193,8 @@ class PriceVersionAdmin(SelfRecordedAdmin):
             route=obj.route,
             prices=obj.prices(),
             request_nanos=obj.request_nanos,
+            minimum_nanos=obj.minimum_nanos,
+            terms=parse_terms(obj.terms),
             effective_at=obj.effective_at,
             actor=staff_of(request),
             request=request,

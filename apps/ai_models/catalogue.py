@@ -22,6 +22,7 @@ from apps.ai_models.traces import look_for_model
 from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import Look
 from apps.core.domain_errors import DomainError
+from apps.core.price_terms import Terms
 from apps.providers.models import Provider
 
 # How far the clocks of a client and of this process may be apart.
@@ -207,6 +208,8 @@ def set_price(
     model: AIModel | None = None,
     route: Route | None = None,
     request_nanos: int = 0,
+    minimum_nanos: int = 0,
+    terms: Terms | None = None,
     effective_at: datetime | None = None,
     actor: AbstractBaseUser | None = None,
     request: HttpRequest | None = None,
@@ -215,12 +218,12 @@ def set_price(
 
     Without `effective_at` it counts from now on, until the next version that was given a moment; of
     several from one moment the last one counts. Raises EffectiveInPast, PriceOutOfRange,
-    UnknownTokenClass and OwnerGone.
+    UnknownTokenClass, TermsRefused and OwnerGone.
     """
     return add_price(
         model=model,
         route=route,
-        change=PriceChange(whole=Price(prices, request_nanos)),
+        change=PriceChange(whole=Price(prices, request_nanos, minimum_nanos, terms)),
         effective_at=effective_at,
         actor=actor,
         request=request,
@@ -260,8 +263,7 @@ def add_price(
             model=model,
             route=route,
             effective_at=moment,
-            request_nanos=price.request_nanos,
-            **{f"{name}_nanos": nanos for name, nanos in price.classes.items()},
+            **price.columns(),
         )
         record_event(
             actor=actor,

@@ -10,7 +10,7 @@ from typing import Any, Final
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
-from apps.core.usage import TOKEN_CLASSES
+from apps.core.usage import COUNTS, TOKEN_CLASSES
 from apps.providers.models import Provider
 
 # An answer is given again for a day at most.
@@ -96,6 +96,10 @@ def _price() -> models.BigIntegerField[int | None, int | None]:
     return models.BigIntegerField(null=True, blank=True, help_text="Nano-USD per million tokens.")
 
 
+def _piece(unit: str) -> models.BigIntegerField[int | None, int | None]:
+    return models.BigIntegerField(null=True, blank=True, help_text=f"Nano-USD per {unit}.")
+
+
 class PriceVersion(models.Model):
     """Prices from one moment on.
 
@@ -120,6 +124,20 @@ class PriceVersion(models.Model):
     image_in_nanos = _price()
     image_out_nanos = _price()
     request_nanos = models.BigIntegerField(default=0, help_text="Nano-USD per request.")
+    image_nanos = _piece("image that is made")
+    second_nanos = _piece("second of audio or video")
+    character_nanos = _piece("million characters")
+    web_search_nanos = _piece("search that the provider runs")
+    tool_call_nanos = _piece("call of a tool that the provider runs")
+    minimum_nanos = models.BigIntegerField(
+        default=0, help_text="Nano-USD that a request costs at least, before the multiplier."
+    )
+    terms = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="Other amounts above so much input, in a service tier, at a time of the day: "
+        "see docs/pricing.md.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -137,13 +155,17 @@ class PriceVersion(models.Model):
                 condition=models.Q(request_nanos__gte=0, request_nanos__lte=10**15),
                 name="ai_models_price_request",
             ),
+            models.CheckConstraint(
+                condition=models.Q(minimum_nanos__gte=0, minimum_nanos__lte=10**15),
+                name="ai_models_price_minimum",
+            ),
             *(
                 models.CheckConstraint(
                     condition=models.Q(**{f"{name}_nanos__isnull": True})
                     | models.Q(**{f"{name}_nanos__gte": 0, f"{name}_nanos__lte": 10**15}),
                     name=f"ai_models_price_{name}",
                 )
-                for name in TOKEN_CLASSES
+                for name in (*TOKEN_CLASSES, *COUNTS)
             ),
         ]
 
@@ -151,6 +173,6 @@ class PriceVersion(models.Model):
         return f"{self.model or self.route} from {self.effective_at:%Y-%m-%d %H:%M}"
 
     def prices(self) -> dict[str, Any]:
-        """Return token class → nanos per million tokens, only those that are priced."""
-        values = {name: getattr(self, f"{name}_nanos") for name in TOKEN_CLASSES}
+        """Return token class or count → nanos per million or piece, only those that are priced."""
+        values = {name: getattr(self, f"{name}_nanos") for name in (*TOKEN_CLASSES, *COUNTS)}
         return {name: value for name, value in values.items() if value is not None}

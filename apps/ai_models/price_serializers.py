@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
@@ -22,17 +23,26 @@ from apps.ai_models.prices import (
     price_of,
     state_of,
 )
+from apps.ai_models.term_serializers import (
+    TERMS_EXAMPLE,
+    TERMS_SCHEMA,
+    TermsInput,
+    readable_terms,
+)
 from apps.core.money import AMOUNT_SCHEMA, InvalidAmount, format_usd
 from apps.core.rest import StrictSerializer, USDField, example
-from apps.core.usage import TOKEN_CLASSES
+from apps.core.usage import COUNTS, TOKEN_CLASSES
 
-# The price of a request as such, beside the token classes.
+# What a price holds beside what is priced by class and by the piece.
 REQUEST_PRICE: Final = "request"
+MINIMUM: Final = "minimum"
+TERMS: Final = "terms"
 _AHEAD_MAX: Final = timedelta(days=3_660)
 _PER_1K: Final = {"input_price_per_1k": "input", "output_price_per_1k": "output"}
 
 PRICES_SCHEMA: Final = {
     "type": "object",
+    "properties": {TERMS: TERMS_SCHEMA},
     "additionalProperties": {"type": "string", "format": "decimal"},
     "example": {"input": "2.5", "output": "10"},
 }
@@ -65,9 +75,20 @@ class Per1kField(serializers.Field[int, Any, str, int]):
         return format_per_1k(value)
 
 
-@example({"input": "2.5", "cache_read": "0.25", "output": "10", "request": "0.001"})
+@example(
+    {
+        "input": "2.5",
+        "cache_read": "0.25",
+        "output": "10",
+        "request": "0.001",
+        "web_search": "0.01",
+        "minimum": "0.0001",
+        "terms": TERMS_EXAMPLE,
+    }
+)
 class PricesInput(StrictSerializer):
-    """USD per million tokens by token class; `request` is USD per request.
+    """USD per million tokens by token class, and per million characters; `request`, `image`,
+    `second`, `web_search` and `tool_call` are USD by the piece, `minimum` USD of a request.
 
     This is the whole price: a class that is left out has no price of its own. Without one for input
     and output a model cannot be called.
@@ -75,16 +96,18 @@ class PricesInput(StrictSerializer):
 
     def get_fields(self) -> dict[str, Any]:
         """Return one optional amount for each thing that has a price."""
-        return {
+        amounts: dict[str, Any] = {
             name: USDField(required=False, nanos_max=PRICE_NANOS_MAX)
-            for name in (*TOKEN_CLASSES, REQUEST_PRICE)
+            for name in (*TOKEN_CLASSES, REQUEST_PRICE, *COUNTS, MINIMUM)
         }
+        return {**amounts, TERMS: TermsInput(required=False, allow_null=True)}
 
     def validate(self, attrs: dict[str, Any]) -> Any:
         """Return a Price."""
-        request_nanos = attrs.get(REQUEST_PRICE, 0)
-        classes: dict[str, int] = {name: attrs[name] for name in TOKEN_CLASSES if name in attrs}
-        return Price(classes, request_nanos)
+        classes: dict[str, int] = {
+            name: attrs[name] for name in (*TOKEN_CLASSES, *COUNTS) if name in attrs
+        }
+        return Price(classes, attrs.get(REQUEST_PRICE, 0), attrs.get(MINIMUM, 0), attrs.get(TERMS))
 
 
 class PricedInput(StrictSerializer):
@@ -186,8 +209,8 @@ class PriceVersionOutput(serializers.Serializer[PriceVersion]):
         return state_of(version, current_id=self.context.get("current_id"), now=self.context["now"])
 
     @extend_schema_field(PRICES_SCHEMA)
-    def get_prices(self, version: PriceVersion) -> dict[str, str]:
-        """Return token class → USD per million tokens, and `request`."""
+    def get_prices(self, version: PriceVersion) -> dict[str, Any]:
+        """Return the price in the form in which it is set."""
         return show_prices(version)
 
     @extend_schema_field(PER_1K_SCHEMA)
@@ -209,8 +232,8 @@ class _FutureVersionOutput(serializers.Serializer[PriceVersion]):
     prices = serializers.SerializerMethodField()
 
     @extend_schema_field(PRICES_SCHEMA)
-    def get_prices(self, version: PriceVersion) -> dict[str, str]:
-        """Return token class → USD per million tokens, and `request`."""
+    def get_prices(self, version: PriceVersion) -> dict[str, Any]:
+        """Return the price in the form in which it is set."""
         return show_prices(version)
 
 
@@ -252,12 +275,21 @@ def moment_of(*, model: AIModel | None = None, route: Route | None = None) -> di
     return {"now": now, "current_id": current.pk if current else None}
 
 
-def show_prices(version: PriceVersion | None) -> dict[str, str]:
-    """Return token class → USD per million tokens, and `request`; empty without a price."""
-    price = price_of(version)
-    shown = {name: format_usd(nanos) for name, nanos in price.classes.items()}
+def show_prices(version: PriceVersion | None) -> dict[str, Any]:
+    """Return a price in the form of `PricesInput`, without what is not in it."""
+    return show_price(price_of(version))
+
+
+def show_price(price: Price, show_amount: Callable[[int], str] = format_usd) -> dict[str, Any]:
+    """Return a price in the form of `PricesInput`, its amounts as `show_amount` writes them."""
+    amounts = dict(price.classes)
     if price.request_nanos:
-        shown[REQUEST_PRICE] = format_usd(price.request_nanos)
+        amounts[REQUEST_PRICE] = price.request_nanos
+    if price.minimum_nanos:
+        amounts[MINIMUM] = price.minimum_nanos
+    shown: dict[str, Any] = {name: show_amount(nanos) for name, nanos in amounts.items()}
+    if price.terms is not None:
+        shown[TERMS] = readable_terms(price.terms, show_amount)
     return shown
 
 

@@ -1,24 +1,25 @@
 """Prices as values: what one is made of, how a change of one reads, per thousand and per million.
 
-Amounts are nanos per million tokens by token class, and nanos per request. Pure, but for the
-queries at the end.
+Amounts are nanos per million tokens by token class, per piece of what is counted, and per request.
+Pure, but for the queries at the end.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.core.domain_errors import DomainError
 from apps.core.money import InvalidAmount
-from apps.core.usage import TOKEN_CLASSES
+from apps.core.price_terms import REQUEST, Terms, TermsInvalid, check_terms, parse_terms, show_terms
+from apps.core.usage import COUNTS, TOKEN_CLASSES
 
 PRICE_NANOS_MAX: Final = 10**15
 UPCOMING_MAX: Final = 100
@@ -43,23 +44,54 @@ class UnknownTokenClass(DomainError):
     """A price is given for something that is not counted."""
 
     code = "unknown_token_class"
-    message = "Prices are by token class: " + ", ".join(TOKEN_CLASSES) + "."
+    message = "Prices are by token class or count: " + ", ".join((*TOKEN_CLASSES, *COUNTS)) + "."
+
+
+class TermsRefused(DomainError):
+    """The terms of a price contradict each other, or its amounts."""
+
+    code = "invalid_terms"
+    message = "These terms cannot be used."
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A price: nanos per million tokens of the classes that are priced, nanos per request."""
+    """A price: nanos per million tokens of the classes that are priced, nanos per request.
+
+    `classes` also holds what is priced by the piece, under the names of COUNTS.
+    """
 
     classes: Mapping[str, int] = field(default_factory=dict)
     request_nanos: int = 0
+    minimum_nanos: int = 0
+    terms: Terms | None = None
 
     def check(self) -> None:
-        """Refuse what no version can hold. Raises PriceOutOfRange and UnknownTokenClass."""
-        if not self.classes.keys() <= set(TOKEN_CLASSES):
+        """Refuse what no version can hold.
+
+        Raises PriceOutOfRange, UnknownTokenClass and TermsRefused.
+        """
+        if not self.classes.keys() <= {*TOKEN_CLASSES, *COUNTS}:
             raise UnknownTokenClass
-        amounts = (*self.classes.values(), self.request_nanos)
+        amounts = (*self.classes.values(), self.request_nanos, self.minimum_nanos)
         if not all(0 <= nanos <= PRICE_NANOS_MAX for nanos in amounts):
             raise PriceOutOfRange
+        if self.terms is not None:
+            try:
+                # Whoever made them: what is stored can be read.
+                parse_terms(show_terms(self.terms))
+                check_terms({**self.classes, REQUEST: self.request_nanos}, self.terms)
+            except TermsInvalid as error:
+                raise TermsRefused(str(error)) from error
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns of a version that hold the price."""
+        return {
+            **{f"{name}_nanos": nanos for name, nanos in self.classes.items()},
+            "request_nanos": self.request_nanos,
+            "minimum_nanos": self.minimum_nanos,
+            "terms": show_terms(self.terms),
+        }
 
 
 NO_PRICE: Final = Price()
@@ -75,12 +107,16 @@ class PriceChange:
     def of(self, old: Price) -> Price:
         """Return the new price."""
         base = old if self.whole is None else self.whole
-        return Price({**base.classes, **self.classes}, base.request_nanos)
+        return replace(base, classes={**base.classes, **self.classes})
 
 
 def price_of(version: PriceVersion | None) -> Price:
     """Return what a version holds; of no version, a price without any amount."""
-    return Price(version.prices(), version.request_nanos) if version is not None else NO_PRICE
+    if version is None:
+        return NO_PRICE
+    return Price(
+        version.prices(), version.request_nanos, version.minimum_nanos, parse_terms(version.terms)
+    )
 
 
 def parse_per_1k(text: str | int) -> int:

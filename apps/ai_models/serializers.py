@@ -195,8 +195,8 @@ class ModelOutput(serializers.Serializer[AIModel]):
         )
 
     @extend_schema_field(PRICES_SCHEMA)
-    def get_prices(self, model: AIModel) -> dict[str, str]:
-        """Return token class → USD per million tokens, and `request`; empty without a price."""
+    def get_prices(self, model: AIModel) -> dict[str, Any]:
+        """Return the price in the form in which it is set; empty without one."""
         return show_prices(_current(model))
 
     @extend_schema_field(PER_1K_SCHEMA)
@@ -312,7 +312,7 @@ class RouteDetailOutput(MaskedSerializer):
     created_at = serializers.DateTimeField()
 
     @extend_schema_field({**PRICES_SCHEMA, "nullable": True})
-    def get_cost_prices(self, route: Route) -> dict[str, str]:
+    def get_cost_prices(self, route: Route) -> dict[str, Any]:
         """Return token class → USD per million tokens; empty where no cost is known."""
         return show_prices(_current(route))
 

@@ -207,7 +207,7 @@ def write_csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
 
 def write_jsonl(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     """Return rows as lines of JSON."""
-    writers = [_WRITERS.get(name, _write_plain) for name in names]
+    writers = [_JSON_WRITERS.get(name, _write_plain) for name in names]
     return b"".join(
         orjson.dumps(
             {name: write(value) for name, write, value in zip(names, writers, row, strict=True)},
@@ -254,4 +254,8 @@ _WRITERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "cost": _write_usd,
     "hold": _write_usd,
     "multiplier": format_multiplier,
+}
+_JSON_WRITERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    **_WRITERS,
+    "counts": lambda text: orjson.loads(text) if text else {},
 }

@@ -76,6 +76,7 @@ class OwnRequestFilter(StrictFilterSet):
     endpoint = WordsFilter(field_name="endpoint")
     error_code = WordsFilter(field_name="error_code")
     finish_reason = WordsFilter(field_name="finish_reason")
+    service_tier = WordsFilter(field_name="service_tier")
 
     class Meta:
         model = APIRequest

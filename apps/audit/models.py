@@ -68,6 +68,13 @@ class APIRequest(models.Model):
     audio_out_tokens = _count()
     image_in_tokens = _count()
     image_out_tokens = _count()
+    counts = models.CharField(
+        max_length=200,
+        default="",
+        db_default="",
+        blank=True,
+        help_text="What was counted by the piece, as compact JSON without zeros; empty: nothing.",
+    )
     usage_source = models.CharField(max_length=16, choices=UsageSource.choices)
     is_usage_suspect = models.BooleanField(default=False)
     charge_nanos = models.BigIntegerField()
@@ -76,6 +83,13 @@ class APIRequest(models.Model):
     price_version_id = models.BigIntegerField()
     cost_version_id = models.BigIntegerField(null=True)
     multiplier_millionths = models.BigIntegerField()
+    service_tier = models.CharField(
+        max_length=32,
+        default="",
+        db_default="",
+        blank=True,
+        help_text="At whose prices it was charged; empty: the usual ones.",
+    )
     attempt_count = models.SmallIntegerField(default=0)
     input_bytes = models.BigIntegerField()
     output_bytes = models.BigIntegerField()

@@ -13,8 +13,10 @@ from operator import attrgetter, itemgetter, le
 from typing import Any, cast
 from uuid import UUID
 
+import orjson
+
 from apps.core.ids import new_uuid7
-from apps.core.usage import TOKEN_CLASSES, Usage
+from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage
 
 Row = dict[str, Any]
 
@@ -34,7 +36,8 @@ _TOKEN_COLUMNS = tuple(f"{name}_tokens" for name in TOKEN_CLASSES)
 _texts = itemgetter(*_TEXT_MAX)
 _attempt_texts = itemgetter(*_ATTEMPT_TEXT_MAX)
 _details = itemgetter(*DETAIL_COLUMNS)
-_counts = attrgetter(*TOKEN_CLASSES)
+_tokens = attrgetter(*TOKEN_CLASSES)
+_counts = attrgetter(*COUNTS)
 
 _MILLISECONDS_MAX = 2**31 - 1  # what the column takes: some 24 days
 
@@ -45,6 +48,24 @@ def clean_text(text: str, limit: int) -> str:
         return text
     # A lone surrogate is not printable either.
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text[:limit])
+
+
+def counts_text(usage: Usage) -> str:
+    """Return what was counted by the piece as it is stored, nothing where that is all zero."""
+    counts = _counts(usage)
+    if not any(counts):
+        return ""  # Nearly always.
+    found = {name: count for name, count in zip(COUNTS, counts, strict=True) if count}
+    return orjson.dumps(found).decode()
+
+
+def stored_usage(row: Row) -> Usage:
+    """Return the usage in the columns of an APIRequest. Raises ValueError for damaged counts."""
+    counts = {name: row[f"{name}_tokens"] for name in TOKEN_CLASSES}
+    if row["counts"]:
+        pieces = Usage.from_dict(orjson.loads(row["counts"]))
+        counts.update(zip(COUNTS, _counts(pieces), strict=True))
+    return Usage(**counts, source=row["usage_source"], is_suspect=bool(row["is_usage_suspect"]))
 
 
 def request_row(
@@ -64,17 +85,20 @@ def request_row(
     ttft_ms: int | None = None,
     upstream_request_id: str = "",
     payload_digest: bytes | None = None,
+    service_tier: str = "",
 ) -> Row:
     """Return the columns of an APIRequest but those that the ledger sets when it commits."""
     row = dict(zip(DETAIL_COLUMNS, _details(detail), strict=True))
     if isinstance(row["started_at"], str):
         row["started_at"] = datetime.fromisoformat(row["started_at"])
-    row.update(zip(_TOKEN_COLUMNS, _counts(usage), strict=True))
+    row.update(zip(_TOKEN_COLUMNS, _tokens(usage), strict=True))
     row["id"] = request_id
     row["state"] = state
     row["status_code"] = status_code
     row["error_code"] = error_code
     row["finish_reason"] = finish_reason
+    row["counts"] = counts_text(usage)
+    row["service_tier"] = service_tier
     row["usage_source"] = usage.source
     row["is_usage_suspect"] = usage.is_suspect
     row["cost_nanos"] = cost_nanos

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
+import orjson
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.audit.event_masks import mask_event, sees_all
 from apps.audit.models import AdminEvent, RefusalCount, RequestState, UsageSource
 from apps.core.rest import MaskedSerializer, MultiplierField, USDField, example
-from apps.core.usage import TOKEN_CLASSES
+from apps.core.usage import COUNTS, TOKEN_CLASSES
 
 _REQUEST_ID: Final = "0199c2a4-6f3e-7c1a-9b52-3d8e5f7a1b2c"
 _TOKENS: Final = {f"{name}_tokens": 0 for name in TOKEN_CLASSES} | {
@@ -32,7 +33,9 @@ OWN_EXAMPLE: Final = {
     "status_code": 200,
     "error_code": "",
     "finish_reason": "stop",
+    "counts": {"web_search": 1},
     "usage_source": "reported",
+    "service_tier": "",
     "charge": "0.0075",
     "hold": "0.168",
     "price_version_id": 9,
@@ -77,6 +80,22 @@ class HexField(serializers.Field[bytes, Any, str, bytes]):
         return bytes(value).hex()
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "properties": {name: {"type": "integer", "minimum": 1} for name in COUNTS},
+        "additionalProperties": False,
+    }
+)
+class CountsField(serializers.Field[str, Any, dict[str, int], str]):
+    """What was counted by the piece, by name and without zeros. Read only."""
+
+    def to_representation(self, value: str) -> dict[str, int]:
+        """Return the counts."""
+        counts: dict[str, int] = orjson.loads(value) if value else {}
+        return counts
+
+
 class _TokenCounts(serializers.Serializer[Any]):
     """Adds one count for each token class."""
 
@@ -103,7 +122,11 @@ class OwnRequestOutput(_TokenCounts):
     status_code = serializers.IntegerField()
     error_code = serializers.CharField()
     finish_reason = serializers.CharField()
+    counts = CountsField()
     usage_source = serializers.ChoiceField(choices=UsageSource.choices)
+    service_tier = serializers.CharField(
+        help_text="At whose prices it was charged; empty: the usual ones."
+    )
     charge = USDField(source="charge_nanos")
     hold = USDField(source="hold_nanos")
     price_version_id = serializers.IntegerField()

@@ -12,10 +12,22 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from apps.ai_models.models import PriceVersion
-from apps.billing.chains import REQUEST_FIELDS, entry_hash, request_hash, transaction_digest
+from apps.audit.records import stored_usage
+from apps.billing.chains import (
+    ADDED_FIELDS,
+    REQUEST_FIELDS,
+    entry_hash,
+    request_hash,
+    transaction_digest,
+)
 from apps.billing.findings import ChainName, Findings, as_moment, as_uuid, stream
-from apps.billing.pricing import Price, PriceIncomplete, charge_nanos
-from apps.core.usage import TOKEN_CLASSES, Usage
+from apps.billing.pricing import (
+    Price,
+    PriceIncomplete,
+    charge_nanos,
+    conditions_of,
+    price_of_columns,
+)
 
 _PRICES_MAX: Final = 4_096
 # Ends that cost nothing, whatever was counted before (I-24).
@@ -52,7 +64,8 @@ _INCARNATIONS = """SELECT incarnation.id, 0, incarnation.sequence, incarnation.h
     LEFT JOIN audit_apirequest AS start ON start.incarnation_id = incarnation.id
         AND start.sequence = verified.sequence
     ORDER BY incarnation.id"""
-_REQUESTS = f"""SELECT {", ".join(f"request.{name}" for name in REQUEST_FIELDS)}, request.hash,
+_COLUMNS: Final = (*REQUEST_FIELDS, *ADDED_FIELDS)
+_REQUESTS = f"""SELECT {", ".join(f"request.{name}" for name in _COLUMNS)}, request.hash,
         (SELECT COALESCE(SUM(amount_nanos), 0) FROM billing_entry AS entry
          WHERE entry.request_id = request.id AND entry.kind IN ('charge', 'excess')),
         (SELECT COALESCE(SUM(amount_nanos), 0) FROM billing_entry AS entry
@@ -134,7 +147,7 @@ def walk_requests(findings: Findings, *, is_full: bool) -> Walk:
 
 
 def _request_rows(is_full: bool) -> Iterator[dict[str, Any]]:
-    names = (*REQUEST_FIELDS, "hash", "charged", "charged_late")
+    names = (*_COLUMNS, "hash", "charged", "charged_late")
     for values in stream(_REQUESTS, (not is_full,)):
         row = dict(zip(names, values, strict=True))
         row["id"] = as_uuid(row["id"])
@@ -322,10 +335,10 @@ def _check_charge(row: dict[str, Any], prices: _Prices, findings: Findings) -> N
 def _recompute(row: dict[str, Any], price: Price | None) -> int | None:
     if price is None:
         return None
-    usage = Usage(**{name: row[f"{name}_tokens"] for name in TOKEN_CLASSES})
     try:
-        return charge_nanos(usage, price, row["multiplier_millionths"])
-    except PriceIncomplete:
+        conditions = conditions_of(row["service_tier"], row["started_at"])
+        return charge_nanos(stored_usage(row), price, row["multiplier_millionths"], conditions)
+    except (PriceIncomplete, ValueError):  # ValueError: counts that cannot be read.
         return None
 
 
@@ -346,10 +359,7 @@ class _Prices:
 
 def _load_price(price_id: int) -> Price | None:
     row = PriceVersion.objects.filter(pk=price_id).first()
-    if row is None:
+    try:
+        return None if row is None else price_of_columns(vars(row))
+    except PriceIncomplete:
         return None
-    return Price(
-        id=price_id,
-        request_nanos=row.request_nanos,
-        **{name: getattr(row, f"{name}_nanos") for name in TOKEN_CLASSES},
-    )

@@ -17,10 +17,13 @@ from uuid import UUID
 import orjson
 
 FORMAT = 1
+# Of the link of an APIRequest that has a value in one of the columns that were added later. Which
+# format a row has is therefore part of what is hashed: filling or emptying them breaks the link.
+ADDED_FORMAT = 2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-# The columns of an APIRequest that its link covers, in order: all but the link itself.
+# The columns of an APIRequest that its link covers, in order: with ADDED_FIELDS all but the link.
 REQUEST_FIELDS = (
     "id", "customer_id", "user_id", "user_name", "api_key_id", "api_key_name", "model_id",
     "requested_model", "route_id", "provider_id", "provider_name", "upstream_model",
@@ -33,6 +36,8 @@ REQUEST_FIELDS = (
     "output_bytes", "started_at", "ttft_ms", "duration_ms", "settled_at", "ip_address",
     "user_agent", "upstream_request_id", "payload_digest", "incarnation_id", "sequence",
 )  # fmt: skip
+# Columns that came later, empty in most rows and in all older ones: these keep the older format.
+ADDED_FIELDS = ("service_tier", "counts")
 _request_values = itemgetter(*REQUEST_FIELDS)
 # Where the values stand that JSON has no form for, behind the format version.
 _ENCODED = tuple(
@@ -85,7 +90,11 @@ def entry_hash(
 
 def request_hash(previous: bytes, row: Mapping[str, Any]) -> bytes:
     """Return the link of an APIRequest, given its columns by name."""
-    values = [FORMAT, *_request_values(row)]
+    tier, counts = row["service_tier"], row["counts"]
+    if tier or counts:
+        values = [ADDED_FORMAT, *_request_values(row), tier, counts]
+    else:
+        values = [FORMAT, *_request_values(row)]
     for place in _ENCODED:
         values[place] = _encode(values[place])
     text = orjson.dumps(values, option=orjson.OPT_PASSTHROUGH_DATETIME)

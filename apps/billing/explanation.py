@@ -10,14 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final
 from uuid import UUID
 
 from apps.ai_models.models import PriceVersion
 from apps.audit.models import APIRequest, UsageSource
+from apps.audit.records import stored_usage
 from apps.billing.models import Entry, EntryKind
-from apps.billing.pricing import MULTIPLIER_ONE, ChargeLine, Price, PriceIncomplete, explain
-from apps.core.usage import TOKEN_CLASSES, Usage
+from apps.billing.pricing import (
+    MULTIPLIER_ONE,
+    PER_MILLION,
+    ChargeLine,
+    Price,
+    PriceIncomplete,
+    conditions_of,
+    explain,
+    find_terms,
+    price_of_columns,
+)
+from apps.core.price_terms import clock_time
+from apps.core.usage import Usage
 
 ENTRIES_MAX: Final = 200
 
@@ -38,12 +50,17 @@ _NOTES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ExplainedLine:
-    """One line: so many of an item at a price. Money in nanos."""
+    """One line: so many of an item at a price. Money in nanos.
+
+    One of the three prices is there: of a million, of the request, or of a piece.
+    """
 
     item: str
     count: int
     price_per_million_nanos: int | None
     price_per_request_nanos: int | None
+    price_per_piece_nanos: int | None
+    terms_factor: int  # by which the terms of the price multiply it, in 1e-12
     multiplier_millionths: int
     amount_nanos: int
 
@@ -65,6 +82,7 @@ class Explanation:
     adjustments: tuple[Adjustment, ...]
     total_nanos: int
     note: str
+    terms: tuple[str, ...] = ()  # what of the price's terms counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +133,7 @@ def explain_charge(row: APIRequest, price: Price | None, entries: Sequence[Entry
             kind = entry.kind if entry.kind in _NOTES else "correction"
             adjustments.append(_adjust(kind, -entry.amount_nanos))
     total = -sum(entry.amount_nanos for entry in entries)
-    return Explanation(tuple(lines), tuple(adjustments), total, _note(row))
+    return Explanation(tuple(lines), tuple(adjustments), total, _note(row), _terms(row, price))
 
 
 def explain_cost(row: APIRequest, price: Price | None) -> Explanation:
@@ -125,7 +143,7 @@ def explain_cost(row: APIRequest, price: Price | None) -> Explanation:
     computed = sum(line.amount_nanos for line in lines)
     if computed != total and not adjustments:
         adjustments.append(_adjust("unexplained", total - computed))
-    return Explanation(tuple(lines), tuple(adjustments), total, "")
+    return Explanation(tuple(lines), tuple(adjustments), total, "", _terms(row, price))
 
 
 def _lines(
@@ -138,31 +156,49 @@ def _lines(
     try:
         if price is None:
             raise PriceIncomplete
-        found = explain(usage, price, multiplier_millionths)
+        conditions = conditions_of(row.service_tier, row.started_at)
+        found = explain(usage, price, multiplier_millionths, conditions)
     except PriceIncomplete:
         return [], [_adjust("price_unknown", total_nanos)] if total_nanos else []
     return [_line(line, multiplier_millionths) for line in found], []
 
 
 def _line(line: ChargeLine, multiplier_millionths: int) -> ExplainedLine:
-    is_request = line.item == "request"
+    is_per_million = line.item in PER_MILLION
+    is_request = line.item in ("request", "minimum")
     return ExplainedLine(
         item=line.item,
         count=line.count,
-        price_per_million_nanos=None if is_request else line.price_nanos,
+        price_per_million_nanos=line.price_nanos if is_per_million else None,
         price_per_request_nanos=line.price_nanos if is_request else None,
+        price_per_piece_nanos=None if is_per_million or is_request else line.price_nanos,
+        terms_factor=line.factor,
         multiplier_millionths=multiplier_millionths,
         amount_nanos=line.amount_nanos,
     )
 
 
+def _terms(row: APIRequest, price: Price | None) -> tuple[str, ...]:
+    """Return in words which terms of the price counted."""
+    usage = usage_of(row)
+    if price is None or price.terms is None or usage.source == "none":
+        return ()
+    conditions = conditions_of(row.service_tier, row.started_at)
+    context, service, window = find_terms(usage, price, conditions)
+    found = []
+    if context is not None:
+        found.append(f"more than {context.above_input_tokens} input tokens")
+    if service is not None:
+        found.append(f"service tier {service.name}")
+    if window is not None:
+        begin, end = clock_time(window.from_minute), clock_time(window.to_minute)
+        found.append(f"from {begin} to {end} UTC")
+    return tuple(found)
+
+
 def usage_of(row: APIRequest) -> Usage:
     """Return the stored usage of a call."""
-    return Usage(
-        **{name: getattr(row, f"{name}_tokens") for name in TOKEN_CLASSES},
-        source=cast(Any, row.usage_source),
-        is_suspect=row.is_usage_suspect,
-    )
+    return stored_usage(vars(row))
 
 
 def _is_limited_to_hold(row: APIRequest) -> bool:
@@ -177,7 +213,7 @@ def _find_price(prices: dict[int, PriceVersion], version_id: int | None) -> Pric
     row = prices.get(version_id) if version_id is not None else None
     if row is None:
         return None
-    return Price(id=row.pk, request_nanos=row.request_nanos, **row.prices())
+    return price_of_columns(vars(row))
 
 
 def _note(row: APIRequest) -> str:

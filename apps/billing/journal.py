@@ -26,6 +26,7 @@ from uuid import UUID
 
 import orjson
 
+from apps.billing.chains import ADDED_FIELDS
 from apps.billing.ledger.commands import (
     Claim,
     ClaimEnd,
@@ -315,7 +316,8 @@ def _decode(value: dict[str, Any]) -> Resolve:
         legs=tuple((leg[0], leg[1]) for leg in value["legs"]),
         counters=tuple(value["counters"]),
         charge_nanos=value["charge_nanos"],
-        row=_decode_row(value["row"]),
+        # What an older gateway left has no value in columns that were added since.
+        row=dict.fromkeys(ADDED_FIELDS, "") | _decode_row(value["row"]),
         attempts=tuple(_decode_row(row) for row in value["attempts"]),
         payload=None if payload is None else PayloadRecord(**_decode_row(payload)),
         claim_end=_decode_end(value),

@@ -28,8 +28,8 @@ from apps.billing.ledger.commands import (
 )
 from apps.billing.ledger.keys import HAS_KEY
 from apps.billing.ledger.store import Engine
-from apps.billing.pricing import Price, charge_nanos
-from apps.core.usage import TOKEN_CLASSES, Usage
+from apps.billing.pricing import charge_nanos, conditions_of, price_of_columns
+from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage
 
 REAP_BATCH = 200
 
@@ -42,7 +42,10 @@ def resolve_orphan(hold: Row, price_row: Row | None, *, now: datetime) -> Resolv
     usage = _checkpoint(hold["checkpoint"])
     charge = 0
     if usage.source == "checkpoint" and price_row is not None:
-        full = charge_nanos(usage, price_of(price_row), detail["multiplier_millionths"])
+        started_at = datetime.fromisoformat(detail["started_at"])
+        conditions = conditions_of(_tier(detail), started_at)
+        price = price_of_columns(price_row)
+        full = charge_nanos(usage, price, detail["multiplier_millionths"], conditions)
         charge = min(full, hold["amount_nanos"])
     return _end(hold, detail, usage, charge, RequestState.INTERRUPTED, "gateway_crashed", now)
 
@@ -66,6 +69,7 @@ def void(hold: PlaceHold, held: Held, *, state: str, error_code: str, now: datet
         cost_nanos=0,
         hold_nanos=held.amount_nanos,
         duration_ms=max(0, int((now - started_at).total_seconds() * 1000)),
+        service_tier=_tier(hold.detail),
     )
     return Resolve(
         request_id=hold.request_id,
@@ -127,20 +131,17 @@ def resolve_all(
     return resolved
 
 
-def price_of(row: Row) -> Price:
-    """Return the Price in a row of `ai_models_priceversion`."""
-    return Price(
-        id=row["id"],
-        request_nanos=row["request_nanos"],
-        **{name: row[f"{name}_nanos"] for name in TOKEN_CLASSES},
-    )
-
-
 def _checkpoint(text: str | None) -> Usage:
     if not text:
         return Usage()
     counts: dict[str, Any] = orjson.loads(text)
-    return Usage(**{name: counts.get(name, 0) for name in TOKEN_CLASSES}, source="checkpoint")
+    names = (*TOKEN_CLASSES, *COUNTS)
+    return Usage(**{name: counts.get(name, 0) for name in names}, source="checkpoint")
+
+
+def _tier(detail: Row) -> str:
+    """Return the service tier that a call asked for. Holds of older gateways name none."""
+    return str(detail.get("service_tier", ""))
 
 
 def _end(
@@ -157,6 +158,7 @@ def _end(
         cost_nanos=None if usage.source == "checkpoint" else 0,
         hold_nanos=hold["amount_nanos"],
         duration_ms=max(0, int((now - started_at).total_seconds() * 1000)),
+        service_tier=_tier(detail),
     )
     return Resolve(
         request_id=hold["request_id"],

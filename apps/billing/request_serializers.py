@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, ClassVar, Final
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.audit.models import APIRequest, Attempt
@@ -18,6 +19,7 @@ from apps.audit.serializers import (
 )
 from apps.billing.explanation import ExplainedRequest, usage_of
 from apps.billing.models import AccountKind, Entry, EntryKind, TransactionKind
+from apps.core.price_terms import FACTOR_ONE
 from apps.core.rest import MultiplierField, USDField, example
 
 _TIMING: Final = {
@@ -35,6 +37,8 @@ _CHARGE: Final = {
             "count": 1_200,
             "price_per_million": "2.5",
             "price_per_request": None,
+            "price_per_piece": None,
+            "terms_multiplier": "1",
             "multiplier": "1",
             "amount": "0.003",
         },
@@ -43,6 +47,8 @@ _CHARGE: Final = {
             "count": 800,
             "price_per_million": "1.25",
             "price_per_request": None,
+            "price_per_piece": None,
+            "terms_multiplier": "1",
             "multiplier": "1",
             "amount": "0.001",
         },
@@ -51,6 +57,8 @@ _CHARGE: Final = {
             "count": 350,
             "price_per_million": "10",
             "price_per_request": None,
+            "price_per_piece": None,
+            "terms_multiplier": "1",
             "multiplier": "1",
             "amount": "0.0035",
         },
@@ -58,6 +66,7 @@ _CHARGE: Final = {
     "adjustments": [],
     "total": "0.0075",
     "note": "",
+    "terms": [],
 }
 _ENTRIES: Final = [
     {
@@ -103,13 +112,28 @@ class TimingOutput(serializers.Serializer[Any]):
     output_tokens_per_second = serializers.FloatField(allow_null=True)
 
 
-class ExplainedLineOutput(serializers.Serializer[Any]):
-    """A number of tokens (or the request itself) × a price × the multiplier = an amount."""
+@extend_schema_field({"type": "string", "format": "decimal"})
+class FactorField(serializers.Field[int, Any, str, int]):
+    """The product of the multipliers of a price's terms, exact. Read only."""
 
-    item = serializers.CharField(help_text="A token class, or `request`.")
+    def to_representation(self, value: int) -> str:
+        """Return the decimal string."""
+        whole, fraction = divmod(value, FACTOR_ONE)
+        return f"{whole}.{fraction:012d}".rstrip("0").rstrip(".")
+
+
+class ExplainedLineOutput(serializers.Serializer[Any]):
+    """A count × a price × the multiplier of its terms × the multiplier = an amount.
+
+    One of the three prices is there. `minimum`: what is missing to the least that a request costs.
+    """
+
+    item = serializers.CharField(help_text="A token class, a count, `request` or `minimum`.")
     count = serializers.IntegerField()
     price_per_million = USDField(source="price_per_million_nanos", allow_null=True)
     price_per_request = USDField(source="price_per_request_nanos", allow_null=True)
+    price_per_piece = USDField(source="price_per_piece_nanos", allow_null=True)
+    terms_multiplier = FactorField(source="terms_factor")
     multiplier = MultiplierField(source="multiplier_millionths")
     amount = USDField(source="amount_nanos")
 
@@ -129,6 +153,9 @@ class ExplanationOutput(serializers.Serializer[Any]):
     adjustments = AdjustmentLineOutput(many=True)
     total = USDField(source="total_nanos")
     note = serializers.CharField()
+    terms = serializers.ListField(
+        child=serializers.CharField(), help_text="Which terms of the price counted, in words."
+    )
 
 
 class RequestEntryOutput(serializers.Serializer[Entry]):

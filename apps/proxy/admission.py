@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from apps.billing.pricing import (
     MULTIPLIER_ONE,
+    NO_COUNTS,
+    USUAL,
+    Conditions,
     Price,
     PriceIncomplete,
     affordable_output_tokens,
+    conditions_of,
     worst_case_nanos,
 )
 from apps.core.crypto import keyed_digest
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.openai import READING_ENDPOINTS, ParsedRequest, input_tokens_bound
+from apps.proxy.dialects.openai import (
+    READING_ENDPOINTS,
+    ParsedRequest,
+    input_tokens_bound,
+    unsupported,
+)
 from apps.proxy.json_body import serialise
 from apps.proxy.snapshot import Access, Caller, Key, Model, Snapshot, find_access
 
 # The least cap on output that is worth sending to a provider.
 OUTPUT_CAP_MIN: Final = 256
+# For how many searches a call that may search holds; what is reported beyond comes as an excess.
+WEB_SEARCHES_MAX: Final = 10
+_SEARCHES: Final[Mapping[str, int]] = MappingProxyType({"web_search": WEB_SEARCHES_MAX})
 KEY_BYTES_MAX: Final = 255
 _KEY_HEADERS: Final = (b"x-api-key", b"x-goog-api-key")
 
@@ -38,6 +52,8 @@ class Plan(NamedTuple):
     wanted_nanos: int  # the worst case
     least_nanos: int  # the worst case with the lowest cap that may be sent; same as wanted if fixed
     is_text_only: bool
+    conditions: Conditions = USUAL  # by which its price counts
+    count_bounds: Mapping[str, int] = NO_COUNTS  # of what is counted by the piece
 
     @property
     def small_nanos(self) -> int:
@@ -61,8 +77,10 @@ class Plan(NamedTuple):
             self.access.multiplier_millionths,
             self.request.choices,
             is_text_only=self.is_text_only,
+            conditions=self.conditions,
+            count_bounds=self.count_bounds,
         )
-        return min(affordable, self.output_bound)
+        return min(affordable - self.request.prediction_bound, self.output_bound)
 
 
 def read_credential(headers: dict[bytes, bytes]) -> str:
@@ -137,16 +155,22 @@ def find_model(
 
 
 def plan_call(snapshot: Snapshot, caller: Caller, request: ParsedRequest, now: datetime) -> Plan:
-    """Return the plan of a call. Raises E07, E13 and E32."""
+    """Return the plan of a call. Raises E07, E13, E14 and E32."""
     model, access = find_model(snapshot, caller, request.model, now)
     price = model.prices.at(now)
     if price is None or not any(route.provider.credentials for route in model.routes):
         raise GatewayError("E32")
+    _check_price(price, request)
     is_reading = request.endpoint in READING_ENDPOINTS
     output_bound = 0 if is_reading else _output_bound(request, model)
     input_bound = input_tokens_bound(
         request.body, serialise(request.body), model.context_length, model.image_tokens_max
     )
+    if request.has_web_search:
+        # What is found is read, too, and nobody knows its length before.
+        input_bound = model.context_length
+    conditions = USUAL if price.terms is None else conditions_of(request.service_tier, now)
+    count_bounds = _SEARCHES if request.has_web_search else NO_COUNTS
     is_text_only = not request.has_images and not request.has_audio
     is_fixed = is_reading or request.output_tokens_asked is not None
     least_cap = output_bound if is_fixed else min(OUTPUT_CAP_MIN, output_bound)
@@ -154,10 +178,12 @@ def plan_call(snapshot: Snapshot, caller: Caller, request: ParsedRequest, now: d
     def worst_case(cap: int) -> int:
         return worst_case_nanos(
             input_bound,
-            cap * request.choices,
+            (cap + request.prediction_bound) * request.choices,
             price,
             access.multiplier_millionths,
             is_text_only=is_text_only,
+            conditions=conditions,
+            count_bounds=count_bounds,
         )
 
     try:
@@ -176,7 +202,18 @@ def plan_call(snapshot: Snapshot, caller: Caller, request: ParsedRequest, now: d
         wanted_nanos=wanted,
         least_nanos=least,
         is_text_only=is_text_only,
+        conditions=conditions,
+        count_bounds=count_bounds,
     )
+
+
+def _check_price(price: Price, request: ParsedRequest) -> None:
+    """Refuse what a request asks for and its price does not name. Raises E14."""
+    tier = request.service_tier
+    if tier and (price.terms is None or price.terms.find_service(tier) is None):
+        raise unsupported("service_tier")
+    if request.has_web_search and price.web_search is None:
+        raise unsupported("web_search_options")
 
 
 def _output_bound(request: ParsedRequest, model: Model) -> int:

@@ -19,8 +19,15 @@ from apps.audit.models import RequestState
 from apps.audit.payloads import BODY_BYTES_MAX, seal_payload
 from apps.audit.records import Row, request_row
 from apps.billing.ledger.commands import Held, PayloadRecord, Resolve, StoredAnswer
-from apps.billing.pricing import charge_nanos
-from apps.core.usage import TOKEN_CLASSES, Usage
+from apps.billing.pricing import (
+    MULTIPLIER_ONE,
+    USUAL,
+    Conditions,
+    charge_nanos,
+    charged_tier,
+    conditions_of,
+)
+from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage
 from apps.proxy.admission import Plan
 from apps.proxy.dialects.openai import StreamMeter
 from apps.proxy.endings import Ending, Interrupted, Reason
@@ -71,6 +78,7 @@ class Call:
         self.is_settled = False
         self.settled_tokens = 0  # for the limits
         self.meter: StreamMeter | None = None
+        self.served_tier: str | None = None  # as a whole answer says
         self.ttft_ms: int | None = None
         self.output_bytes = 0
         self.upstream_request_id = ""
@@ -139,7 +147,7 @@ class Call:
             self._next_checkpoint = now + CHECKPOINT_AFTER_SECONDS
             usage = self.delivered_usage()
             if usage.source != "none":
-                counts = {name: getattr(usage, name) for name in TOKEN_CLASSES}
+                counts = {name: getattr(usage, name) for name in (*TOKEN_CLASSES, *COUNTS)}
                 self.gateway.writer.note_checkpoint(self.request_id, orjson.dumps(counts).decode())
 
     # ---- the hold
@@ -187,7 +195,18 @@ class Call:
             return Usage()
         if self.meter.usage is None and not self.meter.saw_content:
             return Usage()
-        return self.meter.final_usage(estimated_input_tokens=self.estimated_input_tokens())
+        return self._with_search(
+            self.meter.final_usage(estimated_input_tokens=self.estimated_input_tokens())
+        )
+
+    def _with_search(self, usage: Usage) -> Usage:
+        """Return the usage with a search where one was asked for and none was counted.
+
+        Providers that search for every call with these options do not say how often.
+        """
+        if self.plan.request.has_web_search and usage.source != "none" and not usage.web_search:
+            return usage._replace(web_search=1)
+        return usage
 
     # ---- the settlement
 
@@ -219,12 +238,17 @@ class Call:
         digest: bytes | None,
         answer: StoredAnswer | None = None,
     ) -> Resolve:
-        charge, plan = self._charge(ending.usage), self.plan
-        self.settled_tokens = ending.usage.total_tokens
+        plan, usage = self.plan, self._with_search(ending.usage)
+        conditions = self._conditions(usage)
+        charge = self._charge(usage, conditions)
+        self.settled_tokens = usage.total_tokens
         route = self.route or self.routes[0]
         cost_price = route.costs.at(self.started_at)
-        cost = charge_nanos(ending.usage, cost_price, 1_000_000) if cost_price else None
-        if ending.usage.source == "none":
+        cost = None
+        if cost_price is not None:
+            at = conditions_of(conditions.service_tier, self.started_at)
+            cost = charge_nanos(usage, cost_price, MULTIPLIER_ONE, at)
+        if usage.source == "none":
             cost = 0
         detail = self._detail
         if route is not self.routes[0] or cost_price is not None:
@@ -242,7 +266,7 @@ class Call:
             state=ending.state,
             status_code=ending.status_code,
             error_code=ending.error_code,
-            usage=ending.usage,
+            usage=usage,
             cost_nanos=cost,
             hold_nanos=held.amount_nanos,
             duration_ms=int((self.gateway.monotonic() - self.begun) * 1000),
@@ -252,6 +276,7 @@ class Call:
             ttft_ms=self.ttft_ms,
             upstream_request_id=self.upstream_request_id,
             payload_digest=digest,
+            service_tier=conditions.service_tier,
         )
         self.gateway.counts.note_call(
             plan.request.endpoint,
@@ -260,7 +285,7 @@ class Call:
             row["duration_ms"] / 1000,
             self.ttft_ms if plan.request.is_stream else None,
         )
-        if ending.usage.is_suspect:
+        if usage.is_suspect:
             logger.warning(
                 "the usage that provider %s reported cannot be true",
                 route.provider.name,
@@ -279,7 +304,19 @@ class Call:
             claim_end=None if self.keyed is None else self.keyed.end(ending, charge, answer),
         )
 
-    def _charge(self, usage: Usage) -> int:
+    def _conditions(self, usage: Usage) -> Conditions:
+        """Return by what, beside its usage, the call is charged: the tier that was served."""
+        plan = self.plan
+        if plan.price.terms is None:
+            return USUAL
+        served = self.served_tier if self.meter is None else self.meter.service_tier
+        asked = plan.request.service_tier
+        tier = charged_tier(
+            usage, plan.price, asked=asked, served=served, started_at=self.started_at
+        )
+        return plan.conditions._replace(service_tier=tier)
+
+    def _charge(self, usage: Usage, conditions: Conditions) -> int:
         """Return what the call costs the client.
 
         Only usage that the provider reported, and that can be true, may exceed the hold.
@@ -287,7 +324,7 @@ class Call:
         if usage.source == "none":
             return 0
         plan = self.plan
-        full = charge_nanos(usage, plan.price, plan.access.multiplier_millionths)
+        full = charge_nanos(usage, plan.price, plan.access.multiplier_millionths, conditions)
         if usage.source == "reported" and not usage.is_suspect:
             return full
         return min(full, self.held.amount_nanos if self.held else 0)

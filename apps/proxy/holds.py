@@ -158,7 +158,8 @@ def _refusal(answer: HoldRefused) -> GatewayError:
 
 def _describe(call: Call, route: Route) -> Row:
     plan, member, key = call.plan, call.member, call.plan.caller.key
-    return {
+    tier = plan.request.service_tier
+    return ({"service_tier": tier} if tier else {}) | {
         "customer_id": member.customer_id,
         "wallet_id": member.wallet_id,
         "receivable_id": member.receivable_id,

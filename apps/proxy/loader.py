@@ -24,10 +24,9 @@ from apps.ai_models.models import Route as RouteRow
 from apps.api_keys.models import APIKey
 from apps.billing.ledger.commands import Cap, CapScope
 from apps.billing.models import Account, AccountKind
-from apps.billing.pricing import MULTIPLIER_ONE, Price
+from apps.billing.pricing import MULTIPLIER_ONE, Price, PriceIncomplete, price_of_columns
 from apps.core.addresses import AllowedNetwork, UrlRefused, check_upstream_url
 from apps.core.crypto import SecretUnreadable, Vault
-from apps.core.usage import TOKEN_CLASSES
 from apps.model_groups.models import ModelGroup as ModelGroupRow
 from apps.providers.models import Provider as ProviderRow
 from apps.proxy.models import ConfigurationChange, ConfigurationVersion
@@ -327,6 +326,15 @@ def _load_catalogue() -> Catalogue:
 _NO_PRICES: Final = PriceHistory((), ())
 
 
+def _price(row: PriceVersion) -> Price:
+    try:
+        return price_of_columns(vars(row))
+    except PriceIncomplete:
+        # One bad row must not keep everybody's configuration from loading. Nothing is sold by it.
+        logger.error("price version %d cannot be used: its terms cannot be read", row.pk)
+        return Price(id=row.pk)
+
+
 def _load_prices() -> tuple[dict[int, PriceHistory], dict[int, PriceHistory]]:
     """Return the price histories of models and of routes, by their ids."""
     found: dict[tuple[int | None, int | None], list[PriceVersion]] = defaultdict(list)
@@ -336,14 +344,7 @@ def _load_prices() -> tuple[dict[int, PriceHistory], dict[int, PriceHistory]]:
     for (model_id, route_id), rows in found.items():
         history = PriceHistory(
             tuple(row.effective_at for row in rows),
-            tuple(
-                Price(
-                    id=row.pk,
-                    request_nanos=row.request_nanos,
-                    **{name: getattr(row, f"{name}_nanos") for name in TOKEN_CLASSES},
-                )
-                for row in rows
-            ),
+            tuple(_price(row) for row in rows),
         )
         if model_id is not None:
             models[model_id] = history

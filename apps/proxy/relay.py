@@ -245,7 +245,7 @@ class Relay:
         for frame in frames:
             call.capture(frame)
         self._finish_attempt("answered")
-        finish = found.finish_reason or ""
+        call.served_tier, finish = found.service_tier, found.finish_reason or ""
         await call.settle(Ending(RequestState.COMPLETED, 200, "", usage, finish))
         if call.is_client_gone:
             return

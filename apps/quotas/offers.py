@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.conf import settings
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 
 from apps.ai_models.models import AIModel, PriceVersion, Route
+from apps.ai_models.price_serializers import show_price
+from apps.ai_models.prices import price_of
 from apps.core.addresses import UrlRefused, check_upstream_url
 from apps.model_groups.models import ModelGroup
 from apps.providers.models import Provider
@@ -38,15 +41,12 @@ class Offer:
     model_groups: tuple[str, ...]
 
     @property
-    def prices(self) -> dict[str, str]:
-        """Token class → USD per million tokens after the multiplier, exact; `request` as such."""
-        nanos = self.price.prices()
-        if self.price.request_nanos:
-            nanos["request"] = self.price.request_nanos
-        return {
-            name: _decimal(amount * self.multiplier_millionths, _PLACES)
-            for name, amount in nanos.items()
-        }
+    def prices(self) -> dict[str, Any]:
+        """The price in the form in which it is set, its amounts after the multiplier, exact."""
+        return show_price(
+            price_of(self.price),
+            lambda nanos: _decimal(nanos * self.multiplier_millionths, _PLACES),
+        )
 
     @property
     def input_price_per_1k(self) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Final
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from apps.ai_models.price_serializers import PRICES_SCHEMA
 from apps.core.rest import MultiplierField, StrictSerializer, USDField, example
 from apps.model_groups.models import ModelGroup
 from apps.quotas.allowances import TOTAL_NANOS_MAX
 from apps.quotas.bulk import SUBJECTS_MAX
 from apps.quotas.models import UserQuota
+from apps.quotas.offers import Offer
 from apps.users.models import User, UserGroup
 
 _ID_MAX: Final = 2**63 - 1
@@ -254,11 +257,15 @@ class OfferOutput(serializers.Serializer[Any]):
     display_name = serializers.CharField(source="model.display_name", allow_blank=True)
     context_length = serializers.IntegerField(source="model.context_length")
     max_output_tokens = serializers.IntegerField(source="model.max_output_tokens")
-    prices = serializers.DictField(
-        child=serializers.CharField(),
-        help_text="USD per million tokens by token class; `request` is USD per request.",
+    prices = serializers.SerializerMethodField(
+        help_text="The price in the form in which it is set (see the prices of models)."
     )
     input_price_per_1k = serializers.CharField(help_text="USD per thousand tokens.")
     output_price_per_1k = serializers.CharField(help_text="USD per thousand tokens.")
     multiplier = MultiplierField(source="multiplier_millionths")
     model_groups = serializers.ListField(child=serializers.CharField())
+
+    @extend_schema_field(PRICES_SCHEMA)
+    def get_prices(self, offer: Offer) -> dict[str, Any]:
+        """Return the amounts after the multiplier."""
+        return offer.prices

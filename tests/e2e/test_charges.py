@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import openai
 import pytest
 
+from apps.ai_models.catalogue import set_price
+from apps.audit.models import APIRequest
+from apps.billing.chain_walks import walk_requests
+from apps.billing.findings import Findings
+from apps.core.price_terms import ServiceTier, Terms, TimeWindow
 from apps.users.models import User, UserGroup
-from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench
+from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 
+ONE = 1_000_000  # tokens
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
 REQUEST_NANOS = 7_000
 
@@ -41,3 +49,70 @@ def test_the_multiplier_counts_once(bench: Bench) -> None:
     stage.client(max_retries=0).chat.completions.create(**stage.body())
 
     assert stage.settled().charges == (CHARGE // 2,)
+
+
+def _price_again(stage: Stage, **changes: Any) -> None:
+    """Set another price of the stage's model and wait until the gateway knows it."""
+    set_price(
+        model=stage.model,
+        prices={"input": INPUT_NANOS * ONE, "output": OUTPUT_NANOS * ONE, **changes.pop("by", {})},
+        **changes,
+    )
+    stage.bench.make_caller()
+
+
+FLEX: Terms = Terms(service_tiers=(ServiceTier("flex", 500_000), ServiceTier("slow", 250_000)))
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_call_is_charged_and_recorded_at_the_tier_that_was_served(
+    bench: Bench, is_stream: bool
+) -> None:
+    stage = bench.stage()
+    _price_again(stage, terms=FLEX)
+
+    answer = stage.client(max_retries=0).chat.completions.create(
+        **stage.body(stream=is_stream, service_tier="flex")
+    )
+    if is_stream:
+        list(answer)
+
+    statement = stage.settled()
+    assert statement.charges == (CHARGE // 2,)
+    row = APIRequest.objects.get(api_key_id=stage.caller.key.pk)
+    assert (row.service_tier, row.hold_nanos >= CHARGE) == ("flex", True)
+    findings = Findings()
+    walk_requests(findings, is_full=True)
+    assert findings.items == []
+
+
+def test_a_tier_without_a_price_is_refused_and_costs_nothing(bench: Bench) -> None:
+    stage = bench.stage()
+    _price_again(stage, terms=FLEX)
+
+    with pytest.raises(openai.BadRequestError) as refused:
+        stage.client(max_retries=0).chat.completions.create(**stage.body(service_tier="priority"))
+
+    assert refused.value.code == "unsupported_parameter"
+    assert not APIRequest.objects.filter(api_key_id=stage.caller.key.pk).exists()
+
+
+def test_a_search_of_which_nothing_is_said_is_charged_once(bench: Bench) -> None:
+    stage = bench.stage()
+    _price_again(stage, by={"web_search": 25_000_000})
+
+    stage.client(max_retries=0).chat.completions.create(**stage.body(web_search_options={}))
+
+    assert stage.settled().charges == (CHARGE + 25_000_000,)
+    row = APIRequest.objects.get(api_key_id=stage.caller.key.pk)
+    assert (row.counts, row.service_tier) == ('{"web_search":1}', "")
+
+
+def test_a_window_and_a_minimum_count_as_the_call_begins(bench: Bench) -> None:
+    stage = bench.stage()
+    all_day = (TimeWindow(0, 720, 500_000), TimeWindow(720, 0, 500_000))
+    _price_again(stage, terms=Terms(windows=all_day), minimum_nanos=CHARGE)
+
+    stage.client(max_retries=0).chat.completions.create(**stage.body())
+
+    assert stage.settled().charges == (CHARGE,)

@@ -16,6 +16,7 @@ _STREAM: Final = "apps/proxy/dialects/openai_stream.py"
 _UPSTREAM: Final = "apps/proxy/dialects/openai_upstream.py"
 _PROXY: Final = "apps/proxy/tests"
 _PRICING_TESTS: Final = "apps/billing/tests/test_pricing.py"
+_TERMS_TESTS: Final = "apps/billing/tests/test_terms.py"
 _ORDER: Final = "tests/e2e/test_order.py"
 _CHARGES: Final = "tests/e2e/test_charges.py"
 _STREAMS: Final = "tests/e2e/test_streams.py"
@@ -38,16 +39,16 @@ CALLS: Final = (
         "a-hold-covers-uncached-input-only",
         "I-17",
         _PRICING,
-        "dearest_input=max(by_name[name] for name in INPUT_CLASSES),",
-        'dearest_input=by_name["input"],',
+        "dearest_input=max(scaled[name] for name in INPUT_CLASSES),",
+        'dearest_input=scaled["input"],',
         (f"{_PRICING_TESTS}::test_no_usage_inside_the_bounds_costs_more_than_the_worst_case",),
     ),
     Mutant(
         "a-hold-forgets-the-number-of-choices",
         "I-17",
         "apps/proxy/admission.py",
-        "cap * request.choices,",
-        "cap,",
+        "(cap + request.prediction_bound) * request.choices,",
+        "cap + request.prediction_bound,",
         (
             f"{_PROXY}/test_admission.py::"
             "test_the_worst_case_is_held_and_a_fixed_maximum_is_never_lowered",
@@ -106,10 +107,9 @@ CALLS: Final = (
         "the-multiplier-counts-twice",
         "I-26",
         _CALL,
-        "full = charge_nanos(usage, plan.price, plan.access.multiplier_millionths)",
-        "full = charge_nanos(\n"
-        "            usage, plan.price, plan.access.multiplier_millionths**2 // 1_000_000\n"
-        "        )",
+        "full = charge_nanos(usage, plan.price, plan.access.multiplier_millionths, conditions)",
+        "twice = plan.access.multiplier_millionths**2 // 1_000_000\n"
+        "        full = charge_nanos(usage, plan.price, twice, conditions)",
         (f"{_CHARGES}::test_the_multiplier_counts_once",),
     ),
     Mutant(
@@ -197,36 +197,60 @@ CALLS: Final = (
         "the-price-is-read-at-the-settlement",
         "I-40",
         _CALL,
-        "full = charge_nanos(usage, plan.price, plan.access.multiplier_millionths)",
+        "full = charge_nanos(usage, plan.price, plan.access.multiplier_millionths, conditions)",
         "snapshot = self.gateway.find_snapshot()\n"
         "        assert snapshot is not None\n"
         "        now = datetime.now(self.started_at.tzinfo)\n"
         "        price = snapshot.catalogue.models[plan.model.name].prices.at(now) or plan.price\n"
-        "        full = charge_nanos(usage, price, plan.access.multiplier_millionths)",
+        "        full = charge_nanos(usage, price, plan.access.multiplier_millionths, conditions)",
         (f"{_SNAPSHOT}::test_i40_a_running_stream_keeps_the_price_of_its_hold",),
+    ),
+    Mutant(
+        "a-hold-covers-the-asked-tier-only",
+        "I-17",
+        _PRICING,
+        "for service in {None, terms.find_service(conditions.service_tier)}:",
+        "for service in (terms.find_service(conditions.service_tier),):",
+        (f"{_TERMS_TESTS}::test_a_hold_covers_the_dearer_of_the_tier_asked_for_and_the_usual_one",),
+    ),
+    Mutant(
+        "a-tier-without-a-price-is-let-through",
+        "I-43",
+        "apps/proxy/admission.py",
+        "if tier and (price.terms is None or price.terms.find_service(tier) is None):",
+        "if tier and price.terms is None:",
+        (f"{_PROXY}/test_admission.py::test_what_its_price_does_not_name_is_refused",),
+    ),
+    Mutant(
+        "the-tier-that-was-served-is-not-recorded",
+        "I-26",
+        _CALL,
+        "service_tier=conditions.service_tier,",
+        "",
+        (f"{_CHARGES}::test_a_call_is_charged_and_recorded_at_the_tier_that_was_served",),
     ),
     Mutant(
         "charges-are-floats",
         "I-09",
         _PRICING,
-        "return -(-numerator // _DENOMINATOR)",
-        "return int(-(-numerator / _DENOMINATOR // 1))",
+        "return -(-numerator // denominator)",
+        "return int(-(-numerator / denominator // 1))",
         (f"{_PRICING_TESTS}::test_a_charge_beyond_what_a_float_can_hold_is_exact",),
     ),
     Mutant(
         "each-class-is-rounded-up",
         "I-41",
         _PRICING,
-        "numerator += count * rate",
-        "numerator += TOKENS_PER_PRICE * _round_up(count * rate * MULTIPLIER_ONE)",
+        "sum(map(mul, _tokens(usage), rates.by_class))",
+        "sum(_round_up(part, 10**6) * 10**6 for part in map(mul, _tokens(usage), rates.by_class))",
         (f"{_PRICING_TESTS}::test_rounding_adds_less_than_one_nano_and_never_takes_any",),
     ),
     Mutant(
         "charges-are-rounded-down",
         "I-42",
         _PRICING,
-        "return -(-numerator // _DENOMINATOR)",
-        "return numerator // _DENOMINATOR",
+        "return -(-numerator // denominator)",
+        "return numerator // denominator",
         (f"{_PRICING_TESTS}::test_the_smallest_price_still_costs_one_nano",),
     ),
     Mutant(

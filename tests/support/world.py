@@ -207,6 +207,8 @@ def request_row(world: World, request_id: UUID, **changes: Any) -> dict[str, Any
         "user_agent": "tests",
         "upstream_request_id": "",
         "payload_digest": None,
+        "service_tier": "",
+        "counts": "",
     }
     for name in REQUEST_FIELDS:
         if name.endswith("_tokens"):

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from apps.billing.chains import REQUEST_FIELDS
+from apps.billing.chains import ADDED_FIELDS, REQUEST_FIELDS
 from apps.billing.ledger.batch import decide, decide_posting
 from apps.billing.ledger.commands import (
     Batch,
@@ -198,7 +198,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "transaction_id", "account_id", "request_id", "kind", "amount_nanos", "sequence",
         "balance_after_nanos", "corrects_id", "hash",
     ),
-    "audit_apirequest": (*REQUEST_FIELDS, "hash"),
+    "audit_apirequest": (*REQUEST_FIELDS, *ADDED_FIELDS, "hash"),
     "audit_attempt": (
         "id", "request_id", "number", "route_id", "provider_id", "provider_name", "provider_key_id",
         "upstream_model", "started_at", "duration_ms", "status_code", "outcome", "error_text",

@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 
 from apps.audit.models import APIRequest
 from apps.billing.chains import (
+    ADDED_FIELDS,
     REQUEST_FIELDS,
     entry_hash,
     microseconds,
@@ -47,7 +49,7 @@ REQUEST: dict[str, Any] = {
     if name == "payload_digest"
     else number
     for number, name in enumerate(REQUEST_FIELDS)
-}
+} | {"service_tier": "", "counts": ""}
 
 
 def test_a_transaction_is_hashed_as_a_json_array_that_anyone_can_write() -> None:
@@ -103,7 +105,7 @@ def test_every_column_of_an_entry_is_covered(name: str, value: object) -> None:
     assert entry_hash(b"", **(ENTRY | {name: value})) != entry_hash(b"", **ENTRY)
 
 
-@pytest.mark.parametrize("name", REQUEST_FIELDS)
+@pytest.mark.parametrize("name", [*REQUEST_FIELDS, *ADDED_FIELDS])
 def test_every_column_of_a_request_is_covered(name: str) -> None:
     changed = {name: "something else"}
 
@@ -113,7 +115,25 @@ def test_every_column_of_a_request_is_covered(name: str) -> None:
 def test_a_request_is_hashed_with_all_its_columns_but_the_link() -> None:
     columns = {field.attname for field in APIRequest._meta.concrete_fields}
 
-    assert set(REQUEST_FIELDS) == columns - {"hash"}
+    assert {*REQUEST_FIELDS, *ADDED_FIELDS} == columns - {"hash"}
+
+
+def test_a_call_without_what_was_added_later_is_hashed_as_it_was_before() -> None:
+    expected = "c834de4f46e9469b3fab599dc9cd5f645f81c84eb37fdeb3646c24c87f60ea21"
+
+    assert request_hash(b"", REQUEST).hex() == expected
+
+
+def test_a_call_with_a_service_tier_or_counts_is_hashed_in_the_second_format() -> None:
+    tiered = REQUEST | {"service_tier": "flex", "counts": '{"web_search":2}'}
+    values = [REQUEST[name] for name in REQUEST_FIELDS]
+    values[0] = UUID(int=7).hex
+    for name in ("started_at", "settled_at"):
+        values[REQUEST_FIELDS.index(name)] = 1_795_262_400_123_456
+    values[REQUEST_FIELDS.index("payload_digest")] = "01"
+    text = orjson.dumps([2, *values, "flex", '{"web_search":2}'])
+
+    assert request_hash(b"", tiered) == hashlib.sha256(text).digest()
 
 
 def test_a_link_depends_on_the_link_before_it() -> None:

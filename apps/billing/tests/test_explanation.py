@@ -210,9 +210,8 @@ def test_lines_and_adjustments_always_sum_to_what_the_ledger_took(
 ) -> None:
     by_class: dict[str, Any] = dict(zip(TOKEN_CLASSES, counts, strict=True))
     usage = Usage(**by_class, source="estimated")
-    price = Price(
-        id=1, request_nanos=request_nanos, **dict(zip(TOKEN_CLASSES, prices, strict=True))
-    )
+    by_price: dict[str, Any] = dict(zip(TOKEN_CLASSES, prices, strict=True))
+    price = Price(id=1, request_nanos=request_nanos, **by_price)
     full = charge_nanos(usage, price, multiplier)
     charged = full if limit is None else min(full, limit)
     row = make_call(

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 
+from apps.billing.chains import ADDED_FIELDS
 from apps.billing.journal import Journal, JournalFull, keep_all
 from apps.billing.ledger.commands import PayloadRecord, Resolve
 
@@ -35,6 +36,8 @@ def resolve(number: int) -> Resolve:
             "payload_digest": b"\x00\xff",
             "ttft_ms": None,
             "is_stream": True,
+            "service_tier": "flex",
+            "counts": '{"web_search":1}',
         },
         attempts=({"id": UUID(int=7), "request_id": request_id, "started_at": STARTED_AT},),
         payload=PayloadRecord(b"salt\x80", b"(\xb5/\xfd", b"", True, False),
@@ -74,6 +77,15 @@ def test_a_settlement_is_read_as_it_was_written(journal: Journal) -> None:
 
     assert journal.read(10) == [resolve(1), resolve(2)]
     assert len(journal) == 2
+
+
+def test_a_settlement_of_an_older_gateway_is_read_without_tier_and_counts(
+    journal: Journal,
+) -> None:
+    row = {key: value for key, value in resolve(1).row.items() if key not in ADDED_FIELDS}
+    journal.append([resolve(1)._replace(row=row)])
+
+    assert journal.read(10)[0].row == row | {"service_tier": "", "counts": ""}
 
 
 def test_what_is_in_the_database_is_dropped_oldest_first(journal: Journal, tmp_path: Path) -> None:

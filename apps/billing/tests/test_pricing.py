@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -73,7 +74,7 @@ def test_a_class_without_a_price_costs_what_its_direction_costs(name: str, nanos
 
 @pytest.mark.parametrize("name", TOKEN_CLASSES)
 def test_a_class_with_a_price_costs_that_even_if_it_is_zero(name: str) -> None:
-    everything = dict.fromkeys(TOKEN_CLASSES, 5000000)
+    everything: dict[str, Any] = dict.fromkeys(TOKEN_CLASSES, 5000000)
     price = Price(id=1, **(everything | {name: 0}))
 
     assert charge_nanos(Usage.from_dict({name: 1_000}), price, ONE) == 0

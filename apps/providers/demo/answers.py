@@ -84,6 +84,7 @@ class Answer:
     has_usage_event: bool
     has_null_usage: bool  # every other chunk of a stream says "usage": null
     data: bytes = b""  # JSON: the array of LISTS, or the whole body of a models answer
+    service_tier: str = "default"  # that it says it served
 
     @property
     def output_tokens(self) -> int:
@@ -220,7 +221,7 @@ def _start_object(answer: Answer, *, is_event: bool) -> dict[str, Any]:
         **start,
         "created": CREATED,
         "model": answer.model,
-        **({"service_tier": "default"} if answer.endpoint is Endpoint.CHAT else {}),
+        **({"service_tier": answer.service_tier} if answer.endpoint is Endpoint.CHAT else {}),
         "system_fingerprint": FINGERPRINT,
     }
 

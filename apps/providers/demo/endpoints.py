@@ -111,7 +111,14 @@ def build_answer(endpoint: Endpoint, model: str, options: Options, body: Any) ->
         usage=None if options.usage == "off" else usage,
         has_usage_event=options.usage == "always" or (asked and options.usage == "on"),
         has_null_usage=asked and options.usage != "off",
+        service_tier=_read_tier(body),
     )
+
+
+def _read_tier(body: dict[str, Any]) -> str:
+    """Return the service tier that is served: the one asked for, but for what means the usual."""
+    tier = body.get("service_tier")
+    return tier if isinstance(tier, str) and tier not in ("", "auto") else "default"
 
 
 def _check_stream(body: dict[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from apps.proxy.dialects.openai_answer import (
     read_completion_answer,
     read_list_answer,
 )
+from apps.proxy.dialects.openai_refusals import unsupported
 from apps.proxy.dialects.openai_request import (
     READING_ENDPOINTS,
     Endpoint,
@@ -33,6 +34,7 @@ __all__ = [
     "read_chat_answer",
     "read_completion_answer",
     "read_list_answer",
+    "unsupported",
     "upstream_body",
     "upstream_error",
 ]

@@ -41,6 +41,11 @@ class Answer(NamedTuple):
         least = 1 if self.has_content and self.document.get("choices") else 0
         return max(tokens_of_quarters(self.count_quarters()), least)
 
+    @property
+    def service_tier(self) -> str | None:
+        """Return the service tier that the upstream says it served."""
+        return clean_label(self.document.get("service_tier"))
+
     def final_usage(self, *, estimated_input_tokens: int) -> Usage:
         """Return the usage to charge: the reported one, else an estimate.
 

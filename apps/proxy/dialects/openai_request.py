@@ -8,6 +8,7 @@ choose the upstream or its key are removed.
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
+from apps.core.price_terms import tier_name
 from apps.proxy.dialects.openai_inputs import (
     MODERATION_MODEL,
     check_moderation,
@@ -22,6 +23,7 @@ from apps.proxy.dialects.openai_refusals import (
     wrong_type,
     wrong_value,
 )
+from apps.proxy.json_body import serialise
 
 Endpoint = Literal["chat/completions", "completions", "embeddings", "moderations", "rerank"]
 # What these answer is not written token by token, and costs what was read.
@@ -32,7 +34,7 @@ MODEL_NAME_LENGTH_MAX: Final = 256
 INTEGER_MAX: Final = 2**31 - 1
 
 _ROLES: Final = frozenset({"assistant", "developer", "function", "system", "tool", "user"})
-_SERVICE_TIERS: Final = frozenset({"auto", "default"})
+_TIER_LENGTH_MAX: Final = 32
 _TOOL_TYPES: Final = frozenset({"custom", "function"})
 OUTPUT_PARAMETERS: Final = ("max_completion_tokens", "max_tokens")
 
@@ -47,11 +49,9 @@ _UNSUPPORTED: Final = frozenset(
         "mcp_servers",
         "models",
         "plugins",
-        "prediction",
         "route",
         "search_parameters",
         "web_search",
-        "web_search_options",
     }
 )
 _REMOVED: Final = frozenset(
@@ -95,12 +95,14 @@ _METERED: Final = frozenset(
         "modalities",
         "model",
         "n",
+        "prediction",
         "prompt",
         "query",
         "service_tier",
         "stream",
         "stream_options",
         "tools",
+        "web_search_options",
     }
 )
 # What most requests hold and nothing more: of these nothing is removed or refused by its name.
@@ -130,6 +132,9 @@ class ParsedRequest(NamedTuple):
     has_images: bool
     has_audio: bool
     body: dict[str, Any]  # without the fields that would choose the upstream
+    service_tier: str = ""  # the usual one; of others the price decides whether they may be asked
+    has_web_search: bool = False  # likewise
+    prediction_bound: int = 0  # tokens of each choice that are billed as output beside its maximum
 
 
 def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
@@ -142,9 +147,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         kept = {**kept, "model": MODERATION_MODEL}
     model = _model(kept)
     is_stream = _boolean(kept, "stream")
-    service_tier = kept.get("service_tier")
-    if service_tier is not None and not _is_one_of(service_tier, _SERVICE_TIERS):
-        raise unsupported("service_tier")
+    service_tier = _service_tier(kept)
     output_parameter, output_tokens_asked = _output_maximum(kept)
     has_images = has_audio = False
     if endpoint == "chat/completions":
@@ -174,6 +177,9 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         has_images=has_images,
         has_audio=has_audio,
         body=kept,
+        service_tier=service_tier,
+        has_web_search="web_search_options" in kept and _asks_for_search(endpoint, kept),
+        prediction_bound=_prediction_bound(endpoint, kept) if "prediction" in kept else 0,
     )
 
 
@@ -204,6 +210,48 @@ def _check_inputs(endpoint: Endpoint, body: dict[str, Any]) -> bool:
 def _is_removed(key: str) -> bool:
     folded = key.casefold()
     return folded in _REMOVED or folded.startswith(_REMOVED_PREFIXES)
+
+
+def _service_tier(body: Mapping[str, Any]) -> str:
+    value = body.get("service_tier")
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > _TIER_LENGTH_MAX:
+        raise unsupported("service_tier")
+    return tier_name(value)
+
+
+def _asks_for_search(endpoint: Endpoint, body: Mapping[str, Any]) -> bool:
+    """Return whether the provider may search. Raises E14 where it could not be metered."""
+    options = body["web_search_options"]
+    if options is None or options is False:
+        return False
+    if endpoint != "chat/completions" or not isinstance(options, dict):
+        raise unsupported("web_search_options")
+    return True
+
+
+def _prediction_bound(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
+    """Return the most tokens of a predicted output that can be billed though they are rejected.
+
+    Providers bill these as output, beside what the model writes. A token is at least one byte.
+    Source: https://platform.openai.com/docs/guides/predicted-outputs
+    """
+    prediction = body["prediction"]
+    if prediction is None or prediction is False:
+        return 0
+    if endpoint != "chat/completions" or not isinstance(prediction, dict):
+        raise unsupported("prediction")
+    content = prediction.get("content")
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    for part in parts:
+        is_text = isinstance(part, dict) and part.get("type") == "text"
+        if not is_text or not isinstance(part.get("text"), str):
+            # What is predicted elsewhere has a length that nobody here knows.
+            raise unsupported("prediction")
+    if prediction.get("type") != "content":
+        raise unsupported("prediction")
+    return len(serialise(prediction))
 
 
 def _is_one_of(value: object, names: frozenset[str]) -> bool:

@@ -87,6 +87,7 @@ class StreamMeter:
         "done_seen",
         "error",
         "finish_reason",
+        "service_tier",
         "upstream_error_code",
         "usage",
     )
@@ -105,6 +106,7 @@ class StreamMeter:
         self._usage_was_unusable = False
         self.usage: Usage | None = None  # the last one reported
         self.finish_reason: str | None = None
+        self.service_tier: str | None = None  # that it served, where it says so at the end
         self.done_seen = False
         self.error: GatewayError | None = None
         self.upstream_error_code: str | None = None  # for the record, if it is a known one
@@ -243,6 +245,8 @@ class StreamMeter:
                 if self.finish_reason == "error":
                     self._fail(document)
                     return False
+        if "service_tier" in document:
+            self.service_tier = clean_label(document["service_tier"]) or self.service_tier
         reported = _find_usage(document)
         if reported is None:
             return True

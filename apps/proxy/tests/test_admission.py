@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from apps.billing.pricing import Price
+from apps.billing.pricing import USUAL, Price
 from apps.core.crypto import keyed_digest
 from apps.core.errors import GatewayError
+from apps.core.price_terms import ServiceTier, Terms, TimeWindow
 from apps.proxy.admission import authenticate, plan_call
 from apps.proxy.dialects.openai import parse_request
 from apps.proxy.snapshot import Caller, PriceHistory
@@ -137,3 +138,78 @@ def test_a_call_that_cannot_be_priced_or_sent_is_refused(
         _plan(body, **model)
 
     assert raised.value.row == row
+
+
+def _priced(**changes: Any) -> dict[str, Any]:
+    price = Price(id=1, input=2_500_000_000, output=10_000_000_000, **changes)
+    return {"prices": PriceHistory((EARLIER,), (price,))}
+
+
+FLEX_AND_PRIORITY = Terms(
+    service_tiers=(ServiceTier("flex", 500_000), ServiceTier("priority", 2_000_000))
+)
+SEARCH: dict[str, Any] = {"web_search_options": {}}
+
+
+@pytest.mark.parametrize(
+    ("body", "price", "param"),
+    [
+        ({"service_tier": "flex"}, {}, "service_tier"),
+        ({"service_tier": "batch"}, {"terms": FLEX_AND_PRIORITY}, "service_tier"),
+        (SEARCH, {}, "web_search_options"),
+        (SEARCH, {"terms": FLEX_AND_PRIORITY}, "web_search_options"),
+    ],
+)
+def test_what_its_price_does_not_name_is_refused(
+    body: dict[str, Any], price: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(GatewayError) as raised:
+        _plan(body, **_priced(**price))
+
+    assert (raised.value.row, raised.value.param) == ("E14", param)
+
+
+@pytest.mark.parametrize(("tier", "times"), [("auto", 1), ("flex", 1), ("priority", 2)])
+def test_the_hold_covers_the_dearest_tier_that_may_be_served(tier: str, times: int) -> None:
+    plan = _plan({"max_tokens": 100, "service_tier": tier}, **_priced(terms=FLEX_AND_PRIORITY))
+
+    assert plan.wanted_nanos == times * (plan.input_bound * 2_500 + 100 * 10_000)
+
+
+def test_a_call_that_may_search_holds_for_ten_searches_and_a_full_context() -> None:
+    plan = _plan({"max_tokens": 100, **SEARCH}, **_priced(web_search=30_000_000))
+
+    assert plan.input_bound == 1_000
+    assert plan.wanted_nanos == 1_000 * 2_500 + 100 * 10_000 + 10 * 30_000_000
+
+
+def test_what_is_predicted_is_held_for_beside_the_maximum() -> None:
+    prediction = {"type": "content", "content": "ab"}  # 33 bytes of JSON
+    plan = _plan({"max_tokens": 100, "n": 2, "prediction": prediction})
+
+    assert plan.wanted_nanos == plan.input_bound * 2_500 + 2 * 133 * 10_000
+
+
+def test_what_is_predicted_does_not_raise_the_cap_that_money_buys() -> None:
+    plan = _plan({"prediction": {"type": "content", "content": "ab"}})
+    for_300 = plan.input_bound * 2_500 + (300 + 33) * 10_000
+
+    assert plan.cap_for(for_300) == 300
+    assert plan.least_nanos == plan.input_bound * 2_500 + (256 + 33) * 10_000
+    assert plan.cap_for(plan.least_nanos) == 256
+
+
+def test_a_window_is_that_of_the_moment_of_admission() -> None:
+    noon = Terms(windows=(TimeWindow(720, 721, 500_000),))
+    other = Terms(windows=(TimeWindow(721, 722, 500_000),))
+
+    halved = _plan({"max_tokens": 100}, **_priced(terms=noon))
+    usual = _plan({"max_tokens": 100}, **_priced(terms=other))
+
+    assert (halved.conditions.minute, usual.wanted_nanos) == (720, 2 * halved.wanted_nanos)
+
+
+def test_a_usual_price_is_planned_without_conditions() -> None:
+    plan = _plan({"service_tier": "default"})
+
+    assert (plan.conditions, plan.count_bounds) == (USUAL, {})

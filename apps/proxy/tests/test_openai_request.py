@@ -59,6 +59,41 @@ def test_the_larger_of_two_maxima_counts() -> None:
     assert (request.output_parameter, request.output_tokens_asked) == ("max_tokens", 7)
 
 
+@pytest.mark.parametrize(
+    ("value", "tier"),
+    [(None, ""), ("auto", ""), ("default", ""), ("flex", "flex"), ("priority", "priority")],
+)
+def test_a_service_tier_is_read_and_left_in_the_body(value: str | None, tier: str) -> None:
+    request = parse_request("chat/completions", CHAT | {"service_tier": value})
+
+    assert (request.service_tier, request.body["service_tier"]) == (tier, value)
+
+
+def test_a_search_is_noted_and_its_options_are_left_in_the_body() -> None:
+    options = {"search_context_size": "low"}
+    request = parse_request("chat/completions", CHAT | {"web_search_options": options})
+
+    assert (request.has_web_search, request.body["web_search_options"]) == (True, options)
+    assert not parse_request("chat/completions", CHAT).has_web_search
+
+
+@pytest.mark.parametrize(
+    ("content", "bound"),
+    [("ab", 33), ("é", 33), ([{"type": "text", "text": "ab"}], 58)],
+)
+def test_a_prediction_is_bounded_by_its_bytes(content: object, bound: int) -> None:
+    prediction = {"type": "content", "content": content}
+
+    request = parse_request("chat/completions", CHAT | {"prediction": prediction})
+
+    assert request.prediction_bound == bound
+
+
+@pytest.mark.parametrize("name", ["prediction", "web_search_options"])
+def test_what_only_chats_have_is_refused_elsewhere(name: str) -> None:
+    assert refusal("completions", COMPLETION | {name: {}}) == ("E14", "unsupported_parameter", name)
+
+
 def test_null_is_absent() -> None:
     names = ("stream", "stream_options", "n", "max_tokens", "tools", "modalities", "service_tier")
 
@@ -133,11 +168,12 @@ def test_a_parameter_that_cannot_be_priced_as_it_stands_is_refused(
 @pytest.mark.parametrize(
     ("change", "param"),
     [
-        ({"service_tier": "priority"}, "service_tier"),
-        ({"service_tier": "flex"}, "service_tier"),
+        ({"service_tier": "x" * 33}, "service_tier"),
         ({"service_tier": ["auto"]}, "service_tier"),
         ({"service_tier": 1}, "service_tier"),
-        ({"web_search_options": {}}, "web_search_options"),
+        ({"web_search_options": True}, "web_search_options"),
+        ({"web_search_options": []}, "web_search_options"),
+        ({"Web_Search_Options": {}}, "Web_Search_Options"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"type": {}}]}, "tools[0].type"),
         (
@@ -148,7 +184,10 @@ def test_a_parameter_that_cannot_be_priced_as_it_stands_is_refused(
         ({"modalities": ["image"]}, "modalities"),
         ({"modalities": [[]]}, "modalities"),
         ({"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
-        ({"prediction": {"type": "content", "content": "a"}}, "prediction"),
+        ({"prediction": "a"}, "prediction"),
+        ({"prediction": {"type": "file", "content": "a"}}, "prediction"),
+        ({"prediction": {"type": "content", "content": 5}}, "prediction"),
+        ({"prediction": {"type": "content", "content": [{"type": "file"}]}}, "prediction"),
         ({"plugins": [{"id": "web"}]}, "plugins"),
         ({"search_parameters": {"mode": "on"}}, "search_parameters"),
         ({"enable_search": True}, "enable_search"),
@@ -338,6 +377,7 @@ def test_what_cannot_be_ranked_is_refused(
 def test_no_value_of_any_parameter_is_a_fault_of_the_gateway(value: object) -> None:
     names = [*CHAT, *COMPLETION, *EMBEDDING, "stream", "stream_options", "n", "best_of"]
     names += ["max_tokens", "tools", "functions", "modalities", "service_tier", "audio", "models"]
+    names += ["prediction", "web_search_options"]
 
     names += [*RANKING, "top_n"]
 
