@@ -20,6 +20,7 @@ class Counts:
     refusals: Counter = field(default_factory=Counter)
     attempts: Counter = field(default_factory=Counter)
     internal_errors: Counter = field(default_factory=Counter)
+    suspect_usages: Counter = field(default_factory=Counter)
     durations: Histogram = field(default_factory=lambda: Histogram(_SECONDS))
     first_tokens: Histogram = field(default_factory=lambda: Histogram(_SECONDS))
     loop_lag: Histogram = field(default_factory=lambda: Histogram(_LAG_SECONDS))
