@@ -286,6 +286,7 @@ class Call:
             self.ttft_ms if plan.request.is_stream else None,
         )
         if usage.is_suspect:
+            self.gateway.counts.suspect_usages.add(str(route.provider.id))
             logger.warning(
                 "the usage that provider %s reported cannot be true",
                 route.provider.name,

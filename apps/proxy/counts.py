@@ -21,6 +21,7 @@ class Counts:
     attempts: Counter = field(default_factory=Counter)
     replays: Counter = field(default_factory=Counter)
     internal_errors: Counter = field(default_factory=Counter)
+    suspect_usages: Counter = field(default_factory=Counter)
     durations: Histogram = field(default_factory=lambda: Histogram(_SECONDS))
     first_tokens: Histogram = field(default_factory=lambda: Histogram(_SECONDS))
     loop_lag: Histogram = field(default_factory=lambda: Histogram(_LAG_SECONDS))

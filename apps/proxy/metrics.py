@@ -133,6 +133,15 @@ METRICS: Final = (
         ("outcome",),
     ),
     Metric(
+        "gateway_suspect_usages_total",
+        "counter",
+        "calls whose provider reported numbers that cannot be true, by its id; they cost at most "
+        "their hold",
+        "any increase: ask the provider",
+        lambda gateway: gateway.counts.suspect_usages,
+        ("provider",),
+    ),
+    Metric(
         "gateway_circuits_open",
         "gauge",
         "routes that are passed over because their provider failed or asked for a rest",

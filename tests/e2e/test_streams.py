@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from apps.api_keys.models import APIKey
+from tests.e2e.answers import ask
 from tests.e2e.wire import (
     LAST_CHUNK,
     RawConnection,
@@ -20,6 +21,7 @@ from tests.e2e.wire import (
 )
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.processes import wait_until
+from tests.support.prometheus import parse
 
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
 STREAMS = 50
@@ -32,6 +34,12 @@ def estimate(stage: Stage, output_tokens: int) -> int:
     """Return the charge where no usage came: a quarter of what was sent, and the output."""
     sent = stage.upstream_calls[-1]["body_bytes"]
     return -(-sent // 4) * INPUT_NANOS + output_tokens * OUTPUT_NANOS
+
+
+def suspect_usages(bench: Bench) -> float:
+    """Return how many calls the provider of the tests told untrue numbers of."""
+    samples = parse(ask(bench.gateway, "GET", "/metrics").body.decode())[1]
+    return samples.get(f'gateway_suspect_usages_total{{provider="{bench.provider.pk}"}}', 0)
 
 
 def test_each_event_arrives_before_the_next_one_is_sent(bench: Bench) -> None:
@@ -290,6 +298,44 @@ def test_more_tokens_than_any_model_has_cost_the_hold_and_no_more(
     assert statement.charges == (statement.rows[0].hold_nanos,)
     assert statement.charges[0] < 1_000_000
     assert (statement.held_nanos, statement.owed_nanos) == (0, 0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_many_times_the_tokens_of_the_text_cost_the_hold_and_are_counted(
+    bench: Bench, stream: bool
+) -> None:
+    stage = bench.stage("demo-chat:prompt=10,tokens=16,fault=inflated_usage(1000)")
+    before = suspect_usages(bench)
+
+    answer: Any = stage.client(max_retries=0).chat.completions.create(
+        **stage.body(stream=stream, max_tokens=16)
+    )
+    list(answer)
+
+    statement = stage.settled()
+    row = statement.rows[0]
+    assert (row.input_tokens, row.output_tokens) == (10, 16_000)
+    assert (row.usage_source, row.is_usage_suspect) == ("reported", True)
+    assert statement.charges == (row.hold_nanos,)
+    assert statement.charges[0] < 10 * INPUT_NANOS + 16_000 * OUTPUT_NANOS
+    assert (statement.held_nanos, statement.owed_nanos) == (0, 0)
+    assert suspect_usages(bench) - before == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_was_written_is_believed_though_nothing_thought_is_told(
+    bench: Bench, stream: bool
+) -> None:
+    stage = bench.stage("demo-chat:prompt=10,tokens=16,fault=inflated_usage(8)")
+
+    answer: Any = stage.client(max_retries=0).chat.completions.create(
+        **stage.body(stream=stream, max_tokens=16)
+    )
+    list(answer)
+
+    statement = stage.settled()
+    assert not statement.rows[0].is_usage_suspect
+    assert statement.charges == (10 * INPUT_NANOS + 128 * OUTPUT_NANOS,)
 
 
 def test_a_credible_usage_above_the_hold_is_charged_in_full(bench: Bench) -> None:

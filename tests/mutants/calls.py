@@ -11,12 +11,16 @@ _RELAY: Final = "apps/proxy/relay.py"
 _HOLDS: Final = "apps/proxy/holds.py"
 _ASGI: Final = "apps/proxy/asgi.py"
 _PRICING: Final = "apps/billing/pricing.py"
-_USAGE: Final = "apps/proxy/dialects/openai_usage.py"
+_USAGE: Final = "apps/proxy/dialects/usage_reader.py"
+_ANTHROPIC_USAGE: Final = "apps/proxy/dialects/anthropic_usage.py"
 _STREAM: Final = "apps/proxy/dialects/openai_stream.py"
 _UPSTREAM: Final = "apps/proxy/dialects/openai_upstream.py"
 _PROXY: Final = "apps/proxy/tests"
 _PRICING_TESTS: Final = "apps/billing/tests/test_pricing.py"
 _TERMS_TESTS: Final = "apps/billing/tests/test_terms.py"
+_GOLDEN: Final = (
+    f"{_PROXY}/test_golden_usage.py::test_a_documented_usage_becomes_classes_counts_and_a_charge"
+)
 _ORDER: Final = "tests/e2e/test_order.py"
 _CHARGES: Final = "tests/e2e/test_charges.py"
 _STREAMS: Final = "tests/e2e/test_streams.py"
@@ -135,10 +139,10 @@ CALLS: Final = (
         "cached-tokens-count-twice",
         "I-29",
         _USAGE,
-        "input=prompt - cached - written - audio_in - image_in,",
-        "input=prompt - written - audio_in - image_in,",
+        "input=read - parts.input_tokens,",
+        "input=read - parts.input_tokens + parts.cache_read,",
         (
-            f"{_PROXY}/test_openai_usage.py::test_the_classes_of_a_real_usage_are_disjoint",
+            _GOLDEN,
             f"{_SDK}::test_cached_and_reasoning_tokens_are_told_apart_and_charged",
         ),
     ),
@@ -146,9 +150,29 @@ CALLS: Final = (
         "reasoning-counts-twice",
         "I-29",
         _USAGE,
-        "output=completion - reasoning - audio_out - image_out,",
-        "output=completion - audio_out - image_out,",
-        (f"{_PROXY}/test_openai_usage.py::test_the_classes_of_a_real_usage_are_disjoint",),
+        "output=written - parts.output_tokens,",
+        "output=written - parts.output_tokens + parts.reasoning,",
+        (_GOLDEN,),
+    ),
+    Mutant(
+        "anthropic-s-cache-is-taken-out-of-its-input",
+        "I-29",
+        _ANTHROPIC_USAGE,
+        "read=plain + parts.input_tokens,",
+        "read=plain,",
+        (_GOLDEN,),
+    ),
+    Mutant(
+        "any-number-of-tokens-is-believed",
+        "I-28",
+        _STREAM,
+        "if not self._is_plausible(reported):",
+        "if False:",
+        (
+            f"{_PROXY}/test_plausibility.py"
+            "::test_a_stream_with_many_times_the_tokens_of_its_text_is_suspect",
+            f"{_STREAMS}::test_many_times_the_tokens_of_the_text_cost_the_hold_and_are_counted",
+        ),
     ),
     Mutant(
         "cumulative-usage-is-added-up",

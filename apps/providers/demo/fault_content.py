@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -153,9 +153,20 @@ def no_usage(scene: Scene) -> Script:
     return _play_with(scene, usage=None, has_usage_event=False, has_null_usage=False)
 
 
+_OUTPUT_COUNTS: Final = frozenset({"completion_tokens", "total_tokens"})
+
+
 def bad_usage(scene: Scene, value: str, field: str) -> Script:
     """Report usage with an absurd value in one or all counts."""
     return _play_with(scene, usage=_spoil_usage(scene.answer, value, field), has_usage_event=True)
+
+
+def inflated_usage(scene: Scene, times: int) -> Script:
+    """Report many times the output, in numbers that agree with each other."""
+    usage: dict[str, Any] = orjson.loads(scene.answer.usage or b"{}")
+    more = (times - 1) * usage.get("completion_tokens", 0)
+    usage |= {name: usage[name] + more for name in _OUTPUT_COUNTS & usage.keys()}
+    return _play_with(scene, usage=orjson.dumps(usage), has_usage_event=True)
 
 
 def _spoil_usage(answer: Answer, value: str, field: str) -> bytes:

@@ -184,6 +184,12 @@ FAULTS: dict[str, Fault] = {
         (Argument("value", "-600"), Argument("field", "")),
         is_answered=True,
     ),
+    "inflated_usage": Fault(
+        content.inflated_usage,
+        "usage, even if unasked, with this many times the output that was written",
+        (Argument("times", 100, minimum=1),),
+        is_answered=True,
+    ),
     "usage_twice": Fault(
         content.usage_twice,
         "a stream with two usage events: half the output, then all of it",

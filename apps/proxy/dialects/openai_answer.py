@@ -10,6 +10,8 @@ from apps.core.usage import Usage
 from apps.proxy.dialects.openai_request import Endpoint
 from apps.proxy.dialects.openai_stream import clean_label
 from apps.proxy.dialects.openai_usage import parse_input_usage, parse_usage
+from apps.proxy.dialects.plausibility import is_plausible, needs_no_look
+from apps.proxy.dialects.usage_pieces import has_pieces, with_pieces
 from apps.proxy.estimate import estimate_quarters, tokens_of_quarters
 
 _TEXT_MEMBERS: Final = ("content", "refusal")
@@ -34,6 +36,8 @@ class Answer(NamedTuple):
     has_content: bool
     count_quarters: Callable[[], int]  # of all that it says
     document: dict[str, Any]
+    images: int = 0  # that it made
+    has_audio: bool = False
 
     @property
     def estimated_output_tokens(self) -> int:
@@ -54,16 +58,33 @@ class Answer(NamedTuple):
         reported = self.usage
         if reported is not None and reported.output_tokens:
             # Also without visible content: reasoning alone can use up the maximum.
-            return reported
-        if not self.has_content:
+            usage = reported
+            if not self._is_plausible(reported):
+                usage = reported._replace(is_suspect=True)
+        elif not self.has_content:
             return Usage()
-        if reported is not None and reported.total_tokens:
-            return reported
-        return Usage(
-            input=estimated_input_tokens,
-            output=self.estimated_output_tokens,
-            source="estimated",
-            is_suspect=self.is_usage_unusable or reported is not None,
+        elif reported is not None and reported.total_tokens:
+            usage = reported
+        else:
+            usage = Usage(
+                input=estimated_input_tokens,
+                output=self.estimated_output_tokens,
+                source="estimated",
+                is_suspect=self.is_usage_unusable,
+            )
+            if reported is not None:
+                # A ranking may report how often it ran, and no tokens.
+                is_known = has_pieces(reported) and not reported.is_suspect
+                usage = with_pieces(usage, reported)._replace(is_suspect=not is_known)
+        return usage._replace(image=self.images) if self.images > usage.image else usage
+
+    def _is_plausible(self, usage: Usage) -> bool:
+        if needs_no_look(usage) or self.images or self.has_audio:
+            return True
+        return is_plausible(
+            usage,
+            delivered_tokens=tokens_of_quarters(self.count_quarters()),
+            choices=len(self.document.get("choices", ())),
         )
 
 
@@ -90,6 +111,8 @@ def read_chat_answer(body: bytes) -> Answer:
         choices,
         has_content=has_content,
         count=lambda: sum(_message_quarters(message) for message in present),
+        images=sum(_count_images(message.get("images")) for message in present),
+        has_audio=any(message.get("audio") for message in present),
     )
 
 
@@ -160,6 +183,8 @@ def _answer(
     *,
     has_content: bool,
     count: Callable[[], int],
+    images: int = 0,
+    has_audio: bool = False,
 ) -> Answer:
     reported = document.get("usage")
     usage = parse_usage(reported)
@@ -171,7 +196,14 @@ def _answer(
         has_content=has_content,
         count_quarters=count,
         document=document,
+        images=images,
+        has_audio=has_audio,
     )
+
+
+def _count_images(images: object) -> int:
+    """Return how many images a message brings, beside its text (OpenRouter)."""
+    return sum(isinstance(image, dict) for image in images) if isinstance(images, list) else 0
 
 
 def _message_quarters(message: dict[str, Any]) -> int:

@@ -15,6 +15,7 @@ from apps.core.errors import GatewayError
 from apps.core.usage import Usage
 from apps.proxy.dialects.openai_upstream import allowed_code
 from apps.proxy.dialects.openai_usage import parse_usage
+from apps.proxy.dialects.plausibility import is_plausible, needs_no_look
 from apps.proxy.estimate import estimate_quarters, tokens_of_quarters
 from apps.proxy.sse import event_data, is_done, split_events
 
@@ -55,6 +56,9 @@ _SYNONYMS: Final = (b"reasoning_content", b"reasoning")
 _TOOL_DELTA: Final = re.compile(rb'"(?:tool_calls":\s*+\[\s*+\{|function_call":\s*+\{)')
 # Mistral: content as an array of typed parts.
 _CONTENT_PARTS: Final = re.compile(rb'"content":\s*+\[\s*+\{\s*+"type"')
+_IMAGES_KEY: Final = b'"images"'
+_IMAGE: Final = re.compile(rb'"image_url":\s*+[{"]')
+_AUDIO: Final = re.compile(rb'"audio":\s*+\{')
 _ID: Final = re.compile(rb'"id":\s*+' + _STRING)
 _MODEL: Final = re.compile(rb'"model":\s*+' + _STRING)
 
@@ -76,9 +80,12 @@ class StreamMeter:
     __slots__ = (
         "_batch",
         "_batch_bytes",
+        "_bytes",
         "_events",
+        "_has_audio",
         "_has_content",
         "_id",
+        "_images",
         "_is_completion",
         "_model",
         "_quarters",
@@ -98,8 +105,11 @@ class StreamMeter:
         self._is_completion = is_completion
         self._batch: list[bytes] = []
         self._batch_bytes = 0
+        self._bytes = 0
         self._events = 0
+        self._has_audio = False
         self._has_content = False
+        self._images = 0
         self._id: str | None = None
         self._model: str | None = None
         self._quarters: dict[bytes, int] = {}
@@ -163,21 +173,41 @@ class StreamMeter:
         reported = self.usage
         if reported is not None and reported.output_tokens:
             # Also without visible content: reasoning alone can use up the maximum.
-            return reported
-        if not self.saw_content:
+            usage = reported
+            if not self._is_plausible(reported):
+                usage = reported._replace(is_suspect=True)
+        elif not self.saw_content:
             return Usage()
-        if reported is not None and reported.total_tokens:
-            return reported
-        return Usage(
-            input=estimated_input_tokens,
-            output=self.estimated_output_tokens(),
-            source="estimated",
-            is_suspect=self._usage_was_unusable or reported is not None,
-        )
+        elif reported is not None and reported.total_tokens:
+            usage = reported
+        else:
+            usage = Usage(
+                input=estimated_input_tokens,
+                output=self.estimated_output_tokens(),
+                source="estimated",
+                is_suspect=self._usage_was_unusable or reported is not None,
+            )
+        images = self._count_images()
+        return usage._replace(image=images) if images > usage.image else usage
+
+    def _is_plausible(self, usage: Usage) -> bool:
+        if needs_no_look(usage, streamed_bytes=self._bytes):
+            return True
+        delivered = self.estimated_output_tokens()
+        if self._images or self._has_audio:
+            return True
+        return is_plausible(usage, delivered_tokens=delivered)
+
+    def _count_images(self) -> int:
+        """Return how many images the model sent, beside its text (OpenRouter)."""
+        if any(_IMAGES_KEY in block for block in self._batch):
+            self._count_batch()
+        return self._images
 
     def _keep(self, block: bytes) -> None:
         self._batch.append(block)
         self._batch_bytes += len(block)
+        self._bytes += len(block)
         if self._batch_bytes > _BATCH_BYTES:
             self._count_batch()
 
@@ -205,6 +235,10 @@ class StreamMeter:
                     self._has_content = True
                     size = estimate_quarters(_unescaped(text))
                     self._quarters[key] = self._quarters.get(key, 0) + size
+        if _IMAGES_KEY in raw:
+            self._images += len(_IMAGE.findall(raw))
+            self._has_content = self._has_content or self._images > 0
+        self._has_audio = self._has_audio or _AUDIO.search(raw) is not None
         if not self._has_content:
             self._has_content = _TOOL_DELTA.search(raw) is not None
 

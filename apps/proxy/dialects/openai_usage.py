@@ -2,50 +2,47 @@
 
 OpenAI's `prompt_tokens` include cached, audio and image tokens, and its `completion_tokens`
 include reasoning; here every token is counted in exactly one class (I-29). Some servers leave
-reasoning or cached tokens out of those two numbers: their `total_tokens` give them away.
-
-Numbers come from a foreign system: what is no whole number between 0 and TOKENS_MAX, and parts
-that exceed their whole, make a usage suspect, never negative (I-28).
+reasoning or cached tokens out of those two numbers: their `total_tokens` give them away. Others
+pass on what their own upstream said, in the shape of its dialect.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from apps.core.usage import Usage
+from apps.proxy.dialects.anthropic_usage import is_anthropic_usage, parse_anthropic_usage
+from apps.proxy.dialects.bedrock_usage import BEDROCK_NAMES, parse_bedrock_usage
+from apps.proxy.dialects.cohere_usage import COHERE_NAMES, parse_cohere_usage
+from apps.proxy.dialects.gemini_usage import GEMINI_NAMES, parse_gemini_usage
+from apps.proxy.dialects.local_usage import LOCAL_NAMES, parse_local_usage
+from apps.proxy.dialects.usage_pieces import has_pieces, read_pieces, with_pieces
+from apps.proxy.dialects.usage_reader import (
+    TOKENS_MAX,
+    UsageReader,
+    cache_writes,
+    disjoint,
+    include,
+)
 
-TOKENS_MAX: Final = 10_000_000
-
-
-class _Counts:
-    """Reads counts from an object and remembers whether one of them was not a count."""
-
-    def __init__(self) -> None:
-        self.is_suspect = False
-
-    def read(self, mapping: Mapping[str, Any], *names: str) -> int | None:
-        """Return the first of these counts that is there; null counts as absent."""
-        for name in names:
-            value = mapping.get(name)
-            if value is None:
-                continue
-            # type() and not isinstance(): true is an int.
-            if type(value) is int and 0 <= value <= TOKENS_MAX:
-                return value
-            self.is_suspect = True
-            # More than any model can handle stays expensive; the hold is the caller's bound.
-            return TOKENS_MAX if type(value) is int and value > TOKENS_MAX else None
-        return None
-
-    def details(self, mapping: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-        """Return the first of these objects that is there, empty if none is."""
-        for name in names:
-            value = mapping.get(name)
-            if value is None:
-                continue
-            if isinstance(value, Mapping):
-                return value
-            self.is_suspect = True
-        return {}
+# Mistral and the Realtime API leave out an s.
+_INPUT_DETAILS: Final = (
+    "prompt_tokens_details",
+    "input_tokens_details",
+    "input_token_details",
+    "prompt_token_details",
+)
+_OUTPUT_DETAILS: Final = (
+    "completion_tokens_details",
+    "output_tokens_details",
+    "output_token_details",
+)
+_IMAGE_DETAILS: Final = frozenset({"image_tokens", "text_tokens"})
+_FOREIGN: Final[tuple[tuple[frozenset[str], Callable[[Mapping[str, Any]], Usage | None]], ...]] = (
+    (GEMINI_NAMES, parse_gemini_usage),
+    (BEDROCK_NAMES, parse_bedrock_usage),
+    (LOCAL_NAMES, parse_local_usage),
+    (COHERE_NAMES, parse_cohere_usage),
+)
 
 
 def parse_usage(value: object) -> Usage | None:
@@ -60,91 +57,28 @@ def parse_usage(value: object) -> Usage | None:
     plain = _plain_usage(value)
     if plain is not None:
         return plain
-    counts = _Counts()
-    prompt = counts.read(value, "prompt_tokens", "input_tokens")
-    completion = counts.read(value, "completion_tokens", "output_tokens")
-    total = counts.read(value, "total_tokens")
-    if prompt is None and completion is None:
-        return None
-    if total == TOKENS_MAX:
-        # Not a number to compute with: it may stand for something larger.
-        total = None
-    prompt, completion = _fill_gaps(prompt, completion, total, counts)
-
-    inputs = counts.details(value, "prompt_tokens_details", "input_tokens_details")
-    outputs = counts.details(value, "completion_tokens_details", "output_tokens_details")
-    cached = (
-        counts.read(inputs, "cached_tokens")
-        # DeepSeek, Moonshot, and Anthropic behind a translating proxy.
-        or counts.read(value, "prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens")
-        or 0
-    )
-    written = (
-        counts.read(inputs, "cache_write_tokens", "cache_creation_tokens")
-        or counts.read(value, "cache_creation_input_tokens")
-        or 0
-    )
-    write_details = counts.details(inputs, "cache_creation_token_details")
-    written_1h = counts.read(write_details, "ephemeral_1h_input_tokens") or 0
-    audio_in = counts.read(inputs, "audio_tokens") or 0
-    image_in = counts.read(inputs, "image_tokens") or 0
-    reasoning = counts.read(outputs, "reasoning_tokens") or 0
-    audio_out = counts.read(outputs, "audio_tokens") or 0
-    image_out = counts.read(outputs, "image_tokens") or 0
-
-    if total is not None and total != prompt + completion:
-        beyond = total - prompt - completion
-        cache = cached + written
-        if beyond == reasoning:
-            completion += reasoning
-        elif beyond == cache:
-            prompt += cache
-        elif beyond == reasoning + cache:
-            completion += reasoning
-            prompt += cache
-        else:
-            counts.is_suspect = True
-            if beyond > 0:
-                completion += beyond
-                reasoning += beyond
-    if cached + written + audio_in + image_in > prompt or written_1h > written:
-        counts.is_suspect = True
-        cached = written = written_1h = audio_in = image_in = 0
-    if reasoning + audio_out + image_out > completion:
-        counts.is_suspect = True
-        reasoning = audio_out = image_out = 0
-    return Usage(
-        input=prompt - cached - written - audio_in - image_in,
-        cache_read=cached,
-        cache_write_5m=written - written_1h,
-        cache_write_1h=written_1h,
-        output=completion - reasoning - audio_out - image_out,
-        reasoning=reasoning,
-        audio_in=audio_in,
-        audio_out=audio_out,
-        image_in=image_in,
-        image_out=image_out,
-        source="reported",
-        is_suspect=counts.is_suspect,
-    )
+    if "prompt_tokens" not in value and "completion_tokens" not in value:
+        if is_anthropic_usage(value):
+            return parse_anthropic_usage(value)
+        for names, parse in _FOREIGN:
+            if not names.isdisjoint(value):
+                return parse(value)
+    return _parse_openai_usage(value)
 
 
 def parse_input_usage(document: Mapping[str, Any]) -> tuple[Usage | None, bool]:
     """Return the usage in an answer that says nothing, and whether there was anything to read.
 
-    A total alone is what was read (Jina, Voyage, vLLM). Cohere counts under `meta`, and gives no
-    tokens at all for rerank: then there is nothing to read.
+    A total alone is what was read (Jina, Voyage, vLLM). Cohere counts under `meta`.
     """
     reported = document.get("usage")
     if reported is None:
         meta = document.get("meta")
-        reported = meta.get("tokens") if isinstance(meta, Mapping) else None
+        is_counted = isinstance(meta, Mapping) and not COHERE_NAMES.isdisjoint(meta)
+        reported = meta if is_counted else None
     usage = parse_usage(reported)
-    if usage is None and isinstance(reported, Mapping):
-        counts = _Counts()
-        total = counts.read(reported, "total_tokens")
-        if total is not None:
-            usage = Usage(input=total, source="reported", is_suspect=counts.is_suspect)
+    if isinstance(reported, Mapping) and (usage is None or not usage.total_tokens):
+        usage = _total_usage(reported) or usage
     if usage is not None and usage.output_tokens:
         usage = usage._replace(is_suspect=True)
     return usage, reported is not None
@@ -164,8 +98,121 @@ def _plain_usage(value: Mapping[str, Any]) -> Usage | None:
     return Usage(input=prompt, output=completion, source="reported")
 
 
+def _total_usage(value: Mapping[str, Any]) -> Usage | None:
+    """Return the usage of an object that tells nothing but a total, all of it read.
+
+    Voyage tells the text of it too where there are images.
+    """
+    reader = UsageReader()
+    total = reader.read(value, "total_tokens")
+    if total is None:
+        return None
+    has_images = bool(reader.read(value, "image_pixels"))
+    text = reader.read(value, "text_tokens") if has_images else None
+    images = max(total - text, 0) if text is not None else 0
+    return disjoint(reader, Usage(image_in=images), read=total, written=0)
+
+
+def _parse_openai_usage(value: Mapping[str, Any]) -> Usage | None:
+    reader = UsageReader()
+    pieces = read_pieces(reader, value)
+    # The last names are of OpenRouter's record of a call.
+    prompt = reader.read(value, "prompt_tokens", "input_tokens", "native_tokens_prompt")
+    completion = reader.read(
+        value, "completion_tokens", "output_tokens", "native_tokens_completion"
+    )
+    total = reader.read(value, "total_tokens")
+    if prompt is None and completion is None:
+        if not has_pieces(pieces):
+            return None
+        return pieces._replace(source="reported", is_suspect=reader.is_suspect)
+    read, written = _fill_gaps(prompt, completion, total, reader)
+    inputs = reader.details(value, *_INPUT_DETAILS)
+    outputs = reader.details(value, *_OUTPUT_DETAILS)
+    parts = _cache_parts(reader, value, inputs)
+    cache = parts.input_tokens
+    reasoning = reader.read_any(outputs, "reasoning_tokens") or reader.read_any(
+        value, "reasoning_tokens", "native_tokens_reasoning"
+    )
+    if "citation_tokens" in value or "num_search_queries" in value:
+        # Perplexity bills what it read and thought meanwhile beside its own total.
+        citations = reader.read(value, "citation_tokens") or 0
+        apart = 0 if outputs else reasoning
+        if total in (None, read + written, read + written + citations + apart):
+            read, written = reader.add((read, citations)), reader.add((written, apart))
+            total = None
+    elif pieces.second and total is not None and total > read + written:
+        # Mistral: speech is in the total, and in neither of the others.
+        parts = parts._replace(audio_in=min(total, TOKENS_MAX) - read - written)
+        read = total - written
+    elif value.get("usage_semantic") == "anthropic" and total in (None, read + written):
+        # New API, where it passes on what Anthropic said.
+        read, total = reader.add((read, cache)), None
+    read, written, reasoning = include(
+        reader, (read, written), total, cache=cache, reasoning=reasoning
+    )
+    parts = _add_media(reader, parts, value, inputs)
+    image_out = reader.read_any(outputs, "image_tokens")
+    if not outputs and value.get("input_tokens_details") and inputs.keys() == _IMAGE_DETAILS:
+        # OpenAI's images: all that was written is one.
+        image_out = written
+    parts = parts._replace(
+        reasoning=reasoning,
+        audio_out=reader.read_any(outputs, "audio_tokens"),
+        image_out=image_out,
+    )
+    return disjoint(reader, with_pieces(parts, pieces), read=read, written=written)
+
+
+def _cache_parts(reader: UsageReader, value: Mapping[str, Any], inputs: Mapping[str, Any]) -> Usage:
+    """Return what was read from and written to a cache."""
+    cached = reader.read_any(inputs, "cached_tokens") or reader.read_any(
+        value,
+        "prompt_cache_hit_tokens",  # DeepSeek
+        "cached_tokens",  # Moonshot
+        "num_cached_tokens",  # Mistral
+        "cache_read_input_tokens",  # Anthropic behind a server that translates
+        "native_tokens_cached",
+    )
+    missed = reader.read(value, "prompt_cache_miss_tokens")
+    if missed and cached + missed != value.get("prompt_tokens"):
+        reader.is_suspect = True
+    lifetimes = reader.details(
+        inputs, "cache_creation_token_details", "cache_creation"
+    ) or reader.details(value, "cache_creation")
+    five_minutes, hour = cache_writes(
+        reader,
+        reader.read_any(
+            inputs, "cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens"
+        )
+        or reader.read_any(value, "cache_creation_input_tokens")
+        or reader.read_any(lifetimes, "cache_creation_input_tokens")
+        or None,
+        lifetimes,
+    )
+    return Usage(cache_read=cached, cache_write_5m=five_minutes, cache_write_1h=hour)
+
+
+def _add_media(
+    reader: UsageReader, parts: Usage, value: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> Usage:
+    """Return parts with the audio and the images that were read and not cached.
+
+    Alibaba's own API tells them beside the text. A video is read as a row of images.
+    """
+    cached = reader.details(inputs, "cached_tokens_details")
+    holder = inputs if inputs else value
+    audio = reader.read_any(holder, "audio_tokens") - reader.read_any(cached, "audio_tokens")
+    images = reader.read_any(holder, "image_tokens") - reader.read_any(cached, "image_tokens")
+    videos = reader.read_any(holder, "video_tokens")
+    if audio < 0 or images < 0:
+        reader.is_suspect = True
+        audio, images = max(audio, 0), max(images, 0)
+    return parts._replace(audio_in=audio or parts.audio_in, image_in=reader.add((images, videos)))
+
+
 def _fill_gaps(
-    prompt: int | None, completion: int | None, total: int | None, counts: _Counts
+    prompt: int | None, completion: int | None, total: int | None, reader: UsageReader
 ) -> tuple[int, int]:
     """Return prompt and completion, a missing one computed from the total where that is possible.
 
@@ -173,11 +220,15 @@ def _fill_gaps(
     """
     if prompt is not None and completion is not None:
         return prompt, completion
+    if total == TOKENS_MAX:
+        total = None
     if prompt is None:
-        counts.is_suspect = True
         known = completion or 0
+        # What makes images of nothing but a sentence reports no input.
+        if total != known:
+            reader.is_suspect = True
         return (max(total - known, 0) if total is not None else 0), known
     if total is None or total < prompt:
-        counts.is_suspect = True
+        reader.is_suspect = True
         return prompt, 0
     return prompt, total - prompt

@@ -107,6 +107,14 @@ MODERATION: dict[str, Any] = {"id": "modr-1", "model": "m", "results": [{"flagge
         ),
         (
             RANKING | {"meta": {"billed_units": {"search_units": 1}}},
+            Usage(input=99, source="estimated", tool_call=1),
+        ),
+        (
+            RANKING | {"meta": {"billed_units": {"search_units": -1}}},
+            Usage(input=99, source="estimated", is_suspect=True),
+        ),
+        (
+            RANKING | {"meta": {"api_version": {"version": "2"}}},
             Usage(input=99, source="estimated"),
         ),
         (RANKING, Usage(input=99, source="estimated")),

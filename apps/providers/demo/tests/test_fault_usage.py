@@ -67,6 +67,17 @@ async def test_one_count_can_be_absurd_or_missing(provider: DemoProvider) -> Non
     assert list(lacking["usage"]) == ["prompt_tokens_details", "completion_tokens_details"]
 
 
+async def test_usage_can_claim_many_times_the_output(provider: DemoProvider) -> None:
+    _, _, answer = await post(provider, "m:prompt=7,tokens=3,fault=inflated_usage(100)")
+
+    usage = answer["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (
+        7,
+        300,
+        307,
+    )
+
+
 async def test_usage_can_come_twice(provider: DemoProvider) -> None:
     events = await stream(provider, "m:tokens=10,fault=usage_twice")
 

@@ -1,0 +1,94 @@
+"""Gemini's `usageMetadata`: the prompt includes what was cached, and nothing includes the thoughts.
+
+`totalTokenCount` is prompt + candidates + thoughts + what tools gave the model to read. Details
+are lists of modalities; those of the cache are a part of those of the prompt.
+
+Source: https://ai.google.dev/api/generate-content#UsageMetadata
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from apps.core.usage import Usage
+from apps.proxy.dialects.usage_reader import UsageReader, disjoint, include
+
+GEMINI_NAMES: Final = frozenset(
+    {
+        "candidatesTokenCount",
+        "candidates_token_count",
+        "promptTokenCount",
+        "prompt_token_count",
+        "responseTokenCount",
+    }
+)
+# A video is read as a row of images, and costs as much.
+_IMAGES: Final = ("IMAGE", "VIDEO")
+
+
+def parse_gemini_usage(value: Mapping[str, Any]) -> Usage | None:
+    """Return what a `usageMetadata` object says, None if nothing in it can be used."""
+    reader = UsageReader()
+    prompt = reader.read(value, "promptTokenCount", "prompt_token_count")
+    # The last name is that of the Live API.
+    candidates = reader.read(
+        value, "candidatesTokenCount", "candidates_token_count", "responseTokenCount"
+    )
+    thoughts = reader.read(value, "thoughtsTokenCount", "thoughts_token_count")
+    if prompt is None and candidates is None:
+        return None
+    if prompt is None:
+        reader.is_suspect = True
+    tools = reader.read(value, "toolUsePromptTokenCount", "tool_use_prompt_token_count") or 0
+    reasoning = thoughts or 0
+    total = reader.read(value, "totalTokenCount", "total_token_count")
+    if candidates is None and total is None and thoughts is None:
+        reader.is_suspect = True
+    read, written, reasoning = include(
+        reader,
+        (reader.add((prompt or 0, tools)), reader.add((candidates or 0, reasoning))),
+        total,
+        cache=0,
+        reasoning=reasoning,
+    )
+    inputs = _modalities(reader, value, "promptTokensDetails", "prompt_tokens_details")
+    used = _modalities(
+        reader, value, "toolUsePromptTokensDetails", "tool_use_prompt_tokens_details"
+    )
+    cached = _modalities(reader, value, "cacheTokensDetails", "cache_tokens_details")
+    outputs = _modalities(
+        reader,
+        value,
+        "candidatesTokensDetails",
+        "candidates_tokens_details",
+        "responseTokensDetails",
+    )
+    parts = Usage(
+        cache_read=reader.read(value, "cachedContentTokenCount", "cached_content_token_count") or 0,
+        audio_in=_beyond(reader, inputs[0] + used[0], cached[0]),
+        image_in=_beyond(reader, inputs[1] + used[1], cached[1]),
+        reasoning=reasoning,
+        audio_out=outputs[0],
+        image_out=outputs[1],
+    )
+    return disjoint(reader, parts, read=read, written=written)
+
+
+def _modalities(reader: UsageReader, value: Mapping[str, Any], *names: str) -> tuple[int, int]:
+    """Return the tokens of audio and of images in a list of modalities."""
+    audio: list[int] = []
+    images: list[int] = []
+    for entry in reader.entries(value, *names):
+        count = reader.read(entry, "tokenCount", "token_count") or 0
+        modality = entry.get("modality")
+        if modality == "AUDIO":
+            audio.append(count)
+        elif modality in _IMAGES:
+            images.append(count)
+    return reader.add(audio), reader.add(images)
+
+
+def _beyond(reader: UsageReader, whole: int, part: int) -> int:
+    if part > whole:
+        reader.is_suspect = True
+        return 0
+    return whole - part

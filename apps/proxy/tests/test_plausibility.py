@@ -1,0 +1,167 @@
+import json
+from typing import Any
+
+import pytest
+
+from apps.core.usage import Usage
+from apps.proxy.dialects.openai_answer import Answer, read_chat_answer
+from apps.proxy.dialects.openai_stream import StreamMeter
+from apps.proxy.dialects.plausibility import is_plausible, needs_no_look
+
+
+def reported(output: int, **counts: int) -> Usage:
+    return Usage.from_dict({"input": 10, "output": output, "source": "reported", **counts})
+
+
+@pytest.mark.parametrize(
+    ("usage", "delivered", "choices", "expected"),
+    [
+        (reported(64), 0, 1, True),
+        (reported(65), 0, 1, False),
+        (reported(80), 1, 1, True),
+        (reported(81), 1, 1, False),
+        (reported(1664), 100, 1, True),
+        (reported(1665), 100, 1, False),
+        (reported(1728), 100, 2, True),
+        (reported(1729), 100, 2, False),
+        (reported(65), 0, 0, False),
+        (reported(9_000_000, reasoning=1), 0, 1, True),
+        (reported(9_000_000, audio_out=1), 0, 1, True),
+        (reported(9_000_000, image_out=1), 0, 1, True),
+    ],
+)
+def test_a_token_takes_some_text(
+    usage: Usage, delivered: int, choices: int, expected: bool
+) -> None:
+    assert is_plausible(usage, delivered_tokens=delivered, choices=choices) is expected
+
+
+@pytest.mark.parametrize(
+    ("output", "streamed", "expected"),
+    [(64, 0, True), (65, 0, False), (1000, 64_000, True), (1000, 63_999, False)],
+)
+def test_an_event_for_a_token_needs_no_look(output: int, streamed: int, expected: bool) -> None:
+    assert needs_no_look(reported(output), streamed_bytes=streamed) is expected
+
+
+def answer(message: dict[str, Any], completion: int, **details: object) -> Answer:
+    usage = {"prompt_tokens": 10, "completion_tokens": completion, "total_tokens": 10 + completion}
+    document = {
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": usage | details,
+    }
+    return read_chat_answer(json.dumps(document).encode())
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (answer({"content": "four" * 100}, 100), reported(100)),
+        (answer({"content": "four" * 100}, 1664), reported(1664)),
+        (
+            answer({"content": "four" * 100}, 1665),
+            reported(1665)._replace(is_suspect=True),
+        ),
+        (answer({"content": ""}, 5000), reported(5000)._replace(is_suspect=True)),
+        (
+            answer({"content": "four"}, 5000, completion_tokens_details={"reasoning_tokens": 4990}),
+            reported(10, reasoning=4990),
+        ),
+        (answer({"content": "", "reasoning_content": "four" * 400}, 5000), reported(5000)),
+        (
+            answer({"tool_calls": [{"function": {"name": "f", "arguments": "x" * 1000}}]}, 4000),
+            reported(4000),
+        ),
+        (answer({"content": "", "audio": {"data": "AAAA"}}, 5000), reported(5000)),
+        (answer({"content": "", "images": [IMAGE, IMAGE]}, 5000), reported(5000, image=2)),
+        (
+            answer(
+                {"content": "", "images": [IMAGE]},
+                1290,
+                completion_tokens_details={"image_tokens": 1290},
+            ),
+            reported(0, image_out=1290, image=1),
+        ),
+    ],
+)
+def test_an_answer_with_many_times_the_tokens_of_its_text_is_suspect(
+    found: Answer, expected: Usage
+) -> None:
+    assert found.final_usage(estimated_input_tokens=99) == expected
+
+
+def event(delta: dict[str, Any] | None = None, **members: object) -> bytes:
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": None}]
+    document = {"object": "chat.completion.chunk", "choices": choices} | members
+    return b"data: " + json.dumps(document).encode() + b"\n\n"
+
+
+def usage_event(completion: int, **details: object) -> bytes:
+    usage = {"prompt_tokens": 10, "completion_tokens": completion, "total_tokens": 10 + completion}
+    return event(usage=usage | details)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        ([event({"content": "four" * 100}), usage_event(100)], reported(100)),
+        ([event({"content": "four" * 100}), usage_event(1664)], reported(1664)),
+        (
+            [event({"content": "four" * 100}), usage_event(1665)],
+            reported(1665)._replace(is_suspect=True),
+        ),
+        ([usage_event(5000)], reported(5000)._replace(is_suspect=True)),
+        (
+            [
+                event({"content": "Hi"}),
+                usage_event(5000, completion_tokens_details={"reasoning_tokens": 4990}),
+            ],
+            reported(10, reasoning=4990),
+        ),
+        ([event({"reasoning_content": "four" * 400}), usage_event(5000)], reported(5000)),
+        (
+            [
+                event({"tool_calls": [{"index": 0, "function": {"arguments": "x" * 1000}}]}),
+                usage_event(4000),
+            ],
+            reported(4000),
+        ),
+        ([event({"audio": {"data": "AAAA"}}), usage_event(5000)], reported(5000)),
+        (
+            [event({"images": [IMAGE]}), event({"images": [IMAGE]}), usage_event(5000)],
+            reported(5000, image=2),
+        ),
+        # A token an event, as most servers stream.
+        ([event({"content": "a"}) * 1000, usage_event(1000)], reported(1000)),
+    ],
+)
+def test_a_stream_with_many_times_the_tokens_of_its_text_is_suspect(
+    blocks: list[bytes], expected: Usage
+) -> None:
+    meter = StreamMeter(strip_usage=True)
+    for block in blocks:
+        meter.observe(block)
+
+    assert meter.final_usage(estimated_input_tokens=99) == expected
+
+
+def test_an_image_is_content_though_nothing_is_reported() -> None:
+    meter = StreamMeter(strip_usage=True)
+    meter.observe(event({"images": [IMAGE]}))
+
+    assert meter.saw_content
+    assert meter.final_usage(estimated_input_tokens=99) == Usage(
+        input=99, output=1, source="estimated", image=1
+    )
+
+
+def test_a_text_about_images_is_no_image() -> None:
+    meter = StreamMeter(strip_usage=True)
+    meter.observe(event({"content": '{"images":[{"image_url":"x"}]}'}))
+    meter.observe(usage_event(12))
+
+    assert meter.final_usage(estimated_input_tokens=99) == reported(12)
