@@ -113,6 +113,10 @@ bench-rows: $(INSTALLED_DEV) ## A million recorded calls against an empty table
 bench-processes: $(INSTALLED_DEV) ## Two gateway processes against one
 	$(PYTHON) -m bench.run processes $(OPTIONS)
 
+.PHONY: bench-prompt
+bench-prompt: $(INSTALLED_DEV) ## Prompts of 100,000 tokens: what they add, and to the small calls beside them
+	$(PYTHON) -m bench.run prompt $(OPTIONS)
+
 .PHONY: bench-api
 bench-api: $(INSTALLED_DEV) ## Time every list of the REST API with a million recorded calls
 	$(PYTHON) -m bench.api
