@@ -20,7 +20,7 @@ INSTALLED: Final = ROOT / ".clients"
 PROGRAMS: Final = Path(__file__).parent / "programs"
 PYTHON: Final = INSTALLED / "venv" / "bin" / "python"
 LLM: Final = INSTALLED / "venv" / "bin" / "llm"
-_STOP_SECONDS: Final = 10
+_STOP_SECONDS: Final = 60  # LangChain takes its time on a busy machine
 
 Job = dict[str, Any]
 

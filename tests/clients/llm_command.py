@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import json
 import os
@@ -26,7 +25,7 @@ def find_weather(city: str) -> str:
     "Tell the weather of a city."
     return f"21 degrees in {city}"
 """
-_ERROR: Final = re.compile(r"Error code: (\d+) - (\{.*\})")
+_ERROR: Final = re.compile(r"Error code: (\d+) - (.+)")
 _SCHEMA: Final = "city, degrees int"
 _COMMANDS: Final[dict[str, list[str]]] = {
     "plain": ["--no-stream"],
@@ -120,10 +119,10 @@ def _abort(home: Path, environment: dict[str, str]) -> Outcome:
 
 
 def _read_usages(home: Path) -> list[tuple[int, int, int, int]]:
-    """Return the usage of each call, as the command's own log tells it."""
+    """Return the usage of each call, as the command's own log tells it: `llm logs` starts slowly."""
     with closing(sqlite3.connect(home / "logs.db")) as log:
         rows = log.execute(
-            "SELECT input_tokens, output_tokens, token_details FROM responses ORDER BY id"
+            "SELECT input_tokens, output_tokens, token_details FROM turns ORDER BY id"
         ).fetchall()
     return [_read_usage(*row) for row in rows]
 
@@ -136,8 +135,8 @@ def _read_usage(prompt: int, output: int, details: str | None) -> tuple[int, int
 
 
 def _read_error(printed: str) -> dict[str, Any]:
-    """Return the error in what the command prints: `Error code: 404 - {'error': …}`."""
+    """Return the error in what the command prints: `Error code: 404 - its message`."""
     found = _ERROR.search(printed)
     if found is None:
         return {"status": None, "message": printed.strip()}
-    return {"status": int(found[1]), **ast.literal_eval(found[2])["error"]}
+    return {"status": int(found[1]), "message": found[2]}

@@ -123,7 +123,9 @@ def _capped(bench: Bench, stack: ExitStack) -> Stage:
 
 
 def _busy(bench: Bench, stack: ExitStack) -> Stage:
-    stage = bench.stage("demo-chat:fault=stall_after(2)")
+    # It has to last while all the other rows are prepared.
+    provider = bench.make_provider(idle_timeout_seconds=600)
+    stage = bench.stage("demo-chat:fault=stall_after(2)", provider=provider)
     busy = replace(stage, caller=bench.make_caller(concurrency=1))
     running = stack.enter_context(RawConnection(bench.gateway.port))
     running.send(post_bytes(busy.caller, orjson.dumps(busy.body(stream=True))))

@@ -45,7 +45,10 @@ async def run(job: dict[str, Any], outcome: Outcome) -> None:
         await _JOBS[job["do"]](model, job, outcome)
     except openai.APIError as error:
         outcome.error = {
-            "class": type(error).__name__,
+            # LangChain raises subclasses of its own for some.
+            "class": next(
+                cls.__name__ for cls in type(error).__mro__ if cls.__module__.startswith("openai")
+            ),
             "status": getattr(error, "status_code", None),
             "code": error.code,
             "type": error.type,
