@@ -174,7 +174,7 @@ $(INSTALLED_DEV): requirements-dev.txt requirements.txt | $(PYTHON)
 
 # Clients of other people, in environments of their own: what they need is none of our business.
 $(INSTALLED_CLIENTS): tests/clients/requirements.txt tests/clients/package.json tests/clients/package-lock.json | $(PYTHON)
-	@command -v npm >/dev/null && node -e 'process.exit(process.versions.node.split(".")[0] < 20)' || { \
+	@command -v npm >/dev/null && node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' || { \
 		echo "error: Node.js 20 or newer with npm is needed to try the clients; found $$(node --version 2>/dev/null || echo none)." >&2; exit 1; }
 	@echo "Installing the clients …"
 	@$(PYTHON) -m venv --clear $(CLIENTS)/venv

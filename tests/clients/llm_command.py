@@ -119,7 +119,7 @@ def _abort(home: Path, environment: dict[str, str]) -> Outcome:
 
 
 def _read_usages(home: Path) -> list[tuple[int, int, int, int]]:
-    """Return the usage of each call, as the command's own log tells it: `llm logs` starts slowly."""
+    """Return the usage of each call from the command's log, which is read without the command."""
     with closing(sqlite3.connect(home / "logs.db")) as log:
         rows = log.execute(
             "SELECT input_tokens, output_tokens, token_details FROM turns ORDER BY id"

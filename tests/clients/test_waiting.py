@@ -21,23 +21,29 @@ CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_e22_a_client_waits_as_long_as_the_limit_asks_and_then_succeeds(
-    bench: Bench, clients: dict[str, Client], name: str
+@pytest.mark.parametrize(
+    ("limits", "type"), [({"rpm": 20}, "requests"), ({"tpm": 600}, "tokens")], ids=["E22", "E23"]
+)
+def test_a_client_waits_as_long_as_a_limit_asks_and_then_succeeds(
+    bench: Bench, clients: dict[str, Client], name: str, limits: dict[str, int], type: str
 ) -> None:
-    stage = bench.stage("demo-chat:prompt=10")
-    limited = Stage(bench, bench.make_caller(rpm=20), stage.model, stage.upstream_name)
-    refused = next(answer for _ in range(21) if (answer := chat(limited)).status != 200)
+    stage = bench.stage("demo-chat:prompt=100")
+    caller = bench.make_caller(**limits)  # type: ignore[arg-type]  # rpm or tpm
+    limited = Stage(bench, caller, stage.model, stage.upstream_name)
+    made = 0
+    while (refused := chat(limited)).status == 200 and made < 60:
+        made += 1
     asked = int(refused.headers["retry-after"])
     begun = time.monotonic()
 
     outcome = do(clients[name], limited, "plain")
 
-    assert refused.error["type"] == "requests"
-    assert outcome.usages == ((10, 0, 16, 0),)
+    assert (refused.status, refused.error["type"]) == (429, type)
+    assert outcome.usages == ((100, 0, 16, 0),)
     # The limit goes on filling while the client starts.
-    assert asked - 1 <= time.monotonic() - begun + 0.5
-    statement = limited.settled(21)
-    assert statement.charges == (CHARGE,) * 21
+    assert time.monotonic() - begun >= asked - 1.5
+    statement = limited.settled(made + 1)
+    assert statement.charges == (100 * INPUT_NANOS + 16 * OUTPUT_NANOS,) * (made + 1)
 
 
 @pytest.mark.parametrize("name", NAMES)
