@@ -9,6 +9,8 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+CLIENTS := .clients
+INSTALLED_CLIENTS := $(CLIENTS)/.installed
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
 
 # Checks read the settings, which make secrets in DATA_DIR: theirs are thrown away.
@@ -29,7 +31,7 @@ test: $(INSTALLED_DEV) ## Run the tests on SQLite and on PostgreSQL (under 5 min
 	$(PYTHON) -m pytest -n 2 -q --engine=postgres
 
 .PHONY: test-long
-test-long: $(INSTALLED_DEV) ## Run the tests that kill, soak and race at size
+test-long: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) ## Run the tests that kill, soak and race at size
 	$(PYTHON) -m pytest -q -m long --engine=sqlite
 	$(PYTHON) -m pytest -q -m long --engine=postgres
 
@@ -39,6 +41,13 @@ ROUNDS ?= 1
 test-faults: $(INSTALLED_DEV) ## Kill, freeze and cut off whole processes, ROUNDS (1) times each
 	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m "long and slice" --engine=sqlite tests/faults
 	ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m "long and slice" --engine=postgres tests/faults
+
+.PHONY: test-clients
+test-clients: CALLS ?= 2000
+test-clients: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) ## Try SDKs, LangChain and llm, then CALLS (2000) calls of all at once
+	for engine in $(ENGINES); do \
+		CALLS=$(CALLS) $(PYTHON) -m pytest -q -m "long or not long" --engine=$$engine tests/clients; \
+	done
 
 SEED ?=
 ENGINES ?= sqlite postgres
@@ -104,6 +113,10 @@ bench-rows: $(INSTALLED_DEV) ## A million recorded calls against an empty table
 bench-processes: $(INSTALLED_DEV) ## Two gateway processes against one
 	$(PYTHON) -m bench.run processes $(OPTIONS)
 
+.PHONY: bench-prompt
+bench-prompt: $(INSTALLED_DEV) ## Prompts of 100,000 tokens: what they add, and to the small calls beside them
+	$(PYTHON) -m bench.run prompt $(OPTIONS)
+
 .PHONY: bench-api
 bench-api: $(INSTALLED_DEV) ## Time every list of the REST API with a million recorded calls
 	$(PYTHON) -m bench.api
@@ -136,7 +149,7 @@ docs: $(INSTALLED) ## Write docs/errors.md, docs/settings.md and the table of me
 
 .PHONY: clean
 clean: ## Remove what can be made again; never DATA_DIR
-	rm -rf $(VENV) static .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) static .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find apps auditing tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The tested versions first, then whatever there is that is new enough.
@@ -158,6 +171,17 @@ $(INSTALLED_DEV): requirements-dev.txt requirements.txt | $(PYTHON)
 	@echo "Installing the requirements for development …"
 	@$(PIP) -r requirements-dev.txt
 	@touch $(INSTALLED) $@
+
+# Clients of other people, in environments of their own: what they need is none of our business.
+$(INSTALLED_CLIENTS): tests/clients/requirements.txt tests/clients/package.json tests/clients/package-lock.json | $(PYTHON)
+	@command -v npm >/dev/null && node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' || { \
+		echo "error: Node.js 20 or newer with npm is needed to try the clients; found $$(node --version 2>/dev/null || echo none)." >&2; exit 1; }
+	@echo "Installing the clients …"
+	@$(PYTHON) -m venv --clear $(CLIENTS)/venv
+	@$(CLIENTS)/venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+	@cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)
+	@npm ci --prefix $(CLIENTS) --no-audit --no-fund --loglevel=error
+	@touch $@
 
 .PHONY: catalogue
 catalogue: $(INSTALLED_DEV) ## Write apps/ai_models/known_models.json, with the prices of today

@@ -1,16 +1,23 @@
--- The load of the benchmark for wrk: wrk … url -- body key [key …]
--- One key: one request, made beforehand. Several: one after the other.
+-- The load of the benchmark for wrk: wrk … url -- file-of-the-body pause-ms key [key …]
+-- One key: one request, made beforehand. Several: one after the other. A body that is a large prompt
+-- would not fit on a command line.
 
 local requests = {}
 local position = 0
 
 function init(args)
    wrk.method = "POST"
-   wrk.body = args[1]
+   local file = assert(io.open(args[1], "rb"))
+   wrk.body = file:read("*a")
+   file:close()
+   local pause = tonumber(args[2])
+   if pause > 0 then
+      delay = function() return pause end
+   end
    wrk.headers["content-type"] = "application/json"
-   for number = 2, #args do
+   for number = 3, #args do
       wrk.headers["authorization"] = "Bearer " .. args[number]
-      requests[number - 1] = wrk.format()
+      requests[number - 2] = wrk.format()
    end
    if #requests > 1 then
       request = function()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,18 @@ _SCRIPT: Final = Path(__file__).with_name("load.lua")
 _MESSAGES: Final = [
     {"role": "system", "content": "You are a helpful assistant."},
     {"role": "user", "content": "Say hello to the world in a friendly way please."},
+]
+PROMPT_TOKENS: Final = 100_000
+# A conversation of fifty turns, at four characters a token: text with the line ends and quotes that
+# have to be escaped.
+_SENTENCE: Final = 'He said: "The quick brown fox jumps over the lazy dog, and so on."\n'
+_TURN_CHARACTERS: Final = PROMPT_TOKENS * 4 // 50
+_LONG_MESSAGES: Final = [
+    {
+        "role": ("user", "assistant")[turn % 2],
+        "content": (_SENTENCE * (_TURN_CHARACTERS // len(_SENTENCE) + 1))[:_TURN_CHARACTERS],
+    }
+    for turn in range(50)
 ]
 _TIMEOUT_SECONDS: Final = 10
 _ANSWER_BYTES_MAX: Final = 1 << 20
@@ -40,8 +53,9 @@ class LoadFailed(Exception):
 class Load:
     """A kind of call, and how many connections make it at the same time."""
 
-    kind: str  # json or stream
+    kind: str  # json, stream or prompt
     connections: int
+    pause_ms: int = 0  # of each connection, between an answer and the next call
 
     @property
     def name(self) -> str:
@@ -69,6 +83,8 @@ class Outcome:
 def make_body(kind: str, model: str = MODEL) -> str:
     """Return the body of a call."""
     body: dict[str, Any] = {"model": model, "messages": _MESSAGES}
+    if kind == "prompt":
+        body["messages"] = _LONG_MESSAGES
     if kind == "stream":
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return json.dumps(body, separators=(",", ":"))
@@ -82,7 +98,11 @@ class Wrk:
     ) -> None:
         command = ["wrk", "-t1", f"-c{load.connections}", f"-d{seconds}s"]
         command += ["--timeout", f"{_TIMEOUT_SECONDS}s", "-s", str(_SCRIPT)]
-        command += [f"http://127.0.0.1:{port}{path}", "--", make_body(load.kind), *keys]
+        self._body = tempfile.NamedTemporaryFile(prefix="bench-body-")  # noqa: SIM115 - until `stop`
+        self._body.write(make_body(load.kind).encode())
+        self._body.flush()
+        command += [f"http://127.0.0.1:{port}{path}", "--"]
+        command += [self._body.name, str(load.pause_ms), *keys]
         self._bound_seconds = seconds + _TIMEOUT_SECONDS + 10
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
@@ -101,6 +121,7 @@ class Wrk:
     def stop(self) -> None:
         """End wrk, whatever it does."""
         stop(self._process)
+        self._body.close()
 
 
 def run_wrk(

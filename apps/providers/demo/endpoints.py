@@ -16,7 +16,8 @@ import orjson
 
 from apps.providers.demo.answers import CREATED, Answer, Choice, Endpoint, make_pieces, render_usage
 from apps.providers.demo.errors import ProviderError
-from apps.providers.demo.instances import SchemaError, build_instance
+from apps.providers.demo.forced import find_forced
+from apps.providers.demo.images import count_image
 from apps.providers.demo.options import DEFAULT_TOKENS, OptionError, Options, parse_model_name
 from apps.providers.demo.wire import Request
 
@@ -150,7 +151,7 @@ def _count_chat_prompt(body: dict[str, Any]) -> int:
         raise ProviderError(
             400, "Invalid 'messages': expected a list with a message.", param="messages"
         )
-    characters = 0
+    characters = images = 0
     for position, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             param = f"messages[{position}]"
@@ -159,18 +160,20 @@ def _count_chat_prompt(body: dict[str, Any]) -> int:
         if isinstance(content, str):
             characters += len(content)
         elif isinstance(content, list):
-            parts = [part.get("text") for part in content if isinstance(part, dict)]
-            characters += sum(len(text) for text in parts if isinstance(text, str))
+            parts = [part for part in content if isinstance(part, dict)]
+            texts = [part.get("text") for part in parts]
+            characters += sum(len(text) for text in texts if isinstance(text, str))
+            images += sum(count_image(part["image_url"]) for part in parts if "image_url" in part)
     if body.get("tools"):
         characters += len(orjson.dumps(body["tools"]))
-    return max(1, math.ceil(characters / PIECE_CHARACTERS))
+    return max(1, math.ceil(characters / PIECE_CHARACTERS)) + images
 
 
 def _build_choice(options: Options, body: dict[str, Any], *, is_chat: bool) -> tuple[Choice, int]:
     """Return what is said and the reasoning tokens spent before it, cut at the maximum."""
     limits = [_read_count(body, name, 2**31) for name in ("max_tokens", "max_completion_tokens")]
     maximum = min((limit for limit in limits if limit is not None), default=2**31)
-    forced = _find_forced(body) if is_chat else None
+    forced = find_forced(body, calls_tools=options.tools == "on") if is_chat else None
     if forced is not None:
         tool, text, reason = forced
         pieces = _cut_into_pieces(text)
@@ -195,56 +198,6 @@ def _cut_into_pieces(text: str) -> tuple[str, ...]:
     # At least two, so that every tool call's arguments arrive in several deltas.
     size = min(PIECE_CHARACTERS, max(1, len(text) // 2))
     return tuple(text[at : at + size] for at in range(0, len(text), size))
-
-
-def _find_forced(body: dict[str, Any]) -> tuple[str | None, str, str] | None:
-    """Return tool, text and finish reason where the request forces what is said."""
-    function, reason = _find_forced_function(body)
-    if function is not None:
-        text = _write_instance(function.get("parameters") or {"type": "object"}, "tools")
-        return str(function["name"]), text, reason
-    response_format = body.get("response_format")
-    if not isinstance(response_format, dict):
-        return None
-    if response_format.get("type") == "json_object":
-        return None, '{"answer": "demo"}', "stop"
-    if response_format.get("type") == "json_schema":
-        described = response_format.get("json_schema")
-        if not isinstance(described, dict) or not isinstance(described.get("schema"), dict):
-            message = "Missing required parameter: 'response_format.json_schema.schema'."
-            raise ProviderError(400, message, param="response_format.json_schema.schema")
-        return None, _write_instance(described["schema"], "response_format"), "stop"
-    return None
-
-
-def _find_forced_function(body: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    choice = body.get("tool_choice")
-    functions = [
-        tool["function"]
-        for tool in body.get("tools") or []
-        if isinstance(tool, dict) and isinstance(tool.get("function"), dict)
-    ]
-    functions = [function for function in functions if isinstance(function.get("name"), str)]
-    if choice == "required" and functions:
-        return functions[0], "tool_calls"
-    if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
-        name = choice["function"].get("name")
-        # OpenAI ends a call to a function that was named by the client with "stop".
-        found = next((function for function in functions if function["name"] == name), None)
-        if found is not None:
-            return found, "stop"
-    elif choice != "required":
-        return None, ""
-    message = "Invalid value for 'tool_choice': it names no function of 'tools'."
-    raise ProviderError(400, message, param="tool_choice")
-
-
-def _write_instance(schema: Any, param: str) -> str:
-    try:
-        return orjson.dumps(build_instance(schema)).decode()
-    except (SchemaError, TypeError, ValueError, OverflowError) as error:
-        message = f"Invalid schema in '{param}': {error}."
-        raise ProviderError(400, message, code="invalid_json_schema", param=param) from error
 
 
 def _list_inputs(value: Any, name: str) -> list[Any]:

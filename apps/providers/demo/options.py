@@ -27,6 +27,7 @@ OPTIONS = {
     "prompt": "prompt tokens reported (default: a quarter of the text's characters)",
     "cached": "how many of the prompt tokens are reported as cached (0)",
     "reasoning": "how many of the output tokens are reported as reasoning (0)",
+    "tools": "on: a tool that is offered is called, and what it answers is told (off)",
     "usage": "on, off, always: a stream reports usage when asked, never, even unasked (on)",
     "retry_after": "seconds in the Retry-After header of a status fault (1 for a 429 rate limit)",
     "fault": "one misbehaviour from the list below",
@@ -50,6 +51,7 @@ class Options:
     prompt: int | None = None
     cached: int = 0
     reasoning: int = 0
+    tools: str = "off"
     usage: str = "on"
     retry_after: int | None = None  # seconds
     fault: str = "ok"
@@ -116,6 +118,12 @@ def parse_seconds(name: str, text: str, maximum: float = LATENCY_SECONDS_MAX) ->
     return seconds
 
 
+def _parse_tools(name: str, text: str) -> str:
+    if text not in {"on", "off"}:
+        raise OptionError(f"{name} must be on or off")
+    return text
+
+
 def _parse_usage(name: str, text: str) -> str:
     if text not in {"on", "off", "always"}:
         raise OptionError(f"{name} must be on, off or always")
@@ -130,5 +138,6 @@ _PARSERS: dict[str, Callable[[str, str], object]] = {
     "cached": lambda name, text: parse_integer(name, text, PROMPT_TOKENS_MAX),
     "reasoning": lambda name, text: parse_integer(name, text, TOKENS_MAX),
     "retry_after": lambda name, text: parse_integer(name, text, RETRY_AFTER_SECONDS_MAX),
+    "tools": _parse_tools,
     "usage": _parse_usage,
 }

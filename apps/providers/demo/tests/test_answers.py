@@ -163,6 +163,59 @@ async def test_a_tool_that_is_not_forced_is_not_called(provider: DemoProvider) -
     assert answer["choices"][0]["message"]["content"] == "This"
 
 
+async def test_a_tool_that_is_offered_is_called_once_and_what_it_says_is_told(
+    client: AsyncOpenAI,
+) -> None:
+    asked: Any = {"model": "demo-chat:tools=on", "messages": list(MESSAGES), "tools": [TOOL]}
+
+    first = await client.chat.completions.create(**asked)
+    call = first.choices[0].message
+    answer = {"role": "tool", "tool_call_id": call.tool_calls[0].id, "content": "row 12"}
+    asked["messages"] += [call.model_dump(exclude_none=True), answer]
+    second = await client.chat.completions.create(**asked)
+
+    assert first.choices[0].finish_reason == "tool_calls"
+    assert (call.content, call.tool_calls[0].function.arguments) == (None, BOOKING)
+    assert second.choices[0].message.content == "The tool says: row 12"
+    assert second.choices[0].finish_reason == "stop"
+
+
+async def test_a_client_that_forbids_tools_is_obeyed(provider: DemoProvider) -> None:
+    _, _, answer = await post(provider, "m:tools=on,tokens=1", tools=[TOOL], tool_choice="none")
+
+    assert answer["choices"][0]["message"]["content"] == "This"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://images.example/a.png", "data:image/png;base64,iVBORw0KGgo="]
+)
+async def test_an_image_costs_the_tokens_of_low_detail(provider: DemoProvider, url: str) -> None:
+    parts = [{"type": "text", "text": "12345678"}, {"type": "image_url", "image_url": {"url": url}}]
+    messages = [{"role": "user", "content": parts}]
+
+    _, _, answer = await post(provider, "m", messages=messages)
+
+    assert answer["usage"]["prompt_tokens"] == 2 + 85
+
+
+@pytest.mark.parametrize(
+    ("image", "code"),
+    [
+        ({"url": "data:image/png;base64,!!"}, "invalid_base64_image"),
+        ({"url": "data:text/plain;base64,aGk="}, "invalid_image_format"),
+        ({"url": 5}, "invalid_image_url"),
+        ("https://images.example/a.png", "invalid_image_url"),
+    ],
+)
+async def test_what_is_no_image_is_refused(provider: DemoProvider, image: Any, code: str) -> None:
+    messages = [{"role": "user", "content": [{"type": "image_url", "image_url": image}]}]
+
+    status, _, answer = await post(provider, "m", messages=messages)
+
+    assert (status, answer["error"]["code"]) == (400, code)
+    assert (await ended(provider))["output_tokens"] == 0
+
+
 async def test_a_tool_call_is_cut_at_the_maximum(provider: DemoProvider) -> None:
     _, _, answer = await post(
         provider, "m:reasoning=9", tools=[TOOL], tool_choice="required", max_tokens=3

@@ -1,0 +1,149 @@
+"""LangChain's ChatOpenAI and OpenAIEmbeddings: reads orders and prints what it saw."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai
+from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from openai_calls import PICTURE, call_tool
+from orders import Outcome, serve
+from pydantic import BaseModel
+
+PROMPT = "Say something."
+
+
+class Weather(BaseModel):
+    """The weather of a city."""
+
+    city: str
+    degrees: int
+
+
+@tool
+def find_weather(city: str) -> str:
+    """Tell the weather of a city."""
+    return call_tool("find_weather", json.dumps({"city": city}))
+
+
+async def run(job: dict[str, Any], outcome: Outcome) -> None:
+    """Do one job."""
+    options = {"max_retries": job["retries"]} if "retries" in job else {}
+    model: Any = ChatOpenAI(
+        model=job["model"],
+        api_key=job["key"],
+        base_url=job["base_url"],
+        timeout=60,
+        # With a base URL of one's own it is off by default.
+        stream_usage=True,
+        **options,
+    )
+    try:
+        await _JOBS[job["do"]](model, job, outcome)
+    except openai.APIError as error:
+        outcome.error = {
+            # LangChain raises subclasses of its own for some.
+            "class": next(
+                cls.__name__ for cls in type(error).__mro__ if cls.__module__.startswith("openai")
+            ),
+            "status": getattr(error, "status_code", None),
+            "code": error.code,
+            "type": error.type,
+            "param": error.param,
+            "request_id": getattr(error, "request_id", None),
+        }
+
+
+def _see(outcome: Outcome, message: Any) -> None:
+    usage = message.usage_metadata
+    cached = usage.get("input_token_details", {}).get("cache_read") or 0
+    reasoning = usage.get("output_token_details", {}).get("reasoning") or 0
+    outcome.usages.append(
+        [usage["input_tokens"] - cached, cached, usage["output_tokens"] - reasoning, reasoning]
+    )
+
+
+async def _plain(model: Any, job: dict[str, Any], outcome: Outcome) -> None:
+    message = await model.bind(**job.get("options", {})).ainvoke(PROMPT)
+    outcome.text = message.content
+    _see(outcome, message)
+
+
+async def _stream(model: Any, job: dict[str, Any], outcome: Outcome) -> None:
+    whole = None
+    async for chunk in model.astream(PROMPT):
+        whole = chunk if whole is None else whole + chunk
+    assert whole is not None
+    outcome.text = whole.content
+    _see(outcome, whole)
+
+
+async def _abort(model: Any, job: dict[str, Any], outcome: Outcome) -> None:
+    stream = model.astream(PROMPT)
+    async for chunk in stream:
+        outcome.text += chunk.content
+        if outcome.text:
+            break
+    await stream.aclose()
+
+
+async def _tools(model: Any, job: dict[str, Any], outcome: Outcome) -> None:
+    bound = model.bind_tools([find_weather])
+    messages: list[Any] = [HumanMessage(PROMPT)]
+    for _ in range(job["turns_max"]):
+        message = await bound.ainvoke(messages)
+        _see(outcome, message)
+        if not message.tool_calls:
+            outcome.text = message.content
+            return
+        messages.append(message)
+        for call in message.tool_calls:
+            told: ToolMessage = await find_weather.ainvoke(call)
+            messages.append(told)
+
+
+async def _structured(model: Any, job: dict[str, Any], outcome: Outcome) -> None:
+    bound = model.with_structured_output(Weather, method="json_schema", include_raw=True)
+    answer = await bound.ainvoke(PROMPT)
+    assert isinstance(answer["parsed"], Weather)
+    outcome.data = answer["parsed"].model_dump()
+    _see(outcome, answer["raw"])
+
+
+async def _vision(model: Any, job: dict[str, Any], outcome: Outcome) -> None:
+    parts: list[Any] = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": PICTURE}},
+    ]
+    message = await model.ainvoke([HumanMessage(parts)])
+    outcome.text = message.content
+    _see(outcome, message)
+
+
+async def _embeddings(model: Any, job: dict[str, Any], outcome: Outcome) -> None:
+    embeddings: Any = OpenAIEmbeddings(
+        model=job["model"],
+        api_key=job["key"],
+        base_url=job["base_url"],
+        dimensions=8,
+        # Else it cuts texts into tokens of OpenAI's models, whose tables it downloads.
+        check_embedding_ctx_length=False,
+    )
+    outcome.data = [len(vector) for vector in await embeddings.aembed_documents(["one", "two"])]
+
+
+_JOBS = {
+    "plain": _plain,
+    "stream": _stream,
+    "abort": _abort,
+    "tools": _tools,
+    "structured": _structured,
+    "vision": _vision,
+    "embeddings": _embeddings,
+}
+
+if __name__ == "__main__":
+    serve(run)

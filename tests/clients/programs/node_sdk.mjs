@@ -1,0 +1,182 @@
+// The official Node SDK: reads orders, one JSON line each, and prints what it saw (see orders.py).
+
+import { createInterface } from "node:readline";
+
+import OpenAI from "openai";
+
+const MESSAGES = [{ role: "user", content: "Say something." }];
+const PICTURE =
+  "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk" +
+  "YPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
+const WEATHER = {
+  type: "object",
+  properties: { city: { type: "string" }, degrees: { type: "integer" } },
+  required: ["city", "degrees"],
+  additionalProperties: false,
+};
+
+function see(outcome, usage) {
+  const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
+  const reasoning = usage.completion_tokens_details?.reasoning_tokens ?? 0;
+  const output = (usage.completion_tokens ?? 0) - reasoning;
+  outcome.usages.push([usage.prompt_tokens - cached, cached, output, reasoning]);
+}
+
+const JOBS = {
+  async plain(client, job, outcome) {
+    const answer = await client.chat.completions.create({
+      model: job.model,
+      messages: MESSAGES,
+      ...job.options,
+    });
+    outcome.text = answer.choices[0].message.content;
+    see(outcome, answer.usage);
+  },
+  async stream(client, job, outcome) {
+    const stream = await client.chat.completions.create({
+      model: job.model,
+      messages: MESSAGES,
+      stream: true,
+      stream_options: { include_usage: true },
+    });
+    for await (const chunk of stream) {
+      for (const choice of chunk.choices) outcome.text += choice.delta.content ?? "";
+      if (chunk.usage) see(outcome, chunk.usage);
+    }
+  },
+  async abort(client, job, outcome) {
+    const stream = await client.chat.completions.create({
+      model: job.model,
+      messages: MESSAGES,
+      stream: true,
+    });
+    for await (const chunk of stream) {
+      outcome.text += chunk.choices[0].delta.content ?? "";
+      if (outcome.text) stream.controller.abort();
+    }
+  },
+  async tools(client, job, outcome) {
+    const runner = client.chat.completions.runTools(
+      {
+        model: job.model,
+        messages: MESSAGES,
+        tools: [
+          {
+            type: "function",
+            function: {
+              name: "find_weather",
+              description: "Tell the weather of a city.",
+              parse: JSON.parse,
+              parameters: {
+                type: "object",
+                properties: { city: { type: "string" } },
+                required: ["city"],
+              },
+              function: ({ city }) => `21 degrees in ${city}`,
+            },
+          },
+        ],
+      },
+      { maxChatCompletions: job.turns_max },
+    );
+    outcome.text = await runner.finalContent();
+    for (const completion of runner.allChatCompletions()) see(outcome, completion.usage);
+  },
+  async structured(client, job, outcome) {
+    const answer = await client.chat.completions.parse({
+      model: job.model,
+      messages: MESSAGES,
+      response_format: {
+        type: "json_schema",
+        json_schema: { name: "weather", strict: true, schema: WEATHER },
+      },
+    });
+    outcome.data = answer.choices[0].message.parsed;
+    see(outcome, answer.usage);
+  },
+  async vision(client, job, outcome) {
+    const answer = await client.chat.completions.create({
+      model: job.model,
+      messages: [
+        {
+          role: "user",
+          content: [
+            { type: "text", text: "What is this?" },
+            { type: "image_url", image_url: { url: PICTURE } },
+          ],
+        },
+      ],
+    });
+    outcome.text = answer.choices[0].message.content;
+    see(outcome, answer.usage);
+  },
+  async completion(client, job, outcome) {
+    const answer = await client.completions.create({ model: job.model, prompt: "Say something." });
+    outcome.text = answer.choices[0].text;
+    see(outcome, answer.usage);
+  },
+  async embeddings(client, job, outcome) {
+    const answer = await client.embeddings.create({
+      model: job.model,
+      input: ["one", "two"],
+      dimensions: 8,
+    });
+    outcome.data = answer.data.map((item) => item.embedding.length);
+    see(outcome, answer.usage);
+  },
+  async moderations(client, job, outcome) {
+    const answer = await client.moderations.create({
+      model: job.model,
+      input: ["a harmless text", "flag this"],
+    });
+    outcome.data = answer.results.map((result) => result.flagged);
+  },
+  async models(client, job, outcome) {
+    outcome.data = [];
+    for await (const model of client.models.list()) outcome.data.push(model.id);
+  },
+};
+
+async function run(job) {
+  const outcome = { text: "", data: null, usages: [], error: null };
+  const options = "retries" in job ? { maxRetries: job.retries } : {};
+  const client = new OpenAI({
+    apiKey: job.key,
+    baseURL: job.base_url,
+    timeout: 60_000,
+    ...options,
+  });
+  try {
+    await JOBS[job.do](client, job, outcome);
+  } catch (error) {
+    // What a broken connection in a stream raises is Node's own.
+    if (!(error instanceof OpenAI.APIError) && error?.message !== "terminated") throw error;
+    outcome.error = {
+      class: error.constructor.name,
+      status: error.status ?? null,
+      code: error.code ?? null,
+      type: error.type ?? null,
+      param: error.param ?? null,
+      request_id: error.requestID ?? null,
+    };
+  }
+  return outcome;
+}
+
+async function runAll(jobs, parallel) {
+  const outcomes = new Array(jobs.length);
+  let next = 0;
+  async function work() {
+    while (next < jobs.length) {
+      const at = next++;
+      outcomes[at] = await run(jobs[at]);
+    }
+  }
+  await Promise.all(Array.from({ length: parallel }, work));
+  return outcomes;
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const order = JSON.parse(line);
+  process.stdout.write(JSON.stringify(await runAll(order.jobs, order.parallel)) + "\n");
+}
