@@ -182,7 +182,7 @@ class RawUpstream:
                 for piece in said:
                     writer.write(piece)
                     await writer.drain()
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.02)
                 if not said:
                     return
         except (ConnectionError, asyncio.IncompleteReadError):
