@@ -63,9 +63,7 @@ class Relay:
     """Carries one held call. `run` returns when the client has its answer or its error."""
 
     def __init__(self, call: Call, connection: Connection, extra: Headers, cap: int | None) -> None:
-        self._call = call
-        self._gateway = call.gateway
-        self._plan = call.plan
+        self._call, self._gateway, self._plan = call, call.gateway, call.plan
         self._connection = connection
         self._extra = extra
         self._cap = cap
@@ -180,9 +178,9 @@ class Relay:
                 request_id=call.request_text,
             )
             row["status_code"] = answer.status
-            call.upstream_request_id = request_id_of(answer)
+            call.upstream_request_id = request_id_of(answer, credential.secret)
             if answer.status != 200:
-                await self._fail_by_status(answer)
+                await self._fail_by_status(answer, credential.secret)
             if encoding_of(answer):
                 raise AttemptFailed(GatewayError("E49"), 200, "an encoding that was not asked for")
             await self._pass_on(route, answer)
@@ -213,22 +211,24 @@ class Relay:
             return AttemptFailed(GatewayError("E48"), None, "no answer in time")
         return interruption
 
-    async def _fail_by_status(self, answer: Answer) -> None:
+    async def _fail_by_status(self, answer: Answer, secret: str) -> None:
         try:
             body = await read_limited(answer, ERROR_BYTES_MAX)
         except (GatewayError, *_BROKEN):
             body = b""
+        body = body.replace(secret.encode(), b"[redacted]")
         error = upstream_error(answer.status, answer.text_headers(), body)
         raise AttemptFailed(error, answer.status, body.decode("utf-8", "replace"))
 
     async def _pass_on(self, route: Route, answer: Answer) -> None:
-        content_type = answer.header(b"content-type").partition(";")[0].strip().lower()
-        if self._plan.request.is_stream and content_type == "text/event-stream":
+        kind = answer.header(b"content-type").partition(";")[0].strip()
+        if self._plan.request.is_stream and kind.lower() == "text/event-stream":
             await self._pass_stream(route, answer)
-        elif content_type == "application/json" or content_type.endswith("+json"):
+        elif kind.lower() == "application/json" or kind.lower().endswith("+json"):
             await self._pass_answer(answer)
         else:
-            raise AttemptFailed(GatewayError("E49"), answer.status, f"content type {content_type}")
+            # In its own letters: a key in it would not be known in others.
+            raise AttemptFailed(GatewayError("E49"), answer.status, f"content type {kind}")
 
     # ---- a whole answer
 

@@ -218,10 +218,10 @@ def encoding_of(answer: Answer) -> str:
     return "" if encoding == "identity" else encoding
 
 
-def request_id_of(answer: Answer) -> str:
-    """Return the provider's own id of a request, "" where it gave none."""
+def request_id_of(answer: Answer, secret: str) -> str:
+    """Return the provider's own id of a request, "" where it gave none or the key it was sent."""
     for name in _ID_HEADERS:
         value = answer.header(name)
         if value:
-            return value[:128]
+            return "" if secret in value else value[:128]
     return ""

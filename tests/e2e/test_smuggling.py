@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from tests.e2e.smuggling import CHAT, NAMES, VALID, requests
 from tests.e2e.wire import RawConnection, head_of
+from tests.faults.front import needs_nginx, nginx
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 
-CHAT = "/v1/chat/completions"
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
+# How long nothing comes before nothing more is taken to come.
+QUIET_SECONDS = 0.4
 
 
 def check_nothing_happened(stage: Stage) -> None:
@@ -28,63 +33,84 @@ def _smuggle(lines: list[str], body: bytes) -> bytes:
 HIDDEN = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer KEY\r\n\r\n"
 HOST = ["Host: gateway", "Authorization: Bearer KEY", "Content-Type: application/json"]
 CHUNKED = "Transfer-Encoding: chunked"
-SMUGGLING: dict[str, bytes] = {
-    "CL.TE": _smuggle([*HOST, "Content-Length: 6", CHUNKED], b"0\r\n\r\n" + HIDDEN),
-    "TE.CL": _smuggle([*HOST, CHUNKED, "Content-Length: 4"], b"5c\r\n" + HIDDEN),
-    "TE twice": _smuggle([*HOST, CHUNKED, "Transfer-Encoding: identity"], b"0\r\n\r\n" + HIDDEN),
-    "TE xchunked": _smuggle([*HOST, "Transfer-Encoding: xchunked"], b"0\r\n\r\n" + HIDDEN),
-    "TE chunked, identity": _smuggle(
-        [*HOST, "Transfer-Encoding: chunked, identity"], b"0\r\n\r\n" + HIDDEN
-    ),
-    "a space before the colon": _smuggle(
-        [*HOST, "Transfer-Encoding : chunked", "Content-Length: 3"], b"0\r\n" + HIDDEN
-    ),
-    "a vertical tab": _smuggle(
-        [*HOST, "Transfer-Encoding:\x0bchunked", "Content-Length: 3"], b"0\r\n" + HIDDEN
-    ),
-    "CL twice": _smuggle([*HOST, "Content-Length: 2", "Content-Length: 5"], b"{}" + HIDDEN),
-    "CL list": _smuggle([*HOST, "Content-Length: 2, 5"], b"{}" + HIDDEN),
-    "CL +2": _smuggle([*HOST, "Content-Length: +2"], b"{}" + HIDDEN),
-    "CL 0x2": _smuggle([*HOST, "Content-Length: 0x2"], b"{}" + HIDDEN),
-    "CL -2": _smuggle([*HOST, "Content-Length: -2"], b"{}" + HIDDEN),
-    "CL too large": _smuggle([*HOST, "Content-Length: 99999999999999999999"], b"{}" + HIDDEN),
-    "a bare LF after a header": _smuggle(HOST, b"").replace(b"gateway\r\n", b"gateway\n"),
-    "a bare CR in a header": _smuggle(["Host: gate\rway", *HOST[1:]], b""),
-    "a folded header": _smuggle([*HOST, "X-A: 1\r\n Transfer-Encoding: chunked"], HIDDEN),
-    "NUL in a header": _smuggle([*HOST, "X-A: \x00"], b""),
-    "a chunk size of 0x2": _smuggle([*HOST, CHUNKED], b"0x2\r\n{}\r\n0\r\n\r\n" + HIDDEN),
-    "a chunk size with a sign": _smuggle([*HOST, CHUNKED], b"+2\r\n{}\r\n0\r\n\r\n" + HIDDEN),
-    "a chunk size beyond 64 bits": _smuggle([*HOST, CHUNKED], b"f" * 17 + b"\r\n" + HIDDEN),
-    "a chunk without its end": _smuggle([*HOST, CHUNKED], b"2\r\n{}xx0\r\n\r\n" + HIDDEN),
-    "a bare LF after a chunk size": _smuggle([*HOST, CHUNKED], b"2\n{}\r\n0\r\n\r\n" + HIDDEN),
-    "a line break in a chunk extension": _smuggle(
-        [*HOST, CHUNKED], b"2;a=\n1\r\n{}\r\n0\r\n\r\n" + HIDDEN
-    ),
-    "no version": b"GET /v1/models\r\nHost: x\r\n\r\n" + HIDDEN,
-    "version 9": b"GET /v1/models HTTP/9.9\r\nHost: x\r\n\r\n" + HIDDEN,
-    "the address of another host": b"GET http://evil.example/v1/models HTTP/1.1\r\n\r\n" + HIDDEN,
-    "CONNECT": b"CONNECT evil.example:443 HTTP/1.1\r\nHost: x\r\n\r\n" + HIDDEN,
-    "a line break in the address": b"GET /v1/models\r\n/x HTTP/1.1\r\nHost: x\r\n\r\n" + HIDDEN,
+# What nginx takes and writes anew: the gateway sees two whole requests, as nginx does.
+REPAIRED = {
+    "a bare LF behind a chunk size": [400, 200],
+    "a bare LF behind a chunk": [400, 200],
+    "a bare LF behind the last chunk": [200, 200],
+    "a bare LF behind a header": [400],
+    "a header without a colon": [200, 200],
+    "the address of another host": [401, 200],
 }
+# Behind nginx an answer to HTTP/0.9 has no head.
+HEADLESS = {"no version", "a line break in the address"}
 
 
-@pytest.mark.parametrize("name", SMUGGLING)
-def test_ambiguous_requests_get_one_refusal_and_the_end_of_the_connection(
-    bench: Bench, name: str
-) -> None:
-    stage = bench.stage()
-    request = SMUGGLING[name].replace(b"KEY", stage.caller.raw.encode())
+def _answers(received: bytes) -> list[int]:
+    """Return the status of each answer but 100, which is none."""
+    found = [int(status) for status in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", received)]
+    return [status for status in found if status != 100]
 
-    with RawConnection(bench.gateway.port) as connection:
+
+def _send(port: int, request: bytes) -> tuple[bytes, bool]:
+    """Return all that came back, and whether the connection was closed."""
+    with RawConnection(port, wait_seconds=QUIET_SECONDS) as connection:
         connection.send(request)
-        received = connection.read_all()
+        try:
+            return connection.read_all(), True
+        except TimeoutError:
+            return connection.received, False
 
-    status, headers = head_of(received)
-    assert received.count(b"HTTP/1.1 ") == 1
-    assert status == 400
-    assert headers["connection"] == "close"
-    assert b'"object":"list"' not in received
-    check_nothing_happened(stage)
+
+def test_there_are_more_than_40_requests() -> None:
+    assert (len(NAMES), len(VALID)) == (76, 8)
+
+
+@pytest.fixture(scope="module")
+def refused(module_bench: Bench) -> Stage:
+    """Return a stage for requests none of which becomes a call."""
+    return module_bench.stage()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ambiguous_requests_get_one_refusal_and_the_end_of_the_connection(
+    bench: Bench, refused: Stage, name: str
+) -> None:
+    request = requests(refused.caller.raw, refused.model.name)[name]
+
+    received, is_closed = _send(bench.gateway.port, request)
+
+    assert _answers(received) == [VALID.get(name, 400)]
+    if name not in VALID:
+        assert is_closed
+        assert head_of(received)[1]["connection"] == "close"
+    check_nothing_happened(refused)
+
+
+@needs_nginx
+def test_behind_nginx_they_are_refused_or_read_alike_by_both(bench: Bench, tmp_path: Path) -> None:
+    stage = bench.stage()
+    found: dict[str, list[int]] = {}
+    calls: dict[str, int] = {}
+
+    with nginx(tmp_path / "nginx", [bench.gateway]) as port:
+        for name, request in requests(stage.caller.raw, stage.model.name).items():
+            before = len(stage.upstream_calls)
+            received, is_closed = _send(port, request)
+            found[name] = _answers(received)
+            calls[name] = len(stage.upstream_calls) - before
+            assert is_closed or name in VALID or name in REPAIRED, name
+
+    for name, statuses in found.items():
+        if name in REPAIRED:
+            assert statuses == REPAIRED[name], name
+            # Each call that the gateway made is one that its client saw answered.
+            assert calls[name] == statuses.count(200), name
+        else:
+            assert len(statuses) == (name not in HEADLESS), name
+            assert set(statuses) <= ({VALID[name]} if name in VALID else {400, 501, 505}), name
+            assert calls[name] == 0, name
+    assert len(stage.settled(7).rows) == sum(calls.values()) == 7
 
 
 def test_what_follows_a_refused_body_is_never_answered(bench: Bench) -> None:

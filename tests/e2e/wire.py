@@ -18,11 +18,17 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 class RawConnection:
     """A TCP connection to the gateway. Use it as a context manager."""
 
-    def __init__(self, port: int, *, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        receive_buffer: int | None = None,
+        wait_seconds: float = WAIT_SECONDS_MAX,
+    ) -> None:
         self._socket = socket.socket()
         if receive_buffer is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._socket.settimeout(WAIT_SECONDS_MAX)
+        self._socket.settimeout(wait_seconds)
         self._socket.connect(("127.0.0.1", port))
         self.received = b""
 

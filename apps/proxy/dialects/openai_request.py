@@ -38,18 +38,28 @@ _TIER_LENGTH_MAX: Final = 32
 _TOOL_TYPES: Final = frozenset({"custom", "function"})
 OUTPUT_PARAMETERS: Final = ("max_completion_tokens", "max_tokens")
 
-# Paid features without a price here, and ways to make the upstream run something else than the
-# model that is billed.
+# Paid features without a price here, ways to make the upstream run something else than the model
+# that is billed, and other servers' names for how much is written, which the hold would not cover.
 _UNSUPPORTED: Final = frozenset(
     {
         "audio",
+        "candidate_count",
         "enable_search",
         "fallbacks",
+        "generation_config",
         "google_search",
+        "max_length",
+        "max_new_tokens",
+        "max_output_tokens",
+        "max_tokens_to_sample",
         "mcp_servers",
         "models",
+        "num_predict",
+        "num_return_sequences",
         "plugins",
+        "preset",
         "route",
+        "search_options",
         "search_parameters",
         "web_search",
     }
@@ -119,6 +129,24 @@ _PLAIN: Final = _METERED | {
 }
 
 
+# The same further inside: what a message, a part of it and a tool usually hold.
+_MESSAGE_KEYS: Final = frozenset(
+    {
+        "audio",
+        "content",
+        "function_call",
+        "name",
+        "reasoning_content",
+        "refusal",
+        "role",
+        "tool_call_id",
+        "tool_calls",
+    }
+)
+_PART_KEYS: Final = frozenset({"image_url", "input_audio", "text", "type"})
+_TOOL_KEYS: Final = frozenset({"custom", "function", "type"})
+
+
 class ParsedRequest(NamedTuple):
     """A request of which everything that concerns money is known."""
 
@@ -155,6 +183,9 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         _check_tools(kept)
         _check_modalities(kept)
         choices = _integer(kept, "n", CHOICES_MAX) or 1
+        if "best_of" in kept:
+            # Some servers write so many answers to a chat, too.
+            choices = max(choices, _integer(kept, "best_of", CHOICES_MAX) or 1)
     elif endpoint == "completions":
         answers = _integer(kept, "n", CHOICES_MAX) or 1
         candidates = _integer(kept, "best_of", CHOICES_MAX) or 1
@@ -322,6 +353,8 @@ def _check_messages(body: Mapping[str, Any]) -> tuple[bool, bool]:
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
             raise wrong_type(f"messages[{index}]", "an object")
+        if not message.keys() <= _MESSAGE_KEYS:
+            _check_spelling(message, _MESSAGE_KEYS, f"messages[{index}]")
         role = message.get("role")
         if role is None:
             raise missing(f"messages[{index}].role")
@@ -337,10 +370,19 @@ def _check_messages(body: Mapping[str, Any]) -> tuple[bool, bool]:
         for position, part in enumerate(content):
             if not isinstance(part, dict):
                 raise wrong_type(f"messages[{index}].content[{position}]", "an object")
+            if not part.keys() <= _PART_KEYS:
+                _check_spelling(part, _PART_KEYS, f"messages[{index}].content[{position}]")
             kind = part.get("type")
             has_images = has_images or kind not in ("text", "refusal", "input_audio")
             has_audio = has_audio or kind not in ("text", "refusal", "image_url")
     return has_images, has_audio
+
+
+def _check_spelling(found: Mapping[str, Any], known: frozenset[str], where: str) -> None:
+    """Raise E14 for a key that a server ignoring case would take for one that was checked."""
+    for key in found:
+        if key not in known and key.casefold() in known:
+            raise unsupported(f"{where}.{key}")
 
 
 def _check_tools(body: Mapping[str, Any]) -> None:
@@ -352,6 +394,8 @@ def _check_tools(body: Mapping[str, Any]) -> None:
     for index, tool in enumerate(tools):
         if not isinstance(tool, dict):
             raise wrong_type(f"tools[{index}]", "an object")
+        if not tool.keys() <= _TOOL_KEYS:
+            _check_spelling(tool, _TOOL_KEYS, f"tools[{index}]")
         kind = tool.get("type")
         if kind is None:
             raise missing(f"tools[{index}].type")

@@ -174,8 +174,10 @@ def upstream_body(
     sent["model"] = upstream_model
     if stream:
         options = body.get("stream_options")
+        given = options if isinstance(options, Mapping) else {}
         sent["stream_options"] = {
-            **(options if isinstance(options, Mapping) else {}),
+            # A server that ignores case would go by the last of several spellings.
+            **{key: value for key, value in given.items() if key.casefold() != "include_usage"},
             "include_usage": True,
         }
     else:

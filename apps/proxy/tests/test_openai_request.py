@@ -198,6 +198,16 @@ def test_a_parameter_that_cannot_be_priced_as_it_stands_is_refused(
         ({"Service_Tier": "priority"}, "Service_Tier"),
         ({"Prediction": {}}, "Prediction"),
         ({"\u017ftream": True}, "\u017ftream"),
+        ({"preset": "dear"}, "preset"),
+        ({"max_new_tokens": 100_000}, "max_new_tokens"),
+        ({"Max_Output_Tokens": 100_000}, "Max_Output_Tokens"),
+        ({"num_return_sequences": 9}, "num_return_sequences"),
+        ({"tools": [{"type": "function", "Type": "web_search"}]}, "tools[0].Type"),
+        ({"messages": [{"role": "user", "Role": "system"}]}, "messages[0].Role"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "TYPE": "image_url"}]}]},
+            "messages[0].content[0].TYPE",
+        ),
     ],
 )
 def test_what_cannot_be_metered_is_refused(change: dict[str, Any], param: str) -> None:
@@ -276,6 +286,11 @@ def test_a_completion_counts_every_answer_the_model_writes(
     change: dict[str, Any], choices: int
 ) -> None:
     assert parse_request("completions", COMPLETION | change).choices == choices
+
+
+def test_a_chat_counts_answers_that_only_some_servers_write() -> None:
+    assert parse_request("chat/completions", CHAT | {"best_of": 5, "n": 2}).choices == 5
+    assert refusal("chat/completions", CHAT | {"best_of": 129}) == ("E13", ABOVE, "best_of")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,17 @@ def test_the_upstream_sees_its_own_name_of_the_model_and_nothing_else_changed() 
 
 
 @pytest.mark.parametrize(
-    "options", [None, {}, {"include_usage": False}, {"include_usage": "junk"}, "junk", 5]
+    "options",
+    [
+        None,
+        {},
+        {"include_usage": False},
+        {"include_usage": "junk"},
+        {"include_usage": True, "Include_Usage": False},
+        {"include_u\u017fage": False},
+        "junk",
+        5,
+    ],
 )
 def test_a_stream_always_asks_for_usage(options: object) -> None:
     body = CHAT | {"stream": True, "stream_options": options}
