@@ -25,6 +25,8 @@ SCHEDULE: Final = {
     "billing.anchor_heads": 30.0,
     "billing.reap": 15.0,
     "billing.verify_recent": 300.0,
+    "providers.check_keys": 15.0,
+    "proxy.check_resting": 15.0,
     "audit.make_partitions": 12 * 3600.0,
     "audit.erase_payloads": 6 * 3600.0,
     "audit.prune_call_keys": 900.0,

@@ -42,6 +42,7 @@ READ_ONLY: Final = {
     "billing.spendcounter",
     "billing.verifiedhead",
     "billing.verification",
+    "proxy.circuitrest",
     "proxy.configurationversion",
     "proxy.configurationchange",
     "users.session",

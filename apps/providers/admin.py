@@ -17,6 +17,7 @@ from apps.providers.credentials import (
     check_secret,
     is_used,
 )
+from apps.providers.health import enable_key
 from apps.providers.models import Provider, ProviderKey
 from apps.providers.registration import (
     BaseUrlRefused,
@@ -35,6 +36,9 @@ else:
     _KeyInline = admin.TabularInline
 
 
+_KEY_STATE = ("last_four", "disabled_at", "disabled_reason", "left_behind_at", "created_at")
+
+
 class ProviderKeyForm(_KeyModelForm):
     """A key whose secret can be typed but not read."""
 
@@ -45,6 +49,9 @@ class ProviderKeyForm(_KeyModelForm):
             render_value=False, attrs={"autocomplete": "new-password", "class": "vTextField"}
         ),
         help_text="Stored encrypted and never shown again. Empty: keep the one there is.",
+    )
+    enable_again = forms.BooleanField(
+        required=False, help_text="Use it once more although it was disabled automatically."
     )
 
     class Meta:
@@ -96,6 +103,8 @@ def save_key(request: HttpRequest, form: Any, *, provider: Provider) -> None:
         actor=actor,
         request=request,
     )
+    if form.cleaned_data["enable_again"] and changed.disabled_at is not None:
+        changed = enable_key(key=changed, actor=actor, request=request)
     adopt(key, changed)
 
 
@@ -104,8 +113,11 @@ class ProviderKeyInline(_KeyInline):
 
     model = ProviderKey
     form = ProviderKeyForm
-    fields = ("name", "secret", "last_four", "weight", "is_active", "left_behind_at", "created_at")
-    readonly_fields = ("last_four", "left_behind_at", "created_at")
+    fields = (
+        *("name", "secret", "last_four", "weight", "is_active", "enable_again"),
+        *("disabled_at", "disabled_reason", "left_behind_at", "created_at"),
+    )
+    readonly_fields = _KEY_STATE
     extra = 0
     # Deleting is left to the key's own page, which asks whether it has been used.
     can_delete = False
@@ -205,13 +217,20 @@ class ProviderKeyAdmin(RecordedAdmin):
         "last_four",
         "weight",
         "is_active",
+        "enable_again",
+        "disabled_at",
+        "disabled_reason",
+        "next_check_at",
         "left_behind_at",
         "created_at",
     )
-    list_display = ("provider", "name", "shown", "weight", "is_active", "created_at")
+    list_display = (
+        *("provider", "name", "shown", "weight", "is_active"),
+        *("disabled_at", "disabled_reason", "created_at"),
+    )
     list_display_links = ("provider", "shown")
     list_select_related = ("provider",)
-    list_filter = ("is_active", "provider")
+    list_filter = ("is_active", "disabled_reason", "provider")
     search_fields = ("provider__name", "name", "=last_four")
     ordering = ("provider__name", "id")
 
@@ -222,7 +241,7 @@ class ProviderKeyAdmin(RecordedAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Keep a key with its provider: elsewhere its secret would go to somebody else."""
-        fixed = ("last_four", "left_behind_at", "created_at")
+        fixed = (*_KEY_STATE, "next_check_at")
         return fixed if obj is None else ("provider", *fixed)
 
     def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:

@@ -17,6 +17,7 @@ from rest_framework.views import APIView
 
 from apps.core.rest import actor_of, answer_deletion
 from apps.providers.credentials import add_key, change_key, delete_key
+from apps.providers.health import enable_key
 from apps.providers.models import Provider, ProviderKey
 from apps.providers.presets import list_presets
 from apps.providers.serializers import (
@@ -133,6 +134,26 @@ class ProviderKeyView(_KeysOfProvider):
             request=request._request,
         )
         return Response(ProviderKeyOutput(changed).data)
+
+
+class EnableKeyView(_KeysOfProvider):
+    """Use a key again that was disabled automatically."""
+
+    filter_backends = ()
+
+    @extend_schema(
+        operation_id="admin_provider_keys_enable",
+        summary="Enable a key again",
+        request=None,
+        responses=ProviderKeyOutput,
+    )
+    def post(self, request: Request, provider_id: str, key_id: str) -> Response:
+        """Use a key again that was disabled automatically; 409 `not_disabled` where it was not.
+
+        Gateways use it within a second, and disable it again if the provider still refuses it.
+        """
+        key = enable_key(key=self.get_object(), actor=actor_of(request), request=request._request)
+        return Response(ProviderKeyOutput(key).data)
 
 
 class ProviderPresetsView(APIView):

@@ -11,12 +11,13 @@ from typing import Any, Final
 
 import orjson
 from django.conf import settings
+from django.db.models import F
 
 from apps.core.counters import count_up
 from apps.core.crypto import SecretUnreadable
 from apps.core.domain_errors import DomainError
 from apps.providers.credentials import open_secret
-from apps.providers.models import Provider
+from apps.providers.models import Provider, ProviderKey
 from apps.providers.outgoing import (
     Answer,
     Ask,
@@ -92,12 +93,14 @@ def count_ask(user_id: int) -> None:
         raise TooManyAsks(retry_after_seconds=_WINDOW_SECONDS)
 
 
-def ask_for_models(provider: Provider, *, resolve: Resolve = resolve_name) -> Offer:
-    """Return the models that the provider lists.
+def ask_for_models(
+    provider: Provider, *, key: ProviderKey | None = None, resolve: Resolve = resolve_name
+) -> Offer:
+    """Return the models that the provider lists, asked with the given key or with any.
 
     Raises ProviderFailed, BaseUrlRefused, NoActiveKey and StoredKeyUnreadable.
     """
-    value = _ask(provider, path="models", body=None, resolve=resolve)
+    value = _ask(provider, key, path="models", body=None, resolve=resolve)
     # Most wrap the list as {"data": […]}; some send it bare.
     entries = value.get("data") if isinstance(value, dict) else value
     if not isinstance(entries, list):
@@ -122,7 +125,7 @@ def ask_for_one_token(
         "messages": [{"role": "user", "content": "Hi"}],
         max_tokens_parameter: 1,
     }
-    value = _ask(provider, path="chat/completions", body=orjson.dumps(body), resolve=resolve)
+    value = _ask(provider, None, path="chat/completions", body=orjson.dumps(body), resolve=resolve)
     if not (isinstance(value, dict) and isinstance(value.get("choices"), list)):
         raise ProviderFailed
 
@@ -136,8 +139,15 @@ def is_name(text: str) -> bool:
     )
 
 
-def _ask(provider: Provider, *, path: str, body: bytes | None, resolve: Resolve) -> Any:
-    headers = {"authorization": f"Bearer {_secret_of(provider)}"}
+def _ask(
+    provider: Provider,
+    key: ProviderKey | None,
+    *,
+    path: str,
+    body: bytes | None,
+    resolve: Resolve,
+) -> Any:
+    headers = {"authorization": f"Bearer {_secret_of(key or _pick_key(provider))}"}
     if body is not None:
         headers["content-type"] = "application/json"
     ask = Ask(
@@ -155,10 +165,16 @@ def _ask(provider: Provider, *, path: str, body: bytes | None, resolve: Resolve)
     return _read(answer)
 
 
-def _secret_of(provider: Provider) -> str:
-    key = provider.keys.filter(is_active=True, left_behind_at=None).order_by("id").first()
+def _pick_key(provider: Provider) -> ProviderKey:
+    # One that was disabled automatically where there is no other: perhaps it is well again.
+    keys = provider.keys.enabled().order_by(F("disabled_at").asc(nulls_first=True), "id")
+    key = keys.first()
     if key is None:
         raise NoActiveKey
+    return key
+
+
+def _secret_of(key: ProviderKey) -> str:
     try:
         return open_secret(key)
     except SecretUnreadable as error:

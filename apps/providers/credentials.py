@@ -104,7 +104,7 @@ def change_key(
     if secret:
         check_secret(secret)
     with transaction.atomic():
-        row = _lock_key(key)
+        row = lock_key(key)
         if secret:
             _replace(row, secret, actor=actor, request=request)
         before = values_of(row)
@@ -148,7 +148,7 @@ def delete_key(
     """Delete a key; one that was used is only deactivated. Return whether it was deleted."""
     look = look_for_key(key)
     with transaction.atomic():
-        row = _lock_key(key)
+        row = lock_key(key)
         if not look.is_called():
             record_event(
                 actor=actor,
@@ -181,6 +181,14 @@ def lock_provider(provider: Provider) -> Provider:
     return row
 
 
+def lock_key(key: ProviderKey) -> ProviderKey:
+    """Return the row, locked until the end of the transaction. Raises Gone."""
+    row = ProviderKey.objects.select_for_update().filter(pk=key.pk).first()
+    if row is None:
+        raise Gone
+    return row
+
+
 def is_used(key: ProviderKey) -> bool:
     """Return whether calls were made with the key, and so it must stay."""
     return look_for_key(key).is_called()
@@ -208,13 +216,6 @@ def check_secret(secret: str) -> None:
         raise SecretMalformed
 
 
-def _lock_key(key: ProviderKey) -> ProviderKey:
-    row = ProviderKey.objects.select_for_update().filter(pk=key.pk).first()
-    if row is None:
-        raise Gone
-    return row
-
-
 def _replace(
     key: ProviderKey,
     secret: str,
@@ -238,7 +239,16 @@ def _seal(key: ProviderKey, secret: str) -> None:
     key.sealed_secret = _vault().seal(secret, context=key.seal_context)
     key.last_four = _last_four(secret)
     key.left_behind_at = None
-    key.save(update_fields=["sealed_secret", "last_four", "left_behind_at"])
+    # What the provider said about the secret before says nothing about this one.
+    key.disabled_at, key.disabled_reason = None, ""
+    key.enabled_at = key.next_check_at = None
+    key.failed_checks = 0
+    key.save(
+        update_fields=[
+            *("sealed_secret", "last_four", "left_behind_at", "disabled_at", "disabled_reason"),
+            *("enabled_at", "next_check_at", "failed_checks"),
+        ]
+    )
 
 
 def _vault() -> Vault:

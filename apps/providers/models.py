@@ -17,6 +17,20 @@ class PayloadMode(models.TextChoices):
     FULL = "full", "bodies"
 
 
+class KeyStrategy(models.TextChoices):
+    """Which of a provider's keys takes a call; keys of weight 0 only where there is no other."""
+
+    RANDOM = "random", "at random, by weight"
+    ROUND_ROBIN = "round_robin", "each in turn"
+
+
+class DisabledReason(models.TextChoices):
+    """Why a key was disabled automatically."""
+
+    AUTH = "auth", "the provider refused the key"
+    BALANCE = "balance", "the account behind the key is empty"
+
+
 class Provider(models.Model):
     """A service that answers requests, reached under one base URL in one dialect."""
 
@@ -38,6 +52,17 @@ class Provider(models.Model):
         help_text="The most that calls answered by this provider may be charged, counted while "
         "it is capped, in nano-USD (what clients pay, not what the provider bills); empty: no cap.",
     )
+    key_strategy = models.CharField(
+        max_length=16, choices=KeyStrategy.choices, default=KeyStrategy.RANDOM
+    )
+    failures_max = models.PositiveIntegerField(
+        default=5, help_text="After so many failures in a row a route rests."
+    )
+    check_seconds = models.PositiveIntegerField(
+        default=60,
+        help_text="Between two health checks of what is out of order, doubling while they fail; "
+        "0: never, so that disabled keys come back by hand only.",
+    )
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -57,14 +82,29 @@ class Provider(models.Model):
                 condition=models.Q(cap_nanos__isnull=True) | models.Q(cap_nanos__gte=0),
                 name="providers_provider_cap",
             ),
+            models.CheckConstraint(
+                condition=models.Q(failures_max__gte=1), name="providers_provider_failures"
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name
 
 
+class ProviderKeyQuerySet(models.QuerySet["ProviderKey"]):
+    """Keys of providers."""
+
+    def enabled(self) -> ProviderKeyQuerySet:
+        """Return those that people want to be used, disabled automatically or not."""
+        return self.filter(is_active=True, left_behind_at=None)
+
+
 class ProviderKey(models.Model):
-    """One credential for a provider, sealed and bound to this row."""
+    """One credential for a provider, sealed and bound to this row.
+
+    `is_active` is what people want; `disabled_at` is set by the gateway when the provider refuses
+    the key, and taken back by a health check or by hand. Used is what is active and not disabled.
+    """
 
     provider = models.ForeignKey(Provider, on_delete=models.CASCADE, related_name="keys")
     name = models.CharField(max_length=100, blank=True)
@@ -78,7 +118,29 @@ class ProviderKey(models.Model):
         help_text="When the provider moved away from where this secret was typed for. Until it is "
         "typed again the key cannot be active.",
     )
+    disabled_at = models.DateTimeField(
+        null=True, editable=False, help_text="When it was disabled automatically."
+    )
+    disabled_reason = models.CharField(
+        max_length=16, choices=DisabledReason.choices, blank=True, default="", editable=False
+    )
+    enabled_at = models.DateTimeField(
+        null=True, editable=False, help_text="When a health check last enabled it again."
+    )
+    next_check_at = models.DateTimeField(null=True, editable=False)
+    failed_checks = models.PositiveSmallIntegerField(default=0, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = ProviderKeyQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(disabled_at=None, disabled_reason="")
+                | models.Q(disabled_at__isnull=False, disabled_reason__in=DisabledReason.values),
+                name="providers_providerkey_disabled",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.provider.name} …{self.last_four}"

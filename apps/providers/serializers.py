@@ -10,13 +10,22 @@ from rest_framework.validators import UniqueValidator
 
 from apps.core.rest import MaskedSerializer, StrictSerializer, USDField, example
 from apps.providers.credentials import SecretMalformed, check_secret
-from apps.providers.models import Dialect, PayloadMode, Provider, ProviderKey
+from apps.providers.models import (
+    Dialect,
+    DisabledReason,
+    KeyStrategy,
+    PayloadMode,
+    Provider,
+    ProviderKey,
+)
 from apps.providers.presets import UnknownPreset, get_preset
 
 SECONDS_MIN: Final = 0.1
 SECONDS_MAX: Final = 86_400.0
 NUMBER_MAX: Final = 1_000_000  # of priorities and weights
 CAP_NANOS_MAX: Final = 2**63 - 1
+FAILURES_MAX: Final = 1_000_000
+CHECK_SECONDS_MAX: Final = 86_400
 _HIDDEN: Final = frozenset({"base_url", "keys"})
 _KEY_EXAMPLE: Final = {
     "id": 7,
@@ -25,6 +34,9 @@ _KEY_EXAMPLE: Final = {
     "weight": 1,
     "is_active": True,
     "left_behind_at": None,
+    "disabled_at": None,
+    "disabled_reason": "",
+    "next_check_at": None,
     "created_at": "2026-11-02T08:15:30.123456Z",
 }
 _PROVIDER_EXAMPLE: Final = {
@@ -39,6 +51,9 @@ _PROVIDER_EXAMPLE: Final = {
     "idle_timeout_seconds": 60.0,
     "total_timeout_seconds": 1800.0,
     "cap": None,
+    "key_strategy": "random",
+    "failures_max": 5,
+    "check_seconds": 60,
     "is_active": True,
 }
 
@@ -115,6 +130,23 @@ class _ProviderSettings(StrictSerializer):
         allow_null=True,
         help_text="The most that its calls may be charged, counted while it is capped; "
         "null: no cap.",
+    )
+    key_strategy = serializers.ChoiceField(
+        choices=KeyStrategy.choices,
+        required=False,
+        help_text="Which of its keys takes a call; keys of weight 0 only where there is no other.",
+    )
+    failures_max = serializers.IntegerField(
+        min_value=1,
+        max_value=FAILURES_MAX,
+        required=False,
+        help_text="After so many failures in a row a route rests.",
+    )
+    check_seconds = serializers.IntegerField(
+        min_value=0,
+        max_value=CHECK_SECONDS_MAX,
+        required=False,
+        help_text="Between two health checks of what is out of order; 0: never.",
     )
     is_active = serializers.BooleanField(required=False)
 
@@ -200,6 +232,17 @@ class ProviderKeyOutput(serializers.Serializer[ProviderKey]):
         help_text="When the provider moved to another base URL than this secret was typed for. "
         "The key can be active again when its secret is typed once more.",
     )
+    disabled_at = serializers.DateTimeField(
+        allow_null=True,
+        help_text="When it was disabled automatically, since the provider refused it.",
+    )
+    disabled_reason = serializers.ChoiceField(
+        choices=[("", "not disabled"), *DisabledReason.choices],
+        help_text="auth: the provider refused the key. balance: the account behind it is empty.",
+    )
+    next_check_at = serializers.DateTimeField(
+        allow_null=True, help_text="When a disabled key is asked next; it is enabled if it works."
+    )
     created_at = serializers.DateTimeField()
 
 
@@ -230,6 +273,9 @@ class ProviderOutput(MaskedSerializer):
     idle_timeout_seconds = serializers.FloatField()
     total_timeout_seconds = serializers.FloatField()
     cap = USDField(source="cap_nanos", allow_null=True)
+    key_strategy = serializers.ChoiceField(choices=KeyStrategy.choices)
+    failures_max = serializers.IntegerField()
+    check_seconds = serializers.IntegerField()
     is_active = serializers.BooleanField()
     keys = ProviderKeyOutput(many=True, allow_null=True)
     created_at = serializers.DateTimeField()

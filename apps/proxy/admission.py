@@ -28,6 +28,7 @@ from apps.proxy.dialects.openai import (
     unsupported,
 )
 from apps.proxy.json_body import serialise
+from apps.proxy.routing import no_key_row
 from apps.proxy.snapshot import Access, Caller, Key, Model, Snapshot, find_access
 
 # The least cap on output that is worth sending to a provider.
@@ -155,11 +156,16 @@ def find_model(
 
 
 def plan_call(snapshot: Snapshot, caller: Caller, request: ParsedRequest, now: datetime) -> Plan:
-    """Return the plan of a call. Raises E07, E13, E14 and E32."""
+    """Return the plan of a call.
+
+    Raises E07, E13, E14, E32, and E41 and E42 where no key is left.
+    """
     model, access = find_model(snapshot, caller, request.model, now)
     price = model.prices.at(now)
-    if price is None or not any(route.provider.credentials for route in model.routes):
+    if price is None:
         raise GatewayError("E32")
+    if not any(route.provider.credentials for route in model.routes):
+        raise GatewayError(no_key_row(model.routes))
     _check_price(price, request)
     is_reading = request.endpoint in READING_ENDPOINTS
     output_bound = 0 if is_reading else _output_bound(request, model)

@@ -204,8 +204,11 @@ class DataPlane:
                 await answer_repeat(call, repeated.first, send)
         except GatewayError as error:
             # What had a hold is on record already.
-            if error.row < "E40" and (call is None or not call.is_settled):
+            is_refusal = error.row < "E40" or call is None or call.held is None
+            if is_refusal and (call is None or not call.is_settled):
                 gateway.count_refusal(caller.key.id, error.code)
+                if error.row >= "E40":  # No key is left; what is below is counted with the others.
+                    gateway.counts.refusals.add(error.row, error.code)
             raise
         finally:
             gateway.bytes_in_flight -= weight

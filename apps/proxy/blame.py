@@ -1,4 +1,4 @@
-"""What the failure of an attempt means for its route."""
+"""What the outcome of an attempt means for its route and its provider key."""
 
 from __future__ import annotations
 
@@ -6,37 +6,111 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from apps.core.errors import GatewayError
-from apps.proxy.snapshot import Route
+from apps.proxy.circuit import Door
+from apps.proxy.endings import AttemptFailed
+from apps.proxy.health import WHOLE
+from apps.proxy.snapshot import Credential, Route
 
 if TYPE_CHECKING:
     from apps.proxy.gateway import Gateway
 
 # What says nothing about whether the route works.
 BLAMELESS_ROWS: Final = frozenset({"E40", "E45"})
+# The provider refused the key, or the account behind it is empty.
+BAD_KEY_ROWS: Final = frozenset({"E41", "E42"})
+# What another key of the same route may not meet.
+KEY_ROWS: Final = BAD_KEY_ROWS | {"E43", "E44"}
 
 logger = logging.getLogger(__name__)
 
 
-def blame(gateway: Gateway, route: Route, error: GatewayError) -> None:
-    """Count a failed attempt against its route, where the route is to blame."""
+def blame(
+    gateway: Gateway, route: Route, credential: Credential, failure: AttemptFailed, begun: float
+) -> None:
+    """Count a failed attempt against its route or its key, where one of them is to blame."""
+    health, error = gateway.health, failure.error
     if error.row in BLAMELESS_ROWS:
-        gateway.circuits.succeed(route.id)
+        credit(gateway, route, credential, begun)
     elif error.row == "E37":
-        gateway.circuits.abandon(route.id)  # Our own limit: it was not asked.
+        health.abandon(route, credential)  # Our own limit: it was not asked.
+    elif error.row in BAD_KEY_ROWS and is_about_the_key(failure):
+        health.abandon(route, credential)
+        _give_up_key(gateway, route, credential, error)
     elif error.row == "E43":
-        gateway.circuits.rest(route.id, gateway.monotonic(), error.retry_after or 1)
+        health.abandon(route, credential)
+        door, seconds = (route.id, credential.id), error.retry_after or 1
+        health.circuits.rest(door, gateway.monotonic(), seconds)
+        gateway.sharing.note_rest(route, door, reason=error.code, seconds=seconds, openings=0)
     else:
-        count_failure(gateway, route, error.code)
+        count_failure(gateway, route, credential, error.code, begun)
 
 
-def count_failure(gateway: Gateway, route: Route, code: str) -> None:
-    """Count a failure of a route, and say so where it is one too many."""
-    seconds = gateway.circuits.fail(route.id, gateway.monotonic())
-    if seconds:
-        logger.warning(
-            "route %d to provider %s rests for %d s: %s",
-            route.id,
-            route.provider.name,
-            seconds,
-            code,
-        )
+def is_about_the_key(failure: AttemptFailed) -> bool:
+    """Return whether the provider refused the key, and not perhaps what the client wrote.
+
+    A 400 may repeat words of the client, and a firewall before the provider answers with a page of
+    HTML: by neither may a client put a key out of use for everybody.
+    """
+    if failure.status_code == 403:
+        return failure.text.lstrip().startswith(("{", "["))
+    return failure.status_code in (401, 402, 429)
+
+
+def credit(gateway: Gateway, route: Route, credential: Credential, begun: float) -> None:
+    """Count an attempt in favour of its route and its key."""
+    ended = gateway.health.succeed(route, credential, gateway.monotonic(), begun=begun)
+    if ended:
+        gateway.sharing.note_ends(ended)
+
+
+def credit_beginning(gateway: Gateway, route: Route, credential: Credential, begun: float) -> None:
+    """End the trouble of what answers again: nobody waits for the end of a long stream."""
+    ended = gateway.health.answer(route, credential, gateway.monotonic(), begun=begun)
+    if ended:
+        gateway.sharing.note_ends(ended)
+
+
+def count_failure(
+    gateway: Gateway, route: Route, credential: Credential, code: str, begun: float
+) -> None:
+    """Count a failure of a route, and say so where it is one too many.
+
+    Where a provider has several keys, also one of the key on this route.
+    """
+    _fail(gateway, route, (route.id, WHOLE), code, begun)
+    if len(route.provider.credentials) > 1:
+        _fail(gateway, route, (route.id, credential.id), code, begun)
+
+
+def _fail(gateway: Gateway, route: Route, door: Door, code: str, begun: float) -> None:
+    circuits = gateway.health.circuits
+    seconds = circuits.fail(
+        door, gateway.monotonic(), begun=begun, failures_max=route.provider.failures_max
+    )
+    if not seconds:
+        return
+    openings = circuits.openings_of(door)
+    gateway.sharing.note_rest(route, door, reason=code, seconds=seconds, openings=openings)
+    which = "" if door[1] == WHOLE else f" with key {door[1]}"
+    logger.warning(
+        "route %d to provider %s%s rests for %d s: %s",
+        route.id,
+        route.provider.name,
+        which,
+        seconds,
+        code,
+    )
+
+
+def _give_up_key(
+    gateway: Gateway, route: Route, credential: Credential, error: GatewayError
+) -> None:
+    if gateway.health.note_bad(credential, error.row) is None:
+        return
+    gateway.counts.bad_keys.add(error.code)
+    logger.error(
+        "key %d of provider %s is used no more: %s",
+        credential.id,
+        route.provider.name,
+        error.code,
+    )

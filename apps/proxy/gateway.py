@@ -10,22 +10,24 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection, connections
+from django.db import DatabaseError, InterfaceError, connection
 
 from apps.billing.connections import connect
 from apps.billing.journal import Journal
 from apps.billing.writer import LedgerWriter
 from apps.proxy import loader
 from apps.proxy.call import Call
-from apps.proxy.circuit import Circuits
 from apps.proxy.counts import Counts
+from apps.proxy.health import Health
+from apps.proxy.retries import RetryBudget
+from apps.proxy.sharing import Sharing
 from apps.proxy.snapshot import Snapshot
+from apps.proxy.threads import DeadlineThread
 from apps.proxy.upstream import Upstream
 from apps.quotas.limits import Limiter, LocalLimiter
 from apps.quotas.shared_limits import SharedLimiter
@@ -66,7 +68,9 @@ class Gateway:
         self.payload_mode: str = settings.PAYLOADS
         self.trusted_proxies: tuple[str, ...] = tuple(settings.TRUSTED_PROXIES)
         self.snapshot: Snapshot | None = None
-        self.circuits = Circuits()
+        self.health = Health()
+        self.retries = RetryBudget()
+        self.sharing = Sharing(self.health, self.monotonic)
         self.calls: dict[UUID, Call] = {}
         self.bytes_in_flight = 0
         self.answer_bytes = 0  # of running calls with an idempotency key
@@ -77,7 +81,7 @@ class Gateway:
         self.writer: LedgerWriter
         self.upstream: Upstream
         self.limiter: Limiter
-        self._loader = _loader_thread()
+        self._loader = DeadlineThread("configuration")
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reads")
         self._reads_waiting = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -100,6 +104,7 @@ class Gateway:
             asyncio.create_task(self._follow_configuration()),
             asyncio.create_task(self._tick()),
             asyncio.create_task(self._renew_limits()),
+            asyncio.create_task(self.sharing.run()),
         ]
         until = self.monotonic() + START_SECONDS
         while not self.is_ready and self.monotonic() < until:  # noqa: ASYNC110 (bounded, at the start)
@@ -118,7 +123,8 @@ class Gateway:
         await self.writer.stop()
         await self.limiter.close()
         await self.upstream.close()
-        self._loader.shutdown(wait=False, cancel_futures=True)
+        self._loader.close()
+        self.sharing.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def begin_drain(self) -> None:
@@ -205,25 +211,14 @@ class Gateway:
             delta = await self._load(DELTA_SECONDS, loader.load_delta, self.snapshot.version)
             if delta is not None:
                 loader.apply_delta(self.snapshot, delta)
+                self.health.forget_bad(delta.version)
                 return
         self.snapshot = await self._load(LOAD_SECONDS, loader.load_snapshot)
+        self.health.forget_bad(self.snapshot.version)
 
     async def _load(self, seconds: float, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a read of the configuration in its thread. Raises TimeoutError.
-
-        A thread that hangs on a silent connection is left to its timeouts; the next read gets
-        another one.
-        """
-        loop = asyncio.get_running_loop()
-        reading = loop.run_in_executor(
-            self._loader, _with_fresh_connection, partial(function, *arguments)
-        )
-        try:
-            return await asyncio.wait_for(reading, seconds)
-        except TimeoutError:
-            self._loader.shutdown(wait=False, cancel_futures=True)
-            self._loader = _loader_thread()
-            raise
+        """Run a read of the configuration in its thread. Raises TimeoutError."""
+        return await self._loader.run(seconds, function, *arguments)
 
     async def _tick(self) -> None:
         while True:
@@ -254,16 +249,3 @@ def _spare_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS, 20, 20)
-
-
-def _loader_thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="configuration")
-
-
-def _with_fresh_connection(function: Callable[[], T]) -> T:
-    """Run a read on this thread's connection and drop the connection where it broke."""
-    try:
-        return function()
-    except BaseException:
-        connections.close_all()
-        raise

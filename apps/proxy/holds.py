@@ -17,6 +17,7 @@ from apps.audit.records import Row
 from apps.billing.ledger.commands import Cap, Held, HoldRefused, PlaceHold
 from apps.billing.writer import LedgerBusy, LedgerUnavailable
 from apps.core.errors import GatewayError
+from apps.proxy.health import WHOLE
 from apps.proxy.repeats import Repeated
 from apps.proxy.routing import plan_routes
 from apps.proxy.snapshot import Route
@@ -39,8 +40,8 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
     """Reserve the worst case of a call and return the hold, the routes that may be tried, and the
     columns of its APIRequest that the hold keeps.
 
-    Raises E19, E20, E32 to E37, Repeated where its idempotency key has been used, and Interrupted
-    where the client left meanwhile.
+    Raises E19, E20, E32 to E37, E41, E42, Repeated where its idempotency key has been used, and
+    Interrupted where the client left meanwhile.
     """
     routes: Sequence[Route] = call.plan.model.routes
     refusal: GatewayError | None = None
@@ -49,11 +50,11 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
     # Each turn leaves one provider less, and each provider has two turns at most.
     while True:
         planned = _plan(call, routes)
-        if able and is_whole and (not planned or _is_open(call, planned[0].id)):
+        if able and is_whole and (not planned or _is_resting(call, planned[0])):
             routes, is_whole = [*able, *routes], False
             planned = _plan(call, routes)
         if not planned:
-            raise refusal or GatewayError("E32")
+            raise refusal or call.gateway.health.refusal(call.plan.model.routes)
         caps, spare_caps = caps_of_providers(planned)
         detail = _describe(call, planned[0])
         answer = await _place(call, detail, caps, spare_caps, is_whole=is_whole)
@@ -72,18 +73,19 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
 
 
 def _plan(call: Call, routes: Sequence[Route]) -> list[Route]:
-    circuits = call.gateway.circuits
-    if len(routes) == 1 and circuits.are_all_closed and routes[0].provider.credentials:
+    health = call.gateway.health
+    if len(routes) == 1 and health.is_good and routes[0].provider.credentials:
         return list(routes)  # The usual model.
+    resting = {route.id for route in routes if _is_resting(call, route)}
     return plan_routes(
-        routes,
+        [route for route in routes if health.has_key(route)],
         random=call.gateway.random,
-        is_open=lambda route_id: _is_open(call, route_id),
+        is_open=resting.__contains__,
     )
 
 
-def _is_open(call: Call, route_id: int) -> bool:
-    return call.gateway.circuits.is_open(route_id, call.gateway.monotonic())
+def _is_resting(call: Call, route: Route) -> bool:
+    return call.gateway.health.is_resting(route, call.gateway.monotonic())
 
 
 def _rest(call: Call, routes: Sequence[Route], left_nanos: int) -> None:
@@ -93,7 +95,8 @@ def _rest(call: Call, routes: Sequence[Route], left_nanos: int) -> None:
     if left_nanos > 0 and left_nanos >= call.plan.small_nanos:
         return
     for route in routes:
-        call.gateway.circuits.rest(route.id, call.gateway.monotonic(), SPENT_SECONDS)
+        door = (route.id, WHOLE)
+        call.gateway.health.circuits.rest(door, call.gateway.monotonic(), SPENT_SECONDS)
 
 
 def caps_of_providers(routes: Sequence[Route]) -> tuple[tuple[Cap, ...], tuple[Cap, ...]]:

@@ -26,14 +26,14 @@ from apps.billing.ledger.commands import Cap, CapScope
 from apps.billing.models import Account, AccountKind
 from apps.billing.pricing import MULTIPLIER_ONE, Price, PriceIncomplete, price_of_columns
 from apps.core.addresses import AllowedNetwork, UrlRefused, check_upstream_url
-from apps.core.crypto import SecretUnreadable, Vault
+from apps.core.crypto import Vault
 from apps.model_groups.models import ModelGroup as ModelGroupRow
 from apps.providers.models import Provider as ProviderRow
+from apps.proxy.credentials import open_keys
 from apps.proxy.models import ConfigurationChange, ConfigurationVersion
 from apps.proxy.snapshot import (
     Allowance,
     Catalogue,
-    Credential,
     Key,
     Member,
     Model,
@@ -379,16 +379,7 @@ def _load_providers() -> dict[int, Provider]:
         except UrlRefused:
             logger.error("provider %s is left out: its URL is not allowed", row.name)
             continue
-        credentials = []
-        for key in row.keys.all():
-            if not key.is_active:
-                continue
-            try:
-                secret = vault.open(key.sealed_secret, context=key.seal_context)
-            except SecretUnreadable as error:
-                logger.error("a key of provider %s is left out: %s", row.name, error)
-                continue
-            credentials.append(Credential(id=key.pk, weight=key.weight, secret=secret))
+        credentials, keyless_row = open_keys(row, vault)
         found[row.pk] = Provider(
             id=row.pk,
             name=row.name,
@@ -401,6 +392,9 @@ def _load_providers() -> dict[int, Provider]:
             idle_timeout_seconds=row.idle_timeout_seconds,
             total_timeout_seconds=row.total_timeout_seconds,
             cap=_cap("provider", row.pk, row.cap_nanos),
-            credentials=tuple(credentials),
+            failures_max=row.failures_max,
+            key_strategy=row.key_strategy,
+            credentials=credentials,
+            keyless_row=keyless_row,
         )
     return found

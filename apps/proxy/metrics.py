@@ -28,6 +28,7 @@ PATH: Final = "/metrics"
 _FORWARDED: Final = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _BEGUN: Final = time.monotonic()
+_CIRCUIT_LEVELS: Final = {"resting": 2, "probing": 1, "closed": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +143,51 @@ METRICS: Final = (
         ("provider",),
     ),
     Metric(
+        "gateway_upstream_retries_total",
+        "counter",
+        "further attempts after one that failed before the first byte",
+        "above a tenth of `gateway_calls_total` for 5 min",
+        lambda gateway: gateway.counts.retries,
+    ),
+    Metric(
+        "gateway_retry_budget_exhausted_total",
+        "counter",
+        "further attempts that were not made, since a fifth of the running calls (or three) were "
+        "in one already",
+        "any increase for 1 min",
+        lambda gateway: gateway.counts.retries_refused,
+    ),
+    Metric(
         "gateway_circuits_open",
         "gauge",
-        "routes that are passed over because their provider failed or asked for a rest",
+        "routes, and keys on routes, that are passed over because they failed or were asked to "
+        "rest",
         "above 0 for 5 min",
-        lambda gateway: gateway.circuits.count_open(gateway.monotonic()),
+        lambda gateway: sum(level == 2 for level in _read_circuits(gateway).counts.values()),
+    ),
+    Metric(
+        "gateway_circuit_state",
+        "gauge",
+        "2 rests, 1 the next call is a probe, 0 closed lately; of what is or was in trouble; "
+        "`provider_key` 0 is the route as a whole",
+        "2 for 5 min",
+        lambda gateway: _read_circuits(gateway),  # noqa: PLW0108 (it is defined below)
+        ("route", "provider_key"),
+    ),
+    Metric(
+        "gateway_provider_keys_refused_total",
+        "counter",
+        "keys that this gateway uses no more since their provider refused them, by error",
+        "any increase",
+        lambda gateway: gateway.counts.bad_keys,
+        ("code",),
+    ),
+    Metric(
+        "gateway_provider_keys_unreported",
+        "gauge",
+        "refused keys that could not be marked in the database yet",
+        "above 0 for 1 min",
+        lambda gateway: gateway.sharing.count_unreported(),
     ),
     Metric(
         "gateway_database_available",
@@ -347,6 +388,13 @@ def _lines(metric: Metric, gateway: Gateway) -> Iterator[str]:
         yield f"{name}_count {counted}"
     else:
         yield f"{name} {_number(found)}"
+
+
+def _read_circuits(gateway: Gateway) -> Counter:
+    found = Counter()
+    for (route_id, key_id), state in gateway.health.circuits.states(gateway.monotonic()):
+        found.counts[str(route_id), str(key_id)] = _CIRCUIT_LEVELS[state]
+    return found
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,8 @@
-"""The version of the configuration, stamped by database triggers and polled by every gateway."""
+"""What gateways tell each other through the database.
+
+The version of the configuration, stamped by triggers and polled by every gateway; and which routes
+rest.
+"""
 
 from __future__ import annotations
 
@@ -26,3 +30,34 @@ class ConfigurationChange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.version}: {self.table_name} {self.row_key}"
+
+
+class CircuitRest(models.Model):
+    """A rest of a route, or of one provider key on it, that a gateway decided on.
+
+    The other gateways and the health check read it. Not configuration and never the truth: each
+    gateway goes on by its own circuits where this table is away. Times are the database's.
+    """
+
+    route_id = models.BigIntegerField()
+    provider_id = models.BigIntegerField()
+    provider_key_id = models.BigIntegerField(default=0, help_text="0: the route as a whole.")
+    reason = models.CharField(max_length=64)
+    openings = models.PositiveSmallIntegerField(
+        default=0, help_text="How often in a row its circuit opened; 0: a rest that was asked for."
+    )
+    began_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    next_check_at = models.DateTimeField(null=True)
+    failed_checks = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["route_id", "provider_key_id"], name="proxy_circuitrest_door"
+            ),
+        ]
+        indexes = [models.Index(fields=["ends_at"], name="proxy_circuitrest_ends")]
+
+    def __str__(self) -> str:
+        return f"route {self.route_id}, key {self.provider_key_id}: {self.reason}"

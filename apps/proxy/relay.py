@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
 from typing import Final
 
 from apps.audit.models import RequestState
-from apps.audit.records import Row, attempt_row, fit_attempt
-from apps.core.crypto import redact
+from apps.audit.records import Row
 from apps.core.errors import GatewayError, in_band_event
-from apps.proxy.blame import BLAMELESS_ROWS, blame, count_failure
+from apps.proxy.attempts import Attempts
+from apps.proxy.blame import BLAMELESS_ROWS
 from apps.proxy.call import Call, ending_of_interruption
 from apps.proxy.dialects.openai import (
     StreamMeter,
@@ -30,7 +29,6 @@ from apps.proxy.framing import CutInsideAnEvent, begins_an_answer, has_data, las
 from apps.proxy.http import Headers, answer_headers
 from apps.proxy.http_client import Answer, BadAnswer, ConnectFailed, ConnectionClosed
 from apps.proxy.protocol import Connection
-from apps.proxy.routing import ATTEMPTS_MAX, pick_credential
 from apps.proxy.snapshot import Credential, Route
 from apps.proxy.sse import EventBuffer, EventTooLarge
 from apps.proxy.upstream import (
@@ -38,7 +36,6 @@ from apps.proxy.upstream import (
     ERROR_BYTES_MAX,
     encoding_of,
     failure_of,
-    is_stale,
     read_limited,
     request_id_of,
 )
@@ -53,8 +50,6 @@ _PREAMBLE_BYTES_MAX: Final = 64 << 10
 # How much of a stream goes to the connection at a time.
 _PIECE_BYTES: Final = 16 << 10
 _BROKEN: Final = (ConnectFailed, ConnectionClosed, BadAnswer)
-# The client's own mistakes, and what would fail anywhere: no other route is tried.
-_FINAL_ROWS: Final = frozenset({"E37", "E40", "E45", "E52"})
 
 logger = logging.getLogger(__name__)
 
@@ -68,16 +63,22 @@ class Relay:
         self._extra = extra
         self._cap = cap
         self._has_started = False
-        self._attempt_begun = 0.0
+        self._attempts = Attempts(call, self._exchange)
 
     async def run(self) -> None:
         """Try routes until one answers.
 
         Raises GatewayError where none did (the hold is resolved then, and nothing was sent).
         """
+        try:
+            await self._run()
+        finally:
+            self._attempts.close()
+
+    async def _run(self) -> None:
         call = self._call
         try:
-            error = await self._try_routes()
+            error = await self._attempts.run()
         except Interrupted as interruption:
             await self._end_interrupted(interruption)
             return
@@ -90,72 +91,7 @@ class Relay:
         await call.settle(Ending(RequestState.FAILED, error.status, error.code, error=error))
         raise error
 
-    async def _try_routes(self) -> GatewayError | None:
-        error: GatewayError | None = None
-        routes = list(self._call.routes)
-        number = 0
-        while routes and number < ATTEMPTS_MAX:
-            route = routes.pop(0)
-            number += 1
-            try:
-                await self._attempt(route, number)
-                return None
-            except AttemptFailed as failure:
-                error = failure.error
-                if error.row in _FINAL_ROWS:
-                    break
-                if is_stale(failure) and number == 1:
-                    routes.insert(0, route)
-        return error or GatewayError("E33")
-
     # ---- one attempt
-
-    async def _attempt(self, route: Route, number: int) -> None:
-        call, gateway = self._call, self._gateway
-        call.route = route
-        call.meter = None
-        call.upstream_request_id = ""
-        credential = pick_credential(route, gateway.random())
-        self._attempt_begun = gateway.monotonic()
-        gateway.circuits.begin(route.id, self._attempt_begun)
-        row = attempt_row(
-            request_id=call.request_id,
-            number=number,
-            route_id=route.id,
-            provider_id=route.provider.id,
-            provider_name=route.provider.name,
-            provider_key_id=credential.id,
-            upstream_model=route.upstream_name,
-            started_at=datetime.now(UTC),
-        )
-        call.attempts.append(row)
-        try:
-            await self._exchange(route, credential, row)
-            gateway.circuits.succeed(route.id)
-        except AttemptFailed as failure:
-            row["status_code"] = failure.status_code
-            # Some providers repeat the key they were sent, and not every key looks like one.
-            row["error_text"] = redact(failure.text.replace(credential.secret, "[redacted]"))
-            self._finish_attempt(failure.error.code)
-            blame(gateway, route, failure.error)
-            call.forget_captured()
-            raise
-        except Interrupted as interruption:
-            self._finish_attempt(f"interrupted_{interruption.reason}")
-            if interruption.reason == "timeout":
-                count_failure(gateway, route, "upstream_timeout")
-            else:
-                gateway.circuits.abandon(route.id)
-            raise
-
-    def _finish_attempt(self, outcome: str) -> None:
-        """Complete the attempt's row: after the settlement it belongs to the ledger."""
-        row = self._call.attempts[-1]
-        self._gateway.counts.attempts.add(outcome)
-        row["outcome"] = outcome
-        row["duration_ms"] = int((self._gateway.monotonic() - self._attempt_begun) * 1000)
-        row["upstream_request_id"] = self._call.upstream_request_id
-        fit_attempt(row)
 
     async def _exchange(self, route: Route, credential: Credential, row: Row) -> None:
         call, request = self._call, self._plan.request
@@ -244,7 +180,7 @@ class Relay:
             frames = answer_to_sse(found.document, include_usage=request.include_usage)
         for frame in frames:
             call.capture(frame)
-        self._finish_attempt("answered")
+        self._attempts.finish("answered")
         call.served_tier, finish = found.service_tier, found.finish_reason or ""
         await call.settle(Ending(RequestState.COMPLETED, 200, "", usage, finish))
         if call.is_client_gone:
@@ -273,6 +209,7 @@ class Relay:
         except (*_BROKEN, EventTooLarge, CutInsideAnEvent) as error:
             if not self._has_started:
                 raise AttemptFailed(GatewayError("E46"), 200, type(error).__name__) from error
+            self._attempts.break_off()
             await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
             return
         if meter.error is not None or not (meter.done_seen or meter.finish_reason):
@@ -281,6 +218,7 @@ class Relay:
                 raise AttemptFailed(
                     GatewayError(row), 200, meter.upstream_error_code or "no answer"
                 )
+            self._attempts.break_off()
             await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
             return
         await self._complete_stream(meter)
@@ -302,6 +240,7 @@ class Relay:
                 )
             self._has_started = True
             call.note_first_byte()
+            self._attempts.begin_answer()
             self._start(is_stream=True)
         if going_on:
             call.capture(going_on)
@@ -315,7 +254,7 @@ class Relay:
         call.close_to_interruption()
         if not call.upstream_request_id:
             call.upstream_request_id = meter.upstream_id or ""
-        self._finish_attempt("answered")
+        self._attempts.finish("answered")
         finish = meter.finish_reason or ""
         await call.settle(Ending(RequestState.COMPLETED, 200, "", usage, finish))
         if not call.is_client_gone:
@@ -326,7 +265,7 @@ class Relay:
         call = self._call
         call.close_to_interruption()
         usage = call.delivered_usage()
-        self._finish_attempt(error.code)
+        self._attempts.finish(error.code)
         finish = (call.meter.finish_reason or "") if call.meter else ""
         logger.warning("a stream is broken off: %s", error.code)
         await call.settle(Ending(state, 200, error.code, usage, finish))

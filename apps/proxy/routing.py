@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol, TypeVar
 
 from apps.proxy.snapshot import Credential, Route
@@ -40,10 +40,35 @@ def plan_routes(
     return ordered
 
 
-def pick_credential(route: Route, draw_at: float) -> Credential:
-    """Return one of the provider's keys, at random by weight."""
-    credentials = route.provider.credentials
-    return credentials[0] if len(credentials) == 1 else draw(credentials, draw_at)
+def pick_credential(
+    credentials: Sequence[Credential],
+    *,
+    strategy: str,
+    random: Callable[[], float],
+    take_turn: Callable[[], int],
+    is_resting: Callable[[int], bool],
+) -> Credential | None:
+    """Return the key that takes an attempt, None where there is none.
+
+    Keys that rest are passed over; where that leaves none, all count again. Keys of weight 0 are
+    the reserve. "round_robin" gives each key its turn, otherwise weights decide at random.
+    """
+    awake = [one for one in credentials if not is_resting(one.id)] or credentials
+    candidates = [one for one in awake if one.weight > 0] or awake
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
+    if strategy == "round_robin":
+        return candidates[take_turn() % len(candidates)]
+    return draw(candidates, random())
+
+
+def no_key_row(routes: Sequence[Route], bad_rows: Collection[str] = ()) -> str:
+    """Return the row of the error where no route has a key that can be used.
+
+    E42 or E41 where providers refused some, by the configuration or by `bad_rows`; else E32.
+    """
+    rows = {*bad_rows, *(route.provider.keyless_row for route in routes)}
+    return next((row for row in ("E42", "E41") if row in rows), "E32")
 
 
 def draw(items: Sequence[T], at: float) -> T:

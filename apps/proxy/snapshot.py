@@ -97,7 +97,10 @@ class Provider:
     idle_timeout_seconds: float
     total_timeout_seconds: float
     cap: Cap | None
+    failures_max: int  # in a row, before a route rests
+    key_strategy: str
     credentials: tuple[Credential, ...]
+    keyless_row: str  # the error where it refused all its keys; "" where it has one, or never had
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from apps.api_keys.models import APIKey
+from apps.providers.models import ProviderKey
 from tests.e2e import planted
 from tests.e2e.answers import check_error
 from tests.e2e.faults import LockedAccounts
@@ -56,10 +57,6 @@ FAILED = [
     Failed("E40", "status(422)", 422, "invalid_value", INVALID, "messages", False, False),
     Failed("E40", "status(400,some_secret_code)", 400, "invalid_request", INVALID, "messages",
            False, False),
-    Failed("E41", "status(401)", 502, "upstream_auth_error"),
-    Failed("E41", "status(403)", 502, "upstream_auth_error"),
-    Failed("E42", "status(402)", 503, "upstream_unavailable"),
-    Failed("E42", "status(429,insufficient_quota)", 503, "upstream_unavailable"),
     Failed("E43", "status(429)", 429, "upstream_rate_limited", "rate_limit_error"),
     Failed("E44", "status(404)", 503, "model_not_available"),
     Failed("E45", "status(413)", 413, "request_too_large", INVALID, None, False, False),
@@ -89,6 +86,45 @@ EXCEPTIONS = {
     422: openai.UnprocessableEntityError,
     429: openai.RateLimitError,
 }
+
+
+# What a provider says once: its key is not used again.
+REFUSED = [
+    Failed("E41", "status(401)", 502, "upstream_auth_error"),
+    Failed("E41", "status(403)", 502, "upstream_auth_error"),
+    Failed("E42", "status(402)", 503, "upstream_unavailable"),
+    Failed("E42", "status(429,insufficient_quota)", 503, "upstream_unavailable"),
+]
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: f"{case.row} {case.fault}")
+def test_e41_and_e42_a_refused_key_is_out_of_use_after_one_call(bench: Bench, case: Failed) -> None:
+    stage = bench.stage(f"demo-chat:fault={case.fault}", provider=bench.make_provider())
+
+    first, second = chat(stage), chat(stage, stream=True)
+    wait_until(
+        lambda: ProviderKey.objects.filter(
+            provider__routes__model=stage.model, disabled_at__isnull=False
+        ).exists(),
+        timeout_seconds=5,
+        what="the key to be disabled",
+    )
+    third = chat(stage)
+
+    for answer in (first, second, third):
+        check_error(
+            answer,
+            status=case.status,
+            type=case.type,
+            code=case.code,
+            retries=True,
+            has_retry_after=True,
+        )
+    statement = stage.settled()
+    assert len(stage.upstream_calls) == 1
+    assert (statement.states, statement.charges) == (("failed",), (0,))
+    assert (statement.holds, statement.held_nanos, statement.entries) == (0, 0, ())
+    assert PROVIDER_SECRET not in "".join(attempt.error_text for attempt in statement.attempts)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

@@ -93,12 +93,13 @@ def _messages(run: Run) -> list[dict[str, str]]:
 
 def _call_all_faults(run: Run, secret: str) -> None:
     bench = run.bench
-    provider = bench.make_provider(
-        secret=secret, first_byte_timeout_seconds=0.6, idle_timeout_seconds=0.6
-    )
-    models = [
-        bench.make_model(f"demo-chat-secrets:fault={fault}", provider=provider) for fault in FAULTS
-    ]
+    models = []
+    for fault in FAULTS:
+        # One each, since some faults disable the key.
+        provider = bench.make_provider(
+            secret=secret, first_byte_timeout_seconds=0.6, idle_timeout_seconds=0.6
+        )
+        models.append(bench.make_model(f"demo-chat-secrets:fault={fault}", provider=provider))
     bench.wait_for_model(models[-1], run.caller)
     for model in models:
         for stream in (False, True):

@@ -113,10 +113,8 @@ def test_an_answer_that_is_cut_anywhere_is_never_taken_for_complete(
     proxy.start()
     try:
         # No call is to be passed over because those before it failed.
-        (gateway,) = site.start_gateways(
-            "a", constants={"apps.proxy.circuit:FAILURES_MAX": 1_000_000}
-        )
-        provider = site.make_provider(port=proxy.port)
+        (gateway,) = site.start_gateways("a", constants={"apps.proxy.circuit:ERROR_SHARE": 2})
+        provider = site.make_provider(port=proxy.port, failures_max=1_000_000)
         whole = site.make_model("tokens=6", provider=provider)
         fallback = site.make_model("tokens=6")
         streamed = site.make_model("tokens=6,fault=bad_utf8", provider=provider)

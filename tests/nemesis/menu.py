@@ -69,6 +69,9 @@ _VARIANTS: Final[dict[str, tuple[str, ...]]] = {
     "err_event_mid": ("err_event_mid(3)",),
     "no_finish": ("no_finish(3)",),
 }
+_REFUSING: Final = frozenset(
+    f"status({status})" for status in ("401", "402", "403", "429,insufficient_quota")
+)
 MISBEHAVIOURS: Final = tuple(
     wish for name in FAULTS if name != "ok" for wish in _VARIANTS.get(name, (name,))
 )
@@ -120,7 +123,11 @@ def make_menu(site: Site, shaky_port: int) -> Menu:
     )
     site.add_route(menu.shaky[0], "tokens=30,pace=0.1", provider=demo)
     for wish in MISBEHAVIOURS:
-        alone, backed = (site.make_model(f"fault={wish}", provider=bad) for _ in range(2))
+        # A refused key is used no more: it is to take no other misbehaviour along.
+        provider = bad
+        if wish in _REFUSING:
+            provider = site.make_provider(f"bad {wish}", site.provider_port, **_PATIENCE)
+        alone, backed = (site.make_model(f"fault={wish}", provider=provider) for _ in range(2))
         site.add_route(backed, "tokens=8", provider=demo)
         menu.naughty += [alone, backed]
     _price_the_past()

@@ -65,6 +65,8 @@ _BAD_KEY_TEXT: Final = re.compile(
     r"|(?:invalid|incorrect|expired)[^.]{0,20}api[ _-]?key",
     re.IGNORECASE,
 )
+# What OpenRouter says with a 403 when a model's moderation refuses the input.
+_FLAGGED_TEXT: Final = re.compile(r"\b(?:input|prompt|content) (?:was|is|has been) flagged", re.I)
 
 _BODY_BYTES_READ: Final = 64 * 1024
 _MESSAGE_LENGTH_MAX: Final = 500
@@ -221,12 +223,17 @@ def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> Gate
         return GatewayError("E51")
     if status == 402 or (400 <= status < 500 and _is_account_empty(code, text)):
         return GatewayError("E42")
-    if status in (401, 403) or (status == 400 and _is_key_bad(code, text)):
+    if status == 403 and code == "model_not_found":
+        return GatewayError("E44")  # The key works, but not for this model.
+    is_input = status in (400, 422) or (status == 403 and _is_input_flagged(code, text))
+    if status == 401 or (status == 403 and not is_input):
         return GatewayError("E41")
-    if status in (400, 422):
+    if status == 400 and _is_key_bad(code, text):
+        return GatewayError("E41")
+    if is_input:
         return GatewayError(
             "E40",
-            status=status,
+            status=400 if status == 403 else status,
             code=code if code in UPSTREAM_CODES else None,
             param=_param(error.get("param")),
             message=clean_message(text) or None,
@@ -261,6 +268,12 @@ def _error_object(body: bytes) -> Mapping[str, Any]:
 
 def _is_account_empty(code: str | None, text: str) -> bool:
     return code in _EMPTY_ACCOUNT_CODES or _EMPTY_ACCOUNT_TEXT.search(text) is not None
+
+
+def _is_input_flagged(code: str | None, text: str) -> bool:
+    return code in ("content_filter", "content_policy_violation") or (
+        _FLAGGED_TEXT.search(text) is not None
+    )
 
 
 def _is_key_bad(code: str | None, text: str) -> bool:

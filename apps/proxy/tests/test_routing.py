@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import repeat
 
-from apps.proxy.routing import draw, pick_credential, plan_routes
+from apps.proxy.routing import draw, no_key_row, pick_credential, plan_routes
 from apps.proxy.snapshot import Credential, Route
 from apps.proxy.tests.values import PROVIDER, ROUTE
 
@@ -60,11 +60,53 @@ def test_weights_of_zero_are_all_alike() -> None:
     assert [draw(routes, at).id for at in (0.0, 0.49, 0.5, 0.99)] == [1, 1, 2, 2]
 
 
-def test_keys_are_drawn_by_weight() -> None:
-    keys = tuple(Credential(id=n, weight=n, secret="s") for n in (1, 3))
-    route = replace(ROUTE, provider=replace(PROVIDER, credentials=keys))
+def _keys(*weights: int) -> list[Credential]:
+    return [Credential(id=n, weight=weight, secret="s") for n, weight in enumerate(weights, 1)]
 
-    assert [pick_credential(route, at).id for at in (0.0, 0.24, 0.25, 0.99)] == [1, 1, 3, 3]
+
+def _pick(
+    keys: list[Credential], *, at: float = 0.0, turn: int | None = None, resting: str = ""
+) -> int | None:
+    found = pick_credential(
+        keys,
+        strategy="random" if turn is None else "round_robin",
+        random=lambda: at,
+        take_turn=lambda: turn or 0,
+        is_resting=lambda key_id: str(key_id) in resting,
+    )
+    return None if found is None else found.id
+
+
+def test_keys_are_drawn_by_weight() -> None:
+    assert [_pick(_keys(1, 3), at=at) for at in (0.0, 0.24, 0.25, 0.99)] == [1, 1, 2, 2]
+
+
+def test_keys_in_turn_take_as_much_each_whatever_their_weight() -> None:
+    assert [_pick(_keys(1, 9, 1), turn=turn) for turn in range(6)] == [1, 2, 3, 1, 2, 3]
+
+
+def test_a_key_without_weight_is_the_reserve() -> None:
+    keys = _keys(1, 0, 1)
+
+    assert {_pick(keys, turn=turn) for turn in range(4)} == {1, 3}
+    assert {_pick(keys, at=at) for at in (0.0, 0.4, 0.6, 0.99)} == {1, 3}
+    assert _pick(keys, resting="13") == 2
+
+
+def test_a_key_that_rests_is_passed_over_alone_and_all_that_rest_are_none() -> None:
+    assert [_pick(_keys(1, 1, 1), turn=turn, resting="2") for turn in range(4)] == [1, 3, 1, 3]
+    assert [_pick(_keys(1, 1), turn=turn, resting="12") for turn in range(4)] == [1, 2, 1, 2]
+    assert _pick([]) is None
+
+
+def test_no_key_is_explained_by_what_the_providers_said() -> None:
+    def route(row: str) -> Route:
+        return replace(ROUTE, provider=replace(PROVIDER, credentials=(), keyless_row=row))
+
+    assert no_key_row([route("")]) == "E32"
+    assert no_key_row([route(""), route("E41")]) == "E41"
+    assert no_key_row([route("E41"), route("E42")]) == "E42"
+    assert no_key_row([route("")], ["E41"]) == "E41"
 
 
 def test_a_secret_is_in_no_representation() -> None:

@@ -40,7 +40,10 @@ PROVIDER: Final = Provider(
     idle_timeout_seconds=60.0,
     total_timeout_seconds=600.0,
     cap=None,
+    failures_max=5,
+    key_strategy="random",
     credentials=(Credential(id=1, weight=1, secret="sk-upstream"),),
+    keyless_row="",
 )
 ROUTE: Final = Route(
     id=1,

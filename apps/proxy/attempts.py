@@ -1,0 +1,162 @@
+"""Which routes and keys a call tries, one attempt after the other, and what each outcome means.
+
+A further attempt is made only before the first byte goes to the client, at most twice, within the
+retry budget of the process, and never for the client's own mistakes. Each attempt is a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from apps.audit.records import Row, attempt_row, fit_attempt
+from apps.core.crypto import redact
+from apps.core.errors import GatewayError
+from apps.proxy.blame import KEY_ROWS, blame, count_failure, credit, credit_beginning
+from apps.proxy.endings import AttemptFailed, Interrupted
+from apps.proxy.routing import ATTEMPTS_MAX
+from apps.proxy.snapshot import Credential, Route
+from apps.proxy.upstream import is_stale
+
+if TYPE_CHECKING:
+    from apps.proxy.call import Call
+
+# The client's own mistakes, and what would fail anywhere: no other route is tried.
+_FINAL_ROWS: Final = frozenset({"E37", "E40", "E45", "E52"})
+
+Exchange = Callable[[Route, Credential, Row], Awaitable[None]]
+
+
+class Attempts:
+    """The attempts of one call. `exchange` makes one: it raises AttemptFailed or Interrupted."""
+
+    def __init__(self, call: Call, exchange: Exchange) -> None:
+        self._call = call
+        self._gateway = call.gateway
+        self._exchange = exchange
+        self._begun = 0.0  # monotonic, of the latest
+        self._latest: tuple[Route, Credential] | None = None
+        self._retries = 0  # that were granted
+        self._is_broken_off = False
+
+    async def run(self) -> GatewayError | None:
+        """Try routes until one answers and return None, else why the last one did not.
+
+        Raises Interrupted.
+        """
+        error: GatewayError | None = None
+        gateway, routes = self._gateway, list(self._call.routes)
+        number = 0
+        while routes and number < ATTEMPTS_MAX:
+            route = routes.pop(0)
+            credential = gateway.health.choose_key(route, gateway.monotonic(), gateway.random)
+            if credential is None:
+                continue  # Its last key was refused since the route was planned.
+            if number and not self._may_try_again():
+                break
+            number += 1
+            try:
+                await self._attempt(route, credential, number)
+                return None
+            except AttemptFailed as failure:
+                error = failure.error
+                if error.row in _FINAL_ROWS:
+                    break
+                is_once_more = number == 1 and is_stale(failure)
+                if is_once_more or self._goes_on_with_another_key(
+                    route, credential, error, is_next_last=number == ATTEMPTS_MAX - 1
+                ):
+                    routes.insert(0, route)
+        if error is None and self._call.routes:
+            error = gateway.health.refusal(self._call.routes)
+        return error or GatewayError("E33")
+
+    def close(self) -> None:
+        """Give back what was taken of the retry budget: the call has ended."""
+        if self._retries:
+            self._gateway.retries.give_back(self._retries)
+            self._retries = 0
+
+    def begin_answer(self) -> None:
+        """Note that the first byte goes to the client."""
+        if self._latest is not None and not self._gateway.health.is_good:
+            credit_beginning(self._gateway, *self._latest, self._begun)
+
+    def break_off(self) -> None:
+        """Note that the provider did not end what it had begun."""
+        self._is_broken_off = True
+
+    def finish(self, outcome: str) -> None:
+        """Complete the attempt's row: after the settlement it belongs to the ledger."""
+        row = self._call.attempts[-1]
+        self._gateway.counts.attempts.add(outcome)
+        row["outcome"] = outcome
+        row["duration_ms"] = int((self._gateway.monotonic() - self._begun) * 1000)
+        row["upstream_request_id"] = self._call.upstream_request_id
+        fit_attempt(row)
+
+    def _may_try_again(self) -> bool:
+        counts = self._gateway.counts
+        if not self._gateway.retries.take(len(self._gateway.calls)):
+            counts.retries_refused.add()
+            return False
+        counts.retries.add()
+        self._retries += 1
+        return True
+
+    def _goes_on_with_another_key(
+        self, route: Route, credential: Credential, error: GatewayError, *, is_next_last: bool
+    ) -> bool:
+        """Return whether the same route comes next: its key is to blame, and has a fellow.
+
+        The last attempt is for another route, where the call has one.
+        """
+        if error.row not in KEY_ROWS or (is_next_last and self._call.routes[-1] is not route):
+            return False
+        now = self._gateway.monotonic()
+        return self._gateway.health.has_another_key(route, credential, now)
+
+    async def _attempt(self, route: Route, credential: Credential, number: int) -> None:
+        call, gateway = self._call, self._gateway
+        call.route = route
+        call.meter = None
+        call.upstream_request_id = ""
+        self._latest = (route, credential)
+        begun = self._begun = gateway.monotonic()
+        gateway.health.begin(route, credential, begun)
+        row = attempt_row(
+            request_id=call.request_id,
+            number=number,
+            route_id=route.id,
+            provider_id=route.provider.id,
+            provider_name=route.provider.name,
+            provider_key_id=credential.id,
+            upstream_model=route.upstream_name,
+            started_at=datetime.now(UTC),
+        )
+        call.attempts.append(row)
+        try:
+            await self._exchange(route, credential, row)
+        except AttemptFailed as failure:
+            row["status_code"] = failure.status_code
+            # Some providers repeat the key they were sent, and not every key looks like one.
+            row["error_text"] = redact(failure.text.replace(credential.secret, "[redacted]"))
+            self.finish(failure.error.code)
+            blame(gateway, route, credential, failure, begun)
+            call.forget_captured()
+            raise
+        except Interrupted as interruption:
+            self.finish(f"interrupted_{interruption.reason}")
+            if interruption.reason == "timeout":
+                count_failure(gateway, route, credential, "upstream_timeout", begun)
+            else:
+                gateway.health.abandon(route, credential)
+            raise
+        except BaseException:
+            gateway.health.abandon(route, credential)
+            raise
+        if self._is_broken_off:
+            count_failure(gateway, route, credential, "upstream_interrupted", begun)
+        else:
+            credit(gateway, route, credential, begun)
