@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from rest_framework import serializers
 
-from apps.core.money import format_usd
+from apps.core.money import format_multiplier, format_usd
 from apps.core.price_terms import (
     AMOUNT_NAMES,
     AMOUNT_NANOS_MAX,
@@ -21,7 +21,7 @@ from apps.core.price_terms import (
     clock_time,
     parse_terms,
 )
-from apps.core.rest import MultiplierField, StrictSerializer, USDField, example, format_multiplier
+from apps.core.rest import MultiplierField, StrictSerializer, USDField, example
 
 _CLOCK: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 _ONE: Final = "1"

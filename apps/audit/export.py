@@ -24,8 +24,7 @@ from django.db.models import QuerySet
 from apps.audit.models import APIRequest
 from apps.audit.pages import Position, older_than
 from apps.core.domain_errors import DomainError
-from apps.core.money import format_usd
-from apps.core.rest import format_multiplier
+from apps.core.money import format_multiplier, format_usd
 
 ROWS_MAX: Final = 1_000_000
 PAGE_ROWS: Final = 1_000

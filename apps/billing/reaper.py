@@ -56,6 +56,15 @@ def resolve_stranger(hold: Row, *, now: datetime) -> Resolve:
     return _end(hold, detail, Usage(), 0, RequestState.VOIDED, "hold_abandoned", now)
 
 
+def spend_quote(hold: Row, *, now: datetime) -> Resolve:
+    """Return the end of a hold that was placed with a quote, in favour of the call that it was
+    for.
+    """
+    detail = orjson.loads(hold["detail"])
+    end = _end(hold, detail, Usage(), 0, RequestState.VOIDED, "quote_spent", now)
+    return end._replace(row={**end.row, "status_code": 200})
+
+
 def void(hold: PlaceHold, held: Held, *, state: str, error_code: str, now: datetime) -> Resolve:
     """Return the void of a hold whose caller no longer waits for it."""
     started_at: datetime = hold.detail["started_at"]

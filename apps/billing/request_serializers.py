@@ -19,7 +19,7 @@ from apps.audit.serializers import (
 )
 from apps.billing.explanation import ExplainedRequest, usage_of
 from apps.billing.models import AccountKind, Entry, EntryKind, TransactionKind
-from apps.core.price_terms import FACTOR_ONE
+from apps.core.price_terms import format_factor
 from apps.core.rest import MultiplierField, USDField, example
 
 _TIMING: Final = {
@@ -118,8 +118,7 @@ class FactorField(serializers.Field[int, Any, str, int]):
 
     def to_representation(self, value: int) -> str:
         """Return the decimal string."""
-        whole, fraction = divmod(value, FACTOR_ONE)
-        return f"{whole}.{fraction:012d}".rstrip("0").rstrip(".")
+        return format_factor(value)
 
 
 class ExplainedLineOutput(serializers.Serializer[Any]):

@@ -231,8 +231,11 @@ class LedgerWriter:
                 self._waiting.pop(request_id, None)
                 if not isinstance(answer, Held):
                     known.discard(request_id)
-                elif pending.future.done():
-                    self._give_back(pending.command, answer)
+                else:
+                    if pending.command.spends is not None:
+                        known.discard(pending.command.spends.request_id)
+                    if pending.future.done():
+                        self._give_back(pending.command, answer)
             else:
                 self._settling.pop(request_id, None)
                 known.discard(request_id)

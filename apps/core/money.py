@@ -59,3 +59,9 @@ def format_usd(nanos: int) -> str:
     if not fraction:
         return f"{sign}{dollars}"
     return f"{sign}{dollars}.{fraction:09d}".rstrip("0")
+
+
+def format_multiplier(millionths: int) -> str:
+    """Return a multiplier as the shortest exact decimal string."""
+    whole, fraction = divmod(millionths, 1_000_000)
+    return f"{whole}.{fraction:06d}".rstrip("0").rstrip(".")

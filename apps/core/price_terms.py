@@ -107,6 +107,12 @@ def tier_name(name: str) -> str:
     return "" if name in _USUAL_TIERS else name
 
 
+def format_factor(factor: int) -> str:
+    """Return a factor as the shortest exact decimal string."""
+    whole, fraction = divmod(factor, FACTOR_ONE)
+    return f"{whole}.{fraction:012d}".rstrip("0").rstrip(".")
+
+
 def clock_time(minute: int) -> str:
     """Return a minute of the day as a clock shows it."""
     return f"{minute // 60:02}:{minute % 60:02}"

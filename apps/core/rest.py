@@ -26,6 +26,7 @@ from apps.core.money import (
     NANOS_PER_USD,
     USD_MAX,
     InvalidAmount,
+    format_multiplier,
     format_usd,
     parse_usd,
 )
@@ -189,12 +190,6 @@ def answer_deletion(*, is_deleted: bool) -> Response:
         "This has history: it was deactivated instead of deleted.",
         "archived_instead",
     )
-
-
-def format_multiplier(millionths: int) -> str:
-    """Return a multiplier as the shortest exact decimal string."""
-    whole, fraction = divmod(millionths, 10**_MILLIONTHS_DIGITS)
-    return f"{whole}.{fraction:06d}".rstrip("0").rstrip(".")
 
 
 def read_query(

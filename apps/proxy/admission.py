@@ -155,13 +155,32 @@ def find_model(
     return model, access
 
 
-def plan_call(snapshot: Snapshot, caller: Caller, request: ParsedRequest, now: datetime) -> Plan:
-    """Return the plan of a call.
+class Promise(NamedTuple):
+    """At what a call was promised to be charged."""
+
+    model_id: int
+    price_version_id: int
+    multiplier_millionths: int
+
+
+def plan_call(
+    snapshot: Snapshot,
+    caller: Caller,
+    request: ParsedRequest,
+    now: datetime,
+    promised: Promise | None = None,
+) -> Plan:
+    """Return the plan of a call, at the price of now or at a promised one.
 
     Raises E07, E13, E14, E32, and E41 and E42 where no key is left.
     """
     model, access = find_model(snapshot, caller, request.model, now)
     price = model.prices.at(now)
+    if promised is not None:
+        if promised.model_id != model.id:
+            raise GatewayError("E13", param="model", message="The quote is for another model.")
+        price = model.prices.find(promised.price_version_id)
+        access = access._replace(multiplier_millionths=promised.multiplier_millionths)
     if price is None:
         raise GatewayError("E32")
     if not any(route.provider.credentials for route in model.routes):

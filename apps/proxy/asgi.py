@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, get_args
 from uuid import UUID
@@ -26,6 +26,7 @@ from apps.proxy.admission import authenticate, plan_call
 from apps.proxy.call import Call, ending_of_interruption
 from apps.proxy.dialects.openai import Endpoint, parse_request
 from apps.proxy.endings import Ending, Interrupted
+from apps.proxy.estimate import estimate_tokens
 from apps.proxy.gateway import BYTES_IN_FLIGHT_MAX, Gateway
 from apps.proxy.http import (
     ClientGone,
@@ -39,12 +40,22 @@ from apps.proxy.http import (
     send_error,
     send_json,
 )
-from apps.proxy.json_body import parse_object
+from apps.proxy.json_body import parse_object, serialise
 from apps.proxy.protocol import Connection
+from apps.proxy.quote_holds import HEADER as QUOTE_HEADER
+from apps.proxy.quote_holds import Agreed, find_agreed, spend_with
+from apps.proxy.quotes import (
+    QuoteRequest,
+    describe_hold,
+    describe_quote,
+    expect_usage,
+    parse_quote,
+)
 from apps.proxy.relay import Relay
 from apps.proxy.repeats import Repeated, answer_repeat, make_keyed, read_key
 from apps.proxy.snapshot import Caller, Snapshot
 from apps.quotas.limits import Refusal, ratelimit_headers
+from apps.quotas.limits import Scope as LimitScope
 
 PREFIXES: Final = ("/v1", "/api/v1")
 PROBES: Final = frozenset({"/health", "/api/health", "/livez", "/readyz"})
@@ -109,7 +120,7 @@ class DataPlane:
         rest = rest.removesuffix("/")
         method = scope["method"]
         endpoint = _CALLS.get(rest)
-        if endpoint is not None:
+        if endpoint is not None or rest == "quote":
             if method != "POST":
                 raise GatewayError("E10")
             await self._call(endpoint, scope, receive, send, request_id)
@@ -154,40 +165,42 @@ class DataPlane:
     # ---- calls
 
     async def _call(
-        self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send, request_id: UUID
+        self,
+        endpoint: Endpoint | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request_id: UUID,
     ) -> None:
+        """Answer a call, or a quote of one where there is no endpoint."""
         gateway = self.gateway
         begun, now = gateway.monotonic(), datetime.now(UTC)
         snapshot = self._snapshot()
         caller, headers, address = self._authenticate(snapshot, scope, now)
         connection: Connection = scope["extensions"]["gateway.connection"]
-        weight = 0
+        weight = _Weight(gateway)
         call: Call | None = None
-
-        def reserve(size: int) -> None:
-            nonlocal weight
-            added = size * _BODY_COPIES + (0 if weight else _BYTES_PER_CALL)
-            if gateway.bytes_in_flight + added > BYTES_IN_FLIGHT_MAX:
-                raise GatewayError("E37")
-            weight += added
-            gateway.bytes_in_flight += added
-
         try:
             key = read_key(headers)
-            body = await read_body(receive, headers, reserve, connection.take_body)
+            body = await read_body(receive, headers, weight.reserve, connection.take_body)
             if gateway.monotonic() - begun > _SLOW_BODY_SECONDS:
                 # The key may have been revoked while its body was under way.
                 snapshot = self._snapshot()
                 caller, _, _ = self._authenticate(snapshot, scope, datetime.now(UTC))
-            if len(body) > _LARGE_BODY_BYTES:
-                # A large body must not keep the small calls beside it waiting.
-                parsed = await asyncio.get_running_loop().run_in_executor(None, parse_object, body)
+            parsed = await _parse(body)
+            asked: QuoteRequest | None = None
+            agreed: Agreed | None = None
+            if endpoint is None:
+                asked = parse_quote(parsed)
+                request = asked.request
             else:
-                parsed = parse_object(body)
-            plan = plan_call(snapshot, caller, parse_request(endpoint, parsed), now)
+                request = parse_request(endpoint, parsed)
+                if QUOTE_HEADER in headers:
+                    agreed = await find_agreed(gateway, caller, headers[QUOTE_HEADER])
+            promise = None if agreed is None else agreed.promise
             call = Call(
                 gateway,
-                plan,
+                plan_call(snapshot, caller, request, now, promise),
                 request_id=request_id,
                 body=body,
                 path=scope["path"],
@@ -196,9 +209,14 @@ class DataPlane:
                 now=now,
                 begun=begun,
             )
+            if asked is not None:
+                await self._quote(call, asked, send)
+                return
             if key is not None:
                 call.keyed = await make_keyed(call, key, parsed)
             try:
+                if QUOTE_HEADER in headers:
+                    await spend_with(call, agreed)
                 await self._run_limited(call, connection)
             except Repeated as repeated:
                 await answer_repeat(call, repeated.first, send)
@@ -211,18 +229,44 @@ class DataPlane:
                     gateway.counts.refusals.add(error.row, error.code)
             raise
         finally:
-            gateway.bytes_in_flight -= weight
+            weight.give_back()
             if call is not None and call.keyed is not None:
                 call.keyed.forget()
 
-    async def _run_limited(self, call: Call, connection: Connection) -> None:
-        scopes = call.plan.caller.scopes
-        if not scopes:
-            await self._run_watched(call, connection, [])
-            return
-        limiter, tokens = self.gateway.limiter, max(1, len(call.body) // 4)
-        identifier = call.request_text
-        standing = await limiter.admit(request_id=identifier, scopes=scopes, tokens=tokens)
+    async def _quote(self, call: Call, asked: QuoteRequest, send: Send) -> None:
+        """Answer what a call would cost, and hold it where that is asked for, too."""
+        gateway, plan = self.gateway, call.plan
+        extra: Headers = []
+        if scopes := plan.caller.scopes:
+            # It counts as a request, and reads no tokens.
+            extra = await self._take_limits(call, scopes, tokens=0)
+            gateway.limiter.finish(
+                request_id=call.request_text, scopes=scopes, tokens_reserved=0, tokens_used=0
+            )
+        read = estimate_tokens(serialise(asked.request.body))
+        likely = expect_usage(plan, gateway.habits, input_tokens=read)
+        quote = describe_quote(plan, likely, quote_id=call.request_text)
+        if asked.hold_seconds:
+            cap = await gateway.quotes.place(call, asked.hold_seconds)
+            assert call.held is not None  # noqa: S101 (narrows the type: it was placed)
+            quote["hold"] = describe_hold(
+                hold_id=call.request_text,
+                amount_nanos=call.held.amount_nanos,
+                output_cap=cap,
+                expires_at=datetime.now(UTC) + timedelta(seconds=asked.hold_seconds),
+            )
+        await send_json(send, orjson.dumps(quote), request_id=call.request_text, extra=extra)
+
+    async def _take_limits(
+        self, call: Call, scopes: tuple[LimitScope, ...], *, tokens: int
+    ) -> Headers:
+        """Take a request and tokens from every scope and return the headers that tell of it.
+
+        Raises E22, E23 and E24.
+        """
+        standing = await self.gateway.limiter.admit(
+            request_id=call.request_text, scopes=scopes, tokens=tokens
+        )
         extra = ratelimit_headers(standing)
         if isinstance(standing, Refusal):
             raise GatewayError(
@@ -230,12 +274,21 @@ class DataPlane:
                 retry_after=standing.retry_after_seconds,
                 headers=[(name.decode(), value.decode()) for name, value in extra],
             )
+        return extra
+
+    async def _run_limited(self, call: Call, connection: Connection) -> None:
+        scopes = call.plan.caller.scopes
+        if not scopes:
+            await self._run_watched(call, connection, [])
+            return
+        limiter, tokens = self.gateway.limiter, max(1, len(call.body) // 4)
+        extra = await self._take_limits(call, scopes, tokens=tokens)
         try:
             await self._run_watched(call, connection, extra)
         finally:
             used = call.settled_tokens
             limiter.finish(
-                request_id=identifier,
+                request_id=call.request_text,
                 scopes=scopes,
                 tokens_reserved=tokens,
                 tokens_used=used,
@@ -296,6 +349,35 @@ class DataPlane:
             self.gateway.count_refusal(0, error.code)
             raise
         return caller, headers, address
+
+
+class _Weight:
+    """The memory that is set aside for one request."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._bytes = 0
+
+    def reserve(self, size: int) -> None:
+        """Set aside what a piece of the body needs. Raises E37."""
+        added = size * _BODY_COPIES + (0 if self._bytes else _BYTES_PER_CALL)
+        if self._gateway.bytes_in_flight + added > BYTES_IN_FLIGHT_MAX:
+            raise GatewayError("E37")
+        self._bytes += added
+        self._gateway.bytes_in_flight += added
+
+    def give_back(self) -> None:
+        """End this."""
+        self._gateway.bytes_in_flight -= self._bytes
+        self._bytes = 0
+
+
+async def _parse(body: bytes) -> dict[str, Any]:
+    """Return the object of a body. Raises E11 and E12."""
+    if len(body) <= _LARGE_BODY_BYTES:
+        return parse_object(body)
+    # A large body must not keep the small calls beside it waiting.
+    return await asyncio.get_running_loop().run_in_executor(None, parse_object, body)
 
 
 async def _fail(scope: Scope, send: Send, request_id: UUID, error: GatewayError) -> None:

@@ -97,6 +97,8 @@ class Call:
         self._captures = strictest_payload_mode(*self._modes) != "off"
         self._detail: Row = {}
         self.keyed: KeyedCall | None = None  # where the client sent an idempotency key
+        self.spends: Resolve | None = None  # the hold of a quote that this call is for
+        self.quote_seconds: int | None = None  # this is such a hold, and waits so long for its call
 
     # ---- interruption
 
@@ -278,6 +280,8 @@ class Call:
             payload_digest=digest,
             service_tier=conditions.service_tier,
         )
+        if ending.state == RequestState.COMPLETED and usage.source == "reported":
+            self.gateway.habits.note(plan.model.id, usage.output_tokens)
         self.gateway.counts.note_call(
             plan.request.endpoint,
             ending.state,

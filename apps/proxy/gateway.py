@@ -24,6 +24,8 @@ from apps.proxy import loader
 from apps.proxy.call import Call
 from apps.proxy.counts import Counts
 from apps.proxy.health import Health
+from apps.proxy.quote_holds import QuoteHolds
+from apps.proxy.quotes import Habits
 from apps.proxy.retries import RetryBudget
 from apps.proxy.sharing import Sharing
 from apps.proxy.snapshot import Snapshot
@@ -72,6 +74,8 @@ class Gateway:
         self.retries = RetryBudget()
         self.sharing = Sharing(self.health, self.monotonic)
         self.calls: dict[UUID, Call] = {}
+        self.habits = Habits()
+        self.quotes = QuoteHolds(self.monotonic)
         self.bytes_in_flight = 0
         self.answer_bytes = 0  # of running calls with an idempotency key
         self.counts = Counts()
@@ -120,6 +124,7 @@ class Gateway:
             await asyncio.sleep(0.02)
         for task in self._tasks:
             task.cancel()
+        self.quotes.lapse_all()
         await self.writer.stop()
         await self.limiter.close()
         await self.upstream.close()
@@ -230,6 +235,7 @@ class Gateway:
                 logger.warning("the event loop stood still for %.1f s", now - due)
             for call in list(self.calls.values()):
                 call.on_tick(now)
+            self.quotes.on_tick(now)
 
     async def _renew_limits(self) -> None:
         while True:

@@ -18,6 +18,7 @@ from apps.billing.ledger.commands import Cap, Held, HoldRefused, PlaceHold
 from apps.billing.writer import LedgerBusy, LedgerUnavailable
 from apps.core.errors import GatewayError
 from apps.proxy.health import WHOLE
+from apps.proxy.quote_holds import QUOTE_SECONDS, quote_gone
 from apps.proxy.repeats import Repeated
 from apps.proxy.routing import plan_routes
 from apps.proxy.snapshot import Route
@@ -62,6 +63,8 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
             return answer, within(planned, (*caps, *answer.spares)), detail
         if answer.first is not None:
             raise Repeated(answer.first)
+        if answer.reason == "spent":
+            raise quote_gone()
         refusal = _refusal(answer)
         if answer.cap is None or answer.cap.scope != "provider":
             raise refusal
@@ -140,10 +143,16 @@ async def _place(
         spare_caps=spare_caps,
         is_whole_at_provider=is_whole,
         claim=None if call.keyed is None else call.keyed.claim,
+        spends=call.spends,
     )
+    # Whatever the answer is, it ends what is spent: the next try finds it gone.
+    call.spends = None
     call.open_to_interruption()
     try:
-        return await call.gateway.writer.place(hold)
+        answer = await call.gateway.writer.place(hold)
+        if hold.spends is not None:
+            call.gateway.quotes.forget(hold.spends.request_id)
+        return answer
     except LedgerUnavailable as error:
         raise GatewayError("E34") from error
     except LedgerBusy as error:
@@ -162,29 +171,34 @@ def _refusal(answer: HoldRefused) -> GatewayError:
 def _describe(call: Call, route: Route) -> Row:
     plan, member, key = call.plan, call.member, call.plan.caller.key
     tier = plan.request.service_tier
-    return ({"service_tier": tier} if tier else {}) | {
-        "customer_id": member.customer_id,
-        "wallet_id": member.wallet_id,
-        "receivable_id": member.receivable_id,
-        "user_id": member.id,
-        "user_name": member.name,
-        "api_key_id": key.id,
-        "api_key_name": key.name,
-        "model_id": plan.model.id,
-        "requested_model": plan.request.model,
-        "route_id": route.id,
-        "provider_id": route.provider.id,
-        "provider_name": route.provider.name,
-        "upstream_model": route.upstream_name,
-        "endpoint": call.path,
-        "method": "POST",
-        "dialect": "openai",
-        "is_stream": plan.request.is_stream,
-        "price_version_id": plan.price.id,
-        "cost_version_id": None,
-        "multiplier_millionths": plan.access.multiplier_millionths,
-        "input_bytes": len(call.body),
-        "started_at": call.started_at,
-        "ip_address": call.address,
-        "user_agent": call.user_agent,
-    }
+    quote = {} if call.quote_seconds is None else {QUOTE_SECONDS: call.quote_seconds}
+    return (
+        ({"service_tier": tier} if tier else {})
+        | quote
+        | {
+            "customer_id": member.customer_id,
+            "wallet_id": member.wallet_id,
+            "receivable_id": member.receivable_id,
+            "user_id": member.id,
+            "user_name": member.name,
+            "api_key_id": key.id,
+            "api_key_name": key.name,
+            "model_id": plan.model.id,
+            "requested_model": plan.request.model,
+            "route_id": route.id,
+            "provider_id": route.provider.id,
+            "provider_name": route.provider.name,
+            "upstream_model": route.upstream_name,
+            "endpoint": call.path,
+            "method": "POST",
+            "dialect": "openai",
+            "is_stream": plan.request.is_stream,
+            "price_version_id": plan.price.id,
+            "cost_version_id": None,
+            "multiplier_millionths": plan.access.multiplier_millionths,
+            "input_bytes": len(call.body),
+            "started_at": call.started_at,
+            "ip_address": call.address,
+            "user_agent": call.user_agent,
+        }
+    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -121,6 +122,15 @@ class KeyedCall:
             answer = StoredAnswer(ending.status_code, "[]", None)
         return ClaimEnd(self.claim, answer)
 
+    async def look_for_first(self) -> None:
+        """Raise Repeated where the key has been used. Raises E34."""
+        try:
+            first = await self._gateway.read(_find_first, self.claim)
+        except (DatabaseError, InterfaceError) as error:
+            raise GatewayError("E34") from error
+        if first is not None:
+            raise Repeated(first)
+
     def open(self, sealed: bytes, first: KeyState) -> bytes:
         """Return the body of the first call's answer. Raises AnswerUnreadable."""
         return open_answer(sealed, secret=self._secret, request_id=first.request_id)
@@ -197,6 +207,19 @@ async def answer_repeat(call: Call, first: KeyState, send: Send) -> None:
 def _in_progress(first: KeyState) -> GatewayError:
     message = "A request with this idempotency key is still running"
     return GatewayError("E27", message=f"{message}: {first.request_id}.")
+
+
+def _find_first(claim: Claim) -> KeyState | None:
+    """Return who has a key, as far as is committed. Blocks."""
+    try:
+        close_old_connections()
+        rows = CallKey.objects.filter(user_id=claim.user_id, digest=claim.digest)
+        row = rows.values_list("request_id", "fingerprint", "expires_at").first()
+    finally:
+        close_old_connections()
+    if row is None or (row[2] is not None and row[2] <= datetime.now(UTC)):
+        return None
+    return KeyState(row[0], bytes(row[1]), row[2])
 
 
 def _find_answer(keyed: KeyedCall, first: KeyState) -> tuple[StoredAnswer, bytes | None] | None:

@@ -110,6 +110,10 @@ class PriceHistory:
     moments: tuple[datetime, ...]  # ascending
     prices: tuple[Price, ...]
 
+    def find(self, version_id: int) -> Price | None:
+        """Return a version by its id."""
+        return next((price for price in self.prices if price.id == version_id), None)
+
     def at(self, now: datetime) -> Price | None:
         """Return the price that counts at `now`."""
         position = bisect.bisect_right(self.moments, now)

@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.core.money import NANOS_PER_USD, USD_MAX, InvalidAmount, format_usd, parse_usd
+from apps.core.money import (
+    NANOS_PER_USD,
+    USD_MAX,
+    InvalidAmount,
+    format_multiplier,
+    format_usd,
+    parse_usd,
+)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +95,10 @@ def test_nanos_are_written_as_the_shortest_exact_decimal(nanos: int, text: str) 
 @given(st.integers(-USD_MAX * NANOS_PER_USD, USD_MAX * NANOS_PER_USD))
 def test_writing_and_reading_an_amount_changes_nothing(nanos: int) -> None:
     assert parse_usd(format_usd(nanos)) == nanos
+
+
+@pytest.mark.parametrize(
+    ("millionths", "text"), [(1_000_000, "1"), (500_000, "0.5"), (1, "0.000001"), (0, "0")]
+)
+def test_multipliers_are_shown_exactly(millionths: int, text: str) -> None:
+    assert format_multiplier(millionths) == text

@@ -9,7 +9,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import NotFound, ParseError, Throttled
 
 from apps.core.domain_errors import DomainError
-from apps.core.rest import StrictSerializer, USDField, answer_exception, format_multiplier
+from apps.core.rest import StrictSerializer, USDField, answer_exception
 
 
 class Payment(StrictSerializer):
@@ -83,10 +83,3 @@ def test_an_answer_says_when_to_come_back() -> None:
 
 def test_what_nobody_expected_is_left_to_the_server() -> None:
     assert answer_exception(RuntimeError("bug"), {}) is None
-
-
-@pytest.mark.parametrize(
-    ("millionths", "text"), [(1_000_000, "1"), (500_000, "0.5"), (1, "0.000001"), (0, "0")]
-)
-def test_multipliers_are_shown_exactly(millionths: int, text: str) -> None:
-    assert format_multiplier(millionths) == text

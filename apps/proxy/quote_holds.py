@@ -1,0 +1,170 @@
+"""Holds that are placed with a quote, and wait for the call that they are for.
+
+Such a hold is a call that has not been sent: it is on record, and ends voided, `quote_spent` where
+its call took the place over in one transaction (`apps.billing.ledger`), `quote_lapsed` where none
+came. Any process can spend it; the one that placed it lets it lapse. The call is charged by the
+price and the multiplier of the quote.
+
+Bounds: OPEN_MAX a process, OPEN_PER_KEY_MAX an API key, and the seconds of the quote.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import UUID
+
+import orjson
+from django.db import DatabaseError, InterfaceError, close_old_connections
+
+from apps.audit.models import RequestState
+from apps.billing.ledger.commands import Resolve
+from apps.billing.models import Hold
+from apps.billing.reaper import spend_quote
+from apps.core.errors import GatewayError
+from apps.proxy.admission import Promise
+from apps.proxy.endings import Ending
+from apps.proxy.snapshot import Caller
+
+if TYPE_CHECKING:
+    from apps.proxy.call import Call
+    from apps.proxy.gateway import Gateway
+
+HEADER: Final = b"x-quote-id"
+OPEN_MAX: Final = 10_000
+OPEN_PER_KEY_MAX: Final = 100
+# In the detail of a hold: it is one of a quote, and waits so long for its call.
+QUOTE_SECONDS: Final = "quote_seconds"
+
+
+class Agreed(NamedTuple):
+    """What was agreed on by a quote with a hold."""
+
+    spends: Resolve  # the end of its hold
+    promise: Promise
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    call: Call
+    lapses_at: float  # monotonic
+
+
+class QuoteHolds:
+    """The holds of quotes that this process has placed. Methods belong to the event loop."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._waiting: dict[UUID, _Waiting] = {}
+        self._by_key: Counter[int] = Counter()
+
+    async def place(self, call: Call, seconds: int) -> int | None:
+        """Place the hold of a quote and return the cap on output that it pays for, None for all.
+
+        Raises what `Call.place_hold` does, and E24 and E37 where too many are waiting.
+        """
+        key_id = call.plan.caller.key.id
+        if self._by_key[key_id] >= OPEN_PER_KEY_MAX:
+            raise GatewayError("E24", message="Too many quotes with a hold at the same time.")
+        if len(self._waiting) >= OPEN_MAX:
+            raise GatewayError("E37")
+        call.quote_seconds = seconds
+        # Counted before it is there: many may be asked for at once.
+        self._by_key[key_id] += 1
+        try:
+            cap = await call.place_hold()
+        except BaseException:
+            self._uncount(key_id)
+            raise
+        self._waiting[call.request_id] = _Waiting(call, self._monotonic() + seconds)
+        return cap
+
+    def forget(self, request_id: UUID) -> None:
+        """Note that a hold was spent."""
+        found = self._waiting.pop(request_id, None)
+        if found is not None:
+            self._uncount(found.call.plan.caller.key.id)
+
+    def on_tick(self, now: float) -> None:
+        """Let those lapse whose time is up."""
+        due = [waiting for waiting in self._waiting.values() if now >= waiting.lapses_at]
+        for waiting in due:
+            self._lapse(waiting.call)
+
+    def lapse_all(self) -> None:
+        """Let all lapse: this process ends, and nobody else would before its lease has run out."""
+        for waiting in list(self._waiting.values()):
+            self._lapse(waiting.call)
+
+    def _lapse(self, call: Call) -> None:
+        self.forget(call.request_id)
+        # Where another process has spent it, this changes nothing.
+        call.submit_settlement(Ending(RequestState.VOIDED, 200, "quote_lapsed"))
+
+    def _uncount(self, key_id: int) -> None:
+        self._by_key[key_id] -= 1
+        if not self._by_key[key_id]:
+            del self._by_key[key_id]
+
+
+async def find_agreed(gateway: Gateway, caller: Caller, text: bytes) -> Agreed | None:
+    """Return what a quote of this caller's key agreed on, None where its hold is gone.
+
+    Raises E34 where the database does not answer.
+    """
+    try:
+        quote_id = UUID(text.decode("ascii"))
+    except ValueError:
+        return None
+    try:
+        hold = await gateway.read(_read_hold, quote_id)
+    except (DatabaseError, InterfaceError) as error:
+        raise GatewayError("E34") from error
+    if hold is None:
+        return None
+    detail, now = orjson.loads(hold["detail"]), datetime.now(UTC)
+    seconds = detail.get(QUOTE_SECONDS)
+    # Somebody else's is as good as none.
+    if seconds is None or detail["api_key_id"] != caller.key.id:
+        return None
+    if hold["placed_at"] + timedelta(seconds=seconds) <= now:
+        return None
+    return Agreed(
+        spends=spend_quote(hold, now=now),
+        promise=Promise(
+            model_id=detail["model_id"],
+            price_version_id=detail["price_version_id"],
+            multiplier_millionths=detail["multiplier_millionths"],
+        ),
+    )
+
+
+async def spend_with(call: Call, agreed: Agreed | None) -> None:
+    """Have a call spend the hold of a quote.
+
+    Raises E13 where that is gone, and Repeated where that is so since the call was made before.
+    """
+    if agreed is None:
+        if call.keyed is not None:
+            await call.keyed.look_for_first()
+        raise quote_gone()
+    call.spends = agreed.spends
+
+
+def quote_gone() -> GatewayError:
+    """Return the answer to a call with a quote whose hold is not there any more."""
+    message = "This quote has no hold, or its hold has been spent or has lapsed."
+    return GatewayError("E13", code="invalid_value", param=HEADER.decode(), message=message)
+
+
+def _read_hold(request_id: UUID) -> dict[str, Any] | None:
+    """Return the row of a hold. Blocks."""
+    try:
+        close_old_connections()
+        row = Hold.objects.filter(pk=request_id).values().first()
+        return None if row is None else dict(row)
+    finally:
+        close_old_connections()
