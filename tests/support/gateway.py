@@ -89,10 +89,11 @@ class GatewayProcess:
         constants: Mapping[str, float] = FAST,
         plant: Sequence[str] = (),
         port: int = 0,
+        prefix: Sequence[str] = (),
     ) -> Self:
         """Start a gateway and return when it takes calls; `constants` by `module:NAME`.
 
-        `port` 0 is a free one.
+        `port` 0 is a free one; `prefix` are words before the command, which end in executing it.
         """
         gateway = cls.spawn(
             directory,
@@ -101,6 +102,7 @@ class GatewayProcess:
             constants=constants,
             plant=plant,
             port=port,
+            prefix=prefix,
         )
         try:
             wait_until(gateway.is_ready, timeout_seconds=_START_SECONDS, what="the gateway")
@@ -120,6 +122,7 @@ class GatewayProcess:
         constants: Mapping[str, float] = FAST,
         plant: Sequence[str] = (),
         port: int = 0,
+        prefix: Sequence[str] = (),
     ) -> Self:
         """Start a gateway and return at once, as for `start`."""
         data_dir = directory / "data"
@@ -143,7 +146,7 @@ class GatewayProcess:
         }
         with log_path.open("ab") as log:
             process = subprocess.Popen(
-                [*command, "--port", str(port)],
+                [*prefix, *command, "--port", str(port)],
                 cwd=_ROOT,
                 env=variables,
                 stdin=subprocess.DEVNULL,

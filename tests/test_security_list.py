@@ -1,0 +1,35 @@
+"""The list of attacks in the documentation is complete, and the tests that it names exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.test_faults import functions_of
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "docs" / "security-tests.md").read_text()
+NUMBERS = [f"{kind}{number}" for kind, last in (("P", 16), ("S", 9), ("K", 10))
+           for number in range(1, last + 1)]  # fmt: skip
+NAMED = sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", TEXT)))
+WITHOUT = ["K3"]
+
+
+def test_every_attack_is_listed_once_and_in_order() -> None:
+    assert re.findall(r"^\| ([PSK]\d+) \|", TEXT, re.MULTILINE) == NUMBERS
+
+
+@pytest.mark.parametrize(("path", "name"), NAMED, ids=str)
+def test_the_named_test_exists(path: str, name: str) -> None:
+    assert name in functions_of(ROOT / path)
+
+
+def test_an_attack_has_a_test_or_a_reason_why_not() -> None:
+    rows = re.findall(r"^\| ([PSK]\d+) \|.*\| ([^|]+) \|$", TEXT, re.MULTILINE)
+
+    without = [number for number, tests in rows if "::test_" not in tests]
+
+    assert without == WITHOUT
+    assert all(tests.startswith("none: ") for number, tests in rows if number in WITHOUT)
