@@ -295,6 +295,7 @@ def test_answers_of_a_user_go_with_his_bodies_and_their_keys_stay(db: None) -> N
 
     assert bodies() == {mine: False, running: False, theirs: True}
     assert CallKey.objects.get(pk=mine).status_code == 200
+    assert [event["payloads_at_least"] for event in told("payloads.erasing")] == [0]
     (event,) = told("payloads.erased")
     assert (event["answers"], event["payloads"], event["user_id"]) == (1, 0, 1)
 
