@@ -24,6 +24,7 @@ _PR_SET_PDEATHSIG: Final = 1
 SCHEDULE: Final = {
     "billing.anchor_heads": 30.0,
     "billing.reap": 15.0,
+    "billing.end_orphaned_keys": 30.0,
     "billing.verify_recent": 300.0,
     "providers.check_keys": 15.0,
     "proxy.check_resting": 15.0,

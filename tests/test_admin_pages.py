@@ -31,6 +31,7 @@ OURS: Final = tuple(model for model in apps.get_models() if model.__module__.sta
 READ_ONLY: Final = {
     "audit.apirequest",
     "audit.attempt",
+    "audit.callkey",
     "audit.payload",
     "audit.adminevent",
     "audit.refusalcount",

@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString
 
 from apps.audit.admin_pages import ReadOnlyAdmin, staff_of, usd
 from apps.audit.events import record_event
-from apps.audit.models import AdminEvent, APIRequest, Attempt, Payload, RefusalCount
+from apps.audit.models import AdminEvent, APIRequest, Attempt, CallKey, Payload, RefusalCount
 from apps.audit.payloads import open_body
 
 
@@ -170,6 +170,27 @@ def read_body(compressed: bytes | memoryview) -> str:
         return open_body(bytes(compressed)).decode("utf-8", "replace")
     except zstandard.ZstdError:
         return "(damaged)"
+
+
+@admin.register(CallKey)
+class CallKeyAdmin(_FoundById):
+    """Calls that came with an idempotency key; never the key or the answer."""
+
+    list_display = ("request_id", "user_id", "status_code", "created_at", "expires_at")
+    fields = readonly_fields = list_display
+    search_fields = ("request_id",)
+    search_help_text = "Request id."
+    uuid_field = "request_id"
+    ordering = ("-request_id",)
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[CallKey]:
+        """Return the rows without what nobody is to see."""
+        rows: models.QuerySet[CallKey] = super().get_queryset(request)
+        return rows.defer("digest", "fingerprint", "headers", "body")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return what is shown."""
+        return self.list_display
 
 
 @admin.register(AdminEvent)

@@ -81,9 +81,8 @@ def erase_payloads(
         # Calls that begin from now on were not meant, and would keep this going.
         selection = replace(selection, before=datetime.now(UTC))
     at_least = _measure(selection)
-    answers = _erase_answers(selection)
     deadline = None if seconds_max is None else time.monotonic() + seconds_max
-    done = Erasure(is_complete=False)
+    done, answers = Erasure(is_complete=False), 0
     try:
         for batch in _list_batches(selection):
             if done.count:
@@ -99,6 +98,7 @@ def erase_payloads(
                 done = Erasure(count, first, erased[-1], is_complete=False)
         else:
             done = replace(done, is_complete=True)
+        answers = _erase_answers(selection, None if done.count else reason)
     finally:
         # Also where a batch failed: what had gone by then has gone.
         if done.count or answers:
@@ -107,8 +107,11 @@ def erase_payloads(
     return done
 
 
-def _erase_answers(selection: Selection) -> int:
-    """Erase the stored answers of the selected calls and return how many; their keys stay used."""
+def _erase_answers(selection: Selection, reason: str | None) -> int:
+    """Erase the stored answers of the selected calls and return how many; their keys stay used.
+
+    `reason`: of the event with the first batch, None where there has been one.
+    """
     rows = CallKey.objects.filter(_until(selection), body__isnull=False)
     if selection.request_id is not None:
         rows = rows.filter(pk=selection.request_id)
@@ -116,7 +119,9 @@ def _erase_answers(selection: Selection) -> int:
         rows = rows.filter(user_id=selection.user_id)
     erased = 0
     for batch in _list_answers(rows):
-        with _overwriting():
+        with _overwriting(), transaction.atomic():
+            if reason is not None and not erased:
+                _record("payloads.erasing", selection, {"payloads_at_least": 0}, reason)
             erased += CallKey.objects.filter(pk__in=batch).update(body=None)
         leave_to_others()
     return erased

@@ -15,6 +15,7 @@ from django.db import connection
 
 from apps.billing import reaper
 from apps.billing.anchors import append_anchor
+from apps.billing.call_keys import end_orphaned_keys as end_orphans
 from apps.billing.connections import connect
 from apps.billing.flushing import Flusher
 from apps.billing.proof import record_verification
@@ -56,6 +57,15 @@ def reap() -> int:
         return resolved
     finally:
         engine.close()
+
+
+@shared_task(name="billing.end_orphaned_keys")
+def end_orphaned_keys() -> int:
+    """End claims on idempotency keys that were left over and return how many there were."""
+    ended = end_orphans(now=datetime.now(UTC))
+    if ended:
+        logger.warning("%d idempotency keys had no hold any more", ended)
+    return ended
 
 
 @shared_task(name="billing.verify_recent")

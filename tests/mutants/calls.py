@@ -7,6 +7,8 @@ from typing import Final
 from tests.mutants.mutant import BOTH, Mutant
 
 _CALL: Final = "apps/proxy/call.py"
+_REPEATS: Final = "apps/proxy/repeats.py"
+_REPEAT_TESTS: Final = "tests/e2e/test_repeats.py"
 _RELAY: Final = "apps/proxy/relay.py"
 _HOLDS: Final = "apps/proxy/holds.py"
 _ASGI: Final = "apps/proxy/asgi.py"
@@ -287,6 +289,30 @@ CALLS: Final = (
             f"{_PROXY}/test_admission.py::test_a_call_that_cannot_be_priced_or_sent_is_refused",
             f"{_SNAPSHOT}::test_i43_a_model_without_a_whole_price_is_never_sent_to_a_provider",
         ),
+    ),
+    Mutant(
+        "keys-belong-to-everybody",
+        "I-34",
+        _REPEATS,
+        "gateway, user_id = call.gateway, call.member.id",
+        "gateway, user_id = call.gateway, 0",
+        (f"{_REPEAT_TESTS}::test_another_user_with_the_same_key_makes_a_call_of_his_own",),
+    ),
+    Mutant(
+        "the-body-of-a-repeat-does-not-matter",
+        "I-35",
+        _REPEATS,
+        "if first.fingerprint != keyed.claim.fingerprint:",
+        "if not first.fingerprint:",
+        (f"{_REPEAT_TESTS}::test_e28_the_order_of_members_does_not_matter_and_one_character_does",),
+    ),
+    Mutant(
+        "a-failed-call-burns-its-key",
+        "I-36",
+        _REPEATS,
+        "if answer is None and charge_nanos:",
+        "if answer is None:",
+        (f"{_REPEAT_TESTS}::test_a_call_that_failed_uncharged_does_not_burn_its_key",),
     ),
     Mutant(
         "a-database-that-is-away-is-a-bad-key",

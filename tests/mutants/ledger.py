@@ -17,6 +17,8 @@ _RACES: Final = f"{_TESTS}/test_ledger_races.py"
 _STORIES: Final = f"{_TESTS}/test_ledger_stories.py"
 _LEASES: Final = f"{_TESTS}/test_leases.py"
 _CAPS: Final = f"{_TESTS}/test_ledger_caps.py"
+_KEYS: Final = f"{_TESTS}/test_call_keys.py"
+_HELD_KEYS: Final = "apps/billing/ledger/keys.py"
 _OUTAGES: Final = f"{_TESTS}/test_writer_outages.py"
 
 LEDGER: Final = (
@@ -313,5 +315,33 @@ LEDGER: Final = (
         'charge = min(full, hold["amount_nanos"])',
         "charge = full",
         (f"{_TESTS}/test_reaper.py::test_a_checkpoint_is_never_charged_above_the_hold",),
+    ),
+    Mutant(
+        "keys-are-read-before-the-wallet-is-locked",
+        "I-33",
+        _POSTGRES,
+        "statements: dict[str, Statement] = {}",
+        'statements: dict[str, Statement] = {"keys": _BEGIN} if key_ids else {}',
+        (f"{_KEYS}::test_of_64_processes_at_once_one_has_the_key",),
+        ("postgres",),
+    ),
+    Mutant(
+        "a-key-pays-for-two-calls",
+        "I-33",
+        _HELD_KEYS,
+        "if found is not None and found.request_id != resolve.request_id:",
+        "if False:",
+        (
+            f"{_KEYS}"
+            "::test_a_late_settlement_charges_nothing_where_its_key_has_paid_for_another_call",
+        ),
+    ),
+    Mutant(
+        "the-dead-keep-their-keys",
+        "I-37",
+        "apps/billing/reaper.py",
+        "if detail.get(HAS_KEY) else None",
+        "if detail.get(HAS_KEY) and charge else None",
+        (f"{_KEYS}::test_the_key_of_a_dead_owner_that_delivered_nothing_is_free_again",),
     ),
 )

@@ -134,8 +134,8 @@ PROOF: Final = (
         "erasing-is-not-on-record",
         "I-73",
         "apps/audit/retention.py",
-        'if done.count:\n            _record("payloads.erased"',
-        'if not done.count:\n            _record("payloads.erased"',
+        "if done.count or answers:",
+        "if not done.count and answers:",
         (
             "apps/audit/tests/test_retention.py::"
             "test_each_run_is_on_record_with_counts_and_range_and_no_run_that_found_nothing",

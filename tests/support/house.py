@@ -16,7 +16,7 @@ from apps.ai_models.catalogue import create_model
 from apps.ai_models.models import AIModel
 from apps.api_keys.issue import issue_key
 from apps.api_keys.models import APIKey
-from apps.audit.models import APIRequest, Attempt, Payload, RefusalCount
+from apps.audit.models import APIRequest, Attempt, CallKey, Payload, RefusalCount
 from apps.billing.customers import adjust_user_balance
 from apps.billing.models import Hold, Incarnation, SpendCounter, Verification, VerifiedHead
 from apps.core.ids import new_uuid7
@@ -108,6 +108,10 @@ def _write_history(user: User, key: APIKey, provider: Provider, model: AIModel) 
         requests=1, anchors=1, finding_count=0,
     )  # fmt: skip
     RepeatKey.objects.create(key="quota:1:x", digest="0" * 64)
+    CallKey.objects.create(
+        request_id=request_id, user_id=user.pk, digest=b"CANARY digest", fingerprint=b"CANARY",
+        status_code=200, headers="[]", body=PROMPT.encode(), created_at=now, expires_at=now,
+    )  # fmt: skip
     RefusalCount.objects.create(api_key_id=key.pk, code="rate_limited", minute=now, count=3)
     if not ConfigurationChange.objects.exists():
         # PostgreSQL stamps at the commit, which this test never reaches.

@@ -15,15 +15,17 @@ from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from apps.audit.models import AdminEvent, APIRequest, Payload
+from apps.audit.models import AdminEvent, APIRequest, CallKey, Payload
 from apps.audit.retention import (
     BATCH_ROWS,
     Erasure,
     Selection,
     SelectionEmpty,
     erase_payloads,
+    prune_call_keys,
 )
 from apps.audit.tasks import erase_payloads as task
+from apps.audit.tasks import prune_call_keys as prune_task
 from apps.core.ids import uuid7
 from tests.support.calls import record_call
 
@@ -255,3 +257,78 @@ def test_the_command_refuses_what_is_unclear(db: None, arguments: tuple[str, ...
         run(*arguments)
 
     assert len(left()) == 1
+
+
+# ---- answers for who repeats a call
+
+
+def make_key(
+    *, hours_ago: float = 1, user_id: int = 1, is_running: bool = False, size: int = 10
+) -> uuid.UUID:
+    """Write the idempotency key of a call that began so long ago, and return the call's id."""
+    at = NOW - timedelta(hours=hours_ago)
+    request_id = uuid7(int(at.timestamp() * 1000), uuid.uuid4().bytes)
+    CallKey.objects.create(
+        request_id=request_id,
+        user_id=user_id,
+        digest=uuid.uuid4().bytes,
+        fingerprint=b"f",
+        status_code=None if is_running else 200,
+        headers="[]",
+        body=None if is_running else b"a" * size,
+        created_at=at,
+        expires_at=None if is_running else at + timedelta(hours=24),
+    )
+    return request_id
+
+
+def bodies() -> dict[uuid.UUID, bool]:
+    """Return of each key whether its answer is still there."""
+    return {row.pk: row.body is not None for row in CallKey.objects.all()}
+
+
+def test_answers_of_a_user_go_with_his_bodies_and_their_keys_stay(db: None) -> None:
+    mine, running = make_key(), make_key(is_running=True)
+    theirs = make_key(user_id=2)
+
+    erase_payloads(Selection(user_id=1), reason="by hand")
+
+    assert bodies() == {mine: False, running: False, theirs: True}
+    assert CallKey.objects.get(pk=mine).status_code == 200
+    assert [event["payloads_at_least"] for event in told("payloads.erasing")] == [0]
+    (event,) = told("payloads.erased")
+    assert (event["answers"], event["payloads"], event["user_id"]) == (1, 0, 1)
+
+
+def test_an_answer_goes_with_its_call_or_by_age(db: None) -> None:
+    one, old, new = make_key(), make_key(hours_ago=3), make_key()
+
+    erase_payloads(Selection(request_id=one), reason="by hand")
+    erase_payloads(Selection(before=NOW - timedelta(hours=2)), reason="by hand")
+
+    assert bodies() == {one: False, old: False, new: True}
+
+
+def test_keys_are_forgotten_after_a_day_but_for_those_of_running_calls(db: None) -> None:
+    make_key(hours_ago=25)
+    left, running = make_key(hours_ago=23), make_key(hours_ago=50, is_running=True)
+
+    deleted = prune_task()
+
+    assert deleted == 1
+    assert set(bodies()) == {left, running}
+
+
+def test_keys_are_forgotten_in_transactions_of_a_bounded_size(db: None) -> None:
+    for _ in range(120):
+        make_key(hours_ago=25)
+    for _ in range(3):
+        make_key(hours_ago=26, size=1 << 20)
+
+    with CaptureQueriesContext(connection) as queries:
+        deleted = prune_call_keys(now=NOW)
+
+    deletes = [query["sql"] for query in queries if query["sql"].startswith("DELETE")]
+    assert deleted == 123
+    # Three of a mebibyte each alone, then 50, 50 and 20.
+    assert len(deletes) == 6

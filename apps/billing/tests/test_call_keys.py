@@ -16,7 +16,7 @@ from django.db import IntegrityError
 
 from apps.audit.models import APIRequest, CallKey
 from apps.billing import reaper
-from apps.billing.flushing import Flusher
+from apps.billing.flushing import Flusher, Quarantined
 from apps.billing.journal import Journal
 from apps.billing.ledger.commands import (
     Claim,
@@ -31,6 +31,7 @@ from apps.billing.ledger.commands import (
 )
 from apps.billing.ledger.store import Engine, flush
 from apps.billing.models import Account, Entry, Hold
+from apps.billing.tasks import end_orphaned_keys
 from apps.billing.verification import report
 from apps.core.ids import new_uuid7
 from tests.support.databases import Database
@@ -52,6 +53,10 @@ def gateway(ledger_connect: Connect) -> Gateway:
 
 def claim_of(gateway: Gateway, *, fingerprint: bytes = FINGERPRINT) -> Claim:
     return Claim(gateway.world.user.pk, DIGEST, fingerprint)
+
+
+def claim_with(gateway: Gateway, digest: bytes) -> Claim:
+    return Claim(gateway.world.user.pk, digest, FINGERPRINT)
 
 
 def placement(
@@ -305,6 +310,36 @@ def test_what_a_dead_owner_had_delivered_is_not_made_a_second_time(gateway: Gate
 
     assert charges() == [2 * UNIT]
     assert keys() == [(first.request_id, 499, None)]
+    assert isinstance(place(gateway), HoldRefused)
+
+
+def test_who_does_not_know_of_keys_leaves_them_for_a_task_to_end(gateway: Gateway) -> None:
+    running = held(gateway)
+    other_user = Claim(gateway.world.user.pk + 1, DIGEST, FINGERPRINT)
+    free, used = place(gateway, claim=other_user), place(gateway, claim=claim_with(gateway, b"u"))
+    assert isinstance(free, Held)
+    assert isinstance(used, Held)
+    gateway.resolve(free, 0)  # as by an older version: nothing is said of keys
+    gateway.resolve(used, 2)
+
+    ended = [end_orphaned_keys(), end_orphaned_keys()]
+
+    assert ended == [2, 0]
+    assert keys() == [(running.request_id, None, None), (used.request_id, 200, None)]
+    assert CallKey.objects.get(pk=used.request_id).expires_at is not None
+
+
+def test_a_settlement_in_quarantine_keeps_its_key(gateway: Gateway) -> None:
+    first = held(gateway)
+    flusher = Flusher(gateway.engine)
+    flusher.use_lease(gateway.incarnation_id)
+    command = ending(gateway, first, 5)
+    poison = command._replace(row={**command.row, "user_id": None})
+
+    (outcome,), _ = flusher.flush([poison], [])
+
+    assert outcome == Quarantined(first.request_id)
+    assert keys() == [(first.request_id, None, None)]
     assert isinstance(place(gateway), HoldRefused)
 
 
