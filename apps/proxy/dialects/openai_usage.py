@@ -191,6 +191,10 @@ def _parse_openai_usage(value: Mapping[str, Any]) -> Usage | None:
     elif value.get("usage_semantic") == "anthropic" and total in (None, read + written):
         # New API, where it passes on what Anthropic said.
         read, total = reader.add((read, cache)), None
+    elif total is None and cache > read:
+        # It can only be beside the prompt; without a total that is a guess, and the dearer one.
+        reader.is_suspect = True
+        read = reader.add((read, cache))
     read, written, reasoning = include(
         reader, (read, written), total, cache=cache, reasoning=reasoning
     )
