@@ -48,15 +48,15 @@ class Usage(NamedTuple):
     reasoning: int = 0
     audio_in: int = 0
     audio_out: int = 0
-    image_in: int = 0
+    image_in: int = 0  # of videos too: they are read as images
     image_out: int = 0
     source: UsageSource = "none"
     is_suspect: bool = False  # the provider's numbers contradict each other or the rules
-    image: int = 0  # whole images that were made
+    image: int = 0  # whole images that were made, or are billed one by one
     second: int = 0  # of audio or video, each begun one
     character: int = 0
     web_search: int = 0  # searches that the provider ran
-    tool_call: int = 0  # calls of tools that the provider ran itself
+    tool_call: int = 0  # calls of tools that the provider ran itself, or units of its ranking
 
     @property
     def input_tokens(self) -> int:

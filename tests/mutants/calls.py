@@ -14,6 +14,7 @@ _HOLDS: Final = "apps/proxy/holds.py"
 _ASGI: Final = "apps/proxy/asgi.py"
 _PRICING: Final = "apps/billing/pricing.py"
 _USAGE: Final = "apps/proxy/dialects/usage_reader.py"
+_OPENAI_USAGE: Final = "apps/proxy/dialects/openai_usage.py"
 _ANTHROPIC_USAGE: Final = "apps/proxy/dialects/anthropic_usage.py"
 _STREAM: Final = "apps/proxy/dialects/openai_stream.py"
 _UPSTREAM: Final = "apps/proxy/dialects/openai_upstream.py"
@@ -140,9 +141,9 @@ CALLS: Final = (
     Mutant(
         "cached-tokens-count-twice",
         "I-29",
-        _USAGE,
-        "input=read - parts.input_tokens,",
-        "input=read - parts.input_tokens + parts.cache_read,",
+        _OPENAI_USAGE,
+        "input=prompt - cached - audio_in,",
+        "input=prompt - audio_in,",
         (
             _GOLDEN,
             f"{_SDK}::test_cached_and_reasoning_tokens_are_told_apart_and_charged",
@@ -151,9 +152,17 @@ CALLS: Final = (
     Mutant(
         "reasoning-counts-twice",
         "I-29",
+        _OPENAI_USAGE,
+        "output=completion - reasoning - audio_out,",
+        "output=completion - audio_out,",
+        (_GOLDEN,),
+    ),
+    Mutant(
+        "what-a-dialect-tells-apart-stays-in-its-whole",
+        "I-29",
         _USAGE,
-        "output=written - parts.output_tokens,",
-        "output=written - parts.output_tokens + parts.reasoning,",
+        "input=read - parts.input_tokens,",
+        "input=read,",
         (_GOLDEN,),
     ),
     Mutant(

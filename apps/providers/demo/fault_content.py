@@ -59,6 +59,7 @@ FOREIGN_HEADERS = (
     ("x-powered-by", "demo"),
     ("x-ratelimit-remaining-requests", "4999"),
 )
+_OUTPUT_COUNTS: Final = frozenset({"completion_tokens", "total_tokens"})
 _USAGE_WORDS = {
     "string": '"2147483647"',
     "object": '{"value": 1}',
@@ -151,9 +152,6 @@ def dup_id(scene: Scene) -> Script:
 def no_usage(scene: Scene) -> Script:
     """Never report usage."""
     return _play_with(scene, usage=None, has_usage_event=False, has_null_usage=False)
-
-
-_OUTPUT_COUNTS: Final = frozenset({"completion_tokens", "total_tokens"})
 
 
 def bad_usage(scene: Scene, value: str, field: str) -> Script:

@@ -79,12 +79,14 @@ class Answer(NamedTuple):
         return usage._replace(image=self.images) if self.images > usage.image else usage
 
     def _is_plausible(self, usage: Usage) -> bool:
-        if needs_no_look(usage) or self.images or self.has_audio:
+        choices = self.document.get("choices", ())
+        characters = sum(_count_characters(choice) for choice in choices)
+        if needs_no_look(usage, characters=characters) or self.images or self.has_audio:
             return True
         return is_plausible(
             usage,
             delivered_tokens=tokens_of_quarters(self.count_quarters()),
-            choices=len(self.document.get("choices", ())),
+            choices=len(choices),
         )
 
 
@@ -111,8 +113,11 @@ def read_chat_answer(body: bytes) -> Answer:
         choices,
         has_content=has_content,
         count=lambda: sum(_message_quarters(message) for message in present),
-        images=sum(_count_images(message.get("images")) for message in present),
-        has_audio=any(message.get("audio") for message in present),
+        # Hardly any answer holds them, and to look into its bytes is quicker.
+        images=sum(_count_images(message.get("images")) for message in present)
+        if b'"images"' in body
+        else 0,
+        has_audio=b'"audio"' in body and any(message.get("audio") for message in present),
     )
 
 
@@ -199,6 +204,13 @@ def _answer(
         images=images,
         has_audio=has_audio,
     )
+
+
+def _count_characters(choice: dict[str, Any]) -> int:
+    """Return the length of what a choice says in plain text."""
+    message = choice.get("message")
+    text = message.get("content") if isinstance(message, dict) else choice.get("text")
+    return len(text) if isinstance(text, str) else 0
 
 
 def _count_images(images: object) -> int:

@@ -36,6 +36,25 @@ _OUTPUT_DETAILS: Final = (
     "output_tokens_details",
     "output_token_details",
 )
+# What OpenAI reports of every chat.
+_USUAL: Final = frozenset(
+    {
+        "completion_tokens",
+        "completion_tokens_details",
+        "prompt_tokens",
+        "prompt_tokens_details",
+        "total_tokens",
+    }
+)
+_USUAL_INPUTS: Final = frozenset({"audio_tokens", "cached_tokens"})
+_USUAL_OUTPUTS: Final = frozenset(
+    {
+        "accepted_prediction_tokens",
+        "audio_tokens",
+        "reasoning_tokens",
+        "rejected_prediction_tokens",
+    }
+)
 _IMAGE_DETAILS: Final = frozenset({"image_tokens", "text_tokens"})
 _FOREIGN: Final[tuple[tuple[frozenset[str], Callable[[Mapping[str, Any]], Usage | None]], ...]] = (
     (GEMINI_NAMES, parse_gemini_usage),
@@ -85,8 +104,11 @@ def parse_input_usage(document: Mapping[str, Any]) -> tuple[Usage | None, bool]:
 
 
 def _plain_usage(value: Mapping[str, Any]) -> Usage | None:
-    """Return the usage of three counts that agree, where nothing else is to be read."""
-    if len(value) != 3:
+    """Return the usage of three counts that agree, where nothing unusual is to be read.
+
+    Nearly every usage is one: this is a shorter way to what `_parse_openai_usage` says of it.
+    """
+    if len(value) != 3 and value.keys() != _USUAL:
         return None
     prompt, completion = value.get("prompt_tokens"), value.get("completion_tokens")
     total = value.get("total_tokens")
@@ -95,7 +117,28 @@ def _plain_usage(value: Mapping[str, Any]) -> Usage | None:
         return None
     if prompt < 0 or completion < 0 or total > TOKENS_MAX or total != prompt + completion:
         return None
-    return Usage(input=prompt, output=completion, source="reported")
+    if len(value) == 3:
+        return Usage(input=prompt, output=completion, source="reported")
+    inputs, outputs = value["prompt_tokens_details"], value["completion_tokens_details"]
+    if type(inputs) is not dict or not inputs.keys() <= _USUAL_INPUTS:
+        return None
+    if type(outputs) is not dict or not outputs.keys() <= _USUAL_OUTPUTS:
+        return None
+    if any(type(part) is not int or part < 0 for part in (*inputs.values(), *outputs.values())):
+        return None
+    cached, audio_in = inputs.get("cached_tokens", 0), inputs.get("audio_tokens", 0)
+    reasoning, audio_out = outputs.get("reasoning_tokens", 0), outputs.get("audio_tokens", 0)
+    if cached + audio_in > prompt or reasoning + audio_out > completion:
+        return None
+    return Usage(
+        input=prompt - cached - audio_in,
+        cache_read=cached,
+        output=completion - reasoning - audio_out,
+        reasoning=reasoning,
+        audio_in=audio_in,
+        audio_out=audio_out,
+        source="reported",
+    )
 
 
 def _total_usage(value: Mapping[str, Any]) -> Usage | None:
@@ -148,6 +191,10 @@ def _parse_openai_usage(value: Mapping[str, Any]) -> Usage | None:
     elif value.get("usage_semantic") == "anthropic" and total in (None, read + written):
         # New API, where it passes on what Anthropic said.
         read, total = reader.add((read, cache)), None
+    elif total is None and cache > read:
+        # It can only be beside the prompt; without a total that is a guess, and the dearer one.
+        reader.is_suspect = True
+        read = reader.add((read, cache))
     read, written, reasoning = include(
         reader, (read, written), total, cache=cache, reasoning=reasoning
     )

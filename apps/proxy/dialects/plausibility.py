@@ -10,17 +10,22 @@ from apps.core.usage import Usage
 
 # The marks around an answer or a call of a tool, which nobody sees.
 UNSEEN_TOKENS_MAX: Final = 64
-# Of an estimate of four characters a token: more than four tokens a character.
-_FACTOR: Final = 16
+_TOKENS_PER_CHARACTER: Final = 4
+# An estimate has four characters a token.
+_FACTOR: Final = 4 * _TOKENS_PER_CHARACTER
 # An event of a stream is hardly ever below a hundred bytes, and brings a token or more.
 _STREAMED_BYTES_PER_TOKEN: Final = 64
 
 
-def needs_no_look(usage: Usage, *, streamed_bytes: int = 0) -> bool:
-    """Return whether a usage is plausible without a look at what was delivered."""
+def needs_no_look(usage: Usage, *, streamed_bytes: int = 0, characters: int = 0) -> bool:
+    """Return whether a usage is plausible without a closer look at what was delivered.
+
+    `characters`: of text, as far as that is known at once.
+    """
     return (
         usage.output <= UNSEEN_TOKENS_MAX
         or usage.output * _STREAMED_BYTES_PER_TOKEN <= streamed_bytes
+        or usage.output <= characters * _TOKENS_PER_CHARACTER
         # What is thought, spoken or drawn is not delivered as text.
         or usage.reasoning > 0
         or usage.audio_out > 0

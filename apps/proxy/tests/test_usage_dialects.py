@@ -95,6 +95,34 @@ def test_whatever_is_reported_no_class_is_negative_or_without_bound(value: dict[
             assert_is_possible(usage)
 
 
+usual_parts = st.integers(0, 60) | st.integers(-5, 2000) | st.none() | st.booleans()
+
+
+@given(
+    st.integers(0, 100),
+    st.integers(0, 100),
+    st.dictionaries(st.sampled_from(["audio_tokens", "cached_tokens"]), usual_parts),
+    st.dictionaries(
+        st.sampled_from(["audio_tokens", "reasoning_tokens", "accepted_prediction_tokens"]),
+        usual_parts,
+    ),
+    st.sampled_from([0, 0, 0, 1, -1]),
+)
+def test_the_short_way_says_the_same(
+    prompt: int, completion: int, inputs: dict[str, Any], outputs: dict[str, Any], off: int
+) -> None:
+    usual = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": max(prompt + completion + off, 0),
+        "prompt_tokens_details": inputs,
+        "completion_tokens_details": outputs,
+    }
+
+    # A member that nobody knows leads by the long way.
+    assert parse_usage(usual) == parse_usage(usual | {"unknown": None})
+
+
 @given(anything)
 def test_classes_sum_to_the_total_or_the_usage_is_suspect(value: dict[str, Any]) -> None:
     usage = parse_usage(value)
