@@ -314,17 +314,16 @@ def put_model(
     with transaction.atomic():
         model = AIModel.objects.filter(name=name).first()
         if model is None:
-            first = (price or PriceChange()).of(Price())
             created = create_model(
                 name=name,
                 provider=provider,
                 upstream_name=upstream_name,
-                prices=first.classes,
-                request_nanos=first.request_nanos,
                 actor=actor,
                 request=request,
                 **values,
             )
+            if price is not None:
+                change_price(model=created, change=price, actor=actor, request=request)
             return created, True
         changed = change_model(
             model=model,

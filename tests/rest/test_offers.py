@@ -12,9 +12,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from apps.ai_models.catalogue import set_price
 from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.api_keys.issue import issue_key
 from apps.billing.pricing import charge_nanos
+from apps.core.price_terms import ContextTier, ServiceTier, Terms
 from apps.core.usage import Usage
 from apps.model_groups.models import ModelGroup
 from apps.providers.credentials import add_key
@@ -275,3 +277,30 @@ def test_a_quota_ended_over_rest_opens_no_model_any_more() -> None:
     assert delta is not None
     loader.apply_delta(snapshot, delta)
     assert snapshot.members[user.pk].allowances == ()
+
+
+@pytest.mark.usefixtures("db")
+def test_an_offer_shows_pieces_minimum_and_terms_after_the_multiplier() -> None:
+    user = _offer_one(UserGroup.objects.create(name="vip", multiplier_millionths=900_000))
+    set_price(
+        model=AIModel.objects.get(),
+        prices={"input": 2_000_000_000, "output": 10_000_000_000, "web_search": 10_000_000},
+        minimum_nanos=1_000_000,
+        terms=Terms(
+            (ContextTier(200_000, (("input", 4_000_000_000),)),),
+            (ServiceTier("flex", 500_000),),
+        ),
+    )
+
+    answer = rest_client(user).get("/api/user/models/").json()
+
+    assert answer["results"][0]["prices"] == {
+        "input": "0.9",
+        "output": "4.5",
+        "web_search": "0.0045",
+        "minimum": "0.00045",
+        "terms": {
+            "context_tiers": [{"above_input_tokens": 200_000, "prices": {"input": "1.8"}}],
+            "service_tiers": [{"name": "flex", "multiplier": "0.5"}],
+        },
+    }

@@ -68,6 +68,84 @@ def test_a_model_shows_everything_about_it(client: APIClient, provider: Provider
     assert shown["model_groups"] == []
 
 
+TERMS = {
+    "context_tiers": [{"above_input_tokens": 200_000, "prices": {"input": "5", "output": "15"}}],
+    "service_tiers": [
+        {"name": "flex", "multiplier": "0.5"},
+        {"name": "priority", "prices": {"input": "6", "web_search": "0.02"}},
+    ],
+    "windows": [{"from_time": "16:30", "to_time": "00:30", "multiplier": "0.75"}],
+}
+WHOLE = {
+    "input": "2.5",
+    "output": "10",
+    "image": "0.04",
+    "second": "0.0001",
+    "character": "15",
+    "web_search": "0.01",
+    "tool_call": "0.0025",
+    "request": "0.001",
+    "minimum": "0.002",
+    "terms": TERMS,
+}
+
+
+def test_a_price_with_all_that_it_may_hold_is_read_back_as_it_was_set(client: APIClient) -> None:
+    made = client.post(PATH, {"name": "big", "prices": WHOLE})
+    again = client.post(PATH, {"name": "big", "prices": WHOLE})
+    alone = client.patch(f"{PATH}{made.json()['id']}/", {"input_price_per_1k": "0.003"})
+
+    assert (made.status_code, made.json()["prices"]) == (201, WHOLE)
+    assert again.status_code == 200
+    # What changes one class keeps all else, the terms too.
+    assert alone.json()["prices"] == WHOLE | {"input": "3"}
+    versions = list(PriceVersion.objects.order_by("id").values_list("input_nanos", "terms"))
+    stored = {
+        "context_tiers": [
+            {
+                "above_input_tokens": 200_000,
+                "amounts": {"input": 5_000_000_000, "output": 15_000_000_000},
+            }
+        ],
+        "service_tiers": [
+            {"name": "flex", "multiplier_millionths": 500_000},
+            {"name": "priority", "amounts": {"input": 6_000_000_000, "web_search": 20_000_000}},
+        ],
+        "windows": [{"from_minute": 990, "to_minute": 30, "multiplier_millionths": 750_000}],
+    }
+    assert versions == [(2_500_000_000, stored), (3_000_000_000, stored)]
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        [],
+        {"tiers": []},
+        {"context_tiers": [{"above_input_tokens": 5}]},
+        {"context_tiers": [{"above_input_tokens": 5, "prices": {"inputs": "5"}}]},
+        {"context_tiers": [{"above_input_tokens": 5, "prices": {"input": "-5"}}]},
+        {"context_tiers": [{"above_input_tokens": 5, "prices": {}}]},
+        {"service_tiers": [{"name": "auto"}]},
+        {"service_tiers": [{"name": f"t{number}"} for number in range(9)]},
+        {"windows": [{"from_time": "24:00", "to_time": "01:00"}]},
+        {"windows": [{"from_time": "01:00", "to_time": "01:00"}]},
+        {"windows": [{"from_time": "01:00"}]},
+        {"windows": [{"from_time": "01:00", "to_time": "02:00", "multiplier": "1001"}]},
+        # A longer request would cost less.
+        {"context_tiers": [{"above_input_tokens": 5, "prices": {"input": "2"}}]},
+    ],
+)
+def test_terms_that_cannot_be_used_are_refused_and_nothing_is_made(
+    client: APIClient, terms: object
+) -> None:
+    prices = {"input": "2.5", "output": "10", "terms": terms}
+
+    refused = client.post(PATH, {"name": "big", "prices": prices})
+
+    assert refused.status_code == 400
+    assert (AIModel.objects.count(), PriceVersion.objects.count()) == (0, 0)
+
+
 def test_fields_that_are_left_out_keep_their_values(client: APIClient, provider: Provider) -> None:
     model = create_model(name="big", prices=PRICES, display_name="Big", position=2)
 

@@ -83,6 +83,8 @@ def test_a_charge_is_tokens_times_price_times_multiplier(
                 "count": 1_500,
                 "price_per_million": "1",
                 "price_per_request": None,
+                "price_per_piece": None,
+                "terms_multiplier": "1",
                 "multiplier": "1",
                 "amount": "0.0015",
             }
@@ -90,7 +92,58 @@ def test_a_charge_is_tokens_times_price_times_multiplier(
         "adjustments": [],
         "total": "0.0015",
         "note": "",
+        "terms": [],
     }
+
+
+def test_a_charge_under_terms_says_which_and_how_they_multiply(
+    world: World, gateway: Gateway, client: APIClient
+) -> None:
+    price = PriceVersion.objects.create(
+        model=world.model,
+        effective_at=NOW,
+        input_nanos=1_000_000,
+        output_nanos=4_000_000,
+        web_search_nanos=50,
+        minimum_nanos=500,
+        terms={
+            "context_tiers": [{"above_input_tokens": 10, "amounts": {"input": 2_000_000}}],
+            "service_tiers": [{"name": "flex", "multiplier_millionths": 500_000}],
+            "windows": [{"from_minute": 0, "to_minute": 720, "multiplier_millionths": 750_000}],
+        },
+    )
+    row = record_call(
+        price_version_id=price.pk,
+        charge_nanos=250,
+        input_tokens=100,
+        service_tier="flex",
+        counts='{"web_search":2}',
+        started_at=NOW.replace(hour=11, minute=59),
+    )
+
+    charge = client.get(f"{LIST}{row.pk}/").json()["explained_charge"]
+
+    assert charge["terms"] == [
+        "more than 10 input tokens",
+        "service tier flex",
+        "from 00:00 to 12:00 UTC",
+    ]
+    shown = [
+        (
+            line["item"],
+            line["count"],
+            line["price_per_million"] or line["price_per_piece"] or line["price_per_request"],
+            line["terms_multiplier"],
+            line["amount"],
+        )
+        for line in charge["lines"]
+    ]
+    # (100 x 2 x 0.375 + 2 x 50) = 175 nanos, at least 500; half of that by the multiplier.
+    assert shown == [
+        ("input", 100, "0.002", "0.375", "0.000000038"),
+        ("web_search", 2, "0.00000005", "1", "0.00000005"),
+        ("minimum", 1, "0.0000005", "1", "0.000000162"),
+    ]
 
 
 def test_a_voided_call_has_no_lines_and_says_why(

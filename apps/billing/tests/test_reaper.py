@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from apps.ai_models.models import PriceVersion
 from apps.audit.models import APIRequest
 from apps.billing import reaper
 from apps.billing.flushing import Flusher, Outcome
@@ -21,7 +22,7 @@ from apps.billing.tasks import reap
 from apps.billing.tests.writer_kit import account, ends, hold_of, open_holds, resolve_of
 from apps.billing.verification import report
 from tests.support.databases import Database
-from tests.support.world import World, make_world
+from tests.support.world import NOW, World, make_world
 
 WALLET = 1_000_000
 Connect = Callable[[], Engine]
@@ -101,6 +102,31 @@ def test_with_a_checkpoint_it_costs_what_had_been_delivered(
     assert (row.charge_nanos, row.input_tokens, row.output_tokens) == (9_000, 1, 2)
     assert row.usage_source == "checkpoint"
     assert account(world.wallet_id) == (WALLET - 9_000, 0)
+    assert is_sound()
+
+
+def test_a_checkpoint_is_charged_at_the_tier_that_was_asked_for(
+    world: World, ledger_connect: Connect
+) -> None:
+    price = PriceVersion.objects.create(
+        model=world.model,
+        effective_at=NOW,
+        input_nanos=1_000_000_000,
+        output_nanos=4_000_000_000,
+        web_search_nanos=100,
+        terms={"service_tiers": [{"name": "flex", "multiplier_millionths": 500_000}]},
+    )
+    dead, living = Process(ledger_connect), Process(ledger_connect)
+    held = dead.place(world, service_tier="flex", price_version_id=price.pk)
+    text = orjson.dumps({"input": 1, "output": 2, "web_search": 3}).decode()
+    dead.engine.checkpoint([(held.request_id, text)])
+    dead.die()
+
+    living.reap()
+
+    row = APIRequest.objects.get()
+    # (1,000 + 2 x 4,000) / 2 + 3 x 100
+    assert (row.charge_nanos, row.service_tier, row.counts) == (4_800, "flex", '{"web_search":3}')
     assert is_sound()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
+from apps.ai_models.models import PriceVersion
 from apps.audit.models import APIRequest
 from apps.billing.findings import Finding, fetch, one_view
 from apps.billing.ledger.commands import Cap, Held
@@ -20,7 +21,7 @@ from apps.billing.models import Hold, VerifiedHead
 from apps.billing.verification import report
 from tests.support.databases import Database
 from tests.support.tampering import Tamper
-from tests.support.world import DOLLAR, Gateway, make_quota, make_world, top_up
+from tests.support.world import DOLLAR, NOW, Gateway, make_quota, make_world, top_up
 
 Connect = Callable[[], Engine]
 
@@ -269,3 +270,37 @@ def test_the_command_is_content_with_a_sound_ledger(gateway: Gateway) -> None:
     call_command("verify_ledger", stdout=out)
 
     assert out.getvalue() == "verified what is new: 10 entries, 2 requests, 0 anchors: clean\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["service_tier = 'flex'", "counts = '{\"web_search\":1}'", "service_tier = '', counts = ''"],
+)
+def test_what_decides_a_charge_beside_tokens_cannot_be_edited(
+    gateway: Gateway, tamper: Tamper, change: str
+) -> None:
+    price = PriceVersion.objects.create(
+        model=gateway.world.model,
+        effective_at=NOW,
+        input_nanos=60_000_000,
+        output_nanos=60_000_000,
+        image_nanos=350,
+        terms={"service_tiers": [{"name": "slow", "multiplier_millionths": 500_000}]},
+    )
+    top_up(gateway.world, 5_000)
+    held = gateway.hold(1_000)
+    assert isinstance(held, Held)
+    # 10 x 60 / 2 + 2 x 350 nanos: what one token costs in the world.
+    gateway.resolve(
+        held,
+        1,
+        price_version_id=price.pk,
+        input_tokens=10,
+        service_tier="slow",
+        counts='{"image":2}',
+    )
+    assert find() == []
+
+    tamper.run(f"UPDATE audit_apirequest SET {change} WHERE service_tier = 'slow'")  # noqa: S608 (no input)
+
+    assert {"I-26", "I-68"} <= invariants(find())

@@ -8,10 +8,11 @@ from __future__ import annotations
 import importlib
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection
 from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
 
-from apps.ai_models.models import AIModel
+from apps.ai_models.models import AIModel, PriceVersion
 from apps.proxy.models import ConfigurationVersion
 from tests.support.databases import Database
 
@@ -67,5 +68,10 @@ def test_no_step_back_or_forth_loses_a_stamp(committed_db: Database) -> None:
     assert ("users", "0003_spending_caps") in later
     assert {step: tables for step, tables in unstamped.items() if tables} == {}
     before = ConfigurationVersion.objects.get().version
-    AIModel.objects.create(name="m")
+    model = AIModel.objects.create(name="m")
     assert ConfigurationVersion.objects.get().version == before + 1
+    price = PriceVersion.objects.create(model=model, effective_at=timezone.now(), minimum_nanos=5)
+    with pytest.raises(IntegrityError, match="append-only"):
+        PriceVersion.objects.filter(pk=price.pk).update(terms={})
+    with pytest.raises(IntegrityError, match="append-only"):
+        PriceVersion.objects.filter(pk=price.pk).delete()
