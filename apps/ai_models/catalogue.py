@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from apps.ai_models.locks import lock_ends, lock_model, lock_provider_end, lock_route
-from apps.ai_models.models import AIModel, PriceVersion, Route
+from apps.ai_models.models import AIModel, PriceVersion, Route, Strategy
 from apps.ai_models.prices import Price, PriceChange, find_version, price_of
 from apps.ai_models.traces import look_for_model
 from apps.audit.events import changed_values, record_event, values_of
@@ -79,6 +79,8 @@ def create_model(
     image_tokens_max: int = 5_000,
     capabilities: Mapping[str, Any] | None = None,
     position: int = 0,
+    strategy: str = Strategy.PRIORITY,
+    is_sticky: bool = False,
     is_active: bool = True,
     actor: AbstractBaseUser | None = None,
     request: HttpRequest | None = None,
@@ -100,6 +102,8 @@ def create_model(
                 "image_tokens_max": image_tokens_max,
                 "capabilities": dict(capabilities or {}),
                 "position": position,
+                "strategy": strategy,
+                "is_sticky": is_sticky,
                 "is_active": is_active,
             },
         )

@@ -308,7 +308,8 @@ def _decode(value: dict[str, Any]) -> Resolve:
         counters=tuple(value["counters"]),
         charge_nanos=value["charge_nanos"],
         row=_decode_row(value["row"]),
-        attempts=tuple(_decode_row(row) for row in value["attempts"]),
+        # A journal may have been left by a version without changes.
+        attempts=tuple(_decode_row({"changes": "", **row}) for row in value["attempts"]),
         payload=None if payload is None else PayloadRecord(**_decode_row(payload)),
     )
 

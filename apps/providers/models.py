@@ -17,6 +17,26 @@ class PayloadMode(models.TextChoices):
     FULL = "full", "bodies"
 
 
+class LeavingPolicy(models.TextChoices):
+    """What happens to a provider's answer when the client that asked for it leaves."""
+
+    CANCEL = "cancel", "it is cancelled"
+    DRAIN = "drain", "it is read on, for its exact usage"
+
+
+def _limit(text: str) -> models.PositiveIntegerField[int | None, int | None]:
+    return models.PositiveIntegerField(null=True, blank=True, help_text=f"{text}; empty: no limit.")
+
+
+def _daily_cost() -> models.BigIntegerField[int | None, int | None]:
+    return models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="What the provider may bill for the calls of one day (UTC), in nano-USD; "
+        "empty: no limit.",
+    )
+
+
 class Provider(models.Model):
     """A service that answers requests, reached under one base URL in one dialect."""
 
@@ -38,6 +58,28 @@ class Provider(models.Model):
         help_text="The most that calls answered by this provider may be charged, counted while "
         "it is capped, in nano-USD (what clients pay, not what the provider bills); empty: no cap.",
     )
+    rpm = _limit("Requests a minute")
+    tpm = _limit("Tokens a minute")
+    concurrency = _limit("Requests at the same time")
+    daily_cost_nanos = _daily_cost()
+    leaving_policy = models.CharField(
+        max_length=16,
+        choices=LeavingPolicy.choices,
+        default=LeavingPolicy.CANCEL,
+        db_default=LeavingPolicy.CANCEL,
+        help_text="What happens to an answer when its client leaves.",
+    )
+    drain_seconds = models.FloatField(
+        default=30.0,
+        db_default=30.0,
+        help_text="How long an answer is read on after its client left, where it is.",
+    )
+    headers = models.JSONField(
+        default=dict,
+        db_default={},
+        blank=True,
+        help_text="Headers that every request to this provider carries, by name.",
+    )
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -57,6 +99,15 @@ class Provider(models.Model):
                 condition=models.Q(cap_nanos__isnull=True) | models.Q(cap_nanos__gte=0),
                 name="providers_provider_cap",
             ),
+            models.CheckConstraint(
+                condition=models.Q(daily_cost_nanos__isnull=True)
+                | models.Q(daily_cost_nanos__gte=0),
+                name="providers_provider_daily_cost",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(drain_seconds__gt=0),
+                name="providers_provider_drain",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -71,6 +122,10 @@ class ProviderKey(models.Model):
     sealed_secret = models.TextField(editable=False)
     last_four = models.CharField(max_length=4, editable=False)
     weight = models.PositiveIntegerField(default=1)
+    rpm = _limit("Requests a minute")
+    tpm = _limit("Tokens a minute")
+    concurrency = _limit("Requests at the same time")
+    daily_cost_nanos = _daily_cost()
     is_active = models.BooleanField(default=True)
     left_behind_at = models.DateTimeField(
         null=True,
@@ -79,6 +134,15 @@ class ProviderKey(models.Model):
         "typed again the key cannot be active.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(daily_cost_nanos__isnull=True)
+                | models.Q(daily_cost_nanos__gte=0),
+                name="providers_providerkey_daily_cost",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.provider.name} …{self.last_four}"

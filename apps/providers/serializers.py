@@ -5,24 +5,32 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.validators import UniqueValidator
 
 from apps.core.rest import MaskedSerializer, StrictSerializer, USDField, example
 from apps.providers.credentials import SecretMalformed, check_secret
-from apps.providers.models import Dialect, PayloadMode, Provider, ProviderKey
+from apps.providers.headers import HeadersRefused, check_headers
+from apps.providers.models import Dialect, LeavingPolicy, PayloadMode, Provider, ProviderKey
 from apps.providers.presets import UnknownPreset, get_preset
 
 SECONDS_MIN: Final = 0.1
 SECONDS_MAX: Final = 86_400.0
 NUMBER_MAX: Final = 1_000_000  # of priorities and weights
 CAP_NANOS_MAX: Final = 2**63 - 1
+LIMIT_MAX: Final = 2**31 - 1
+DRAIN_SECONDS_MAX: Final = 600.0
 _HIDDEN: Final = frozenset({"base_url", "keys"})
 _KEY_EXAMPLE: Final = {
     "id": 7,
     "name": "team account",
     "last_four": "9f3c",
     "weight": 1,
+    "rpm": 500,
+    "tpm": None,
+    "concurrency": None,
+    "daily_cost": None,
     "is_active": True,
     "left_behind_at": None,
     "created_at": "2026-11-02T08:15:30.123456Z",
@@ -39,6 +47,13 @@ _PROVIDER_EXAMPLE: Final = {
     "idle_timeout_seconds": 60.0,
     "total_timeout_seconds": 1800.0,
     "cap": None,
+    "rpm": None,
+    "tpm": 2_000_000,
+    "concurrency": 200,
+    "daily_cost": "250",
+    "leaving_policy": "cancel",
+    "drain_seconds": 30.0,
+    "headers": {"x-team": "research"},
     "is_active": True,
 }
 
@@ -59,8 +74,8 @@ class NameField(serializers.CharField):
 class SecondsField(serializers.FloatField):
     """A bounded number of seconds; NaN, which passes any bound, is refused."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(min_value=SECONDS_MIN, max_value=SECONDS_MAX, **kwargs)
+    def __init__(self, *, seconds_max: float = SECONDS_MAX, **kwargs: Any) -> None:
+        super().__init__(min_value=SECONDS_MIN, max_value=seconds_max, **kwargs)
 
     def to_internal_value(self, data: Any) -> float:
         """Return the seconds."""
@@ -86,7 +101,54 @@ class SecretField(serializers.CharField):
         return secret
 
 
-class _ProviderSettings(StrictSerializer):
+@extend_schema_field(
+    {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "example": {"x-team": "research"},
+    }
+)
+class HeadersField(serializers.Field[dict[str, str], Any, dict[str, str], Any]):
+    """Headers by lower-case name: no secrets, and nothing that HTTP itself acts on."""
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        """Return the headers."""
+        try:
+            return check_headers(data)
+        except HeadersRefused as error:
+            raise serializers.ValidationError(str(error), code="invalid") from error
+
+    def to_representation(self, value: dict[str, str]) -> dict[str, str]:
+        """Return the headers."""
+        return value
+
+
+def _limit(text: str) -> serializers.IntegerField:
+    return serializers.IntegerField(
+        min_value=0,
+        max_value=LIMIT_MAX,
+        allow_null=True,
+        required=False,
+        help_text=f"{text}; null: no limit.",
+    )
+
+
+class _Limits(StrictSerializer):
+    """What may go through a provider, or through one of its keys."""
+
+    rpm = _limit("Requests a minute")
+    tpm = _limit("Tokens a minute")
+    concurrency = _limit("Requests at the same time")
+    daily_cost = USDField(
+        source="daily_cost_nanos",
+        nanos_max=CAP_NANOS_MAX,
+        required=False,
+        allow_null=True,
+        help_text="What may be billed for the calls of one day (UTC); null: no limit.",
+    )
+
+
+class _ProviderSettings(_Limits):
     """What can be set, and left out, in every call that writes a provider."""
 
     dialect = serializers.ChoiceField(choices=Dialect.choices, required=False)
@@ -116,6 +178,17 @@ class _ProviderSettings(StrictSerializer):
         help_text="The most that its calls may be charged, counted while it is capped; "
         "null: no cap.",
     )
+    leaving_policy = serializers.ChoiceField(
+        choices=LeavingPolicy.choices,
+        required=False,
+        help_text="What happens to an answer when its client leaves.",
+    )
+    drain_seconds = SecondsField(
+        required=False,
+        seconds_max=DRAIN_SECONDS_MAX,
+        help_text="How long an answer is read on for its usage, where it is.",
+    )
+    headers = HeadersField(required=False, help_text="Sent with every request to the provider.")
     is_active = serializers.BooleanField(required=False)
 
 
@@ -194,6 +267,10 @@ class ProviderKeyOutput(serializers.Serializer[ProviderKey]):
     name = serializers.CharField()
     last_four = serializers.CharField(help_text="Of the secret; empty where it is short.")
     weight = serializers.IntegerField()
+    rpm = serializers.IntegerField(allow_null=True)
+    tpm = serializers.IntegerField(allow_null=True)
+    concurrency = serializers.IntegerField(allow_null=True)
+    daily_cost = USDField(source="daily_cost_nanos", allow_null=True)
     is_active = serializers.BooleanField()
     left_behind_at = serializers.DateTimeField(
         allow_null=True,
@@ -216,7 +293,7 @@ class ProviderOutput(MaskedSerializer):
     """A provider. Viewers and analysts see neither its address nor its keys: both are null."""
 
     # Roles by their values: the app of people lies beside this one.
-    hidden_from = {"viewer": _HIDDEN | {"cap"}, "analyst": _HIDDEN}
+    hidden_from = {"viewer": _HIDDEN | {"cap", "daily_cost", "headers"}, "analyst": _HIDDEN}
 
     id = serializers.IntegerField()
     name = serializers.CharField()
@@ -230,13 +307,20 @@ class ProviderOutput(MaskedSerializer):
     idle_timeout_seconds = serializers.FloatField()
     total_timeout_seconds = serializers.FloatField()
     cap = USDField(source="cap_nanos", allow_null=True)
+    rpm = serializers.IntegerField(allow_null=True)
+    tpm = serializers.IntegerField(allow_null=True)
+    concurrency = serializers.IntegerField(allow_null=True)
+    daily_cost = USDField(source="daily_cost_nanos", allow_null=True)
+    leaving_policy = serializers.ChoiceField(choices=LeavingPolicy.choices)
+    drain_seconds = serializers.FloatField()
+    headers = HeadersField(allow_null=True)
     is_active = serializers.BooleanField()
     keys = ProviderKeyOutput(many=True, allow_null=True)
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
 
 
-class _KeySettings(StrictSerializer):
+class _KeySettings(_Limits):
     """What can be set, and left out, in every call that writes a key."""
 
     name = NameField(max_length=100, required=False, allow_blank=True)

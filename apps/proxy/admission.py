@@ -147,6 +147,7 @@ def plan_call(snapshot: Snapshot, caller: Caller, request: ParsedRequest, now: d
     input_bound = input_tokens_bound(
         request.body, serialise(request.body), model.context_length, model.image_tokens_max
     )
+    input_bound += model.added_tokens
     is_text_only = not request.has_images and not request.has_audio
     is_fixed = is_reading or request.output_tokens_asked is not None
     least_cap = output_bound if is_fixed else min(OUTPUT_CAP_MIN, output_bound)

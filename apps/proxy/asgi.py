@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Final, get_args
 from uuid import UUID
 
@@ -43,7 +42,9 @@ from apps.proxy.json_body import parse_object
 from apps.proxy.protocol import Connection
 from apps.proxy.relay import Relay
 from apps.proxy.snapshot import Caller, Snapshot
-from apps.quotas.limits import Refusal, ratelimit_headers
+from apps.proxy.stickiness import find_sticky_key
+from apps.quotas.limit_headers import ratelimit_headers
+from apps.quotas.limits import Refusal
 
 PREFIXES: Final = ("/v1", "/api/v1")
 PROBES: Final = frozenset({"/health", "/api/health", "/livez", "/readyz"})
@@ -194,6 +195,9 @@ class DataPlane:
                 now=now,
                 begun=begun,
             )
+            if plan.model.is_sticky:
+                user_id = caller.member.id
+                call.sticky_key = find_sticky_key(headers, plan.request, user_id=user_id)
             await self._run_limited(call, connection)
         except GatewayError as error:
             # What had a hold is on record already.
@@ -208,7 +212,7 @@ class DataPlane:
         if not scopes:
             await self._run_watched(call, connection, [])
             return
-        limiter, tokens = self.gateway.limiter, max(1, len(call.body) // 4)
+        limiter, tokens = self.gateway.limiter, call.reserved_tokens
         identifier = call.request_text
         standing = await limiter.admit(request_id=identifier, scopes=scopes, tokens=tokens)
         extra = ratelimit_headers(standing)
@@ -231,7 +235,7 @@ class DataPlane:
 
     async def _run_watched(self, call: Call, connection: Connection, extra: Headers) -> None:
         self.gateway.calls[call.request_id] = call
-        connection.on_lost(partial(call.interrupt, "client"))
+        connection.on_lost(call.leave)
         try:
             cap = await call.place_hold()
             if cap is not None:

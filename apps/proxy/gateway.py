@@ -25,6 +25,9 @@ from apps.proxy import loader
 from apps.proxy.call import Call
 from apps.proxy.circuit import Circuits
 from apps.proxy.counts import Counts
+from apps.proxy.daily_costs import READ_SECONDS, find_limited, read_daily_costs
+from apps.proxy.latency import Latencies
+from apps.proxy.provider_limits import ProviderLimits
 from apps.proxy.snapshot import Snapshot
 from apps.proxy.upstream import Upstream
 from apps.quotas.limits import Limiter, LocalLimiter
@@ -67,6 +70,7 @@ class Gateway:
         self.trusted_proxies: tuple[str, ...] = tuple(settings.TRUSTED_PROXIES)
         self.snapshot: Snapshot | None = None
         self.circuits = Circuits()
+        self.latencies = Latencies()
         self.calls: dict[UUID, Call] = {}
         self.bytes_in_flight = 0
         self.counts = Counts()
@@ -76,6 +80,7 @@ class Gateway:
         self.writer: LedgerWriter
         self.upstream: Upstream
         self.limiter: Limiter
+        self.provider_limits: ProviderLimits
         self._loader = _loader_thread()
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reads")
         self._reads_waiting = 0
@@ -89,6 +94,7 @@ class Gateway:
         self.upstream = Upstream(settings.PRIVATE_UPSTREAMS)
         local = LocalLimiter()
         self.limiter = SharedLimiter(settings.REDIS_URL, local) if settings.REDIS_URL else local
+        self.provider_limits = ProviderLimits(self.limiter, local, self.monotonic)
         self.writer = LedgerWriter(
             connect=connect,
             journal=Journal(Path(settings.DATA_DIR) / "journal"),
@@ -99,6 +105,7 @@ class Gateway:
             asyncio.create_task(self._follow_configuration()),
             asyncio.create_task(self._tick()),
             asyncio.create_task(self._renew_limits()),
+            asyncio.create_task(self._follow_daily_costs()),
         ]
         until = self.monotonic() + START_SECONDS
         while not self.is_ready and self.monotonic() < until:  # noqa: ASYNC110 (bounded, at the start)
@@ -239,6 +246,21 @@ class Gateway:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             await self.limiter.renew()
+
+    async def _follow_daily_costs(self) -> None:
+        while True:
+            await asyncio.sleep(READ_SECONDS)
+            limits, snapshot = self.provider_limits, self.snapshot
+            has_providers, has_keys = find_limited(snapshot.catalogue) if snapshot else (False,) * 2
+            if not has_providers and not has_keys:
+                limits.daily = None
+                continue
+            read = partial(read_daily_costs, limits.daily, datetime.now(UTC), has_keys=has_keys)
+            try:
+                limits.daily = await self.read(_with_fresh_connection, read)
+            except (DatabaseError, InterfaceError, OSError) as error:
+                # The sums that were read last stay in force.
+                logger.warning("daily costs cannot be read: %s", type(error).__name__)
 
     def count_refusal(self, api_key_id: int, code: str) -> None:
         """Count a refused call."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from apps.audit.models import RequestState
 from apps.audit.records import Row, attempt_row, fit_attempt
@@ -18,6 +19,7 @@ from apps.core.crypto import redact
 from apps.core.errors import GatewayError, in_band_event
 from apps.proxy.blame import BLAMELESS_ROWS, blame, count_failure
 from apps.proxy.call import Call, ending_of_interruption
+from apps.proxy.delivery import Delivery
 from apps.proxy.dialects.openai import (
     StreamMeter,
     answer_to_sse,
@@ -27,9 +29,10 @@ from apps.proxy.dialects.openai import (
 )
 from apps.proxy.endings import AttemptFailed, Ending, Interrupted
 from apps.proxy.framing import CutInsideAnEvent, begins_an_answer, has_data, last_event
-from apps.proxy.http import Headers, answer_headers
+from apps.proxy.http import Headers
 from apps.proxy.http_client import Answer, BadAnswer, ConnectFailed, ConnectionClosed
 from apps.proxy.protocol import Connection
+from apps.proxy.provider_limits import Places
 from apps.proxy.routing import ATTEMPTS_MAX, pick_credential
 from apps.proxy.snapshot import Credential, Route
 from apps.proxy.sse import EventBuffer, EventTooLarge
@@ -44,14 +47,8 @@ from apps.proxy.upstream import (
 )
 
 DONE: Final = b"data: [DONE]\n\n"
-_EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
-_JSON: Final = b"application/json; charset=utf-8"
-# How long a client may take nothing before it gets the end of its answer.
-LAST_FRAME_SECONDS: Final = 60.0
 # How much of comments and the like may come before the first event.
 _PREAMBLE_BYTES_MAX: Final = 64 << 10
-# How much of a stream goes to the connection at a time.
-_PIECE_BYTES: Final = 16 << 10
 _BROKEN: Final = (ConnectFailed, ConnectionClosed, BadAnswer)
 # The client's own mistakes, and what would fail anywhere: no other route is tried.
 _FINAL_ROWS: Final = frozenset({"E37", "E40", "E45", "E52"})
@@ -66,17 +63,24 @@ class Relay:
         self._call = call
         self._gateway = call.gateway
         self._plan = call.plan
-        self._connection = connection
-        self._extra = extra
+        self._delivery = Delivery(call, connection, extra)
         self._cap = cap
         self._has_started = False
         self._attempt_begun = 0.0
+        self._places: Places | None = None  # at providers that have limits
 
     async def run(self) -> None:
         """Try routes until one answers.
 
         Raises GatewayError where none did (the hold is resolved then, and nothing was sent).
         """
+        try:
+            await self._run()
+        finally:
+            if self._places is not None:
+                self._places.give_back(self._call.settled_tokens)
+
+    async def _run(self) -> None:
         call = self._call
         try:
             error = await self._try_routes()
@@ -98,26 +102,46 @@ class Relay:
         number = 0
         while routes and number < ATTEMPTS_MAX:
             route = routes.pop(0)
+            if route.provider.is_limited:
+                credential = await self._take_place(route)
+                if credential is None:
+                    continue
+            else:
+                credential = pick_credential(
+                    route, self._gateway.random(), sticky_key=self._call.sticky_key
+                )
             number += 1
             try:
-                await self._attempt(route, number)
+                await self._attempt(route, credential, number)
                 return None
             except AttemptFailed as failure:
                 error = failure.error
+                if self._places is not None:
+                    self._places.give_back(0)
+                if self._call.is_drained:
+                    raise Interrupted("client") from failure
                 if error.row in _FINAL_ROWS:
                     break
                 if is_stale(failure) and number == 1:
                     routes.insert(0, route)
-        return error or GatewayError("E33")
+        wait = self._places.wait_seconds if self._places is not None else None
+        return error or GatewayError("E33", retry_after=wait)
+
+    async def _take_place(self, route: Route) -> Credential | None:
+        if self._places is None:
+            limits, call = self._gateway.provider_limits, self._call
+            tokens = call.reserved_tokens
+            self._places = Places(limits, request_text=call.request_text, tokens=tokens)
+        random, sticky_key = self._gateway.random, self._call.sticky_key
+        return await self._places.take(route, random, sticky_key=sticky_key)
 
     # ---- one attempt
 
-    async def _attempt(self, route: Route, number: int) -> None:
+    async def _attempt(self, route: Route, credential: Credential, number: int) -> None:
         call, gateway = self._call, self._gateway
         call.route = route
         call.meter = None
         call.upstream_request_id = ""
-        credential = pick_credential(route, gateway.random())
         self._attempt_begun = gateway.monotonic()
         gateway.circuits.begin(route.id, self._attempt_begun)
         row = attempt_row(
@@ -135,6 +159,8 @@ class Relay:
             await self._exchange(route, credential, row)
             gateway.circuits.succeed(route.id)
         except AttemptFailed as failure:
+            if failure.error.row == "E48":
+                self._observe_latency(route)
             row["status_code"] = failure.status_code
             # Some providers repeat the key they were sent, and not every key looks like one.
             row["error_text"] = redact(failure.text.replace(credential.secret, "[redacted]"))
@@ -150,6 +176,13 @@ class Relay:
                 gateway.circuits.abandon(route.id)
             raise
 
+    def _observe_latency(self, route: Route) -> None:
+        plan = self._plan
+        if plan.model.strategy == "least_latency":
+            now = self._gateway.monotonic()
+            seconds = now - self._attempt_begun
+            self._gateway.latencies.observe(route.id, plan.request.is_stream, seconds, now)
+
     def _finish_attempt(self, outcome: str) -> None:
         """Complete the attempt's row: after the settlement it belongs to the ledger."""
         row = self._call.attempts[-1]
@@ -161,8 +194,14 @@ class Relay:
 
     async def _exchange(self, route: Route, credential: Credential, row: Row) -> None:
         call, request = self._call, self._plan.request
+        body: Mapping[str, Any] = request.body
+        if route.parameters is not None:
+            body, row["changes"] = route.parameters.apply(body)
+        if route.headers:
+            names = f"headers {', '.join(name for name, _ in route.headers)}"
+            row["changes"] = f"{row['changes']}; {names}" if row["changes"] else names
         call.upstream_body = upstream_body(
-            request.body,
+            body,
             upstream_model=route.upstream_name,
             stream=request.is_stream,
             output_cap=self._cap,
@@ -226,18 +265,19 @@ class Relay:
         if self._plan.request.is_stream and content_type == "text/event-stream":
             await self._pass_stream(route, answer)
         elif content_type == "application/json" or content_type.endswith("+json"):
-            await self._pass_answer(answer)
+            await self._pass_answer(route, answer)
         else:
             raise AttemptFailed(GatewayError("E49"), answer.status, f"content type {content_type}")
 
     # ---- a whole answer
 
-    async def _pass_answer(self, answer: Answer) -> None:
+    async def _pass_answer(self, route: Route, answer: Answer) -> None:
         call, request = self._call, self._plan.request
         body = await read_limited(answer, ANSWER_BYTES_MAX)
         found = read_answer(request.endpoint, body)
         call.close_to_interruption()
         call.note_first_byte()
+        self._observe_latency(route)
         usage = found.final_usage(estimated_input_tokens=call.estimated_input_tokens())
         frames = [body]
         if request.is_stream:
@@ -245,13 +285,12 @@ class Relay:
         for frame in frames:
             call.capture(frame)
         self._finish_attempt("answered")
-        finish = found.finish_reason or ""
-        await call.settle(Ending(RequestState.COMPLETED, 200, "", usage, finish))
+        await call.settle(call.ending_of_answer(usage, found.finish_reason or ""))
         if call.is_client_gone:
             return
         self._has_started = True
-        self._start(request.is_stream, len(body))
-        await self._end(b"".join(frames))
+        self._delivery.start(request.is_stream, len(body))
+        await self._delivery.end(b"".join(frames))
 
     # ---- a stream
 
@@ -302,10 +341,15 @@ class Relay:
                 )
             self._has_started = True
             call.note_first_byte()
-            self._start(is_stream=True)
+            self._observe_latency(route)
+            if not call.is_drained:
+                self._delivery.start(is_stream=True)
         if going_on:
             call.capture(going_on)
-            await self._send_body(going_on)
+            if call.is_drained:
+                call.note_drained(len(going_on))
+            else:
+                await self._delivery.send(going_on)
         call.deadline = self._gateway.monotonic() + route.provider.idle_timeout_seconds
         return b""
 
@@ -316,10 +360,9 @@ class Relay:
         if not call.upstream_request_id:
             call.upstream_request_id = meter.upstream_id or ""
         self._finish_attempt("answered")
-        finish = meter.finish_reason or ""
-        await call.settle(Ending(RequestState.COMPLETED, 200, "", usage, finish))
+        await call.settle(call.ending_of_answer(usage, meter.finish_reason or ""))
         if not call.is_client_gone:
-            await self._end(DONE)
+            await self._delivery.end(DONE)
 
     async def _break_off(self, state: str, error: GatewayError) -> None:
         """Settle what was delivered, tell the client inside the stream, and cut the connection."""
@@ -329,18 +372,17 @@ class Relay:
         self._finish_attempt(error.code)
         finish = (call.meter.finish_reason or "") if call.meter else ""
         logger.warning("a stream is broken off: %s", error.code)
-        await call.settle(Ending(state, 200, error.code, usage, finish))
+        ending = Ending(state, 200, error.code, usage, finish)
+        await call.settle(ending_of_interruption(call, "client") if call.is_drained else ending)
         if call.is_client_gone:
             return
-        if await self._has_room():
-            self._connection.write(in_band_event(error))
-            self._connection.abort()
+        await self._delivery.break_off(in_band_event(error))
 
     async def _end_interrupted(self, interruption: Interrupted) -> None:
         call, reason = self._call, interruption.reason
         if reason == "client":
             await call.settle(ending_of_interruption(call, reason))
-            self._connection.drop()  # A stalled client still holds the connection.
+            self._delivery.drop()
             return
         if not self._has_started and call.is_settled:
             # Charged: an answer that clients retry by themselves would charge them twice.
@@ -356,45 +398,3 @@ class Relay:
             "drain": (RequestState.GATEWAY_DRAINED, "E66"),
         }[reason]
         await self._break_off(state, GatewayError(row))
-
-    # ---- to the client
-
-    def _start(self, is_stream: bool, length: int | None = None) -> None:
-        if is_stream:
-            self._connection.keep_alive()
-        kind = _EVENT_STREAM if is_stream else _JSON
-        self._connection.begin(
-            answer_headers(self._call.request_text, kind, self._extra),
-            length=None if is_stream else length,
-        )
-
-    async def _send_body(self, data: bytes) -> None:
-        call, connection = self._call, self._connection
-        # In pieces: however slow the client is, no more than one of them is added to what waits.
-        for start in range(0, len(data), _PIECE_BYTES):
-            if connection.is_write_paused:
-                call.is_sending = True
-                await connection.drain()
-                call.is_sending = False
-            connection.write(
-                data if len(data) <= _PIECE_BYTES else data[start : start + _PIECE_BYTES]
-            )
-
-    async def _end(self, data: bytes) -> None:
-        if await self._has_room():
-            self._connection.end(data)
-
-    async def _has_room(self) -> bool:
-        """Wait until the client takes the last bytes; one that takes nothing is dropped.
-
-        The charge is settled by now.
-        """
-        if not self._connection.is_write_paused:
-            return True
-        try:
-            async with asyncio.timeout(LAST_FRAME_SECONDS):
-                await self._connection.drain()
-        except TimeoutError:
-            self._connection.drop()
-            return False
-        return True

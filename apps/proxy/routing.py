@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
 from apps.proxy.snapshot import Credential, Route
+from apps.proxy.stickiness import rank_by_key
 
 ATTEMPTS_MAX: Final = 3  # the first and at most two more
+# How many routes are planned where some may turn out to be at their limit.
+PLANNED_MAX: Final = 10
 
 
 class Weighted(Protocol):
@@ -19,31 +22,50 @@ T = TypeVar("T", bound=Weighted)
 
 
 def plan_routes(
-    routes: Sequence[Route], *, random: Callable[[], float], is_open: Callable[[int], bool]
+    routes: Sequence[Route],
+    *,
+    random: Callable[[], float],
+    is_open: Callable[[int], bool],
+    is_full: Callable[[Route], bool] = lambda route: False,
+    rank: Callable[[Route], float] | None = None,
+    count_max: int = ATTEMPTS_MAX,
 ) -> list[Route]:
-    """Return the routes to try: by priority, at random by weight inside one priority.
+    """Return the routes to try: by priority, inside one by rank, equals at random by weight.
 
-    Routes whose circuit is open are passed over; where that leaves none, all count again, since the
-    last door never closes. At most ATTEMPTS_MAX.
+    Routes of providers at their limit are left out. Routes whose circuit is open are passed over;
+    where that leaves none, all count again, since the last door never closes. At most `count_max`.
     """
-    usable = [route for route in routes if route.provider.credentials]
+    usable = [route for route in routes if route.provider.credentials and not is_full(route)]
     candidates = [route for route in usable if not is_open(route.id)] or usable
     if len(candidates) == 1:
         return candidates
     ordered: list[Route] = []
     for priority in sorted({route.priority for route in candidates}):
         left = [route for route in candidates if route.priority == priority]
-        while left and len(ordered) < ATTEMPTS_MAX:
+        drawn: list[Route] = []
+        while left and (rank is not None or len(ordered) + len(drawn) < count_max):
             route = draw(left, random())
             left.remove(route)
-            ordered.append(route)
-    return ordered
+            drawn.append(route)
+        ordered += drawn if rank is None else sorted(drawn, key=rank)
+    return ordered[:count_max]
 
 
-def pick_credential(route: Route, draw_at: float) -> Credential:
-    """Return one of the provider's keys, at random by weight."""
-    credentials = route.provider.credentials
-    return credentials[0] if len(credentials) == 1 else draw(credentials, draw_at)
+def pick_credential(route: Route, draw_at: float, *, sticky_key: bytes | None = None) -> Credential:
+    """Return one of the provider's keys, by the sticky key or else at random by weight."""
+    return pick_among(route.provider.credentials, draw_at, sticky_key=sticky_key)
+
+
+def pick_among(
+    credentials: Sequence[Credential], draw_at: float, *, sticky_key: bytes | None
+) -> Credential:
+    """Return one of these keys, as `pick_credential` does."""
+    if len(credentials) == 1:
+        return credentials[0]
+    if sticky_key is not None:
+        key = sticky_key
+        return min(credentials, key=lambda one: rank_by_key(key, -one.id, one.weight))
+    return draw(credentials, draw_at)
 
 
 def draw(items: Sequence[T], at: float) -> T:

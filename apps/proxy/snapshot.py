@@ -12,6 +12,7 @@ from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
+from apps.ai_models.overrides import Parameters
 from apps.billing.ledger.commands import Cap
 from apps.billing.pricing import Price
 from apps.core.addresses import ParsedUrl
@@ -79,6 +80,8 @@ class Credential:
     id: int
     weight: int
     secret: str = field(repr=False)
+    scope: Scope | None = None
+    daily_cost_nanos: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,10 @@ class Provider:
     total_timeout_seconds: float
     cap: Cap | None
     credentials: tuple[Credential, ...]
+    scope: Scope | None = None
+    daily_cost_nanos: int | None = None
+    is_limited: bool = False  # itself, or one of its keys
+    drain_seconds: float = 0.0  # how long answers are read on when their client has left
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,8 @@ class Route:
     weight: int
     max_tokens_parameter: str
     costs: PriceHistory
+    parameters: Parameters | None = None  # what is changed of bodies
+    headers: tuple[tuple[str, str | None], ...] = ()  # set, or None: not sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +159,9 @@ class Model:
     routes: tuple[Route, ...]
     prices: PriceHistory
     groups: tuple[ModelGroup, ...]
+    strategy: str = "priority"
+    is_sticky: bool = False
+    added_tokens: int = 0  # the most by which a route's overrides lengthen an input
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ def test_a_route_is_made_with_defaults_and_costs(
         "priority": 3,
         "weight": 5,
         "max_tokens_parameter": "max_tokens",
+        "overrides": {},
         "is_active": True,
         "cost_prices": {"input": "2", "output": "8"},
         "created_at": "",

@@ -36,7 +36,14 @@ def resolve(number: int) -> Resolve:
             "ttft_ms": None,
             "is_stream": True,
         },
-        attempts=({"id": UUID(int=7), "request_id": request_id, "started_at": STARTED_AT},),
+        attempts=(
+            {
+                "changes": "",
+                "id": UUID(int=7),
+                "request_id": request_id,
+                "started_at": STARTED_AT,
+            },
+        ),
         payload=PayloadRecord(b"salt\x80", b"(\xb5/\xfd", b"", True, False),
     )
 

@@ -69,3 +69,46 @@ def test_keys_are_drawn_by_weight() -> None:
 
 def test_a_secret_is_in_no_representation() -> None:
     assert "sk-upstream" not in repr(ROUTE)
+
+
+def test_providers_at_their_limit_are_left_out_even_where_none_is_left() -> None:
+    routes = [_route(1), _route(2)]
+
+    def plan(full: set[int]) -> list[int]:
+        planned = plan_routes(
+            routes,
+            random=lambda: 0.0,
+            is_open=lambda _: False,
+            is_full=lambda route: route.id in full,
+        )
+        return [route.id for route in planned]
+
+    assert plan({1}) == [2]
+    assert plan({1, 2}) == []
+
+
+def test_a_rank_orders_all_routes_of_a_priority_before_some_are_left_out() -> None:
+    routes = [_route(n, weight=0 if n == 9 else 5) for n in range(1, 10)]
+
+    planned = plan_routes(
+        routes,
+        random=lambda: 0.0,
+        is_open=lambda _: False,
+        rank=lambda route: -route.id,
+        count_max=2,
+    )
+
+    assert [route.id for route in planned] == [9, 8]
+
+
+def test_a_sticky_key_picks_one_key_for_ever() -> None:
+    keys = tuple(Credential(id=n, weight=1, secret="s") for n in (1, 2, 3))
+    route = replace(ROUTE, provider=replace(PROVIDER, credentials=keys))
+
+    picked = {
+        key: {pick_credential(route, at, sticky_key=key).id for at in (0.0, 0.5, 0.99)}
+        for key in (b"%d" % number for number in range(30))
+    }
+
+    assert {len(ids) for ids in picked.values()} == {1}
+    assert set.union(*picked.values()) == {1, 2, 3}
