@@ -79,6 +79,7 @@ class Call:
         self.upstream_body = b""
         self.deadline = float("inf")  # monotonic; when to interrupt for idleness
         self.is_client_gone = False
+        self.is_asked = False  # the provider that is being tried has the request
         self.is_drained = False  # the client has left, and its answer is read on
         self._drained_bytes = 0
         self._drained_until = float("inf")  # monotonic
@@ -123,11 +124,15 @@ class Call:
         policy says so: for its time, DRAIN_BYTES_MAX, and no longer than a drain of the gateway.
         """
         seconds = self.route.provider.drain_seconds if self.route is not None else 0.0
-        if seconds and self._can_interrupt and self._interrupted is None:
+        if seconds and self.is_asked and self._can_interrupt and self._interrupted is None:
             self.is_client_gone = self.is_drained = True
             self._drained_until = self.gateway.monotonic() + seconds
         else:
             self.interrupt("client")
+
+    def note_asked(self) -> None:
+        """Note that the request goes out: from now on the provider bills for it."""
+        self.is_asked = True
 
     def note_drained(self, size: int) -> None:
         """Count what is read for nobody, up to its bound. Raises Interrupted beyond it."""

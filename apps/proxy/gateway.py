@@ -28,7 +28,7 @@ from apps.proxy.counts import Counts
 from apps.proxy.daily_costs import READ_SECONDS, find_limited, read_daily_costs
 from apps.proxy.latency import Latencies
 from apps.proxy.provider_limits import ProviderLimits
-from apps.proxy.snapshot import Snapshot
+from apps.proxy.snapshot import Catalogue, Snapshot
 from apps.proxy.upstream import Upstream
 from apps.quotas.limits import Limiter, LocalLimiter
 from apps.quotas.shared_limits import SharedLimiter
@@ -248,10 +248,14 @@ class Gateway:
             await self.limiter.renew()
 
     async def _follow_daily_costs(self) -> None:
+        catalogue: Catalogue | None = None
+        has_providers = has_keys = False
         while True:
             await asyncio.sleep(READ_SECONDS)
             limits, snapshot = self.provider_limits, self.snapshot
-            has_providers, has_keys = find_limited(snapshot.catalogue) if snapshot else (False,) * 2
+            if snapshot is not None and snapshot.catalogue is not catalogue:
+                catalogue = snapshot.catalogue
+                has_providers, has_keys = find_limited(catalogue)
             if not has_providers and not has_keys:
                 limits.daily = None
                 continue

@@ -74,27 +74,24 @@ class Relay:
 
         Raises GatewayError where none did (the hold is resolved then, and nothing was sent).
         """
-        try:
-            await self._run()
-        finally:
-            if self._places is not None:
-                self._places.give_back(self._call.settled_tokens)
-
-    async def _run(self) -> None:
         call = self._call
         try:
-            error = await self._try_routes()
-        except Interrupted as interruption:
-            await self._end_interrupted(interruption)
-            return
-        if error is None:
-            return
-        if error.row not in BLAMELESS_ROWS:
-            logger.warning(
-                "no provider answered: %s after %d attempts", error.code, len(call.attempts)
-            )
-        await call.settle(Ending(RequestState.FAILED, error.status, error.code))
-        raise error
+            try:
+                error = await self._try_routes()
+            except Interrupted as interruption:
+                await self._end_interrupted(interruption)
+                return
+            if error is None:
+                return
+            if error.row not in BLAMELESS_ROWS:
+                logger.warning(
+                    "no provider answered: %s after %d attempts", error.code, len(call.attempts)
+                )
+            await call.settle(Ending(RequestState.FAILED, error.status, error.code))
+            raise error
+        finally:
+            if self._places is not None:
+                self._places.give_back(call.settled_tokens)
 
     async def _try_routes(self) -> GatewayError | None:
         error: GatewayError | None = None
@@ -142,6 +139,7 @@ class Relay:
         call.route = route
         call.meter = None
         call.upstream_request_id = ""
+        call.is_asked = False
         self._attempt_begun = gateway.monotonic()
         gateway.circuits.begin(route.id, self._attempt_begun)
         row = attempt_row(
@@ -217,6 +215,7 @@ class Relay:
                 path=request.endpoint,
                 body=call.upstream_body,
                 request_id=call.request_text,
+                on_connected=call.note_asked if route.provider.drain_seconds else None,
             )
             row["status_code"] = answer.status
             call.upstream_request_id = request_id_of(answer)

@@ -101,12 +101,20 @@ class Upstream:
         self._private_only: set[Target] = set()
 
     async def send(
-        self, route: Route, credential: Credential, *, path: str, body: bytes, request_id: str
+        self,
+        route: Route,
+        credential: Credential,
+        *,
+        path: str,
+        body: bytes,
+        request_id: str,
+        on_connected: Callable[[], None] | None = None,
     ) -> Answer:
         """Send a request and return the answer when its head has arrived.
 
-        The caller bounds the wait and releases the answer. Raises ConnectFailed, ConnectionClosed,
-        BadAnswer and AddressRefused.
+        `on_connected` is called when the request is about to be sent. The caller bounds the wait
+        and releases the answer. Raises ConnectFailed, ConnectionClosed, BadAnswer and
+        AddressRefused.
         """
         provider = route.provider
         url = provider.url
@@ -115,6 +123,8 @@ class Upstream:
             self._private_only.add(target)
         head = self._head(provider, path, credential.secret, route.headers)
         connection = await self._take(target, provider.connect_timeout_seconds)
+        if on_connected is not None:
+            on_connected()
         data = b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
             head,
             request_id.encode("ascii"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,8 +17,9 @@ from apps.providers.credentials import add_key
 from apps.providers.models import Provider, ProviderKey
 from tests.e2e.answers import HttpAnswer, ask
 from tests.e2e.wire import RawConnection, open_stream, post
-from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
-from tests.support.gateway import FAST
+from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage, open_bench
+from tests.support.databases import Database
+from tests.support.gateway import FAST, DemoThread
 from tests.support.processes import wait_until
 
 CONSTANTS = {**FAST, "apps.proxy.gateway:READ_SECONDS": 0.1}
@@ -346,3 +348,26 @@ def test_a_client_that_stalls_is_cut_whatever_the_policy(bench: Bench) -> None:
 
     assert statement.states == ("client_disconnected",)
     assert stage.upstream_calls[0]["ended"] == "client_closed"
+
+
+def test_a_gateway_that_stops_does_not_wait_for_the_rest_of_an_answer(
+    committed_db: Database, demo: DemoThread, tmp_path: Path
+) -> None:
+    bench = open_bench(tmp_path, committed_db, demo)
+    try:
+        provider = bench.make_provider(leaving_policy="drain", drain_seconds=600)
+        stage = bench.stage("demo-chat:fault=stall_after(2)", provider=provider)
+        connection = open_stream(stage)
+        connection.read_until(b'"This"')
+        connection.close()
+        time.sleep(0.3)
+        running = bench.demo.calls(stage.upstream_name)[0]["ended"]
+    finally:
+        bench.gateway.stop()
+
+    # Within DRAIN_SECONDS (2) and what it takes to stop: it would have waited for ten minutes.
+    statement = stage.settled()
+    assert running is None
+    assert statement.states == ("client_disconnected",)
+    assert statement.rows[0].usage_source == "estimated"
+    assert statement.rows[0].duration_ms < 15_000
