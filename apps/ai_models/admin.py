@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from apps.ai_models.capabilities import CapabilitiesRefused, check_capabilities
 from apps.ai_models.catalogue import set_price
 from apps.ai_models.models import AIModel, PriceVersion, Route
+from apps.ai_models.overrides import OverridesRefused, check_overrides
 from apps.ai_models.removal import is_route_used
 from apps.ai_models.traces import look_for_model
 from apps.audit.admin_pages import RecordedAdmin, SelfRecordedAdmin, adopt, staff_of, usd
@@ -51,7 +52,7 @@ class AIModelAdmin(RecordedAdmin):
         "is_active",
         "created_at",
     )
-    list_filter = ("is_active", "created_at")
+    list_filter = ("is_active", "strategy", "is_sticky", "created_at")
     search_fields = ("name", "display_name")
     readonly_fields = ("created_at", "updated_at")
     ordering = ("position", "name")
@@ -68,11 +69,23 @@ class AIModelAdmin(RecordedAdmin):
         return ""
 
 
+class RouteForm(_ModelForm):
+    """A route."""
+
+    def clean_overrides(self) -> dict[str, Any]:
+        """Refuse changes of what decides about money, or of where a request goes."""
+        try:
+            return check_overrides(self.cleaned_data["overrides"] or {})
+        except OverridesRefused as error:
+            raise forms.ValidationError(str(error)) from error
+
+
 @admin.register(Route)
 class RouteAdmin(RecordedAdmin):
     """Routes."""
 
     noun = "route"
+    form = RouteForm
     list_display = ("model", "provider", "upstream_name", "priority", "weight", "is_active")
     list_display_links = ("model", "upstream_name")
     list_select_related = ("model", "provider")

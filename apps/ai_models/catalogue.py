@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from apps.ai_models.locks import lock_ends, lock_model, lock_provider_end, lock_route
-from apps.ai_models.models import AIModel, PriceVersion, Route
+from apps.ai_models.models import AIModel, PriceVersion, Route, Strategy
 from apps.ai_models.prices import Price, PriceChange, find_version, price_of
 from apps.ai_models.traces import look_for_model
 from apps.audit.events import changed_values, record_event, values_of
@@ -82,6 +82,8 @@ def create_model(
     cache_seconds: int | None = None,
     cache_share_millionths: int | None = None,
     position: int = 0,
+    strategy: str = Strategy.PRIORITY,
+    is_sticky: bool = False,
     is_active: bool = True,
     actor: AbstractBaseUser | None = None,
     request: HttpRequest | None = None,
@@ -105,6 +107,8 @@ def create_model(
                 "cache_seconds": cache_seconds,
                 "cache_share_millionths": cache_share_millionths,
                 "position": position,
+                "strategy": strategy,
+                "is_sticky": is_sticky,
                 "is_active": is_active,
             },
         )

@@ -8,7 +8,7 @@ import django_filters
 from django.db.models import Exists, OuterRef, QuerySet, Subquery
 from django.utils import timezone
 
-from apps.ai_models.models import AIModel, PriceVersion
+from apps.ai_models.models import AIModel, PriceVersion, Strategy
 from apps.core.filters import (
     FlagFilter,
     IdsFilter,
@@ -59,6 +59,8 @@ class ModelFilters(StrictFilterSet):
     is_active = FlagFilter()
     provider = MembersFilter(field_name="routes__provider", label="Ids, with commas between them.")
     model_group = MembersFilter(field_name="model_groups", label="Ids, with commas between them.")
+    strategy = django_filters.ChoiceFilter(choices=Strategy.choices)
+    is_sticky = FlagFilter()
     is_priced = PricedFilter(label="Whether it has a price for input and output now.")
     search = SearchFilter(columns=("name", "display_name", "description"))
     ordering = StableOrderingFilter(fields=("position", "name", "created_at"))

@@ -17,6 +17,14 @@ from apps.providers.models import Provider
 CACHE_SECONDS_MAX: Final = 86_400
 
 
+class Strategy(models.TextChoices):
+    """How routes of one priority are ordered."""
+
+    PRIORITY = "priority", "at random by weight"
+    LEAST_LATENCY = "least_latency", "the quickest first byte first"
+    LEAST_COST = "least_cost", "the lowest cost first"
+
+
 class AIModel(models.Model):
     """A model as clients name it."""
 
@@ -48,6 +56,18 @@ class AIModel(models.Model):
         "all of it.",
     )
     position = models.IntegerField(default=0, help_text="Order in lists; lower goes first.")
+    strategy = models.CharField(
+        max_length=16,
+        choices=Strategy.choices,
+        default=Strategy.PRIORITY,
+        db_default=Strategy.PRIORITY,
+        help_text="Orders the routes of one priority; a lower priority always goes first.",
+    )
+    is_sticky = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Calls of one conversation go to the same route and provider key.",
+    )
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -77,6 +97,12 @@ class Route(models.Model):
         max_length=50,
         default="max_completion_tokens",
         help_text="The parameter by which this provider takes a cap on output.",
+    )
+    overrides = models.JSONField(
+        default=dict,
+        db_default={},
+        blank=True,
+        help_text="What is changed of requests on this route; see docs/routing.md.",
     )
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)

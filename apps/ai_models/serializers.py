@@ -9,7 +9,8 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.ai_models.capabilities import CapabilitiesRefused, check_capabilities
-from apps.ai_models.models import CACHE_SECONDS_MAX, AIModel, PriceVersion, Route
+from apps.ai_models.models import CACHE_SECONDS_MAX, AIModel, PriceVersion, Route, Strategy
+from apps.ai_models.overrides import OverridesRefused, check_overrides
 from apps.ai_models.price_serializers import (
     PER_1K_SCHEMA,
     PRICES_SCHEMA,
@@ -41,6 +42,28 @@ class CapabilitiesField(serializers.Field[dict[str, Any], Any, dict[str, Any], d
 
     def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
         """Return the object."""
+        return value
+
+
+_OVERRIDES: Final = {
+    "parameters": {"default": {"temperature": 0.6}, "remove": ["logit_bias"]},
+    "headers": {"set": {"x-team": "research"}},
+}
+
+
+@extend_schema_field({"type": "object", "additionalProperties": True, "example": _OVERRIDES})
+class OverridesField(serializers.Field[dict[str, Any], Any, dict[str, Any], dict[str, Any]]):
+    """What a route changes of requests: see docs/routing.md."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """Return the overrides."""
+        try:
+            return check_overrides(data)
+        except OverridesRefused as error:
+            raise serializers.ValidationError(str(error), code="invalid") from error
+
+    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Return the overrides."""
         return value
 
 
@@ -102,6 +125,15 @@ class ModelInput(PricedInput):
     position = serializers.IntegerField(
         min_value=-_INTEGER_MAX, max_value=_INTEGER_MAX, required=False
     )
+    strategy = serializers.ChoiceField(
+        choices=Strategy.choices,
+        required=False,
+        help_text="Orders the routes of one priority; a lower priority always goes first.",
+    )
+    is_sticky = serializers.BooleanField(
+        required=False,
+        help_text="Calls of one conversation go to the same route and provider key.",
+    )
     is_active = serializers.BooleanField(required=False)
 
     def validate_cache_share(self, value: int | None) -> int | None:
@@ -143,6 +175,8 @@ class RouteOutput(serializers.Serializer[Any]):
         "cache_seconds": 3600,
         "cache_share": "0.1",
         "position": 0,
+        "strategy": "priority",
+        "is_sticky": False,
         "is_active": True,
         "is_priced": True,
         "prices": {"input": "2.5", "cache_read": "1.25", "output": "10"},
@@ -178,6 +212,8 @@ class ModelOutput(serializers.Serializer[AIModel]):
     cache_seconds = serializers.IntegerField(allow_null=True)
     cache_share = MultiplierField(source="cache_share_millionths", allow_null=True)
     position = serializers.IntegerField()
+    strategy = serializers.ChoiceField(choices=Strategy.choices)
+    is_sticky = serializers.BooleanField()
     is_active = serializers.BooleanField()
     is_priced = serializers.SerializerMethodField()
     prices = serializers.SerializerMethodField()
@@ -222,6 +258,7 @@ class ModelOutput(serializers.Serializer[AIModel]):
         "priority": 10,
         "weight": 1,
         "max_tokens_parameter": "max_completion_tokens",
+        "overrides": _OVERRIDES,
         "is_active": True,
         "cost_prices": {"input": "2", "output": "8"},
     }
@@ -259,6 +296,9 @@ class RouteInput(StrictSerializer):
         required=False,
         help_text="The parameter by which this provider takes a cap on output.",
     )
+    overrides = OverridesField(
+        required=False, help_text="What is changed of requests; replaced as a whole."
+    )
     is_active = serializers.BooleanField(required=False)
     cost_prices = PricesInput(
         required=False, help_text="What the provider bills; a change is a new version."
@@ -288,15 +328,19 @@ class RouteInput(StrictSerializer):
         "priority": 10,
         "weight": 1,
         "max_tokens_parameter": "max_completion_tokens",
+        "overrides": _OVERRIDES,
         "is_active": True,
         "cost_prices": {"input": "2", "output": "8"},
         "created_at": "2026-11-01T08:00:00Z",
     }
 )
 class RouteDetailOutput(MaskedSerializer):
-    """A route with both ends and what the provider bills now. Viewers do not see costs."""
+    """A route with both ends and what the provider bills now.
 
-    hidden_from = {Role.VIEWER: frozenset({"cost_prices"})}
+    Viewers see neither costs nor overrides.
+    """
+
+    hidden_from = {Role.VIEWER: frozenset({"cost_prices", "overrides"})}
 
     id = serializers.IntegerField()
     model = serializers.IntegerField(source="model_id")
@@ -307,6 +351,7 @@ class RouteDetailOutput(MaskedSerializer):
     priority = serializers.IntegerField()
     weight = serializers.IntegerField()
     max_tokens_parameter = serializers.CharField()
+    overrides = OverridesField(allow_null=True)
     is_active = serializers.BooleanField()
     cost_prices = serializers.SerializerMethodField()
     created_at = serializers.DateTimeField()

@@ -157,6 +157,13 @@ class Attempt(models.Model):
     outcome = models.CharField(max_length=64)
     error_text = models.CharField(max_length=500)
     upstream_request_id = models.CharField(max_length=128)
+    # Gateways of an older version do not write it.
+    changes = models.CharField(
+        max_length=500,
+        default="",
+        db_default="",
+        help_text="What the route's overrides changed of the request.",
+    )
 
     class Meta:
         indexes = [models.Index(fields=["request_id"], name="audit_attempt_request")]

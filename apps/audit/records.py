@@ -31,7 +31,7 @@ _TEXT_MAX = {
     "upstream_model": 200, "endpoint": 100, "method": 8, "dialect": 32, "error_code": 64,
     "finish_reason": 64, "ip_address": 45, "user_agent": 256, "upstream_request_id": 128,
 }  # fmt: skip
-_ATTEMPT_TEXT_MAX = {"outcome": 64, "error_text": 500, "upstream_request_id": 128}
+_ATTEMPT_TEXT_MAX = {"outcome": 64, "error_text": 500, "upstream_request_id": 128, "changes": 500}
 _TOKEN_COLUMNS = tuple(f"{name}_tokens" for name in TOKEN_CLASSES)
 _texts = itemgetter(*_TEXT_MAX)
 _attempt_texts = itemgetter(*_ATTEMPT_TEXT_MAX)
@@ -139,6 +139,7 @@ def attempt_row(
         "outcome": "",
         "error_text": "",
         "upstream_request_id": "",
+        "changes": "",
     }
 
 

@@ -188,7 +188,7 @@ class RequestOutput(MaskedSerializer, OwnRequestOutput):
 class AttemptOutput(MaskedSerializer):
     """One try at a provider. The last one of a call is the one that answered."""
 
-    hidden_from: ClassVar = {"viewer": frozenset({"error_text", "upstream_request_id"})}
+    hidden_from: ClassVar = {"viewer": frozenset({"error_text", "upstream_request_id", "changes"})}
 
     number = serializers.IntegerField()
     route_id = serializers.IntegerField()
@@ -202,6 +202,9 @@ class AttemptOutput(MaskedSerializer):
     outcome = serializers.CharField()
     error_text = serializers.CharField(allow_null=True)
     upstream_request_id = serializers.CharField(allow_null=True)
+    changes = serializers.CharField(
+        allow_null=True, help_text="What the route's overrides changed of the request."
+    )
 
 
 class BodyOutput(serializers.Serializer[Any]):

@@ -318,7 +318,7 @@ def _decode(value: dict[str, Any]) -> Resolve:
         charge_nanos=value["charge_nanos"],
         # What an older gateway left has no value in columns that were added since.
         row=dict.fromkeys(ADDED_FIELDS, "") | _decode_row(value["row"]),
-        attempts=tuple(_decode_row(row) for row in value["attempts"]),
+        attempts=tuple(_decode_row({"changes": "", **row}) for row in value["attempts"]),
         payload=None if payload is None else PayloadRecord(**_decode_row(payload)),
         claim_end=_decode_end(value),
     )

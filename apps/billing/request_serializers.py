@@ -94,6 +94,7 @@ _ATTEMPT: Final = {
     "outcome": "completed",
     "error_text": "",
     "upstream_request_id": "req_8f2c",
+    "changes": "default temperature=0.6; headers x-team",
 }
 
 

@@ -296,7 +296,7 @@ _REFUSED: Final = {
         should_retry=False,
     ),
     "E33": ErrorRow(
-        condition="every route of the model is down",
+        condition="every route of the model is down, or its provider at a limit",
         statuses=(503,),
         type=_OVERLOADED,
         codes=("server_is_overloaded",),

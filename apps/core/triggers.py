@@ -6,6 +6,7 @@ version that running gateways poll.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from django.apps.registry import Apps
@@ -87,9 +88,12 @@ def drop_stamps_configuration(vendor: str, table: str) -> list[str]:
     ]
 
 
+Step = Callable[[Apps, BaseDatabaseSchemaEditor], None]
+
+
 def stamp_again(
     tables: Mapping[str, Sequence[str]],
-) -> Callable[[Apps, BaseDatabaseSchemaEditor], None]:
+) -> Step:
     """Return what puts the triggers of `stamps_configuration` back on tables (by their columns).
 
     SQLite rebuilds a table for a constraint and loses its triggers. The first operation of a
@@ -108,6 +112,82 @@ def stamp_again(
                 schema_editor.execute(statement, None)
 
     return install
+
+
+def keep_triggers(*tables: str) -> tuple[Step, Step]:
+    """Return the two steps between which tables may be rebuilt on SQLite without losing triggers.
+
+    The first remembers them, the second puts back those that are gone: RunPython(first, second)
+    begins a migration and RunPython(second, first) ends it.
+    """
+    remembered: dict[str, str] = {}
+
+    def remember(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+        remembered.clear()
+        remembered.update(_find_triggers(schema_editor.connection, tables))
+
+    def restore(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+        present = _find_triggers(schema_editor.connection, tables)
+        for name, statement in remembered.items():
+            if name not in present:
+                schema_editor.execute(statement, None)
+
+    return remember, restore
+
+
+def watch_columns(tables: Mapping[str, Sequence[str]]) -> tuple[Step, Step]:
+    """Return the steps that stamp changes of further columns as well, and no more.
+
+    What else the tables' triggers watch stays as it is, in whichever order migrations came.
+    """
+
+    def watch(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+        for table, columns in tables.items():
+            watched = _watched_columns(schema_editor.connection, table)
+            _stamp_anew(schema_editor, table, watched | set(columns))
+
+    def forget(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+        for table, columns in tables.items():
+            watched = _watched_columns(schema_editor.connection, table)
+            _stamp_anew(schema_editor, table, watched - set(columns))
+
+    return watch, forget
+
+
+def _watched_columns(database: BaseDatabaseWrapper, table: str) -> set[str]:
+    found = _find_triggers(database, [table]).get(f"{table}_stamp_update", "")
+    watched = set(_WATCHED_COLUMN.findall(found))
+    if not watched:
+        raise LookupError(f"{table} has no trigger that stamps its changes")
+    return watched
+
+
+def _stamp_anew(schema_editor: BaseDatabaseSchemaEditor, table: str, columns: set[str]) -> None:
+    vendor = schema_editor.connection.vendor
+    statements = drop_stamps_configuration(vendor, table)
+    statements += stamps_configuration(vendor, table, columns=sorted(columns))
+    for statement in statements:
+        schema_editor.execute(statement, None)
+
+
+# SQLite keeps a trigger as it was written, PostgreSQL without the quotes that are not needed.
+_WATCHED_COLUMN = re.compile(r'\bold\."?(\w+)"? IS ', re.IGNORECASE)
+
+
+def _find_triggers(database: BaseDatabaseWrapper, tables: Sequence[str]) -> dict[str, str]:
+    """Return the statements that made the triggers of tables, by the triggers' names."""
+    statement = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = %s"
+    if database.vendor == "postgresql":
+        statement = (
+            "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger "
+            "WHERE NOT tgisinternal AND tgrelid = %s::regclass"
+        )
+    found: dict[str, str] = {}
+    with database.cursor() as cursor:
+        for table in tables:
+            cursor.execute(statement, [table])
+            found.update(cursor.fetchall())
+    return found
 
 
 def _is_stamping(database: BaseDatabaseWrapper) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django import forms
 from django.contrib import admin, messages
@@ -17,6 +17,7 @@ from apps.providers.credentials import (
     check_secret,
     is_used,
 )
+from apps.providers.headers import HeadersRefused, check_headers
 from apps.providers.health import enable_key
 from apps.providers.models import Provider, ProviderKey
 from apps.providers.registration import (
@@ -37,6 +38,7 @@ else:
 
 
 _KEY_STATE = ("last_four", "disabled_at", "disabled_reason", "left_behind_at", "created_at")
+_LIMITS: Final = ("rpm", "tpm", "concurrency", "daily_cost_nanos")
 
 
 class ProviderKeyForm(_KeyModelForm):
@@ -56,7 +58,7 @@ class ProviderKeyForm(_KeyModelForm):
 
     class Meta:
         model = ProviderKey
-        fields = ("name", "weight", "is_active")
+        fields = ("name", "weight", *_LIMITS, "is_active")
 
     def clean_secret(self) -> str:
         """Require a secret for a new key and refuse what cannot be a header value."""
@@ -93,12 +95,13 @@ def save_key(request: HttpRequest, form: Any, *, provider: Provider) -> None:
             is_active=key.is_active,
             actor=actor,
             request=request,
+            **{name: getattr(key, name) for name in _LIMITS},
         )
         adopt(key, made)
         return
     changed = change_key(
         key=key,
-        values={name: getattr(key, name) for name in ("name", "weight", "is_active")},
+        values={name: getattr(key, name) for name in ("name", "weight", "is_active", *_LIMITS)},
         secret=secret,
         actor=actor,
         request=request,
@@ -114,7 +117,7 @@ class ProviderKeyInline(_KeyInline):
     model = ProviderKey
     form = ProviderKeyForm
     fields = (
-        *("name", "secret", "last_four", "weight", "is_active", "enable_again"),
+        *("name", "secret", "last_four", "weight", *_LIMITS, "is_active", "enable_again"),
         *("disabled_at", "disabled_reason", "left_behind_at", "created_at"),
     )
     readonly_fields = _KEY_STATE
@@ -130,6 +133,13 @@ class ProviderForm(_ProviderModelForm):
     class Meta:
         model = Provider
         fields = "__all__"
+
+    def clean_headers(self) -> dict[str, str]:
+        """Refuse headers that must not be set."""
+        try:
+            return check_headers(self.cleaned_data["headers"] or {})
+        except HeadersRefused as error:
+            raise forms.ValidationError(str(error)) from error
 
     # Whose form this is; set on the class that the admin makes for each request.
     request: HttpRequest
@@ -216,6 +226,7 @@ class ProviderKeyAdmin(RecordedAdmin):
         "secret",
         "last_four",
         "weight",
+        *_LIMITS,
         "is_active",
         "enable_again",
         "disabled_at",

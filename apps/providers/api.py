@@ -92,7 +92,7 @@ class ProviderKeyView(_KeysOfProvider):
         responses=ProviderKeyOutput,
     )
     def put(self, request: Request, provider_id: str, key_id: str) -> Response:
-        """Set name, weight, state or secret; what is left out keeps its value."""
+        """Set name, weight, limits, state or secret; what is left out keeps its value."""
         return self._change(request)
 
     @extend_schema(
@@ -102,7 +102,7 @@ class ProviderKeyView(_KeysOfProvider):
         responses=ProviderKeyOutput,
     )
     def patch(self, request: Request, provider_id: str, key_id: str) -> Response:
-        """Set name, weight, state or secret.
+        """Set name, weight, limits, state or secret.
 
         A key that was left behind when its provider moved is active again only with its secret.
         """

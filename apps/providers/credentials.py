@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -20,6 +20,15 @@ from apps.providers.models import Provider, ProviderKey
 KEYS_MAX: Final = 100
 # A secret goes into a header: no white space, no control characters.
 _SECRET: Final = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
+
+
+class ProviderKeyLimits(TypedDict, total=False):
+    """What may go through one key; None is no limit."""
+
+    rpm: int | None
+    tpm: int | None
+    concurrency: int | None
+    daily_cost_nanos: int | None
 
 
 class SecretMalformed(DomainError):
@@ -61,6 +70,7 @@ def add_key(
     weight: int = 1,
     is_active: bool = True,
     request: HttpRequest | None = None,
+    **limits: Unpack[ProviderKeyLimits],
 ) -> ProviderKey:
     """Store a new credential of `provider`, sealed. Raises SecretMalformed and TooManyKeys."""
     check_secret(secret)
@@ -77,6 +87,7 @@ def add_key(
             is_active=is_active,
             sealed_secret="",
             last_four=_last_four(secret),
+            **limits,
         )
         _seal(key, secret)
         record_event(
@@ -97,7 +108,7 @@ def change_key(
     actor: AbstractBaseUser | None = None,
     request: HttpRequest | None = None,
 ) -> ProviderKey:
-    """Set the given columns (name, weight, is_active) and, where given, another secret.
+    """Set the given columns (name, weight, is_active, limits) and, where given, another secret.
 
     Raises SecretMalformed, and KeyRequired where a key that was left behind shall be active again.
     """

@@ -31,6 +31,26 @@ class DisabledReason(models.TextChoices):
     BALANCE = "balance", "the account behind the key is empty"
 
 
+class LeavingPolicy(models.TextChoices):
+    """What happens to a provider's answer when the client that asked for it leaves."""
+
+    CANCEL = "cancel", "it is cancelled"
+    DRAIN = "drain", "it is read on, for its exact usage"
+
+
+def _limit(text: str) -> models.PositiveIntegerField[int | None, int | None]:
+    return models.PositiveIntegerField(null=True, blank=True, help_text=f"{text}; empty: no limit.")
+
+
+def _daily_cost() -> models.BigIntegerField[int | None, int | None]:
+    return models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="What the provider may bill for the calls of one day (UTC), in nano-USD; "
+        "empty: no limit.",
+    )
+
+
 class Provider(models.Model):
     """A service that answers requests, reached under one base URL in one dialect."""
 
@@ -63,6 +83,28 @@ class Provider(models.Model):
         help_text="Between two health checks of what is out of order, doubling while they fail; "
         "0: never, so that disabled keys come back by hand only.",
     )
+    rpm = _limit("Requests a minute")
+    tpm = _limit("Tokens a minute")
+    concurrency = _limit("Requests at the same time")
+    daily_cost_nanos = _daily_cost()
+    leaving_policy = models.CharField(
+        max_length=16,
+        choices=LeavingPolicy.choices,
+        default=LeavingPolicy.CANCEL,
+        db_default=LeavingPolicy.CANCEL,
+        help_text="What happens to an answer when its client leaves.",
+    )
+    drain_seconds = models.FloatField(
+        default=30.0,
+        db_default=30.0,
+        help_text="How long an answer is read on after its client left, where it is.",
+    )
+    headers = models.JSONField(
+        default=dict,
+        db_default={},
+        blank=True,
+        help_text="Headers that every request to this provider carries, by name.",
+    )
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -84,6 +126,15 @@ class Provider(models.Model):
             ),
             models.CheckConstraint(
                 condition=models.Q(failures_max__gte=1), name="providers_provider_failures"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(daily_cost_nanos__isnull=True)
+                | models.Q(daily_cost_nanos__gte=0),
+                name="providers_provider_daily_cost",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(drain_seconds__gt=0),
+                name="providers_provider_drain",
             ),
         ]
 
@@ -111,6 +162,10 @@ class ProviderKey(models.Model):
     sealed_secret = models.TextField(editable=False)
     last_four = models.CharField(max_length=4, editable=False)
     weight = models.PositiveIntegerField(default=1)
+    rpm = _limit("Requests a minute")
+    tpm = _limit("Tokens a minute")
+    concurrency = _limit("Requests at the same time")
+    daily_cost_nanos = _daily_cost()
     is_active = models.BooleanField(default=True)
     left_behind_at = models.DateTimeField(
         null=True,
@@ -139,6 +194,11 @@ class ProviderKey(models.Model):
                 condition=models.Q(disabled_at=None, disabled_reason="")
                 | models.Q(disabled_at__isnull=False, disabled_reason__in=DisabledReason.values),
                 name="providers_providerkey_disabled",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(daily_cost_nanos__isnull=True)
+                | models.Q(daily_cost_nanos__gte=0),
+                name="providers_providerkey_daily_cost",
             ),
         ]
 

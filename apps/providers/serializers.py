@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.validators import UniqueValidator
 
 from apps.core.rest import MaskedSerializer, StrictSerializer, USDField, example
 from apps.providers.credentials import SecretMalformed, check_secret
+from apps.providers.headers import HeadersRefused, check_headers
 from apps.providers.models import (
     Dialect,
     DisabledReason,
     KeyStrategy,
+    LeavingPolicy,
     PayloadMode,
     Provider,
     ProviderKey,
@@ -26,12 +29,18 @@ NUMBER_MAX: Final = 1_000_000  # of priorities and weights
 CAP_NANOS_MAX: Final = 2**63 - 1
 FAILURES_MAX: Final = 1_000_000
 CHECK_SECONDS_MAX: Final = 86_400
+LIMIT_MAX: Final = 2**31 - 1
+DRAIN_SECONDS_MAX: Final = 600.0
 _HIDDEN: Final = frozenset({"base_url", "keys"})
 _KEY_EXAMPLE: Final = {
     "id": 7,
     "name": "team account",
     "last_four": "9f3c",
     "weight": 1,
+    "rpm": 500,
+    "tpm": None,
+    "concurrency": None,
+    "daily_cost": None,
     "is_active": True,
     "left_behind_at": None,
     "disabled_at": None,
@@ -54,6 +63,13 @@ _PROVIDER_EXAMPLE: Final = {
     "key_strategy": "random",
     "failures_max": 5,
     "check_seconds": 60,
+    "rpm": None,
+    "tpm": 2_000_000,
+    "concurrency": 200,
+    "daily_cost": "250",
+    "leaving_policy": "cancel",
+    "drain_seconds": 30.0,
+    "headers": {"x-team": "research"},
     "is_active": True,
 }
 
@@ -74,8 +90,8 @@ class NameField(serializers.CharField):
 class SecondsField(serializers.FloatField):
     """A bounded number of seconds; NaN, which passes any bound, is refused."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(min_value=SECONDS_MIN, max_value=SECONDS_MAX, **kwargs)
+    def __init__(self, *, seconds_max: float = SECONDS_MAX, **kwargs: Any) -> None:
+        super().__init__(min_value=SECONDS_MIN, max_value=seconds_max, **kwargs)
 
     def to_internal_value(self, data: Any) -> float:
         """Return the seconds."""
@@ -101,7 +117,54 @@ class SecretField(serializers.CharField):
         return secret
 
 
-class _ProviderSettings(StrictSerializer):
+@extend_schema_field(
+    {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "example": {"x-team": "research"},
+    }
+)
+class HeadersField(serializers.Field[dict[str, str], Any, dict[str, str], Any]):
+    """Headers by lower-case name: no secrets, and nothing that HTTP itself acts on."""
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        """Return the headers."""
+        try:
+            return check_headers(data)
+        except HeadersRefused as error:
+            raise serializers.ValidationError(str(error), code="invalid") from error
+
+    def to_representation(self, value: dict[str, str]) -> dict[str, str]:
+        """Return the headers."""
+        return value
+
+
+def _limit(text: str) -> serializers.IntegerField:
+    return serializers.IntegerField(
+        min_value=0,
+        max_value=LIMIT_MAX,
+        allow_null=True,
+        required=False,
+        help_text=f"{text}; null: no limit.",
+    )
+
+
+class _Limits(StrictSerializer):
+    """What may go through a provider, or through one of its keys."""
+
+    rpm = _limit("Requests a minute")
+    tpm = _limit("Tokens a minute")
+    concurrency = _limit("Requests at the same time")
+    daily_cost = USDField(
+        source="daily_cost_nanos",
+        nanos_max=CAP_NANOS_MAX,
+        required=False,
+        allow_null=True,
+        help_text="What may be billed for the calls of one day (UTC); null: no limit.",
+    )
+
+
+class _ProviderSettings(_Limits):
     """What can be set, and left out, in every call that writes a provider."""
 
     dialect = serializers.ChoiceField(choices=Dialect.choices, required=False)
@@ -148,6 +211,17 @@ class _ProviderSettings(StrictSerializer):
         required=False,
         help_text="Between two health checks of what is out of order; 0: never.",
     )
+    leaving_policy = serializers.ChoiceField(
+        choices=LeavingPolicy.choices,
+        required=False,
+        help_text="What happens to an answer when its client leaves.",
+    )
+    drain_seconds = SecondsField(
+        required=False,
+        seconds_max=DRAIN_SECONDS_MAX,
+        help_text="How long an answer is read on for its usage, where it is.",
+    )
+    headers = HeadersField(required=False, help_text="Sent with every request to the provider.")
     is_active = serializers.BooleanField(required=False)
 
 
@@ -226,6 +300,10 @@ class ProviderKeyOutput(serializers.Serializer[ProviderKey]):
     name = serializers.CharField()
     last_four = serializers.CharField(help_text="Of the secret; empty where it is short.")
     weight = serializers.IntegerField()
+    rpm = serializers.IntegerField(allow_null=True)
+    tpm = serializers.IntegerField(allow_null=True)
+    concurrency = serializers.IntegerField(allow_null=True)
+    daily_cost = USDField(source="daily_cost_nanos", allow_null=True)
     is_active = serializers.BooleanField()
     left_behind_at = serializers.DateTimeField(
         allow_null=True,
@@ -259,7 +337,7 @@ class ProviderOutput(MaskedSerializer):
     """A provider. Viewers and analysts see neither its address nor its keys: both are null."""
 
     # Roles by their values: the app of people lies beside this one.
-    hidden_from = {"viewer": _HIDDEN | {"cap"}, "analyst": _HIDDEN}
+    hidden_from = {"viewer": _HIDDEN | {"cap", "daily_cost", "headers"}, "analyst": _HIDDEN}
 
     id = serializers.IntegerField()
     name = serializers.CharField()
@@ -276,13 +354,20 @@ class ProviderOutput(MaskedSerializer):
     key_strategy = serializers.ChoiceField(choices=KeyStrategy.choices)
     failures_max = serializers.IntegerField()
     check_seconds = serializers.IntegerField()
+    rpm = serializers.IntegerField(allow_null=True)
+    tpm = serializers.IntegerField(allow_null=True)
+    concurrency = serializers.IntegerField(allow_null=True)
+    daily_cost = USDField(source="daily_cost_nanos", allow_null=True)
+    leaving_policy = serializers.ChoiceField(choices=LeavingPolicy.choices)
+    drain_seconds = serializers.FloatField()
+    headers = HeadersField(allow_null=True)
     is_active = serializers.BooleanField()
     keys = ProviderKeyOutput(many=True, allow_null=True)
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
 
 
-class _KeySettings(StrictSerializer):
+class _KeySettings(_Limits):
     """What can be set, and left out, in every call that writes a key."""
 
     name = NameField(max_length=100, required=False, allow_blank=True)

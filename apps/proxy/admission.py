@@ -191,6 +191,7 @@ def plan_call(
     input_bound = input_tokens_bound(
         request.body, serialise(request.body), model.context_length, model.image_tokens_max
     )
+    input_bound += model.added_tokens
     if request.has_web_search:
         # What is found is read, too, and nobody knows its length before.
         input_bound = model.context_length

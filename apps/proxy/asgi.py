@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any, Final, get_args
 from uuid import UUID
 
@@ -54,7 +53,9 @@ from apps.proxy.quotes import (
 from apps.proxy.relay import Relay
 from apps.proxy.repeats import Repeated, answer_repeat, make_keyed, read_key
 from apps.proxy.snapshot import Caller, Snapshot
-from apps.quotas.limits import Refusal, ratelimit_headers
+from apps.proxy.stickiness import find_sticky_key
+from apps.quotas.limit_headers import ratelimit_headers
+from apps.quotas.limits import Refusal
 from apps.quotas.limits import Scope as LimitScope
 
 PREFIXES: Final = ("/v1", "/api/v1")
@@ -212,6 +213,9 @@ class DataPlane:
             if asked is not None:
                 await self._quote(call, asked, send)
                 return
+            if call.plan.model.is_sticky:
+                user_id = caller.member.id
+                call.sticky_key = find_sticky_key(headers, request, user_id=user_id)
             if key is not None:
                 call.keyed = await make_keyed(call, key, parsed)
             try:
@@ -296,7 +300,7 @@ class DataPlane:
 
     async def _run_watched(self, call: Call, connection: Connection, extra: Headers) -> None:
         self.gateway.calls[call.request_id] = call
-        connection.on_lost(partial(call.interrupt, "client"))
+        connection.on_lost(call.leave)
         try:
             cap = await call.place_hold()
             if cap is not None:

@@ -6,8 +6,9 @@ retry budget of the process, and never for the client's own mistakes. Each attem
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from apps.audit.records import Row, attempt_row, fit_attempt
@@ -15,6 +16,7 @@ from apps.core.crypto import redact
 from apps.core.errors import GatewayError
 from apps.proxy.blame import KEY_ROWS, blame, count_failure, credit, credit_beginning
 from apps.proxy.endings import AttemptFailed, Interrupted
+from apps.proxy.provider_limits import Places
 from apps.proxy.routing import ATTEMPTS_MAX
 from apps.proxy.snapshot import Credential, Route
 from apps.proxy.upstream import is_stale
@@ -39,6 +41,7 @@ class Attempts:
         self._latest: tuple[Route, Credential] | None = None
         self._retries = 0  # that were granted
         self._is_broken_off = False
+        self._places: Places | None = None  # at providers that have limits
 
     async def run(self) -> GatewayError | None:
         """Try routes until one answers and return None, else why the last one did not.
@@ -46,13 +49,16 @@ class Attempts:
         Raises Interrupted.
         """
         error: GatewayError | None = None
-        gateway, routes = self._gateway, list(self._call.routes)
+        routes = list(self._call.routes)
         number = 0
         while routes and number < ATTEMPTS_MAX:
             route = routes.pop(0)
-            credential = gateway.health.choose_key(route, gateway.monotonic(), gateway.random)
+            if route.provider.is_limited:
+                credential = await self._take_place(route)
+            else:
+                credential = self._choose_key(route, route.provider.credentials)
             if credential is None:
-                continue  # Its last key was refused since the route was planned.
+                continue  # It is at a limit, or its last key was refused since it was planned.
             if number and not self._may_try_again():
                 break
             number += 1
@@ -61,6 +67,10 @@ class Attempts:
                 return None
             except AttemptFailed as failure:
                 error = failure.error
+                if self._places is not None:
+                    self._places.give_back(0)
+                if self._call.is_drained:
+                    raise Interrupted("client") from failure
                 if error.row in _FINAL_ROWS:
                     break
                 is_once_more = number == 1 and is_stale(failure)
@@ -68,20 +78,36 @@ class Attempts:
                     route, credential, error, is_next_last=number == ATTEMPTS_MAX - 1
                 ):
                     routes.insert(0, route)
-        if error is None and self._call.routes:
-            error = gateway.health.refusal(self._call.routes)
-        return error or GatewayError("E33")
+        return error or self._refusal()
+
+    def _refusal(self) -> GatewayError:
+        """Return why nothing was tried."""
+        if self._places is not None and self._places.wait_seconds is not None:
+            return GatewayError("E33", retry_after=self._places.wait_seconds)
+        routes = self._call.routes
+        return self._gateway.health.refusal(routes) if routes else GatewayError("E33")
 
     def close(self) -> None:
-        """Give back what was taken of the retry budget: the call has ended."""
+        """Give back what was taken of limits and of the retry budget: the call has ended."""
+        if self._places is not None:
+            self._places.give_back(self._call.settled_tokens)
         if self._retries:
             self._gateway.retries.give_back(self._retries)
             self._retries = 0
 
     def begin_answer(self) -> None:
         """Note that the first byte goes to the client."""
+        self.observe_latency()
         if self._latest is not None and not self._gateway.health.is_good:
             credit_beginning(self._gateway, *self._latest, self._begun)
+
+    def observe_latency(self) -> None:
+        """Note how long the latest attempt took to its first byte, where that decides on routes."""
+        plan = self._call.plan
+        if self._latest is not None and plan.model.strategy == "least_latency":
+            route, now = self._latest[0], self._gateway.monotonic()
+            is_stream, seconds = plan.request.is_stream, now - self._begun
+            self._gateway.latencies.observe(route.id, is_stream, seconds, now)
 
     def break_off(self) -> None:
         """Note that the provider did not end what it had begun."""
@@ -95,6 +121,26 @@ class Attempts:
         row["duration_ms"] = int((self._gateway.monotonic() - self._begun) * 1000)
         row["upstream_request_id"] = self._call.upstream_request_id
         fit_attempt(row)
+
+    def _choose_key(self, route: Route, among: Sequence[Credential]) -> Credential | None:
+        gateway = self._gateway
+        return gateway.health.choose_key(
+            route,
+            among,
+            now=gateway.monotonic(),
+            random=gateway.random,
+            sticky_key=self._call.sticky_key,
+        )
+
+    async def _take_place(self, route: Route) -> Credential | None:
+        call = self._call
+        if self._places is None:
+            self._places = Places(
+                self._gateway.provider_limits,
+                request_text=call.request_text,
+                tokens=call.reserved_tokens,
+            )
+        return await self._places.take(route, partial(self._choose_key, route))
 
     def _may_try_again(self) -> bool:
         counts = self._gateway.counts
@@ -121,6 +167,7 @@ class Attempts:
         call, gateway = self._call, self._gateway
         call.route = route
         call.meter = None
+        call.is_asked = False
         call.upstream_request_id = ""
         self._latest = (route, credential)
         begun = self._begun = gateway.monotonic()
@@ -139,6 +186,8 @@ class Attempts:
         try:
             await self._exchange(route, credential, row)
         except AttemptFailed as failure:
+            if failure.error.row == "E48":
+                self.observe_latency()
             row["status_code"] = failure.status_code
             # Some providers repeat the key they were sent, and not every key looks like one.
             row["error_text"] = redact(failure.text.replace(credential.secret, "[redacted]"))

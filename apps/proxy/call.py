@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from apps.proxy.repeats import KeyedCall
 
 CHECKPOINT_AFTER_SECONDS: Final = 10.0
+# How much of an answer is read on when its client has left.
+DRAIN_BYTES_MAX: Final = 8 << 20
 _COMPRESS_IN_LOOP_BYTES: Final = 32 << 10
 
 logger = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ class Call:
         self.user_agent = user_agent
         self.started_at = now
         self.begun = begun  # monotonic
+        self.sticky_key: bytes | None = None
         self.routes: list[Route] = []
         self.route: Route | None = None  # the one that is being tried, or that answered
         self.attempts: list[Row] = []
@@ -85,6 +88,10 @@ class Call:
         self.upstream_body = b""
         self.deadline = float("inf")  # monotonic; when to interrupt for idleness
         self.is_client_gone = False
+        self.is_asked = False  # the provider that is being tried has the request
+        self.is_drained = False  # the client has left, and its answer is read on
+        self._drained_bytes = 0
+        self._drained_until = float("inf")  # monotonic
         self.is_sending = False  # waiting for the client to take bytes
         self._captured: list[bytes] = []
         self._captured_bytes = 0
@@ -124,6 +131,27 @@ class Call:
             if self._can_interrupt and self._task is not None:
                 self._task.cancel()
 
+    def leave(self) -> None:
+        """End the call because its client has left, or read its answer on where the provider's
+        policy says so: for its time, DRAIN_BYTES_MAX, and no longer than a drain of the gateway.
+        """
+        seconds = self.route.provider.drain_seconds if self.route is not None else 0.0
+        if seconds and self.is_asked and self._can_interrupt and self._interrupted is None:
+            self.is_client_gone = self.is_drained = True
+            self._drained_until = self.gateway.monotonic() + seconds
+        else:
+            self.interrupt("client")
+
+    def note_asked(self) -> None:
+        """Note that the request goes out: from now on the provider bills for it."""
+        self.is_asked = True
+
+    def note_drained(self, size: int) -> None:
+        """Count what is read for nobody, up to its bound. Raises Interrupted beyond it."""
+        self._drained_bytes += size
+        if self._drained_bytes > DRAIN_BYTES_MAX:
+            raise Interrupted("client")
+
     def translate_cancellation(self) -> Interrupted:
         """Return why this task was cancelled, and make it usable again.
 
@@ -133,6 +161,8 @@ class Call:
             while self._task.cancelling():
                 self._task.uncancel()
         self._can_interrupt = False
+        if self.is_drained:
+            return Interrupted("client")
         return Interrupted(self._interrupted or "drain")
 
     def reset_interruption(self) -> None:
@@ -141,7 +171,9 @@ class Call:
 
     def on_tick(self, now: float) -> None:
         """Interrupt the call where a limit has passed, and note a checkpoint where one is due."""
-        if now > self.deadline:
+        if now > self._drained_until:
+            self.interrupt("client")
+        elif now > self.deadline:
             self.interrupt("client" if self.is_sending else "timeout")
         elif self.route and now - self.begun > self.route.provider.total_timeout_seconds:
             self.interrupt("limit")
@@ -163,6 +195,11 @@ class Call:
         """
         self.held, self.routes, self._detail = await place_hold(self)
         return self.plan.cap_for(self.held.amount_nanos)
+
+    @property
+    def reserved_tokens(self) -> int:
+        """How many tokens the call counts for in limits until it is settled."""
+        return max(1, len(self.body) // 4)
 
     # ---- what has been delivered
 
@@ -209,6 +246,13 @@ class Call:
         if self.plan.request.has_web_search and usage.source != "none" and not usage.web_search:
             return usage._replace(web_search=1)
         return usage
+
+    def ending_of_answer(self, usage: Usage, finish_reason: str) -> Ending:
+        """Return how a call ends whose answer is complete, for whoever it was read."""
+        if self.is_drained:
+            state = RequestState.CLIENT_DISCONNECTED
+            return Ending(state, 499, "client_disconnected", usage, finish_reason)
+        return Ending(RequestState.COMPLETED, 200, "", usage, finish_reason)
 
     # ---- the settlement
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from apps.core.crypto import SecretUnreadable, Vault
 from apps.providers.models import DisabledReason, Provider
+from apps.proxy.scopes import scope_of
 from apps.proxy.snapshot import Credential
 
 # What a refused key is called in errors.md, and the other way round.
@@ -33,6 +34,14 @@ def open_keys(provider: Provider, vault: Vault) -> tuple[tuple[Credential, ...],
         except SecretUnreadable as error:
             logger.error("a key of provider %s is left out: %s", provider.name, error)
             continue
-        found.append(Credential(id=key.pk, weight=key.weight, secret=secret))
+        found.append(
+            Credential(
+                id=key.pk,
+                weight=key.weight,
+                secret=secret,
+                scope=scope_of(f"provider_key:{key.pk}", key.rpm, key.tpm, key.concurrency),
+                daily_cost_nanos=key.daily_cost_nanos,
+            )
+        )
     # An empty account outlasts a wrong key: it is the better word for both.
     return tuple(found), "" if found or not disabled else max(disabled)

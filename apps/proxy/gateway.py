@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -23,13 +24,16 @@ from apps.billing.writer import LedgerWriter
 from apps.proxy import loader
 from apps.proxy.call import Call
 from apps.proxy.counts import Counts
+from apps.proxy.daily_costs import READ_SECONDS, find_limited, read_daily_costs
 from apps.proxy.health import Health
+from apps.proxy.latency import Latencies
+from apps.proxy.provider_limits import ProviderLimits
 from apps.proxy.quote_holds import QuoteHolds
 from apps.proxy.quotes import Habits
 from apps.proxy.retries import RetryBudget
 from apps.proxy.sharing import Sharing
-from apps.proxy.snapshot import Snapshot
-from apps.proxy.threads import DeadlineThread
+from apps.proxy.snapshot import Catalogue, Snapshot
+from apps.proxy.threads import DeadlineThread, with_fresh_connection
 from apps.proxy.upstream import Upstream
 from apps.quotas.limits import Limiter, LocalLimiter
 from apps.quotas.shared_limits import SharedLimiter
@@ -73,6 +77,7 @@ class Gateway:
         self.health = Health()
         self.retries = RetryBudget()
         self.sharing = Sharing(self.health, self.monotonic)
+        self.latencies = Latencies()
         self.calls: dict[UUID, Call] = {}
         self.habits = Habits()
         self.quotes = QuoteHolds(self.monotonic)
@@ -85,6 +90,7 @@ class Gateway:
         self.writer: LedgerWriter
         self.upstream: Upstream
         self.limiter: Limiter
+        self.provider_limits: ProviderLimits
         self._loader = DeadlineThread("configuration")
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reads")
         self._reads_waiting = 0
@@ -98,6 +104,7 @@ class Gateway:
         self.upstream = Upstream(settings.PRIVATE_UPSTREAMS)
         local = LocalLimiter()
         self.limiter = SharedLimiter(settings.REDIS_URL, local) if settings.REDIS_URL else local
+        self.provider_limits = ProviderLimits(self.limiter, local, self.monotonic)
         self.writer = LedgerWriter(
             connect=connect,
             journal=Journal(Path(settings.DATA_DIR) / "journal"),
@@ -109,6 +116,7 @@ class Gateway:
             asyncio.create_task(self._tick()),
             asyncio.create_task(self._renew_limits()),
             asyncio.create_task(self.sharing.run()),
+            asyncio.create_task(self._follow_daily_costs()),
         ]
         until = self.monotonic() + START_SECONDS
         while not self.is_ready and self.monotonic() < until:  # noqa: ASYNC110 (bounded, at the start)
@@ -241,6 +249,25 @@ class Gateway:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             await self.limiter.renew()
+
+    async def _follow_daily_costs(self) -> None:
+        catalogue: Catalogue | None = None
+        has_providers = has_keys = False
+        while True:
+            await asyncio.sleep(READ_SECONDS)
+            limits, snapshot = self.provider_limits, self.snapshot
+            if snapshot is not None and snapshot.catalogue is not catalogue:
+                catalogue = snapshot.catalogue
+                has_providers, has_keys = find_limited(catalogue)
+            if not has_providers and not has_keys:
+                limits.daily = None
+                continue
+            read = partial(read_daily_costs, limits.daily, datetime.now(UTC), has_keys=has_keys)
+            try:
+                limits.daily = await self.read(with_fresh_connection, read)
+            except (DatabaseError, InterfaceError, OSError) as error:
+                # The sums that were read last stay in force.
+                logger.warning("daily costs cannot be read: %s", type(error).__name__)
 
     def count_refusal(self, api_key_id: int, code: str) -> None:
         """Count a refused call."""

@@ -62,18 +62,25 @@ class Health:
         return bool(sound) and all(self.circuits.is_open((route.id, one.id), now) for one in sound)
 
     def choose_key(
-        self, route: Route, now: float, random: Callable[[], float]
+        self,
+        route: Route,
+        among: Sequence[Credential],
+        *,
+        now: float,
+        random: Callable[[], float],
+        sticky_key: bytes | None = None,
     ) -> Credential | None:
-        """Return the key for the next attempt, None where the provider refused all there are."""
+        """Return which of a route's keys makes the next attempt, None where all were refused."""
         provider = route.provider
-        if len(provider.credentials) == 1 and not self._bad:
-            return provider.credentials[0]
+        if len(among) == 1 and not self._bad:
+            return among[0]
         return pick_credential(
-            [one for one in provider.credentials if not self._is_bad(one)],
+            [one for one in among if not self._is_bad(one)],
             strategy=provider.key_strategy,
             random=random,
             take_turn=lambda: self._take_turn(provider.id),
             is_resting=lambda key_id: self.circuits.is_open((route.id, key_id), now),
+            sticky_key=sticky_key,
         )
 
     def has_another_key(self, route: Route, credential: Credential, now: float) -> bool:

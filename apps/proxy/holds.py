@@ -18,10 +18,12 @@ from apps.billing.ledger.commands import Cap, Held, HoldRefused, PlaceHold
 from apps.billing.writer import LedgerBusy, LedgerUnavailable
 from apps.core.errors import GatewayError
 from apps.proxy.health import WHOLE
+from apps.proxy.provider_limits import find_shortest_wait
 from apps.proxy.quote_holds import QUOTE_SECONDS, quote_gone
 from apps.proxy.repeats import Repeated
-from apps.proxy.routing import plan_routes
+from apps.proxy.routing import ATTEMPTS_MAX, PLANNED_MAX, plan_routes
 from apps.proxy.snapshot import Route
+from apps.proxy.strategies import find_rank
 
 if TYPE_CHECKING:
     from apps.proxy.call import Call
@@ -42,7 +44,7 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
     columns of its APIRequest that the hold keeps.
 
     Raises E19, E20, E32 to E37, E41, E42, Repeated where its idempotency key has been used, and
-    Interrupted where the client left meanwhile.
+    Interrupted where the client left meanwhile; E33 also where all providers are at their limits.
     """
     routes: Sequence[Route] = call.plan.model.routes
     refusal: GatewayError | None = None
@@ -55,7 +57,8 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
             routes, is_whole = [*able, *routes], False
             planned = _plan(call, routes)
         if not planned:
-            raise refusal or call.gateway.health.refusal(call.plan.model.routes)
+            none_left = _without_room(call, routes) or refusal
+            raise none_left or call.gateway.health.refusal(call.plan.model.routes)
         caps, spare_caps = caps_of_providers(planned)
         detail = _describe(call, planned[0])
         answer = await _place(call, detail, caps, spare_caps, is_whole=is_whole)
@@ -76,15 +79,40 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
 
 
 def _plan(call: Call, routes: Sequence[Route]) -> list[Route]:
-    health = call.gateway.health
-    if len(routes) == 1 and health.is_good and routes[0].provider.credentials:
-        return list(routes)  # The usual model.
-    resting = {route.id for route in routes if _is_resting(call, route)}
-    return plan_routes(
+    gateway, model = call.gateway, call.plan.model
+    health = gateway.health
+    if len(routes) == 1 and health.is_good:
+        provider = routes[0].provider
+        if provider.credentials and not provider.is_limited:
+            return list(routes)  # The usual model.
+    limits, tokens = gateway.provider_limits, call.reserved_tokens
+    now = gateway.monotonic()
+    resting = {route.id for route in routes if health.is_resting(route, now)}
+    planned = plan_routes(
         [route for route in routes if health.has_key(route)],
-        random=call.gateway.random,
+        random=gateway.random,
         is_open=resting.__contains__,
+        is_full=lambda route: limits.find_wait(route, tokens) is not None,
+        rank=find_rank(
+            call.plan,
+            sticky_key=call.sticky_key,
+            latencies=gateway.latencies,
+            draw_at=gateway.random(),
+            started_at=call.started_at,
+            now=now,
+        ),
+        count_max=PLANNED_MAX if any(r.provider.is_limited for r in routes) else ATTEMPTS_MAX,
     )
+    if planned and model.strategy == "least_latency":
+        gateway.latencies.note_try(planned[0].id, call.plan.request.is_stream, now)
+    return planned
+
+
+def _without_room(call: Call, routes: Sequence[Route]) -> GatewayError | None:
+    """Return E33 where one of these providers is only at its limits, and may have room later."""
+    usable = [route for route in routes if call.gateway.health.has_key(route)]
+    wait = find_shortest_wait(call.gateway.provider_limits, usable, call.reserved_tokens)
+    return None if wait is None else GatewayError("E33", retry_after=wait)
 
 
 def _is_resting(call: Call, route: Route) -> bool:

@@ -15,22 +15,19 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Final
 
-from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import QuerySet
 
 from apps.ai_models.models import AIModel, PriceVersion
 from apps.ai_models.models import Route as RouteRow
+from apps.ai_models.overrides import OverridesRefused, parse_overrides
 from apps.api_keys.models import APIKey
-from apps.billing.ledger.commands import Cap, CapScope
 from apps.billing.models import Account, AccountKind
 from apps.billing.pricing import MULTIPLIER_ONE, Price, PriceIncomplete, price_of_columns
-from apps.core.addresses import AllowedNetwork, UrlRefused, check_upstream_url
-from apps.core.crypto import Vault
 from apps.model_groups.models import ModelGroup as ModelGroupRow
-from apps.providers.models import Provider as ProviderRow
-from apps.proxy.credentials import open_keys
 from apps.proxy.models import ConfigurationChange, ConfigurationVersion
+from apps.proxy.provider_loader import load_providers
+from apps.proxy.scopes import cap_of, scope_of
 from apps.proxy.snapshot import (
     Allowance,
     Catalogue,
@@ -39,12 +36,10 @@ from apps.proxy.snapshot import (
     Model,
     ModelGroup,
     PriceHistory,
-    Provider,
     Route,
     Snapshot,
     UserGroup,
 )
-from apps.quotas.limits import Scope
 from apps.quotas.models import UserQuota
 from apps.users.models import User
 from apps.users.models import UserGroup as UserGroupRow
@@ -72,7 +67,7 @@ def read_version() -> int:
 
 def load_snapshot() -> Snapshot:
     """Read the whole configuration, as of one moment."""
-    with _one_moment():
+    with one_moment():
         version = read_version()
         keys = dict(_load_keys(APIKey.objects.all()))
         return Snapshot(
@@ -88,7 +83,7 @@ def load_delta(since: int) -> Delta | None:
     """Read what has changed since a version; None where only a full load can tell."""
     if read_version() == since:
         return Delta(since)
-    with _one_moment():
+    with one_moment():
         version = read_version()
         rows = list(
             ConfigurationChange.objects.filter(version__gt=since)
@@ -146,7 +141,7 @@ def prune_changes(keep: int) -> int:
 
 
 @contextmanager
-def _one_moment() -> Iterator[None]:
+def one_moment() -> Iterator[None]:
     """Read one moment of the database, without keeping the ledger from writing."""
     if connection.in_atomic_block:
         yield
@@ -164,16 +159,6 @@ def _one_moment() -> Iterator[None]:
             yield
         finally:
             cursor.execute("ROLLBACK")
-
-
-def _scope(name: str, rpm: int | None, tpm: int | None, concurrency: int | None) -> Scope | None:
-    if rpm is None and tpm is None and concurrency is None:
-        return None
-    return Scope(name, rpm, tpm, concurrency)
-
-
-def _cap(scope: CapScope, scope_id: int, nanos: int | None) -> Cap | None:
-    return None if nanos is None else Cap(scope, scope_id, nanos)
 
 
 def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
@@ -214,8 +199,8 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
                 expires_at=expires_at,
                 allowed_models=allowed_models,
                 allowed_networks=allowed_networks,
-                cap=_cap("api_key", key_id, cap),
-                scope=_scope(f"key:{key_id}", *limits),
+                cap=cap_of("api_key", key_id, cap),
+                scope=scope_of(f"key:{key_id}", *limits),
                 payload_mode=mode,
                 cache_seconds=cache_seconds,
             ),
@@ -265,27 +250,37 @@ def _load_members(rows: QuerySet[User]) -> dict[int, Member]:
             wallet_id=wallet_id,
             receivable_id=receivable_id,
             user_group_id=group_id,
-            cap=_cap("user", user_id, cap),
-            scope=_scope(f"user:{user_id}", *limits),
+            cap=cap_of("user", user_id, cap),
+            scope=scope_of(f"user:{user_id}", *limits),
             allowances=tuple(allowances.get(user_id, ())),
         )
     return members
 
 
 def _load_catalogue() -> Catalogue:
-    providers = _load_providers()
+    providers = load_providers()
     prices, costs = _load_prices()
     routes: dict[int, list[Route]] = defaultdict(list)
     for row in RouteRow.objects.filter(is_active=True, provider_id__in=providers):
+        provider, headers = providers[row.provider_id]
+        try:
+            overrides = parse_overrides(row.overrides)
+        except OverridesRefused as error:
+            logger.error("route %d is left out: its overrides cannot be read: %s", row.pk, error)
+            continue
+        if overrides is not None:
+            headers = tuple({**dict(headers), **dict(overrides.headers)}.items())
         routes[row.model_id].append(
             Route(
                 id=row.pk,
-                provider=providers[row.provider_id],
+                provider=provider,
                 upstream_name=row.upstream_name,
                 priority=row.priority,
                 weight=row.weight,
                 max_tokens_parameter=row.max_tokens_parameter,
                 costs=costs.get(row.pk, _NO_PRICES),
+                parameters=overrides.parameters if overrides else None,
+                headers=headers,
             )
         )
     groups: dict[int, list[ModelGroup]] = defaultdict(list)
@@ -308,6 +303,12 @@ def _load_catalogue() -> Catalogue:
             routes=tuple(routes.get(row.pk, ())),
             prices=prices.get(row.pk, _NO_PRICES),
             groups=tuple(groups.get(row.pk, ())),
+            strategy=row.strategy,
+            is_sticky=row.is_sticky,
+            added_tokens=max(
+                (r.parameters.added_bytes for r in routes.get(row.pk, ()) if r.parameters),
+                default=0,
+            ),
         )
         for row in AIModel.objects.filter(is_active=True).order_by("position", "name")
     }
@@ -315,8 +316,8 @@ def _load_catalogue() -> Catalogue:
         row.pk: UserGroup(
             id=row.pk,
             multiplier_millionths=row.multiplier_millionths,
-            cap=_cap("user_group", row.pk, row.cap_nanos),
-            scope=_scope(f"user_group:{row.pk}", row.rpm, row.tpm, row.concurrency),
+            cap=cap_of("user_group", row.pk, row.cap_nanos),
+            scope=scope_of(f"user_group:{row.pk}", row.rpm, row.tpm, row.concurrency),
         )
         for row in UserGroupRow.objects.all()
     }
@@ -367,34 +368,3 @@ def _load_model_groups() -> Iterable[tuple[ModelGroup, list[int]]]:
             ),
             model_ids,
         )
-
-
-def _load_providers() -> dict[int, Provider]:
-    vault = Vault.from_text(settings.ENCRYPTION_KEY)
-    private: tuple[AllowedNetwork, ...] = settings.PRIVATE_UPSTREAMS
-    found = {}
-    for row in ProviderRow.objects.filter(is_active=True).prefetch_related("keys"):
-        try:
-            url = check_upstream_url(row.base_url, private)
-        except UrlRefused:
-            logger.error("provider %s is left out: its URL is not allowed", row.name)
-            continue
-        credentials, keyless_row = open_keys(row, vault)
-        found[row.pk] = Provider(
-            id=row.pk,
-            name=row.name,
-            url=url,
-            base_url=row.base_url.rstrip("/"),
-            dialect=row.dialect,
-            payload_mode=row.payload_mode,
-            connect_timeout_seconds=row.connect_timeout_seconds,
-            first_byte_timeout_seconds=row.first_byte_timeout_seconds,
-            idle_timeout_seconds=row.idle_timeout_seconds,
-            total_timeout_seconds=row.total_timeout_seconds,
-            cap=_cap("provider", row.pk, row.cap_nanos),
-            failures_max=row.failures_max,
-            key_strategy=row.key_strategy,
-            credentials=credentials,
-            keyless_row=keyless_row,
-        )
-    return found

@@ -144,7 +144,7 @@ def _extremes(plan: Plan) -> Iterator[tuple[Usage, Conditions]]:
             for name_in in _TEXT_INPUT if plan.is_text_only else INPUT_CLASSES:
                 for name_out in _TEXT_OUTPUT if plan.is_text_only else OUTPUT_CLASSES:
                     amounts = {name_in: read, name_out: written, **counts}
-                    yield Usage(source="estimated")._replace(**amounts), conditions
+                    yield Usage.from_dict({**amounts, "source": "estimated"}), conditions
 
 
 def _is_priced(plan: Plan, name: str) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from apps.audit.models import RequestState
 from apps.audit.records import Row
@@ -17,6 +18,7 @@ from apps.core.errors import GatewayError, in_band_event
 from apps.proxy.attempts import Attempts
 from apps.proxy.blame import BLAMELESS_ROWS
 from apps.proxy.call import Call, ending_of_interruption
+from apps.proxy.delivery import Delivery
 from apps.proxy.dialects.openai import (
     StreamMeter,
     answer_to_sse,
@@ -26,7 +28,7 @@ from apps.proxy.dialects.openai import (
 )
 from apps.proxy.endings import AttemptFailed, Ending, Interrupted
 from apps.proxy.framing import CutInsideAnEvent, begins_an_answer, has_data, last_event
-from apps.proxy.http import Headers, answer_headers
+from apps.proxy.http import Headers
 from apps.proxy.http_client import Answer, BadAnswer, ConnectFailed, ConnectionClosed
 from apps.proxy.protocol import Connection
 from apps.proxy.snapshot import Credential, Route
@@ -41,14 +43,8 @@ from apps.proxy.upstream import (
 )
 
 DONE: Final = b"data: [DONE]\n\n"
-_EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
-_JSON: Final = b"application/json; charset=utf-8"
-# How long a client may take nothing before it gets the end of its answer.
-LAST_FRAME_SECONDS: Final = 60.0
 # How much of comments and the like may come before the first event.
 _PREAMBLE_BYTES_MAX: Final = 64 << 10
-# How much of a stream goes to the connection at a time.
-_PIECE_BYTES: Final = 16 << 10
 _BROKEN: Final = (ConnectFailed, ConnectionClosed, BadAnswer)
 
 logger = logging.getLogger(__name__)
@@ -59,8 +55,7 @@ class Relay:
 
     def __init__(self, call: Call, connection: Connection, extra: Headers, cap: int | None) -> None:
         self._call, self._gateway, self._plan = call, call.gateway, call.plan
-        self._connection = connection
-        self._extra = extra
+        self._delivery = Delivery(call, connection, extra)
         self._cap = cap
         self._has_started = False
         self._attempts = Attempts(call, self._exchange)
@@ -95,8 +90,14 @@ class Relay:
 
     async def _exchange(self, route: Route, credential: Credential, row: Row) -> None:
         call, request = self._call, self._plan.request
+        body: Mapping[str, Any] = request.body
+        if route.parameters is not None:
+            body, row["changes"] = route.parameters.apply(body)
+        if route.headers:
+            names = f"headers {', '.join(name for name, _ in route.headers)}"
+            row["changes"] = f"{row['changes']}; {names}" if row["changes"] else names
         call.upstream_body = upstream_body(
-            request.body,
+            body,
             upstream_model=route.upstream_name,
             stream=request.is_stream,
             output_cap=self._cap,
@@ -112,6 +113,7 @@ class Relay:
                 path=request.endpoint,
                 body=call.upstream_body,
                 request_id=call.request_text,
+                on_connected=call.note_asked if route.provider.drain_seconds else None,
             )
             row["status_code"] = answer.status
             call.upstream_request_id = request_id_of(answer, credential.secret)
@@ -174,6 +176,7 @@ class Relay:
         found = read_answer(request.endpoint, body)
         call.close_to_interruption()
         call.note_first_byte()
+        self._attempts.observe_latency()
         usage = found.final_usage(estimated_input_tokens=call.estimated_input_tokens())
         frames = [body]
         if request.is_stream:
@@ -181,13 +184,13 @@ class Relay:
         for frame in frames:
             call.capture(frame)
         self._attempts.finish("answered")
-        call.served_tier, finish = found.service_tier, found.finish_reason or ""
-        await call.settle(Ending(RequestState.COMPLETED, 200, "", usage, finish))
+        call.served_tier = found.service_tier
+        await call.settle(call.ending_of_answer(usage, found.finish_reason or ""))
         if call.is_client_gone:
             return
         self._has_started = True
-        self._start(request.is_stream, len(body))
-        await self._end(b"".join(frames))
+        self._delivery.start(request.is_stream, len(body))
+        await self._delivery.end(b"".join(frames))
 
     # ---- a stream
 
@@ -241,10 +244,14 @@ class Relay:
             self._has_started = True
             call.note_first_byte()
             self._attempts.begin_answer()
-            self._start(is_stream=True)
+            if not call.is_drained:
+                self._delivery.start(is_stream=True)
         if going_on:
             call.capture(going_on)
-            await self._send_body(going_on)
+            if call.is_drained:
+                call.note_drained(len(going_on))
+            else:
+                await self._delivery.send(going_on)
         call.deadline = self._gateway.monotonic() + route.provider.idle_timeout_seconds
         return b""
 
@@ -255,10 +262,9 @@ class Relay:
         if not call.upstream_request_id:
             call.upstream_request_id = meter.upstream_id or ""
         self._attempts.finish("answered")
-        finish = meter.finish_reason or ""
-        await call.settle(Ending(RequestState.COMPLETED, 200, "", usage, finish))
+        await call.settle(call.ending_of_answer(usage, meter.finish_reason or ""))
         if not call.is_client_gone:
-            await self._end(DONE)
+            await self._delivery.end(DONE)
 
     async def _break_off(self, state: str, error: GatewayError) -> None:
         """Settle what was delivered, tell the client inside the stream, and cut the connection."""
@@ -268,18 +274,17 @@ class Relay:
         self._attempts.finish(error.code)
         finish = (call.meter.finish_reason or "") if call.meter else ""
         logger.warning("a stream is broken off: %s", error.code)
-        await call.settle(Ending(state, 200, error.code, usage, finish))
+        ending = Ending(state, 200, error.code, usage, finish)
+        await call.settle(ending_of_interruption(call, "client") if call.is_drained else ending)
         if call.is_client_gone:
             return
-        if await self._has_room():
-            self._connection.write(in_band_event(error))
-            self._connection.abort()
+        await self._delivery.break_off(in_band_event(error))
 
     async def _end_interrupted(self, interruption: Interrupted) -> None:
         call, reason = self._call, interruption.reason
         if reason == "client":
             await call.settle(ending_of_interruption(call, reason))
-            self._connection.drop()  # A stalled client still holds the connection.
+            self._delivery.drop()
             return
         if not self._has_started and call.is_settled:
             # Charged: an answer that clients retry by themselves would charge them twice.
@@ -295,45 +300,3 @@ class Relay:
             "drain": (RequestState.GATEWAY_DRAINED, "E66"),
         }[reason]
         await self._break_off(state, GatewayError(row))
-
-    # ---- to the client
-
-    def _start(self, is_stream: bool, length: int | None = None) -> None:
-        if is_stream:
-            self._connection.keep_alive()
-        kind = _EVENT_STREAM if is_stream else _JSON
-        self._connection.begin(
-            answer_headers(self._call.request_text, kind, self._extra),
-            length=None if is_stream else length,
-        )
-
-    async def _send_body(self, data: bytes) -> None:
-        call, connection = self._call, self._connection
-        # In pieces: however slow the client is, no more than one of them is added to what waits.
-        for start in range(0, len(data), _PIECE_BYTES):
-            if connection.is_write_paused:
-                call.is_sending = True
-                await connection.drain()
-                call.is_sending = False
-            connection.write(
-                data if len(data) <= _PIECE_BYTES else data[start : start + _PIECE_BYTES]
-            )
-
-    async def _end(self, data: bytes) -> None:
-        if await self._has_room():
-            self._connection.end(data)
-
-    async def _has_room(self) -> bool:
-        """Wait until the client takes the last bytes; one that takes nothing is dropped.
-
-        The charge is settled by now.
-        """
-        if not self._connection.is_write_paused:
-            return True
-        try:
-            async with asyncio.timeout(LAST_FRAME_SECONDS):
-                await self._connection.drain()
-        except TimeoutError:
-            self._connection.drop()
-            return False
-        return True

@@ -6,8 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol, TypeVar
 
 from apps.proxy.snapshot import Credential, Route
+from apps.proxy.stickiness import rank_by_key
 
 ATTEMPTS_MAX: Final = 3  # the first and at most two more
+# How many routes are planned where some may turn out to be at their limit.
+PLANNED_MAX: Final = 10
 
 
 class Weighted(Protocol):
@@ -19,25 +22,33 @@ T = TypeVar("T", bound=Weighted)
 
 
 def plan_routes(
-    routes: Sequence[Route], *, random: Callable[[], float], is_open: Callable[[int], bool]
+    routes: Sequence[Route],
+    *,
+    random: Callable[[], float],
+    is_open: Callable[[int], bool],
+    is_full: Callable[[Route], bool] = lambda route: False,
+    rank: Callable[[Route], float] | None = None,
+    count_max: int = ATTEMPTS_MAX,
 ) -> list[Route]:
-    """Return the routes to try: by priority, at random by weight inside one priority.
+    """Return the routes to try: by priority, inside one by rank, equals at random by weight.
 
-    Routes whose circuit is open are passed over; where that leaves none, all count again, since the
-    last door never closes. At most ATTEMPTS_MAX.
+    Routes of providers at their limit are left out. Routes whose circuit is open are passed over;
+    where that leaves none, all count again, since the last door never closes. At most `count_max`.
     """
-    usable = [route for route in routes if route.provider.credentials]
+    usable = [route for route in routes if route.provider.credentials and not is_full(route)]
     candidates = [route for route in usable if not is_open(route.id)] or usable
     if len(candidates) == 1:
         return candidates
     ordered: list[Route] = []
     for priority in sorted({route.priority for route in candidates}):
         left = [route for route in candidates if route.priority == priority]
-        while left and len(ordered) < ATTEMPTS_MAX:
+        drawn: list[Route] = []
+        while left and (rank is not None or len(ordered) + len(drawn) < count_max):
             route = draw(left, random())
             left.remove(route)
-            ordered.append(route)
-    return ordered
+            drawn.append(route)
+        ordered += drawn if rank is None else sorted(drawn, key=rank)
+    return ordered[:count_max]
 
 
 def pick_credential(
@@ -47,16 +58,21 @@ def pick_credential(
     random: Callable[[], float],
     take_turn: Callable[[], int],
     is_resting: Callable[[int], bool],
+    sticky_key: bytes | None = None,
 ) -> Credential | None:
     """Return the key that takes an attempt, None where there is none.
 
     Keys that rest are passed over; where that leaves none, all count again. Keys of weight 0 are
-    the reserve. "round_robin" gives each key its turn, otherwise weights decide at random.
+    the reserve. A sticky key decides first; "round_robin" gives each key its turn, otherwise
+    weights decide at random.
     """
     awake = [one for one in credentials if not is_resting(one.id)] or credentials
     candidates = [one for one in awake if one.weight > 0] or awake
     if len(candidates) < 2:
         return candidates[0] if candidates else None
+    if sticky_key is not None:
+        key = sticky_key
+        return min(candidates, key=lambda one: rank_by_key(key, -one.id, one.weight))
     if strategy == "round_robin":
         return candidates[take_turn() % len(candidates)]
     return draw(candidates, random())

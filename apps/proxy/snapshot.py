@@ -12,6 +12,7 @@ from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
+from apps.ai_models.overrides import Parameters
 from apps.billing.ledger.commands import Cap
 from apps.billing.pricing import Price
 from apps.core.addresses import ParsedUrl
@@ -80,6 +81,8 @@ class Credential:
     id: int
     weight: int
     secret: str = field(repr=False)
+    scope: Scope | None = None
+    daily_cost_nanos: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,10 @@ class Provider:
     key_strategy: str
     credentials: tuple[Credential, ...]
     keyless_row: str  # the error where it refused all its keys; "" where it has one, or never had
+    scope: Scope | None = None
+    daily_cost_nanos: int | None = None
+    is_limited: bool = False  # itself, or one of its keys
+    drain_seconds: float = 0.0  # how long answers are read on when their client has left
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,8 @@ class Route:
     weight: int
     max_tokens_parameter: str
     costs: PriceHistory
+    parameters: Parameters | None = None  # what is changed of bodies
+    headers: tuple[tuple[str, str | None], ...] = ()  # set, or None: not sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +169,9 @@ class Model:
     groups: tuple[ModelGroup, ...]
     cache_seconds: int | None = None  # how long an answer may be kept; None: not at all
     cache_share_millionths: int = 1_000_000  # what one from the cache costs, of its price
+    strategy: str = "priority"
+    is_sticky: bool = False
+    added_tokens: int = 0  # the most by which a route's overrides lengthen an input
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class DeadlineThread:
         """
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(
-            self._pool, _with_fresh_connection, partial(function, *arguments)
+            self._pool, with_fresh_connection, partial(function, *arguments)
         )
         try:
             return await asyncio.wait_for(running, seconds)
@@ -42,7 +42,7 @@ class DeadlineThread:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _with_fresh_connection(function: Callable[[], T]) -> T:
+def with_fresh_connection(function: Callable[[], T]) -> T:
     """Run a function on this thread's connection and drop the connection where it broke."""
     try:
         return function()

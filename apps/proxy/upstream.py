@@ -41,6 +41,7 @@ _NAMES_MAX: Final = 10_000
 _HEADS_MAX: Final = 10_000
 _ID_HEADERS: Final = (b"x-request-id", b"request-id")
 
+RouteHeaders = tuple[tuple[str, str | None], ...]
 Address = tuple[Any, Any, int, str, tuple[Any, ...]]  # as getaddrinfo returns it
 
 
@@ -96,24 +97,34 @@ class Upstream:
         self._tls = ssl.create_default_context()
         self._tls.set_alpn_protocols(["http/1.1"])
         self._names = GuardedNames(private)
-        self._heads: dict[tuple[str, str, str], bytes] = {}
+        self._heads: dict[tuple[str, str, str, RouteHeaders], bytes] = {}
         self._private_only: set[Target] = set()
 
     async def send(
-        self, route: Route, credential: Credential, *, path: str, body: bytes, request_id: str
+        self,
+        route: Route,
+        credential: Credential,
+        *,
+        path: str,
+        body: bytes,
+        request_id: str,
+        on_connected: Callable[[], None] | None = None,
     ) -> Answer:
         """Send a request and return the answer when its head has arrived.
 
-        The caller bounds the wait and releases the answer. Raises ConnectFailed, ConnectionClosed,
-        BadAnswer and AddressRefused.
+        `on_connected` is called when the request is about to be sent. The caller bounds the wait
+        and releases the answer. Raises ConnectFailed, ConnectionClosed, BadAnswer and
+        AddressRefused.
         """
         provider = route.provider
         url = provider.url
         target = (url.scheme, url.host, url.port)
         if url.is_private_only:
             self._private_only.add(target)
-        head = self._head(provider, path, credential.secret)
+        head = self._head(provider, path, credential.secret, route.headers)
         connection = await self._take(target, provider.connect_timeout_seconds)
+        if on_connected is not None:
+            on_connected()
         data = b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
             head,
             request_id.encode("ascii"),
@@ -154,9 +165,11 @@ class Upstream:
             channel.close()
             raise
 
-    def _head(self, provider: Provider, path: str, secret: str) -> bytes:
+    def _head(
+        self, provider: Provider, path: str, secret: str, headers: RouteHeaders = ()
+    ) -> bytes:
         """Return the head of a request up to what is particular to one. Raises ConnectFailed."""
-        key = (provider.base_url, path, secret)
+        key = (provider.base_url, path, secret, headers)
         head = self._heads.get(key)
         if head is None:
             if not (secret.isascii() and secret.isprintable()):
@@ -165,12 +178,15 @@ class Upstream:
                 self._heads.clear()
             url = provider.url
             query = f"?{url.query}" if url.query else ""
+            # What may stand here was checked when the configuration was loaded.
+            more = {"accept": "*/*", **dict(headers)}
+            lines = "".join(f"{name}: {value}\r\n" for name, value in more.items() if value)
             head = self._heads[key] = (
                 f"POST {url.path}/{path}{query} HTTP/1.1\r\n"
                 f"host: {url.origin.partition('://')[2]}\r\n"
                 f"authorization: Bearer {secret}\r\n"
                 "content-type: application/json\r\n"
-                "accept: */*\r\n"
+                f"{lines}"
                 "accept-encoding: identity\r\n"
             ).encode("ascii")
         return head

@@ -7,7 +7,7 @@ from typing import Any
 
 from apps.billing.pending import Pace
 from apps.billing.writer import LedgerWriter
-from apps.proxy import gateway, relay
+from apps.proxy import delivery, gateway, relay
 
 BEFORE_SETTLEMENT = "demo-chat-bug-before"
 AFTER_SETTLEMENT = "demo-chat-bug-after"
@@ -45,12 +45,12 @@ def break_before_settlement() -> None:
 
 def break_after_settlement() -> None:
     """Have calls of one model fail between the settlement and the head of the answer."""
-    real = relay.Relay._start
+    real = delivery.Delivery.start
 
-    def start(self: relay.Relay, *arguments: Any, **options: Any) -> None:
+    def start(self: delivery.Delivery, *arguments: Any, **options: Any) -> None:
         route = self._call.route
         if route is not None and route.upstream_name.startswith(AFTER_SETTLEMENT):
             raise PlantedBug(f"planted with {SECRET}")
         real(self, *arguments, **options)
 
-    relay.Relay._start = start  # type: ignore[method-assign]  # that is the bug
+    delivery.Delivery.start = start  # type: ignore[method-assign]  # that is the bug

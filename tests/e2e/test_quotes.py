@@ -142,9 +142,9 @@ def test_nobody_spends_the_quote_of_another_key(bench: Bench) -> None:
 
 
 def test_a_call_in_progress_is_no_quote(bench: Bench) -> None:
-    stage = bench.stage("demo-chat:fault=stall_after(1)")
+    stage = bench.stage("demo-chat:prompt=10,fault=slow_first(2)")
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(post, stage, CHAT, stage.body(max_tokens=100, stream=True))
+        running = pool.submit(post, stage, CHAT, stage.body(max_tokens=100))
         mine = Hold.objects.filter(customer_id=stage.caller.user.customer_id)
         wait_until(mine.exists, timeout_seconds=10, what="a hold")
 
@@ -152,8 +152,8 @@ def test_a_call_in_progress_is_no_quote(bench: Bench) -> None:
 
         assert answer.status == 400
         assert mine.count() == 1
-        bench.demo.release()
-        running.result()
+        assert running.result().status == 200
+    assert stage.settled().charges == (CHARGE,)
 
 
 def test_a_quote_for_one_model_is_none_for_another(bench: Bench) -> None:

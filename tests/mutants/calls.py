@@ -10,6 +10,7 @@ _CALL: Final = "apps/proxy/call.py"
 _REPEATS: Final = "apps/proxy/repeats.py"
 _REPEAT_TESTS: Final = "tests/e2e/test_repeats.py"
 _RELAY: Final = "apps/proxy/relay.py"
+_DELIVERY: Final = "apps/proxy/delivery.py"
 _HOLDS: Final = "apps/proxy/holds.py"
 _ASGI: Final = "apps/proxy/asgi.py"
 _PRICING: Final = "apps/billing/pricing.py"
@@ -342,9 +343,9 @@ CALLS: Final = (
     Mutant(
         "a-broken-stream-closes-like-a-whole-one",
         "E60",
-        _RELAY,
-        "self._connection.write(in_band_event(error))",
-        "self._connection.end(in_band_event(error))",
+        _DELIVERY,
+        "self._connection.write(event)",
+        "self._connection.end(event)",
         (f"{_STREAMS}::test_a_broken_stream_never_looks_finished_and_costs_what_was_delivered",),
     ),
 )

@@ -433,3 +433,17 @@ def test_who_reads_may_not_write(db: None) -> None:
             other.post(paths[2], {"prices": {}}).status_code,
         ] == [403] * 5
     assert AIModel.objects.values_list("name", "is_active").get() == ("big", True)
+
+
+def test_how_a_model_routes_is_set_and_filtered(client: APIClient) -> None:
+    made = client.post(PATH, {"name": "quick", "strategy": "least_latency", "is_sticky": True})
+    plain = client.post(PATH, {"name": "plain"})
+    changed = client.patch(f"{PATH}{made.json()['id']}/", {"strategy": "least_cost"})
+    wrong = client.patch(f"{PATH}{made.json()['id']}/", {"strategy": "dearest"})
+
+    assert (made.json()["strategy"], made.json()["is_sticky"]) == ("least_latency", True)
+    assert (plain.json()["strategy"], plain.json()["is_sticky"]) == ("priority", False)
+    assert (changed.json()["strategy"], changed.json()["is_sticky"]) == ("least_cost", True)
+    assert (wrong.status_code, list(wrong.json())) == (400, ["strategy"])
+    for query, name in ({"strategy": "least_cost"}, "quick"), ({"is_sticky": "false"}, "plain"):
+        assert [row["name"] for row in client.get(PATH, query).json()["results"]] == [name]

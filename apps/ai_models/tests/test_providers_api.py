@@ -97,6 +97,13 @@ def test_a_preset_fills_in_what_is_not_given(client: APIClient) -> None:
         ({"idle_timeout_seconds": True}, "idle_timeout_seconds"),
         ({"cap": -1}, "cap"),
         ({"cap": "9223372037"}, "cap"),
+        ({"rpm": -1}, "rpm"),
+        ({"concurrency": 2**31}, "concurrency"),
+        ({"daily_cost": "-1"}, "daily_cost"),
+        ({"leaving_policy": "stay"}, "leaving_policy"),
+        ({"drain_seconds": 601}, "drain_seconds"),
+        ({"headers": {"authorization": "x"}}, "headers"),
+        ({"headers": []}, "headers"),
         ({"is_active": 7}, "is_active"),
         ({"last_four": "1234"}, "last_four"),
         ({"id": 1}, "id"),
@@ -127,6 +134,37 @@ def test_changes_keep_what_is_left_out(client: APIClient, path: str) -> None:
     event = AdminEvent.objects.latest("id")
     assert event.before == {"name": "somewhere", "cap_nanos": None}
     assert event.after == {"name": "renamed", "cap_nanos": 10**9}
+
+
+def test_limits_policies_and_headers_are_kept(client: APIClient, path: str) -> None:
+    values = {
+        "rpm": 10,
+        "tpm": 20,
+        "concurrency": 0,
+        "daily_cost": "2.5",
+        "leaving_policy": "drain",
+        "drain_seconds": 7.5,
+        "headers": {"x-team": "a"},
+    }
+    key_values = {"rpm": 1, "tpm": None, "concurrency": 3, "daily_cost": "0.5"}
+
+    patched = client.patch(path, values).json()
+    added = client.post(f"{path}keys/", {"api_key": "sk-another-0123456789", **key_values})
+    changed = client.patch(f"{path}keys/{added.json()['id']}/", {"rpm": None, "tpm": 9})
+
+    assert {name: patched[name] for name in values} == values
+    assert added.status_code == 201
+    assert {name: added.json()[name] for name in key_values} == key_values
+    assert {name: changed.json()[name] for name in key_values} == {
+        **key_values,
+        "rpm": None,
+        "tpm": 9,
+    }
+    listed = client.get(PATH, {"leaving_policy": "drain"}).json()
+    assert (listed["count"], client.get(PATH, {"leaving_policy": "cancel"}).json()["count"]) == (
+        1,
+        0,
+    )
 
 
 def test_another_address_wants_the_key_in_the_same_call(client: APIClient, path: str) -> None:

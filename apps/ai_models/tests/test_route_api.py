@@ -72,6 +72,7 @@ def test_a_route_is_made_with_defaults_and_costs(
         "priority": 3,
         "weight": 5,
         "max_tokens_parameter": "max_tokens",
+        "overrides": {},
         "is_active": True,
         "cost_prices": {"input": "2", "output": "8"},
         "created_at": "",
@@ -107,6 +108,53 @@ def test_a_route_is_changed_and_its_costs_get_versions(
     assert costlier.json()["cost_prices"] == {"input": "2"}
     assert (incomplete.status_code, set(incomplete.json())) == (400, {"model", "provider"})
     assert _events() == ["route.changed", "price.created", "price.created"]
+
+
+def test_overrides_are_replaced_as_a_whole_and_on_record(
+    client: APIClient, ends: tuple[AIModel, Provider]
+) -> None:
+    route = _make(ends, overrides={"parameters": {"set": {"seed": 7}}})
+    path = f"{PATH}{route.pk}/"
+
+    changed = client.patch(path, {"overrides": {"headers": {"set": {"X-Team": "a"}}}})
+    emptied = client.patch(path, {"overrides": {"parameters": {"set": {}}}})
+
+    assert changed.json()["overrides"] == {"headers": {"set": {"x-team": "a"}}}
+    assert emptied.json()["overrides"] == {}
+    event = AdminEvent.objects.filter(action="route.changed").earliest("id")
+    assert event.before == {"overrides": {"parameters": {"set": {"seed": 7}}}}
+    assert event.after == {"overrides": {"headers": {"set": {"x-team": "a"}}}}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"parameters": {"set": {"max_tokens": 1}}},
+        {"parameters": {"rename": {"user": "model"}}},
+        {"headers": {"set": {"authorization": "x"}}},
+        {"headers": {"set": {"x-a": "1\r\nhost: x"}}},
+        [],
+        None,
+    ],
+)
+def test_overrides_that_touch_money_or_the_way_are_refused(
+    client: APIClient, ends: tuple[AIModel, Provider], overrides: Any
+) -> None:
+    route = _make(ends)
+
+    answer = client.patch(f"{PATH}{route.pk}/", {"overrides": overrides})
+
+    assert (answer.status_code, list(answer.json())) == (400, ["overrides"])
+    route.refresh_from_db()
+    assert route.overrides == {}
+    assert _events() == []
+
+
+def test_viewers_do_not_see_overrides(ends: tuple[AIModel, Provider]) -> None:
+    route = _make(ends, overrides={"parameters": {"set": {"seed": 7}}})
+    viewer = rest_client(make_user(username="viewer", role=Role.VIEWER))
+
+    assert viewer.get(f"{PATH}{route.pk}/").json()["overrides"] is None
 
 
 def test_two_routes_cannot_become_one(client: APIClient, ends: tuple[AIModel, Provider]) -> None:

@@ -22,7 +22,12 @@ def test_text_is_cut_and_cleaned(text: str, expected: str) -> None:
 
 
 def test_every_text_of_a_row_is_cut_to_its_column() -> None:
-    texts = {"outcome": "o" * 100, "error_text": "e" * 1_000, "upstream_request_id": "u\n" * 100}
+    texts = {
+        "outcome": "o" * 100,
+        "error_text": "e" * 1_000,
+        "upstream_request_id": "u\n" * 100,
+        "changes": "c" * 1_000,
+    }
 
     row = fit_attempt({**texts, "duration_ms": 5})
 
@@ -30,5 +35,6 @@ def test_every_text_of_a_row_is_cut_to_its_column() -> None:
         "outcome": "o" * 64,
         "error_text": "e" * 500,
         "upstream_request_id": "u\n" * 64,
+        "changes": "c" * 500,
         "duration_ms": 5,
     }

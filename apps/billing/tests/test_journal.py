@@ -39,7 +39,14 @@ def resolve(number: int) -> Resolve:
             "service_tier": "flex",
             "counts": '{"web_search":1}',
         },
-        attempts=({"id": UUID(int=7), "request_id": request_id, "started_at": STARTED_AT},),
+        attempts=(
+            {
+                "changes": "",
+                "id": UUID(int=7),
+                "request_id": request_id,
+                "started_at": STARTED_AT,
+            },
+        ),
         payload=PayloadRecord(b"salt\x80", b"(\xb5/\xfd", b"", True, False),
     )
 

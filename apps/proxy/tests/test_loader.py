@@ -18,11 +18,13 @@ from apps.api_keys.models import APIKey
 from apps.billing.ledger.commands import Cap
 from apps.billing.models import Account
 from apps.model_groups.models import ModelGroup
+from apps.providers.credentials import add_key
 from apps.providers.models import Provider, ProviderKey
 from apps.proxy import loader
 from apps.proxy.models import ConfigurationChange
 from apps.proxy.snapshot import Snapshot
 from apps.quotas.allowances import create_quota
+from apps.quotas.limits import Scope
 from apps.users.models import User, UserGroup
 from tests.support.people import make_user
 
@@ -119,6 +121,102 @@ def test_caps_are_followed_however_they_change(how: str) -> None:
     assert snapshot.members[user.pk].cap == Cap("user", user.pk, 5)
     assert snapshot.catalogue.user_groups[group.pk].cap == Cap("user_group", group.pk, 5)
     assert route.provider.cap == Cap("provider", provider.pk, 5)
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("ai_models_aimodel", "strategy = 'least_cost'"),
+        ("ai_models_aimodel", "is_sticky = TRUE"),
+        ("ai_models_route", """overrides = '{"parameters": {"set": {"seed": 1}}}'"""),
+        ("providers_provider", "rpm = 5"),
+        ("providers_provider", "tpm = 5"),
+        ("providers_provider", "concurrency = 5"),
+        ("providers_provider", "daily_cost_nanos = 5"),
+        ("providers_provider", "leaving_policy = 'drain'"),
+        ("providers_provider", 'headers = \'{"x-a": "b"}\''),
+        ("providers_providerkey", "rpm = 5"),
+        ("providers_providerkey", "daily_cost_nanos = 5"),
+    ],
+)
+def test_what_routing_goes_by_is_followed(table: str, change: str) -> None:
+    provider = Provider.objects.create(name="p", base_url="http://127.0.0.1:9/v1")
+    add_key(provider=provider, secret="sk-upstream-0123456789")
+    model = AIModel.objects.create(name="m")
+    Route.objects.create(model=model, provider=provider, upstream_name="u")
+    snapshot = loader.load_snapshot()
+    before = snapshot.catalogue.models["m"]
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {table} SET {change}")  # noqa: S608 (no input)
+
+    _follow(snapshot)
+
+    assert snapshot.catalogue.models["m"] != before
+
+
+def test_what_the_table_had_watched_before_is_watched_still() -> None:
+    provider = Provider.objects.create(name="p", base_url="http://127.0.0.1:9/v1")
+    before = loader.read_version()
+
+    Provider.objects.filter(pk=provider.pk).update(idle_timeout_seconds=7)
+    Provider.objects.filter(pk=provider.pk).update(cap_nanos=7)
+
+    assert loader.read_version() == before + 2
+
+
+def test_routing_is_loaded_as_it_is_stored() -> None:
+    provider = Provider.objects.create(
+        name="p",
+        base_url="http://127.0.0.1:9/v1",
+        rpm=1,
+        tpm=2,
+        concurrency=3,
+        daily_cost_nanos=4,
+        leaving_policy="drain",
+        drain_seconds=5,
+        headers={"x-a": "1", "x-b": "2"},
+    )
+    key = add_key(provider=provider, secret="sk-upstream-0123456789", rpm=6)
+    model = AIModel.objects.create(name="m", strategy="least_latency", is_sticky=True)
+    overrides = {
+        "parameters": {"set": {"seed": 7}},
+        "headers": {"set": {"x-b": "3"}, "remove": ["x-a"]},
+    }
+    Route.objects.create(model=model, provider=provider, upstream_name="u", overrides=overrides)
+
+    loaded = loader.load_snapshot().catalogue.models["m"]
+
+    (route,) = loaded.routes
+    assert (loaded.strategy, loaded.is_sticky, loaded.added_tokens) == ("least_latency", True, 11)
+    assert route.parameters is not None
+    assert route.parameters.set == {"seed": 7}
+    assert dict(route.headers) == {"x-a": None, "x-b": "3"}
+    assert route.provider.scope == Scope(f"provider:{provider.pk}", 1, 2, 3)
+    assert (route.provider.daily_cost_nanos, route.provider.drain_seconds) == (4, 5.0)
+    assert route.provider.is_limited
+    assert route.provider.credentials[0].scope == Scope(f"provider_key:{key.pk}", 6, None, None)
+
+
+@pytest.mark.parametrize("of", ["route", "provider"])
+def test_what_cannot_be_sent_is_left_out_and_said(
+    of: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = {"host": "elsewhere"}
+    provider = Provider.objects.create(
+        name="p",
+        base_url="http://127.0.0.1:9/v1",
+        headers=headers if of == "provider" else {},
+    )
+    model = AIModel.objects.create(name="m")
+    Route.objects.create(
+        model=model,
+        provider=provider,
+        upstream_name="u",
+        overrides={"headers": {"set": headers}} if of == "route" else {},
+    )
+
+    assert loader.load_snapshot().catalogue.models["m"].routes == ()
+    assert "is left out" in caplog.text
 
 
 def test_every_watched_table_has_its_triggers() -> None:

@@ -65,7 +65,12 @@ def _keys(*weights: int) -> list[Credential]:
 
 
 def _pick(
-    keys: list[Credential], *, at: float = 0.0, turn: int | None = None, resting: str = ""
+    keys: list[Credential],
+    *,
+    at: float = 0.0,
+    turn: int | None = None,
+    resting: str = "",
+    sticky_key: bytes | None = None,
 ) -> int | None:
     found = pick_credential(
         keys,
@@ -73,6 +78,7 @@ def _pick(
         random=lambda: at,
         take_turn=lambda: turn or 0,
         is_resting=lambda key_id: str(key_id) in resting,
+        sticky_key=sticky_key,
     )
     return None if found is None else found.id
 
@@ -111,3 +117,45 @@ def test_no_key_is_explained_by_what_the_providers_said() -> None:
 
 def test_a_secret_is_in_no_representation() -> None:
     assert "sk-upstream" not in repr(ROUTE)
+
+
+def test_providers_at_their_limit_are_left_out_even_where_none_is_left() -> None:
+    routes = [_route(1), _route(2)]
+
+    def plan(full: set[int]) -> list[int]:
+        planned = plan_routes(
+            routes,
+            random=lambda: 0.0,
+            is_open=lambda _: False,
+            is_full=lambda route: route.id in full,
+        )
+        return [route.id for route in planned]
+
+    assert plan({1}) == [2]
+    assert plan({1, 2}) == []
+
+
+def test_a_rank_orders_all_routes_of_a_priority_before_some_are_left_out() -> None:
+    routes = [_route(n, weight=0 if n == 9 else 5) for n in range(1, 10)]
+
+    planned = plan_routes(
+        routes,
+        random=lambda: 0.0,
+        is_open=lambda _: False,
+        rank=lambda route: -route.id,
+        count_max=2,
+    )
+
+    assert [route.id for route in planned] == [9, 8]
+
+
+def test_a_sticky_key_picks_one_key_for_ever() -> None:
+    keys = _keys(1, 1, 1)
+
+    picked = {
+        key: {_pick(keys, at=at, sticky_key=key) for at in (0.0, 0.5, 0.99)}
+        for key in (b"%d" % number for number in range(30))
+    }
+
+    assert {len(ids) for ids in picked.values()} == {1}
+    assert set.union(*picked.values()) == {1, 2, 3}

@@ -2,14 +2,8 @@
 
 import pytest
 
-from apps.quotas.limits import (
-    UNLIMITED,
-    Refusal,
-    Standing,
-    go_duration,
-    ratelimit_headers,
-    retry_after_seconds,
-)
+from apps.quotas.limit_headers import go_duration, ratelimit_headers
+from apps.quotas.limits import UNLIMITED, Refusal, Standing, retry_after_seconds
 
 
 @pytest.mark.parametrize(

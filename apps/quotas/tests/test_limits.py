@@ -355,3 +355,16 @@ def test_a_busy_scope_keeps_at_most_sixty_one_buckets() -> None:
         admit(limiter, str(number), scope(rpm=1000))
 
     assert len(limiter._windows["key:1"].buckets) == 61
+
+
+def test_looking_for_a_refusal_takes_nothing() -> None:
+    limiter = LocalLimiter(clock=lambda: 1_000.0)
+    scopes = (Scope("key:1", 1, None, None),)
+
+    looks = [limiter.find_refusal(scopes=scopes, tokens=1) for _ in range(3)]
+    limiter.admit_now(request_id="a", scopes=scopes, tokens=1)
+    refusal = limiter.find_refusal(scopes=scopes, tokens=1)
+
+    assert looks == [None, None, None]
+    assert refusal is not None
+    assert (refusal.kind, refusal.scope, refusal.retry_after_seconds) == ("requests", "key:1", 60)

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('ai_models', '0002_prices_are_never_edited'),
+        ('ai_models', '0004_strategies_and_overrides'),
     ]
 
     operations = [

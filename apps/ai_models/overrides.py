@@ -1,0 +1,188 @@
+"""What a route changes of the requests that it sends: parameters of the body, and headers. Pure.
+
+    {"parameters": {"set": {…}, "default": {…}, "remove": […], "rename": {"from": "to"}},
+     "headers": {"set": {…}, "remove": […]}}
+
+Parameters change in the order remove, rename, default, set. What decides what a call can cost was
+fixed when it was admitted, and is no parameter that a route may touch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from apps.ai_models.capabilities import CapabilitiesRefused, check_capabilities
+from apps.providers.headers import HEADERS_MAX, HeadersRefused, check_header_name, check_headers
+
+PARAMETERS_MAX: Final = 50
+CHANGES_LENGTH_MAX: Final = 500  # what the column of an attempt takes
+_SHOWN_VALUE_LENGTH: Final = 40
+
+_PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
+# Read as input, or decide the model, how much it writes, what is billed by the piece, or by whom
+# a request is answered. Compared without regard to case.
+PROTECTED_PARAMETERS: Final = frozenset(
+    {
+        "api_base", "api_key", "api_type", "api_version", "audio", "base_model", "base_url",
+        "best_of", "candidate_count", "candidatecount", "context_window_fallbacks",
+        "custom_llm_provider", "deployment_id", "documents", "enable_search", "extra_body",
+        "extra_headers", "extra_query", "fallbacks", "functions", "generation_config",
+        "generationconfig", "google_search", "headers", "input", "instructions",
+        "max_completion_tokens", "max_gen_len", "max_length", "max_new_tokens",
+        "max_output_tokens", "max_tokens", "max_tokens_to_sample", "maxoutputtokens",
+        "mcp_servers", "messages", "mock_response", "modalities", "model", "model_list", "models",
+        "n", "num_predict", "num_retries", "num_return_sequences", "options", "organization",
+        "plugins", "prediction", "project", "prompt", "provider", "proxy", "query", "route",
+        "search_parameters", "service_tier", "stream", "stream_options", "suffix", "system",
+        "timeout", "tools", "user_config", "web_search", "web_search_options",
+    }
+)  # fmt: skip
+PROTECTED_PREFIXES: Final = ("aws_", "azure_", "litellm_", "vertex_")
+
+
+class OverridesRefused(ValueError):
+    """These overrides cannot be kept. The message is for people."""
+
+
+class Parameters(NamedTuple):
+    """Changes of a body."""
+
+    set: Mapping[str, Any]
+    default: Mapping[str, Any]
+    remove: tuple[str, ...]
+    rename: Mapping[str, str]
+
+    @property
+    def added_bytes(self) -> int:
+        """How many bytes, and so at most how many tokens, a body can grow by."""
+        added = {**self.default, **self.set}
+        names = sum(map(len, self.rename.values()))
+        return (len(json.dumps(added).encode()) if added else 0) + names
+
+    def apply(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+        """Return the changed body, and what was changed in a line; the body given stays."""
+        sent = dict(body)
+        changes: list[str] = []
+        for name in self.remove:
+            if name in sent:
+                del sent[name]
+                changes.append(f"remove {name}")
+        for name, other in self.rename.items():
+            # A client that knows the other name has the last word.
+            if name in sent and other not in sent:
+                sent[other] = sent.pop(name)
+                changes.append(f"rename {name} to {other}")
+        for name, value in self.default.items():
+            if sent.get(name) is None:
+                sent[name] = value
+                changes.append(f"default {name}={_shown(value)}")
+        for name, value in self.set.items():
+            if name not in sent or sent[name] != value:
+                sent[name] = value
+                changes.append(f"set {name}={_shown(value)}")
+        return sent, "; ".join(changes)
+
+
+class Overrides(NamedTuple):
+    """Changes of a request: of its body, and of the headers by name; None removes one."""
+
+    parameters: Parameters | None
+    headers: tuple[tuple[str, str | None], ...]
+
+
+def check_overrides(value: Any) -> dict[str, Any]:
+    """Return the object without what is empty, or refuse it. Raises OverridesRefused."""
+    parts = _object(value, "The overrides", ("parameters", "headers"))
+    parameters = _object(
+        parts.get("parameters", {}), "parameters", ("set", "default", "remove", "rename")
+    )
+    headers = _object(parts.get("headers", {}), "headers", ("set", "remove"))
+    checked = {
+        "parameters": {
+            "set": _values(parameters.get("set", {}), "set"),
+            "default": _values(parameters.get("default", {}), "default"),
+            "remove": _names(parameters.get("remove", [])),
+            "rename": _renamed(parameters.get("rename", {})),
+        },
+        "headers": _checked_headers(headers),
+    }
+    kept = {name: {key: v for key, v in part.items() if v} for name, part in checked.items()}
+    return {name: part for name, part in kept.items() if part}
+
+
+def parse_overrides(value: Any) -> Overrides | None:
+    """Return stored overrides, None where there are none. Raises OverridesRefused."""
+    checked = check_overrides(value)
+    if not checked:
+        return None
+    found = checked.get("parameters")
+    parameters = found and Parameters(
+        set=found.get("set", {}),
+        default=found.get("default", {}),
+        remove=tuple(found.get("remove", ())),
+        rename=found.get("rename", {}),
+    )
+    headers = checked.get("headers", {})
+    removed = dict.fromkeys(headers.get("remove", ()))
+    return Overrides(parameters or None, tuple({**removed, **headers.get("set", {})}.items()))
+
+
+def _object(value: Any, what: str, names: tuple[str, ...]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not value.keys() <= set(names):
+        raise OverridesRefused(f"{what}: enter a JSON object with no more than {', '.join(names)}.")
+    return value
+
+
+def _parameter(name: Any) -> str:
+    if not isinstance(name, str) or _PARAMETER.fullmatch(name) is None:
+        raise OverridesRefused("Enter names of parameters, such as top_p.")
+    folded = name.casefold()
+    if folded in PROTECTED_PARAMETERS or folded.startswith(PROTECTED_PREFIXES):
+        raise OverridesRefused(f"{name} decides what a call can cost, or where it goes.")
+    return name
+
+
+def _values(value: Any, what: str) -> dict[str, Any]:
+    try:
+        checked = check_capabilities(value)
+    except CapabilitiesRefused as error:
+        raise OverridesRefused(f"{what}: {error}") from error
+    if len(checked) > PARAMETERS_MAX:
+        raise OverridesRefused(f"At most {PARAMETERS_MAX} parameters.")
+    return {_parameter(name): inner for name, inner in checked.items()}
+
+
+def _list(value: Any, count_max: int) -> list[Any]:
+    if not isinstance(value, list) or len(value) > count_max:
+        raise OverridesRefused(f"remove: enter a list of at most {count_max} names.")
+    return value
+
+
+def _names(value: Any) -> list[str]:
+    return list(dict.fromkeys(_parameter(name) for name in _list(value, PARAMETERS_MAX)))
+
+
+def _renamed(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping) or len(value) > PARAMETERS_MAX:
+        raise OverridesRefused(f"rename: enter an object of at most {PARAMETERS_MAX} names.")
+    return {_parameter(name): _parameter(other) for name, other in value.items()}
+
+
+def _checked_headers(value: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        found = check_headers(value.get("set", {}))
+        names = _list(value.get("remove", []), HEADERS_MAX)
+        removed = list(dict.fromkeys(check_header_name(name) for name in names))
+    except HeadersRefused as error:
+        raise OverridesRefused(str(error)) from error
+    if both := found.keys() & set(removed):
+        raise OverridesRefused(f"The header {min(both)} is both set and removed.")
+    return {"set": found, "remove": removed}
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, separators=(",", ":"))
+    return text if len(text) <= _SHOWN_VALUE_LENGTH else f"{text[:_SHOWN_VALUE_LENGTH]}…"

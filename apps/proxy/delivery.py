@@ -1,0 +1,79 @@
+"""The client's side of a call: what goes to its connection, in pieces that it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from apps.proxy.call import Call
+from apps.proxy.http import Headers, answer_headers
+from apps.proxy.protocol import Connection
+
+# How long a client may take nothing before it gets the end of its answer.
+LAST_FRAME_SECONDS: Final = 60.0
+# How much of a stream goes to the connection at a time.
+_PIECE_BYTES: Final = 16 << 10
+_EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
+_JSON: Final = b"application/json; charset=utf-8"
+
+
+class Delivery:
+    """Sends one answer to the client."""
+
+    def __init__(self, call: Call, connection: Connection, extra: Headers) -> None:
+        self._call = call
+        self._connection = connection
+        self._extra = extra
+
+    def start(self, is_stream: bool, length: int | None = None) -> None:
+        """Begin the answer: a stream, or a body of `length` bytes."""
+        if is_stream:
+            self._connection.keep_alive()
+        kind = _EVENT_STREAM if is_stream else _JSON
+        self._connection.begin(
+            answer_headers(self._call.request_text, kind, self._extra),
+            length=None if is_stream else length,
+        )
+
+    async def send(self, data: bytes) -> None:
+        """Send a piece of a stream, as the client takes it."""
+        call, connection = self._call, self._connection
+        # In pieces: however slow the client is, no more than one of them is added to what waits.
+        for start in range(0, len(data), _PIECE_BYTES):
+            if connection.is_write_paused:
+                call.is_sending = True
+                await connection.drain()
+                call.is_sending = False
+            connection.write(
+                data if len(data) <= _PIECE_BYTES else data[start : start + _PIECE_BYTES]
+            )
+
+    async def end(self, data: bytes) -> None:
+        """Send the last piece and complete the answer."""
+        if await self._has_room():
+            self._connection.end(data)
+
+    async def break_off(self, event: bytes) -> None:
+        """Send an error inside the stream and cut the connection."""
+        if await self._has_room():
+            self._connection.write(event)
+            self._connection.abort()
+
+    def drop(self) -> None:
+        """Close at once: a client that stalls still holds the connection."""
+        self._connection.drop()
+
+    async def _has_room(self) -> bool:
+        """Wait until the client takes the last bytes; one that takes nothing is dropped.
+
+        The charge is settled by now.
+        """
+        if not self._connection.is_write_paused:
+            return True
+        try:
+            async with asyncio.timeout(LAST_FRAME_SECONDS):
+                await self._connection.drain()
+        except TimeoutError:
+            self._connection.drop()
+            return False
+        return True
