@@ -22,10 +22,11 @@ from apps.billing.ledger.commands import Held, PayloadRecord, Resolve
 from apps.billing.pricing import charge_nanos
 from apps.core.usage import TOKEN_CLASSES, Usage
 from apps.proxy.admission import Plan
-from apps.proxy.dialects.openai import StreamMeter
+from apps.proxy.dialects.openai import Answer, StreamMeter
 from apps.proxy.endings import Ending, Interrupted, Reason
 from apps.proxy.estimate import estimate_tokens
 from apps.proxy.holds import place_hold
+from apps.proxy.recount import recount
 from apps.proxy.snapshot import Route, strictest_payload_mode
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Call:
         self.is_settled = False
         self.settled_tokens = 0  # for the limits
         self.meter: StreamMeter | None = None
+        self.answer: Answer | None = None  # a whole one
         self.ttft_ms: int | None = None
         self.output_bytes = 0
         self.upstream_request_id = ""
@@ -189,6 +191,15 @@ class Call:
         if self.is_settled or self.held is None:
             return
         self.close_to_interruption()
+        if ending.usage.source == "estimated":
+            usage = await recount(
+                ending.usage,
+                self.meter or self.answer,
+                plan=self.plan,
+                route=self.route,
+                counter=self.gateway.token_counter,
+            )
+            ending = ending._replace(usage=usage)
         payload, digest = await self._payload()
         resolve = self._resolve(self.held, ending, payload, digest)
         # Only now: whatever failed above, the hold is still to be resolved.

@@ -24,6 +24,7 @@ from apps.billing.writer import LedgerWriter
 from apps.proxy import loader
 from apps.proxy.call import Call
 from apps.proxy.circuit import Circuits
+from apps.proxy.counter import TokenCounter
 from apps.proxy.counts import Counts
 from apps.proxy.snapshot import Snapshot
 from apps.proxy.upstream import Upstream
@@ -70,6 +71,7 @@ class Gateway:
         self.calls: dict[UUID, Call] = {}
         self.bytes_in_flight = 0
         self.counts = Counts()
+        self.token_counter = TokenCounter()
         self.is_draining = False  # has been told to stop
         self.is_closed = False  # takes no more calls
         self.polled_at = 0.0  # monotonic; the last time the configuration was known to be current
@@ -114,6 +116,7 @@ class Gateway:
             await asyncio.sleep(0.02)
         for task in self._tasks:
             task.cancel()
+        await self.token_counter.stop()
         await self.writer.stop()
         await self.limiter.close()
         await self.upstream.close()

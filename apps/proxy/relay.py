@@ -235,7 +235,7 @@ class Relay:
     async def _pass_answer(self, answer: Answer) -> None:
         call, request = self._call, self._plan.request
         body = await read_limited(answer, ANSWER_BYTES_MAX)
-        found = read_answer(request.endpoint, body)
+        found = call.answer = read_answer(request.endpoint, body)
         call.close_to_interruption()
         call.note_first_byte()
         usage = found.final_usage(estimated_input_tokens=call.estimated_input_tokens())
