@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +56,7 @@ class TokenCounter:
             if time.monotonic() - self._answered_at > _SILENT_SECONDS:
                 self._fail("it has been silent for too long")
         except (OSError, ValueError, EOFError) as error:
-            self._fail(type(error).__name__)
+            self._fail(f"its process ended ({type(error).__name__})")
         finally:
             self._waiting -= 1
         return None
@@ -65,7 +66,8 @@ class TokenCounter:
         process, self._process = self._process, None
         self._paused_until = float("inf")
         if process is not None:
-            await _end(process)
+            _kill(process)
+            await process.wait()
 
     async def _ask(self, encoding: str, groups: Sequence[Sequence[str]]) -> list[int]:
         if self._process is None or self._process.returncode is not None:
@@ -102,12 +104,12 @@ class TokenCounter:
     def _fail(self, reason: str) -> None:
         logger.error("tokens cannot be counted, and are estimated by characters: %s", reason)
         self._paused_until = time.monotonic() + _PAUSE_SECONDS
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+        if self._process is not None:
+            _kill(self._process)
         self._process = None
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
+def _kill(process: asyncio.subprocess.Process) -> None:
+    # It may have ended by itself, and nobody may have noticed yet.
+    with suppress(ProcessLookupError):
         process.kill()
-    await process.wait()

@@ -116,10 +116,10 @@ class Gateway:
             await asyncio.sleep(0.02)
         for task in self._tasks:
             task.cancel()
-        await self.token_counter.stop()
         await self.writer.stop()
         await self.limiter.close()
         await self.upstream.close()
+        await self.token_counter.stop()
         self._loader.shutdown(wait=False, cancel_futures=True)
         self._readers.shutdown(wait=False, cancel_futures=True)
 

@@ -122,8 +122,13 @@ def claude_tokens(model: str, size: Size, *, is_low: bool = False) -> int:
     return min(_grid(width * shrink, height * shrink, _CLAUDE_PATCH), budget)
 
 
-def gemini_tokens(model: str, size: Size, *, is_low: bool) -> int:
-    """Return Gemini's tokens of an image: tiles until version 2.5, then by its resolution."""
+def gemini_tokens(model: str, size: Size, *, is_low: bool) -> int | None:
+    """Return Gemini's tokens of an image: tiles until version 2.5, then by its resolution.
+
+    None for Gemma, which has the same vocabulary and other eyes.
+    """
+    if "gemini" not in model:
+        return None
     if re.search(r"gemini-(?:1|2|pro)", model) is None:
         return 280 if is_low else 1120
     if max(size) <= 384:

@@ -153,6 +153,7 @@ def test_an_image_costs_gemini_s_tiles_or_its_resolution(
         (part(png(1000, 1000)), "claude-sonnet-4-5", 1296),
         # No formula, no size, an address, junk: the model's own maximum.
         (part(png(1024, 1024)), "qwen-vl-max", MAXIMUM),
+        (part(png(1024, 1024)), "gemma-3-27b-it", MAXIMUM),
         (part(b"no image"), "gpt-4o", MAXIMUM),
         ({"image_url": {"url": "https://example.com/a.png"}}, "gpt-4o", MAXIMUM),
         ({"image_url": {"url": "data:image/png;base64,\xff\xff"}}, "gpt-4o", MAXIMUM),

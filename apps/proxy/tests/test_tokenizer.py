@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import lzma
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +95,25 @@ def test_a_million_times_the_same_character_is_counted(
 
 def test_half_of_a_surrogate_pair_is_counted(o200k: tiktoken.Encoding) -> None:
     assert count_tokens(o200k, ["\ud83d"]) == 1
+
+
+def test_the_process_answers_line_by_line_and_ends_with_its_input() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "apps.proxy.tokenizer"],
+        cwd=Path(__file__).parents[3],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    request = b'{"number": 7, "encoding": "cl100k_base", "groups": [["hello world"], []]}\n'
+
+    process.stdin.write(request)
+    process.stdin.flush()
+    first = process.stdout.readline()
+    # Ctrl-C reaches every process of the terminal; the gateway still has calls to settle.
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(request, timeout=60)
+
+    assert first == rest == b'{"number": 7, "tokens": [2, 0]}\n'
+    assert process.returncode == 0
