@@ -29,10 +29,11 @@ from apps.billing.pricing import (
 )
 from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage
 from apps.proxy.admission import Plan
-from apps.proxy.dialects.openai import StreamMeter
+from apps.proxy.dialects.openai import Answer, StreamMeter
 from apps.proxy.endings import Ending, Interrupted, Reason
 from apps.proxy.estimate import estimate_tokens
 from apps.proxy.holds import place_hold
+from apps.proxy.recount import recount
 from apps.proxy.snapshot import Route, strictest_payload_mode
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Call:
         self.is_settled = False
         self.settled_tokens = 0  # for the limits
         self.meter: StreamMeter | None = None
-        self.served_tier: str | None = None  # as a whole answer says
+        self.answer: Answer | None = None  # a whole one
         self.ttft_ms: int | None = None
         self.output_bytes = 0
         self.upstream_request_id = ""
@@ -261,6 +262,15 @@ class Call:
         if self.is_settled or self.held is None:
             return
         self.close_to_interruption()
+        if ending.usage.source == "estimated":
+            usage = await recount(
+                ending.usage,
+                self.meter or self.answer,
+                plan=self.plan,
+                route=self.route,
+                counter=self.gateway.token_counter,
+            )
+            ending = ending._replace(usage=usage)
         payload, digest = await self._payload()
         answer = None if self.keyed is None else await self.keyed.keep(self, ending)
         resolve = self._resolve(self.held, ending, payload, digest, answer)
@@ -358,7 +368,8 @@ class Call:
         plan = self.plan
         if plan.price.terms is None:
             return USUAL
-        served = self.served_tier if self.meter is None else self.meter.service_tier
+        seen = self.meter or self.answer
+        served = None if seen is None else seen.service_tier
         asked = plan.request.service_tier
         tier = charged_tier(
             usage, plan.price, asked=asked, served=served, started_at=self.started_at

@@ -6,7 +6,7 @@ accents, Greek, Cyrillic, Hebrew, Arabic), one Chinese, Japanese or Korean chara
 an emoji two. Counts are kept in quarters of a token, so that pieces of one text add up.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 QUARTERS_PER_TOKEN: Final = 4
 
@@ -51,3 +51,15 @@ def tokens_of_quarters(quarters: int) -> int:
 def estimate_tokens(text: str | bytes) -> int:
     """Return the estimated number of tokens of a text."""
     return tokens_of_quarters(estimate_quarters(text))
+
+
+class Excerpt(NamedTuple):
+    """A text, or the beginning of a long one, and the estimated size of the whole."""
+
+    text: str
+    quarters: int
+
+
+def excerpt(text: str) -> Excerpt:
+    """Return a text that is whole."""
+    return Excerpt(text, estimate_quarters(text))

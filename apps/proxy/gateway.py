@@ -23,6 +23,7 @@ from apps.billing.journal import Journal
 from apps.billing.writer import LedgerWriter
 from apps.proxy import loader
 from apps.proxy.call import Call
+from apps.proxy.counter import TokenCounter
 from apps.proxy.counts import Counts
 from apps.proxy.daily_costs import READ_SECONDS, find_limited, read_daily_costs
 from apps.proxy.health import Health
@@ -84,6 +85,7 @@ class Gateway:
         self.bytes_in_flight = 0
         self.answer_bytes = 0  # of running calls with an idempotency key
         self.counts = Counts()
+        self.token_counter = TokenCounter()
         self.is_draining = False  # has been told to stop
         self.is_closed = False  # takes no more calls
         self.polled_at = 0.0  # monotonic; the last time the configuration was known to be current
@@ -136,6 +138,7 @@ class Gateway:
         await self.writer.stop()
         await self.limiter.close()
         await self.upstream.close()
+        await self.token_counter.stop()
         self._loader.close()
         self.sharing.close()
         self._readers.shutdown(wait=False, cancel_futures=True)

@@ -173,7 +173,7 @@ class Relay:
     async def _pass_answer(self, answer: Answer) -> None:
         call, request = self._call, self._plan.request
         body = await read_limited(answer, ANSWER_BYTES_MAX)
-        found = read_answer(request.endpoint, body)
+        found = call.answer = read_answer(request.endpoint, body)
         call.close_to_interruption()
         call.note_first_byte()
         self._attempts.observe_latency()
@@ -184,7 +184,6 @@ class Relay:
         for frame in frames:
             call.capture(frame)
         self._attempts.finish("answered")
-        call.served_tier = found.service_tier
         await call.settle(call.ending_of_answer(usage, found.finish_reason or ""))
         if call.is_client_gone:
             return

@@ -14,7 +14,7 @@ from pytest_django import DjangoDbBlocker
 
 from apps.audit.models import APIRequest
 from apps.billing.models import Account, Entry, Hold
-from tests.support.bench import Bench, open_bench
+from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, open_bench
 from tests.support.databases import Database, TestDatabases
 from tests.support.gateway import FAST, DemoThread
 
@@ -57,6 +57,21 @@ def module_bench(
     yield bench
     bench.gateway.stop()
     check_books()
+
+
+@pytest.fixture(scope="module")
+def counting(module_bench: Bench) -> None:
+    """Have the gateway's tokenizer loaded: on a busy machine that takes longer than a call waits.
+
+    Until then an estimate goes by the characters.
+    """
+    stage = module_bench.stage("demo-chat:tokens=3,fault=no_usage")
+    client = stage.client(max_retries=0)
+    for number in range(1, 11):
+        client.chat.completions.create(**stage.body())
+        if stage.settled(number).charges[-1] == 10 * INPUT_NANOS + 3 * OUTPUT_NANOS:
+            return
+    raise AssertionError("the tokenizer does not count")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import openai
+import psutil
 import pytest
 
 from apps.ai_models.catalogue import set_price
@@ -116,3 +117,21 @@ def test_a_window_and_a_minimum_count_as_the_call_begins(bench: Bench) -> None:
     stage.client(max_retries=0).chat.completions.create(**stage.body())
 
     assert stage.settled().charges == (CHARGE,)
+
+
+def _tokenizers(bench: Bench) -> int:
+    children = psutil.Process(bench.gateway.process.pid).children()
+    return sum("apps.proxy.tokenizer" in child.cmdline() for child in children)
+
+
+def test_tokens_are_counted_only_for_a_call_without_usage(bench: Bench) -> None:
+    reported, unreported = bench.stages("demo-chat:prompt=10", "demo-chat:tokens=3,fault=no_usage")
+
+    reported.client(max_retries=0).chat.completions.create(**reported.body())
+    before = _tokenizers(bench)
+    unreported.client(max_retries=0).chat.completions.create(**unreported.body())
+
+    assert (before, _tokenizers(bench)) == (0, 1)
+    assert reported.settled().charges == (CHARGE,)
+    statement = unreported.settled()
+    assert statement.rows[0].usage_source == "estimated"

@@ -129,6 +129,25 @@ CALLS: Final = (
         (f"{_STREAMS}::test_without_usage_the_text_is_estimated",),
     ),
     Mutant(
+        "an-estimate-exceeds-the-bound-of-its-hold",
+        "I-27",
+        "apps/proxy/recount.py",
+        "images = min(prompt.image_tokens, input_bound - text)",
+        "images = prompt.image_tokens",
+        (f"{_PROXY}/test_recount.py::test_no_estimate_is_above_the_bound_of_the_hold",),
+    ),
+    Mutant(
+        "a-vocabulary-is-not-checked",
+        "I-27",
+        "apps/proxy/tokenizer.py",
+        "if hashlib.sha256(vocabulary).hexdigest() != digest:",
+        "if not digest:",
+        (
+            f"{_PROXY}/test_tokenizer.py::"
+            "test_a_vocabulary_that_is_not_the_one_that_was_shipped_is_refused[changed]",
+        ),
+    ),
+    Mutant(
         "negative-usage-is-believed",
         "I-28",
         _USAGE,

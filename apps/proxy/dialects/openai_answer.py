@@ -12,7 +12,7 @@ from apps.proxy.dialects.openai_stream import clean_label
 from apps.proxy.dialects.openai_usage import parse_input_usage, parse_usage
 from apps.proxy.dialects.plausibility import is_plausible, needs_no_look
 from apps.proxy.dialects.usage_pieces import has_pieces, with_pieces
-from apps.proxy.estimate import estimate_quarters, tokens_of_quarters
+from apps.proxy.estimate import Excerpt, excerpt, tokens_of_quarters
 
 _TEXT_MEMBERS: Final = ("content", "refusal")
 # Sent twice by some servers, under both names.
@@ -34,7 +34,7 @@ class Answer(NamedTuple):
     is_usage_unusable: bool  # something was reported that holds no count
     finish_reason: str | None
     has_content: bool
-    count_quarters: Callable[[], int]  # of all that it says
+    excerpts: Callable[[], list[Excerpt]]  # all that it says
     document: dict[str, Any]
     images: int = 0  # that it made
     has_audio: bool = False
@@ -43,7 +43,7 @@ class Answer(NamedTuple):
     def estimated_output_tokens(self) -> int:
         """Return an estimate of the tokens that the answer took; nobody needs it beside a usage."""
         least = 1 if self.has_content and self.document.get("choices") else 0
-        return max(tokens_of_quarters(self.count_quarters()), least)
+        return max(tokens_of_quarters(sum(part.quarters for part in self.excerpts())), least)
 
     @property
     def service_tier(self) -> str | None:
@@ -85,7 +85,7 @@ class Answer(NamedTuple):
             return True
         return is_plausible(
             usage,
-            delivered_tokens=tokens_of_quarters(self.count_quarters()),
+            delivered_tokens=tokens_of_quarters(sum(part.quarters for part in self.excerpts())),
             choices=len(choices),
         )
 
@@ -112,7 +112,7 @@ def read_chat_answer(body: bytes) -> Answer:
         document,
         choices,
         has_content=has_content,
-        count=lambda: sum(_message_quarters(message) for message in present),
+        excerpts=lambda: [part for message in present for part in _message_excerpts(message)],
         # Hardly any answer holds them, and to look into its bytes is quicker.
         images=sum(_count_images(message.get("images")) for message in present)
         if b'"images"' in body
@@ -133,7 +133,7 @@ def read_completion_answer(body: bytes) -> Answer:
         document,
         choices,
         has_content=any(present),
-        count=lambda: sum(estimate_quarters(text) for text in present),
+        excerpts=lambda: [excerpt(text) for text in present],
     )
 
 
@@ -149,7 +149,7 @@ def read_list_answer(endpoint: Endpoint, body: bytes) -> Answer:
         is_usage_unusable=usage is None and is_reported,
         finish_reason=None,
         has_content=True,
-        count_quarters=lambda: 0,
+        excerpts=list,
         document=document,
     )
 
@@ -187,7 +187,7 @@ def _answer(
     choices: list[dict[str, Any]],
     *,
     has_content: bool,
-    count: Callable[[], int],
+    excerpts: Callable[[], list[Excerpt]],
     images: int = 0,
     has_audio: bool = False,
 ) -> Answer:
@@ -199,7 +199,7 @@ def _answer(
         is_usage_unusable=usage is None and reported is not None,
         finish_reason=next((reason for reason in reasons if reason), None),
         has_content=has_content,
-        count_quarters=count,
+        excerpts=excerpts,
         document=document,
         images=images,
         has_audio=has_audio,
@@ -218,29 +218,33 @@ def _count_images(images: object) -> int:
     return sum(isinstance(image, dict) for image in images) if isinstance(images, list) else 0
 
 
-def _message_quarters(message: dict[str, Any]) -> int:
-    """Return the estimated size of all that a message says."""
-    quarters = sum(_quarters(message.get(name)) for name in _TEXT_MEMBERS)
-    quarters += max(_quarters(message.get(name)) for name in _REASONING_MEMBERS)
+def _message_excerpts(message: dict[str, Any]) -> list[Excerpt]:
+    """Return all that a message says."""
+    said = [part for name in _TEXT_MEMBERS for part in _excerpts(message.get(name))]
+    said += max(
+        (_excerpts(message.get(name)) for name in _REASONING_MEMBERS),
+        key=lambda parts: sum(part.quarters for part in parts),
+    )
     calls = message.get("tool_calls")
-    for call in calls if isinstance(calls, list) else ():
-        function = call.get("function") if isinstance(call, dict) else None
+    functions = [
+        call.get("function")
+        for call in (calls if isinstance(calls, list) else ())
+        if isinstance(call, dict)
+    ]
+    for function in (*functions, message.get("function_call")):
         if isinstance(function, dict):
-            quarters += _quarters(function.get("name")) + _quarters(function.get("arguments"))
-    function = message.get("function_call")
-    if isinstance(function, dict):
-        quarters += _quarters(function.get("name")) + _quarters(function.get("arguments"))
-    return quarters
+            said += _excerpts(function.get("name")) + _excerpts(function.get("arguments"))
+    return said
 
 
-def _quarters(content: object) -> int:
-    """Return the estimated size of a text, or of the texts of an array of parts."""
+def _excerpts(content: object) -> list[Excerpt]:
+    """Return a text, or the texts of an array of parts."""
     if isinstance(content, str):
-        return estimate_quarters(content)
+        return [excerpt(content)]
     if not isinstance(content, list):
-        return 0
+        return []
     parts: Iterable[object] = (part.get("text") for part in content if isinstance(part, dict))
-    return sum(estimate_quarters(text) for text in parts if isinstance(text, str))
+    return [excerpt(text) for text in parts if isinstance(text, str)]
 
 
 def answer_to_sse(document: dict[str, Any], *, include_usage: bool) -> list[bytes]:

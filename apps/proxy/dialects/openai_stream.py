@@ -16,7 +16,7 @@ from apps.core.usage import Usage
 from apps.proxy.dialects.openai_upstream import allowed_code
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.plausibility import is_plausible, needs_no_look
-from apps.proxy.estimate import estimate_quarters, tokens_of_quarters
+from apps.proxy.estimate import Excerpt, estimate_quarters, tokens_of_quarters
 from apps.proxy.sse import event_data, is_done, split_events
 
 # Quotes inside a JSON string are escaped, so a key can never be found within a text.
@@ -43,6 +43,9 @@ _HINTS: Final = tuple(
 )
 
 _BATCH_BYTES: Final = 16 * 1024
+# How much of the text of a stream is kept for a count of its tokens, in case no usage comes: some
+# eight thousand tokens; one batch more at most.
+_EXCERPT_BYTES: Final = 32 * 1024
 _LABEL_LENGTH_MAX: Final = 200
 
 _STRING: Final = rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
@@ -82,6 +85,8 @@ class StreamMeter:
         "_batch_bytes",
         "_bytes",
         "_events",
+        "_excerpt_bytes",
+        "_excerpts",
         "_has_audio",
         "_has_content",
         "_id",
@@ -113,6 +118,8 @@ class StreamMeter:
         self._id: str | None = None
         self._model: str | None = None
         self._quarters: dict[bytes, int] = {}
+        self._excerpts: dict[bytes, list[bytes]] = {}
+        self._excerpt_bytes = 0
         self._usage_was_unusable = False
         self.usage: Usage | None = None  # the last one reported
         self.finish_reason: str | None = None
@@ -163,6 +170,17 @@ class StreamMeter:
         ) + max(self._quarters.get(key, 0) for key in _SYNONYMS)
         # A tool call without arguments has no text, and is at least one token.
         return max(tokens_of_quarters(quarters), 1 if self._has_content else 0)
+
+    def excerpts(self) -> list[Excerpt]:
+        """Return the beginning of each kind of text the model produced so far."""
+        self._count_batch()
+        sizes = self._quarters
+        doubled = min(_SYNONYMS, key=lambda key: sizes.get(key, 0))
+        return [
+            Excerpt(_text(b"".join(self._excerpts.get(key, ()))), size)
+            for key, size in sizes.items()
+            if key != doubled
+        ]
 
     def final_usage(self, *, estimated_input_tokens: int) -> Usage:
         """Return the usage to charge, whichever way the stream ended.
@@ -235,6 +253,9 @@ class StreamMeter:
                     self._has_content = True
                     size = estimate_quarters(_unescaped(text))
                     self._quarters[key] = self._quarters.get(key, 0) + size
+                    if self._excerpt_bytes < _EXCERPT_BYTES:
+                        self._excerpts.setdefault(key, []).append(text)
+                        self._excerpt_bytes += len(text)
         if _IMAGES_KEY in raw:
             self._images += len(_IMAGE.findall(raw))
             self._has_content = self._has_content or self._images > 0
@@ -327,10 +348,13 @@ def _parts(block: bytes) -> Iterator[tuple[bytes, bool]]:
 
 def _label(text: bytes) -> str | None:
     """Return the inside of a JSON string if it can serve as a label."""
+    return clean_label(_text(text))
+
+
+def _text(text: bytes) -> str:
+    """Return the inside of JSON strings as text."""
     unescaped = _unescaped(text)
-    return clean_label(
-        unescaped if isinstance(unescaped, str) else unescaped.decode("utf-8", "replace")
-    )
+    return unescaped if isinstance(unescaped, str) else unescaped.decode("utf-8", "replace")
 
 
 def _unescaped(text: bytes) -> str | bytes:

@@ -1,6 +1,7 @@
 """Golden streams of several providers, as they go over the wire, for the tests of this package."""
 
-from typing import Final
+import json
+from typing import Any, Final
 
 # OpenAI with include_usage: `usage` is null until a last event without choices.
 OPENAI: Final = (
@@ -43,3 +44,15 @@ ALL: Final = {
     "python_server": PYTHON_SERVER,
     "carriage_returns": CARRIAGE_RETURNS,
 }
+
+
+def event(**members: Any) -> bytes:
+    """Return an event that holds this object."""
+    return b"data: " + json.dumps(members, separators=(",", ":")).encode() + b"\n\n"
+
+
+def delta(**members: Any) -> bytes:
+    """Return an event of a chat with this delta."""
+    return event(
+        id="c-1", model="m-1", choices=[{"index": 0, "delta": members, "finish_reason": None}]
+    )

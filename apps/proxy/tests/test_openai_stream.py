@@ -7,16 +7,7 @@ from apps.core.usage import Usage
 from apps.proxy.dialects.openai import SPECIAL, StreamMeter
 from apps.proxy.sse import EventBuffer, event_data, split_events
 from apps.proxy.tests import streams
-
-
-def event(**members: Any) -> bytes:
-    return b"data: " + json.dumps(members, separators=(",", ":")).encode() + b"\n\n"
-
-
-def delta(**members: Any) -> bytes:
-    return event(
-        id="c-1", model="m-1", choices=[{"index": 0, "delta": members, "finish_reason": None}]
-    )
+from apps.proxy.tests.streams import delta, event
 
 
 def run(stream: bytes, meter: StreamMeter, size: int) -> bytes:

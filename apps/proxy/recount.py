@@ -1,0 +1,119 @@
+"""A count by a real tokenizer in the place of a cheap estimate, where a call ended without usage.
+
+Only settlements that can wait come here; checkpoints and interrupted tasks keep the cheap estimate.
+So does whatever fails: a usage is never lost for the sake of a better one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from apps.core.usage import Usage
+from apps.proxy.admission import Plan
+from apps.proxy.counter import TokenCounter
+from apps.proxy.dialects.openai import Answer, StreamMeter
+from apps.proxy.estimate import Excerpt, estimate_quarters, excerpt
+from apps.proxy.families import UNKNOWN, Family, find_family
+from apps.proxy.prompts import Prompt, read_prompt
+from apps.proxy.snapshot import Route
+
+# What of an input, and of an output, goes to the tokenizer; the rest is taken to be like it.
+TEXT_CHARACTERS_MAX: Final = 1 << 20
+
+logger = logging.getLogger(__name__)
+
+
+async def recount(
+    usage: Usage,
+    said: StreamMeter | Answer | None,
+    *,
+    plan: Plan,
+    route: Route | None,
+    counter: TokenCounter,
+) -> Usage:
+    """Return an estimated usage with its tokens counted, or as it is where that fails."""
+    try:
+        excerpts = said.excerpts() if said is not None else []
+        # In a thread: a body may hold megabytes of text, and hundreds of images.
+        question = await asyncio.to_thread(_ask, plan, route, excerpts)
+        counts = await counter.count(
+            question.family.encoding, (question.input.texts, question.output.texts)
+        )
+        if counts is None:
+            return usage
+        return await asyncio.to_thread(_answer, question, counts, usage, plan.input_bound)
+    except Exception:  # the settlement goes on with what it has
+        logger.exception("the tokens of a call cannot be counted")
+        return usage
+
+
+class Portion(NamedTuple):
+    """What is counted of some texts. Sizes are in quarters of a token."""
+
+    texts: list[str]
+    counted_quarters: int
+    quarters: int  # of all of them
+
+    def tokens(self, family: Family, count: int) -> int:
+        """Return the tokens of all of the texts, of which these are `count`."""
+        tokens = family.tokens(count, self.texts)
+        if self.quarters <= self.counted_quarters or not self.counted_quarters:
+            return tokens
+        return -(-tokens * self.quarters // self.counted_quarters)
+
+
+def portion(excerpts: Iterable[Excerpt]) -> Portion:
+    """Return what is counted of these texts, up to TEXT_CHARACTERS_MAX."""
+    texts: list[str] = []
+    room, counted, quarters = TEXT_CHARACTERS_MAX, 0, 0
+    for text, size in excerpts:
+        quarters += size
+        if room and text:
+            piece = text[:room]
+            room -= len(piece)
+            counted += estimate_quarters(piece)
+            texts.append(piece)
+    return Portion(texts, counted, quarters)
+
+
+class _Question(NamedTuple):
+    family: Family
+    prompt: Prompt
+    input: Portion
+    output: Portion
+
+
+def _ask(plan: Plan, route: Route | None, excerpts: list[Excerpt]) -> _Question:
+    names = [plan.model.name]
+    if route is not None:
+        names.insert(0, route.upstream_name)
+    # An upstream name may be no more than that of a deployment.
+    name = next((name for name in names if find_family(name) is not UNKNOWN), names[0])
+    family = find_family(name)
+    prompt = read_prompt(plan.request, family, name, plan.model.image_tokens_max)
+    return _Question(
+        family=family,
+        prompt=prompt,
+        input=portion(excerpt(text) for text in prompt.texts),
+        output=portion(excerpts),
+    )
+
+
+def _answer(question: _Question, counts: list[int], usage: Usage, input_bound: int) -> Usage:
+    prompt, family = question.prompt, question.family
+    text = prompt.tokens + question.input.tokens(family, counts[0])
+    output = question.output.tokens(family, counts[1])
+    # Together never above the bound of the hold.
+    text = min(text, input_bound)
+    images = min(prompt.image_tokens, input_bound - text)
+    audio = min(prompt.audio_tokens, input_bound - text - images)
+    return usage._replace(
+        input=text,
+        image_in=images,
+        audio_in=audio,
+        # A tool call without arguments has no text, and is at least one token.
+        output=max(output, min(usage.output, 1)),
+    )

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from apps.core.usage import Usage
+from apps.proxy import counter as counter_module
+from apps.proxy.admission import Plan, plan_call
+from apps.proxy.counter import TokenCounter
+from apps.proxy.dialects.openai import Endpoint, StreamMeter, parse_request, read_answer
+from apps.proxy.estimate import Excerpt, excerpt
+from apps.proxy.families import UNKNOWN
+from apps.proxy.recount import TEXT_CHARACTERS_MAX, portion, recount
+from apps.proxy.tests.streams import delta
+from apps.proxy.tests.values import NOW, ROUTE, make_caller, make_snapshot
+
+CHEAP = Usage(input=99, output=88, source="estimated", is_suspect=True)
+ANSWER = b'{"choices": [{"message": {"content": "This answer costs nothing."}}]}'
+HELLO = [{"role": "user", "content": "hello world"}]
+
+
+@pytest_asyncio.fixture
+async def counter(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TokenCounter]:
+    monkeypatch.setattr(counter_module, "COUNT_SECONDS", 60.0)
+    counter = TokenCounter()
+    yield counter
+    await counter.stop()
+
+
+def make_plan(model: str = "gpt-4o", endpoint: Endpoint = "chat/completions", **body: Any) -> Plan:
+    request = parse_request(endpoint, {"model": model, "messages": HELLO, **body})
+    return plan_call(make_snapshot(b"", model={"name": model}), make_caller(), request, NOW)
+
+
+async def test_input_and_output_are_counted_and_stay_marked(counter: TokenCounter) -> None:
+    answer = read_answer("chat/completions", ANSWER)
+
+    usage = await recount(CHEAP, answer, plan=make_plan(), route=None, counter=counter)
+
+    # Three for the message, its role, two words, three for the answer.
+    assert usage == Usage(input=9, output=5, source="estimated", is_suspect=True)
+
+
+async def test_the_upstream_name_tells_the_family_unless_it_is_a_deployment(
+    counter: TokenCounter,
+) -> None:
+    answer = read_answer("chat/completions", ANSWER.replace(b"This", "好好好".encode()))
+
+    async def output(upstream_name: str) -> int:
+        route = replace(ROUTE, upstream_name=upstream_name)
+        plan = make_plan("claude-opus-5")
+        return (await recount(CHEAP, answer, plan=plan, route=route, counter=counter)).output
+
+    assert await output("gpt-4o") == 7
+    assert await output("claude-opus-5") == await output("deployment-7") == 11
+
+
+async def test_images_and_sounds_have_classes_of_their_own(counter: TokenCounter) -> None:
+    header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 512, 512)
+    url = "data:image/png;base64," + base64.b64encode(header + bytes(600)).decode()
+    sound = base64.b64encode(bytes(24_000)).decode()
+    content = [
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "input_audio", "input_audio": {"data": sound, "format": "opus"}},
+    ]
+    messages = [{"role": "user", "content": content}]
+    plan = make_plan(messages=messages)
+
+    usage = await recount(CHEAP, None, plan=plan, route=None, counter=counter)
+
+    # A tile and a half of seconds, each begun one: 85 + 170, 2 × 10.
+    assert (usage.input, usage.image_in, usage.audio_in) == (7, 255, 20)
+
+
+async def test_no_estimate_is_above_the_bound_of_the_hold(counter: TokenCounter) -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "a b " * 9}, image, image]}]
+    plan = make_plan(messages=messages)
+    tight = plan._replace(input_bound=100)
+    tighter = plan._replace(input_bound=20)
+
+    usages = [
+        await recount(CHEAP, None, plan=bounded, route=None, counter=counter)
+        for bounded in (plan, tight, tighter)
+    ]
+
+    assert [(usage.input, usage.image_in) for usage in usages] == [(26, 200), (26, 74), (20, 0)]
+
+
+async def test_a_stream_is_counted_by_what_it_said(counter: TokenCounter) -> None:
+    meter = StreamMeter(strip_usage=True)
+    for text in ("Hel", "lo \\", 'wor"ld', "日", "本"):
+        meter.observe(delta(content=text))
+    meter.observe(delta(reasoning="four", reasoning_content="four five"))
+
+    usage = await recount(CHEAP, meter, plan=make_plan(), route=None, counter=counter)
+
+    assert [part.text for part in meter.excerpts()] == ['Hello \\wor"ld日本', "four five"]
+    assert usage.output == 8
+
+
+async def test_a_call_of_a_tool_without_arguments_is_a_token(counter: TokenCounter) -> None:
+    meter = StreamMeter(strip_usage=True)
+    meter.observe(delta(tool_calls=[{"index": 0, "function": {"name": "f", "arguments": ""}}]))
+    plan = make_plan()
+
+    usage = await recount(CHEAP, meter, plan=plan, route=None, counter=counter)
+    nothing = await recount(CHEAP._replace(output=0), None, plan=plan, route=None, counter=counter)
+
+    assert (usage.output, nothing.output) == (1, 0)
+
+
+async def test_the_cheap_estimate_stays_where_nothing_can_be_counted(
+    counter: TokenCounter, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = make_plan()
+    broken = plan._replace(request=plan.request._replace(body={"messages": 7}))
+
+    assert await recount(CHEAP, None, plan=broken, route=None, counter=counter) is CHEAP
+    assert "the tokens of a call cannot be counted" in caplog.text
+    await counter.stop()
+    assert await recount(CHEAP, None, plan=plan, route=None, counter=counter) is CHEAP
+
+
+def test_what_is_kept_of_a_long_stream_stands_for_all_of_it() -> None:
+    meter = StreamMeter(strip_usage=True)
+    block = delta(content="four" * 500)
+    for _ in range(100):
+        meter.observe(block)
+
+    (part,) = meter.excerpts()
+
+    assert 32 * 1024 <= len(part.text) <= 48 * 1024
+    assert part.quarters == 200_000
+    counted = portion([part])
+    # Five hundred tokens a block would be exact.
+    assert counted.tokens(UNKNOWN, len(part.text) // 4) == 50_000
+
+
+def test_a_long_text_is_counted_by_its_beginning() -> None:
+    counted = portion([excerpt("a" * TEXT_CHARACTERS_MAX), excerpt("b" * 3 * TEXT_CHARACTERS_MAX)])
+
+    assert counted.texts == ["a" * TEXT_CHARACTERS_MAX]
+    assert counted.tokens(UNKNOWN, 1_000) == 4_000
+    assert portion([Excerpt("", 0)]).tokens(UNKNOWN, 0) == 0
