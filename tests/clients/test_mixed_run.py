@@ -21,8 +21,8 @@ from tests.support.bench import DOLLAR, Bench, Stage
 Kind = tuple[str, str, dict[str, Any]]  # what is done, with which of MODELS, and how
 
 CALLS: Final = int(os.environ.get("CALLS", "2000"))
-# The slowest machine that was tried made ten calls a second.
-SECONDS_MAX: Final = 120 + CALLS // 5
+# Far more than an idle machine takes: this bounds, and measures nothing.
+SECONDS_MAX: Final = 300 + CALLS // 4
 SEED: Final = 20_261_129
 # Prices that no usage divides.
 PRICES: Final = {

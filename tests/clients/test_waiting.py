@@ -13,6 +13,7 @@ from tests.clients.refusals import refusals, subtract
 from tests.e2e.faults import LockedAccounts
 from tests.e2e.rows import chat
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
+from tests.support.processes import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.slice]
 
@@ -58,8 +59,11 @@ def test_e34_a_client_waits_for_the_database(
 
     with LockedAccounts(bench.database):
         caller.start()
-        # As long as the first try waits for its hold (two seconds), and a little.
-        time.sleep(3.5)
+        wait_until(
+            lambda: subtract(refusals(bench), before) != {},
+            timeout_seconds=30,
+            what="the end of the first try's patience",
+        )
     caller.join(60)
 
     assert [outcome.error for outcome in outcomes] == [None]
@@ -67,10 +71,8 @@ def test_e34_a_client_waits_for_the_database(
     assert [charge for charge in statement.charges if charge] == [CHARGE]
     assert statement.entries == (("charge", -CHARGE),)
     assert len(stage.upstream_calls) == 1
-    refused = subtract(refusals(bench), before)
-    assert list(refused) in ([("E34", "service_unavailable")], [])
-    assert statement.rows[0].charge_nanos in (0, CHARGE)
-    assert sum(refused.values()) + len(statement.rows) >= 2
+    # The first, and perhaps the second, which may have come before the database was back.
+    assert subtract(refusals(bench), before)["E34", "service_unavailable"] in (1, 2)
 
 
 @pytest.mark.parametrize("name", NAMES)
