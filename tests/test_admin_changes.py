@@ -162,15 +162,42 @@ def test_an_api_key_can_be_restricted_and_deactivated(client: Client, house: Hou
 def test_a_price_is_added_in_dollars_and_never_edited(client: Client, house: House) -> None:
     answer = send(
         client, page_of(PriceVersion, "add"), model=str(house.model.pk), input_nanos="2.5",
-        output_nanos="10", request_nanos="0",
+        output_nanos="10", request_nanos="0", web_search_nanos="0.01", minimum_nanos="0.001",
+        terms='{"service_tiers": [{"name": "flex", "multiplier_millionths": 500000}]}',
     )  # fmt: skip
 
     price = PriceVersion.objects.latest("id")
     assert answer.status_code == 200
     assert (price.input_nanos, price.output_nanos) == (2_500_000_000, 10_000_000_000)
+    assert (price.web_search_nanos, price.minimum_nanos) == (10_000_000, 1_000_000)
+    assert price.terms == {"service_tiers": [{"name": "flex", "multiplier_millionths": 500_000}]}
     assert price.reasoning_nanos is None
     assert client.post(page_of(PriceVersion, "change", price.pk), {}).status_code == 403
     assert client.post(page_of(PriceVersion, "delete", price.pk), {}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ('{"tiers": []}', "terms has unknown fields: tiers."),
+        (
+            '{"context_tiers": [{"above_input_tokens": 9, "amounts": {"output": 5}}]}',
+            "Above 9 input tokens output costs less than below.",
+        ),
+    ],
+)
+def test_terms_that_cannot_be_used_make_no_price(
+    client: Client, house: House, terms: str, message: str
+) -> None:
+    before = PriceVersion.objects.count()
+
+    answer = send(
+        client, page_of(PriceVersion, "add"), model=str(house.model.pk), input_nanos="2.5",
+        output_nanos="10", request_nanos="0", minimum_nanos="0", terms=terms,
+    )  # fmt: skip
+
+    assert message in answer.content.decode()
+    assert PriceVersion.objects.count() == before
 
 
 def test_a_multiplier_is_written_as_a_number(client: Client, house: House) -> None:

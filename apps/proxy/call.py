@@ -302,7 +302,9 @@ class Call:
         cost_price = route.costs.at(self.started_at)
         cost = None
         if cost_price is not None:
-            at = conditions_of(conditions.service_tier, self.started_at)
+            at = USUAL
+            if cost_price.terms is not None:
+                at = conditions_of(conditions.service_tier, self.started_at)
             cost = charge_nanos(usage, cost_price, MULTIPLIER_ONE, at)
         if usage.source == "none":
             cost = 0

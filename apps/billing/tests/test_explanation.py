@@ -172,8 +172,8 @@ def test_a_price_per_request_has_a_line_of_its_own(
     shown = client.get(f"{LIST}{row.pk}/").json()["explained_charge"]["lines"]
 
     assert [tuple(line.values()) for line in shown] == [
-        ("input", 7, "0", None, "0.5", "0"),
-        ("request", 1, None, "0.000001", "0.5", "0.0000005"),
+        ("input", 7, "0", None, None, "1", "0.5", "0"),
+        ("request", 1, None, "0.000001", None, "1", "0.5", "0.0000005"),
     ]
 
 

@@ -24,7 +24,7 @@ COLUMNS = {
     "started_at", "ttft_ms", "duration_ms", "settled_at", "ip_address", "user_agent",
     "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens",
     "output_tokens", "reasoning_tokens", "audio_in_tokens", "audio_out_tokens", "image_in_tokens",
-    "image_out_tokens",
+    "image_out_tokens", "counts", "service_tier",
 }  # fmt: skip
 
 

@@ -12,11 +12,12 @@ from django.db import connection, transaction
 from django.db.models import Model
 from django.utils import timezone
 
-from apps.ai_models.models import AIModel, Route
+from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.api_keys.issue import issue_key
 from apps.api_keys.models import APIKey
 from apps.billing.ledger.commands import Cap
 from apps.billing.models import Account
+from apps.billing.pricing import Price
 from apps.model_groups.models import ModelGroup
 from apps.providers.credentials import add_key
 from apps.providers.models import Provider, ProviderKey
@@ -283,6 +284,22 @@ def test_a_provider_at_a_forbidden_address_or_with_a_moved_secret_is_left_out(
     assert [(route.provider.name, route.provider.credentials) for route in routes] == [("good", ())]
     assert "provider bad is left out" in caplog.text
     assert "a key of provider good is left out" in caplog.text
+
+
+def test_a_price_with_terms_that_cannot_be_read_sells_nothing_and_keeps_nothing_from_loading(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, other = AIModel.objects.create(name="m"), AIModel.objects.create(name="n")
+    now = timezone.now()
+    amounts: dict[str, Any] = {"effective_at": now, "input_nanos": 5, "output_nanos": 6}
+    bad = PriceVersion.objects.create(model=model, terms={"tiers": []}, **amounts)
+    good = PriceVersion.objects.create(model=other, web_search_nanos=7, **amounts)
+
+    models = loader.load_snapshot().catalogue.models
+
+    assert models["m"].prices.at(now) == Price(id=bad.pk)
+    assert models["n"].prices.at(now) == Price(id=good.pk, input=5, output=6, web_search=7)
+    assert f"price version {bad.pk} cannot be used" in caplog.text
 
 
 def test_a_rolled_back_change_leaves_no_version() -> None:
