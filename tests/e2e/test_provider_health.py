@@ -25,7 +25,7 @@ from tests.e2e.answers import HttpAnswer, ask, check_error
 from tests.e2e.rows import CHAT, chat
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.gateway import FAST, DemoThread, GatewayProcess
-from tests.support.processes import wait_until
+from tests.support.processes import free_port, wait_until
 from tests.support.prometheus import parse
 
 REST_SECONDS = 1.0
@@ -306,6 +306,22 @@ def test_recovery_is_noticed_by_one_probe(bench: Bench) -> None:
     assert statuses == [200] * 12
     assert while_open == 5
     assert [call["status"] for call in stage.upstream_calls] == [500] * 5 + [200] * 4
+
+
+def test_where_nobody_listens_the_next_route_answers_within_a_second(bench: Bench) -> None:
+    stage = bench.stage(
+        provider=bench.make_provider(f"http://127.0.0.1:{free_port()}/v1"),
+        fallbacks=[("demo-chat-listens:prompt=10", None)],
+    )
+
+    begun = time.monotonic()
+    answer = chat(stage)
+
+    assert (answer.status, time.monotonic() - begun < 1.0) == (200, True)
+    assert [attempt.outcome for attempt in stage.settled().attempts] == [
+        "upstream_unreachable",
+        "answered",
+    ]
 
 
 # ---- the retry budget
