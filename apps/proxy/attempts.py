@@ -29,21 +29,22 @@ Exchange = Callable[[Route, Credential, Row], Awaitable[None]]
 
 
 class Attempts:
-    """The attempts of one call. `exchange` makes one: it raises AttemptFailed or Interrupted."""
+    """The attempts of one call."""
 
-    def __init__(self, call: Call, exchange: Exchange) -> None:
+    def __init__(self, call: Call) -> None:
         self._call = call
         self._gateway = call.gateway
-        self._exchange = exchange
         self._begun = 0.0  # monotonic, of the latest
         self._latest: tuple[Route, Credential] | None = None
         self._retries = 0  # that were granted
         self._is_broken_off = False
 
-    async def run(self) -> GatewayError | None:
+    async def run(self, exchange: Exchange) -> GatewayError | None:
         """Try routes until one answers and return None, else why the last one did not.
 
-        Raises Interrupted.
+        `exchange` makes one attempt: it raises AttemptFailed or Interrupted. (It is not kept: it
+        knows this object, and a circle would be left to the garbage collector.) Raises
+        Interrupted.
         """
         error: GatewayError | None = None
         gateway, routes = self._gateway, list(self._call.routes)
@@ -57,7 +58,7 @@ class Attempts:
                 break
             number += 1
             try:
-                await self._attempt(route, credential, number)
+                await self._attempt(exchange, route, credential, number)
                 return None
             except AttemptFailed as failure:
                 error = failure.error
@@ -117,7 +118,9 @@ class Attempts:
         now = self._gateway.monotonic()
         return self._gateway.health.has_another_key(route, credential, now)
 
-    async def _attempt(self, route: Route, credential: Credential, number: int) -> None:
+    async def _attempt(
+        self, exchange: Exchange, route: Route, credential: Credential, number: int
+    ) -> None:
         call, gateway = self._call, self._gateway
         call.route = route
         call.meter = None
@@ -137,7 +140,7 @@ class Attempts:
         )
         call.attempts.append(row)
         try:
-            await self._exchange(route, credential, row)
+            await exchange(route, credential, row)
         except AttemptFailed as failure:
             row["status_code"] = failure.status_code
             # Some providers repeat the key they were sent, and not every key looks like one.
