@@ -31,22 +31,23 @@ Exchange = Callable[[Route, Credential, Row], Awaitable[None]]
 
 
 class Attempts:
-    """The attempts of one call. `exchange` makes one: it raises AttemptFailed or Interrupted."""
+    """The attempts of one call."""
 
-    def __init__(self, call: Call, exchange: Exchange) -> None:
+    def __init__(self, call: Call) -> None:
         self._call = call
         self._gateway = call.gateway
-        self._exchange = exchange
         self._begun = 0.0  # monotonic, of the latest
         self._latest: tuple[Route, Credential] | None = None
         self._retries = 0  # that were granted
         self._is_broken_off = False
         self._places: Places | None = None  # at providers that have limits
 
-    async def run(self) -> GatewayError | None:
+    async def run(self, exchange: Exchange) -> GatewayError | None:
         """Try routes until one answers and return None, else why the last one did not.
 
-        Raises Interrupted.
+        `exchange` makes one attempt: it raises AttemptFailed or Interrupted. (It is not kept: it
+        knows this object, and a circle would be left to the garbage collector.) Raises
+        Interrupted.
         """
         error: GatewayError | None = None
         routes = list(self._call.routes)
@@ -63,7 +64,7 @@ class Attempts:
                 break
             number += 1
             try:
-                await self._attempt(route, credential, number)
+                await self._attempt(exchange, route, credential, number)
                 return None
             except AttemptFailed as failure:
                 error = failure.error
@@ -163,7 +164,9 @@ class Attempts:
         now = self._gateway.monotonic()
         return self._gateway.health.has_another_key(route, credential, now)
 
-    async def _attempt(self, route: Route, credential: Credential, number: int) -> None:
+    async def _attempt(
+        self, exchange: Exchange, route: Route, credential: Credential, number: int
+    ) -> None:
         call, gateway = self._call, self._gateway
         call.route = route
         call.meter = None
@@ -184,7 +187,7 @@ class Attempts:
         )
         call.attempts.append(row)
         try:
-            await self._exchange(route, credential, row)
+            await exchange(route, credential, row)
         except AttemptFailed as failure:
             if failure.error.row == "E48":
                 self.observe_latency()

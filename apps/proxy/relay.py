@@ -58,7 +58,7 @@ class Relay:
         self._delivery = Delivery(call, connection, extra)
         self._cap = cap
         self._has_started = False
-        self._attempts = Attempts(call, self._exchange)
+        self._attempts = Attempts(call)
 
     async def run(self) -> None:
         """Try routes until one answers.
@@ -73,7 +73,7 @@ class Relay:
     async def _run(self) -> None:
         call = self._call
         try:
-            error = await self._attempts.run()
+            error = await self._attempts.run(self._exchange)
         except Interrupted as interruption:
             await self._end_interrupted(interruption)
             return

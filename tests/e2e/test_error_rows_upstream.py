@@ -106,7 +106,7 @@ def test_e41_and_e42_a_refused_key_is_out_of_use_after_one_call(bench: Bench, ca
         lambda: ProviderKey.objects.filter(
             provider__routes__model=stage.model, disabled_at__isnull=False
         ).exists(),
-        timeout_seconds=5,
+        timeout_seconds=15,
         what="the key to be disabled",
     )
     third = chat(stage)

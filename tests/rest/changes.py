@@ -194,6 +194,10 @@ CHANGES: Final = (
         ("provider_key.deactivated",), on=("provider", "provider_key"),
     ),
     Change(
+        "POST", "/api/admin/providers/{provider_id}/keys/{key_id}/enable/", 200,
+        ("provider_key.enabled",), on=("spare_provider", "refused_provider_key"),
+    ),
+    Change(
         "POST", "/api/admin/providers/{provider_id}/sync-models/", 200,
         ("provider.models_listed",), {"apply": False}, on=("provider",),
     ),

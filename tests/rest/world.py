@@ -17,6 +17,7 @@ from django.apps import apps
 from django.conf import settings
 from django.db import transaction
 from django.test import AsyncClient
+from django.utils import timezone
 from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import AccessToken
 
@@ -29,7 +30,8 @@ from apps.billing.models import Transaction
 from apps.core.counters import process_counts
 from apps.model_groups.groups import create_group
 from apps.providers.credentials import add_key
-from apps.providers.models import Provider, ProviderKey
+from apps.providers.health import disable_key
+from apps.providers.models import DisabledReason, Provider, ProviderKey
 from apps.providers.registration import create_provider
 from apps.quotas.allowances import create_quota
 from apps.users.models import Role, Session, User, UserGroup
@@ -205,6 +207,13 @@ def _configuration(root: User, base_url: str) -> dict[str, Any]:
     )
     used_key = add_key(provider=provider, secret=PROVIDER_SECRET, name="second", actor=root)
     named_key = add_key(provider=spare, secret=PROVIDER_SECRET, name=KEY_NAME, actor=root)
+    refused_key = add_key(provider=spare, secret=PROVIDER_SECRET, name="refused", actor=root)
+    disable_key(
+        key_id=refused_key.pk,
+        secret=PROVIDER_SECRET,
+        reason=DisabledReason.AUTH,
+        now=timezone.now(),
+    )
     model = create_model(name="offered", provider=provider, prices={"input": 1, "output": 1})
     unpriced = create_model(name="unpriced", provider=provider, actor=root)
     route = model.routes.get()
@@ -216,6 +225,7 @@ def _configuration(root: User, base_url: str) -> dict[str, Any]:
         "unused_provider": unused.pk,
         "provider_key": used_key.pk,
         "spare_provider_key": named_key.pk,
+        "refused_provider_key": refused_key.pk,
         "cost": cost.pk,
         "model": model.pk,
         "unpriced": unpriced.pk,

@@ -23,7 +23,7 @@ from apps.core.ids import new_uuid7
 from apps.model_groups.groups import create_group
 from apps.providers.models import Provider, ProviderKey
 from apps.providers.registration import create_provider
-from apps.proxy.models import ConfigurationChange
+from apps.proxy.models import CircuitRest, ConfigurationChange
 from apps.quotas.allowances import create_quota
 from apps.quotas.models import RepeatKey, UserQuota
 from apps.users.models import User, UserGroup
@@ -113,6 +113,14 @@ def _write_history(user: User, key: APIKey, provider: Provider, model: AIModel) 
         status_code=200, headers="[]", body=PROMPT.encode(), created_at=now, expires_at=now,
     )  # fmt: skip
     RefusalCount.objects.create(api_key_id=key.pk, code="rate_limited", minute=now, count=3)
+    CircuitRest.objects.create(
+        route_id=1,
+        provider_id=1,
+        reason="upstream_error",
+        openings=1,
+        began_at=timezone.now(),
+        ends_at=timezone.now(),
+    )
     if not ConfigurationChange.objects.exists():
         # PostgreSQL stamps at the commit, which this test never reaches.
         ConfigurationChange.objects.create(version=1, table_name="users_user", row_key=user.pk)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 from pytest_django import Settings
 
 from apps.audit.models import AdminEvent
@@ -55,3 +56,23 @@ def test_a_key_left_behind_is_not_ticked_active_again(
     send(client, path, **{f"{prefix}is_active": "on", f"{prefix}secret": "sk-again-0123456789"})
     key = ProviderKey.objects.get()
     assert (key.is_active, key.left_behind_at, key.last_four) == (True, None, "6789")
+
+
+@pytest.mark.parametrize("is_inline", [True, False])
+def test_a_key_that_was_disabled_automatically_is_enabled_by_a_tick(
+    client: Client, house: House, is_inline: bool
+) -> None:
+    key = house.provider_key
+    ProviderKey.objects.update(disabled_at=timezone.now(), disabled_reason="auth")
+    if is_inline:
+        path, prefix = page_of(Provider, "change", key.provider_id), "keys-0-"
+    else:
+        path, prefix = page_of(ProviderKey, "change", key.pk), ""
+
+    send(client, path, **{f"{prefix}weight": "2"})
+    assert ProviderKey.objects.get().disabled_reason == "auth"
+
+    send(client, path, **{f"{prefix}enable_again": "on"})
+    assert ProviderKey.objects.get().disabled_at is None
+    event = AdminEvent.objects.latest("id")
+    assert (event.action, event.actor_id) == ("provider_key.enabled", house.root.pk)

@@ -302,6 +302,40 @@ def test_a_price_with_terms_that_cannot_be_read_sells_nothing_and_keeps_nothing_
     assert f"price version {bad.pk} cannot be used" in caplog.text
 
 
+def test_disabled_keys_are_left_out_and_the_reason_is_known_where_none_is_left() -> None:
+    provider = Provider.objects.create(name="p", base_url="https://api.example.com/v1")
+    model = AIModel.objects.create(name="m")
+    Route.objects.create(model=model, provider=provider, upstream_name="m")
+    first, second = (add_key(provider=provider, secret=f"sk-{n}") for n in range(2))
+    snapshot = loader.load_snapshot()
+
+    def found() -> tuple[list[int], str]:
+        _follow(snapshot)
+        seen = snapshot.catalogue.models["m"].routes[0].provider
+        return [one.id for one in seen.credentials], seen.keyless_row
+
+    def disable(key: ProviderKey, reason: str) -> None:
+        ProviderKey.objects.filter(pk=key.pk).update(
+            disabled_at=timezone.now(), disabled_reason=reason
+        )
+
+    assert found() == ([first.pk, second.pk], "")
+
+    disable(first, "balance")
+    assert found() == ([second.pk], "")
+
+    disable(second, "auth")
+    assert found() == ([], "E42")
+
+    ProviderKey.objects.filter(pk=first.pk).update(is_active=False)
+    assert found() == ([], "E41")
+
+    Provider.objects.update(key_strategy="round_robin", failures_max=9)
+    _follow(snapshot)
+    seen = snapshot.catalogue.models["m"].routes[0].provider
+    assert (seen.key_strategy, seen.failures_max) == ("round_robin", 9)
+
+
 def test_a_rolled_back_change_leaves_no_version() -> None:
 
     make_user()

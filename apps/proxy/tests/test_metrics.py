@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from apps.proxy.counts import Counts
-from apps.proxy.metrics import METRICS, may_read
+from apps.proxy.gateway import Gateway
+from apps.proxy.metrics import METRICS, _lines, may_read
 
 TOKEN = "0123456789abcdef"
 GOOD = (b"authorization", b"Bearer 0123456789abcdef")
@@ -55,6 +56,28 @@ def test_with_a_token_nobody_else_may_not_even_on_this_machine(value: bytes | No
     headers = [] if value is None else [(b"authorization", value)]
 
     assert not may_read(_scope("127.0.0.1", *headers), TOKEN)
+
+
+def test_circuits_are_told_by_route_and_key() -> None:
+    gateway = Gateway()
+    gateway.monotonic = lambda: 100.0
+    circuits = gateway.health.circuits
+    circuits.rest((7, 3), 95.0, 10)
+    circuits.rest((8, 0), 80.0, 10)
+    for _ in range(5):
+        circuits.fail((9, 0), 60.0, begun=60.0)
+
+    def lines_of(name: str) -> list[str]:
+        (metric,) = (one for one in METRICS if one.name == name)
+        return [line for line in _lines(metric, gateway) if not line.startswith("#")]
+
+    assert lines_of("gateway_circuits_open") == ["gateway_circuits_open 1"]
+    assert lines_of("gateway_circuit_state") == [
+        'gateway_circuit_state{route="7",provider_key="3"} 2',
+        'gateway_circuit_state{route="8",provider_key="0"} 0',
+        'gateway_circuit_state{route="9",provider_key="0"} 1',
+    ]
+    assert lines_of("gateway_provider_keys_unreported") == ["gateway_provider_keys_unreported 0"]
 
 
 def test_every_metric_is_named_typed_and_explained_once() -> None:

@@ -174,6 +174,8 @@ def error_body(**members: object) -> bytes:
         (401, error_body(), ("E41", 502)),
         (403, error_body(), ("E41", 502)),
         (403, error_body(message="insufficient balance"), ("E42", 503)),
+        (403, error_body(code="model_not_found"), ("E44", 503)),
+        (403, error_body(code=403, message="Your input was flagged for hate."), ("E40", 400)),
         (402, error_body(), ("E42", 503)),
         (404, error_body(code="model_not_found"), ("E44", 503)),
         (413, error_body(), ("E45", 413)),

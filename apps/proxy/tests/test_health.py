@@ -1,0 +1,105 @@
+"""What a process knows of routes and keys: which rest, which are bad, and what is left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from apps.proxy.health import Health
+from apps.proxy.snapshot import Credential, Route
+from apps.proxy.tests.values import PROVIDER, ROUTE
+
+FIRST = Credential(id=1, weight=1, secret="sk-first")
+SECOND = Credential(id=2, weight=1, secret="sk-second")
+
+
+def _route(number: int, *credentials: Credential) -> Route:
+    provider = replace(PROVIDER, credentials=credentials, key_strategy="round_robin")
+    return replace(ROUTE, id=number, provider=provider)
+
+
+def _choose(health: Health, route: Route, now: float = 0.0) -> int | None:
+    found = health.choose_key(route, now, lambda: 0.0)
+    return None if found is None else found.id
+
+
+def test_keys_take_turns() -> None:
+    health, route = Health(), _route(1, FIRST, SECOND)
+
+    assert [_choose(health, route) for _ in range(4)] == [1, 2, 1, 2]
+    assert health.is_good
+
+
+def test_a_bad_key_is_bad_on_every_route_and_alone() -> None:
+    health, route, other = Health(), _route(1, FIRST, SECOND), _route(2, FIRST)
+
+    assert health.note_bad(FIRST, "E41") is not None
+    assert health.note_bad(FIRST, "E41") is None
+
+    assert [_choose(health, route) for _ in range(3)] == [2, 2, 2]
+    assert _choose(health, other) is None
+    assert (health.has_key(route), health.has_key(other)) == (True, False)
+    assert health.refusal([other]).row == "E41"
+    assert not health.is_good
+
+
+def test_another_secret_under_the_same_id_is_another_key() -> None:
+    health = Health()
+    health.note_bad(FIRST, "E42")
+
+    assert _choose(health, _route(1, replace(FIRST, secret="sk-new"))) == 1
+
+
+def test_a_bad_key_is_forgotten_when_the_configuration_knows_it_and_not_before() -> None:
+    health, route = Health(), _route(1, FIRST)
+    bad = health.note_bad(FIRST, "E41")
+    assert bad is not None
+
+    health.forget_bad(99)
+    assert _choose(health, route) is None
+
+    bad.version = 100
+    health.forget_bad(99)
+    assert _choose(health, route) is None
+
+    health.forget_bad(100)
+    assert _choose(health, route) == 1
+    assert health.is_good
+
+
+@pytest.mark.parametrize(("resting", "is_resting"), [([1], False), ([1, 2], True), ([0], True)])
+def test_a_route_rests_as_a_whole_or_with_all_its_keys(
+    resting: list[int], is_resting: bool
+) -> None:
+    health, route = Health(), _route(1, FIRST, SECOND)
+    for key_id in resting:
+        health.circuits.rest((1, key_id), 0.0, 10)
+
+    assert health.is_resting(route, 1.0) == is_resting
+    assert not health.is_resting(route, 10.0)
+    assert not health.is_resting(_route(2, FIRST), 1.0)
+
+
+def test_a_route_whose_only_good_key_rests_is_passed_over() -> None:
+    health, route = Health(), _route(1, FIRST, SECOND)
+    health.note_bad(FIRST, "E41")
+    health.circuits.rest((1, 2), 0.0, 10)
+
+    assert health.is_resting(route, 1.0)
+    assert not health.has_another_key(route, FIRST, 1.0)
+    assert _choose(health, route, 1.0) == 2  # The last door.
+
+
+def test_an_attempt_probes_route_and_key_and_its_answer_ends_both_rests() -> None:
+    health, route = Health(), _route(1, FIRST, SECOND)
+    for door in health.doors(route, FIRST):
+        for _ in range(5):
+            health.circuits.fail(door, 0.0, begun=0.0)
+
+    health.begin(route, FIRST, 30.0)
+    assert health.circuits.is_open((1, 0), 30.0)
+
+    assert health.answer(route, FIRST, 31.0, begun=30.0) == [(1, 0), (1, 1)]
+    assert health.succeed(route, FIRST, 32.0, begun=30.0) == []
+    assert not health.is_resting(route, 32.0)
