@@ -114,16 +114,19 @@ def check_overrides(value: Any) -> dict[str, Any]:
 
 
 def parse_overrides(value: Any) -> Overrides | None:
-    """Return stored overrides, None where there are none. Raises OverridesRefused."""
+    """Return stored overrides, None where there are none. Raises OverridesRefused.
+
+    By name, since PostgreSQL forgets in which order an object was written.
+    """
     checked = check_overrides(value)
     if not checked:
         return None
     found = checked.get("parameters")
     parameters = found and Parameters(
-        set=found.get("set", {}),
-        default=found.get("default", {}),
+        set=_sorted(found.get("set", {})),
+        default=_sorted(found.get("default", {})),
         remove=tuple(found.get("remove", ())),
-        rename=found.get("rename", {}),
+        rename=_sorted(found.get("rename", {})),
     )
     headers = checked.get("headers", {})
     removed = dict.fromkeys(headers.get("remove", ()))
@@ -168,7 +171,11 @@ def _names(value: Any) -> list[str]:
 def _renamed(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or len(value) > PARAMETERS_MAX:
         raise OverridesRefused(f"rename: enter an object of at most {PARAMETERS_MAX} names.")
-    return {_parameter(name): _parameter(other) for name, other in value.items()}
+    renamed = {_parameter(name): _parameter(other) for name, other in value.items()}
+    others = set(renamed.values())
+    if len(others) < len(renamed) or others & renamed.keys():
+        raise OverridesRefused("rename: no name may be meant twice.")
+    return renamed
 
 
 def _checked_headers(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,6 +188,10 @@ def _checked_headers(value: Mapping[str, Any]) -> dict[str, Any]:
     if both := found.keys() & set(removed):
         raise OverridesRefused(f"The header {min(both)} is both set and removed.")
     return {"set": found, "remove": removed}
+
+
+def _sorted(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value[name] for name in sorted(value)}
 
 
 def _shown(value: Any) -> str:

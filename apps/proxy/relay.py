@@ -94,7 +94,7 @@ class Relay:
         if route.parameters is not None:
             body, row["changes"] = route.parameters.apply(body)
         if route.headers:
-            names = f"headers {', '.join(name for name, _ in route.headers)}"
+            names = f"headers {', '.join(sorted(name for name, _ in route.headers))}"
             row["changes"] = f"{row['changes']}; {names}" if row["changes"] else names
         call.upstream_body = upstream_body(
             body,

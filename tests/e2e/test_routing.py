@@ -149,7 +149,7 @@ def test_overrides_change_the_request_and_are_on_record(bench: Bench) -> None:
     (attempt,) = stage.settled().attempts
     assert attempt.changes == (
         "remove logit_bias; rename reasoning_effort to effort; default temperature=0.5; "
-        "set seed=7; headers x-team, x-gone, accept, user-agent"
+        "set seed=7; headers accept, user-agent, x-gone, x-team"
     )
 
 

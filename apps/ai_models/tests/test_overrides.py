@@ -107,6 +107,8 @@ def test_what_decides_about_money_is_refused_wherever_it_stands(how: str, name: 
         {"parameters": {"remove": [1]}},
         {"parameters": {"remove": [f"x{n}" for n in range(51)]}},
         {"parameters": {"rename": {"x": 1}}},
+        {"parameters": {"rename": {"x": "y", "y": "z"}}},
+        {"parameters": {"rename": {"x": "z", "y": "z"}}},
         {"headers": {"add": {}}},
         {"headers": {"set": {"authorization": "x"}}},
         {"headers": {"remove": ["host"]}},
@@ -132,3 +134,10 @@ def test_headers_are_set_or_removed_by_lower_case_names() -> None:
     assert overrides is not None
     assert overrides.parameters is None
     assert dict(overrides.headers) == {"x-team": "a b", "accept": None}
+
+
+def test_the_order_in_which_they_were_written_does_not_matter() -> None:
+    _, one = make_parameters(set={"b": 1, "a": 2}).apply({})
+    _, other = make_parameters(set={"a": 2, "b": 1}).apply({})
+
+    assert one == other == "set a=2; set b=1"
