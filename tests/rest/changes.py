@@ -195,7 +195,7 @@ CHANGES: Final = (
     ),
     Change(
         "POST", "/api/admin/providers/{provider_id}/keys/{key_id}/enable/", 200,
-        ("provider_key.enabled",), on=("spare_provider", "refused_provider_key"),
+        ("provider_key.enabled",), on=("provider", "refused_provider_key"),
     ),
     Change(
         "POST", "/api/admin/providers/{provider_id}/sync-models/", 200,

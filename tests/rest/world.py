@@ -207,7 +207,7 @@ def _configuration(root: User, base_url: str) -> dict[str, Any]:
     )
     used_key = add_key(provider=provider, secret=PROVIDER_SECRET, name="second", actor=root)
     named_key = add_key(provider=spare, secret=PROVIDER_SECRET, name=KEY_NAME, actor=root)
-    refused_key = add_key(provider=spare, secret=PROVIDER_SECRET, name="refused", actor=root)
+    refused_key = add_key(provider=provider, secret=PROVIDER_SECRET, name="refused", actor=root)
     disable_key(
         key_id=refused_key.pk,
         secret=PROVIDER_SECRET,
