@@ -20,7 +20,8 @@ def _route(number: int, *credentials: Credential) -> Route:
 
 
 def _choose(health: Health, route: Route, now: float = 0.0) -> int | None:
-    found = health.choose_key(route, now, lambda: 0.0)
+    keys = route.provider.credentials
+    found = health.choose_key(route, keys, now=now, random=lambda: 0.0)
     return None if found is None else found.id
 
 
