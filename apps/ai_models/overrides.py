@@ -35,9 +35,10 @@ PROTECTED_PARAMETERS: Final = frozenset(
         "max_output_tokens", "max_tokens", "max_tokens_to_sample", "maxoutputtokens",
         "mcp_servers", "messages", "mock_response", "modalities", "model", "model_list", "models",
         "n", "num_predict", "num_retries", "num_return_sequences", "options", "organization",
-        "plugins", "prediction", "preset", "project", "prompt", "provider", "proxy", "query", "route",
-        "search_parameters", "service_tier", "stream", "stream_options", "suffix", "system",
-        "search_options", "timeout", "tools", "user_config", "web_search", "web_search_options",
+        "plugins", "prediction", "preset", "project", "prompt", "provider", "proxy", "query",
+        "route", "search_options", "search_parameters", "service_tier", "stream",
+        "stream_options", "suffix", "system", "timeout", "tools", "user_config", "web_search",
+        "web_search_options",
     }
 )  # fmt: skip
 PROTECTED_PREFIXES: Final = ("aws_", "azure_", "litellm_", "vertex_")
