@@ -77,6 +77,7 @@ class OwnRequestFilter(StrictFilterSet):
     error_code = WordsFilter(field_name="error_code")
     finish_reason = WordsFilter(field_name="finish_reason")
     service_tier = WordsFilter(field_name="service_tier")
+    answered_from = WordsFilter(field_name="answered_from")
 
     class Meta:
         model = APIRequest

@@ -31,6 +31,10 @@ class UsageSource(models.TextChoices):
     NONE = "none", "none"
 
 
+class AnswerSource(models.TextChoices):
+    CACHE = "cache", "the cache: it had been given to the same request before"
+
+
 def _count() -> models.BigIntegerField[int, int]:
     return models.BigIntegerField(default=0)
 
@@ -89,6 +93,14 @@ class APIRequest(models.Model):
         db_default="",
         blank=True,
         help_text="At whose prices it was charged; empty: the usual ones.",
+    )
+    answered_from = models.CharField(
+        max_length=16,
+        choices=AnswerSource.choices,
+        default="",
+        db_default="",
+        blank=True,
+        help_text="Where the answer was kept; empty: a provider gave it.",
     )
     attempt_count = models.SmallIntegerField(default=0)
     input_bytes = models.BigIntegerField()

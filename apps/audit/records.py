@@ -86,6 +86,7 @@ def request_row(
     upstream_request_id: str = "",
     payload_digest: bytes | None = None,
     service_tier: str = "",
+    answered_from: str = "",
 ) -> Row:
     """Return the columns of an APIRequest but those that the ledger sets when it commits."""
     row = dict(zip(DETAIL_COLUMNS, _details(detail), strict=True))
@@ -99,6 +100,7 @@ def request_row(
     row["finish_reason"] = finish_reason
     row["counts"] = counts_text(usage)
     row["service_tier"] = service_tier
+    row["answered_from"] = answered_from
     row["usage_source"] = usage.source
     row["is_usage_suspect"] = usage.is_suspect
     row["cost_nanos"] = cost_nanos

@@ -36,6 +36,7 @@ OWN_EXAMPLE: Final = {
     "counts": {"web_search": 1},
     "usage_source": "reported",
     "service_tier": "",
+    "answered_from": "",
     "charge": "0.0075",
     "hold": "0.168",
     "price_version_id": 9,
@@ -126,6 +127,9 @@ class OwnRequestOutput(_TokenCounts):
     usage_source = serializers.ChoiceField(choices=UsageSource.choices)
     service_tier = serializers.CharField(
         help_text="At whose prices it was charged; empty: the usual ones."
+    )
+    answered_from = serializers.CharField(
+        help_text="`cache`: a kept answer to the same request; empty: a provider answered."
     )
     charge = USDField(source="charge_nanos")
     hold = USDField(source="hold_nanos")

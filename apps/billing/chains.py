@@ -37,8 +37,9 @@ REQUEST_FIELDS = (
     "user_agent", "upstream_request_id", "payload_digest", "incarnation_id", "sequence",
 )  # fmt: skip
 # Columns that came later, empty in most rows and in all older ones: these keep the older format.
-ADDED_FIELDS = ("service_tier", "counts")
+ADDED_FIELDS = ("service_tier", "counts", "answered_from")
 _request_values = itemgetter(*REQUEST_FIELDS)
+_added_values = itemgetter(*ADDED_FIELDS)
 # Where the values stand that JSON has no form for, behind the format version.
 _ENCODED = tuple(
     1 + REQUEST_FIELDS.index(name) for name in ("id", "started_at", "settled_at", "payload_digest")
@@ -90,9 +91,9 @@ def entry_hash(
 
 def request_hash(previous: bytes, row: Mapping[str, Any]) -> bytes:
     """Return the link of an APIRequest, given its columns by name."""
-    tier, counts = row["service_tier"], row["counts"]
-    if tier or counts:
-        values = [ADDED_FORMAT, *_request_values(row), tier, counts]
+    added = _added_values(row)
+    if any(added):
+        values = [ADDED_FORMAT, *_request_values(row), *added]
     else:
         values = [FORMAT, *_request_values(row)]
     for place in _ENCODED:

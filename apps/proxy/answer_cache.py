@@ -14,11 +14,12 @@ from typing import Any, Final
 
 import orjson
 
+from apps.audit.payloads import BODY_BYTES_MAX
 from apps.core.usage import Usage
 from apps.proxy.snapshot import Key, Model
 
 BYTES_MAX: Final = 64 << 20
-ANSWER_BYTES_MAX: Final = 1 << 20
+ANSWER_BYTES_MAX: Final = BODY_BYTES_MAX
 # Beside the bytes of an answer: its entry, its key and what it used.
 _ENTRY_BYTES: Final = 1 << 10
 

@@ -22,6 +22,7 @@ from apps.core.logs import Origin, origin
 from apps.core.usage import Usage
 from apps.proxy import reads
 from apps.proxy.admission import authenticate, plan_call
+from apps.proxy.cached_calls import MISS, answer_from_cache, look_in_cache
 from apps.proxy.call import Call, ending_of_interruption
 from apps.proxy.dialects.openai import Endpoint, parse_request
 from apps.proxy.endings import Ending, Interrupted
@@ -216,6 +217,8 @@ class DataPlane:
             if call.plan.model.is_sticky:
                 user_id = caller.member.id
                 call.sticky_key = find_sticky_key(headers, request, user_id=user_id)
+            if call.plan.model.cache_seconds is not None:
+                look_in_cache(call, headers)
             if key is not None:
                 call.keyed = await make_keyed(call, key, parsed)
             try:
@@ -305,6 +308,11 @@ class DataPlane:
             cap = await call.place_hold()
             if cap is not None:
                 extra = [*extra, (b"x-gateway-output-cap", b"%d" % cap)]
+            if call.cached is not None:
+                await answer_from_cache(call, call.cached, connection, extra)
+                return
+            if call.cache_digest is not None:
+                extra = [*extra, MISS]
             await Relay(call, connection, extra, cap).run()
         except (GatewayError, Interrupted, Repeated):
             raise

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import orjson
 
-from apps.audit.models import RequestState
+from apps.audit.models import AnswerSource, RequestState
 from apps.audit.payloads import BODY_BYTES_MAX, seal_payload
 from apps.audit.records import Row, request_row
 from apps.billing.ledger.commands import Held, PayloadRecord, Resolve, StoredAnswer
@@ -29,6 +29,7 @@ from apps.billing.pricing import (
 )
 from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage
 from apps.proxy.admission import Plan
+from apps.proxy.answer_cache import CachedAnswer
 from apps.proxy.dialects.openai import Answer, StreamMeter
 from apps.proxy.endings import Ending, Interrupted, Reason
 from apps.proxy.estimate import estimate_tokens
@@ -106,6 +107,8 @@ class Call:
         self._detail: Row = {}
         self.keyed: KeyedCall | None = None  # where the client sent an idempotency key
         self.spends: Resolve | None = None  # the hold of a quote that this call is for
+        self.cache_digest: bytes | None = None  # under which its answer is kept
+        self.cached: CachedAnswer | None = None  # what it is answered with
         self.quote_seconds: int | None = None  # this is such a hold, and waits so long for its call
 
     # ---- interruption
@@ -202,6 +205,10 @@ class Call:
         """How many tokens the call counts for in limits until it is settled."""
         return max(1, len(self.body) // 4)
 
+    def capture_all(self) -> None:
+        """Keep what goes to the client also where no payload is."""
+        self._captures = True
+
     # ---- what has been delivered
 
     def capture(self, data: bytes) -> None:
@@ -277,6 +284,8 @@ class Call:
         # Only now: whatever failed above, the hold is still to be resolved.
         self.is_settled = True
         await self.gateway.writer.resolve(resolve)
+        if self.cache_digest is not None and self.cached is None:
+            self._keep_answer(self.cache_digest, ending)
 
     def submit_settlement(self, ending: Ending) -> None:
         """Resolve the hold without waiting, for a task that is being cancelled; no payload."""
@@ -298,26 +307,11 @@ class Call:
         conditions = self._conditions(usage)
         charge = self._charge(usage, conditions)
         self.settled_tokens = usage.total_tokens
-        route = self.route or self.routes[0]
-        cost_price = route.costs.at(self.started_at)
-        cost = None
-        if cost_price is not None:
-            at = USUAL
-            if cost_price.terms is not None:
-                at = conditions_of(conditions.service_tier, self.started_at)
-            cost = charge_nanos(usage, cost_price, MULTIPLIER_ONE, at)
-        if usage.source == "none":
+        detail, cost = self._detail, None
+        if self.cached is not None:
             cost = 0
-        detail = self._detail
-        if route is not self.routes[0] or cost_price is not None:
-            detail = {
-                **detail,
-                "route_id": route.id,
-                "provider_id": route.provider.id,
-                "provider_name": route.provider.name,
-                "upstream_model": route.upstream_name,
-                "cost_version_id": cost_price.id if cost_price else None,
-            }
+        else:
+            detail, cost = self._cost(usage, conditions)
         row = request_row(
             detail,
             request_id=self.request_id,
@@ -335,6 +329,7 @@ class Call:
             upstream_request_id=self.upstream_request_id,
             payload_digest=digest,
             service_tier=conditions.service_tier,
+            answered_from="" if self.cached is None else AnswerSource.CACHE,
         )
         if ending.state == RequestState.COMPLETED and usage.source == "reported":
             self.gateway.habits.note(plan.model.id, usage.output_tokens)
@@ -346,10 +341,10 @@ class Call:
             self.ttft_ms if plan.request.is_stream else None,
         )
         if usage.is_suspect:
-            self.gateway.counts.suspect_usages.add(str(route.provider.id))
+            self.gateway.counts.suspect_usages.add(str(detail["provider_id"]))
             logger.warning(
                 "the usage that provider %s reported cannot be true",
-                route.provider.name,
+                detail["provider_name"],
                 extra={"request_id": self.request_id},
             )
         return Resolve(
@@ -364,6 +359,40 @@ class Call:
             payload=payload,
             claim_end=None if self.keyed is None else self.keyed.end(ending, charge, answer),
         )
+
+    def _cost(self, usage: Usage, conditions: Conditions) -> tuple[Row, int | None]:
+        """Return the columns that say who answered, with all others that the hold keeps, and what
+        he bills for it.
+        """
+        route, detail = self.route or self.routes[0], self._detail
+        price = route.costs.at(self.started_at)
+        if route is not self.routes[0] or price is not None:
+            detail = {
+                **detail,
+                "route_id": route.id,
+                "provider_id": route.provider.id,
+                "provider_name": route.provider.name,
+                "upstream_model": route.upstream_name,
+                "cost_version_id": price.id if price else None,
+            }
+        if usage.source == "none":
+            return detail, 0
+        if price is None:
+            return detail, None
+        at = USUAL
+        if price.terms is not None:
+            at = conditions_of(conditions.service_tier, self.started_at)
+        return detail, charge_nanos(usage, price, MULTIPLIER_ONE, at)
+
+    def _keep_answer(self, digest: bytes, ending: Ending) -> None:
+        """Have the cache keep an answer that is whole, and whose usage is certain."""
+        usage, body = ending.usage, b"".join(self._captured)
+        is_certain = usage.source == "reported" and not usage.is_suspect
+        if ending.state != RequestState.COMPLETED or len(body) != self.output_bytes:
+            return
+        if is_certain and not self.is_client_gone:
+            kept = CachedAnswer(body, usage, ending.finish_reason, self.gateway.monotonic())
+            self.gateway.answers.keep(digest, kept)
 
     def _conditions(self, usage: Usage) -> Conditions:
         """Return by what, beside its usage, the call is charged: the tier that was served."""
@@ -392,8 +421,10 @@ class Call:
         return min(full, self.held.amount_nanos if self.held else 0)
 
     async def _payload(self) -> tuple[PayloadRecord | None, bytes | None]:
-        provider = (self.route or self.routes[0]).provider
-        mode = strictest_payload_mode(*self._modes, provider.payload_mode)
+        modes: tuple[str, ...] = self._modes
+        if self.cached is None:
+            modes = (*modes, (self.route or self.routes[0]).provider.payload_mode)
+        mode = strictest_payload_mode(*modes)
         if mode == "off":
             return None, None
         response = b"".join(self._captured)

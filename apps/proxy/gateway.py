@@ -22,6 +22,7 @@ from apps.billing.connections import connect
 from apps.billing.journal import Journal
 from apps.billing.writer import LedgerWriter
 from apps.proxy import loader
+from apps.proxy.answer_cache import AnswerCache
 from apps.proxy.call import Call
 from apps.proxy.counter import TokenCounter
 from apps.proxy.counts import Counts
@@ -81,6 +82,7 @@ class Gateway:
         self.latencies = Latencies()
         self.calls: dict[UUID, Call] = {}
         self.habits = Habits()
+        self.answers = AnswerCache()
         self.quotes = QuoteHolds(self.monotonic)
         self.bytes_in_flight = 0
         self.answer_bytes = 0  # of running calls with an idempotency key

@@ -46,6 +46,8 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
     Raises E19, E20, E32 to E37, E41, E42, Repeated where its idempotency key has been used, and
     Interrupted where the client left meanwhile; E33 also where all providers are at their limits.
     """
+    if call.cached is not None:
+        return await _place_for_cached(call)
     routes: Sequence[Route] = call.plan.model.routes
     refusal: GatewayError | None = None
     able: list[Route] = []  # of providers that could give a lowered answer
@@ -64,18 +66,28 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
         answer = await _place(call, detail, caps, spare_caps, is_whole=is_whole)
         if isinstance(answer, Held):
             return answer, within(planned, (*caps, *answer.spares)), detail
-        if answer.first is not None:
-            raise Repeated(answer.first)
-        if answer.reason == "spent":
-            raise quote_gone()
-        refusal = _refusal(answer)
         if answer.cap is None or answer.cap.scope != "provider":
-            raise refusal
+            raise _reason(answer)
+        refusal = _refusal(answer)
         spent = [route for route in routes if route.provider.id == answer.cap.scope_id]
         routes = [route for route in routes if route not in spent]
         if answer.left_nanos >= call.plan.least_nanos:
             able += spent
         _rest(call, spent, answer.left_nanos)
+
+
+async def _place_for_cached(call: Call) -> tuple[Held, list[Route], Row]:
+    """Reserve the charge of a call that no provider is asked for."""
+    detail = _describe(call, call.plan.model.routes[0]) | {
+        "route_id": None,
+        "provider_id": None,
+        "provider_name": "",
+        "upstream_model": "",
+    }
+    answer = await _place(call, detail, (), (), is_whole=False)
+    if isinstance(answer, Held):
+        return answer, [], detail
+    raise _reason(answer)
 
 
 def _plan(call: Call, routes: Sequence[Route]) -> list[Route]:
@@ -189,6 +201,13 @@ async def _place(
         raise call.translate_cancellation() from None
     finally:
         call.close_to_interruption()
+
+
+def _reason(answer: HoldRefused) -> Exception:
+    """Return why a hold was refused that no other provider would change."""
+    if answer.first is not None:
+        return Repeated(answer.first)
+    return quote_gone() if answer.reason == "spent" else _refusal(answer)
 
 
 def _refusal(answer: HoldRefused) -> GatewayError:

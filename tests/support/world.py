@@ -208,6 +208,7 @@ def request_row(world: World, request_id: UUID, **changes: Any) -> dict[str, Any
         "upstream_request_id": "",
         "payload_digest": None,
         "service_tier": "",
+        "answered_from": "",
         "counts": "",
     }
     for name in REQUEST_FIELDS:

@@ -49,7 +49,7 @@ REQUEST: dict[str, Any] = {
     if name == "payload_digest"
     else number
     for number, name in enumerate(REQUEST_FIELDS)
-} | {"service_tier": "", "counts": ""}
+} | dict.fromkeys(ADDED_FIELDS, "")
 
 
 def test_a_transaction_is_hashed_as_a_json_array_that_anyone_can_write() -> None:
