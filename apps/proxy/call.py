@@ -23,6 +23,7 @@ from apps.billing.pricing import (
     MULTIPLIER_ONE,
     USUAL,
     Conditions,
+    PriceIncomplete,
     charge_nanos,
     charged_tier,
     conditions_of,
@@ -202,6 +203,11 @@ class Call:
         """How many tokens the call counts for in limits until it is settled."""
         return max(1, len(self.body) // 4)
 
+    def forget_request(self) -> None:
+        """Let go of what the client sent: it may be large, and the hold of a quote waits long."""
+        self.body = b""
+        self.plan = self.plan._replace(request=self.plan.request._replace(body={}))
+
     # ---- what has been delivered
 
     def capture(self, data: bytes) -> None:
@@ -299,24 +305,16 @@ class Call:
         charge = self._charge(usage, conditions)
         self.settled_tokens = usage.total_tokens
         route = self.route or self.routes[0]
-        cost_price = route.costs.at(self.started_at)
-        cost = None
-        if cost_price is not None:
-            at = USUAL
-            if cost_price.terms is not None:
-                at = conditions_of(conditions.service_tier, self.started_at)
-            cost = charge_nanos(usage, cost_price, MULTIPLIER_ONE, at)
-        if usage.source == "none":
-            cost = 0
+        cost_version_id, cost = self._cost(route, usage, conditions.service_tier)
         detail = self._detail
-        if route is not self.routes[0] or cost_price is not None:
+        if route is not self.routes[0] or cost_version_id is not None:
             detail = {
                 **detail,
                 "route_id": route.id,
                 "provider_id": route.provider.id,
                 "provider_name": route.provider.name,
                 "upstream_model": route.upstream_name,
-                "cost_version_id": cost_price.id if cost_price else None,
+                "cost_version_id": cost_version_id,
             }
         row = request_row(
             detail,
@@ -364,6 +362,22 @@ class Call:
             payload=payload,
             claim_end=None if self.keyed is None else self.keyed.end(ending, charge, answer),
         )
+
+    def _cost(self, route: Route, usage: Usage, tier: str) -> tuple[int | None, int | None]:
+        """Return by which price the provider bills, and how much; None where that is unknown.
+
+        It is where nobody has told all of the price: the call ends all the same.
+        """
+        price = route.costs.at(self.started_at)
+        if usage.source == "none":
+            return None if price is None else price.id, 0
+        if price is None:
+            return None, None
+        at = USUAL if price.terms is None else conditions_of(tier, self.started_at)
+        try:
+            return price.id, charge_nanos(usage, price, MULTIPLIER_ONE, at)
+        except PriceIncomplete:
+            return None, None
 
     def _conditions(self, usage: Usage) -> Conditions:
         """Return by what, beside its usage, the call is charged: the tier that was served."""
