@@ -230,7 +230,7 @@ def _beyond(resolve: Resolve, kind: str, nanos: int, available: int) -> list[Lin
 def _settle_late(resolve: Resolve, batch: Batch, state: State, changes: Changes) -> Resolved:
     """Post what a call cost beyond what was charged when somebody else resolved its hold, once.
 
-    Nothing where its idempotency key has gone to another call meanwhile: a key pays for one.
+    Nothing where its repeat has its idempotency key meanwhile: a key pays for one.
     """
     recorded = state.resolved[resolve.request_id]
     difference = resolve.charge_nanos - recorded.nanos
