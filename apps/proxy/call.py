@@ -258,8 +258,9 @@ class Call:
         """Return how a call ends whose answer is complete, for whoever it was read."""
         if self.is_drained:
             state = RequestState.CLIENT_DISCONNECTED
-            return Ending(state, 499, "client_disconnected", usage, finish_reason)
-        return Ending(RequestState.COMPLETED, 200, "", usage, finish_reason)
+            code = "client_disconnected"
+            return Ending(state, 499, code, usage, finish_reason, is_whole=True)
+        return Ending(RequestState.COMPLETED, 200, "", usage, finish_reason, is_whole=True)
 
     # ---- the settlement
 
