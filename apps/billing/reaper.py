@@ -28,7 +28,7 @@ from apps.billing.ledger.commands import (
 )
 from apps.billing.ledger.keys import HAS_KEY
 from apps.billing.ledger.store import Engine
-from apps.billing.pricing import charge_nanos, conditions_of, price_of_columns
+from apps.billing.pricing import PriceIncomplete, charge_nanos, conditions_of, price_of_columns
 from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage
 
 REAP_BATCH = 200
@@ -44,9 +44,13 @@ def resolve_orphan(hold: Row, price_row: Row | None, *, now: datetime) -> Resolv
     if usage.source == "checkpoint" and price_row is not None:
         started_at = datetime.fromisoformat(detail["started_at"])
         conditions = conditions_of(_tier(detail), started_at)
-        price = price_of_columns(price_row)
-        full = charge_nanos(usage, price, detail["multiplier_millionths"], conditions)
-        charge = min(full, hold["amount_nanos"])
+        try:
+            price = price_of_columns(price_row)
+            full = charge_nanos(usage, price, detail["multiplier_millionths"], conditions)
+            charge = min(full, hold["amount_nanos"])
+        except PriceIncomplete as error:
+            # It must not keep the holds of all the others.
+            logger.error("call %s is not charged: %s", hold["request_id"], error)
     return _end(hold, detail, usage, charge, RequestState.INTERRUPTED, "gateway_crashed", now)
 
 

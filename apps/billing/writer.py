@@ -21,7 +21,14 @@ from apps.audit.models import RequestState
 from apps.billing import reaper
 from apps.billing.flushing import Locked, Outcome, Quarantined, Trouble
 from apps.billing.journal import Journal, JournalFull
-from apps.billing.ledger.commands import Held, HoldRefused, PlaceHold, Resolve, Resolved
+from apps.billing.ledger.commands import (
+    Held,
+    HoldRefused,
+    PlaceHold,
+    Resolve,
+    Resolved,
+    has_spent,
+)
 from apps.billing.ledger.store import Engine
 from apps.billing.ledger_thread import LedgerThread
 from apps.billing.pending import Pace, Pending
@@ -229,13 +236,13 @@ class LedgerWriter:
             request_id, known = pending.command.request_id, self._thread.known
             if isinstance(pending.command, PlaceHold):
                 self._waiting.pop(request_id, None)
+                spends = pending.command.spends
+                if spends is not None and has_spent(pending.command, answer):
+                    known.discard(spends.request_id)
                 if not isinstance(answer, Held):
                     known.discard(request_id)
-                else:
-                    if pending.command.spends is not None:
-                        known.discard(pending.command.spends.request_id)
-                    if pending.future.done():
-                        self._give_back(pending.command, answer)
+                elif pending.future.done():
+                    self._give_back(pending.command, answer)
             else:
                 self._settling.pop(request_id, None)
                 known.discard(request_id)

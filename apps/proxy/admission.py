@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from ipaddress import ip_address
-from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from apps.billing.pricing import (
@@ -35,7 +34,10 @@ from apps.proxy.snapshot import Access, Caller, Key, Model, Snapshot, find_acces
 OUTPUT_CAP_MIN: Final = 256
 # For how many searches a call that may search holds; what is reported beyond comes as an excess.
 WEB_SEARCHES_MAX: Final = 10
-_SEARCHES: Final[Mapping[str, int]] = MappingProxyType({"web_search": WEB_SEARCHES_MAX})
+# What Cohere ranks for one unit, and the tokens above which a text counts as several.
+# Source: https://cohere.com/pricing
+RANKED_A_UNIT: Final = 100
+RANKED_TOKENS: Final = 500
 KEY_BYTES_MAX: Final = 255
 _KEY_HEADERS: Final = (b"x-api-key", b"x-goog-api-key")
 
@@ -196,7 +198,7 @@ def plan_call(
         # What is found is read, too, and nobody knows its length before.
         input_bound = model.context_length
     conditions = USUAL if price.terms is None else conditions_of(request.service_tier, now)
-    count_bounds = _SEARCHES if request.has_web_search else NO_COUNTS
+    count_bounds = _count_bounds(price, request, input_bound)
     is_text_only = not request.has_images and not request.has_audio
     is_fixed = is_reading or request.output_tokens_asked is not None
     least_cap = output_bound if is_fixed else min(OUTPUT_CAP_MIN, output_bound)
@@ -231,6 +233,19 @@ def plan_call(
         conditions=conditions,
         count_bounds=count_bounds,
     )
+
+
+def _count_bounds(price: Price, request: ParsedRequest, input_bound: int) -> Mapping[str, int]:
+    """Return how much that is counted by the piece a call holds for, where that has a price."""
+    bounds: dict[str, int] = {}
+    if request.has_web_search:
+        bounds["web_search"] = WEB_SEARCHES_MAX
+    if price.image is not None and request.endpoint == "chat/completions":
+        bounds["image"] = request.choices
+    if price.tool_call is not None and request.endpoint == "rerank":
+        texts = len(request.body["documents"]) + input_bound // RANKED_TOKENS
+        bounds["tool_call"] = -(-texts // RANKED_A_UNIT)
+    return bounds or NO_COUNTS
 
 
 def _check_price(price: Price, request: ParsedRequest) -> None:

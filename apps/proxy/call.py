@@ -23,6 +23,7 @@ from apps.billing.pricing import (
     MULTIPLIER_ONE,
     USUAL,
     Conditions,
+    PriceIncomplete,
     charge_nanos,
     charged_tier,
     conditions_of,
@@ -209,6 +210,11 @@ class Call:
         """Keep what goes to the client also where no payload is."""
         self._captures = True
 
+    def forget_request(self) -> None:
+        """Let go of what the client sent: it may be large, and the hold of a quote waits long."""
+        self.body = b""
+        self.plan = self.plan._replace(request=self.plan.request._replace(body={}))
+
     # ---- what has been delivered
 
     def capture(self, data: bytes) -> None:
@@ -259,8 +265,9 @@ class Call:
         """Return how a call ends whose answer is complete, for whoever it was read."""
         if self.is_drained:
             state = RequestState.CLIENT_DISCONNECTED
-            return Ending(state, 499, "client_disconnected", usage, finish_reason)
-        return Ending(RequestState.COMPLETED, 200, "", usage, finish_reason)
+            code = "client_disconnected"
+            return Ending(state, 499, code, usage, finish_reason, is_whole=True)
+        return Ending(RequestState.COMPLETED, 200, "", usage, finish_reason, is_whole=True)
 
     # ---- the settlement
 
@@ -307,11 +314,10 @@ class Call:
         conditions = self._conditions(usage)
         charge = self._charge(usage, conditions)
         self.settled_tokens = usage.total_tokens
-        detail, cost = self._detail, None
-        if self.cached is not None:
-            cost = 0
-        else:
-            detail, cost = self._cost(usage, conditions)
+        detail: Row = self._detail
+        cost: int | None = 0
+        if self.cached is None:
+            detail, cost = self._cost(usage, conditions.service_tier)
         row = request_row(
             detail,
             request_id=self.request_id,
@@ -360,12 +366,21 @@ class Call:
             claim_end=None if self.keyed is None else self.keyed.end(ending, charge, answer),
         )
 
-    def _cost(self, usage: Usage, conditions: Conditions) -> tuple[Row, int | None]:
-        """Return the columns that say who answered, with all others that the hold keeps, and what
-        he bills for it.
+    def _cost(self, usage: Usage, tier: str) -> tuple[Row, int | None]:
+        """Return the columns that the hold keeps with those that say who answered, and what he
+        bills; None where that is unknown.
+
+        It is where nobody has told all of the price: the call ends all the same.
         """
-        route, detail = self.route or self.routes[0], self._detail
-        price = route.costs.at(self.started_at)
+        route = self.route or self.routes[0]
+        price, cost = route.costs.at(self.started_at), None
+        if price is not None and usage.source != "none":
+            at = USUAL if price.terms is None else conditions_of(tier, self.started_at)
+            try:
+                cost = charge_nanos(usage, price, MULTIPLIER_ONE, at)
+            except PriceIncomplete:
+                price = None
+        detail = self._detail
         if route is not self.routes[0] or price is not None:
             detail = {
                 **detail,
@@ -375,14 +390,7 @@ class Call:
                 "upstream_model": route.upstream_name,
                 "cost_version_id": price.id if price else None,
             }
-        if usage.source == "none":
-            return detail, 0
-        if price is None:
-            return detail, None
-        at = USUAL
-        if price.terms is not None:
-            at = conditions_of(conditions.service_tier, self.started_at)
-        return detail, charge_nanos(usage, price, MULTIPLIER_ONE, at)
+        return detail, 0 if usage.source == "none" else cost
 
     def _keep_answer(self, digest: bytes, ending: Ending) -> None:
         """Have the cache keep an answer that is whole, and whose usage is certain."""

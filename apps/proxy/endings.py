@@ -20,6 +20,7 @@ class Ending(NamedTuple):
     usage: Usage = NO_USAGE
     finish_reason: str = ""
     error: GatewayError | None = None  # what the client is answered instead of an answer
+    is_whole: bool = False  # all of an answer has come, whoever it was read for
 
 
 class Interrupted(Exception):

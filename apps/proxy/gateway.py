@@ -246,9 +246,12 @@ class Gateway:
             self.counts.loop_lag.observe(max(0.0, now - due))
             if now - due > STANDSTILL_SECONDS:
                 logger.warning("the event loop stood still for %.1f s", now - due)
-            for call in list(self.calls.values()):
-                call.on_tick(now)
-            self.quotes.on_tick(now)
+            try:
+                for call in list(self.calls.values()):
+                    call.on_tick(now)
+                self.quotes.on_tick(now)
+            except Exception:  # without this task nothing would end at its limit any more
+                logger.exception("what was due could not be ended")
 
     async def _renew_limits(self) -> None:
         while True:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from apps.audit.records import Row
-from apps.billing.ledger.commands import Cap, Held, HoldRefused, PlaceHold
+from apps.billing.ledger.commands import Cap, Held, HoldRefused, PlaceHold, has_spent
 from apps.billing.writer import LedgerBusy, LedgerUnavailable
 from apps.core.errors import GatewayError
 from apps.proxy.health import WHOLE
@@ -185,12 +185,12 @@ async def _place(
         claim=None if call.keyed is None else call.keyed.claim,
         spends=call.spends,
     )
-    # Whatever the answer is, it ends what is spent: the next try finds it gone.
+    # Placed or refused, it ends what is spent: the next try finds it gone.
     call.spends = None
     call.open_to_interruption()
     try:
         answer = await call.gateway.writer.place(hold)
-        if hold.spends is not None:
+        if hold.spends is not None and has_spent(hold, answer):
             call.gateway.quotes.forget(hold.spends.request_id)
         return answer
     except LedgerUnavailable as error:

@@ -79,6 +79,7 @@ class QuoteHolds:
         except BaseException:
             self._uncount(key_id)
             raise
+        call.forget_request()
         self._waiting[call.request_id] = _Waiting(call, self._monotonic() + seconds)
         return cap
 

@@ -26,7 +26,7 @@ from apps.audit.idempotency import (
     open_answer,
     seal_answer,
 )
-from apps.audit.models import CallKey, RequestState
+from apps.audit.models import CallKey
 from apps.billing.ledger.commands import Claim, ClaimEnd, KeyState, StoredAnswer
 from apps.core.errors import GatewayError, openai_body
 from apps.core.repeat_keys import is_repeat_key
@@ -92,8 +92,9 @@ class KeyedCall:
 
     async def keep(self, call: Call, ending: Ending) -> StoredAnswer | None:
         """Return the answer of a call as it is stored, None where it ends without a final one."""
-        error, headers = ending.error, []
-        if ending.state == RequestState.COMPLETED:
+        error, headers, status = ending.error, [], ending.status_code
+        if ending.is_whole:
+            status = 200  # Also where its client has left.
             body, kind = b"".join(self._parts), _JSON
             if call.plan.request.is_stream:
                 kind = _STREAM
@@ -108,13 +109,13 @@ class KeyedCall:
             return None
         told = orjson.dumps([("content-type", kind), *headers]).decode()
         if self._is_too_large or len(body) > ANSWER_BYTES_MAX:
-            return StoredAnswer(ending.status_code, told, None)
+            return StoredAnswer(status, told, None)
         if len(body) <= _IN_LOOP_BYTES:
             sealed = seal_answer(body, secret=self._secret, request_id=call.request_id)
         else:
             loop = asyncio.get_running_loop()
             sealed = await loop.run_in_executor(None, lambda: self._seal(body, call))
-        return StoredAnswer(ending.status_code, told, sealed)
+        return StoredAnswer(status, told, sealed)
 
     def end(self, ending: Ending, charge_nanos: int, answer: StoredAnswer | None) -> ClaimEnd:
         """Return what becomes of the key: what was charged and has no answer keeps it."""

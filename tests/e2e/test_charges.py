@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import openai
+import orjson
 import psutil
 import pytest
 
 from apps.ai_models.catalogue import set_price
+from apps.ai_models.models import Route
 from apps.audit.models import APIRequest
 from apps.billing.chain_walks import walk_requests
 from apps.billing.findings import Findings
 from apps.core.price_terms import ServiceTier, Terms, TimeWindow
 from apps.users.models import User, UserGroup
+from tests.e2e.answers import ask
+from tests.e2e.raw_upstream import RawUpstream, respond
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 
 ONE = 1_000_000  # tokens
@@ -27,6 +31,45 @@ def test_a_call_costs_the_price_of_a_request_once(bench: Bench) -> None:
     stage.client(max_retries=0).chat.completions.create(**stage.body())
 
     assert stage.settled().charges == (CHARGE + REQUEST_NANOS,)
+
+
+def test_a_call_ends_also_where_not_all_of_its_cost_is_known(bench: Bench) -> None:
+    stage = bench.stage()
+    set_price(route=Route.objects.get(model=stage.model), prices={"input": INPUT_NANOS * ONE})
+    bench.make_caller()
+
+    stage.client(max_retries=0).chat.completions.create(**stage.body())
+
+    statement = stage.settled()
+    (row,) = statement.rows
+    assert (statement.states, statement.charges) == (("completed",), (CHARGE,))
+    assert (row.cost_version_id, row.cost_nanos) == (None, None)
+
+
+def test_a_ranking_that_is_billed_by_the_unit_is_held_for_and_charged(bench: Bench) -> None:
+    unit = 2_000_000
+    ranking = {
+        "results": [{"index": 0, "relevance_score": 0.5}],
+        "meta": {"billed_units": {"search_units": 2}},
+    }
+    with RawUpstream(lambda _: [respond(orjson.dumps(ranking))]) as upstream:
+        stage = bench.stage(
+            "raw",
+            provider=bench.make_provider(upstream.base_url),
+            prices={"input": 0, "output": 0, "tool_call": unit},
+        )
+        poor = bench.make_caller(unit)
+        body = orjson.dumps({"model": stage.model.name, "query": "q", "documents": ["a"] * 101})
+
+        answers = [
+            ask(bench.gateway, "POST", "/v1/rerank", headers=caller.headers, body=body)
+            for caller in (stage.caller, poor)
+        ]
+
+    statement = stage.settled()
+    assert [answer.status for answer in answers] == [200, 429]
+    assert (statement.charges, statement.rows[0].hold_nanos) == ((2 * unit,), 2 * unit)
+    assert len(upstream.heard) == 1
 
 
 def test_a_call_that_failed_does_not_cost_the_price_of_a_request(bench: Bench) -> None:

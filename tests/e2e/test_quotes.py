@@ -10,9 +10,11 @@ import orjson
 import pytest
 
 from apps.ai_models.catalogue import set_price
+from apps.ai_models.models import Route
 from apps.audit.models import APIRequest
 from apps.billing.models import Hold
 from tests.e2e.answers import HttpAnswer, ask, check_error
+from tests.e2e.faults import BrokenHolds
 from tests.e2e.rows import CHAT, check_nothing_happened
 from tests.support.bench import DOLLAR, INPUT_NANOS, OUTPUT_NANOS, Bench, Caller, Stage
 from tests.support.processes import wait_until
@@ -116,6 +118,31 @@ def test_a_hold_that_nobody_spends_lapses(bench: Bench) -> None:
         late, status=400, type="invalid_request_error", code="invalid_value", param="x-quote-id"
     )
     assert stage.upstream_calls == []
+
+
+def test_a_hold_whose_call_the_database_refuses_to_hold_lapses_all_the_same(bench: Bench) -> None:
+    stage = bench.stage()
+    hold = quote(stage, hold=True, hold_seconds=3)["hold"]
+
+    with BrokenHolds(bench.database, stage.caller.user.username):
+        answer = spend(stage, hold["id"])
+
+    statement = stage.settled(1)
+    assert answer.status == 503
+    assert [(row.state, row.error_code) for row in statement.rows] == [("voided", "quote_lapsed")]
+    assert statement.held_nanos == 0
+    assert stage.upstream_calls == []
+
+
+def test_a_hold_lapses_also_where_the_cost_of_its_call_is_not_all_known(bench: Bench) -> None:
+    stage = bench.stage()
+    set_price(route=Route.objects.get(model=stage.model), prices={"input": 10**9})
+    other = bench.stage()
+    hold = quote(stage, hold=True, hold_seconds=1)["hold"]
+    later = quote(other, hold=True, hold_seconds=1)["hold"]
+
+    assert str(stage.settled(1).rows[0].id) == hold["id"]
+    assert str(other.settled(1).rows[0].id) == later["id"]
 
 
 @pytest.mark.parametrize("text", ["", "x", "0" * 32, "019ab000-0000-7000-8000-000000000000", "é"])

@@ -383,6 +383,31 @@ def test_the_sdk_waits_for_a_call_that_still_runs(bench: Bench) -> None:
     assert stage.settled().charges == (CHARGE,)
 
 
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+def test_who_left_an_answer_that_was_read_on_and_paid_gets_it_when_he_asks_again(
+    bench: Bench, is_stream: bool
+) -> None:
+    provider = bench.make_provider(leaving_policy="drain", drain_seconds=10)
+    stage = bench.stage("demo-chat:prompt=10,latency=0.5", provider=provider)
+    sent = orjson.dumps(stage.body(stream=is_stream))
+    connection = RawConnection(bench.gateway.port)
+    connection.send(post_bytes(stage.caller, sent, extra="Idempotency-Key: once\r\n"))
+    wait_until(
+        lambda: bool(bench.demo.calls(stage.upstream_name)), timeout_seconds=5, what="the call"
+    )
+    connection.close()
+    statement = stage.settled()
+
+    answer = post(stage, stream=is_stream)
+
+    assert (statement.states, statement.charges) == (("client_disconnected",), (CHARGE,))
+    assert (answer.status, answer.headers["idempotent-replayed"]) == (200, "true")
+    assert b"This" in answer.body
+    assert answer.body.endswith(b"data: [DONE]\n\n" if is_stream else b"}")
+    assert stage.settled().charges == (CHARGE,)
+    assert len(stage.upstream_calls) == 1
+
+
 # ---- E31: charged, and not kept
 
 

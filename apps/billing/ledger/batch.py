@@ -1,16 +1,15 @@
 """What a batch changes: pure decisions on locked rows.
 
-Settlements go before holds, so that money released here can be held here. A settlement takes from
-the hold's legs in the order in which they were taken; what exceeds the hold comes from the
-wallet's available money, then becomes a debt on the receivable account. Every charge ends as
-revenue, one entry for the whole batch.
+Settlements go before holds, so that money released here can be held here; what a hold spends is
+released when it is its turn. A settlement takes from the hold's legs in the order in which they
+were taken; what exceeds the hold comes from the wallet's available money, then becomes a debt on
+the receivable account. Every charge ends as revenue, one entry for the whole batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from uuid import UUID
 
 import orjson
 
@@ -117,10 +116,9 @@ def decide(batch: Batch, state: State) -> tuple[Changes, list[Resolved], list[He
     Changes `state` in place: it is what the accounts will be when the batch has committed.
     """
     changes = Changes()
-    resolved = _decide_resolves(batch, state, changes)
-    spent = {answer.request_id for answer in resolved[len(batch.resolves) :] if answer.is_first}
-    held = [_decide_hold(hold, batch.now, state, changes, spent) for hold in batch.holds]
-    return changes, resolved[: len(batch.resolves)], held
+    resolved = _decide_resolves(batch.resolves, batch, state, changes)
+    held = [_decide_hold(hold, batch, state, changes) for hold in batch.holds]
+    return changes, resolved, held
 
 
 def decide_posting(posting: Posting, now: datetime, state: State) -> Changes:
@@ -139,11 +137,13 @@ def decide_posting(posting: Posting, now: datetime, state: State) -> Changes:
     return changes
 
 
-def _decide_resolves(batch: Batch, state: State, changes: Changes) -> list[Resolved]:
+def _decide_resolves(
+    resolves: Sequence[Resolve], batch: Batch, state: State, changes: Changes
+) -> list[Resolved]:
     answers: list[Resolved] = []
     settlement: Poster | None = None
     revenue = 0
-    for resolve in (*batch.resolves, *batch.spent):
+    for resolve in resolves:
         if resolve.request_id in state.resolved:
             answers.append(_settle_late(resolve, batch, state, changes))
             continue
@@ -230,7 +230,7 @@ def _beyond(resolve: Resolve, kind: str, nanos: int, available: int) -> list[Lin
 def _settle_late(resolve: Resolve, batch: Batch, state: State, changes: Changes) -> Resolved:
     """Post what a call cost beyond what was charged when somebody else resolved its hold, once.
 
-    Nothing where its idempotency key has gone to another call meanwhile: a key pays for one.
+    Nothing where its repeat has its idempotency key meanwhile: a key pays for one.
     """
     recorded = state.resolved[resolve.request_id]
     difference = resolve.charge_nanos - recorded.nanos
@@ -282,12 +282,14 @@ def _record(resolve: Resolve, now: datetime, state: State, changes: Changes) -> 
 
 
 def _decide_hold(
-    hold: PlaceHold, now: datetime, state: State, changes: Changes, spent: set[UUID]
+    hold: PlaceHold, batch: Batch, state: State, changes: Changes
 ) -> Held | HoldRefused:
     if hold.spends is not None:
-        if hold.spends.request_id not in spent:
+        # Not before: a hold that comes earlier in the batch must not get what is released here.
+        (end,) = _decide_resolves((hold.spends,), batch, state, changes)
+        if not end.is_first:
             return HoldRefused("spent")
-        spent.discard(hold.spends.request_id)  # By one call only.
+    now = batch.now
     first = None if hold.claim is None else find_first(hold.claim, now, state)
     if first is not None:
         return HoldRefused("repeated", first=first)

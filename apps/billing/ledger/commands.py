@@ -127,6 +127,15 @@ class HoldRefused:
     first: KeyState | None = None
 
 
+def has_spent(hold: PlaceHold, answer: object) -> bool:
+    """Return whether a hold ended the one that it spends, be it placed itself or refused."""
+    if hold.spends is None:
+        return False
+    # What the database refuses to write leaves all as it was.
+    is_refused = isinstance(answer, HoldRefused) and answer.reason != "broken"
+    return is_refused or isinstance(answer, Held)
+
+
 @dataclass(frozen=True, slots=True)
 class PayloadRecord:
     """The bodies of a call as they are stored."""

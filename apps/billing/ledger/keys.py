@@ -54,14 +54,17 @@ def end_claim(resolve: Resolve, now: datetime, state: State, changes: Changes) -
 
 
 def take_back(resolve: Resolve, now: datetime, state: State, changes: Changes) -> bool:
-    """Return whether a call that is charged late has its key, taken back where it was let go."""
+    """Return whether a call is to be charged late; its key is taken back where it was let go.
+
+    Not where another call has it that asks for the same: that one was this one's repeat.
+    """
     end = resolve.claim_end
     assert end is not None  # noqa: S101 (narrows the type)
     if end.claim is None or end.answer is None:
         return True
     found = state.keys.get(end.claim.key_id)
     if found is not None and found.request_id != resolve.request_id:
-        return False
+        return found.fingerprint != end.claim.fingerprint
     if found is None:
         changes.keys.append(
             _row(end.claim, resolve.request_id, now)

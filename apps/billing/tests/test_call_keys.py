@@ -413,6 +413,22 @@ def test_a_late_settlement_charges_nothing_where_its_key_has_paid_for_another_ca
     assert is_sound()
 
 
+def test_a_late_settlement_is_charged_where_its_key_has_gone_to_a_call_for_something_else(
+    gateway: Gateway,
+) -> None:
+    first = held(gateway)
+    resolve_orphans(gateway)
+    second = place(gateway, claim=claim_of(gateway, fingerprint=OTHER))
+    assert isinstance(second, Held)
+
+    late = end(gateway, first, 5)
+    again = end(gateway, first, 5)
+
+    assert (late.charged_nanos, again.charged_nanos) == (5 * UNIT, 0)
+    assert keys() == [(second.request_id, None, None)]
+    assert is_sound()
+
+
 def test_a_settlement_that_comes_twice_keeps_its_answer_and_charges_once(gateway: Gateway) -> None:
     first = held(gateway)
     command = ending(gateway, first, 5)

@@ -105,6 +105,24 @@ def test_with_a_checkpoint_it_costs_what_had_been_delivered(
     assert is_sound()
 
 
+def test_a_price_that_cannot_be_read_keeps_nobody_elses_hold(
+    world: World, ledger_connect: Connect
+) -> None:
+    unreadable = PriceVersion.objects.create(
+        model=world.model, effective_at=NOW, input_nanos=1, output_nanos=1, terms={"moons": []}
+    )
+    dead, living = Process(ledger_connect), Process(ledger_connect)
+    text = orjson.dumps({"input": 1, "output": 2}).decode()
+    for detail in ({"price_version_id": unreadable.pk}, {}):
+        dead.engine.checkpoint([(dead.place(world, **detail).request_id, text)])
+    dead.die()
+
+    living.reap()
+
+    assert sorted(ends()) == [("interrupted", 0), ("interrupted", 9_000)]
+    assert account(world.wallet_id) == (WALLET - 9_000, 0)
+
+
 def test_a_checkpoint_is_charged_at_the_tier_that_was_asked_for(
     world: World, ledger_connect: Connect
 ) -> None:

@@ -88,6 +88,27 @@ def test_nobody_who_asks_in_the_same_batch_gets_in_between(gateway: Gateway) -> 
     assert other == HoldRefused("balance")
 
 
+def test_nobody_who_asked_before_in_the_same_batch_gets_in_between(gateway: Gateway) -> None:
+    quoted = hold(gateway, 100)
+
+    other, mine = place(gateway, gateway.placement(UNIT), spend(gateway, quoted, 100))
+
+    assert other == HoldRefused("balance")
+    assert isinstance(mine, Held)
+    assert wallet(gateway) == (100, 100)
+    assert is_sound()
+
+
+def test_of_two_that_spend_in_one_batch_neither_gets_what_the_other_had(gateway: Gateway) -> None:
+    first, second = hold(gateway, 40), hold(gateway, 60)
+
+    greedy, modest = place(gateway, spend(gateway, first, 50), spend(gateway, second, 60))
+
+    assert greedy == HoldRefused("balance")
+    assert isinstance(modest, Held)
+    assert is_sound()
+
+
 def test_a_hold_is_spent_once(gateway: Gateway) -> None:
     quoted = hold(gateway, 40)
 

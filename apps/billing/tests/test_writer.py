@@ -86,6 +86,23 @@ async def test_a_refused_hold_leaves_nothing(world: World, switch: Switch, tmp_p
     assert (await in_thread(open_holds)(), await in_thread(ends)()) == (set(), [])
 
 
+async def test_a_hold_that_was_spent_is_not_counted_as_open_however_its_call_went(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path) as writer:
+        spent = [await place(writer, world) for _ in range(2)]
+        ends_of = [resolve_of(world, held) for held in spent]
+        refused = await writer.place(hold_of(world, WALLET + 1)._replace(spends=ends_of[0]))
+        held = await writer.place(hold_of(world)._replace(spends=ends_of[1]))
+        assert isinstance(held, Held)
+        await writer.resolve(resolve_of(world, held))
+        figures = writer.figures()
+
+    assert refused == HoldRefused("balance")
+    assert figures["holds_open"] == 0
+    assert await in_thread(ends)() == [("voided", 0)] * 3
+
+
 async def test_calls_that_come_together_share_commits(
     world: World, switch: Switch, tmp_path: Path
 ) -> None:

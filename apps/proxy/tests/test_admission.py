@@ -213,3 +213,26 @@ def test_a_usual_price_is_planned_without_conditions() -> None:
     plan = _plan({"service_tier": "default"})
 
     assert (plan.conditions, plan.count_bounds) == (USUAL, {})
+
+
+def test_a_call_holds_for_an_image_of_each_answer_where_images_have_a_price() -> None:
+    priced = _priced(image=40_000_000)
+
+    plan = _plan({"max_tokens": 100, "n": 2}, **priced)
+    usual = _plan({"max_tokens": 100, "n": 2})
+
+    assert plan.count_bounds == {"image": 2}
+    assert plan.wanted_nanos == usual.wanted_nanos + 2 * 40_000_000
+
+
+@pytest.mark.parametrize(
+    ("documents", "units"), [(["a"], 1), (["a"] * 100, 2), (["a" * 25_000] * 50, 2)]
+)
+def test_a_ranking_holds_for_its_units_where_they_have_a_price(
+    documents: list[str], units: int
+) -> None:
+    request = parse_request("rerank", {"model": "gpt", "query": "q", "documents": documents})
+    prices = _priced(tool_call=2_000_000)
+    plan = plan_call(make_snapshot(DIGEST, model=prices), make_caller(), request, NOW)
+
+    assert plan.count_bounds == {"tool_call": units}

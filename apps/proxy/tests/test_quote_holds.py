@@ -1,0 +1,73 @@
+"""What a process keeps of the quotes whose holds wait for their calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+import pytest
+
+from apps.billing.ledger.store import Engine
+from apps.billing.models import Hold
+from apps.billing.tests.writer_kit import ends, in_thread, open_holds, running, until_stored
+from apps.core.ids import new_uuid7
+from apps.providers.credentials import add_key
+from apps.proxy.admission import plan_call
+from apps.proxy.call import Call
+from apps.proxy.dialects.openai import parse_request
+from apps.proxy.gateway import Gateway
+from apps.proxy.loader import load_snapshot
+from apps.proxy.snapshot import Caller
+from tests.support.databases import Database
+from tests.support.world import World, make_world
+
+PROMPT = "x" * 1_000_000
+
+
+@pytest.fixture
+def world(committed_db: Database) -> World:
+    """A customer with money, and a model whose provider has a key."""
+    world = make_world()
+    add_key(provider=world.provider, secret="sk-upstream-of-a-test-0123456789")
+    return world
+
+
+def call_of(gateway: Gateway, world: World) -> Call:
+    snapshot = load_snapshot()
+    key = next(key for key in snapshot.keys.values() if key.id == world.key.pk)
+    body = {"model": world.model.name, "messages": [{"role": "user", "content": PROMPT}]}
+    now = datetime.now(UTC)
+    request = parse_request("chat/completions", body)
+    return Call(
+        gateway,
+        plan_call(snapshot, Caller(key, snapshot.members[key.user_id], None), request, now),
+        request_id=new_uuid7(),
+        body=orjson.dumps(body),
+        path="/v1/quote",
+        address="127.0.0.1",
+        user_agent="tests",
+        now=now,
+        begun=gateway.monotonic(),
+    )
+
+
+async def test_a_hold_that_waits_keeps_nothing_of_what_was_sent(
+    world: World, ledger_connect: Callable[[], Engine], tmp_path: Path
+) -> None:
+    gateway = Gateway()
+    call = await in_thread(call_of)(gateway, world)
+    size = len(call.body)
+    async with running(ledger_connect, tmp_path) as writer:
+        gateway.writer = writer
+        await gateway.quotes.place(call, 60)
+
+        assert await in_thread(open_holds)() == {call.request_id}
+        assert (call.body, call.plan.request.body) == (b"", {})
+
+        detail = await in_thread(lambda: Hold.objects.get().detail)()
+        gateway.quotes.lapse_all()
+        await until_stored(ends, [("voided", 0)])
+
+    assert orjson.loads(detail)["input_bytes"] == size
