@@ -83,10 +83,10 @@ class Health:
             sticky_key=sticky_key,
         )
 
-    def has_another_key(self, route: Route, credential: Credential, now: float) -> bool:
-        """Return whether the route may be tried with another key right away."""
+    def has_another_key(self, route: Route, failed: Sequence[Door], now: float) -> bool:
+        """Return whether the route may be tried right away with a key that has not failed."""
         return any(
-            one.id != credential.id
+            (route.id, one.id) not in failed
             and not self._is_bad(one)
             and not self.circuits.is_open((route.id, one.id), now)
             for one in route.provider.credentials

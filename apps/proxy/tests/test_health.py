@@ -88,7 +88,7 @@ def test_a_route_whose_only_good_key_rests_is_passed_over() -> None:
     health.circuits.rest((1, 2), 0.0, 10)
 
     assert health.is_resting(route, 1.0)
-    assert not health.has_another_key(route, FIRST, 1.0)
+    assert not health.has_another_key(route, [(1, 1)], 1.0)
     assert _choose(health, route, 1.0) == 2  # The last door.
 
 
