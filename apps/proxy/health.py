@@ -19,7 +19,7 @@ from typing import Final
 from apps.core.errors import GatewayError
 from apps.proxy.circuit import Circuits, Door
 from apps.proxy.routing import no_key_row, pick_credential
-from apps.proxy.snapshot import Credential, Route
+from apps.proxy.snapshot import Catalogue, Credential, Route
 
 WHOLE: Final = 0  # in the place of a key: the route as such
 
@@ -137,6 +137,16 @@ class Health:
     def doors(self, route: Route, credential: Credential) -> tuple[Door, ...]:
         """Return the doors that an attempt goes through."""
         return (route.id, WHOLE), (route.id, credential.id)
+
+    def forget_doors(self, catalogue: Catalogue, now: float) -> None:
+        """Drop the circuits of what has left the configuration, and of what is long over.
+
+        No call would come that closes them, and all others would pay for the trouble.
+        """
+        if not self.circuits.are_all_closed:
+            routes = [route for model in catalogue.models.values() for route in model.routes]
+            doors = {(route.id, key.id) for route in routes for key in route.provider.credentials}
+            self.circuits.keep(doors | {(route.id, WHOLE) for route in routes}, now)
 
     # ---- bad keys
 
