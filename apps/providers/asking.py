@@ -17,6 +17,7 @@ from apps.core.counters import count_up
 from apps.core.crypto import SecretUnreadable
 from apps.core.domain_errors import DomainError
 from apps.providers.credentials import open_secret
+from apps.providers.headers import HeadersRefused, check_headers
 from apps.providers.models import Provider, ProviderKey
 from apps.providers.outgoing import (
     Answer,
@@ -147,7 +148,9 @@ def _ask(
     body: bytes | None,
     resolve: Resolve,
 ) -> Any:
-    headers = {"authorization": f"Bearer {_secret_of(key or _pick_key(provider))}"}
+    secret = _secret_of(key or _pick_key(provider))
+    # As calls carry them: without some, a provider refuses a key that is well.
+    headers = {**_headers_of(provider), "authorization": f"Bearer {secret}"}
     if body is not None:
         headers["content-type"] = "application/json"
     ask = Ask(
@@ -179,6 +182,14 @@ def _secret_of(key: ProviderKey) -> str:
         return open_secret(key)
     except SecretUnreadable as error:
         raise StoredKeyUnreadable from error
+
+
+def _headers_of(provider: Provider) -> dict[str, str]:
+    try:
+        return check_headers(provider.headers)
+    except HeadersRefused as error:
+        # Written by SQL: gateways leave such a provider out, too.
+        raise ProviderFailed(str(error)) from error
 
 
 def _read(answer: Answer) -> Any:

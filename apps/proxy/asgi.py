@@ -189,7 +189,11 @@ class DataPlane:
                 # The key may have been revoked while its body was under way.
                 snapshot = self._snapshot()
                 caller, _, _ = self._authenticate(snapshot, scope, datetime.now(UTC))
-            parsed = await _parse(body)
+            if len(body) <= _LARGE_BODY_BYTES:
+                parsed = parse_object(body)
+            else:
+                # A large body must not keep the small calls beside it waiting.
+                parsed = await asyncio.get_running_loop().run_in_executor(None, parse_object, body)
             asked: QuoteRequest | None = None
             agreed: Agreed | None = None
             if endpoint is None:
@@ -382,14 +386,6 @@ class _Weight:
         """End this."""
         self._gateway.bytes_in_flight -= self._bytes
         self._bytes = 0
-
-
-async def _parse(body: bytes) -> dict[str, Any]:
-    """Return the object of a body. Raises E11 and E12."""
-    if len(body) <= _LARGE_BODY_BYTES:
-        return parse_object(body)
-    # A large body must not keep the small calls beside it waiting.
-    return await asyncio.get_running_loop().run_in_executor(None, parse_object, body)
 
 
 async def _fail(scope: Scope, send: Send, request_id: UUID, error: GatewayError) -> None:

@@ -15,6 +15,7 @@ from apps.audit.records import Row, attempt_row, fit_attempt
 from apps.core.crypto import redact
 from apps.core.errors import GatewayError
 from apps.proxy.blame import KEY_ROWS, blame, count_failure, credit, credit_beginning
+from apps.proxy.circuit import Door
 from apps.proxy.endings import AttemptFailed, Interrupted
 from apps.proxy.provider_limits import Places
 from apps.proxy.routing import ATTEMPTS_MAX
@@ -41,6 +42,7 @@ class Attempts:
         self._retries = 0  # that were granted
         self._is_broken_off = False
         self._places: Places | None = None  # at providers that have limits
+        self._failed: tuple[Door, ...] = ()  # keys that were to blame, on their routes
 
     async def run(self, exchange: Exchange) -> GatewayError | None:
         """Try routes until one answers and return None, else why the last one did not.
@@ -74,9 +76,11 @@ class Attempts:
                     raise Interrupted("client") from failure
                 if error.row in _FINAL_ROWS:
                     break
+                if error.row in KEY_ROWS:
+                    self._failed = (*self._failed, (route.id, credential.id))
                 is_once_more = number == 1 and is_stale(failure)
                 if is_once_more or self._goes_on_with_another_key(
-                    route, credential, error, is_next_last=number == ATTEMPTS_MAX - 1
+                    route, error, is_next_last=number == ATTEMPTS_MAX - 1
                 ):
                     routes.insert(0, route)
         return error or self._refusal()
@@ -125,6 +129,9 @@ class Attempts:
 
     def _choose_key(self, route: Route, among: Sequence[Credential]) -> Credential | None:
         gateway = self._gateway
+        if self._failed:
+            # Whichever a sticky key or the weights would choose again.
+            among = [one for one in among if (route.id, one.id) not in self._failed]
         return gateway.health.choose_key(
             route,
             among,
@@ -153,16 +160,16 @@ class Attempts:
         return True
 
     def _goes_on_with_another_key(
-        self, route: Route, credential: Credential, error: GatewayError, *, is_next_last: bool
+        self, route: Route, error: GatewayError, *, is_next_last: bool
     ) -> bool:
-        """Return whether the same route comes next: its key is to blame, and has a fellow.
+        """Return whether the same route comes next: its key is to blame, and it has another.
 
         The last attempt is for another route, where the call has one.
         """
         if error.row not in KEY_ROWS or (is_next_last and self._call.routes[-1] is not route):
             return False
         now = self._gateway.monotonic()
-        return self._gateway.health.has_another_key(route, credential, now)
+        return self._gateway.health.has_another_key(route, self._failed, now)
 
     async def _attempt(
         self, exchange: Exchange, route: Route, credential: Credential, number: int

@@ -12,7 +12,7 @@ neither opens it once more nor, if it began before, closes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -169,6 +169,12 @@ class Circuits:
         circuit = self._circuits.get(door)
         if circuit is not None and circuit.rests_until > now:
             circuit.rests_until = now
+
+    def keep(self, doors: Collection[Door], now: float) -> None:
+        """Forget all other doors, and those of which nothing counts any more."""
+        for door, circuit in list(self._circuits.items()):
+            if door not in doors or (not circuit.failures and circuit.is_forgotten(now)):
+                del self._circuits[door]
 
     def openings_of(self, door: Door) -> int:
         """Return how often in a row the circuit opened."""

@@ -49,6 +49,7 @@ RENEW_SECONDS: Final = 10.0
 # A timer that is so late is worth a line.
 STANDSTILL_SECONDS: Final = 2.0
 PRUNE_SECONDS: Final = 3600.0
+FORGET_SECONDS: Final = 60.0
 DELTA_SECONDS: Final = 5.0
 LOAD_SECONDS: Final = 60.0
 CHANGES_KEPT: Final = 100_000
@@ -209,11 +210,15 @@ class Gateway:
     # ---- in the background
 
     async def _follow_configuration(self) -> None:
+        forget_at = self.monotonic() + FORGET_SECONDS
         prune_at = self.monotonic() + PRUNE_SECONDS
         while True:
             try:
-                await self._update_snapshot()
-                self.polled_at = self.monotonic()
+                snapshot = await self._update_snapshot()
+                now = self.polled_at = self.monotonic()
+                if now > forget_at:
+                    forget_at = now + FORGET_SECONDS
+                    self.health.forget_doors(snapshot.catalogue, now)
                 if self.monotonic() > prune_at:
                     prune_at = self.monotonic() + PRUNE_SECONDS
                     await self._load(LOAD_SECONDS, loader.prune_changes, CHANGES_KEPT)
@@ -224,15 +229,16 @@ class Gateway:
                 logger.exception("the configuration cannot be loaded")
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _update_snapshot(self) -> None:
+    async def _update_snapshot(self) -> Snapshot:
         if self.snapshot is not None:
             delta = await self._load(DELTA_SECONDS, loader.load_delta, self.snapshot.version)
             if delta is not None:
                 loader.apply_delta(self.snapshot, delta)
                 self.health.forget_bad(delta.version)
-                return
+                return self.snapshot
         self.snapshot = await self._load(LOAD_SECONDS, loader.load_snapshot)
         self.health.forget_bad(self.snapshot.version)
+        return self.snapshot
 
     async def _load(self, seconds: float, function: Callable[..., T], *arguments: Any) -> T:
         """Run a read of the configuration in its thread. Raises TimeoutError."""
@@ -246,17 +252,22 @@ class Gateway:
             self.counts.loop_lag.observe(max(0.0, now - due))
             if now - due > STANDSTILL_SECONDS:
                 logger.warning("the event loop stood still for %.1f s", now - due)
-            try:
-                for call in list(self.calls.values()):
-                    call.on_tick(now)
-                self.quotes.on_tick(now)
-            except Exception:  # without this task nothing would end at its limit any more
-                logger.exception("what was due could not be ended")
+            for look_after in [
+                *(call.on_tick for call in self.calls.values()),
+                self.quotes.on_tick,
+            ]:
+                try:
+                    look_after(now)
+                except Exception:  # this task must not end, nor the limits of all others
+                    logger.exception("a call cannot be looked after")
 
     async def _renew_limits(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            await self.limiter.renew()
+            try:
+                await self.limiter.renew()
+            except Exception:  # this task must not end
+                logger.exception("limits cannot be renewed")
 
     async def _follow_daily_costs(self) -> None:
         catalogue: Catalogue | None = None
@@ -276,6 +287,8 @@ class Gateway:
             except (DatabaseError, InterfaceError, OSError) as error:
                 # The sums that were read last stay in force.
                 logger.warning("daily costs cannot be read: %s", type(error).__name__)
+            except Exception:  # this task must not end
+                logger.exception("daily costs cannot be read")
 
     def count_refusal(self, api_key_id: int, code: str) -> None:
         """Count a refused call."""

@@ -19,7 +19,7 @@ from typing import Final
 from apps.core.errors import GatewayError
 from apps.proxy.circuit import Circuits, Door
 from apps.proxy.routing import no_key_row, pick_credential
-from apps.proxy.snapshot import Credential, Route
+from apps.proxy.snapshot import Catalogue, Credential, Route
 
 WHOLE: Final = 0  # in the place of a key: the route as such
 
@@ -83,10 +83,10 @@ class Health:
             sticky_key=sticky_key,
         )
 
-    def has_another_key(self, route: Route, credential: Credential, now: float) -> bool:
-        """Return whether the route may be tried with another key right away."""
+    def has_another_key(self, route: Route, failed: Sequence[Door], now: float) -> bool:
+        """Return whether the route may be tried right away with a key that has not failed."""
         return any(
-            one.id != credential.id
+            (route.id, one.id) not in failed
             and not self._is_bad(one)
             and not self.circuits.is_open((route.id, one.id), now)
             for one in route.provider.credentials
@@ -137,6 +137,16 @@ class Health:
     def doors(self, route: Route, credential: Credential) -> tuple[Door, ...]:
         """Return the doors that an attempt goes through."""
         return (route.id, WHOLE), (route.id, credential.id)
+
+    def forget_doors(self, catalogue: Catalogue, now: float) -> None:
+        """Drop the circuits of what has left the configuration, and of what is long over.
+
+        No call would come that closes them, and all others would pay for the trouble.
+        """
+        if not self.circuits.are_all_closed:
+            routes = [route for model in catalogue.models.values() for route in model.routes]
+            doors = {(route.id, key.id) for route in routes for key in route.provider.credentials}
+            self.circuits.keep(doors | {(route.id, WHOLE) for route in routes}, now)
 
     # ---- bad keys
 

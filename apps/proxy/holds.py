@@ -217,35 +217,34 @@ def _refusal(answer: HoldRefused) -> GatewayError:
 
 def _describe(call: Call, route: Route) -> Row:
     plan, member, key = call.plan, call.member, call.plan.caller.key
-    tier = plan.request.service_tier
-    quote = {} if call.quote_seconds is None else {QUOTE_SECONDS: call.quote_seconds}
-    return (
-        ({"service_tier": tier} if tier else {})
-        | quote
-        | {
-            "customer_id": member.customer_id,
-            "wallet_id": member.wallet_id,
-            "receivable_id": member.receivable_id,
-            "user_id": member.id,
-            "user_name": member.name,
-            "api_key_id": key.id,
-            "api_key_name": key.name,
-            "model_id": plan.model.id,
-            "requested_model": plan.request.model,
-            "route_id": route.id,
-            "provider_id": route.provider.id,
-            "provider_name": route.provider.name,
-            "upstream_model": route.upstream_name,
-            "endpoint": call.path,
-            "method": "POST",
-            "dialect": "openai",
-            "is_stream": plan.request.is_stream,
-            "price_version_id": plan.price.id,
-            "cost_version_id": None,
-            "multiplier_millionths": plan.access.multiplier_millionths,
-            "input_bytes": len(call.body),
-            "started_at": call.started_at,
-            "ip_address": call.address,
-            "user_agent": call.user_agent,
-        }
-    )
+    detail = {
+        "customer_id": member.customer_id,
+        "wallet_id": member.wallet_id,
+        "receivable_id": member.receivable_id,
+        "user_id": member.id,
+        "user_name": member.name,
+        "api_key_id": key.id,
+        "api_key_name": key.name,
+        "model_id": plan.model.id,
+        "requested_model": plan.request.model,
+        "route_id": route.id,
+        "provider_id": route.provider.id,
+        "provider_name": route.provider.name,
+        "upstream_model": route.upstream_name,
+        "endpoint": call.path,
+        "method": "POST",
+        "dialect": "openai",
+        "is_stream": plan.request.is_stream,
+        "price_version_id": plan.price.id,
+        "cost_version_id": None,
+        "multiplier_millionths": plan.access.multiplier_millionths,
+        "input_bytes": len(call.body),
+        "started_at": call.started_at,
+        "ip_address": call.address,
+        "user_agent": call.user_agent,
+    }
+    if plan.request.service_tier:
+        detail["service_tier"] = plan.request.service_tier
+    if call.quote_seconds is not None:
+        detail[QUOTE_SECONDS] = call.quote_seconds
+    return detail

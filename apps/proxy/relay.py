@@ -65,26 +65,21 @@ class Relay:
 
         Raises GatewayError where none did (the hold is resolved then, and nothing was sent).
         """
-        try:
-            await self._run()
-        finally:
-            self._attempts.close()
-
-    async def _run(self) -> None:
         call = self._call
         try:
             error = await self._attempts.run(self._exchange)
+            if error is None:
+                return
+            if error.row not in BLAMELESS_ROWS:
+                logger.warning(
+                    "no provider answered: %s after %d attempts", error.code, len(call.attempts)
+                )
+            await call.settle(Ending(RequestState.FAILED, error.status, error.code, error=error))
+            raise error
         except Interrupted as interruption:
             await self._end_interrupted(interruption)
-            return
-        if error is None:
-            return
-        if error.row not in BLAMELESS_ROWS:
-            logger.warning(
-                "no provider answered: %s after %d attempts", error.code, len(call.attempts)
-            )
-        await call.settle(Ending(RequestState.FAILED, error.status, error.code, error=error))
-        raise error
+        finally:
+            self._attempts.close()
 
     # ---- one attempt
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
 from apps.billing.pending import Pace
 from apps.billing.writer import LedgerWriter
-from apps.proxy import delivery, gateway, relay
+from apps.proxy import call, delivery, gateway, relay
+from apps.quotas import limits
 
 BEFORE_SETTLEMENT = "demo-chat-bug-before"
 AFTER_SETTLEMENT = "demo-chat-bug-after"
@@ -41,6 +43,25 @@ def break_before_settlement() -> None:
         return body
 
     vars(relay)["upstream_body"] = upstream_body
+
+
+def break_background() -> None:
+    """Have each thing that runs in the background fail the first time that it does its work."""
+
+    def fail_once(real: Callable[..., Any]) -> Callable[..., Any]:
+        failures = iter([PlantedBug("planted")])
+
+        @wraps(real)
+        def failing(*arguments: Any, **options: Any) -> Any:
+            for failure in failures:
+                raise failure
+            return real(*arguments, **options)
+
+        return failing
+
+    vars(gateway)["read_daily_costs"] = fail_once(vars(gateway)["read_daily_costs"])
+    for owner, name in ((call.Call, "on_tick"), (limits.LocalLimiter, "renew")):
+        setattr(owner, name, fail_once(getattr(owner, name)))
 
 
 def break_after_settlement() -> None:

@@ -15,6 +15,7 @@ import orjson
 import pytest
 from django.utils import timezone
 
+from apps.ai_models.models import AIModel
 from apps.audit.models import AdminEvent
 from apps.providers.credentials import add_key, change_key
 from apps.providers.demo.calls import Call
@@ -162,6 +163,36 @@ def test_a_rate_limited_key_rests_alone_and_on_its_route_only(bench: Bench) -> N
     assert counted[b"other limited"] == 5
     assert (counted[b"first free"], counted[b"other free"]) == (2, 2)
     assert disabled_keys(provider) == {}
+
+
+@pytest.mark.parametrize(("is_sticky", "rpm"), [(False, None), (True, None), (True, 1_000)])
+def test_the_further_attempt_is_with_the_other_key_however_keys_are_chosen(
+    bench: Bench, is_sticky: bool, rpm: int | None
+) -> None:
+    unknown = response(b'{"error":{"code":"model_not_found"}}', "404 No", "Connection: close")
+    with Listener(says(lambda n: ANSWERED)) as listener:
+
+        def say(connection: socket.socket, stopped: threading.Event) -> None:
+            is_first = b"sk-the-first" in listener.heard[-1]
+            connection.sendall(unknown if is_first else ANSWERED)
+
+        listener.answer = say
+        provider = bench.make_provider(
+            listener.base_url, secret="sk-the-first", failures_max=1_000, rpm=rpm
+        )
+        # All but never chosen by its weight, at random or for a sticky key.
+        other = add_key(provider=provider, secret="sk-the-other", weight=1)
+        provider.keys.exclude(pk=other.pk).update(weight=1_000_000)
+        stage = bench.stage(provider=provider)
+        AIModel.objects.filter(pk=stage.model.pk).update(is_sticky=is_sticky)
+        bench.make_caller(0)  # The gateway has seen it.
+
+        statuses = [chat(stage).status for _ in range(4)]
+
+    assert statuses == [200] * 4
+    attempts = stage.settled(4).attempts
+    assert [attempt.outcome for attempt in attempts] == ["model_not_available", "answered"] * 4
+    assert {a.provider_key_id for a in attempts if a.outcome == "answered"} == {other.pk}
 
 
 # ---- bad keys

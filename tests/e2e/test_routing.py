@@ -257,6 +257,34 @@ def test_a_provider_that_has_billed_its_day_is_passed_over(bench: Bench, of: str
     assert chat(stage).headers["retry-after"] == "60"
 
 
+def test_what_runs_in_the_background_outlasts_a_bug(
+    committed_db: Database, demo: DemoThread, tmp_path: Path
+) -> None:
+    constants = {**CONSTANTS, "apps.proxy.gateway:RENEW_SECONDS": 0.2}
+    plant = ["tests.e2e.planted:break_background"]
+    bench = open_bench(tmp_path, committed_db, demo, constants=constants, plant=plant)
+    try:
+        provider = bench.make_provider(daily_cost_nanos=0, first_byte_timeout_seconds=0.5)
+        spent = bench.stage(provider=provider)
+        silent = bench.stage(
+            "demo-chat:latency=20",
+            provider=bench.make_provider(first_byte_timeout_seconds=0.5),
+        )
+
+        wait_until(lambda: chat(spent).status == 503, timeout_seconds=5, what="the sum of the day")
+        begun = time.monotonic()
+        status = chat(silent).status
+        took = time.monotonic() - begun
+        log = bench.gateway.log()
+    finally:
+        bench.gateway.stop()
+
+    assert status == 504
+    assert took < 5.0
+    for line in ("daily costs", "limits", "a call"):
+        assert log.count(f"{line} cannot be ") == 1
+
+
 # ---- clients that leave
 
 

@@ -9,7 +9,7 @@ from django.db import IntegrityError, transaction
 
 from apps.audit.models import AdminEvent
 from apps.providers import tasks
-from apps.providers.asking import ask_for_models
+from apps.providers.asking import ProviderFailed, ask_for_models
 from apps.providers.credentials import add_key, replace_secret
 from apps.providers.health import (
     NotDisabled,
@@ -237,3 +237,20 @@ def test_a_provider_is_asked_with_a_disabled_key_only_where_there_is_no_other(
 
     assert SECRET.encode() in heads[0]
     assert b"sk-the-second-0123456789" in heads[1]
+
+
+def test_questions_carry_the_headers_of_the_provider_like_calls(key: ProviderKey) -> None:
+    provider = key.provider
+    with Listener(response()) as listener:
+        provider.base_url = listener.base_url
+        provider.headers = {"OpenAI-Organization": "org-1", "accept": "text/plain"}
+        ask_for_models(provider)
+        provider.headers = {"authorization": "Bearer other"}
+        with pytest.raises(ProviderFailed):
+            ask_for_models(provider)
+
+    (heard,) = listener.heard
+    lines = heard.decode().lower().split("\r\n")
+    assert "openai-organization: org-1" in lines
+    assert [line for line in lines if line.startswith("accept:")] == ["accept: text/plain"]
+    assert f"authorization: bearer {SECRET}".lower() in lines

@@ -14,6 +14,7 @@ from apps.proxy.circuit import (
     REST_SECONDS,
     REST_SECONDS_MAX,
     Circuits,
+    Door,
 )
 
 DOOR = (1, 0)
@@ -230,3 +231,27 @@ def test_a_rest_that_somebody_else_ends_leads_to_a_probe() -> None:
     circuits.begin(DOOR, 5.0)
     assert circuits.is_open(DOOR, 5.0)
     assert _fail(circuits, 6.0, begun=5.0) == 60.0
+
+
+def test_what_is_gone_or_long_over_is_forgotten_and_nothing_else() -> None:
+    circuits = Circuits()
+    gone, rested, failing, opened, closed = [(number, 0) for number in range(1, 6)]
+    for door in (gone, failing):
+        circuits.fail(door, 0.0, begun=0.0)
+    circuits.rest(rested, 0.0, 7)
+    for door in (opened, closed):
+        circuits.adopt(door, 0.0, seconds=5.0, openings=2)
+    circuits.succeed(closed, 5.0, begun=5.0)
+    known = {rested, failing, opened, closed}
+
+    def doors_left(now: float) -> set[Door]:
+        circuits.keep(known, now)
+        return {door for door, _ in circuits.states(now)}
+
+    assert doors_left(6.0) == {rested, failing, opened, closed}
+    assert doors_left(7.0) == {failing, opened, closed}
+    # In a row means in a row, however long it takes; and an open circuit waits for its probe.
+    assert doors_left(5.0 + FORGET_SECONDS + 1) == {failing, opened}
+    known = set()
+    assert doors_left(400.0) == set()
+    assert circuits.are_all_closed

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from apps.proxy.health import Health
-from apps.proxy.snapshot import Credential, Route
-from apps.proxy.tests.values import PROVIDER, ROUTE
+from apps.proxy.snapshot import Catalogue, Credential, Route
+from apps.proxy.tests.values import MODEL, PROVIDER, ROUTE
 
 FIRST = Credential(id=1, weight=1, secret="sk-first")
 SECOND = Credential(id=2, weight=1, secret="sk-second")
@@ -88,7 +88,7 @@ def test_a_route_whose_only_good_key_rests_is_passed_over() -> None:
     health.circuits.rest((1, 2), 0.0, 10)
 
     assert health.is_resting(route, 1.0)
-    assert not health.has_another_key(route, FIRST, 1.0)
+    assert not health.has_another_key(route, [(1, 1)], 1.0)
     assert _choose(health, route, 1.0) == 2  # The last door.
 
 
@@ -104,3 +104,17 @@ def test_an_attempt_probes_route_and_key_and_its_answer_ends_both_rests() -> Non
     assert health.answer(route, FIRST, 31.0, begun=30.0) == [(1, 0), (1, 1)]
     assert health.succeed(route, FIRST, 32.0, begun=30.0) == []
     assert not health.is_resting(route, 32.0)
+
+
+def test_what_left_the_configuration_is_no_trouble_any_more() -> None:
+    health, route, other = Health(), _route(1, FIRST, SECOND), _route(2, FIRST)
+    for door in [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (3, 0)]:
+        health.circuits.fail(door, 0.0, begun=0.0)
+    model = replace(MODEL, routes=(route, other))
+
+    health.forget_doors(Catalogue(models={"gpt": model}, user_groups={}), 1.0)
+    left = [door for door, _ in health.circuits.states(1.0)]
+    health.forget_doors(Catalogue(models={}, user_groups={}), 1.0)
+
+    assert left == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
+    assert health.is_good
