@@ -19,22 +19,17 @@ from apps.audit.models import RequestState
 from apps.audit.payloads import BODY_BYTES_MAX, seal_payload
 from apps.audit.records import Row, request_row
 from apps.billing.ledger.commands import Held, PayloadRecord, Resolve, StoredAnswer
-from apps.billing.pricing import (
-    MULTIPLIER_ONE,
-    USUAL,
-    Conditions,
-    charge_nanos,
-    charged_tier,
-    conditions_of,
-)
+from apps.billing.pricing import USUAL, Conditions, charge_nanos, charged_tier
 from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage
 from apps.proxy.admission import Plan
+from apps.proxy.attempt_costs import cost_nanos, sum_up
 from apps.proxy.dialects.openai import Answer, StreamMeter
-from apps.proxy.endings import Ending, Interrupted, Reason
+from apps.proxy.endings import AttemptFailed, Ending, Interrupted, Reason
 from apps.proxy.estimate import estimate_tokens
 from apps.proxy.holds import place_hold
 from apps.proxy.recount import recount
 from apps.proxy.snapshot import Route, strictest_payload_mode
+from apps.proxy.upstream import is_free
 
 if TYPE_CHECKING:
     from apps.proxy.gateway import Gateway
@@ -300,14 +295,12 @@ class Call:
         self.settled_tokens = usage.total_tokens
         route = self.route or self.routes[0]
         cost_price = route.costs.at(self.started_at)
-        cost = None
-        if cost_price is not None:
-            at = USUAL
-            if cost_price.terms is not None:
-                at = conditions_of(conditions.service_tier, self.started_at)
-            cost = charge_nanos(usage, cost_price, MULTIPLIER_ONE, at)
-        if usage.source == "none":
-            cost = 0
+        is_known = usage.source != "none" or ending.state == RequestState.COMPLETED
+        cost = sum_up(
+            self.attempts,
+            cost_nanos(usage, route, conditions, self.started_at),
+            is_known=is_known,
+        )
         detail = self._detail
         if route is not self.routes[0] or cost_price is not None:
             detail = {
@@ -364,6 +357,13 @@ class Call:
             payload=payload,
             claim_end=None if self.keyed is None else self.keyed.end(ending, charge, answer),
         )
+
+    def cost_of_failure(self, route: Route, failure: AttemptFailed) -> int | None:
+        """Return what an attempt cost that led to nothing, None where that is not known."""
+        reported = None if self.meter is None else self.meter.usage
+        if reported is None:
+            return 0 if is_free(failure) else None
+        return cost_nanos(reported, route, self._conditions(reported), self.started_at)
 
     def _conditions(self, usage: Usage) -> Conditions:
         """Return by what, beside its usage, the call is charged: the tier that was served."""
