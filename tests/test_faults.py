@@ -14,7 +14,7 @@ NUMBERS = [
     *range(1, 14),
     *range(20, 33),
     *range(40, 46),
-    *range(50, 67),
+    *range(50, 69),
     *range(70, 77),
     *range(90, 97),
     *range(100, 107),

@@ -101,6 +101,7 @@ class AttemptAdmin(_FoundById):
         "upstream_model",
         "status_code",
         "outcome",
+        usd("cost_nanos"),
         "duration_ms",
     )
     list_filter = ("outcome", "started_at")

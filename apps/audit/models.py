@@ -176,6 +176,10 @@ class Attempt(models.Model):
         db_default="",
         help_text="What the route's overrides changed of the request.",
     )
+    # Neither do they write this.
+    cost_nanos = models.BigIntegerField(
+        null=True, help_text="What the provider bills for it; null: it is not known."
+    )
 
     class Meta:
         indexes = [models.Index(fields=["request_id"], name="audit_attempt_request")]

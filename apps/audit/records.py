@@ -142,6 +142,7 @@ def attempt_row(
         "error_text": "",
         "upstream_request_id": "",
         "changes": "",
+        "cost_nanos": None,
     }
 
 

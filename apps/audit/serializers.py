@@ -192,7 +192,9 @@ class RequestOutput(MaskedSerializer, OwnRequestOutput):
 class AttemptOutput(MaskedSerializer):
     """One try at a provider. The last one of a call is the one that answered."""
 
-    hidden_from: ClassVar = {"viewer": frozenset({"error_text", "upstream_request_id", "changes"})}
+    hidden_from: ClassVar = {
+        "viewer": frozenset({"error_text", "upstream_request_id", "changes", "cost"})
+    }
 
     number = serializers.IntegerField()
     route_id = serializers.IntegerField()
@@ -208,6 +210,11 @@ class AttemptOutput(MaskedSerializer):
     upstream_request_id = serializers.CharField(allow_null=True)
     changes = serializers.CharField(
         allow_null=True, help_text="What the route's overrides changed of the request."
+    )
+    cost = USDField(
+        source="cost_nanos",
+        allow_null=True,
+        help_text="What the provider bills for it; null: it is not known.",
     )
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from apps.ai_models.models import PriceVersion
-from apps.audit.models import APIRequest, UsageSource
+from apps.audit.models import APIRequest, Attempt, UsageSource
 from apps.audit.records import stored_usage
 from apps.billing.models import Entry, EntryKind
 from apps.billing.pricing import (
@@ -40,6 +40,7 @@ _NOTES: Final = {
     "late": "The gateway that had lost the call reported later what it cost; the difference to "
     "what had been charged was posted then.",
     "refund": "Given back.",
+    "other_attempts": "What attempts cost that led to nothing: the client does not pay for them.",
     "correction": "Another entry that names this call.",
     "price_unknown": "The price that was used cannot be found.",
     "unexplained": "The stored usage and price do not give this amount. Run verify_ledger.",
@@ -94,8 +95,11 @@ class ExplainedRequest:
     entries: tuple[Entry, ...]
 
 
-def explain_request(row: APIRequest) -> ExplainedRequest:
-    """Return why this call cost what it cost, and the entries that say so."""
+def explain_request(row: APIRequest, attempts: Sequence[Attempt] = ()) -> ExplainedRequest:
+    """Return why this call cost what it cost, and the entries that say so.
+
+    `attempts` are those of the call, in their order, where its cost is wanted.
+    """
     prices = PriceVersion.objects.in_bulk(
         [found for found in (row.price_version_id, row.cost_version_id) if found is not None]
     )
@@ -103,7 +107,7 @@ def explain_request(row: APIRequest) -> ExplainedRequest:
     return ExplainedRequest(
         charge=explain_charge(row, _find_price(prices, row.price_version_id), entries),
         cost=(
-            explain_cost(row, _find_price(prices, row.cost_version_id))
+            explain_cost(row, _find_price(prices, row.cost_version_id), attempts)
             if row.cost_version_id is not None
             else None
         ),
@@ -136,13 +140,22 @@ def explain_charge(row: APIRequest, price: Price | None, entries: Sequence[Entry
     return Explanation(tuple(lines), tuple(adjustments), total, _note(row), _terms(row, price))
 
 
-def explain_cost(row: APIRequest, price: Price | None) -> Explanation:
-    """Return the lines of what the provider bills for a call."""
+def explain_cost(
+    row: APIRequest, price: Price | None, attempts: Sequence[Attempt] = ()
+) -> Explanation:
+    """Return the lines of what providers bill for a call: for its answer, and for attempts that
+    led to nothing.
+    """
     total = row.cost_nanos or 0
-    lines, adjustments = _lines(row, price, MULTIPLIER_ONE, total)
+    # The last attempt is the one whose usage is the call's.
+    others = attempts if row.usage_source == UsageSource.NONE else attempts[:-1]
+    lost = sum(attempt.cost_nanos or 0 for attempt in others)
+    lines, adjustments = _lines(row, price, MULTIPLIER_ONE, total - lost)
     computed = sum(line.amount_nanos for line in lines)
-    if computed != total and not adjustments:
-        adjustments.append(_adjust("unexplained", total - computed))
+    if computed != total - lost and not adjustments:
+        adjustments.append(_adjust("unexplained", total - lost - computed))
+    if lost:
+        adjustments.append(_adjust("other_attempts", lost))
     return Explanation(tuple(lines), tuple(adjustments), total, "", _terms(row, price))
 
 

@@ -39,6 +39,8 @@ from apps.billing.ledger.commands import (
 BYTES_MAX: Final = 1 << 30
 READ_BYTES: Final = 4 << 20
 _ADOPTED_AT_ONCE: Final = 100
+# What an older gateway left has no value in these columns of an attempt.
+_ADDED_TO_ATTEMPTS: Final[Row] = {"changes": "", "cost_nanos": None}
 
 logger = logging.getLogger(__name__)
 
@@ -318,7 +320,7 @@ def _decode(value: dict[str, Any]) -> Resolve:
         charge_nanos=value["charge_nanos"],
         # What an older gateway left has no value in columns that were added since.
         row=dict.fromkeys(ADDED_FIELDS, "") | _decode_row(value["row"]),
-        attempts=tuple(_decode_row({"changes": "", **row}) for row in value["attempts"]),
+        attempts=tuple(_decode_row({**_ADDED_TO_ATTEMPTS, **row}) for row in value["attempts"]),
         payload=None if payload is None else PayloadRecord(**_decode_row(payload)),
         claim_end=_decode_end(value),
     )

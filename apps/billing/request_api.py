@@ -86,14 +86,10 @@ class RequestView(generics.GenericAPIView[APIRequest]):
         Lines and adjustments of `explained_charge` sum to what the ledger took for it.
         """
         row = self.get_object()
-        attempts = Attempt.objects.filter(request_id=row.pk).order_by("number", "id")
+        rows = Attempt.objects.filter(request_id=row.pk).order_by("number", "id")
+        attempts = list(rows[:ATTEMPTS_MAX])
         return Response(
-            show_request(
-                row,
-                explain_request(row),
-                list(attempts[:ATTEMPTS_MAX]),
-                {"request": request},
-            )
+            show_request(row, explain_request(row, attempts), attempts, {"request": request})
         )
 
 

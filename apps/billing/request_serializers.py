@@ -95,6 +95,7 @@ _ATTEMPT: Final = {
     "error_text": "",
     "upstream_request_id": "req_8f2c",
     "changes": "default temperature=0.6; headers x-team",
+    "cost": "0.006",
 }
 
 

@@ -201,6 +201,7 @@ class Attempts:
             row["status_code"] = failure.status_code
             # Some providers repeat the key they were sent, and not every key looks like one.
             row["error_text"] = redact(failure.text.replace(credential.secret, "[redacted]"))
+            row["cost_nanos"] = call.cost_of_failure(route, failure)
             self.finish(failure.error.code)
             blame(gateway, route, credential, failure, begun)
             call.forget_captured()

@@ -19,24 +19,18 @@ from apps.audit.models import AnswerSource, RequestState
 from apps.audit.payloads import BODY_BYTES_MAX, seal_payload
 from apps.audit.records import Row, request_row
 from apps.billing.ledger.commands import Held, PayloadRecord, Resolve, StoredAnswer
-from apps.billing.pricing import (
-    MULTIPLIER_ONE,
-    USUAL,
-    Conditions,
-    PriceIncomplete,
-    charge_nanos,
-    charged_tier,
-    conditions_of,
-)
+from apps.billing.pricing import USUAL, Conditions, charge_nanos, charged_tier
 from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage
 from apps.proxy.admission import Plan
 from apps.proxy.answer_cache import CachedAnswer
+from apps.proxy.attempt_costs import cost_nanos, sum_up
 from apps.proxy.dialects.openai import Answer, StreamMeter
-from apps.proxy.endings import Ending, Interrupted, Reason
+from apps.proxy.endings import AttemptFailed, Ending, Interrupted, Reason
 from apps.proxy.estimate import estimate_tokens
 from apps.proxy.holds import place_hold
 from apps.proxy.recount import recount
 from apps.proxy.snapshot import Route, strictest_payload_mode
+from apps.proxy.upstream import is_free
 
 if TYPE_CHECKING:
     from apps.proxy.gateway import Gateway
@@ -317,7 +311,8 @@ class Call:
         detail: Row = self._detail
         cost: int | None = 0
         if self.cached is None:
-            detail, cost = self._cost(usage, conditions.service_tier)
+            is_known = usage.source != "none" or ending.state == RequestState.COMPLETED
+            detail, cost = self._cost(usage, conditions, is_known=is_known)
         row = request_row(
             detail,
             request_id=self.request_id,
@@ -366,20 +361,15 @@ class Call:
             claim_end=None if self.keyed is None else self.keyed.end(ending, charge, answer),
         )
 
-    def _cost(self, usage: Usage, tier: str) -> tuple[Row, int | None]:
-        """Return the columns that the hold keeps with those that say who answered, and what he
-        bills; None where that is unknown.
-
-        It is where nobody has told all of the price: the call ends all the same.
+    def _cost(
+        self, usage: Usage, conditions: Conditions, *, is_known: bool
+    ) -> tuple[Row, int | None]:
+        """Return the columns that the hold keeps with those that say who answered, and what all
+        attempts cost; None where that is unknown.
         """
         route = self.route or self.routes[0]
-        price, cost = route.costs.at(self.started_at), None
-        if price is not None and usage.source != "none":
-            at = USUAL if price.terms is None else conditions_of(tier, self.started_at)
-            try:
-                cost = charge_nanos(usage, price, MULTIPLIER_ONE, at)
-            except PriceIncomplete:
-                price = None
+        own = cost_nanos(usage, route, conditions, self.started_at)
+        price = None if own is None else route.costs.at(self.started_at)
         detail = self._detail
         if route is not self.routes[0] or price is not None:
             detail = {
@@ -390,7 +380,14 @@ class Call:
                 "upstream_model": route.upstream_name,
                 "cost_version_id": price.id if price else None,
             }
-        return detail, 0 if usage.source == "none" else cost
+        return detail, sum_up(self.attempts, own, is_known=is_known)
+
+    def cost_of_failure(self, route: Route, failure: AttemptFailed) -> int | None:
+        """Return what an attempt cost that led to nothing, None where that is not known."""
+        reported = None if self.meter is None else self.meter.usage
+        if reported is None:
+            return 0 if is_free(failure) else None
+        return cost_nanos(reported, route, self._conditions(reported), self.started_at)
 
     def _keep_answer(self, digest: bytes, ending: Ending) -> None:
         """Have the cache keep an answer that is whole, and whose usage is certain."""

@@ -3,7 +3,7 @@
 Summed from the recorded calls of all gateways, which are complete: a call is on record with what it
 cost, or is held and not yet over. A day is one of UTC, and a call belongs to the day on which it
 began. A call whose cost is not known counts what its client was charged: nothing is free by
-accident.
+accident. What attempts cost that led to nothing counts for the provider that was tried last.
 
 All of today is read once, by the index on the time; from then on only what each incarnation has
 added to its chain since. So a limit is noticed READ_SECONDS after the call that reached it was

@@ -211,6 +211,16 @@ def is_stale(failure: AttemptFailed) -> bool:
     return failure.status_code is None and isinstance(failure.__cause__, ConnectionClosed)
 
 
+def is_free(failure: AttemptFailed) -> bool:
+    """Return whether an attempt that failed without a word about usage cost nothing for certain:
+    the provider never got it, or refused it (E53: inside an answer that had not begun).
+    """
+    if failure.status_code is None:
+        is_unsent = isinstance(failure.__cause__, ConnectFailed | AddressRefused)
+        return is_unsent or failure.error.row == "E37"
+    return failure.status_code != 200 or failure.error.row == "E53"
+
+
 async def read_limited(answer: Answer, limit: int) -> bytes:
     """Return the body. Raises GatewayError E52 where it is longer than `limit` bytes."""
     announced = answer.header(b"content-length")

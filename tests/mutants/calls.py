@@ -27,6 +27,7 @@ _GOLDEN: Final = (
 )
 _ORDER: Final = "tests/e2e/test_order.py"
 _CHARGES: Final = "tests/e2e/test_charges.py"
+_COSTS: Final = "tests/e2e/test_attempt_costs.py"
 _STREAMS: Final = "tests/e2e/test_streams.py"
 _SNAPSHOT: Final = "tests/e2e/test_snapshot.py"
 _SDK: Final = "tests/e2e/test_openai_sdk.py"
@@ -86,6 +87,25 @@ CALLS: Final = (
         "raise GatewayError(\n                _REFUSED_LIMITS",
         "await call.place_hold()\n            raise GatewayError(\n                _REFUSED_LIMITS",
         ("tests/e2e/test_limits.py::test_a_refused_call_holds_and_costs_nothing",),
+    ),
+    Mutant(
+        "the-client-pays-for-every-attempt",
+        "I-23",
+        _CALL,
+        "charge_nanos=charge,",
+        "charge_nanos=charge * max(1, len(self.attempts)),",
+        (f"{_COSTS}::test_the_client_pays_the_answer_and_the_operator_every_attempt",),
+    ),
+    Mutant(
+        "what-a-lost-attempt-cost-is-forgotten",
+        "I-23",
+        "apps/proxy/attempt_costs.py",
+        'return sum(attempt["cost_nanos"] or 0 for attempt in attempts)',
+        "return own_nanos",
+        (
+            f"{_COSTS}::test_the_client_pays_the_answer_and_the_operator_every_attempt",
+            f"{_COSTS}::test_a_call_that_nobody_answered_is_free_and_may_cost_the_operator",
+        ),
     ),
     Mutant(
         "a-failed-call-costs-its-hold",

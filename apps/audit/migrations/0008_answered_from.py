@@ -8,7 +8,7 @@ from apps.audit.operations import AddTextColumn
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('audit', '0006_idempotency_keys'),
+        ('audit', '0007_attempt_costs'),
     ]
 
     operations = [

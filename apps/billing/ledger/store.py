@@ -202,7 +202,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "audit_attempt": (
         "id", "request_id", "number", "route_id", "provider_id", "provider_name", "provider_key_id",
         "upstream_model", "started_at", "duration_ms", "status_code", "outcome", "error_text",
-        "upstream_request_id", "changes",
+        "upstream_request_id", "changes", "cost_nanos",
     ),
     "audit_payload": (
         "request_id", "salt", "request_body", "response_body", "is_request_truncated",

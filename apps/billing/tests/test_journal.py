@@ -42,6 +42,7 @@ def resolve(number: int) -> Resolve:
         attempts=(
             {
                 "changes": "",
+                "cost_nanos": 14_200,
                 "id": UUID(int=7),
                 "request_id": request_id,
                 "started_at": STARTED_AT,
@@ -93,6 +94,14 @@ def test_a_settlement_of_an_older_gateway_is_read_without_tier_and_counts(
     journal.append([resolve(1)._replace(row=row)])
 
     assert journal.read(10)[0].row == row | dict.fromkeys(ADDED_FIELDS, "")
+
+
+def test_attempts_of_an_older_gateway_are_read_without_what_was_added(journal: Journal) -> None:
+    (attempt,) = resolve(1).attempts
+    older = {key: attempt[key] for key in ("id", "request_id", "started_at")}
+    journal.append([resolve(1)._replace(attempts=(older,))])
+
+    assert journal.read(10)[0].attempts == ({**older, "changes": "", "cost_nanos": None},)
 
 
 def test_what_is_in_the_database_is_dropped_oldest_first(journal: Journal, tmp_path: Path) -> None:
