@@ -163,7 +163,10 @@ def _lines(
     row: APIRequest, price: Price | None, multiplier_millionths: int, total_nanos: int
 ) -> tuple[list[ExplainedLine], list[Adjustment]]:
     """Return the lines of the stored usage, or why there are none."""
-    usage = usage_of(row)
+    try:
+        usage = usage_of(row)
+    except ValueError:
+        return [], [_adjust("unexplained", total_nanos)] if total_nanos else []
     if usage.source == "none":
         return [], []
     try:

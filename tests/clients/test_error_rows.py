@@ -21,7 +21,7 @@ __all__ = ["PLANT"]
 
 # Commands start slowly, and few parameters can be given to them: one row of each kind is enough, as
 # `llm` calls through the Python SDK.
-LLM_ROWS = {"E02", "E07", "E19", "E41 status(401)", "E52 big_body(34000000)"}
+LLM_ROWS = {"E02", "E07", "E19", "E52 big_body(34000000)"}
 CLASSES = {
     400: "BadRequestError",
     401: "AuthenticationError",

@@ -179,6 +179,9 @@ WAYS: dict[str, Callable[[Heard], list[bytes] | None]] = {
     **LEAKS,
 }
 
+# Whose key is out of use then: the second call is refused before it is on record.
+REFUSED = {"401 with the key", "403 with the key", "headers at 401"}
+
 
 @pytest.fixture(scope="module")
 def hostile(module_bench: Bench) -> Iterator[Hostile]:
@@ -256,7 +259,8 @@ def test_no_redirect_is_followed(hostile: Hostile, status: int, stream: bool) ->
 def test_no_answer_holds_the_key_that_the_provider_repeats(hostile: Hostile, name: str) -> None:
     heard = hostile.upstreams[name].heard
     assert all(f"authorization: Bearer {KEY}" in one.lines for one in heard)
-    assert len(heard) >= 2
+    # A key that was refused is not sent a second time.
+    assert len(heard) >= (1 if name in REFUSED else 2)
     for stream in (False, True):
         answer = hostile.answers[name, stream]
         text = str(answer.headers).lower() + answer.body.decode("utf-8", "replace").lower()
@@ -265,8 +269,9 @@ def test_no_answer_holds_the_key_that_the_provider_repeats(hostile: Hostile, nam
 
 
 def test_no_row_and_no_line_of_the_log_holds_it(hostile: Hostile) -> None:
-    statement = hostile.bench.settled(hostile.caller, 2 * len(WAYS))
-    assert len(statement.rows) == 2 * len(WAYS)
+    count = 2 * len(WAYS) - len(REFUSED)
+    statement = hostile.bench.settled(hostile.caller, count)
+    assert len(statement.rows) == count
 
     for spelling in (KEY, KEY.lower()):
         assert find_text(hostile.bench.database, spelling) == set()

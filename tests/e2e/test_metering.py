@@ -94,7 +94,7 @@ EVADING: list[dict[str, Any]] = [
     {"audio": {"voice": "alloy", "format": "wav"}},
     {"modalities": ["text", "audio"]},
     {"modalities": "text"},
-    {"prediction": {"type": "content", "content": "x"}},
+    {"prediction": {"type": "content", "content": [{"type": "file", "file_id": "f"}]}},
     {"models": ["dear"]},
     {"route": "fallback"},
     {"preset": "dear"},

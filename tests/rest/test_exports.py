@@ -63,7 +63,8 @@ def test_every_text_of_every_export_is_harmless(world: RestWorld, path: str, att
     texts = {
         field.name: attack[: field.max_length]
         for field in APIRequest._meta.concrete_fields
-        if isinstance(field, models.CharField) and not field.choices
+        # Counts are JSON that the ledger writes: no text of anybody.
+        if isinstance(field, models.CharField) and not field.choices and field.name != "counts"
     }
     user = world.users["user"]
     shown = {name: text for name, text in texts.items() if name in columns().fields}

@@ -131,7 +131,7 @@ def test_a_call_with_a_service_tier_or_counts_is_hashed_in_the_second_format() -
     for name in ("started_at", "settled_at"):
         values[REQUEST_FIELDS.index(name)] = 1_795_262_400_123_456
     values[REQUEST_FIELDS.index("payload_digest")] = "01"
-    text = orjson.dumps([2, *values, "flex", '{"web_search":2}'])
+    text = orjson.dumps([2, *values, "flex", '{"web_search":2}', ""])
 
     assert request_hash(b"", tiered) == hashlib.sha256(text).digest()
 

@@ -38,6 +38,7 @@ def resolve(number: int) -> Resolve:
             "is_stream": True,
             "service_tier": "flex",
             "counts": '{"web_search":1}',
+            "answered_from": "",
         },
         attempts=(
             {
