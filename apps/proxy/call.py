@@ -337,13 +337,14 @@ class Call:
         )
         if ending.state == RequestState.COMPLETED and usage.source == "reported":
             self.gateway.habits.note(plan.model.id, usage.output_tokens)
-        self.gateway.counts.note_call(
-            plan.request.endpoint,
-            ending.state,
-            ending.status_code,
-            row["duration_ms"] / 1000,
-            self.ttft_ms if plan.request.is_stream else None,
-        )
+        if self.quote_seconds is None:
+            self.gateway.counts.note_call(
+                plan.request.endpoint,
+                ending.state,
+                ending.status_code,
+                row["duration_ms"] / 1000,
+                self.ttft_ms if plan.request.is_stream else None,
+            )
         if usage.is_suspect:
             self.gateway.counts.suspect_usages.add(str(route.provider.id))
             logger.warning(

@@ -71,3 +71,5 @@ async def test_a_hold_that_waits_keeps_nothing_of_what_was_sent(
         await until_stored(ends, [("voided", 0)])
 
     assert orjson.loads(detail)["input_bytes"] == size
+    # It is no call, and how long it waited is no duration of one.
+    assert (gateway.counts.calls.counts, sum(gateway.counts.durations.counts)) == ({}, 0)
