@@ -219,7 +219,7 @@ def test_a_breakdown_longer_than_any_is_not_read() -> None:
 def test_more_pieces_than_a_call_can_have_are_suspect(reported: dict[str, Any]) -> None:
     tokens = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     fewer: dict[str, Any] = {
-        name: {inner: 2_048 for inner in value} if isinstance(value, dict) else 2_048
+        name: dict.fromkeys(value, 2_048) if isinstance(value, dict) else 2_048
         for name, value in reported.items()
     }
 
