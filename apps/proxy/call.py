@@ -286,11 +286,20 @@ class Call:
         await self.gateway.writer.resolve(resolve)
 
     def submit_settlement(self, ending: Ending) -> None:
-        """Resolve the hold without waiting, for a task that is being cancelled; no payload."""
+        """Resolve the hold without waiting, for a task that is being cancelled; no payload.
+
+        What cannot be settled because of a bug is given back: no money is held for ever.
+        """
         if self.is_settled or self.held is None:
             return
-        resolve = self._resolve(self.held, ending, None, None)
-        self.is_settled = True
+        try:
+            resolve = self._resolve(self.held, ending, None, None)
+        except Exception:  # a bug: logged whole
+            logger.exception("a call cannot be settled: its hold is given back")
+            self.gateway.writer.disown(self.request_id)
+            return
+        finally:
+            self.is_settled = True
         self.gateway.writer.submit(resolve)
 
     def _resolve(
