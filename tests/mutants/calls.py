@@ -36,7 +36,7 @@ CALLS: Final = (
         "the-provider-is-called-before-the-hold-commits",
         "I-10",
         _HOLDS,
-        "return await call.gateway.writer.place(hold)",
+        "answer = await call.gateway.writer.place(hold)",
         "call.placing = asyncio.create_task(call.gateway.writer.place(hold))\n"
         "        leg = (hold.buckets[-1], hold.amount_nanos)\n"
         "        return Held(hold.request_id, hold.amount_nanos, (leg,))",
