@@ -164,6 +164,11 @@ class LedgerWriter:
         self._thread.put(pending)
         return pending.future
 
+    def disown(self, request_id: UUID) -> None:
+        """Have a hold voided that nobody here can end, as one that was left behind."""
+        self._thread.notes.drop_checkpoint(request_id)
+        self._thread.known.discard(request_id)
+
     def note_checkpoint(self, request_id: UUID, text: str) -> None:
         """Have the usage so far of a running call written with the next heartbeat."""
         self._thread.notes.add_checkpoint(request_id, text)

@@ -289,11 +289,20 @@ class Call:
             self._keep_answer(self.cache_digest, ending)
 
     def submit_settlement(self, ending: Ending) -> None:
-        """Resolve the hold without waiting, for a task that is being cancelled; no payload."""
+        """Resolve the hold without waiting, for a task that is being cancelled; no payload.
+
+        What cannot be settled because of a bug is given back: no money is held for ever.
+        """
         if self.is_settled or self.held is None:
             return
-        resolve = self._resolve(self.held, ending, None, None)
-        self.is_settled = True
+        try:
+            resolve = self._resolve(self.held, ending, None, None)
+        except Exception:  # a bug: logged whole
+            logger.exception("a call cannot be settled: its hold is given back")
+            self.gateway.writer.disown(self.request_id)
+            return
+        finally:
+            self.is_settled = True
         self.gateway.writer.submit(resolve)
 
     def _resolve(
@@ -334,13 +343,14 @@ class Call:
         )
         if ending.state == RequestState.COMPLETED and usage.source == "reported":
             self.gateway.habits.note(plan.model.id, usage.output_tokens)
-        self.gateway.counts.note_call(
-            plan.request.endpoint,
-            ending.state,
-            ending.status_code,
-            row["duration_ms"] / 1000,
-            self.ttft_ms if plan.request.is_stream else None,
-        )
+        if self.quote_seconds is None:
+            self.gateway.counts.note_call(
+                plan.request.endpoint,
+                ending.state,
+                ending.status_code,
+                row["duration_ms"] / 1000,
+                self.ttft_ms if plan.request.is_stream else None,
+            )
         if usage.is_suspect:
             self.gateway.counts.suspect_usages.add(str(detail["provider_id"]))
             logger.warning(

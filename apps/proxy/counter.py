@@ -39,7 +39,8 @@ class TokenCounter:
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._number = 0
-        self._answered_at = 0.0  # monotonic; or when the process was started
+        self._answered = 0  # the number of the latest question that was answered
+        self._silent_since = 0.0  # monotonic; the latest answer, or the first question after it
         self._paused_until = 0.0  # monotonic
 
     async def count(self, encoding: str, groups: Sequence[Sequence[str]]) -> list[int] | None:
@@ -53,7 +54,7 @@ class TokenCounter:
             async with asyncio.timeout(COUNT_SECONDS), self._turn:
                 return await self._ask(encoding, groups)
         except TimeoutError:
-            if time.monotonic() - self._answered_at > _SILENT_SECONDS:
+            if time.monotonic() - self._silent_since > _SILENT_SECONDS:
                 self._fail("it has been silent for too long")
         except (OSError, ValueError, EOFError) as error:
             self._fail(f"its process ended ({type(error).__name__})")
@@ -70,9 +71,14 @@ class TokenCounter:
             await process.wait()
 
     async def _ask(self, encoding: str, groups: Sequence[Sequence[str]]) -> list[int]:
-        if self._process is None or self._process.returncode is not None:
-            self._answered_at = time.monotonic()
-            self._process = await asyncio.create_subprocess_exec(
+        process = self._process
+        if process is not None and process.returncode is not None:
+            process = None
+        if process is None or self._answered == self._number:
+            # The one before will answer nothing any more, or this one had nothing to do.
+            self._answered, self._silent_since = self._number, time.monotonic()
+        if process is None:
+            process = self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "apps.proxy.tokenizer",
@@ -82,7 +88,7 @@ class TokenCounter:
                 stderr=asyncio.subprocess.DEVNULL,
                 limit=_ANSWER_BYTES_MAX,
             )
-        writer, reader = self._process.stdin, self._process.stdout
+        writer, reader = process.stdin, process.stdout
         if writer is None or reader is None:
             raise EOFError
         self._number += 1
@@ -95,7 +101,7 @@ class TokenCounter:
             if not line:
                 raise EOFError
             answer = json.loads(line)
-            self._answered_at = time.monotonic()
+            self._answered, self._silent_since = answer["number"], time.monotonic()
             # What comes before is for those who did not wait for it.
             if answer["number"] == self._number:
                 tokens: list[int] = answer["tokens"]

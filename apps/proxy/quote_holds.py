@@ -2,8 +2,9 @@
 
 Such a hold is a call that has not been sent: it is on record, and ends voided, `quote_spent` where
 its call took the place over in one transaction (`apps.billing.ledger`), `quote_lapsed` where none
-came. Any process can spend it; the one that placed it lets it lapse. The call is charged by the
-price and the multiplier of the quote.
+came. Any process can spend it as long as it is there; the one that placed it lets it lapse, by a
+clock that nobody sets, or it ends with the lease of that process. The call is charged by the price
+and the multiplier of the quote.
 
 Bounds: OPEN_MAX a process, OPEN_PER_KEY_MAX an API key, and the seconds of the quote.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -126,15 +127,12 @@ async def find_agreed(gateway: Gateway, caller: Caller, text: bytes) -> Agreed |
         raise GatewayError("E34") from error
     if hold is None:
         return None
-    detail, now = orjson.loads(hold["detail"]), datetime.now(UTC)
-    seconds = detail.get(QUOTE_SECONDS)
+    detail = orjson.loads(hold["detail"])
     # Somebody else's is as good as none.
-    if seconds is None or detail["api_key_id"] != caller.key.id:
-        return None
-    if hold["placed_at"] + timedelta(seconds=seconds) <= now:
+    if QUOTE_SECONDS not in detail or detail["api_key_id"] != caller.key.id:
         return None
     return Agreed(
-        spends=spend_quote(hold, now=now),
+        spends=spend_quote(hold, now=datetime.now(UTC)),
         promise=Promise(
             model_id=detail["model_id"],
             price_version_id=detail["price_version_id"],

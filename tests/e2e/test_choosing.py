@@ -32,7 +32,7 @@ HOSTILE = [
     "OpenAI-Organization: evil", "OpenAI-Project: evil", "OpenAI-Beta: evil", "api-key: evil",
     "anthropic-beta: evil", "X-Portkey-Custom-Host: http://evil.example",
     "X-Portkey-Config: evil", "Helicone-Target-Url: http://evil.example", "Helicone-Auth: evil",
-    "X-LiteLLM-Api-Base: evil", "X-Stainless-Lang: evil", "Idempotency-Key: evil-evil-evil",
+    "X-LiteLLM-Api-Base: evil", "X-Stainless-Lang: evil",
     "Content-Language: evil", "Content-MD5: evil", "Transfer-Encodings: evil", "Host2: evil",
     "X_Forwarded_For: evil", "Via: 1.1 evil", "Priority: evil", "Sec-Fetch-Site: evil",
 ]  # fmt: skip

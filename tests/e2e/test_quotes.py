@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import orjson
 import pytest
+from django.db.models import F
 
 from apps.ai_models.catalogue import set_price
 from apps.ai_models.models import Route
@@ -132,6 +134,19 @@ def test_a_hold_whose_call_the_database_refuses_to_hold_lapses_all_the_same(benc
     assert [(row.state, row.error_code) for row in statement.rows] == [("voided", "quote_lapsed")]
     assert statement.held_nanos == 0
     assert stage.upstream_calls == []
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_quote_is_spent_whatever_the_clock_of_the_database_says(bench: Bench, hours: int) -> None:
+    stage = bench.stage()
+    hold = quote(stage, hold=True)["hold"]
+    # As where the two clocks are an hour apart.
+    Hold.objects.filter(pk=hold["id"]).update(placed_at=F("placed_at") + timedelta(hours=hours))
+
+    answer = spend(stage, hold["id"])
+
+    assert answer.status == 200
+    assert stage.settled(2).charges == (0, CHARGE)
 
 
 def test_a_hold_lapses_also_where_the_cost_of_its_call_is_not_all_known(bench: Bench) -> None:

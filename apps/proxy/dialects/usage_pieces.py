@@ -27,6 +27,8 @@ _HOLDERS: Final = frozenset(
         "x_tools",
     }
 )
+# Of images, searches or tools in one call: each costs cents, and more than this cannot be true.
+PIECES_MAX: Final = 2_048
 _SERVER_TOOLS: Final = (
     "code_execution_requests",
     "tool_search_requests",
@@ -58,15 +60,19 @@ def read_pieces(reader: UsageReader, value: Mapping[str, Any]) -> Usage:
         *(reader.read(server, name) or 0 for name in _SERVER_TOOLS),
         *(_uses(reader, qwen, name) for name in ("code_interpreter", "web_extractor")),
     )
+    tool_call = reader.add(tools)
+    # Alibaba, ByteDance, and Cohere's embeddings of images.
+    image = reader.read_any(value, "image_count", "generated_images")
+    image = image or (reader.read(billed, "images") or 0)
+    if max(image, web_search, tool_call) > PIECES_MAX:
+        reader.is_suspect = True
     return Usage(
-        # Alibaba, ByteDance, and Cohere's embeddings of images.
-        image=reader.read_any(value, "image_count", "generated_images")
-        or (reader.read(billed, "images") or 0),
+        image=image,
         # OpenAI's Whisper, Mistral.
         second=reader.read_begun(value, "seconds", "prompt_audio_seconds"),
         character=reader.read(value, "characters") or 0,  # Alibaba's speech
         web_search=web_search,
-        tool_call=reader.add(tools),
+        tool_call=tool_call,
     )
 
 

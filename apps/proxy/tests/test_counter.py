@@ -81,6 +81,25 @@ async def test_a_process_that_stays_silent_is_ended_and_not_started_again_at_onc
     assert await counter.count("o200k_base", [["a"]]) == [1]
 
 
+async def test_a_process_that_had_nothing_to_do_is_not_taken_for_silent(
+    counter: TokenCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await counter.count("o200k_base", [["warm"]])
+    (process,) = tokenizers()
+    monkeypatch.setattr(module, "_SILENT_SECONDS", 0.3)
+    await asyncio.sleep(0.4)
+    process.suspend()
+    monkeypatch.setattr(module, "COUNT_SECONDS", 0.1)
+
+    late = await counter.count("o200k_base", [["a"]])
+
+    process.resume()
+    monkeypatch.setattr(module, "COUNT_SECONDS", 60.0)
+    assert late is None
+    assert await counter.count("o200k_base", [["a"]]) == [1]
+    assert tokenizers() == [process]
+
+
 @pytest.mark.parametrize("encoding", ["o200k_base", "none"])
 async def test_a_process_that_dies_answers_nothing_and_is_started_again_after_a_pause(
     counter: TokenCounter, monkeypatch: pytest.MonkeyPatch, encoding: str

@@ -11,6 +11,7 @@ import pytest
 
 from apps.billing.ledger.store import Engine
 from apps.billing.models import Hold
+from apps.billing.pending import Pace
 from apps.billing.tests.writer_kit import ends, in_thread, open_holds, running, until_stored
 from apps.core.ids import new_uuid7
 from apps.providers.credentials import add_key
@@ -71,3 +72,23 @@ async def test_a_hold_that_waits_keeps_nothing_of_what_was_sent(
         await until_stored(ends, [("voided", 0)])
 
     assert orjson.loads(detail)["input_bytes"] == size
+    # It is no call, and how long it waited is no duration of one.
+    assert (gateway.counts.calls.counts, sum(gateway.counts.durations.counts)) == ({}, 0)
+
+
+async def test_a_hold_whose_end_cannot_be_put_together_is_given_back(
+    world: World, ledger_connect: Callable[[], Engine], tmp_path: Path
+) -> None:
+    gateway = Gateway()
+    call = await in_thread(call_of)(gateway, world)
+    pace = Pace(duty=0.1, stranger=0.1)
+    async with running(ledger_connect, tmp_path, pace=pace) as writer:
+        gateway.writer = writer
+        await gateway.quotes.place(call, 60)
+        call.routes = []  # a bug
+
+        gateway.quotes.lapse_all()
+
+        await until_stored(ends, [("voided", 0)])
+        assert await in_thread(open_holds)() == set()
+        assert writer.figures()["holds_open"] == 0

@@ -204,3 +204,27 @@ def test_a_breakdown_longer_than_any_is_not_read() -> None:
     )
 
     assert usage == Usage(input=100, output=5, source="reported", is_suspect=True)
+
+
+@pytest.mark.parametrize(
+    "reported",
+    [
+        {"server_tool_use": {"web_search_requests": 2_049}},
+        {"num_search_queries": 2_049},
+        {"generated_images": 2_049},
+        {"num_server_side_tools_used": 2_049},
+        {"billed_units": {"search_units": 2_049}},
+    ],
+)
+def test_more_pieces_than_a_call_can_have_are_suspect(reported: dict[str, Any]) -> None:
+    tokens = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    fewer: dict[str, Any] = {
+        name: dict.fromkeys(value, 2_048) if isinstance(value, dict) else 2_048
+        for name, value in reported.items()
+    }
+
+    suspect, trusted = parse_usage(tokens | reported), parse_usage(tokens | fewer)
+
+    assert suspect is not None
+    assert trusted is not None
+    assert (suspect.is_suspect, trusted.is_suspect) == (True, False)
