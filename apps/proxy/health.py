@@ -72,7 +72,7 @@ class Health:
         those that are left rest and others only are at a limit or have failed.
         """
         provider = route.provider
-        if len(among) == 1 and self.is_good:
+        if len(among) == len(provider.credentials) == 1 and not self._bad:
             return among[0]
         candidates = [one for one in among if not self._is_bad(one)]
         if len(among) < len(provider.credentials) and not self._is_resting_with_all_keys(
