@@ -56,10 +56,8 @@ class Health:
         """Return whether the route is to be passed over: as a whole, or with each of its keys."""
         if self.circuits.are_all_closed:
             return False
-        if self.circuits.is_open((route.id, WHOLE), now):
-            return True
-        sound = [one for one in route.provider.credentials if not self._is_bad(one)]
-        return bool(sound) and all(self.circuits.is_open((route.id, one.id), now) for one in sound)
+        is_open = self.circuits.is_open((route.id, WHOLE), now)
+        return is_open or self._is_resting_with_all_keys(route, now)
 
     def choose_key(
         self,
@@ -70,12 +68,21 @@ class Health:
         random: Callable[[], float],
         sticky_key: bytes | None = None,
     ) -> Credential | None:
-        """Return which of a route's keys makes the next attempt, None where all were refused."""
+        """Return which of a route's keys makes the next attempt, None where all were refused, or
+        those that are left rest and others only are at a limit or have failed.
+        """
         provider = route.provider
-        if len(among) == 1 and not self._bad:
+        if len(among) == len(provider.credentials) == 1 and not self._bad:
             return among[0]
+        candidates = [one for one in among if not self._is_bad(one)]
+        if len(among) < len(provider.credentials) and not self._is_resting_with_all_keys(
+            route, now
+        ):
+            candidates = [
+                one for one in candidates if not self.circuits.is_open((route.id, one.id), now)
+            ]
         return pick_credential(
-            [one for one in among if not self._is_bad(one)],
+            candidates,
             strategy=provider.key_strategy,
             random=random,
             take_turn=lambda: self._take_turn(provider.id),
@@ -107,6 +114,10 @@ class Health:
         if not self.circuits.are_all_closed:
             for door in self.doors(route, credential):
                 self.circuits.begin(door, now)
+
+    def _is_resting_with_all_keys(self, route: Route, now: float) -> bool:
+        sound = [one for one in route.provider.credentials if not self._is_bad(one)]
+        return bool(sound) and all(self.circuits.is_open((route.id, one.id), now) for one in sound)
 
     # ---- after an attempt
 

@@ -118,3 +118,19 @@ def test_what_left_the_configuration_is_no_trouble_any_more() -> None:
 
     assert left == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
     assert health.is_good
+
+
+def test_a_key_that_rests_does_not_stand_in_for_one_at_its_limit() -> None:
+    health, route = Health(), _route(1, FIRST, SECOND)
+    health.circuits.rest((1, 1), 0.0, 10)
+
+    def choose(*among: Credential) -> Credential | None:
+        return health.choose_key(route, among, now=1.0, random=lambda: 0.0)
+
+    assert choose(FIRST, SECOND) == SECOND
+    assert choose(FIRST) is None
+    health.circuits.rest((1, 2), 0.0, 10)
+    # All rest: none is passed over for that.
+    assert choose(FIRST) == FIRST
+    health.note_bad(SECOND, "E41")
+    assert choose(FIRST) == FIRST
