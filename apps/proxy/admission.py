@@ -199,7 +199,7 @@ def plan_call(
         input_bound = model.context_length
     conditions = USUAL if price.terms is None else conditions_of(request.service_tier, now)
     count_bounds = _count_bounds(price, request, input_bound)
-    is_text_only = not request.has_images and not request.has_audio
+    is_text_only = not (request.has_images or request.has_audio or request.audio_parameter)
     is_fixed = is_reading or request.output_tokens_asked is not None
     least_cap = output_bound if is_fixed else min(OUTPUT_CAP_MIN, output_bound)
 
@@ -255,6 +255,8 @@ def _check_price(price: Price, request: ParsedRequest) -> None:
         raise unsupported("service_tier")
     if request.has_web_search and price.web_search is None:
         raise unsupported("web_search_options")
+    if request.audio_parameter and price.audio_out is None:
+        raise unsupported(request.audio_parameter)
 
 
 def _output_bound(request: ParsedRequest, model: Model) -> int:

@@ -48,6 +48,9 @@ _PATCHES: Final = (
 )
 _AUDIO_PER_SECOND: Final = {"gemini": 32}
 _OPENAI_AUDIO_PER_SECOND: Final = 10
+# What it speaks: a token for each 50 ms. https://platform.openai.com/docs/guides/realtime-costs
+_OPENAI_SPOKEN_PER_SECOND: Final = 20
+_PCM_BYTES_PER_SECOND: Final = 48_000  # 24 kHz, 16 bits, one channel
 # Of an MPEG layer III frame, kbit/s: version 1, then versions 2 and 2.5.
 _MP3_RATES: Final = (
     (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -155,6 +158,16 @@ def audio_tokens(part: dict[str, Any], family: Family) -> int:
         return 0
     seconds = audio_seconds(_decoded(data), len(data) * 3 // 4)
     return seconds * _AUDIO_PER_SECOND.get(family.name, _OPENAI_AUDIO_PER_SECOND)
+
+
+def spoken_tokens(data: str) -> int:
+    """Return the tokens of an answer that was spoken, whole and in base64."""
+    return audio_seconds(_decoded(data), len(data) * 3 // 4) * _OPENAI_SPOKEN_PER_SECOND
+
+
+def streamed_tokens(length: int) -> int:
+    """Return the tokens of `length` bytes of a spoken answer in a stream: always PCM."""
+    return -(-length * _OPENAI_SPOKEN_PER_SECOND // _PCM_BYTES_PER_SECOND)
 
 
 def audio_seconds(head: bytes, length: int) -> int:

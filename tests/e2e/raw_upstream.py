@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -46,7 +46,7 @@ class Heard:
 
 # What is said to a request: bytes, in pieces with a pause of a moment between them. An empty list
 # closes the connection; None says nothing and keeps it open.
-Say = Callable[[Heard], list[bytes] | None]
+Say = Callable[[Heard], Iterable[bytes] | None]
 
 
 def completion(text: str, usage: dict[str, Any] | None = None) -> bytes:
@@ -115,8 +115,16 @@ def respond(
 class RawUpstream:
     """Serves on loopback, on an event loop in a thread of its own. Use it as a context manager."""
 
-    def __init__(self, say: Say, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        say: Say,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        pause_seconds: float = 0.02,
+    ) -> None:
         self.say = say
+        self._pause_seconds = pause_seconds
         self.heard: list[Heard] = []
         self.connections = 0
         self._host = host
@@ -182,7 +190,7 @@ class RawUpstream:
                 for piece in said:
                     writer.write(piece)
                     await writer.drain()
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(self._pause_seconds)
                 if not said:
                     return
         except (ConnectionError, asyncio.IncompleteReadError):

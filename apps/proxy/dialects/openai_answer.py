@@ -13,6 +13,7 @@ from apps.proxy.dialects.openai_usage import parse_input_usage, parse_usage
 from apps.proxy.dialects.plausibility import is_plausible, needs_no_look
 from apps.proxy.dialects.usage_pieces import has_pieces, with_pieces
 from apps.proxy.estimate import Excerpt, excerpt, tokens_of_quarters
+from apps.proxy.media import spoken_tokens
 
 _TEXT_MEMBERS: Final = ("content", "refusal")
 # Sent twice by some servers, under both names.
@@ -46,6 +47,14 @@ class Answer(NamedTuple):
         return max(tokens_of_quarters(sum(part.quarters for part in self.excerpts())), least)
 
     @property
+    def estimated_audio_tokens(self) -> int:
+        """Return an estimate of the tokens that were spoken."""
+        if not self.has_audio:
+            return 0
+        messages = (choice["message"] for choice in self.document["choices"])
+        return sum(_spoken_tokens(message.get("audio")) for message in messages)
+
+    @property
     def service_tier(self) -> str | None:
         """Return the service tier that the upstream says it served."""
         return clean_label(self.document.get("service_tier"))
@@ -69,6 +78,7 @@ class Answer(NamedTuple):
             usage = Usage(
                 input=estimated_input_tokens,
                 output=self.estimated_output_tokens,
+                audio_out=self.estimated_audio_tokens,
                 source="estimated",
                 is_suspect=self.is_usage_unusable,
             )
@@ -218,6 +228,12 @@ def _count_images(images: object) -> int:
     return sum(isinstance(image, dict) for image in images) if isinstance(images, list) else 0
 
 
+def _spoken_tokens(audio: object) -> int:
+    """Return how many tokens a sound took, by its length."""
+    data = audio.get("data") if isinstance(audio, dict) else None
+    return spoken_tokens(data) if isinstance(data, str) else 0
+
+
 def _message_excerpts(message: dict[str, Any]) -> list[Excerpt]:
     """Return all that a message says."""
     said = [part for name in _TEXT_MEMBERS for part in _excerpts(message.get(name))]
@@ -225,6 +241,9 @@ def _message_excerpts(message: dict[str, Any]) -> list[Excerpt]:
         (_excerpts(message.get(name)) for name in _REASONING_MEMBERS),
         key=lambda parts: sum(part.quarters for part in parts),
     )
+    audio = message.get("audio")
+    if isinstance(audio, dict):
+        said += _excerpts(audio.get("transcript"))
     calls = message.get("tool_calls")
     functions = [
         call.get("function")

@@ -42,7 +42,6 @@ OUTPUT_PARAMETERS: Final = ("max_completion_tokens", "max_tokens")
 # that is billed, and other servers' names for how much is written, which the hold would not cover.
 _UNSUPPORTED: Final = frozenset(
     {
-        "audio",
         "candidate_count",
         "enable_search",
         "fallbacks",
@@ -96,6 +95,7 @@ _REMOVED_PREFIXES: Final = ("aws_", "azure_", "litellm_", "vertex_")
 # spelling that is not checked here.
 _METERED: Final = frozenset(
     {
+        "audio",
         "best_of",
         "documents",
         "input",
@@ -163,6 +163,7 @@ class ParsedRequest(NamedTuple):
     service_tier: str = ""  # the usual one; of others the price decides whether they may be asked
     has_web_search: bool = False  # likewise
     prediction_bound: int = 0  # tokens of each choice that are billed as output beside its maximum
+    audio_parameter: str = ""  # by which a spoken answer is asked for, likewise
 
 
 def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
@@ -178,10 +179,12 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     service_tier = _service_tier(kept)
     output_parameter, output_tokens_asked = _output_maximum(kept)
     has_images = has_audio = False
+    audio_parameter = ""
+    if "audio" in kept or "modalities" in kept:
+        audio_parameter = _find_audio(endpoint, kept)
     if endpoint == "chat/completions":
         has_images, has_audio = _check_messages(kept)
         _check_tools(kept)
-        _check_modalities(kept)
         choices = _integer(kept, "n", CHOICES_MAX) or 1
         if "best_of" in kept:
             # Some servers write so many answers to a chat, too.
@@ -211,6 +214,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         service_tier=service_tier,
         has_web_search="web_search_options" in kept and _asks_for_search(endpoint, kept),
         prediction_bound=_prediction_bound(endpoint, kept) if "prediction" in kept else 0,
+        audio_parameter=audio_parameter,
     )
 
 
@@ -362,6 +366,9 @@ def _check_messages(body: Mapping[str, Any]) -> tuple[bool, bool]:
             raise wrong_type(f"messages[{index}].role", "a string")
         if role not in _ROLES:
             raise wrong_value(f"messages[{index}].role", f"one of {', '.join(sorted(_ROLES))}")
+        if "audio" in message:
+            # An earlier spoken answer.
+            has_audio = has_audio or message["audio"] is not None
         content = message.get("content")
         if content is None or isinstance(content, str):
             continue
@@ -404,11 +411,23 @@ def _check_tools(body: Mapping[str, Any]) -> None:
             raise unsupported(f"tools[{index}].type")
 
 
-def _check_modalities(body: Mapping[str, Any]) -> None:
-    modalities = body.get("modalities")
-    if modalities is None:
-        return
-    if not isinstance(modalities, list):
+def _find_audio(endpoint: Endpoint, body: Mapping[str, Any]) -> str:
+    """Return the parameter by which the answer is to be spoken, "" where it is not.
+
+    Either of the two is enough for some server. Raises E13 and E14.
+    """
+    audio, modalities = body.get("audio"), body.get("modalities")
+    has_audio = audio is not None and audio is not False
+    if endpoint != "chat/completions":
+        if has_audio:
+            raise unsupported("audio")
+        return ""
+    if modalities is not None and not isinstance(modalities, list):
         raise wrong_type("modalities", "an array of strings")
-    if any(modality != "text" for modality in modalities):
+    if not all(modality in ("text", "audio") for modality in modalities or ()):
         raise unsupported("modalities")
+    if has_audio and not isinstance(audio, dict):
+        raise wrong_type("audio", "an object")
+    if modalities is not None and "audio" in modalities:
+        return "modalities"
+    return "audio" if has_audio else ""

@@ -17,6 +17,7 @@ from apps.proxy.dialects.openai_upstream import allowed_code
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.plausibility import is_plausible, needs_no_look
 from apps.proxy.estimate import Excerpt, estimate_quarters, tokens_of_quarters
+from apps.proxy.media import streamed_tokens
 from apps.proxy.sse import event_data, is_done, split_events
 
 # Quotes inside a JSON string are escaped, so a key can never be found within a text.
@@ -52,7 +53,7 @@ _STRING: Final = rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
 _TEXT_KEYS: Final = (b"content", b"refusal", b"arguments", b"reasoning_content", b"reasoning")
 _TEXTS: Final = {
     key: re.compile(rb'"' + key + rb'":\s*+' + _STRING, re.DOTALL)
-    for key in (*_TEXT_KEYS, b"text", b"thinking")
+    for key in (*_TEXT_KEYS, b"text", b"thinking", b"transcript")
 }
 # Sent twice by some servers, under both names.
 _SYNONYMS: Final = (b"reasoning_content", b"reasoning")
@@ -62,6 +63,7 @@ _CONTENT_PARTS: Final = re.compile(rb'"content":\s*+\[\s*+\{\s*+"type"')
 _IMAGES_KEY: Final = b'"images"'
 _IMAGE: Final = re.compile(rb'"image_url":\s*+[{"]')
 _AUDIO: Final = re.compile(rb'"audio":\s*+\{')
+_AUDIO_DATA: Final = re.compile(rb'"data":\s*+"([A-Za-z0-9+/=]*+)"')
 _ID: Final = re.compile(rb'"id":\s*+' + _STRING)
 _MODEL: Final = re.compile(rb'"model":\s*+' + _STRING)
 
@@ -81,6 +83,7 @@ class StreamMeter:
     """
 
     __slots__ = (
+        "_audio_characters",
         "_batch",
         "_batch_bytes",
         "_bytes",
@@ -112,6 +115,7 @@ class StreamMeter:
         self._batch_bytes = 0
         self._bytes = 0
         self._events = 0
+        self._audio_characters = 0  # of sound, in base64
         self._has_audio = False
         self._has_content = False
         self._images = 0
@@ -202,6 +206,7 @@ class StreamMeter:
             usage = Usage(
                 input=estimated_input_tokens,
                 output=self.estimated_output_tokens(),
+                audio_out=streamed_tokens(self._audio_characters * 3 // 4),
                 source="estimated",
                 is_suspect=self._usage_was_unusable or reported is not None,
             )
@@ -244,6 +249,12 @@ class StreamMeter:
         keys = list(_TEXT_KEYS)
         if self._is_completion:
             keys.append(b"text")
+        if _AUDIO.search(raw) is not None:
+            self._has_audio = True
+            sounds = _AUDIO_DATA.findall(raw)
+            self._audio_characters += sum(map(len, sounds))
+            self._has_content = self._has_content or any(sounds)
+            keys.append(b"transcript")
         if _CONTENT_PARTS.search(raw) is not None:
             keys += [b"text", b"thinking"]
         for key in keys:
@@ -259,7 +270,6 @@ class StreamMeter:
         if _IMAGES_KEY in raw:
             self._images += len(_IMAGE.findall(raw))
             self._has_content = self._has_content or self._images > 0
-        self._has_audio = self._has_audio or _AUDIO.search(raw) is not None
         if not self._has_content:
             self._has_content = _TOOL_DELTA.search(raw) is not None
 

@@ -158,6 +158,9 @@ SEARCH: dict[str, Any] = {"web_search_options": {}}
         ({"service_tier": "batch"}, {"terms": FLEX_AND_PRIORITY}, "service_tier"),
         (SEARCH, {}, "web_search_options"),
         (SEARCH, {"terms": FLEX_AND_PRIORITY}, "web_search_options"),
+        ({"modalities": ["text", "audio"]}, {}, "modalities"),
+        # Though it has a price by its direction, nobody has set one for it.
+        ({"audio": {"voice": "alloy"}}, {"audio_in": 1}, "audio"),
     ],
 )
 def test_what_its_price_does_not_name_is_refused(
@@ -181,6 +184,26 @@ def test_a_call_that_may_search_holds_for_ten_searches_and_a_full_context() -> N
 
     assert plan.input_bound == 1_000
     assert plan.wanted_nanos == 1_000 * 2_500 + 100 * 10_000 + 10 * 30_000_000
+
+
+@pytest.mark.parametrize(
+    "body", [{"modalities": ["text", "audio"]}, {"audio": {"voice": "alloy", "format": "wav"}}]
+)
+def test_a_spoken_answer_is_held_for_at_the_dearest_class(body: dict[str, Any]) -> None:
+    priced = _priced(audio_in=40_000_000_000, audio_out=80_000_000_000)
+
+    spoken = _plan({"max_tokens": 100, **body}, **priced)
+    written = _plan({"max_tokens": 100}, **priced)
+
+    assert spoken.wanted_nanos == spoken.input_bound * 40_000 + 100 * 80_000
+    assert written.wanted_nanos == written.input_bound * 2_500 + 100 * 10_000
+
+
+def test_an_earlier_spoken_answer_is_held_for_as_audio() -> None:
+    messages = [{"role": "assistant", "audio": {"id": "audio_1"}}, *MESSAGES]
+    plan = _plan({"max_tokens": 100, "messages": messages}, **_priced(audio_in=40_000_000_000))
+
+    assert plan.wanted_nanos == 1_000 * 40_000 + 100 * 10_000
 
 
 def test_what_is_predicted_is_held_for_beside_the_maximum() -> None:

@@ -295,3 +295,26 @@ def test_the_stream_of_an_answer_meters_like_the_answer(include_usage: bool) -> 
     assert meter.finish_reason == answer.finish_reason
     assert meter.estimated_output_tokens() == answer.estimated_output_tokens
     assert meter.usage == (answer.usage if include_usage else None)
+
+
+@pytest.mark.parametrize(
+    ("audio", "output", "spoken"),
+    [
+        ({"id": "audio_1", "data": "A" * 64_000, "transcript": "Hi there!"}, 3, 60),
+        # Nothing is known of its sound, and there was one.
+        ({"id": "audio_1"}, 1, 0),
+        ({"data": 7, "transcript": []}, 1, 0),
+    ],
+)
+def test_a_spoken_answer_without_usage_is_estimated(
+    audio: dict[str, Any], output: int, spoken: int
+) -> None:
+    message = {"role": "assistant", "content": None, "audio": audio}
+    body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+
+    found = read_chat_answer(json.dumps(body).encode())
+
+    # 48,000 bytes in a format that is not known are three seconds of 128 kbit/s.
+    assert found.final_usage(estimated_input_tokens=7) == Usage(
+        input=7, output=output, audio_out=spoken, source="estimated"
+    )

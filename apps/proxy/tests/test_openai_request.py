@@ -157,6 +157,8 @@ BELOW, ABOVE = "integer_below_min_value", "integer_above_max_value"
         ({"tools": ["web"]}, TYPE, "tools[0]"),
         ({"tools": [{"function": {}}]}, MISSING, "tools[0].type"),
         ({"modalities": "audio"}, TYPE, "modalities"),
+        ({"audio": "alloy"}, TYPE, "audio"),
+        ({"audio": True}, TYPE, "audio"),
     ],
 )
 def test_a_parameter_that_cannot_be_priced_as_it_stands_is_refused(
@@ -180,10 +182,10 @@ def test_a_parameter_that_cannot_be_priced_as_it_stands_is_refused(
             {"tools": [{"type": "function", "function": {}}, {"type": "code_interpreter"}]},
             "tools[1].type",
         ),
-        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"modalities": ["text", "audio", "video"]}, "modalities"),
+        ({"Audio": {"voice": "alloy"}}, "Audio"),
         ({"modalities": ["image"]}, "modalities"),
         ({"modalities": [[]]}, "modalities"),
-        ({"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
         ({"prediction": "a"}, "prediction"),
         ({"prediction": {"type": "file", "content": "a"}}, "prediction"),
         ({"prediction": {"type": "content", "content": 5}}, "prediction"),
@@ -231,6 +233,51 @@ def test_what_cannot_be_metered_is_refused(change: dict[str, Any], param: str) -
 )
 def test_what_costs_nothing_extra_passes_untouched(change: dict[str, Any]) -> None:
     assert parse_request("chat/completions", CHAT | change).body == CHAT | change
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({}, ""),
+        ({"modalities": ["text"]}, ""),
+        ({"modalities": None, "audio": None}, ""),
+        ({"audio": False}, ""),
+        ({"modalities": ["audio"]}, "modalities"),
+        ({"modalities": ["text", "audio"], "audio": {"voice": "alloy"}}, "modalities"),
+        # Some server may speak for one of the two.
+        ({"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
+        ({"modalities": ["text"], "audio": {}}, "audio"),
+    ],
+)
+def test_a_spoken_answer_is_known_by_the_parameter_that_asks_for_it(
+    change: dict[str, Any], param: str
+) -> None:
+    parsed = parse_request("chat/completions", CHAT | change)
+
+    assert parsed.audio_parameter == param
+    assert parsed.body == CHAT | change
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        ("completions", {"model": "m", "prompt": "a"}),
+        ("embeddings", {"model": "m", "input": "a"}),
+    ],
+)
+def test_only_a_chat_is_answered_aloud(endpoint: Endpoint, body: dict[str, Any]) -> None:
+    assert refusal(endpoint, body | {"audio": {"voice": "alloy"}}) == (
+        "E14",
+        "unsupported_parameter",
+        "audio",
+    )
+
+
+@pytest.mark.parametrize(("audio", "has_audio"), [({"id": "audio_1"}, True), (None, False)])
+def test_an_earlier_spoken_answer_is_audio(audio: Any, has_audio: bool) -> None:
+    messages = [{"role": "assistant", "audio": audio}, {"role": "user", "content": "Go on."}]
+
+    assert parse_request("chat/completions", CHAT | {"messages": messages}).has_audio is has_audio
 
 
 def test_a_client_cannot_choose_the_upstream() -> None:

@@ -343,3 +343,31 @@ def test_a_label_of_the_upstream_that_is_no_label_is_dropped() -> None:
 def test_the_golden_streams_hold_content_and_an_end() -> None:
     for stream in streams.ALL.values():
         assert any(b'"content"' in event_data(part) for part in split_events(stream))
+
+
+SECOND = "A" * 64_000  # a second of PCM, 48,000 bytes, in base64
+
+
+def test_a_spoken_answer_without_usage_is_estimated_by_its_length_and_its_transcript() -> None:
+    meter = StreamMeter(strip_usage=True)
+    meter.observe(delta(role="assistant", audio={"id": "audio_1", "transcript": "Hi th"}))
+    for _ in range(3):
+        meter.observe(delta(audio={"data": SECOND[:16_000]}))
+    meter.observe(delta(audio={"transcript": "ere!"}))
+
+    usage = meter.final_usage(estimated_input_tokens=7)
+
+    # A token for each 50 ms of three quarters of a second, and nine characters.
+    assert usage == Usage(input=7, output=3, audio_out=15, source="estimated")
+
+
+def test_the_usage_of_a_spoken_answer_counts_its_audio_as_audio() -> None:
+    details = {"audio_tokens": 30, "text_tokens": 12, "reasoning_tokens": 0}
+    usage = {"prompt_tokens": 10, "completion_tokens": 42, "total_tokens": 52}
+    meter = StreamMeter(strip_usage=True)
+    meter.observe(delta(audio={"data": SECOND}))
+    meter.observe(event(choices=[], usage={**usage, "completion_tokens_details": details}))
+
+    assert meter.final_usage(estimated_input_tokens=7) == Usage(
+        input=10, output=12, audio_out=30, source="reported"
+    )
