@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from apps.audit.models import RequestState
 from apps.billing.pricing import MULTIPLIER_ONE, charge_nanos
 from apps.proxy.answer_cache import CachedAnswer, fingerprint, seconds_for
 from apps.proxy.call import Call
 from apps.proxy.delivery import Delivery
-from apps.proxy.endings import Ending
 from apps.proxy.http import Headers
 from apps.proxy.protocol import Connection
 
@@ -56,8 +54,7 @@ async def answer_from_cache(
     """Settle a call whose answer is there, and send it."""
     call.capture(cached.body)
     call.note_first_byte()
-    ending = Ending(RequestState.COMPLETED, 200, "", cached.usage, cached.finish_reason)
-    await call.settle(ending)
+    await call.settle(call.ending_of_answer(cached.usage, cached.finish_reason))
     if call.is_client_gone:
         return
     age = int(call.gateway.monotonic() - cached.at)
