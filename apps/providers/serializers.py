@@ -1,4 +1,7 @@
-"""Providers and their keys over REST. Secrets go in and never come out."""
+"""Providers and their keys over REST. Secrets go in and never come out.
+
+Over 400 lines because each field says what it means, for the schema.
+"""
 
 from __future__ import annotations
 

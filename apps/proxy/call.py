@@ -2,7 +2,7 @@
 
 States that matter for cancellation: while `_can_interrupt` is set, the task may be cancelled by
 `interrupt` (the client left, a time limit passed, the gateway drains); a settlement is never
-interrupted.
+interrupted. Over 400 lines because it is one object over one state, from the hold to the row.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Everything that decides what a call can cost is checked here (E13) or refused because it cannot be
 metered (E14). What only the model understands passes untouched. Fields by which a client could
 choose the upstream or its key are removed.
+
+Over 400 lines because it is the one list of what may pass and what may not.
 """
 
 from collections.abc import Mapping
