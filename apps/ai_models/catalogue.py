@@ -1,6 +1,6 @@
 """The catalogue: models, their first routes and their price versions.
 
-A price is never edited: a new one is a new version. Over 400 lines by the arguments of its functions.
+A price is never edited: a new one is a new version. Over 400 lines by the arguments that it takes.
 """
 
 from __future__ import annotations

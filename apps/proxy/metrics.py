@@ -2,8 +2,9 @@
 
 METRICS is the one list of names; the table in docs/operations.md is made from it. Counts are kept
 where things happen, as plain numbers; everything that can be looked up is looked up when somebody
-asks. No label has values that a client or an administrator can make up. Over 400 lines because it is
-one table.
+asks. No label has values that a client or an administrator can make up.
+
+Over 400 lines because it is one table.
 """
 
 from __future__ import annotations
