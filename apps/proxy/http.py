@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from io import BytesIO
 from typing import Any, Final
 
 from apps.core.client_address import find_client_address
@@ -105,21 +106,23 @@ async def read_body(
             reserve(len(whole) - reserved)
         return whole  # The usual request.
     message = await _receive(receive)
-    parts = [message.get("body", b"")]
-    size = len(parts[0])
+    first = message.get("body", b"")
+    size = len(first)
     if size > reserved:
         reserve(size - reserved)
         reserved = size
     if not message.get("more_body", False):
-        return bytes(parts[0])
+        return bytes(first)
+    # It gives away what it holds: to join pieces would take the size of the body once more.
+    body = BytesIO()
+    body.write(first)
     loop = asyncio.get_running_loop()
     begun = loop.time()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while message.get("more_body", False):
                 message = await _receive(receive)
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
+                size += body.write(message.get("body", b""))
                 if size > BODY_BYTES_MAX:
                     raise GatewayError("E15")
                 if loop.time() - begun > BODY_PIECE_SECONDS + size / BODY_BYTES_PER_SECOND_MIN:
@@ -129,7 +132,7 @@ async def read_body(
                     reserved = size
     except TimeoutError as error:
         raise GatewayError("E18") from error
-    return b"".join(parts)
+    return body.getvalue()
 
 
 async def _receive(receive: Receive) -> MutableMapping[str, Any]:

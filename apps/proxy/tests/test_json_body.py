@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -173,3 +174,18 @@ def test_any_bytes_give_an_object_or_a_client_error(body: bytes) -> None:
         answer = error.row
 
     assert isinstance(answer, dict) or answer in ("E11", "E12")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"," * 1_000_001 + b'"' + b'\\"' * 1_000_000, b'{"a":"' + b'\\"' * 400_000 + b"\xff"],
+)
+def test_a_string_that_never_ends_is_looked_at_once(body: bytes) -> None:
+    begun = time.process_time()
+
+    with pytest.raises(GatewayError) as raised:
+        parse_object(body)
+
+    # By the square of its length this took minutes.
+    assert raised.value.row == "E11"
+    assert time.process_time() - begun < 5
