@@ -170,11 +170,13 @@ def _tokenizers(bench: Bench) -> int:
 def test_tokens_are_counted_only_for_a_call_without_usage(bench: Bench) -> None:
     reported, unreported = bench.stages("demo-chat:prompt=10", "demo-chat:tokens=3,fault=no_usage")
 
+    at_first = _tokenizers(bench)
     reported.client(max_retries=0).chat.completions.create(**reported.body())
     before = _tokenizers(bench)
     unreported.client(max_retries=0).chat.completions.create(**unreported.body())
 
-    assert (before, _tokenizers(bench)) == (0, 1)
+    # Another test of this gateway may have needed it before.
+    assert (before, _tokenizers(bench)) == (at_first, 1)
     assert reported.settled().charges == (CHARGE,)
     statement = unreported.settled()
     assert statement.rows[0].usage_source == "estimated"

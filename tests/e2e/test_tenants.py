@@ -109,6 +109,7 @@ async def _sing(stage: Stage, callers: list[Caller], leaving: dict[int, int]) ->
         )
 
 
+@pytest.mark.long
 def test_no_marker_of_200_parallel_streams_is_seen_by_another_client(bench: Bench) -> None:
     choir = Choir()
     leaving = {
