@@ -18,6 +18,9 @@ from tests.e2e.test_bodies import CHOOSING
 from tests.e2e.wire import RawConnection, head_of, post_bytes
 from tests.support.bench import PROVIDER_SECRET, Bench, Stage
 
+# What comes over the wire is judged before any database is asked.
+pytestmark = pytest.mark.sqlite
+
 CHAT = "/v1/chat/completions"
 HOSTILE = [
     "Cookie: session=evil", "Proxy-Authorization: Basic evil", "Proxy-Connection: evil",

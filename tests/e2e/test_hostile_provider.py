@@ -26,6 +26,9 @@ from tests.e2e.raw_upstream import (
 )
 from tests.support.bench import Bench, Caller
 
+# What comes over the wire is judged before any database is asked.
+pytestmark = pytest.mark.sqlite
+
 CHAT = "/v1/chat/completions"
 # Upper and lower case, and nothing by which it could be known for a key.
 KEY = "CanaryPlain6f1D0c2B9a7E4853ofTheProvider"

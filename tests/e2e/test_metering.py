@@ -17,6 +17,9 @@ from tests.e2e.answers import ask, check_error
 from tests.e2e.raw_upstream import Heard, RawUpstream, chunk, completion, respond, usage_chunk
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, PRICES, Bench, Stage
 
+# What comes over the wire is judged before any database is asked.
+pytestmark = pytest.mark.sqlite
+
 CHAT = "/v1/chat/completions"
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
 DONE = b"data: [DONE]\n\n"

@@ -14,6 +14,9 @@ from tests.e2e.wire import RawConnection, head_of
 from tests.faults.front import needs_nginx, nginx
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 
+# What comes over the wire is judged before any database is asked.
+pytestmark = pytest.mark.sqlite
+
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
 # How long nothing comes before nothing more is taken to come.
 QUIET_SECONDS = 0.4

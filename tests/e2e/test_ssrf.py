@@ -25,6 +25,9 @@ from tests.support.gateway import FAST, DemoThread
 from tests.support.people import make_admin
 from tests.support.processes import free_port
 
+# What comes over the wire is judged before any database is asked.
+pytestmark = pytest.mark.sqlite
+
 CHAT = "/v1/chat/completions"
 REFUSED = "This URL is not allowed."
 LISTING = respond(b'{"object":"list","data":[{"id":"raw"}]}', "Connection: close")
