@@ -170,8 +170,9 @@ def _stamp_anew(schema_editor: BaseDatabaseSchemaEditor, table: str, columns: se
         schema_editor.execute(statement, None)
 
 
-# SQLite keeps a trigger as it was written, PostgreSQL without the quotes that are not needed.
-_WATCHED_COLUMN = re.compile(r'\bold\."?(\w+)"? IS ', re.IGNORECASE)
+# SQLite keeps a trigger as it was written, PostgreSQL without the quotes that are not needed and
+# with casts of its own: `(old.name)::text IS DISTINCT FROM …`.
+_WATCHED_COLUMN = re.compile(r'\bold\."?(\w+)"?(?:\)::[\w ]+)? IS ', re.IGNORECASE)
 
 
 def _find_triggers(database: BaseDatabaseWrapper, tables: Sequence[str]) -> dict[str, str]:
