@@ -128,7 +128,6 @@ def test_caps_are_followed_however_they_change(how: str) -> None:
     ("table", "change"),
     [
         ("ai_models_aimodel", "strategy = 'least_cost'"),
-        ("ai_models_aimodel", "name = 'another'"),
         ("ai_models_aimodel", "cache_seconds = 5"),
         ("ai_models_aimodel", "cache_share_millionths = 5"),
         ("ai_models_route", "upstream_name = 'another'"),
