@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import shutil
 import socket
 import struct
@@ -19,8 +20,8 @@ from typing import Final
 
 import pytest
 
-# An address of the loopback interface that nobody else has.
-ADDRESS: Final = "127.53.0.53"
+# An address of the loopback interface that nobody else has, also where processes run side by side.
+ADDRESS: Final = f"127.53.{os.getpid() % 250}.{os.getpid() // 250 % 250 + 1}"
 _TYPES: Final = {1: 4, 28: 6}  # A and AAAA, by the version of the address
 _WAIT_SECONDS: Final = 0.05
 
@@ -37,7 +38,11 @@ class NameServer:
         self._turns: dict[tuple[str, int], int] = {}
         self._stopped = threading.Event()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((ADDRESS, 53))
+        try:
+            self._socket.bind((ADDRESS, 53))
+        except OSError:
+            self._socket.close()
+            raise
         self._socket.settimeout(_WAIT_SECONDS)
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
