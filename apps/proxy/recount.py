@@ -45,7 +45,7 @@ async def recount(
         if counts is None:
             return usage
         return await asyncio.to_thread(_answer, question, counts, usage, plan.input_bound)
-    except Exception:  # the settlement goes on with what it has
+    except Exception:  # logged; no estimate may keep a settlement: it goes on with the cheap one
         logger.exception("the tokens of a call cannot be counted")
         return usage
 

@@ -1,4 +1,7 @@
-"""Bad keys, circuits, rests and the retry budget, in a gateway with real providers."""
+"""Bad keys, circuits, rests and the retry budget, in a gateway with real providers.
+
+Over 400 lines because what one key or route goes through is told from end to end.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Idempotency keys in the ledger: taken with a hold and ended with it, by whoever ends it."""
+"""Idempotency keys in the ledger: taken with a hold and ended with it, by whoever ends it.
+
+Over 400 lines because each way in which a hold ends is tried with and without a key.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Prices with terms and counts: what they charge, and what holds of every one of them."""
+"""Prices with terms and counts: what they charge, and what holds of every one of them.
+
+Over 400 lines because stories and properties of one engine share their prices.
+"""
 
 from __future__ import annotations
 
