@@ -88,8 +88,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     Raises GatewayError E11 or E12, with the top-level parameter where the fault lies if there is
     one, for everything that is not one unambiguous object.
     """
-    openings = body.count(b"[") + body.count(b"{")
-    if openings + body.count(b",") > VALUES_MAX:
+    # Each value takes a byte, and to count the commas of a long prompt as long as to parse it.
+    if len(body) > VALUES_MAX and _marks(body) > VALUES_MAX:
         _check_number_of_values(body)
     try:
         text = body.decode("utf-8")
@@ -109,7 +109,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise _too_deep(_last_key(body)) from error
     if not isinstance(parsed, dict):
         raise _invalid("The body is not a JSON object.")
-    if openings > DEPTH_MAX:
+    if body.count(b"[") + body.count(b"{") > DEPTH_MAX:
         _check_depth(parsed)
     if b"\\u" in body and _HAZARDOUS_ESCAPE.search(body) is not None:
         _check_strings(parsed)
@@ -128,6 +128,11 @@ def _invalid(message: str, param: str | None = None) -> GatewayError:
 
 def _too_deep(param: str | None) -> GatewayError:
     return _invalid(f"The body is nested more than {DEPTH_MAX} levels deep.", param)
+
+
+def _marks(body: bytes) -> int:
+    """Return how many bytes there are that may stand before a value."""
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
 def _check_number_of_values(body: bytes) -> None:
