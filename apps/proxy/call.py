@@ -2,7 +2,7 @@
 
 States that matter for cancellation: while `_can_interrupt` is set, the task may be cancelled by
 `interrupt` (the client left, a time limit passed, the gateway drains); a settlement is never
-interrupted. Over 400 lines because it is one object over one state, from the hold to the row.
+interrupted.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from uuid import UUID
 
 import orjson
 
-from apps.audit.models import AnswerSource, RequestState
-from apps.audit.payloads import BODY_BYTES_MAX, seal_payload
-from apps.audit.records import Row, request_row
-from apps.billing.ledger.commands import Held, PayloadRecord, Resolve, StoredAnswer
-from apps.billing.pricing import USUAL, Conditions, charge_nanos, charged_tier
+from apps.audit.models import RequestState
+from apps.audit.payloads import BODY_BYTES_MAX
+from apps.audit.records import Row
+from apps.billing.ledger.commands import Held, Resolve
 from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage
 from apps.proxy.admission import Plan
 from apps.proxy.answer_cache import CachedAnswer
-from apps.proxy.attempt_costs import cost_nanos, sum_up
+from apps.proxy.attempt_costs import cost_nanos
 from apps.proxy.dialects.openai import Answer, StreamMeter
 from apps.proxy.endings import AttemptFailed, Ending, Interrupted, Reason
 from apps.proxy.estimate import estimate_tokens
 from apps.proxy.holds import place_hold
 from apps.proxy.recount import recount
+from apps.proxy.settlement import conditions_served, make_resolve, seal_bodies
 from apps.proxy.snapshot import Route, strictest_payload_mode
 from apps.proxy.upstream import is_free
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 CHECKPOINT_AFTER_SECONDS: Final = 10.0
 # How much of an answer is read on when its client has left.
 DRAIN_BYTES_MAX: Final = 8 << 20
-_COMPRESS_IN_LOOP_BYTES: Final = 32 << 10
 
 logger = logging.getLogger(__name__)
 
@@ -97,9 +96,9 @@ class Call:
         self._interrupted: Reason | None = None
         self._next_checkpoint = begun + CHECKPOINT_AFTER_SECONDS
         self.member = plan.caller.member
-        self._modes = (gateway.payload_mode, plan.caller.key.payload_mode)
-        self._captures = strictest_payload_mode(*self._modes) != "off"
-        self._detail: Row = {}
+        self.payload_modes = (gateway.payload_mode, plan.caller.key.payload_mode)
+        self._captures = strictest_payload_mode(*self.payload_modes) != "off"
+        self.detail: Row = {}
         self.keyed: KeyedCall | None = None  # where the client sent an idempotency key
         self.spends: Resolve | None = None  # the hold of a quote that this call is for
         self.cache_digest: bytes | None = None  # under which its answer is kept
@@ -192,7 +191,7 @@ class Call:
         Raises E19, E20, E32 to E37, Repeated where its idempotency key has been used, and
         Interrupted where the client left meanwhile.
         """
-        self.held, self.routes, self._detail = await place_hold(self)
+        self.held, self.routes, self.detail = await place_hold(self)
         return self.plan.cap_for(self.held.amount_nanos)
 
     @property
@@ -242,11 +241,11 @@ class Call:
             return Usage()
         if self.meter.usage is None and not self.meter.saw_content:
             return Usage()
-        return self._with_search(
+        return self.with_search(
             self.meter.final_usage(estimated_input_tokens=self.estimated_input_tokens())
         )
 
-    def _with_search(self, usage: Usage) -> Usage:
+    def with_search(self, usage: Usage) -> Usage:
         """Return the usage with a search where one was asked for and none was counted.
 
         Providers that search for every call with these options do not say how often.
@@ -279,9 +278,9 @@ class Call:
                 counter=self.gateway.token_counter,
             )
             ending = ending._replace(usage=usage)
-        payload, digest = await self._payload()
+        kept = await seal_bodies(self)
         answer = None if self.keyed is None else await self.keyed.keep(self, ending)
-        resolve = self._resolve(self.held, ending, payload, digest, answer)
+        resolve = make_resolve(self, self.held, ending, kept, answer)
         # Only now: whatever failed above, the hold is still to be resolved.
         self.is_settled = True
         await self.gateway.writer.resolve(resolve)
@@ -296,7 +295,7 @@ class Call:
         if self.is_settled or self.held is None:
             return
         try:
-            resolve = self._resolve(self.held, ending, None, None)
+            resolve = make_resolve(self, self.held, ending)
         except Exception:  # a bug: logged whole
             logger.exception("a call cannot be settled: its hold is given back")
             self.gateway.writer.disown(self.request_id)
@@ -305,163 +304,26 @@ class Call:
             self.is_settled = True
         self.gateway.writer.submit(resolve)
 
-    def _resolve(
-        self,
-        held: Held,
-        ending: Ending,
-        payload: PayloadRecord | None,
-        digest: bytes | None,
-        answer: StoredAnswer | None = None,
-    ) -> Resolve:
-        plan, usage = self.plan, self._with_search(ending.usage)
-        conditions = self._conditions(usage)
-        charge = self._charge(usage, conditions)
-        self.settled_tokens = usage.total_tokens
-        detail: Row = self._detail
-        cost: int | None = 0
-        if self.cached is None:
-            is_known = usage.source != "none" or ending.state == RequestState.COMPLETED
-            detail, cost = self._cost(usage, conditions, is_known=is_known)
-        row = request_row(
-            detail,
-            request_id=self.request_id,
-            state=ending.state,
-            status_code=ending.status_code,
-            error_code=ending.error_code,
-            usage=usage,
-            cost_nanos=cost,
-            hold_nanos=held.amount_nanos,
-            duration_ms=int((self.gateway.monotonic() - self.begun) * 1000),
-            finish_reason=ending.finish_reason,
-            attempt_count=len(self.attempts),
-            output_bytes=self.output_bytes,
-            ttft_ms=self.ttft_ms,
-            upstream_request_id=self.upstream_request_id,
-            payload_digest=digest,
-            service_tier=conditions.service_tier,
-            answered_from="" if self.cached is None else AnswerSource.CACHE,
-        )
-        if ending.state == RequestState.COMPLETED and usage.source == "reported":
-            self.gateway.habits.note(plan.model.id, usage.output_tokens)
-        if self.quote_seconds is None:
-            self.gateway.counts.note_call(
-                plan.request.endpoint,
-                ending.state,
-                ending.status_code,
-                row["duration_ms"] / 1000,
-                self.ttft_ms if plan.request.is_stream else None,
-            )
-        if usage.is_suspect:
-            self.gateway.counts.suspect_usages.add(str(detail["provider_id"]))
-            logger.warning(
-                "the usage that provider %s reported cannot be true",
-                detail["provider_name"],
-                extra={"request_id": self.request_id},
-            )
-        return Resolve(
-            request_id=self.request_id,
-            wallet_id=self.member.wallet_id,
-            receivable_id=self.member.receivable_id,
-            legs=held.legs,
-            counters=held.counters,
-            charge_nanos=charge,
-            row=row,
-            attempts=tuple(self.attempts),
-            payload=payload,
-            claim_end=None if self.keyed is None else self.keyed.end(ending, charge, answer),
-        )
-
-    def _cost(
-        self, usage: Usage, conditions: Conditions, *, is_known: bool
-    ) -> tuple[Row, int | None]:
-        """Return the columns that the hold keeps with those that say who answered, and what all
-        attempts cost; None where that is unknown.
-        """
-        route = self.route or self.routes[0]
-        own = cost_nanos(usage, route, conditions, self.started_at)
-        price = None if own is None else route.costs.at(self.started_at)
-        detail = self._detail
-        if route is not self.routes[0] or price is not None:
-            detail = {
-                **detail,
-                "route_id": route.id,
-                "provider_id": route.provider.id,
-                "provider_name": route.provider.name,
-                "upstream_model": route.upstream_name,
-                "cost_version_id": price.id if price else None,
-            }
-        return detail, sum_up(self.attempts, own, is_known=is_known)
-
     def cost_of_failure(self, route: Route, failure: AttemptFailed) -> int | None:
         """Return what an attempt cost that led to nothing, None where that is not known."""
         reported = None if self.meter is None else self.meter.usage
         if reported is None:
             return 0 if is_free(failure) else None
-        return cost_nanos(reported, route, self._conditions(reported), self.started_at)
+        return cost_nanos(reported, route, conditions_served(self, reported), self.started_at)
+
+    def captured_bytes(self) -> bytes:
+        """Return what went to the client, as far as it was kept."""
+        return b"".join(self._captured)
 
     def _keep_answer(self, digest: bytes, ending: Ending) -> None:
         """Have the cache keep an answer that is whole, and whose usage is certain."""
-        usage, body = ending.usage, b"".join(self._captured)
+        usage, body = ending.usage, self.captured_bytes()
         is_certain = usage.source == "reported" and not usage.is_suspect
         if ending.state != RequestState.COMPLETED or len(body) != self.output_bytes:
             return
         if is_certain and not self.is_client_gone:
             kept = CachedAnswer(body, usage, ending.finish_reason, self.gateway.monotonic())
             self.gateway.answers.keep(digest, kept)
-
-    def _conditions(self, usage: Usage) -> Conditions:
-        """Return by what, beside its usage, the call is charged: the tier that was served."""
-        plan = self.plan
-        if plan.price.terms is None:
-            return USUAL
-        seen = self.meter or self.answer
-        served = None if seen is None else seen.service_tier
-        asked = plan.request.service_tier
-        tier = charged_tier(
-            usage, plan.price, asked=asked, served=served, started_at=self.started_at
-        )
-        return plan.conditions._replace(service_tier=tier)
-
-    def _charge(self, usage: Usage, conditions: Conditions) -> int:
-        """Return what the call costs the client.
-
-        Only usage that the provider reported, and that can be true, may exceed the hold.
-        """
-        if usage.source == "none":
-            return 0
-        plan = self.plan
-        full = charge_nanos(usage, plan.price, plan.access.multiplier_millionths, conditions)
-        if usage.source == "reported" and not usage.is_suspect:
-            return full
-        return min(full, self.held.amount_nanos if self.held else 0)
-
-    async def _payload(self) -> tuple[PayloadRecord | None, bytes | None]:
-        modes: tuple[str, ...] = self._modes
-        if self.cached is None:
-            modes = (*modes, (self.route or self.routes[0]).provider.payload_mode)
-        mode = strictest_payload_mode(*modes)
-        if mode == "off":
-            return None, None
-        response = b"".join(self._captured)
-        arguments = {
-            "is_response_truncated": self.output_bytes > len(response),
-            "keeps_bodies": mode == "full",
-        }
-        if len(self.body) + len(response) <= _COMPRESS_IN_LOOP_BYTES:
-            sealed = seal_payload(self.body, response, **arguments)
-        else:
-            loop = asyncio.get_running_loop()
-            sealed = await loop.run_in_executor(
-                None, lambda: seal_payload(self.body, response, **arguments)
-            )
-        record = PayloadRecord(
-            salt=sealed.salt,
-            request_body=sealed.request_body,
-            response_body=sealed.response_body,
-            is_request_truncated=sealed.is_request_truncated,
-            is_response_truncated=sealed.is_response_truncated,
-        )
-        return record, sealed.digest
 
 
 def ending_of_interruption(call: Call, reason: Reason) -> Ending:

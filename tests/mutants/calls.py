@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.mutants.mutant import BOTH, Mutant
 
-_CALL: Final = "apps/proxy/call.py"
+_SETTLEMENT: Final = "apps/proxy/settlement.py"
 _REPEATS: Final = "apps/proxy/repeats.py"
 _REPEAT_TESTS: Final = "tests/e2e/test_repeats.py"
 _RELAY: Final = "apps/proxy/relay.py"
@@ -91,9 +91,9 @@ CALLS: Final = (
     Mutant(
         "the-client-pays-for-every-attempt",
         "I-23",
-        _CALL,
+        _SETTLEMENT,
         "charge_nanos=charge,",
-        "charge_nanos=charge * max(1, len(self.attempts)),",
+        "charge_nanos=charge * max(1, len(call.attempts)),",
         (f"{_COSTS}::test_the_client_pays_the_answer_and_the_operator_every_attempt",),
     ),
     Mutant(
@@ -110,17 +110,17 @@ CALLS: Final = (
     Mutant(
         "a-failed-call-costs-its-hold",
         "I-24",
-        _CALL,
-        'if usage.source == "none":\n            return 0',
-        'if usage.source == "none":\n            return self.held.amount_nanos if self.held else 0',
+        _SETTLEMENT,
+        'if usage.source == "none":\n        return 0',
+        'if usage.source == "none":\n        return held_nanos',
         (f"{_CHARGES}::test_a_call_that_failed_does_not_cost_the_price_of_a_request",),
     ),
     Mutant(
         "a-failed-call-costs-the-price-of-a-request",
         "I-24",
-        _CALL,
-        'if usage.source == "none":\n            return 0',
-        'if usage.source == "never":\n            return 0',
+        _SETTLEMENT,
+        'if usage.source == "none":\n        return 0',
+        'if usage.source == "never":\n        return 0',
         (f"{_CHARGES}::test_a_call_that_failed_does_not_cost_the_price_of_a_request",),
     ),
     Mutant(
@@ -134,10 +134,10 @@ CALLS: Final = (
     Mutant(
         "the-multiplier-counts-twice",
         "I-26",
-        _CALL,
+        _SETTLEMENT,
         "full = charge_nanos(usage, plan.price, plan.access.multiplier_millionths, conditions)",
         "twice = plan.access.multiplier_millionths**2 // 1_000_000\n"
-        "        full = charge_nanos(usage, plan.price, twice, conditions)",
+        "    full = charge_nanos(usage, plan.price, twice, conditions)",
         (f"{_CHARGES}::test_the_multiplier_counts_once",),
     ),
     Mutant(
@@ -271,13 +271,13 @@ CALLS: Final = (
     Mutant(
         "the-price-is-read-at-the-settlement",
         "I-40",
-        _CALL,
+        _SETTLEMENT,
         "full = charge_nanos(usage, plan.price, plan.access.multiplier_millionths, conditions)",
-        "snapshot = self.gateway.find_snapshot()\n"
-        "        assert snapshot is not None\n"
-        "        now = datetime.now(self.started_at.tzinfo)\n"
-        "        price = snapshot.catalogue.models[plan.model.name].prices.at(now) or plan.price\n"
-        "        full = charge_nanos(usage, price, plan.access.multiplier_millionths, conditions)",
+        "snapshot = call.gateway.find_snapshot()\n"
+        "    assert snapshot is not None\n"
+        "    now = type(call.started_at).now(call.started_at.tzinfo)\n"
+        "    price = snapshot.catalogue.models[plan.model.name].prices.at(now) or plan.price\n"
+        "    full = charge_nanos(usage, price, plan.access.multiplier_millionths, conditions)",
         (f"{_SNAPSHOT}::test_i40_a_running_stream_keeps_the_price_of_its_hold",),
     ),
     Mutant(
@@ -299,7 +299,7 @@ CALLS: Final = (
     Mutant(
         "the-tier-that-was-served-is-not-recorded",
         "I-26",
-        _CALL,
+        _SETTLEMENT,
         "service_tier=conditions.service_tier,",
         "",
         (f"{_CHARGES}::test_a_call_is_charged_and_recorded_at_the_tier_that_was_served",),
