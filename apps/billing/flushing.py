@@ -103,6 +103,11 @@ class Flusher:
         # A few at most: each is an accident that has been logged.
         self._quarantined: set[UUID] = set() if quarantined is None else quarantined
 
+    @property
+    def lease_id(self) -> int:
+        """The lease under which it writes."""
+        return self._incarnation_id
+
     def use_lease(self, incarnation_id: int) -> None:
         """Write under another lease from now on."""
         self._incarnation_id = incarnation_id

@@ -1,9 +1,8 @@
 """The thread that owns the ledger's connection: it flushes what gathered as soon as it can.
 
 A batch is what came while the previous one committed, and where that is little, what those who were
-answered by it ask for next. The same thread renews the lease, notes checkpoints, resolves what dead
-processes left, and replays the journal. Where the connection breaks, it opens another one at once;
-what was in flight is found out and done again.
+answered by it ask for next. The same thread renews the lease and does the `Duties`. Where the
+connection breaks, it opens another one at once; what was in flight is found out and done again.
 
 Bounds: BATCH_ROWS and BATCH_BYTES a batch, GATHER_SECONDS for a small one, and the times of `Pace`.
 
@@ -20,11 +19,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
 from apps.billing import reaper
+from apps.billing.duties import BATCH_BYTES, BATCH_ROWS, Duties, Duty
 from apps.billing.flushing import LOCKED_SECONDS, Flusher, Locked, Outcome, Trouble
 from apps.billing.journal import Journal
 from apps.billing.ledger.commands import PlaceHold, Resolve
@@ -32,15 +31,12 @@ from apps.billing.ledger.store import Engine, IncarnationEnded
 from apps.billing.pending import Notes, Pace, Pending
 from apps.core.instruments import Histogram
 
-BATCH_ROWS: Final = 500
 _BATCH_BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, BATCH_ROWS)
 _COMMIT_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
-BATCH_BYTES: Final = 4 << 20
 # A batch of fewer commands waits until those who were answered last have asked for more, at most so
 # long: two small batches take longer than one, and the database twice as long.
 SMALL_BATCH: Final = 24
 GATHER_SECONDS: Final = 0.003
-PARTITION_SECONDS: Final = 6 * 3600.0
 _OWN_HOLDS_MAX: Final = 20_000
 _RECONNECT_SECONDS: Final = 0.25
 
@@ -62,7 +58,6 @@ class LedgerThread:
     ) -> None:
         self._connect = connect
         self._journal = journal
-        self._is_only_owner = is_only_owner
         self._kind = kind
         self._pace = pace
         self._deliver = deliver
@@ -75,7 +70,6 @@ class LedgerThread:
         self._flusher: Flusher
         self._quarantined: set[UUID] = set()
         self._busy_since: float | None = None
-        self._renewals = 0
         self._renewed_at = 0.0
         self._next_duty = 0.0
         self._is_away = True
@@ -91,6 +85,15 @@ class LedgerThread:
         self.batch_commands = Histogram(_BATCH_BOUNDS)
         self.commit_seconds = Histogram(_COMMIT_BOUNDS)
         self.failure: str | None = None  # why this database can never be used, e.g. fsync = off
+        self._duties = Duties(
+            journal=journal,
+            notes=self.notes,
+            pace=pace,
+            is_only_owner=is_only_owner,
+            known=self.known,
+            quarantined=self._quarantined,
+            breathe=self._breathe,
+        )
 
     # ---- for the other threads
 
@@ -235,11 +238,11 @@ class LedgerThread:
         if self.incarnation_id == 0 or not engine.renew(self.incarnation_id, self._pace.lease):
             self._open_lease(engine)
         self._flusher.use_lease(self.incarnation_id)
+        self._duties.use(self._flusher)
         self._find_doubtful(engine)
         if self._has_warned:
             self._has_warned = False
             logger.warning("the ledger's database is reached again")
-        self._renewals = 0
         self._next_duty = 0.0
         self.answered_at = time.monotonic()
         return True
@@ -402,9 +405,8 @@ class LedgerThread:
         self._busy_since = time.monotonic()
         try:
             self._renew(engine)
-            self._renewals += 1
             self.answered_at = time.monotonic()
-            for duty in (self.notes.write, self._settle_journal, self._reap, self._partition):
+            for duty in self._duties.list_due():
                 self._try_duty(duty, engine)
                 self._let_through()
         except Exception as error:  # noqa: BLE001 (whatever it is: with a fresh connection, again)
@@ -423,7 +425,7 @@ class LedgerThread:
         if not engine.renew(self.incarnation_id, self._pace.lease):
             self._replace_lease()
 
-    def _try_duty(self, duty: Callable[[Engine], None], engine: Engine) -> None:
+    def _try_duty(self, duty: Duty, engine: Engine) -> None:
         """Do one duty. Where it fails the others are done; raises only for a broken connection."""
         try:
             duty(engine)
@@ -431,50 +433,6 @@ class LedgerThread:
             name = getattr(duty, "__name__", "a duty")
             logger.error("%s was not done: %s: %s", name, type(error).__name__, error)
             engine.ping()
-
-    def _settle_journal(self, engine: Engine) -> None:
-        self._journal.adopt_abandoned()
-        if self._replay_journal():
-            self._void_strangers(engine)
-
-    def _partition(self, engine: Engine) -> None:
-        if self._renewals % int(PARTITION_SECONDS / self._pace.duty) == 1:
-            engine.make_partitions(datetime.now(UTC))
-
-    def _replay_journal(self) -> bool:
-        """Settle what the journal holds and return whether nothing is left in it."""
-        while part := self._journal.read(BATCH_ROWS, BATCH_BYTES):
-            logger.warning("replaying %d of %d settlements", len(part), len(self._journal))
-            self._busy_since = time.monotonic()
-            ended, _ = self._flusher.flush(part, [])
-            if any(isinstance(outcome, Trouble | Locked) for outcome in ended):
-                return False  # What had been committed adds nothing the next time.
-            self._journal.discard(len(part))
-            self.known.difference_update(resolve.request_id for resolve in part)
-            self._breathe()
-        return True
-
-    def _void_strangers(self, engine: Engine) -> None:
-        own = engine.own_holds(self.incarnation_id, self._pace.stranger)
-        strangers = [row for row in own if not self._is_known(row["request_id"])]
-        now = datetime.now(UTC)
-        for start in range(0, len(strangers), reaper.REAP_BATCH):
-            part = strangers[start : start + reaper.REAP_BATCH]
-            logger.warning("voiding %d holds that no call here knows", len(part))
-            self._flusher.flush([reaper.resolve_stranger(hold, now=now) for hold in part], [])
-
-    def _is_known(self, request_id: UUID) -> bool:
-        return request_id in self.known or request_id in self._quarantined
-
-    def _reap(self, engine: Engine) -> None:
-        # After an outage every lease is old; living owners get time to renew theirs first.
-        if not self._is_only_owner and self._renewals < 2:
-            return
-        dead = reaper.list_dead(
-            engine, own_id=self.incarnation_id, all_others=self._is_only_owner, grace_seconds=0
-        )
-        now = datetime.now(UTC)
-        reaper.resolve_all(engine, self._flusher, dead, now=now, between=self._breathe)
 
     def _let_through(self) -> None:
         """Flush one batch between two duties: over a slow connection all of them take seconds."""

@@ -9,7 +9,7 @@ from tests.mutants.mutant import Mutant
 _BATCH: Final = "apps/billing/ledger/batch.py"
 _SQLITE: Final = "apps/billing/ledger/sqlite.py"
 _POSTGRES: Final = "apps/billing/ledger/postgres.py"
-_THREAD: Final = "apps/billing/ledger_thread.py"
+_DUTIES: Final = "apps/billing/duties.py"
 _TRIGGERS: Final = "apps/core/triggers.py"
 _TESTS: Final = "apps/billing/tests"
 _APPEND_ONLY: Final = f"{_TESTS}/test_append_only.py"
@@ -295,7 +295,7 @@ LEDGER: Final = (
     Mutant(
         "the-journal-is-dropped-when-its-replay-fails",
         "I-20",
-        _THREAD,
+        _DUTIES,
         "return False  # What had been committed adds nothing the next time.",
         "pass",
         (f"{_OUTAGES}::test_a_replay_that_fails_leaves_the_journal_as_it_was",),
