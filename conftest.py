@@ -48,7 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Set the environment before the settings are read."""
     config.addinivalue_line("markers", "sqlite: runs on SQLite only")
-    environment.prepare(config.getoption("--engine"))
+    # What kills, soaks and races takes as long as a disk does.
+    is_long = "long" in config.getoption("markexpr")
+    environment.prepare(config.getoption("--engine"), on_disk=is_long)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
