@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from tests.support import environment
 
 if TYPE_CHECKING:
-    from pytest_django import DjangoDbBlocker, Settings
+    from pytest_django import DjangoDbBlocker
 
     from apps.billing.ledger.store import Engine
     from tests.support.databases import Database, TestDatabases
@@ -221,15 +221,23 @@ def _empty_caches() -> Iterator[None]:
     process_counts.clear()
 
 
-@pytest.fixture(autouse=True)
-def _quick_settings(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _quick_settings(
+    django_test_environment: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """Hash passwords cheaply, and serve static files that need not be built first."""
-    settings.PASSWORD_HASHERS = ["tests.support.hasher.QuickArgon2PasswordHasher"]
+    from django.conf import settings
+    from django.test import override_settings
+
     root = tmp_path_factory.getbasetemp() / "static"
     root.mkdir(exist_ok=True)
-    settings.STATIC_ROOT = root
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+    with override_settings(
+        PASSWORD_HASHERS=["tests.support.hasher.QuickArgon2PasswordHasher"],
+        STATIC_ROOT=root,
+        STORAGES={**settings.STORAGES, "staticfiles": plain},
+    ):
+        yield
 
 
 @pytest.fixture

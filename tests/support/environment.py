@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,10 @@ PRIVATE_UPSTREAMS = "127.0.0.0/8,[::1]"
 # nothing here. Containers may have too little of it.
 _MEMORY = Path("/dev/shm")  # noqa: S108  # mkdtemp makes a directory of its own
 _MEMORY_BYTES_MIN = 2 << 30
+_PREFIX = "auditing-tests-"
+# Held as long as the session lives; a session is not taken for dead while it may be starting.
+_ALIVE = "alive.lock"
+_STARTING_SECONDS = 3_600
 
 _SESSION_VARIABLE = "AUDITING_TEST_SESSION"
 # What a developer's shell may hold and what would make a test depend on it.
@@ -70,9 +75,11 @@ def prepare(engine: str, *, on_disk: bool = False) -> None:
     """
     _keep_bytecode()
     if not is_xdist_worker():
+        remove_abandoned(_MEMORY)
         os.environ[_SESSION_VARIABLE] = tempfile.mkdtemp(
-            prefix="auditing-tests-", dir=None if on_disk else _find_memory()
+            prefix=_PREFIX, dir=None if on_disk else _find_memory()
         )
+        _stay_alive()
     data_dir = session_directory() / f"data-{worker_name()}"
     data_dir.mkdir(mode=0o700, exist_ok=True)
     urls = {
@@ -114,6 +121,25 @@ def _find_memory() -> Path | None:
     except OSError:
         return None
     return _MEMORY if has_room and os.access(_MEMORY, os.W_OK) else None
+
+
+def _stay_alive() -> None:
+    """Hold a lock until this process ends."""
+    descriptor = os.open(session_directory() / _ALIVE, os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Give back the memory of sessions that were killed before they could."""
+    for lock in folder.glob(f"{_PREFIX}*/{_ALIVE}"):
+        try:
+            is_old = lock.stat().st_mtime < time.time() - _STARTING_SECONDS
+            with lock.open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue  # It lives, has gone, or is somebody else's.
+        if is_old:
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _keep_bytecode() -> None:
