@@ -143,7 +143,11 @@ def test_e41_and_e42_a_refused_key_is_out_of_use_after_one_call(bench: Bench, ca
     ],
 )
 def test_e40_to_e53_a_provider_that_fails(bench: Bench, case: Failed, is_stream: bool) -> None:
-    provider = bench.make_provider(first_byte_timeout_seconds=0.6, idle_timeout_seconds=0.6)
+    # What is late on a busy machine is no other fault.
+    patience = 0.6 if case.row == "E48" else 20.0
+    provider = bench.make_provider(
+        first_byte_timeout_seconds=patience, idle_timeout_seconds=patience
+    )
     stage = bench.stage(f"demo-chat:fault={case.fault}", provider=provider)
 
     answer = chat(stage, stream=is_stream)
