@@ -27,8 +27,8 @@ run: $(INSTALLED) ## Run the gateway with all it needs, on PORT (8000), until Ct
 
 .PHONY: test
 test: $(INSTALLED_DEV) ## Run the tests on SQLite and on PostgreSQL (twenty minutes)
-	$(PYTHON) -m pytest -n 2 -q --engine=sqlite
-	$(PYTHON) -m pytest -n 2 -q --engine=postgres
+	$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=sqlite
+	$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=postgres
 
 .PHONY: test-long
 test-long: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) ## Run the tests that kill, soak and race at size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from tests.support import environment
 
 if TYPE_CHECKING:
-    from pytest_django import DjangoDbBlocker, Settings
+    from pytest_django import DjangoDbBlocker
 
     from apps.billing.ledger.store import Engine
     from tests.support.databases import Database, TestDatabases
@@ -48,7 +49,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Set the environment before the settings are read."""
     config.addinivalue_line("markers", "sqlite: runs on SQLite only")
-    environment.prepare(config.getoption("--engine"))
+    # What kills, soaks and races takes as long as a disk does.
+    is_long = "long" in config.getoption("markexpr")
+    environment.prepare(config.getoption("--engine"), on_disk=is_long)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -88,6 +91,17 @@ def _has_database(item: pytest.Item) -> bool:
         or item.get_closest_marker("django_db") is not None
         or item.get_closest_marker("postgres") is not None
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Spare the garbage collector what lives for the whole session."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -207,15 +221,23 @@ def _empty_caches() -> Iterator[None]:
     process_counts.clear()
 
 
-@pytest.fixture(autouse=True)
-def _quick_settings(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _quick_settings(
+    django_test_environment: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """Hash passwords cheaply, and serve static files that need not be built first."""
-    settings.PASSWORD_HASHERS = ["tests.support.hasher.QuickArgon2PasswordHasher"]
+    from django.conf import settings
+    from django.test import override_settings
+
     root = tmp_path_factory.getbasetemp() / "static"
     root.mkdir(exist_ok=True)
-    settings.STATIC_ROOT = root
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+    with override_settings(
+        PASSWORD_HASHERS=["tests.support.hasher.QuickArgon2PasswordHasher"],
+        STATIC_ROOT=root,
+        STORAGES={**settings.STORAGES, "staticfiles": plain},
+    ):
+        yield
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ from apps.core.logs import LineFormatter
 from tests.support.house import find_inline
 from tests.support.people import PASSWORD, make_admin
 
+# Decided around the views, whatever they ask.
+pytestmark = pytest.mark.sqlite
+
 GOOD = "https://console.example.com"
 
 

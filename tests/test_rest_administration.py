@@ -71,6 +71,7 @@ def test_a_provider_is_made_and_its_key_never_shown(client: APIClient, root: Use
     }
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     "base_url",
     [
@@ -183,6 +184,7 @@ def test_a_user_has_a_wallet(client: APIClient) -> None:
     assert _actions() == ["user.balance_adjusted", "user.balance_adjusted"]
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     "extra",
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from apps.billing.ledger.store import Engine
 from apps.billing.models import Account, Incarnation
 from apps.users.models import Customer
 from tests.support.databases import Database, SecondConnection, WrongDatabase
-from tests.support.environment import session_directory
+from tests.support.environment import remove_abandoned, session_directory
 
 OPERATOR_ACCOUNTS = 19
 
@@ -90,6 +92,22 @@ def test_a_database_that_the_session_did_not_make_is_refused(
 
 def test_settings_and_data_stay_inside_the_session() -> None:
     assert session_directory() in Path(settings.DATA_DIR).parents
+
+
+def test_only_what_a_killed_session_left_behind_is_removed(tmp_path: Path) -> None:
+    for name in ("auditing-tests-dead", "auditing-tests-lives", "auditing-tests-starts", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "alive.lock").touch()
+        if name != "auditing-tests-starts":
+            os.utime(tmp_path / name / "alive.lock", (1, 1))
+
+    with (tmp_path / "auditing-tests-lives" / "alive.lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        remove_abandoned(tmp_path)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "auditing-tests-lives", "auditing-tests-starts", "other",
+    ]  # fmt: skip
 
 
 def test_a_real_redis_answers(redis_url: str) -> None:

@@ -12,6 +12,9 @@ from tests.e2e.answers import HttpAnswer, ask, check_error, check_nothing_leaks
 from tests.e2e.wire import RawConnection, head_of
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 
+# What comes over the wire is judged before any database is asked.
+pytestmark = pytest.mark.sqlite
+
 CHAT = "/v1/chat/completions"
 INVALID = "invalid_request_error"
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS

@@ -32,6 +32,9 @@ from tests.support.processes import wait_until
 
 __all__ = ["CONSTANTS", "PLANT"]
 
+# Decided by what the gateway has in memory, before any database is asked.
+pytestmark = pytest.mark.sqlite
+
 
 # ---- E01 to E06: who is calling
 

@@ -127,11 +127,27 @@ def test_e41_and_e42_a_refused_key_is_out_of_use_after_one_call(bench: Bench, ca
     assert PROVIDER_SECRET not in "".join(attempt.error_text for attempt in statement.attempts)
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-@pytest.mark.parametrize("case", FAILED, ids=lambda case: f"{case.row} {case.fault}")
-def test_e40_to_e53_a_provider_that_fails(bench: Bench, case: Failed, stream: bool) -> None:
-    is_stream = stream if case.stream is None else case.stream
-    provider = bench.make_provider(first_byte_timeout_seconds=0.6, idle_timeout_seconds=0.6)
+@pytest.mark.parametrize(
+    ("case", "is_stream"),
+    [
+        pytest.param(
+            case,
+            is_stream,
+            id=f"{case.row} {case.fault}-{kind}",
+            # The rows are the same.
+            marks=[pytest.mark.sqlite] if is_stream and case.stream is None else [],
+        )
+        for case in FAILED
+        for is_stream, kind in ((False, "whole"), (True, "stream"))
+        if case.stream in (None, is_stream)
+    ],
+)
+def test_e40_to_e53_a_provider_that_fails(bench: Bench, case: Failed, is_stream: bool) -> None:
+    # What is late on a busy machine is no other fault.
+    patience = 0.6 if case.row == "E48" else 20.0
+    provider = bench.make_provider(
+        first_byte_timeout_seconds=patience, idle_timeout_seconds=patience
+    )
     stage = bench.stage(f"demo-chat:fault={case.fault}", provider=provider)
 
     answer = chat(stage, stream=is_stream)

@@ -23,7 +23,8 @@ from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.processes import wait_until
 from tests.support.prometheus import parse
 
-pytestmark = pytest.mark.usefixtures("counting")
+# What comes over the wire, and what it costs, is judged before any database is asked.
+pytestmark = [pytest.mark.usefixtures("counting"), pytest.mark.sqlite]
 
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
 STREAMS = 50

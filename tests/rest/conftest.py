@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from django.test import override_settings
 from pytest_django import DjangoDbBlocker
 
 from tests.rest.world import RestWorld, build_world
@@ -29,8 +28,5 @@ def module_db(
 def world(module_db: Database) -> Iterator[RestWorld]:
     """Return one of everything, with secrets that must not be seen. Leave it as it is."""
     provider = DemoThread()
-    # Those of the tests themselves: a hash that is checked with others is written anew.
-    with override_settings(PASSWORD_HASHERS=["tests.support.hasher.QuickArgon2PasswordHasher"]):
-        made = build_world(base_url=provider.base_url)
-    yield made
+    yield build_world(base_url=provider.base_url)
     provider.stop()

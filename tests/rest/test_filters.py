@@ -14,6 +14,7 @@ from tests.support.people import make_admin, rest_client
 USERS = "/api/admin/users/"
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     "query",
     [
@@ -57,6 +58,7 @@ def test_a_search_is_literal(db: None, text: str) -> None:
     assert [row["name"] for row in answer.json()["results"]] == [f"with {text} in it"]
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     "path",
     [

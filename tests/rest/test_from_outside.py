@@ -19,6 +19,9 @@ from tests.support.databases import Database
 from tests.support.gateway import FAST, GatewayProcess
 from tests.support.people import PASSWORD, make_admin
 
+# Judged before any database is asked.
+BEFORE_THE_DATABASE = pytest.mark.sqlite
+
 LINE_BYTES_MAX = 8_192
 MEGABYTE = b"x" * 1_048_576
 LOGIN = "/api/auth/login/"
@@ -105,6 +108,7 @@ def test_no_call_breaks_a_line_of_the_log(gateway: GatewayProcess) -> None:
     assert not any(line["message"] == "forged" for line in lines)
 
 
+@BEFORE_THE_DATABASE
 @pytest.mark.parametrize("name", ["User-Agent", "X-Forwarded-For", "Authorization", "Cookie"])
 def test_a_header_of_a_megabyte_is_refused(gateway: GatewayProcess, name: str) -> None:
     try:
@@ -117,6 +121,7 @@ def test_a_header_of_a_megabyte_is_refused(gateway: GatewayProcess, name: str) -
     assert gateway.get("/readyz") == 200
 
 
+@BEFORE_THE_DATABASE
 @pytest.mark.parametrize("part", [b"\nX-Role: admin", b"\r", b"\x00", b"\x0b"])
 def test_a_header_with_a_control_character_is_refused(gateway: GatewayProcess, part: bytes) -> None:
     head = b"GET /api/admin/users/ HTTP/1.1\r\nHost: localhost\r\nUser-Agent: a" + part
@@ -144,6 +149,7 @@ def test_an_error_of_the_server_tells_nothing(gateway: GatewayProcess) -> None:
     assert PASSWORD not in gateway.log()
 
 
+@BEFORE_THE_DATABASE
 @pytest.mark.parametrize("host", ["evil.example.com", "localhost.evil.example.com", "a b", ""])
 @pytest.mark.parametrize("path", ["/api/admin/users/", "/admin/login/", "/"])
 def test_another_host_is_refused(gateway: GatewayProcess, host: str, path: str) -> None:
@@ -157,6 +163,7 @@ def test_another_host_is_refused(gateway: GatewayProcess, host: str, path: str) 
         assert orjson.loads(body)["code"] == "bad_request"
 
 
+@BEFORE_THE_DATABASE
 @pytest.mark.parametrize("format", ["api", "admin", "html", "xml", "json2"])
 def test_there_is_no_other_rendering(gateway: GatewayProcess, format: str) -> None:
     token = open_session(user=make_admin(), request=None).access
@@ -172,6 +179,7 @@ def test_there_is_no_other_rendering(gateway: GatewayProcess, format: str) -> No
     assert sorted(orjson.loads(body)) == ["code", "detail"]
 
 
+@BEFORE_THE_DATABASE
 @pytest.mark.parametrize(
     "path",
     [
@@ -198,6 +206,7 @@ def test_nothing_lies_about(gateway: GatewayProcess, path: str) -> None:
         assert word not in body
 
 
+@BEFORE_THE_DATABASE
 def test_metrics_are_not_for_everybody(gateway: GatewayProcess) -> None:
     for path in ("/metrics", "/metrics/", "/api/metrics", "/v1/metrics"):
         status, _, body = _ask(gateway, path)

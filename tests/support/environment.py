@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,15 @@ ENGINES = ("sqlite", "postgres")
 SECRET_KEY = "only-for-tests-7f3kq0v9x2m5w8z1c4b6n0d3g5h7j9l2"
 ENCRYPTION_KEY = "dGVzdHMtb25seS1lbmNyeXB0aW9uLWtleS0zMi1ieXQ="
 PRIVATE_UPSTREAMS = "127.0.0.0/8,[::1]"
+
+# Databases are durable in every test, and the product refuses them otherwise: their syncs cost
+# nothing here. Containers may have too little of it.
+_MEMORY = Path("/dev/shm")  # noqa: S108  # mkdtemp makes a directory of its own
+_MEMORY_BYTES_MIN = 2 << 30
+_PREFIX = "auditing-tests-"
+# Held as long as the session lives; a session is not taken for dead while it may be starting.
+_ALIVE = "alive.lock"
+_STARTING_SECONDS = 3_600
 
 _SESSION_VARIABLE = "AUDITING_TEST_SESSION"
 # What a developer's shell may hold and what would make a test depend on it.
@@ -53,10 +63,23 @@ def session_directory() -> Path:
     return Path(os.environ[_SESSION_VARIABLE])
 
 
-def prepare(engine: str) -> None:
-    """Make the session's directory and set every variable that the settings read."""
+def is_in_memory() -> bool:
+    """Return whether the session's directory is kept in memory, where nothing waits for a disk."""
+    return session_directory().parent == _MEMORY
+
+
+def prepare(engine: str, *, on_disk: bool = False) -> None:
+    """Make the session's directory and set every variable that the settings read.
+
+    The directory is in memory where there is room, unless it is to be on the disk.
+    """
+    _keep_bytecode()
     if not is_xdist_worker():
-        os.environ[_SESSION_VARIABLE] = tempfile.mkdtemp(prefix="auditing-tests-")
+        remove_abandoned(_MEMORY)
+        os.environ[_SESSION_VARIABLE] = tempfile.mkdtemp(
+            prefix=_PREFIX, dir=None if on_disk else _find_memory()
+        )
+        _stay_alive()
     data_dir = session_directory() / f"data-{worker_name()}"
     data_dir.mkdir(mode=0o700, exist_ok=True)
     urls = {
@@ -89,6 +112,40 @@ def session_lock(name: str) -> Iterator[None]:
     with (session_directory() / f"{name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _find_memory() -> Path | None:
+    """Return a folder in memory with room for the databases of a session."""
+    try:
+        has_room = shutil.disk_usage(_MEMORY).free >= _MEMORY_BYTES_MIN
+    except OSError:
+        return None
+    return _MEMORY if has_room and os.access(_MEMORY, os.W_OK) else None
+
+
+def _stay_alive() -> None:
+    """Hold a lock until this process ends."""
+    descriptor = os.open(session_directory() / _ALIVE, os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Give back the memory of sessions that were killed before they could."""
+    for lock in folder.glob(f"{_PREFIX}*/{_ALIVE}"):
+        try:
+            is_old = lock.stat().st_mtime < time.time() - _STARTING_SECONDS
+            with lock.open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue  # It lives, has gone, or is somebody else's.
+        if is_old:
+            shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+def _keep_bytecode() -> None:
+    """Have modules compiled once, whatever the shell wishes, and not by every process started."""
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def _forget_settings() -> None:

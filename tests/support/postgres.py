@@ -32,6 +32,10 @@ shared_buffers = 64MB
 autovacuum = on
 log_min_messages = warning
 """
+# The session's directory may be in memory: less of it.
+_SESSION_CONFIGURATION = """
+max_wal_size = 256MB
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,7 @@ def session_server() -> PostgresServer:
     note, directory = _session_paths()
     if note.exists():
         return PostgresServer(directory, int(note.read_text()))
-    server = PostgresServer.start(directory)
+    server = PostgresServer.start(directory, _SESSION_CONFIGURATION)
     note.write_text(str(server.port))
     return server
 

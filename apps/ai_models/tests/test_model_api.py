@@ -380,6 +380,7 @@ def test_the_list_is_filtered_and_ordered(client: APIClient, provider: Provider)
     )
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     "query",
     [

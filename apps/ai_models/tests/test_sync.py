@@ -147,6 +147,7 @@ def test_one_name_that_is_not_offered_refuses_the_choice(
     assert AIModel.objects.count() == 0
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     "body",
     [
@@ -223,6 +224,7 @@ FAILURES = [
 ]
 
 
+@pytest.mark.sqlite  # What a provider says is judged before any database is asked.
 @pytest.mark.parametrize(("answer", "message"), FAILURES)
 def test_a_failure_is_told_by_its_class_only(
     client: APIClient,

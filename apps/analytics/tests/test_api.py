@@ -247,6 +247,7 @@ def test_what_is_not_there_has_no_statistics(db: None, missing: str) -> None:
         assert client.get(f"/api/admin/{missing.format(number)}/").status_code == 404
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     ("query", "field"),
     [

@@ -111,6 +111,7 @@ def test_events_are_paged_while_more_are_written(client: APIClient) -> None:
     assert seen == made[::-1]
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     "query",
     [

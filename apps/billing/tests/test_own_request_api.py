@@ -104,6 +104,7 @@ def test_filters_do_not_reach_beyond_ones_own_calls(ada: User, client: APIClient
         assert client.get(LIST + query).json()["results"] == [], query
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     "query",
     [

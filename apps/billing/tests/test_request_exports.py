@@ -292,6 +292,7 @@ def test_a_client_that_does_not_read_is_not_waited_for(
     assert _events()[1][1]["is_complete"] is False
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     ("query", "name"),
     [

@@ -201,6 +201,7 @@ def test_a_search_before_the_first_moment_finds_nothing(client: APIClient) -> No
         assert _find(client, finish_reason="length", started_before=moment) == []
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     "query",
     [

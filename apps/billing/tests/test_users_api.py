@@ -118,6 +118,7 @@ def test_users_are_found(client: APIClient, ada: User, query: str, names: list[s
     assert _names(client.get(f"{USERS}?{query}")) == names
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     "query",
     [
@@ -174,6 +175,7 @@ def test_a_user_is_made_with_limits(client: APIClient) -> None:
     assert (again.status_code, again.json()["code"]) == (409, "user_exists")
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     ("method", "action"),
     [

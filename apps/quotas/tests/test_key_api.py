@@ -300,6 +300,7 @@ def test_only_administrators_see_all_keys(db: None, role: str) -> None:
     assert APIKey.objects.get().is_active
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     "credential",
     [

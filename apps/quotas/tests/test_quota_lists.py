@@ -79,6 +79,7 @@ def test_quotas_are_found(client: APIClient, query: str, expected: list[str]) ->
     assert [names[row["id"]] for row in answer.json()["results"]] == expected
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize(
     "query",
     [

@@ -87,6 +87,7 @@ def test_a_token_in_the_body_is_answered_in_the_body(ada: User) -> None:
     assert dict(answer.cookies) == {}
 
 
+@pytest.mark.sqlite  # Refused before any statement runs.
 @pytest.mark.parametrize("headers", NOT_OURS)
 def test_other_sites_can_do_nothing_with_the_cookie(ada: User, headers: dict[str, str]) -> None:
     client = APIClient()
