@@ -63,6 +63,7 @@ def test_each_endpoint_refuses_alike_and_nothing_happens(bench: Bench, endpoint:
     unpriced = bench.make_model(stage.upstream_name, prices=None)
     bench.wait_for_model(unpriced, stage.caller)
     text = orjson.dumps(asked.body)
+    without: dict[str, Any] = {needed: None}
     # Status, type, code and parameter.
     rows: list[tuple[Callable[[], HttpAnswer], int, str, str, str | None]] = [
         (lambda: ask(bench.gateway, "POST", asked.path, body=text),
@@ -74,7 +75,7 @@ def test_each_endpoint_refuses_alike_and_nothing_happens(bench: Bench, endpoint:
         (lambda: asked(raw=b'{"Model": "x", ' + text[1:]),
          400, INVALID, "duplicate_parameter", "model"),
         (lambda: asked(model=7), 400, INVALID, "invalid_type", "model"),
-        (lambda: asked(**{needed: None}), 400, INVALID, "missing_required_parameter", needed),
+        (lambda: asked(**without), 400, INVALID, "missing_required_parameter", needed),
         (lambda: asked(caller=poor), 429, "insufficient_quota", "credit_balance_exhausted", None),
         (lambda: asked(caller=capped),
          429, "insufficient_quota", "project_spend_limit_exceeded", None),
