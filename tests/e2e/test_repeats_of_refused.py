@@ -78,7 +78,7 @@ def test_a_repeat_gets_its_answer_where_a_first_call_is_refused(bench: Bench, ch
     if act is not _empty_wallet:  # The ledger knows it already.
         wait_until(
             lambda: chat(stage, watcher, **asked).status == status,
-            timeout_seconds=5,
+            timeout_seconds=20,
             what="the change in the gateway's configuration",
         )
     count = len(stage.upstream_calls)

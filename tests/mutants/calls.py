@@ -351,8 +351,8 @@ CALLS: Final = (
         "a-refusal-hides-what-was-paid-for",
         "I-33",
         _REPEATS,
-        "if keyed is None or refusal.row not in _HIDING_ROWS:",
-        "if keyed is not None or refusal.row not in _HIDING_ROWS:",
+        '"E07", "E13", "E14", "E32", "E33", "E41", "E42"',
+        '"E14"',
         (
             "tests/e2e/test_repeats_of_refused.py"
             "::test_a_repeat_gets_its_answer_where_a_first_call_is_refused",
