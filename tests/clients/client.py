@@ -22,8 +22,8 @@ PROGRAMS: Final = Path(__file__).parent / "programs"
 PYTHON: Final = INSTALLED / "venv" / "bin" / "python"
 LLM: Final = INSTALLED / "venv" / "bin" / "llm"
 _STOP_SECONDS: Final = 60  # LangChain takes its time on a busy machine
-# How long an order may take: it bounds, and measures nothing. An idle machine makes forty calls a
-# second, one that others use some.
+# How long an order may take: it bounds, and measures nothing. On two cores that others used as well
+# all clients together made fifteen calls a second. The first is as long as three tries may take.
 _ORDER_SECONDS: Final = 900
 _JOB_SECONDS: Final = 1
 
