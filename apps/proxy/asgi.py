@@ -52,7 +52,7 @@ from apps.proxy.quotes import (
     parse_quote,
 )
 from apps.proxy.relay import Relay
-from apps.proxy.repeats import Repeated, answer_repeat, make_keyed, read_key
+from apps.proxy.repeats import Repeated, answer_in_spite, answer_repeat, make_keyed, read_key
 from apps.proxy.snapshot import Caller, Snapshot
 from apps.proxy.stickiness import find_sticky_key
 from apps.quotas.limit_headers import ratelimit_headers
@@ -182,6 +182,7 @@ class DataPlane:
         connection: Connection = scope["extensions"]["gateway.connection"]
         weight = _Weight(gateway)
         call: Call | None = None
+        keyed = None
         try:
             key = read_key(headers)
             body = await read_body(receive, headers, weight.reserve, connection.take_body)
@@ -201,12 +202,13 @@ class DataPlane:
                 request = asked.request
             else:
                 request = parse_request(endpoint, parsed)
+                if key is not None:
+                    keyed = await make_keyed(gateway, caller, key, endpoint, parsed, len(body))
                 if QUOTE_HEADER in headers:
                     agreed = await find_agreed(gateway, caller, headers[QUOTE_HEADER])
-            promise = None if agreed is None else agreed.promise
             call = Call(
                 gateway,
-                plan_call(snapshot, caller, request, now, promise),
+                plan_call(snapshot, caller, request, now, agreed and agreed.promise),
                 request_id=request_id,
                 body=body,
                 path=scope["path"],
@@ -215,34 +217,35 @@ class DataPlane:
                 now=now,
                 begun=begun,
             )
+            call.keyed = keyed
             if asked is not None:
                 await self._quote(call, asked, send)
                 return
             if call.plan.model.is_sticky:
-                user_id = caller.member.id
-                call.sticky_key = find_sticky_key(headers, request, user_id=user_id)
+                call.sticky_key = find_sticky_key(headers, request, user_id=caller.member.id)
             if call.plan.model.cache_seconds is not None:
                 look_in_cache(call, headers)
-            if key is not None:
-                call.keyed = await make_keyed(call, key, parsed)
             try:
                 if QUOTE_HEADER in headers:
-                    await spend_with(call, agreed)
+                    spend_with(call, agreed)
                 await self._run_limited(call, connection)
             except Repeated as repeated:
-                await answer_repeat(call, repeated.first, send)
-        except GatewayError as error:
+                await answer_repeat(gateway, keyed, repeated.first, send)
+        except GatewayError as refusal:
             # What had a hold is on record already.
-            is_refusal = error.row < "E40" or call is None or call.held is None
-            if is_refusal and (call is None or not call.is_settled):
+            is_unheld = call is None or call.held is None
+            error = await answer_in_spite(refusal, gateway, keyed if is_unheld else None, send)
+            if error is None:
+                return
+            if (error.row < "E40" or is_unheld) and (call is None or not call.is_settled):
                 gateway.count_refusal(caller.key.id, error.code)
                 if error.row >= "E40":  # No key is left; what is below is counted with the others.
                     gateway.counts.refusals.add(error.row, error.code)
-            raise
+            raise error from None
         finally:
             weight.give_back()
-            if call is not None and call.keyed is not None:
-                call.keyed.forget()
+            if keyed is not None:
+                keyed.forget()
 
     async def _quote(self, call: Call, asked: QuoteRequest, send: Send) -> None:
         """Answer what a call would cost, and hold it where that is asked for, too."""

@@ -41,6 +41,10 @@ def blame(
         door, seconds = (route.id, credential.id), error.retry_after or 1
         health.circuits.rest(door, gateway.monotonic(), seconds)
         gateway.sharing.note_rest(route, door, reason=error.code, seconds=seconds, openings=0)
+    elif error.row == "E44" and failure.status_code == 403:
+        # This key may not use the model: other keys may, and this one may use other models.
+        health.abandon(route, credential)
+        _fail(gateway, route, (route.id, credential.id), error.code, begun, failures_max=1)
     else:
         count_failure(gateway, route, credential, error.code, begun)
 
@@ -77,16 +81,18 @@ def count_failure(
 
     Where a provider has several keys, also one of the key on this route.
     """
-    _fail(gateway, route, (route.id, WHOLE), code, begun)
+    failures_max = route.provider.failures_max
+    _fail(gateway, route, (route.id, WHOLE), code, begun, failures_max=failures_max)
     if len(route.provider.credentials) > 1:
-        _fail(gateway, route, (route.id, credential.id), code, begun)
+        door = (route.id, credential.id)
+        _fail(gateway, route, door, code, begun, failures_max=failures_max)
 
 
-def _fail(gateway: Gateway, route: Route, door: Door, code: str, begun: float) -> None:
+def _fail(
+    gateway: Gateway, route: Route, door: Door, code: str, begun: float, *, failures_max: int
+) -> None:
     circuits = gateway.health.circuits
-    seconds = circuits.fail(
-        door, gateway.monotonic(), begun=begun, failures_max=route.provider.failures_max
-    )
+    seconds = circuits.fail(door, gateway.monotonic(), begun=begun, failures_max=failures_max)
     if not seconds:
         return
     openings = circuits.openings_of(door)

@@ -141,14 +141,9 @@ async def find_agreed(gateway: Gateway, caller: Caller, text: bytes) -> Agreed |
     )
 
 
-async def spend_with(call: Call, agreed: Agreed | None) -> None:
-    """Have a call spend the hold of a quote.
-
-    Raises E13 where that is gone, and Repeated where that is so since the call was made before.
-    """
+def spend_with(call: Call, agreed: Agreed | None) -> None:
+    """Have a call spend the hold of a quote. Raises E13 where that is gone."""
     if agreed is None:
-        if call.keyed is not None:
-            await call.keyed.look_for_first()
         raise quote_gone()
     call.spends = agreed.spends
 

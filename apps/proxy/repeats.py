@@ -5,6 +5,10 @@ kept is what the first call was answered, where that is final: an answer, or an 
 repeats by itself. Where neither was reached, what has been charged is not made a second time, and
 what has not leaves the key free. Bounds: ANSWER_BYTES_MAX an answer, ANSWERS_BYTES_MAX of all that
 are under way; what is beyond is not kept.
+
+A repeat gets its answer whatever has become of the model, its price and its routes, and whatever
+is left of the balance. What it has to be is from somebody whose API key is still valid, and within
+the limits of that key.
 """
 
 from __future__ import annotations
@@ -35,7 +39,9 @@ from apps.proxy.http import Send, answer_headers
 
 if TYPE_CHECKING:
     from apps.proxy.call import Call
+    from apps.proxy.dialects.openai import Endpoint
     from apps.proxy.gateway import Gateway
+    from apps.proxy.snapshot import Caller
 
 HEADER: Final = b"idempotency-key"
 ANSWERS_BYTES_MAX: Final = 64 << 20
@@ -44,6 +50,9 @@ _DONE: Final = b"data: [DONE]\n\n"
 _STREAM: Final = "text/event-stream; charset=utf-8"
 _JSON: Final = "application/json; charset=utf-8"
 _RETRIED: Final = frozenset({408, 409, 429})
+# What is said of a model, its price and its routes before the ledger, which knows the keys, is
+# asked: all that may have changed since the first call.
+_HIDING_ROWS: Final = frozenset({"E07", "E13", "E14", "E32", "E33", "E41", "E42"})
 
 logger = logging.getLogger(__name__)
 
@@ -123,14 +132,12 @@ class KeyedCall:
             answer = StoredAnswer(ending.status_code, "[]", None)
         return ClaimEnd(self.claim, answer)
 
-    async def look_for_first(self) -> None:
-        """Raise Repeated where the key has been used. Raises E34."""
+    async def find_first(self) -> KeyState | None:
+        """Return who has the key, None where it is free. Raises E34."""
         try:
-            first = await self._gateway.read(_find_first, self.claim)
+            return await self._gateway.read(_find_first, self.claim)
         except (DatabaseError, InterfaceError) as error:
             raise GatewayError("E34") from error
-        if first is not None:
-            raise Repeated(first)
 
     def open(self, sealed: bytes, first: KeyState) -> bytes:
         """Return the body of the first call's answer. Raises AnswerUnreadable."""
@@ -153,16 +160,23 @@ def read_key(headers: dict[bytes, bytes]) -> bytes | None:
     return key
 
 
-async def make_keyed(call: Call, key: bytes, parsed: dict[str, Any]) -> KeyedCall:
-    """Return what a call with an idempotency key claims.
+async def make_keyed(
+    gateway: Gateway,
+    caller: Caller,
+    key: bytes,
+    endpoint: Endpoint,
+    parsed: dict[str, Any],
+    size: int,
+) -> KeyedCall:
+    """Return what a call with an idempotency key claims; `size` is that of its body, in bytes.
 
     The key belongs to the user: what he sees of his own calls he sees of no other user's, whoever
     pays for both.
     """
-    gateway, user_id = call.gateway, call.member.id
+    user_id = caller.member.id
     secret = answer_secret(gateway.pepper, user_id, key)
-    arguments = (secret, call.plan.request.endpoint, parsed)
-    if len(call.body) <= _IN_LOOP_BYTES:
+    arguments = (secret, endpoint, parsed)
+    if size <= _IN_LOOP_BYTES:
         fingerprint = fingerprint_of(*arguments)
     else:
         loop = asyncio.get_running_loop()
@@ -171,12 +185,33 @@ async def make_keyed(call: Call, key: bytes, parsed: dict[str, Any]) -> KeyedCal
     return KeyedCall(gateway, claim, secret)
 
 
-async def answer_repeat(call: Call, first: KeyState, send: Send) -> None:
+async def answer_in_spite(
+    refusal: GatewayError, gateway: Gateway, keyed: KeyedCall | None, send: Send
+) -> GatewayError | None:
+    """Answer a refused call with what it was answered before, and return None.
+
+    Return what to say instead: the refusal where it is the first with its key, or why there is no
+    answer (E27, E28, E31, E34).
+    """
+    if keyed is None or refusal.row not in _HIDING_ROWS:
+        return refusal
+    try:
+        first = await keyed.find_first()
+        if first is None:
+            return refusal
+        await answer_repeat(gateway, keyed, first, send)
+    except GatewayError as error:
+        return error
+    return None
+
+
+async def answer_repeat(
+    gateway: Gateway, keyed: KeyedCall | None, first: KeyState, send: Send
+) -> None:
     """Answer a call whose idempotency key has been used with what the first one was answered.
 
     Raises E27, E28, E31, and E34 where the database does not answer.
     """
-    keyed, gateway = call.keyed, call.gateway
     assert keyed is not None  # noqa: S101 (without a key nothing is repeated)
     if first.fingerprint != keyed.claim.fingerprint:
         raise GatewayError("E28")

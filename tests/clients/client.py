@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +22,25 @@ PROGRAMS: Final = Path(__file__).parent / "programs"
 PYTHON: Final = INSTALLED / "venv" / "bin" / "python"
 LLM: Final = INSTALLED / "venv" / "bin" / "llm"
 _STOP_SECONDS: Final = 60  # LangChain takes its time on a busy machine
+# How long an order may take: it bounds, and measures nothing. On two cores that others used as well
+# all clients together made fifteen calls a second. The first is as long as three tries may take.
+_ORDER_SECONDS: Final = 900
+_JOB_SECONDS: Final = 1
 
 Job = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a client saw of one job. A usage: input, cache read, output, reasoning."""
+    """What a client saw of one job. A usage: input, cache read, output, reasoning.
+
+    `answers` are the ids of answered requests, those of `usages` first: the gateway's, or where
+    the client shows none what the provider calls its answer.
+    """
 
     text: str
     data: Any
+    answers: tuple[str, ...]
     usages: tuple[tuple[int, int, int, int], ...]
     error: dict[str, Any] | None
 
@@ -72,14 +82,20 @@ class ProgramClient:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         order = json.dumps({"parallel": parallel, "jobs": list(jobs)})
-        self._process.stdin.write(order + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        bound = threading.Timer(_ORDER_SECONDS + _JOB_SECONDS * len(jobs), self._process.kill)
+        bound.start()
+        try:
+            self._process.stdin.write(order + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        finally:
+            bound.cancel()
         assert line, f"{self.name} ended: {self._log_path.read_text()[-4000:]}"
         return [
             Outcome(
                 text=seen["text"],
                 data=seen["data"],
+                answers=tuple(seen["answers"]),
                 usages=tuple((a, b, c, d) for a, b, c, d in seen["usages"]),
                 error=seen["error"],
             )

@@ -76,10 +76,11 @@ class LlmCommand:
             check=False,
         )
         if answer.returncode:
-            return Outcome("", None, (), _read_error(answer.stderr))
+            return Outcome("", None, (), (), _read_error(answer.stderr))
         text = answer.stdout.removesuffix("\n")
         data = json.loads(text) if job["do"] == "structured" else None
-        return Outcome("" if data else text, data, tuple(_read_usages(home)), None)
+        answers, usages = _read_log(home)
+        return Outcome("" if data else text, data, answers, usages, None)
 
 
 def prepare(home: Path, job: Job) -> dict[str, str]:
@@ -115,16 +116,18 @@ def _abort(home: Path, environment: dict[str, str]) -> Outcome:
     text = os.read(process.stdout.fileno(), 1_000).decode()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=_SECONDS_MAX)
-    return Outcome(text, None, (), None)
+    return Outcome(text, None, (), (), None)
 
 
-def _read_usages(home: Path) -> list[tuple[int, int, int, int]]:
-    """Return the usage of each call from the command's log, which is read without the command."""
+def _read_log(home: Path) -> tuple[tuple[str, ...], tuple[tuple[int, int, int, int], ...]]:
+    """Return id and usage of each answer from the command's log, read without the command."""
     with closing(sqlite3.connect(home / "logs.db")) as log:
         rows = log.execute(
-            "SELECT input_tokens, output_tokens, token_details FROM turns ORDER BY id"
+            "SELECT response_json, input_tokens, output_tokens, token_details FROM turns"
+            " ORDER BY id"
         ).fetchall()
-    return [_read_usage(*row) for row in rows]
+    answers = tuple(str(json.loads(row[0])["id"]) for row in rows)
+    return answers, tuple(_read_usage(*row[1:]) for row in rows)
 
 
 def _read_usage(prompt: int, output: int, details: str | None) -> tuple[int, int, int, int]:

@@ -1,29 +1,41 @@
-"""All clients at once: what they saw of usage, priced, is what the ledger took, to the nano.
+"""All clients at once: what each saw of usage, priced, is what the ledger took, call by call.
 
 CALLS (2000) says how many calls; one in a hundred is a command of `llm`, which takes a second to
-start.
+start. Every call is joined by its id with its record and its entry, to the nano:
+
+- an answer that came whole is charged what its client was told of usage, at the prices below;
+- one that its client left, or that its provider broke off, is charged the input as it is counted
+  and the words that had come;
+- a refusal, and each try that the SDK repeated by itself, is charged nothing.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pytest
 
+from apps.audit.models import APIRequest
+from apps.billing.models import Entry, Hold
 from tests.clients.client import Client, Outcome
 from tests.clients.jobs import job_of
-from tests.support.bench import DOLLAR, Bench, Stage
+from tests.e2e.conftest import counting
+from tests.support.bench import DOLLAR, Bench, Caller, Stage
+from tests.support.processes import wait_until
+
+__all__ = ["counting"]
 
 Kind = tuple[str, str, dict[str, Any]]  # what is done, with which of MODELS, and how
+Record = tuple[str, int]  # how a call ended, and its charge
 
 CALLS: Final = int(os.environ.get("CALLS", "2000"))
-# Far more than an idle machine takes: this bounds, and measures nothing.
-SECONDS_MAX: Final = 300 + CALLS // 4
 SEED: Final = 20_261_129
+WALLET_NANOS: Final = 1_000 * DOLLAR
 # Prices that no usage divides.
 PRICES: Final = {
     "input": 1_234_567_891,
@@ -35,14 +47,17 @@ MODELS: Final = {
     "usual": "demo-chat:prompt=11",
     "cached": "demo-chat:prompt=97,cached=31,tokens=40,reasoning=13",
     "tools": "demo-chat:tools=on,prompt=23",
-    "flaky": "demo-chat:prompt=7,fault=flaky(2)",
     "failing": "demo-chat:fault=status(400)",
+    "left": "demo-chat:prompt=10,fault=stall_after(2)",  # the role and a word
+    "broken": "demo-chat:prompt=10,fault=cut_after(4)",  # the role and three words
     "embedding": "demo-embedding:prompt=7",
 }
+# Each job has a model of its own, so that each is tried three times.
+FLAKY: Final = "demo-chat-flaky-{}:prompt=7,fault=flaky(2)"
+FLAKY_FAILURES: Final = 2
 CHATS: Final[tuple[Kind, ...]] = (
     ("plain", "usual", {}),
     ("plain", "cached", {}),
-    ("plain", "usual", {"options": {"max_tokens": 3}}),
     ("stream", "usual", {}),
     ("stream", "cached", {}),
     ("tools", "tools", {"turns_max": 3}),
@@ -51,84 +66,161 @@ CHATS: Final[tuple[Kind, ...]] = (
     ("plain", "flaky", {}),
     ("plain", "failing", {}),
 )
-SDKS: Final[tuple[Kind, ...]] = (
+MODELS_OF_LANGCHAIN: Final[tuple[Kind, ...]] = (
     *CHATS,
+    ("plain", "usual", {"options": {"max_tokens": 3}}),
+    ("abort", "left", {}),
+    ("stream", "broken", {}),
+)
+SDKS: Final[tuple[Kind, ...]] = (
+    *MODELS_OF_LANGCHAIN,
     ("plain", "cached", {"options": {"n": 2}}),
     ("completion", "usual", {}),
     ("embeddings", "embedding", {}),
 )
-COMMANDS: Final = tuple(chat for chat in CHATS if not chat[2].get("options"))
+KINDS: Final = {"python": SDKS, "node": SDKS, "langchain": MODELS_OF_LANGCHAIN, "llm": CHATS}
 # How many of a hundred calls a client makes, and how many at once.
 SHARES: Final = {"python": (45, 12), "node": (39, 12), "langchain": (15, 8), "llm": (1, 2)}
-KINDS: Final = {"python": SDKS, "node": SDKS, "langchain": CHATS, "llm": COMMANDS}
+# Where no usage came, input and words are counted: "Say something." is ten tokens with its frame.
+COUNTED: Final = {"left": (10, 0, 1, 0), "broken": (10, 0, 3, 0)}
+STATES: Final = {"left": "client_disconnected", "broken": "upstream_interrupted"}
+_SETTLED_SECONDS: Final = 60
+
+
+@dataclass(slots=True)
+class Run:
+    """What one client does, and what it saw."""
+
+    name: str
+    caller: Caller
+    chosen: list[Kind]
+    models: list[str]  # of each job
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def count(self, model: str) -> int:
+        """Return how many jobs are done with one of MODELS."""
+        return sum(name == model for _, name, _ in self.chosen)
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("counting")
 @pytest.mark.parametrize("calls", [CALLS])
 def test_what_clients_saw_is_what_the_ledger_took(
     bench: Bench, clients: dict[str, Client], calls: int
 ) -> None:
-    stages = {
-        name: dict(zip(MODELS, bench.stages(*MODELS.values(), prices=PRICES), strict=True))
-        for name in clients
-    }
-    callers = {name: bench.make_caller(wallet_nanos=1_000 * DOLLAR) for name in clients}
-    chosen = {name: _choose(name, -(-calls * share // 100)) for name, (share, _) in SHARES.items()}
-    begun = time.monotonic()
+    stages = dict(zip(MODELS, bench.stages(*MODELS.values(), prices=PRICES), strict=True))
+    runs = [_prepare(bench, stages, name, -(-calls * SHARES[name][0] // 100)) for name in clients]
+    bench.make_caller()  # What is configured is seen in its order.
 
-    def run(name: str) -> list[Outcome]:
+    def run(one: Run) -> list[Outcome]:
+        stage = stages["usual"]
         jobs = [
-            job_of(stages[name][model], what, **values, key=callers[name].raw)
-            for what, model, values in chosen[name]
+            job_of(stage, what, **values, model=model, key=one.caller.raw)
+            for (what, _, values), model in zip(one.chosen, one.models, strict=True)
         ]
-        return clients[name].do(jobs, parallel=SHARES[name][1])
+        return clients[one.name].do(jobs, parallel=SHARES[one.name][1])
 
-    with ThreadPoolExecutor(len(clients)) as threads:
-        outcomes = dict(zip(clients, threads.map(run, clients), strict=True))
+    with ThreadPoolExecutor(len(runs)) as threads:
+        for one, outcomes in zip(runs, threads.map(run, runs), strict=True):
+            one.outcomes = outcomes
 
-    assert time.monotonic() - begun < SECONDS_MAX
-    assert sum(len(found) for found in outcomes.values()) >= calls
-    for name, found in outcomes.items():
-        _check_outcomes(chosen[name], found)
-        seen = [usage for outcome in found for usage in outcome.usages]
-        assert len(seen) >= len(found) * 3 // 4, name
-        expected = sorted(_price(usage) for usage in seen)
-        statement = bench.settled(callers[name], len(seen))
-        assert sorted(charge for charge in statement.charges if charge) == expected, name
-        assert sorted(-amount for _, amount in statement.entries) == expected
-        assert statement.posted_nanos == 1_000 * DOLLAR - sum(expected)
-        assert (statement.held_nanos, statement.holds, statement.owed_nanos) == (0, 0, 0)
-    _check_retries(stages["python"]["flaky"])
+    assert sum(len(one.outcomes) for one in runs) >= calls
+    for one in runs:
+        _check_outcomes(one)
+        _check_books(bench, one)
 
 
-def _choose(name: str, count: int) -> list[Kind]:
+def _prepare(bench: Bench, stages: Mapping[str, Stage], name: str, count: int) -> Run:
     """Return so many jobs, each kind about as often, in an order that is always the same."""
     kinds = KINDS[name]
-    jobs = [kinds[at % len(kinds)] for at in range(count)]
-    random.Random(SEED).shuffle(jobs)
-    return jobs
+    chosen = [kinds[at % len(kinds)] for at in range(count)]
+    random.Random(SEED).shuffle(chosen)
+    models = [
+        bench.make_model(FLAKY.format(f"{name}-{at}"), prices=PRICES).name
+        if model == "flaky"
+        else stages[model].model.name
+        for at, (_, model, _) in enumerate(chosen)
+    ]
+    return Run(name, bench.make_caller(wallet_nanos=WALLET_NANOS), chosen, models)
 
 
-def _check_outcomes(chosen: list[Kind], found: list[Outcome]) -> None:
-    """Check that all succeeded but those whose provider refuses their input."""
-    for (what, model, _), outcome in zip(chosen, found, strict=True):
+def _check_outcomes(run: Run) -> None:
+    """Check that all went well but what was to fail, and that nothing was seen in part."""
+    for (what, model, _), outcome in zip(run.chosen, run.outcomes, strict=True):
+        about = (run.name, what, model, outcome)
         if model == "failing":
-            assert outcome.error is not None
-            assert outcome.error["status"] == 400
-            assert outcome.usages == ()
+            assert outcome.error is not None, about
+            assert (outcome.error["status"], outcome.usages) == (400, ()), about
+        elif model == "broken":
+            assert outcome.error is not None, about
+            assert outcome.error["code"] == "upstream_interrupted", about
+            assert (len(outcome.answers), outcome.usages) == (1, ()), about
         else:
-            assert outcome.error is None, (what, model, outcome.error)
-            assert len(outcome.usages) == {"tools": 2}.get(what, 1)
+            assert outcome.error is None, about
+            whole = {"tools": 2, "abort": 0}.get(what, 1)
+            assert len(outcome.usages) == whole, about
+            assert len(outcome.answers) == max(1, whole), about
 
 
-def _price(usage: tuple[int, int, int, int]) -> int:
+def _check_books(bench: Bench, run: Run) -> None:
+    """Check the records and entries of a client's calls against what it saw, one by one."""
+    expected = _expect(run)
+    tries = FLAKY_FAILURES * run.count("flaky")
+    # The command prints no id of what was refused.
+    unnamed = tries + (run.count("failing") if run.name == "llm" else 0)
+    rows = _read_rows(run.caller, len(expected) + unnamed)
+
+    found = {name: row for row in rows for name in _names_of(row)}
+    named = {name: (found[name].state, found[name].charge_nanos) for name in expected}
+    assert named == expected
+    left = {row.pk for row in rows} - {found[name].pk for name in expected}
+    assert (len(left), len(rows)) == (unnamed, len(expected) + unnamed)
+    assert {(row.state, row.charge_nanos) for row in rows if row.pk in left} <= {("failed", 0)}
+
+    charges = {row.pk: row.charge_nanos for row in rows if row.charge_nanos}
+    entries = Entry.objects.filter(account__customer_id=run.caller.user.customer_id)
+    taken = entries.exclude(request_id=None).values_list("request_id", "kind", "amount_nanos")
+    assert sorted(taken) == sorted((pk, "charge", -charge) for pk, charge in charges.items())
+
+    total = sum(charge for _, charge in expected.values())
+    statement = bench.statement(run.caller)
+    assert statement.posted_nanos == WALLET_NANOS - total
+    assert (statement.held_nanos, statement.holds, statement.owed_nanos) == (0, 0, 0)
+
+
+def _expect(run: Run) -> dict[str, Record]:
+    """Return what is to be on record of each call whose id the client saw."""
+    found: dict[str, Record] = {}
+    for (_, model, _), outcome in zip(run.chosen, run.outcomes, strict=True):
+        if model in COUNTED:
+            (name,) = outcome.answers
+            found[name] = (STATES[model], _price(COUNTED[model]))
+        elif outcome.error is None:
+            pairs = zip(outcome.answers, outcome.usages, strict=True)
+            found |= {name: ("completed", _price(usage)) for name, usage in pairs}
+        elif run.name != "llm":
+            found[outcome.error["request_id"]] = ("failed", 0)
+    return found
+
+
+def _price(usage: Sequence[int]) -> int:
     """Return what a usage costs: rounded up once."""
     millionths = sum(tokens * price for tokens, price in zip(usage, PRICES.values(), strict=True))
     return -(-millionths // 1_000_000)
 
 
-def _check_retries(stage: Stage) -> None:
-    """Check that the provider did fail, and that the clients tried again by themselves."""
-    statuses = [call["status"] for call in stage.upstream_calls]
-    assert statuses.count(500) == 2
-    assert statuses.count(200) > 0
+def _read_rows(caller: Caller, count: int) -> list[APIRequest]:
+    """Return a caller's rows when there are so many, and nothing is held for more."""
+    rows = APIRequest.objects.filter(user_id=caller.user.pk)
+    holds = Hold.objects.filter(customer_id=caller.user.customer_id)
+    wait_until(
+        lambda: rows.count() >= count and not holds.exists(),
+        timeout_seconds=_SETTLED_SECONDS,
+        what=f"the end of {count} calls",
+    )
+    return list(rows)
+
+
+def _names_of(row: APIRequest) -> tuple[str, str]:
+    """Return what clients may call a call: its id, or the one that the provider gave its answer."""
+    return str(row.pk), "chatcmpl-" + row.upstream_request_id.removeprefix("req_")

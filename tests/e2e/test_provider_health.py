@@ -64,6 +64,13 @@ ANSWERED = response(
     "Connection: close",
 )
 
+LIMITED = response(b"{}", "429 Wait", "Retry-After: 30", "Connection: close")
+NOT_THIS_MODEL = response(
+    b'{"error":{"message":"Project `p` does not have access to model `limited`.","code":null}}',
+    "403 Forbidden",
+    "Connection: close",
+)
+
 
 def says(answer_of: Callable[[int], bytes]) -> Callable[[socket.socket, threading.Event], None]:
     """Return what a listener says: the answer to the call of that number, from 0."""
@@ -129,7 +136,10 @@ def test_a_rate_limited_route_is_left_at_once_and_rests_for_as_long_as_asked(
     assert set(statement.charges) == {ANSWER_NANOS}
 
 
-def test_a_rate_limited_key_rests_alone_and_on_its_route_only(bench: Bench) -> None:
+@pytest.mark.parametrize("refusal", [LIMITED, NOT_THIS_MODEL], ids=["429", "403"])
+def test_a_key_that_is_refused_for_one_model_rests_alone_and_on_its_route_only(
+    bench: Bench, refusal: bytes
+) -> None:
     with Listener(says(lambda n: ANSWERED)) as listener:
         heard: list[bytes] = []
 
@@ -140,11 +150,7 @@ def test_a_rate_limited_key_rests_alone_and_on_its_route_only(bench: Bench) -> N
             model = orjson.loads(listener.bodies[-1])["model"]
             heard.append(key[-5:] + b" " + model.encode())
             is_limited = key.endswith(b"first") and model == "limited"
-            connection.sendall(
-                response(b"{}", "429 Wait", "Retry-After: 30", "Connection: close")
-                if is_limited
-                else ANSWERED
-            )
+            connection.sendall(refusal if is_limited else ANSWERED)
 
         listener.answer = say
         provider = bench.make_provider(
@@ -288,6 +294,20 @@ def test_a_client_cannot_put_a_key_out_of_use_by_what_it_writes(bench: Bench) ->
         time.sleep(0.3)
 
     assert statuses == [502, 503, 400, 200]
+    assert disabled_keys(provider) == {}
+
+
+def test_a_model_that_no_key_may_use_takes_the_key_from_no_other_model(bench: Bench) -> None:
+    answers = [NOT_THIS_MODEL, ANSWERED, NOT_THIS_MODEL, ANSWERED]
+    with Listener(says(lambda number: answers[number])) as listener:
+        provider = bench.make_provider(listener.base_url)
+        limited, free = bench.stages("limited", "free", provider=provider)
+
+        refused = [chat(stage) for stage in (limited, free, limited, free)]
+
+    assert [answer.status for answer in refused] == [503, 200, 503, 200]
+    assert refused[0].error["code"] == "model_not_available"
+    assert limited.settled(2).charges == (0, 0)
     assert disabled_keys(provider) == {}
 
 

@@ -343,9 +343,20 @@ CALLS: Final = (
         "keys-belong-to-everybody",
         "I-34",
         _REPEATS,
-        "gateway, user_id = call.gateway, call.member.id",
-        "gateway, user_id = call.gateway, 0",
+        "user_id = caller.member.id",
+        "user_id = 0",
         (f"{_REPEAT_TESTS}::test_another_user_with_the_same_key_makes_a_call_of_his_own",),
+    ),
+    Mutant(
+        "a-refusal-hides-what-was-paid-for",
+        "I-33",
+        _REPEATS,
+        '"E07", "E13", "E14", "E32", "E33", "E41", "E42"',
+        '"E14"',
+        (
+            "tests/e2e/test_repeats_of_refused.py"
+            "::test_a_repeat_gets_its_answer_where_a_first_call_is_refused",
+        ),
     ),
     Mutant(
         "the-body-of-a-repeat-does-not-matter",

@@ -32,7 +32,7 @@ GREEN_SECONDS_MAX: Final = 600.0
 MUTANT_SECONDS_MAX: Final = 150.0
 _STOP_SECONDS: Final = 20.0
 _LEFT_OUT: Final = shutil.ignore_patterns(
-    ".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "node_modules"
+    ".git", ".venv", ".clients", "__pycache__", ".*_cache", ".hypothesis", "node_modules"
 )
 _LEFT_OUT_AT_THE_TOP: Final = ("data", "static", "frontend", "dist")
 # Such a test did not find the bug: the mutant is no program, or something was slow.

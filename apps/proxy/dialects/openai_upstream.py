@@ -65,6 +65,17 @@ _BAD_KEY_TEXT: Final = re.compile(
     r"|(?:invalid|incorrect|expired)[^.]{0,20}api[ _-]?key",
     re.IGNORECASE,
 )
+# What stands in a 403 whose key may use other models, in either order: "Project … does not have
+# access to model …" (OpenAI), "The model … is blocked at the project level" (Groq), "You don't have
+# access to the model with the specified model ID." (Bedrock). "Missing scopes: model.request" is
+# about the key.
+_NO_MODEL_TEXT: Final = re.compile(
+    r"(?:access|permi(?:ssion|tted)|allowed|authori[sz]ed|entitled|blocked|enabled)\b"
+    r"[^\n]{0,60}\bmodels?\b(?!\.\w)"
+    r"|\bmodels?\b(?!\.\w)[^\n]{0,200}"
+    r"\b(?:access|permi(?:ssion|tted)|allowed|authori[sz]ed|entitled|blocked|enabled)",
+    re.IGNORECASE,
+)
 # What OpenRouter says with a 403 when a model's moderation refuses the input.
 _FLAGGED_TEXT: Final = re.compile(r"\b(?:input|prompt|content) (?:was|is|has been) flagged", re.I)
 
@@ -223,9 +234,9 @@ def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> Gate
         return GatewayError("E51")
     if status == 402 or (400 <= status < 500 and _is_account_empty(code, text)):
         return GatewayError("E42")
-    if status == 403 and code == "model_not_found":
-        return GatewayError("E44")  # The key works, but not for this model.
     is_input = status in (400, 422) or (status == 403 and _is_input_flagged(code, text))
+    if status == 403 and not is_input and _is_about_the_model(error, code, text):
+        return GatewayError("E44")  # The key works, but not for this model.
     if status == 401 or (status == 403 and not is_input):
         return GatewayError("E41")
     if status == 400 and _is_key_bad(code, text):
@@ -268,6 +279,20 @@ def _error_object(body: bytes) -> Mapping[str, Any]:
 
 def _is_account_empty(code: str | None, text: str) -> bool:
     return code in _EMPTY_ACCOUNT_CODES or _EMPTY_ACCOUNT_TEXT.search(text) is not None
+
+
+def _is_about_the_model(error: Mapping[str, Any], code: str | None, text: str) -> bool:
+    """Return whether a 403 says that the key may not use this model.
+
+    Its code may be any that names a model: model_not_found, model_not_allowed, Model.AccessDenied.
+    """
+    if _is_key_bad(code, text):
+        return False
+    codes = (error.get("code"), error.get("type"))
+    return (
+        any(isinstance(one, str) and "model" in one.lower() for one in codes)
+        or _NO_MODEL_TEXT.search(text[: 2 * _MESSAGE_LENGTH_MAX]) is not None
+    )
 
 
 def _is_input_flagged(code: str | None, text: str) -> bool:

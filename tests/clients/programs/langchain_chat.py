@@ -10,7 +10,7 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai_calls import PICTURE, call_tool
-from orders import Outcome, serve
+from orders import SECONDS_MAX, Outcome, serve
 from pydantic import BaseModel
 
 PROMPT = "Say something."
@@ -36,7 +36,9 @@ async def run(job: dict[str, Any], outcome: Outcome) -> None:
         model=job["model"],
         api_key=job["key"],
         base_url=job["base_url"],
-        timeout=60,
+        timeout=SECONDS_MAX,
+        # They hold the id of the request.
+        include_response_headers=True,
         # With a base URL of one's own it is off by default.
         stream_usage=True,
         **options,
@@ -58,6 +60,15 @@ async def run(job: dict[str, Any], outcome: Outcome) -> None:
 
 
 def _see(outcome: Outcome, message: Any) -> None:
+    _see_answer(outcome, message)
+    _see_usage(outcome, message)
+
+
+def _see_answer(outcome: Outcome, message: Any) -> None:
+    outcome.answers.append(message.response_metadata["headers"]["x-request-id"])
+
+
+def _see_usage(outcome: Outcome, message: Any) -> None:
     usage = message.usage_metadata
     cached = usage.get("input_token_details", {}).get("cache_read") or 0
     reasoning = usage.get("output_token_details", {}).get("reasoning") or 0
@@ -75,19 +86,25 @@ async def _plain(model: Any, job: dict[str, Any], outcome: Outcome) -> None:
 async def _stream(model: Any, job: dict[str, Any], outcome: Outcome) -> None:
     whole = None
     async for chunk in model.astream(PROMPT):
+        _see_chunk(outcome, chunk)
         whole = chunk if whole is None else whole + chunk
     assert whole is not None
-    outcome.text = whole.content
-    _see(outcome, whole)
+    _see_usage(outcome, whole)
 
 
 async def _abort(model: Any, job: dict[str, Any], outcome: Outcome) -> None:
     stream = model.astream(PROMPT)
     async for chunk in stream:
-        outcome.text += chunk.content
+        _see_chunk(outcome, chunk)
         if outcome.text:
             break
     await stream.aclose()
+
+
+def _see_chunk(outcome: Outcome, chunk: Any) -> None:
+    if "headers" in chunk.response_metadata:  # of the first one
+        _see_answer(outcome, chunk)
+    outcome.text += chunk.content
 
 
 async def _tools(model: Any, job: dict[str, Any], outcome: Outcome) -> None:

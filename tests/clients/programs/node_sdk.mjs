@@ -15,7 +15,16 @@ const WEATHER = {
   additionalProperties: false,
 };
 
-function see(outcome, usage) {
+// As in orders.py.
+const SECONDS_MAX = 300;
+
+function see(outcome, answer) {
+  // What runs tools drops the request's id; that of the answer is left.
+  outcome.answers.push(answer._request_id ?? answer.id);
+  seeUsage(outcome, answer.usage);
+}
+
+function seeUsage(outcome, usage) {
   const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
   const reasoning = usage.completion_tokens_details?.reasoning_tokens ?? 0;
   const output = (usage.completion_tokens ?? 0) - reasoning;
@@ -30,26 +39,28 @@ const JOBS = {
       ...job.options,
     });
     outcome.text = answer.choices[0].message.content;
-    see(outcome, answer.usage);
+    see(outcome, answer);
   },
   async stream(client, job, outcome) {
-    const stream = await client.chat.completions.create({
-      model: job.model,
-      messages: MESSAGES,
-      stream: true,
-      stream_options: { include_usage: true },
-    });
+    const { data: stream, request_id } = await client.chat.completions
+      .create({
+        model: job.model,
+        messages: MESSAGES,
+        stream: true,
+        stream_options: { include_usage: true },
+      })
+      .withResponse();
+    outcome.answers.push(request_id);
     for await (const chunk of stream) {
       for (const choice of chunk.choices) outcome.text += choice.delta.content ?? "";
-      if (chunk.usage) see(outcome, chunk.usage);
+      if (chunk.usage) seeUsage(outcome, chunk.usage);
     }
   },
   async abort(client, job, outcome) {
-    const stream = await client.chat.completions.create({
-      model: job.model,
-      messages: MESSAGES,
-      stream: true,
-    });
+    const { data: stream, request_id } = await client.chat.completions
+      .create({ model: job.model, messages: MESSAGES, stream: true })
+      .withResponse();
+    outcome.answers.push(request_id);
     for await (const chunk of stream) {
       outcome.text += chunk.choices[0].delta.content ?? "";
       if (outcome.text) stream.controller.abort();
@@ -80,7 +91,7 @@ const JOBS = {
       { maxChatCompletions: job.turns_max },
     );
     outcome.text = await runner.finalContent();
-    for (const completion of runner.allChatCompletions()) see(outcome, completion.usage);
+    for (const completion of runner.allChatCompletions()) see(outcome, completion);
   },
   async structured(client, job, outcome) {
     const answer = await client.chat.completions.parse({
@@ -92,7 +103,7 @@ const JOBS = {
       },
     });
     outcome.data = answer.choices[0].message.parsed;
-    see(outcome, answer.usage);
+    see(outcome, answer);
   },
   async vision(client, job, outcome) {
     const answer = await client.chat.completions.create({
@@ -108,12 +119,12 @@ const JOBS = {
       ],
     });
     outcome.text = answer.choices[0].message.content;
-    see(outcome, answer.usage);
+    see(outcome, answer);
   },
   async completion(client, job, outcome) {
     const answer = await client.completions.create({ model: job.model, prompt: "Say something." });
     outcome.text = answer.choices[0].text;
-    see(outcome, answer.usage);
+    see(outcome, answer);
   },
   async embeddings(client, job, outcome) {
     const answer = await client.embeddings.create({
@@ -122,7 +133,7 @@ const JOBS = {
       dimensions: 8,
     });
     outcome.data = answer.data.map((item) => item.embedding.length);
-    see(outcome, answer.usage);
+    see(outcome, answer);
   },
   async moderations(client, job, outcome) {
     const answer = await client.moderations.create({
@@ -138,12 +149,12 @@ const JOBS = {
 };
 
 async function run(job) {
-  const outcome = { text: "", data: null, usages: [], error: null };
+  const outcome = { text: "", data: null, answers: [], usages: [], error: null };
   const options = "retries" in job ? { maxRetries: job.retries } : {};
   const client = new OpenAI({
     apiKey: job.key,
     baseURL: job.base_url,
-    timeout: 60_000,
+    timeout: SECONDS_MAX * 1000,
     ...options,
   });
   try {

@@ -13,17 +13,31 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# A try that takes longer is given up by the clients. It bounds, and measures nothing: a call that
+# shares two cores with a hundred others may take a minute.
+SECONDS_MAX = 300
+
 
 @dataclass(slots=True)
 class Outcome:
-    """What a client saw of one job. A usage: input, cache_read, output, reasoning."""
+    """What a client saw of one job.
+
+    `answers` are the ids of requests that were answered, in order; `usages` are theirs: input,
+    cache_read, output, reasoning. An answer that broke off, or was left, has no usage.
+    """
 
     text: str = ""
     data: Any = None
+    answers: list[str] = field(default_factory=list)
     usages: list[list[int]] = field(default_factory=list)
     error: dict[str, Any] | None = None
 
-    def see_openai(self, usage: Any) -> None:
+    def see_openai(self, answer: Any) -> None:
+        """Take down the id and the usage of an answer of the SDK's own type."""
+        self.answers.append(answer._request_id)
+        self.see_openai_usage(answer.usage)
+
+    def see_openai_usage(self, usage: Any) -> None:
         """Take down a usage of the SDK's own type."""
         prompt = getattr(usage, "prompt_tokens_details", None)
         completion = getattr(usage, "completion_tokens_details", None)

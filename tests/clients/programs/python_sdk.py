@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import openai
 from openai import AsyncOpenAI
 from openai_calls import MESSAGES, PICTURE, TOOL, WEATHER_SCHEMA, call_tool
-from orders import Outcome, serve
+from orders import SECONDS_MAX, Outcome, serve
 from pydantic import BaseModel
 
 
@@ -17,22 +18,27 @@ class Weather(BaseModel):
 
 
 async def run(job: dict[str, Any], outcome: Outcome) -> None:
-    """Do one job."""
+    """Do one job, with connections that the next ones use, too."""
     options = {"max_retries": job["retries"]} if "retries" in job else {}
-    async with AsyncOpenAI(
-        api_key=job["key"], base_url=job["base_url"], timeout=60, **options
-    ) as client:
-        try:
-            await _JOBS[job["do"]](client, job, outcome)
-        except openai.APIError as error:
-            outcome.error = {
-                "class": type(error).__name__,
-                "status": getattr(error, "status_code", None),
-                "code": error.code,
-                "type": error.type,
-                "param": error.param,
-                "request_id": getattr(error, "request_id", None),
-            }
+    client = _first_client().with_options(
+        api_key=job["key"], base_url=job["base_url"], timeout=SECONDS_MAX, **options
+    )
+    try:
+        await _JOBS[job["do"]](client, job, outcome)
+    except openai.APIError as error:
+        outcome.error = {
+            "class": type(error).__name__,
+            "status": getattr(error, "status_code", None),
+            "code": error.code,
+            "type": error.type,
+            "param": error.param,
+            "request_id": getattr(error, "request_id", None),
+        }
+
+
+@cache
+def _first_client() -> AsyncOpenAI:
+    return AsyncOpenAI(api_key="of each job")
 
 
 async def _plain(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> None:
@@ -40,7 +46,7 @@ async def _plain(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> 
         model=job["model"], messages=MESSAGES, **job.get("options", {})
     )
     outcome.text = answer.choices[0].message.content
-    outcome.see_openai(answer.usage)
+    outcome.see_openai(answer)
 
 
 async def _stream(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> None:
@@ -50,16 +56,18 @@ async def _stream(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) ->
         stream=True,
         stream_options={"include_usage": True},
     )
+    outcome.answers.append(stream.response.headers["x-request-id"])
     async for chunk in stream:
         outcome.text += "".join(choice.delta.content or "" for choice in chunk.choices)
         if chunk.usage:
-            outcome.see_openai(chunk.usage)
+            outcome.see_openai_usage(chunk.usage)
 
 
 async def _abort(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> None:
     stream: Any = await client.chat.completions.create(
         model=job["model"], messages=MESSAGES, stream=True
     )
+    outcome.answers.append(stream.response.headers["x-request-id"])
     async with stream:
         async for chunk in stream:
             outcome.text += chunk.choices[0].delta.content or ""
@@ -73,7 +81,7 @@ async def _tools(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> 
         answer: Any = await client.chat.completions.create(
             model=job["model"], messages=messages, tools=[TOOL]
         )
-        outcome.see_openai(answer.usage)
+        outcome.see_openai(answer)
         message = answer.choices[0].message
         if not message.tool_calls:
             outcome.text = message.content
@@ -91,7 +99,7 @@ async def _structured(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome
     parsed = answer.choices[0].message.parsed
     assert isinstance(parsed, Weather)
     outcome.data = parsed.model_dump()
-    outcome.see_openai(answer.usage)
+    outcome.see_openai(answer)
 
 
 async def _vision(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> None:
@@ -103,19 +111,19 @@ async def _vision(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) ->
         model=job["model"], messages=[{"role": "user", "content": parts}]
     )
     outcome.text = answer.choices[0].message.content or ""
-    outcome.see_openai(answer.usage)
+    outcome.see_openai(answer)
 
 
 async def _completion(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> None:
     answer = await client.completions.create(model=job["model"], prompt="Say something.")
     outcome.text = answer.choices[0].text
-    outcome.see_openai(answer.usage)
+    outcome.see_openai(answer)
 
 
 async def _embeddings(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> None:
     answer = await client.embeddings.create(model=job["model"], input=["one", "two"], dimensions=8)
     outcome.data = [len(item.embedding) for item in answer.data]
-    outcome.see_openai(answer.usage)
+    outcome.see_openai(answer)
 
 
 async def _moderations(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> None:

@@ -1,0 +1,38 @@
+"""The list of error rows in the documentation is complete, and the tests that it names exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from apps.core import error_rows
+from tests.test_faults import functions_of
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "docs" / "error-tests.md").read_text()
+NUMBERS = [*range(1, 38), *range(40, 54), *range(60, 67), 70, 71]
+ROWS = [f"E{number:02}" for number in NUMBERS] + [f"T{number}" for number in range(1, 9)]
+NAMED = sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", TEXT)))
+WITHOUT = ["E08", "E21", "E25", "E26"]
+# What nothing answers; E30 is the first answer again.
+NO_ERRORS = {"E21", "E25", "E26", "E30"}
+
+
+def test_every_row_is_listed_once_and_in_order() -> None:
+    assert re.findall(r"^\| ([ET]\d+) \|", TEXT, re.MULTILINE) == ROWS
+    assert {row for row in ROWS if row.startswith("E")} - NO_ERRORS == set(error_rows.ROWS)
+
+
+@pytest.mark.parametrize(("path", "name"), NAMED, ids=str)
+def test_the_named_test_exists(path: str, name: str) -> None:
+    assert name in functions_of(ROOT / path)
+
+
+def test_a_row_has_a_test_or_a_reason_why_not() -> None:
+    rows = re.findall(r"^\| ([ET]\d+) \|(?:[^|]*\|)? ([^|]+) \|$", TEXT, re.MULTILINE)
+
+    assert len(rows) == len(ROWS)
+    assert [row for row, tests in rows if "::" not in tests] == WITHOUT
+    assert all(tests.startswith("none: ") for row, tests in rows if row in WITHOUT)
