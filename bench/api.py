@@ -262,7 +262,7 @@ def fill(connection: psycopg.Connection[Any], *, users: int, keys: int, requests
         "requests": requests,
         "first_user": row[0],
     }
-    calls = _with_counts(connection, "audit_apirequest", _CALL)
+    calls = _with_defaults(connection, "audit_apirequest", _CALL)
     columns = {name: text.format(**values) for name, text in _KEY.items()}
     for statement in _FILL:
         text = statement.format(
@@ -275,16 +275,16 @@ def fill(connection: psycopg.Connection[Any], *, users: int, keys: int, requests
         connection.execute(text.encode())
 
 
-def _with_counts(
+def _with_defaults(
     connection: psycopg.Connection[Any], table: str, values: dict[str, str]
 ) -> dict[str, str]:
-    """Return the values with 0 for every count and false for every flag that is not named."""
+    """Return the values with nothing for what is not named: 0, false or an empty text."""
     rows = connection.execute(
         "SELECT column_name, data_type FROM information_schema.columns "
         "WHERE table_name = %s AND is_nullable = 'NO'",
         (table,),
     ).fetchall()
-    defaults = {"bigint": "0", "smallint": "0", "boolean": "false"}
+    defaults = {"bigint": "0", "smallint": "0", "boolean": "false", "character varying": "''"}
     return {name: defaults[kind] for name, kind in rows if name not in values} | values
 
 
