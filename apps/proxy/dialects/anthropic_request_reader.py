@@ -100,6 +100,8 @@ def _check_edits(given: Parameters) -> None:
     for edit in management.objects("edits"):
         if not edit.require_text("type").startswith(_THOUGHT_EDITS):
             raise edit.refuse("type")
+        edit.ignore("keep")
+        edit.finish()
     management.finish()
 
 

@@ -115,19 +115,18 @@ class _Writer:
         system: list[Text] = list(self._request.system)
         merged: list[tuple[str, list[Part]]] = []
         for turn in self._request.turns:
+            parts = [part for part in turn.parts if _says_something(part)]
             if turn.role == "system" and "system_turns" not in self._target.extensions:
-                system += [part for part in turn.parts if isinstance(part, Text)]
+                system += [part for part in parts if isinstance(part, Text)]
             elif merged and merged[-1][0] == turn.role:
-                merged[-1][1].extend(turn.parts)
-            else:
-                merged.append((turn.role, list(turn.parts)))
+                merged[-1][1].extend(parts)
+            elif parts:
+                merged.append((turn.role, parts))
         messages = []
         for role, parts in merged:
             results: list[Part] = [part for part in parts if isinstance(part, ToolResult)]
             rest = [part for part in parts if not isinstance(part, ToolResult)]
-            content = _content([*results, *rest])
-            if content:
-                messages.append({"role": role, "content": content})
+            messages.append({"role": role, "content": _content([*results, *rest])})
         if not messages:
             raise self._request.refuse("turns")
         return _content(system) or None, messages
@@ -183,20 +182,27 @@ def _continues_without_thoughts(turns: tuple[Turn, ...]) -> bool:
     return not any(thought.signature or thought.redacted for thought in thoughts)
 
 
+def _says_something(part: Part) -> bool:
+    """Return whether a part can be told: an empty text and an unsigned thought are refused."""
+    if isinstance(part, Text):
+        return bool(part.text)
+    # Unsigned are thoughts of another provider, and those whose signature a client lost.
+    return not isinstance(part, Thinking) or bool(part.signature or part.redacted)
+
+
 def _content(parts: Sequence[Part]) -> str | list[dict[str, Any]]:
-    """Return a content: a text where that says all, else blocks. Empty texts are refused there."""
-    blocks = [block for part in parts if (block := _block(part)) is not None]
+    """Return a content: a text where that says all, else blocks."""
+    blocks = [_block(part) for part in parts if _says_something(part)]
     if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
         text: str = blocks[0]["text"]
         return text
     return blocks
 
 
-def _block(part: Part) -> dict[str, Any] | None:
-    """Return a part as a block, None if it says nothing here."""
+def _block(part: Part) -> dict[str, Any]:
+    """Return a part as a block."""
     if isinstance(part, Text):
-        block = {"type": "text", "text": part.text, **cache_members(part.cache)}
-        return block if part.text else None
+        return {"type": "text", "text": part.text, **cache_members(part.cache)}
     if isinstance(part, Refusal):
         return {"type": "text", "text": part.text}
     if isinstance(part, Image):
@@ -230,12 +236,9 @@ def _id(identifier: str) -> str:
     return _FOREIGN_IN_ID.sub(lambda found: f"_{ord(found[0]):x}_", identifier)
 
 
-def _thinking(part: Thinking) -> dict[str, Any] | None:
+def _thinking(part: Thinking) -> dict[str, Any]:
     if part.redacted:
         return {"type": "redacted_thinking", "data": part.redacted}
-    if not part.signature:
-        # Thoughts of another provider, or of a client that lost their signature, are refused.
-        return None
     return {"type": "thinking", "thinking": part.text, "signature": part.signature}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from apps.core.errors import GatewayError
+from apps.core.usage import Usage
 from apps.proxy.dialects.anthropic_answer import read_stop
 from apps.proxy.dialects.anthropic_usage import merge_usage, parse_anthropic_usage
 from apps.proxy.dialects.neutral import (
@@ -37,12 +38,14 @@ class _Unreadable(Exception):
 class AnthropicStreamReader:
     """Follows one stream. After `Done` or `Failure` it gives nothing any more."""
 
-    __slots__ = ("_has_arguments", "_is_over", "_kind", "_usage")
+    __slots__ = ("_is_over", "_is_said", "_is_started", "_is_stopped", "_kind", "_usage")
 
     def __init__(self) -> None:
         self._kind: str | None = None  # of the block that is open
-        self._has_arguments = False
+        self._is_said = False  # something, in that block
         self._usage: dict[str, Any] = {}
+        self._is_started = False
+        self._is_stopped = False
         self._is_over = False
 
     def read(self, block: bytes) -> list[Delta]:
@@ -58,93 +61,115 @@ class AnthropicStreamReader:
             if document is None or is_error(event, document):
                 self._fail(document or {}, deltas)
                 continue
-            take = _EVENTS.get(str(document.get("type")))
             try:
-                if take is not None:
-                    take(self, document, deltas)
+                self._take(document, deltas)
             except _Unreadable:
                 self._fail(document, deltas)
         return deltas
+
+    def _take(self, event: dict[str, Any], deltas: list[Delta]) -> None:
+        kind = event.get("type")
+        take = _EVENTS.get(kind) if isinstance(kind, str) else None
+        if take is not None:
+            if self._is_started == (kind == _START):
+                # Nothing comes before the start, and it comes once.
+                raise _Unreadable
+            take(self, event, deltas)
 
     def _fail(self, document: dict[str, Any], deltas: list[Delta]) -> None:
         self._is_over = True
         deltas.append(Failure(GatewayError("E60"), error_code(document)))
 
     def _start(self, event: dict[str, Any], deltas: list[Delta]) -> None:
+        self._is_started = True
         message = _object(event, "message")
-        usage = message.get("usage")
-        if isinstance(usage, dict):
-            self._usage = merge_usage(self._usage, usage)
-        known = parse_anthropic_usage(self._usage)
-        deltas.append(Start(_word(message, "id"), _word(message, "model"), known))
+        deltas.append(
+            Start(_word(message, "id"), _word(message, "model"), self._known_usage(message))
+        )
+
+    def _known_usage(self, holder: dict[str, Any]) -> Usage | None:
+        """Return the usage so far, None where this tells nothing new."""
+        usage = holder.get("usage")
+        if not isinstance(usage, dict):
+            return None
+        self._usage = merge_usage(self._usage, usage)
+        return parse_anthropic_usage(self._usage)
 
     def _start_block(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         if self._kind is not None:
             raise _Unreadable
         block = _object(event, "content_block")
         kind = block.get("type")
+        self._is_said = False
         if kind == "tool_use":
             deltas.append(ToolStart(_word(block, "id"), _word(block, "name")))
             given = block.get("input")
-            # Some servers tell it whole at once.
-            self._has_arguments = bool(given) and isinstance(given, dict)
             if isinstance(given, dict) and given:
-                deltas.append(ArgumentsPiece(arguments_text(given)))
+                # Some servers tell it whole at once.
+                self._say(ArgumentsPiece(arguments_text(given)), deltas)
         elif kind == "text":
-            deltas += [TextPiece(block["text"])] if block.get("text") else []
+            self._say(TextPiece(_word(block, "text")), deltas)
         elif kind == "thinking":
-            deltas += [ThinkingPiece(block["thinking"])] if block.get("thinking") else []
+            self._say(ThinkingPiece(_word(block, "thinking")), deltas)
         elif kind == "redacted_thinking":
-            deltas.append(RedactedThinking(_word(block, "data")))
+            self._say(RedactedThinking(_word(block, "data")), deltas)
         else:
             raise _Unreadable
         self._kind = kind
 
     def _continue_block(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         delta = _object(event, "delta")
-        kind = delta.get("type")
-        if kind == "text_delta" and self._kind == "text":
-            deltas.append(TextPiece(_word(delta, "text")))
-        elif kind == "input_json_delta" and self._kind == "tool_use":
-            text = _word(delta, "partial_json")
-            self._has_arguments = self._has_arguments or bool(text)
-            deltas += [ArgumentsPiece(text)] if text else []
-        elif kind == "thinking_delta" and self._kind == "thinking":
-            deltas.append(ThinkingPiece(_word(delta, "thinking")))
-        elif kind == "signature_delta" and self._kind == "thinking":
-            deltas.append(ThinkingPiece(signature=_word(delta, "signature")))
-        else:
-            raise _Unreadable
+        match (delta.get("type"), self._kind):
+            case ("text_delta", "text"):
+                self._say(TextPiece(_word(delta, "text")), deltas)
+            case ("input_json_delta", "tool_use"):
+                self._say(ArgumentsPiece(_word(delta, "partial_json")), deltas)
+            case ("thinking_delta", "thinking"):
+                self._say(ThinkingPiece(_word(delta, "thinking")), deltas)
+            case ("signature_delta", "thinking"):
+                self._say(ThinkingPiece(signature=_word(delta, "signature")), deltas)
+            case _:
+                raise _Unreadable
+
+    def _say(
+        self,
+        piece: TextPiece | ThinkingPiece | RedactedThinking | ArgumentsPiece,
+        deltas: list[Delta],
+    ) -> None:
+        """Give a piece, unless it is empty: blocks begin with such."""
+        if any(piece):
+            self._is_said = True
+            deltas.append(piece)
 
     def _end_block(self, event: dict[str, Any], deltas: list[Delta]) -> None:
-        if self._kind == "tool_use" and not self._has_arguments:
-            deltas.append(ArgumentsPiece(NO_ARGUMENTS))
+        if self._kind is None:
+            raise _Unreadable
+        if self._kind == "tool_use" and not self._is_said:
+            self._say(ArgumentsPiece(NO_ARGUMENTS), deltas)
         self._kind = None
-        deltas.append(PartEnd())
+        if self._is_said:
+            deltas.append(PartEnd())
 
     def _change(self, event: dict[str, Any], deltas: list[Delta]) -> None:
-        usage = event.get("usage")
-        if isinstance(usage, dict):
-            self._usage = merge_usage(self._usage, usage)
-            known = parse_anthropic_usage(self._usage)
-            deltas += [UsageReport(known)] if known is not None else []
+        usage = self._known_usage(event)
+        if usage is not None:
+            deltas.append(UsageReport(usage))
         delta = _object(event, "delta")
-        if delta.get("stop_reason") is not None:
-            sequence = delta.get("stop_sequence")
-            deltas.append(
-                Stop(
-                    read_stop(delta["stop_reason"]),
-                    sequence if isinstance(sequence, str) else None,
-                )
-            )
+        reason, sequence = delta.get("stop_reason"), delta.get("stop_sequence")
+        if reason is not None and not self._is_stopped:
+            self._is_stopped = True
+            deltas.append(Stop(read_stop(reason), sequence if isinstance(sequence, str) else None))
 
     def _end(self, event: dict[str, Any], deltas: list[Delta]) -> None:
+        if self._kind is not None or not self._is_stopped:
+            raise _Unreadable
         self._is_over = True
         deltas.append(Done())
 
 
+_START: Final = "message_start"
 _EVENTS: Final[dict[str, Callable[[AnthropicStreamReader, dict[str, Any], list[Delta]], None]]] = {
-    "message_start": AnthropicStreamReader._start,
+    _START: AnthropicStreamReader._start,
     "content_block_start": AnthropicStreamReader._start_block,
     "content_block_delta": AnthropicStreamReader._continue_block,
     "content_block_stop": AnthropicStreamReader._end_block,

@@ -122,12 +122,8 @@ class AnthropicStreamWriter:
             "stop_reason": stop_name(self._stop.reason),
             "stop_sequence": self._stop.sequence,
         }
-        usage = anthropic_usage(self._usage)
-        # The lifetimes of a cache are told at the start only.
-        del usage["cache_creation"]
-        return _event("message_delta", {"delta": delta, "usage": usage}) + _event(
-            "message_stop", {}
-        )
+        told = {"delta": delta, "usage": anthropic_usage(self._usage)}
+        return _event("message_delta", told) + _event("message_stop", {})
 
 
 def _event(name: str, told: dict[str, Any]) -> bytes:

@@ -77,11 +77,15 @@ def read_answer(document: Mapping[str, Any]) -> Answer:
     except GatewayError as error:
         # It is the provider's fault, and not the client's.
         raise GatewayError("E49") from error
-    parts: list[Part] = [*thoughts, *_said(message.get("content"))]
+    parts: list[Part] = [thought._replace(at="") for thought in thoughts]
+    parts += _said(message.get("content"))
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal:
         parts.append(Refusal(refusal))
-    calls = [_read_call(call) for call in message.get("tool_calls") or ()]
+    told = message.get("tool_calls") or []
+    if not isinstance(told, list):
+        raise GatewayError("E49")
+    calls = [_read_call(call) for call in told]
     return Answer(
         id=_word(document.get("id")),
         model=_word(document.get("model")),

@@ -43,7 +43,7 @@ _CHOICE_MODES: Final[dict[str, ToolChoice]] = {
 }
 _SCHEMA_NAME: Final = "answer"
 # Each of these is a wish about caching or storing that no answer depends on.
-_HINTS: Final = ("prompt_cache_key", "prompt_cache_retention", "stream_options")
+_HINTS: Final = ("prompt_cache_key", "prompt_cache_retention")
 
 
 def read_request(body: Mapping[str, Any]) -> Request:
@@ -87,6 +87,11 @@ def read_request(body: Mapping[str, Any]) -> Request:
         },
     )
     given.ignore(*_HINTS)
+    options = given.member("stream_options")
+    if options is not None:
+        # Of these the answer's writer knows.
+        options.ignore("include_usage", "include_obfuscation")
+        options.finish()
     given.ignore("store", "logprobs", unless=(False,))
     given.ignore("top_logprobs", unless=(0,))
     given.ignore("best_of", unless=(1,))
@@ -269,10 +274,10 @@ def read_thoughts(message: Parameters) -> list[Thinking]:
             raise block.refuse("type")
         block.finish()
     # The same without signatures; some servers send it under both names.
-    told = (message.text("reasoning_content"), message.text("reasoning"))
-    text = told[0] or told[1]
-    if text and not thoughts:
-        thoughts.append(Thinking(text, at=message.name("reasoning_content")))
+    told = message.text("reasoning_content") or message.text("reasoning")
+    message.ignore("reasoning")
+    if told and not thoughts:
+        thoughts.append(Thinking(told, at=message.name("reasoning_content")))
     return thoughts
 
 

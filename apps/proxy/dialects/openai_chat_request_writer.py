@@ -103,9 +103,9 @@ class _Writer:
             return None
         if self._target.reasoning == "none":
             # What does not think needs not be told so.
-            if asked.is_on is False:
-                return None
-            raise self._request.refuse("reasoning")
+            if asked.is_on:
+                raise self._request.refuse("reasoning")
+            return None
         return _effort(asked)
 
     def tool(self, tool: Tool) -> dict[str, Any]:

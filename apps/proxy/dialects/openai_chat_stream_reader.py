@@ -97,12 +97,13 @@ class OpenAIStreamReader:
         if document is None or is_error(event, document):
             self._fail(document or {}, deltas)
             return
-        if not self._is_started:
-            self._is_started = True
-            deltas.append(Start(_word(document.get("id")), _word(document.get("model"))))
         choices = document.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else None
         if isinstance(first, dict):
+            if not self._is_started:
+                # Azure sends an event without a name and a choice before.
+                self._is_started = True
+                deltas.append(Start(_word(document.get("id")), _word(document.get("model"))))
             try:
                 self._read_choice(first, deltas)
             except _Unreadable:
@@ -131,7 +132,7 @@ class OpenAIStreamReader:
             raise _Unreadable
         # Some servers send it under both names.
         self._say("thinking", delta.get("reasoning_content") or delta.get("reasoning"), deltas)
-        for thought in delta.get("thinking_blocks") or ():
+        for thought in _items(delta.get("thinking_blocks")):
             self._read_signature(thought, deltas)
         content = delta.get("content")
         if isinstance(content, list):
@@ -140,7 +141,7 @@ class OpenAIStreamReader:
         else:
             self._say("text", content, deltas)
         self._say("refusal", delta.get("refusal"), deltas)
-        for call in delta.get("tool_calls") or ():
+        for call in _items(delta.get("tool_calls")):
             self._read_call(call, deltas)
 
     def _say(self, kind: _Kind, text: object, deltas: list[Delta]) -> None:
@@ -156,10 +157,15 @@ class OpenAIStreamReader:
         if isinstance(part, dict) and part.get("type") == "text":
             self._say("text", part.get("text"), deltas)
         elif isinstance(part, dict) and part.get("type") == "thinking":
-            for thought in part.get("thinking") or ():
-                self._say("thinking", thought.get("text"), deltas)
+            for thought in _items(part.get("thinking")):
+                self._read_part_of_thought(thought, deltas)
         else:
             raise _Unreadable
+
+    def _read_part_of_thought(self, thought: object, deltas: list[Delta]) -> None:
+        if not isinstance(thought, dict):
+            raise _Unreadable
+        self._say("thinking", thought.get("text"), deltas)
 
     def _read_signature(self, thought: object, deltas: list[Delta]) -> None:
         """Read what makes a thought fit to be given back; its text came before."""
@@ -254,6 +260,15 @@ _PIECES: Final[dict[str, Callable[[str], Delta]]] = {
     "refusal": RefusalPiece,
     "thinking": ThinkingPiece,
 }
+
+
+def _items(value: object) -> list[object]:
+    """Return an array, empty where there is none."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise _Unreadable
+    return value
 
 
 def _word(value: object) -> str:
