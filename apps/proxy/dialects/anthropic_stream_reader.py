@@ -26,7 +26,7 @@ from apps.proxy.dialects.neutral import (
     ToolStart,
     UsageReport,
 )
-from apps.proxy.dialects.openai_chunks import error_code, is_error, load_chunk
+from apps.proxy.dialects.openai_chunks import error_code, load_chunk
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS, arguments_text
 from apps.proxy.sse import event_data, split_events
 
@@ -54,11 +54,11 @@ class AnthropicStreamReader:
         for event in split_events(block):
             if self._is_over:
                 break
-            data = event_data(event)
-            if not data.strip():
+            data = event_data(event).strip()
+            if not data:
                 continue  # a comment, to keep the connection open
             document = load_chunk(data)
-            if document is None or is_error(event, document):
+            if document is None or document.get("type") == "error" or "error" in document:
                 self._fail(document or {}, deltas)
                 continue
             try:
@@ -119,17 +119,14 @@ class AnthropicStreamReader:
 
     def _continue_block(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         delta = _object(event, "delta")
-        match (delta.get("type"), self._kind):
-            case ("text_delta", "text"):
-                self._say(TextPiece(_word(delta, "text")), deltas)
-            case ("input_json_delta", "tool_use"):
-                self._say(ArgumentsPiece(_word(delta, "partial_json")), deltas)
-            case ("thinking_delta", "thinking"):
-                self._say(ThinkingPiece(_word(delta, "thinking")), deltas)
-            case ("signature_delta", "thinking"):
-                self._say(ThinkingPiece(signature=_word(delta, "signature")), deltas)
-            case _:
-                raise _Unreadable
+        kind = delta.get("type")
+        expected, member, piece = _PIECES.get(kind, _NO_PIECE) if type(kind) is str else _NO_PIECE
+        text = delta.get(member)
+        if expected != self._kind or type(text) is not str:
+            raise _Unreadable
+        if text:
+            self._is_said = True
+            deltas.append(piece(text))
 
     def _say(
         self,
@@ -168,6 +165,15 @@ class AnthropicStreamReader:
 
 
 _START: Final = "message_start"
+# Of a piece: the kind of block it belongs to, where its text is, and what it becomes.
+_Piece = tuple[str, str, Callable[[str], Delta]]
+_NO_PIECE: Final[_Piece] = ("none", "", TextPiece)
+_PIECES: Final[dict[str, _Piece]] = {
+    "text_delta": ("text", "text", TextPiece),
+    "input_json_delta": ("tool_use", "partial_json", ArgumentsPiece),
+    "thinking_delta": ("thinking", "thinking", ThinkingPiece),
+    "signature_delta": ("thinking", "signature", lambda text: ThinkingPiece(signature=text)),
+}
 _EVENTS: Final[dict[str, Callable[[AnthropicStreamReader, dict[str, Any], list[Delta]], None]]] = {
     _START: AnthropicStreamReader._start,
     "content_block_start": AnthropicStreamReader._start_block,

@@ -18,6 +18,7 @@ from apps.proxy.dialects.neutral import (
     ArgumentsPiece,
     Delta,
     Done,
+    Failure,
     PartEnd,
     RedactedThinking,
     RefusalPiece,
@@ -31,50 +32,59 @@ from apps.proxy.dialects.neutral import (
 
 _TEXT: Final = {"type": "text", "text": ""}
 _THINKING: Final = {"type": "thinking", "thinking": "", "signature": ""}
+# The beginning of an event that tells a piece, up to the number of its block, and what follows it.
+_DELTA: Final = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":'
+_TEXT_DELTA: Final = b',"delta":{"type":"text_delta","text":'
+_ARGUMENTS_DELTA: Final = b',"delta":{"type":"input_json_delta","partial_json":'
+_THINKING_DELTA: Final = b',"delta":{"type":"thinking_delta","thinking":'
+_SIGNATURE_DELTA: Final = b',"delta":{"type":"signature_delta","signature":'
 
 
 class AnthropicStreamWriter:
     """Writes one stream."""
 
-    __slots__ = ("_index", "_is_open", "_request_id", "_stop", "_usage")
+    __slots__ = ("_head", "_index", "_is_open", "_request_id", "_stop", "_usage")
 
     def __init__(self, *, request_id: str) -> None:
         """`request_id` is told with an error."""
         self._request_id = request_id
         self._index = 0
+        self._head = b""  # of the pieces of the block that is open
         self._is_open = False
         self._stop = Stop("end")
         self._usage = Usage()
 
     def write(self, deltas: Iterable[Delta]) -> bytes:
         """Return the events that tell these deltas."""
-        return b"".join(self._write(delta) for delta in deltas)
+        return b"".join([self._write(delta) for delta in deltas])
 
     def _write(self, delta: Delta) -> bytes:
-        if isinstance(delta, TextPiece | RefusalPiece):
-            return self._open(_TEXT) + self._piece({"type": "text_delta", "text": delta.text})
-        if isinstance(delta, ArgumentsPiece):
-            return self._piece({"type": "input_json_delta", "partial_json": delta.text})
-        if isinstance(delta, ThinkingPiece):
-            return self._think(delta)
-        if isinstance(delta, PartEnd):
-            return self._close()
-        if isinstance(delta, ToolStart):
-            block = {"type": "tool_use", "id": delta.id, "name": delta.name, "input": {}}
-            return self._open(block)
-        if isinstance(delta, Start):
-            return self._start(delta)
-        if isinstance(delta, RedactedThinking):
-            return self._open({"type": "redacted_thinking", "data": delta.data})
-        if isinstance(delta, UsageReport):
-            self._usage = delta.usage
-            return b""
-        if isinstance(delta, Stop):
-            self._stop = delta
-            return b""
-        if isinstance(delta, Done):
-            return self._done()
-        return anthropic_in_band_event(delta.error, self._request_id)
+        match delta:
+            case TextPiece(text) | RefusalPiece(text):
+                return self._open(_TEXT) + self._piece(_TEXT_DELTA, text)
+            case ArgumentsPiece(text):
+                return self._piece(_ARGUMENTS_DELTA, text)
+            case ThinkingPiece():
+                return self._think(delta)
+            case PartEnd():
+                return self._close()
+            case ToolStart(identifier, name):
+                block = {"type": "tool_use", "id": identifier, "name": name, "input": {}}
+                return self._open(block)
+            case Start():
+                return self._start(delta)
+            case RedactedThinking(data):
+                return self._open({"type": "redacted_thinking", "data": data})
+            case UsageReport(usage):
+                self._usage = usage
+                return b""
+            case Stop():
+                self._stop = delta
+                return b""
+            case Done():
+                return self._done()
+            case Failure(error):
+                return anthropic_in_band_event(error, self._request_id)
 
     def _start(self, delta: Start) -> bytes:
         if delta.usage is not None:
@@ -94,9 +104,9 @@ class AnthropicStreamWriter:
     def _think(self, delta: ThinkingPiece) -> bytes:
         written = self._open(_THINKING)
         if delta.text:
-            written += self._piece({"type": "thinking_delta", "thinking": delta.text})
+            written += self._piece(_THINKING_DELTA, delta.text)
         if delta.signature:
-            written += self._piece({"type": "signature_delta", "signature": delta.signature})
+            written += self._piece(_SIGNATURE_DELTA, delta.signature)
         return written
 
     def _open(self, block: dict[str, Any]) -> bytes:
@@ -104,10 +114,12 @@ class AnthropicStreamWriter:
         if self._is_open:
             return b""
         self._is_open = True
+        self._head = _DELTA + b"%d" % self._index
         return _event("content_block_start", {"index": self._index, "content_block": block})
 
-    def _piece(self, delta: dict[str, Any]) -> bytes:
-        return _event("content_block_delta", {"index": self._index, "delta": delta})
+    def _piece(self, kind: bytes, text: str) -> bytes:
+        """Return more of the block that is open: almost all events are such."""
+        return self._head + kind + orjson.dumps(text) + b"}}\n\n"
 
     def _close(self) -> bytes:
         if not self._is_open:

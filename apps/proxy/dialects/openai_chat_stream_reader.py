@@ -81,10 +81,10 @@ class OpenAIStreamReader:
         for event in split_events(block):
             if self._is_over:
                 break
-            data = event_data(event)
-            if not data.strip():
+            data = event_data(event).strip()
+            if not data:
                 continue  # a comment, to keep the connection open
-            if data.strip() == _DONE and self._is_started:
+            if data == _DONE and self._is_started:
                 self._end(deltas, None)
                 deltas.append(Done())
                 self._is_over = True
@@ -109,7 +109,8 @@ class OpenAIStreamReader:
             except _Unreadable:
                 self._fail(document, deltas)
                 return
-        usage = parse_usage(find_usage(document))
+        reported = find_usage(document)
+        usage = None if reported is None else parse_usage(reported)
         if usage is not None:
             deltas.append(UsageReport(usage))
 
@@ -128,6 +129,12 @@ class OpenAIStreamReader:
             self._end(deltas, reason)
 
     def _read_delta(self, delta: dict[str, Any], deltas: list[Delta]) -> None:
+        if len(delta) == 1 and self._open == "text":
+            text = delta.get("content")
+            if type(text) is str and text:
+                # Almost all events are such; what follows looks for everything else.
+                deltas.append(TextPiece(text))
+                return
         if delta.get("audio") or delta.get("images"):
             raise _Unreadable
         # Some servers send it under both names.

@@ -16,6 +16,7 @@ from apps.proxy.dialects.neutral import (
     ArgumentsPiece,
     Delta,
     Done,
+    Failure,
     PartEnd,
     RedactedThinking,
     RefusalPiece,
@@ -36,7 +37,16 @@ _DONE: Final = b"data: [DONE]\n\n"
 class OpenAIStreamWriter:
     """Writes one stream."""
 
-    __slots__ = ("_calls", "_created", "_end", "_has_usage", "_head", "_thought", "_usage")
+    __slots__ = (
+        "_calls",
+        "_common",
+        "_created",
+        "_end",
+        "_has_usage",
+        "_head",
+        "_thought",
+        "_usage",
+    )
 
     def __init__(self, *, created: int, include_usage: bool) -> None:
         """`created` is in seconds since 1970; `include_usage`: the client asked for usage."""
@@ -45,42 +55,45 @@ class OpenAIStreamWriter:
         self._usage = Usage()
         self._calls = 0
         self._thought: list[str] = []
+        # All events but the last begin and end alike.
+        self._common = b""
         self._head = b""
         self._end = b""
 
     def write(self, deltas: Iterable[Delta]) -> bytes:
         """Return the events that tell these deltas."""
-        return b"".join(self._write(delta) for delta in deltas)
+        return b"".join([self._write(delta) for delta in deltas])
 
     def _write(self, delta: Delta) -> bytes:
-        if isinstance(delta, TextPiece):
-            return self._chunk({"content": delta.text})
-        if isinstance(delta, ArgumentsPiece):
-            return self._call({"function": {"arguments": delta.text}})
-        if isinstance(delta, ThinkingPiece):
-            return self._think(delta)
-        if isinstance(delta, PartEnd):
-            self._thought.clear()
-            return b""
-        if isinstance(delta, ToolStart):
-            self._calls += 1
-            function = {"name": delta.name, "arguments": ""}
-            return self._call({"id": delta.id, "type": "function", "function": function})
-        if isinstance(delta, Start):
-            return self._start(delta)
-        if isinstance(delta, RefusalPiece):
-            return self._chunk({"refusal": delta.text})
-        if isinstance(delta, RedactedThinking):
-            block = thinking_block(Thinking(redacted=delta.data))
-            return self._chunk({"thinking_blocks": [block]})
-        if isinstance(delta, UsageReport):
-            self._usage = delta.usage
-            return b""
-        if isinstance(delta, Stop):
-            return self._chunk({}, finish_reason(delta.reason))
-        if isinstance(delta, Done):
-            return self._done()
-        return in_band_event(delta.error)
+        match delta:
+            case TextPiece(text):
+                return self._chunk(b'{"content":' + orjson.dumps(text) + b"}")
+            case ArgumentsPiece(text):
+                return self._call({"function": {"arguments": text}})
+            case ThinkingPiece():
+                return self._think(delta)
+            case PartEnd():
+                self._thought.clear()
+                return b""
+            case ToolStart(identifier, name):
+                self._calls += 1
+                function = {"name": name, "arguments": ""}
+                return self._call({"id": identifier, "type": "function", "function": function})
+            case Start():
+                return self._start(delta)
+            case RefusalPiece(text):
+                return self._chunk(orjson.dumps({"refusal": text}))
+            case RedactedThinking(data):
+                return self._thinking_block(Thinking(redacted=data))
+            case UsageReport(usage):
+                self._usage = usage
+                return b""
+            case Stop(reason):
+                return self._chunk(b"{}", orjson.dumps(finish_reason(reason)))
+            case Done():
+                return self._done()
+            case Failure(error):
+                return in_band_event(error)
 
     def _start(self, delta: Start) -> bytes:
         if delta.usage is not None:
@@ -91,30 +104,32 @@ class OpenAIStreamWriter:
             "created": self._created,
             "model": delta.model,
         }
-        # All events but the last begin and end alike.
-        self._head = b"data: " + orjson.dumps(common)[:-1]
-        self._end = b',"usage":null}\n\n' if self._has_usage else b"}\n\n"
-        return self._chunk({"role": "assistant", "content": ""})
+        self._common = b"data: " + orjson.dumps(common)[:-1]
+        self._head = self._common + b',"choices":[{"index":0,"delta":'
+        self._end = b'}],"usage":null}\n\n' if self._has_usage else b"}]}\n\n"
+        return self._chunk(b'{"role":"assistant","content":""}')
 
     def _think(self, delta: ThinkingPiece) -> bytes:
         written = b""
         if delta.text:
             self._thought.append(delta.text)
-            written = self._chunk({"reasoning_content": delta.text})
+            written = self._chunk(orjson.dumps({"reasoning_content": delta.text}))
         if delta.signature:
-            block = thinking_block(Thinking("".join(self._thought), delta.signature))
-            written += self._chunk({"thinking_blocks": [block]})
+            written += self._thinking_block(Thinking("".join(self._thought), delta.signature))
         return written
 
-    def _call(self, told: dict[str, Any]) -> bytes:
-        return self._chunk({"tool_calls": [{"index": self._calls - 1, **told}]})
+    def _thinking_block(self, thought: Thinking) -> bytes:
+        return self._chunk(orjson.dumps({"thinking_blocks": [thinking_block(thought)]}))
 
-    def _chunk(self, delta: dict[str, Any], reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return self._head + b',"choices":[' + orjson.dumps(choice) + b"]" + self._end
+    def _call(self, told: dict[str, Any]) -> bytes:
+        return self._chunk(orjson.dumps({"tool_calls": [{"index": self._calls - 1, **told}]}))
+
+    def _chunk(self, delta: bytes, reason: bytes = b"null") -> bytes:
+        """Return the event of a delta and a reason to end, both in JSON."""
+        return self._head + delta + b',"logprobs":null,"finish_reason":' + reason + self._end
 
     def _done(self) -> bytes:
         if not self._has_usage:
             return _DONE
         usage = orjson.dumps(openai_usage(self._usage))
-        return self._head + b',"choices":[],"usage":' + usage + b"}\n\n" + _DONE
+        return self._common + b',"choices":[],"usage":' + usage + b"}\n\n" + _DONE

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from apps.proxy.dialects.openai_upstream import allowed_code
+
+_ERROR_EVENT: Final = re.compile(rb"(?:^|[\r\n])event: ?error")
 
 
 def load_chunk(data: bytes) -> dict[str, Any] | None:
@@ -24,7 +26,7 @@ def is_error(event: bytes, document: dict[str, Any]) -> bool:
         document.get("error") is not None
         or document.get("type") == "error"
         or document.get("object") == "error"
-        or re.search(rb"(?:^|[\r\n])event: ?error", event) is not None
+        or (b"event:" in event and _ERROR_EVENT.search(event) is not None)
     )
 
 
