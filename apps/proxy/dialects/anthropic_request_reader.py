@@ -226,10 +226,12 @@ def _read_block(block: Parameters) -> Part:
     if kind == "redacted_thinking":
         return Thinking(redacted=block.require_text("data"), at=block.at)
     if kind == "tool_use":
-        # Models may be called by other tools; only what the model itself called has an equal.
+        # Tools may call tools; only what the model itself called has an equal.
         caller = block.member("caller")
-        if caller is not None and caller.text("type") != "direct":
-            raise block.refuse("caller")
+        if caller is not None:
+            if caller.text("type") != "direct":
+                raise block.refuse("caller")
+            caller.finish()
         return ToolUse(
             id=block.require_text("id"),
             name=block.require_text("name"),

@@ -28,7 +28,7 @@ from apps.proxy.dialects.neutral import (
     ToolUse,
     Turn,
 )
-from apps.proxy.dialects.openai_refusals import unsupported
+from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import (
     bounded_budget,
     budget_of_effort,
@@ -139,7 +139,7 @@ class _Writer:
         if asked.is_on is None:
             return None, _effort(asked)
         if self._target.reasoning == "none":
-            # What does not think needs not be told so.
+            # What does not think need not be told so.
             if asked.is_on:
                 raise self._request.refuse("reasoning")
             return None, None
@@ -228,7 +228,7 @@ def _block(part: Part) -> dict[str, Any]:
             **({"is_error": True} if part.is_error else {}),
             **cache_members(part.cache),
         }
-    raise unsupported(part.at)
+    raise inexpressible(part.at)
 
 
 def _id(identifier: str) -> str:
@@ -248,7 +248,7 @@ def _image(part: Image) -> dict[str, Any]:
     elif part.media_type in _IMAGE_TYPES:
         source = {"type": "base64", "media_type": part.media_type, "data": part.data}
     else:
-        raise unsupported(part.at)
+        raise inexpressible(part.at)
     return {"type": "image", "source": source, **cache_members(part.cache)}
 
 
@@ -260,7 +260,7 @@ def _document(part: Document) -> dict[str, Any]:
     elif part.media_type == _PDF:
         source = {"type": "base64", "media_type": _PDF, "data": part.data}
     else:
-        raise unsupported(part.at)
+        raise inexpressible(part.at)
     told = {"title": part.title, "context": part.context}
     return {
         "type": "document",
@@ -273,7 +273,7 @@ def _document(part: Document) -> dict[str, Any]:
 def _tool(tool: Tool) -> dict[str, Any]:
     schema = dict(tool.schema) if tool.schema else {"properties": {}}
     if schema.setdefault("type", "object") != "object":
-        raise unsupported(tool.schema_at)
+        raise inexpressible(tool.schema_at)
     return {
         "name": tool.name,
         **({} if tool.description is None else {"description": tool.description}),
@@ -305,6 +305,6 @@ def _format(asked: OutputFormat) -> dict[str, Any]:
     """
     if asked.schema is None:
         # There is no JSON without a schema.
-        raise unsupported(asked.at)
+        raise inexpressible(asked.at)
     described = {"description": asked.description} if asked.description else {}
     return {"type": "json_schema", "schema": {**described, **asked.schema}}

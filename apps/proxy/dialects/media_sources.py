@@ -3,10 +3,12 @@
 Source: https://www.rfc-editor.org/rfc/rfc2397
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-_SCHEME = "data:"
-_BASE64 = ";base64"
+_SCHEME: Final = "data:"
+_BASE64: Final = ";base64"
+# Of what stands before the bytes, which may be megabytes.
+_HEAD_LENGTH_MAX: Final = 256
 
 
 class DataUrl(NamedTuple):
@@ -18,12 +20,13 @@ class DataUrl(NamedTuple):
 
 def find_data_url(url: str) -> DataUrl | None:
     """Return what a data URL holds, None if it is none, or is not in base64."""
-    if url[: len(_SCHEME)].lower() != _SCHEME:
+    comma = url.find(",", 0, _HEAD_LENGTH_MAX)
+    if not is_data_url(url) or comma < 0:
         return None
-    head, comma, data = url[len(_SCHEME) :].partition(",")
-    if not comma or not head.lower().endswith(_BASE64):
+    head, data = url[len(_SCHEME) : comma].lower(), url[comma + 1 :]
+    if not head.endswith(_BASE64):
         return None
-    media_type = head[: -len(_BASE64)].partition(";")[0].lower()
+    media_type = head[: -len(_BASE64)].partition(";")[0]
     return DataUrl(media_type, data) if media_type and data else None
 
 

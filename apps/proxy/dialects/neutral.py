@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
-from apps.proxy.dialects.openai_refusals import unsupported
+from apps.proxy.dialects.openai_refusals import inexpressible
 
 Effort = Literal["minimal", "low", "medium", "high", "xhigh", "max"]
 StopReason = Literal[
@@ -197,7 +197,7 @@ class Request(NamedTuple):
 
     def refuse(self, field: str) -> GatewayError:
         """Return the refusal of what this field holds, by the client's name for it."""
-        return unsupported(self.names.get(field, field))
+        return inexpressible(self.names.get(field, field))
 
 
 class Target(NamedTuple):

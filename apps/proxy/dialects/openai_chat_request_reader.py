@@ -272,6 +272,8 @@ def read_thoughts(message: Parameters) -> list[Thinking]:
             thoughts.append(Thinking(redacted=block.require_text("data"), at=block.at))
         else:
             raise block.refuse("type")
+        # What accumulates a stream leaves the position in.
+        block.ignore("index")
         block.finish()
     # The same without signatures; some servers send it under both names.
     told = message.text("reasoning_content") or message.text("reasoning")

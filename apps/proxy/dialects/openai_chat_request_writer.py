@@ -30,7 +30,7 @@ from apps.proxy.dialects.neutral import (
     ToolUse,
     Turn,
 )
-from apps.proxy.dialects.openai_refusals import unsupported
+from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import effort_of_budget
 
 _STOPS_MAX: Final = 4
@@ -102,7 +102,7 @@ class _Writer:
         if asked is None:
             return None
         if self._target.reasoning == "none":
-            # What does not think needs not be told so.
+            # What does not think need not be told so.
             if asked.is_on:
                 raise self._request.refuse("reasoning")
             return None
@@ -111,7 +111,7 @@ class _Writer:
     def tool(self, tool: Tool) -> dict[str, Any]:
         """Return a tool."""
         if len(tool.name) > _TOOL_NAME_LENGTH_MAX:
-            raise unsupported(f"{tool.at}.name")
+            raise inexpressible(f"{tool.at}.name")
         function: dict[str, Any] = {"name": tool.name}
         if tool.description is not None:
             function["description"] = tool.description
@@ -126,7 +126,7 @@ class _Writer:
         turns = self._request.turns
         if self._request.is_continued:
             # Here it would be answered, and not continued.
-            raise unsupported(turns[-1].at)
+            raise inexpressible(turns[-1].at)
         messages: list[dict[str, Any]] = []
         if self._request.system:
             messages.append({"role": "system", "content": self._content(self._request.system)})
@@ -158,7 +158,8 @@ class _Writer:
             content = self._content(texts)
             if part.is_error:
                 content = _marked_as_error(content)
-            messages.append({"role": "tool", "tool_call_id": part.id, "content": content})
+            result = {"role": "tool", "tool_call_id": part.id, "content": content}
+            messages.append({**result, **self._cache(part.cache)})
         rest += [part for part in turn.parts if not isinstance(part, ToolResult)]
         if rest or not messages:
             messages.append({"role": "user", "content": self._content(rest)})
@@ -212,7 +213,7 @@ class _Writer:
         if isinstance(part, Document):
             return self._document(part)
         # What has a place of its own in a message cannot be part of its content.
-        raise unsupported(part.at)
+        raise inexpressible(part.at)
 
     def _document(self, part: Document) -> dict[str, Any]:
         """Return a document: a PDF as a file, a plain text as a text under its title."""
@@ -220,9 +221,9 @@ class _Writer:
             told = [line for line in (part.title, part.context, part.text) if line]
             return {"type": "text", "text": "\n\n".join(told), **self._cache(part.cache)}
         if part.url or part.media_type != _PDF:
-            raise unsupported(part.at)
+            raise inexpressible(part.at)
         if part.context:
-            raise unsupported(f"{part.at.rpartition('.')[0]}.context")
+            raise inexpressible(f"{part.at.rpartition('.')[0]}.context")
         file = {
             "filename": part.title or _FILE_NAME,
             "file_data": data_url(part.media_type, part.data),

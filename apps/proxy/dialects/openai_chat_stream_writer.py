@@ -38,6 +38,7 @@ class OpenAIStreamWriter:
     """Writes one stream."""
 
     __slots__ = (
+        "_blocks",
         "_calls",
         "_common",
         "_created",
@@ -53,6 +54,7 @@ class OpenAIStreamWriter:
         self._created = created
         self._has_usage = include_usage
         self._usage = Usage()
+        self._blocks = 0
         self._calls = 0
         self._thought: list[str] = []
         # All events but the last begin and end alike.
@@ -119,7 +121,10 @@ class OpenAIStreamWriter:
         return written
 
     def _thinking_block(self, thought: Thinking) -> bytes:
-        return self._chunk(orjson.dumps({"thinking_blocks": [thinking_block(thought)]}))
+        # OpenAI's SDKs refuse to accumulate an array whose entries do not tell their position.
+        block = {"index": self._blocks, **thinking_block(thought)}
+        self._blocks += 1
+        return self._chunk(orjson.dumps({"thinking_blocks": [block]}))
 
     def _call(self, told: dict[str, Any]) -> bytes:
         return self._chunk(orjson.dumps({"tool_calls": [{"index": self._calls - 1, **told}]}))

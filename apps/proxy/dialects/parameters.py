@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.openai_refusals import missing, unsupported, wrong_type, wrong_value
+from apps.proxy.dialects.openai_refusals import inexpressible, missing, wrong_type, wrong_value
 
 # Members that tell nothing by being there: the value of each is what also holds without it.
 _EMPTY: Final[tuple[object, ...]] = (None, [], {})
@@ -137,11 +137,11 @@ class Parameters:
         for name in names:
             value = self.take(name)
             if allowed and value is not None and not any(_same(value, item) for item in allowed):
-                raise unsupported(self.name(name))
+                raise inexpressible(self.name(name))
 
     def refuse(self, name: str) -> GatewayError:
         """Return the refusal of a member."""
-        return unsupported(self.name(name))
+        return inexpressible(self.name(name))
 
     def finish(self) -> None:
         """Raise E14 for the first member that was not read and holds anything."""

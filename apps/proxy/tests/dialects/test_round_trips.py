@@ -94,8 +94,11 @@ openai_message = (
             tool_calls=st.lists(openai_call, min_size=1, max_size=2),
         ),
     )
-    | st.fixed_dictionaries(
-        {"role": st.just("tool"), "tool_call_id": names, "content": content(openai_text)}
+    | both(
+        st.fixed_dictionaries(
+            {"role": st.just("tool"), "tool_call_id": names, "content": content(openai_text)}
+        ),
+        marks,
     )
 )
 openai_tool = both(
