@@ -26,6 +26,9 @@ from apps.proxy.dialects.openai_usage import openai_usage, parse_usage
 from apps.proxy.dialects.parameters import Parameters
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS
 
+# What a message may hold that has no equal in another dialect, and cannot have been asked for.
+UNEQUALLED: Final = ("audio", "function_call", "images")
+_ANSWERED: Final = (Refusal, Text, Thinking, ToolUse)
 _STOPS: Final[dict[str, StopReason]] = {
     "stop": "end",
     "length": "length",
@@ -70,7 +73,7 @@ def read_answer(document: Mapping[str, Any]) -> Answer:
     message = first.get("message") if isinstance(first, dict) else None
     if not isinstance(first, dict) or not isinstance(message, dict):
         raise GatewayError("E49")
-    if message.get("audio") or message.get("images"):
+    if any(message.get(member) for member in UNEQUALLED):
         raise GatewayError("E49")
     try:
         thoughts = read_thoughts(Parameters(message))
@@ -147,6 +150,9 @@ def write_answer(answer: Answer, *, created: int) -> dict[str, Any]:
 
     Texts are joined: this dialect has one, before all calls of tools.
     """
+    for part in answer.parts:
+        if not isinstance(part, _ANSWERED):
+            raise ValueError(f"A model does not answer with {type(part).__name__}.")
     message: dict[str, Any] = {
         "role": "assistant",
         "content": _joined(part.text for part in answer.parts if isinstance(part, Text)),

@@ -25,7 +25,7 @@ from apps.proxy.dialects.neutral import (
     ToolStart,
     UsageReport,
 )
-from apps.proxy.dialects.openai_chat_answer import stop_reason
+from apps.proxy.dialects.openai_chat_answer import UNEQUALLED, stop_reason
 from apps.proxy.dialects.openai_chunks import error_code, find_usage, is_error, load_chunk
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS, is_complete
@@ -135,7 +135,7 @@ class OpenAIStreamReader:
                 # Almost all events are such; what follows looks for everything else.
                 deltas.append(TextPiece(text))
                 return
-        if delta.get("audio") or delta.get("images"):
+        if any(delta.get(member) for member in UNEQUALLED):
             raise _Unreadable
         # Some servers send it under both names.
         self._say("thinking", delta.get("reasoning_content") or delta.get("reasoning"), deltas)
