@@ -34,11 +34,13 @@ from apps.proxy.dialects.reasoning import (
     budget_of_effort,
     effort_of_budget,
 )
+from apps.proxy.dialects.sampling import without_defaults
 from apps.proxy.dialects.tool_arguments import arguments_object
 
 _TEMPERATURE_MAX: Final = 1
 _IMAGE_TYPES: Final = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
 _PDF: Final = "application/pdf"
+# Source: https://github.com/maximhq/bifrost/issues/5097 (what Anthropic answers to others)
 _FOREIGN_IN_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
 
 
@@ -51,6 +53,7 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
     if limit is None:
         raise ValueError("Anthropic's dialect needs a limit of the output.")
     _check(request)
+    request = without_defaults(request, target)
     writer = _Writer(request, target)
     system, messages = writer.conversation()
     thinking, effort = writer.reasoning(limit)

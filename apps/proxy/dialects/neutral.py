@@ -207,6 +207,7 @@ class Target(NamedTuple):
     output_cap: int | None = None  # the most tokens the call may write; None: as the client asked
     cap_parameter: str = "max_completion_tokens"  # of the names in OpenAI's dialect
     reasoning: ReasoningForm = "effort"
+    has_sampling: bool = True  # the model takes temperature, top_p and top_k
     extensions: frozenset[str] = frozenset()  # of EXTENSIONS, that the provider takes
 
 

@@ -6,6 +6,7 @@ name for it. A stream always asks for usage (I-31).
 Source: https://platform.openai.com/docs/api-reference/chat/create
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -32,9 +33,14 @@ from apps.proxy.dialects.neutral import (
 )
 from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import effort_of_budget
+from apps.proxy.dialects.sampling import without_defaults
 
 _STOPS_MAX: Final = 4
 _TOOL_NAME_LENGTH_MAX: Final = 64
+# Both are not documented; OpenAI refuses what is longer. Claude Code's user is.
+# Sources: https://github.com/vercel/ai/issues/5171, https://github.com/maximhq/bifrost/pull/1000
+_ID_LENGTH_MAX: Final = 40
+_USER_LENGTH_MAX: Final = 64
 # A result has no other place to say that the tool failed.
 _ERROR_MARK: Final = "Error: "
 _CHOICE_MODES: Final = {"auto": "auto", "none": "none", "any": "required"}
@@ -45,6 +51,7 @@ _FILE_NAME: Final = "document.pdf"
 
 def write_request(request: Request, target: Target) -> dict[str, Any]:
     """Return the body to send; raises E14 with the client's name of what cannot be said."""
+    request = without_defaults(request, target)
     writer = _Writer(request, target)
     body: dict[str, Any] = {"model": target.model, "messages": writer.messages()}
     limit = target.output_cap if target.output_cap is not None else request.output_limit
@@ -64,7 +71,7 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         "parallel_tool_calls": request.is_parallel if request.tools else None,
         "reasoning_effort": writer.effort(),
         "response_format": None if request.format is None else _format(request.format),
-        "user": request.user or None,
+        "user": _short(request.user, _USER_LENGTH_MAX) or None,
         "metadata": request.metadata,
         "service_tier": "default" if request.is_standard_tier else None,
     }
@@ -158,7 +165,7 @@ class _Writer:
             content = self._content(texts)
             if part.is_error:
                 content = _marked_as_error(content)
-            result = {"role": "tool", "tool_call_id": part.id, "content": content}
+            result = {"role": "tool", "tool_call_id": _id(part.id), "content": content}
             messages.append({**result, **self._cache(part.cache)})
         rest += [part for part in turn.parts if not isinstance(part, ToolResult)]
         if rest or not messages:
@@ -179,7 +186,7 @@ class _Writer:
             message["refusal"] = "".join(refusals)
         calls = [
             {
-                "id": part.id,
+                "id": _id(part.id),
                 "type": "function",
                 "function": {"name": part.name, "arguments": part.arguments},
             }
@@ -229,6 +236,18 @@ class _Writer:
             "file_data": data_url(part.media_type, part.data),
         }
         return {"type": "file", "file": file, **self._cache(part.cache)}
+
+
+def _short(name: str, length_max: int) -> str:
+    """Return a name, or a digest of one that is too long: the same for the same one."""
+    if len(name) <= length_max:
+        return name
+    return hashlib.sha256(name.encode()).hexdigest()[:length_max]
+
+
+def _id(identifier: str) -> str:
+    """Return an id of a call of a tool."""
+    return _short(identifier, _ID_LENGTH_MAX)
 
 
 def _marked_as_error(content: Any) -> Any:

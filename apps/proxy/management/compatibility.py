@@ -35,7 +35,8 @@ Some rules depend on the provider or the model, which the gateway is told of:
 |---|---|
 {extensions}
 
-A model thinks by effort (the usual way), by budget (Claude up to 4.5), or not at all.
+A model thinks by effort (the usual way), by budget (Claude up to 4.5), or not at all; and it may
+take no sampling (Claude from 4.7 on, OpenAI's models that think).
 """
 
 
