@@ -55,7 +55,7 @@ def read_request(body: Mapping[str, Any]) -> Request:
         raise below_one("max_tokens")
     tool_choice, is_parallel = _tool_choice(given)
     output = given.member("output_config")
-    format_, effort = (None, None) if output is None else _output(output)
+    output_format, effort = (None, None) if output is None else _output(output)
     thinking = given.member("thinking")
     reasoning = None if thinking is None else read_thinking(thinking)
     if effort is not None:
@@ -74,7 +74,7 @@ def read_request(body: Mapping[str, Any]) -> Request:
         tool_choice=tool_choice,
         is_parallel=is_parallel,
         reasoning=reasoning,
-        format=format_,
+        format=output_format,
         output_limit=limit,
         temperature=given.number("temperature", 0, 1),
         top_p=given.number("top_p", 0, 1),
@@ -85,7 +85,10 @@ def read_request(body: Mapping[str, Any]) -> Request:
         cache=read_cache_mark(given),
         is_stream=given.flag("stream") or False,
         is_continued=turns[-1].role == "assistant",
-        names={**_NAMES, "reasoning": "thinking" if thinking else "output_config.effort"},
+        names={
+            **_NAMES,
+            "reasoning": "thinking" if thinking is not None else "output_config.effort",
+        },
     )
     _check_edits(given)
     given.finish()

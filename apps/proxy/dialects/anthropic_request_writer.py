@@ -147,14 +147,16 @@ class _Writer:
                 raise self._request.refuse("reasoning")
             return None, None
         if not asked.is_on:
-            return {"type": "disabled"}, None
+            return {"type": "disabled"}, asked.effort
         shown = {"display": "omitted"} if asked.is_hidden else {}
         if self._target.reasoning == "effort":
             return {"type": "adaptive", **shown}, _effort(asked)
         budget = _budget(asked, limit)
         if budget is None or _continues_without_thoughts(self._request.turns):
             return None, None
-        return {"type": "enabled", "budget_tokens": budget, **shown}, None
+        # Beside a budget an effort is about the whole answer, and not what the budget was made of.
+        effort = None if asked.budget_tokens is None else asked.effort
+        return {"type": "enabled", "budget_tokens": budget, **shown}, effort
 
 
 def _effort(asked: Reasoning) -> str | None:

@@ -144,6 +144,8 @@ class _Writer:
                 messages.append({"role": "system", "content": self._content(turn.parts)})
             else:
                 messages += self._user(turn)
+        if not messages:
+            raise self._request.refuse("turns")
         return messages
 
     def _cache(self, mark: CacheMark | None) -> dict[str, Any]:

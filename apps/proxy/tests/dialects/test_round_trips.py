@@ -288,7 +288,7 @@ def test_how_anthropics_models_are_told_to_think_comes_back(
     if thinking == "enabled":
         asked["budget_tokens"] = 2000
     body = {
-        **{name: value for name, value in body.items() if name != "output_config"},
+        **body,
         "max_tokens": 4000,
         "thinking": asked,
         "messages": [{"role": "user", "content": "Hi"}],
