@@ -51,8 +51,7 @@ def read_request(body: Mapping[str, Any]) -> Request:
     given = Parameters(body)
     system, turns = _read_messages(given)
     output_limit, limit_name = _output_limit(given)
-    user_name = "user" if "user" in given else "safety_identifier"
-    users = (given.text("user"), given.text("safety_identifier"))
+    user, user_name = _user(given)
     request = Request(
         model=given.require_text("model"),
         system=system,
@@ -71,7 +70,7 @@ def read_request(body: Mapping[str, Any]) -> Request:
         stop=_stop(given),
         choices=_choices(given),
         seed=given.integer("seed"),
-        user=users[0] or users[1] or "",
+        user=user,
         metadata=given.mapping("metadata") or None,
         is_standard_tier=_is_standard_tier(given),
         is_stream=given.flag("stream") or False,
@@ -108,6 +107,14 @@ def _output_limit(given: Parameters) -> tuple[int | None, str]:
         if limit < 1:
             raise below_one(name)
     return max(asked) if asked else (None, OUTPUT_PARAMETERS[0])
+
+
+def _user(given: Parameters) -> tuple[str, str]:
+    """Return who the client's user is, and by which of two names that is told."""
+    old, new = given.text("user"), given.text("safety_identifier")
+    if old and new and old != new:
+        raise given.refuse("safety_identifier")
+    return (old, "user") if old else (new or "", "safety_identifier")
 
 
 def _choices(given: Parameters) -> int:
