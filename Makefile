@@ -144,7 +144,7 @@ openapi: $(INSTALLED) ## Write openapi.json
 	@$(IN_SCRATCH) $(PYTHON) manage.py spectacular --format openapi-json --validate --fail-on-warn --file openapi.json
 
 .PHONY: docs
-docs: $(INSTALLED) ## Write docs/errors.md, docs/settings.md and the table of metrics
+docs: $(INSTALLED) ## Write docs/compatibility.md, errors.md, settings.md and the table of metrics
 	@$(IN_SCRATCH) $(PYTHON) manage.py generate_docs
 
 .PHONY: clean

@@ -75,6 +75,9 @@ def _end_of_events(data: bytes | bytearray, start: int) -> int:
 
 def split_events(block: bytes) -> list[bytes]:
     """Return the events of a block that `feed` returned; joined they are the block."""
+    if block.find(b"\n\n") == len(block) - 2 > 0 and b"\r" not in block and block[0] != 10:
+        # The usual block is one event.
+        return [block]
     events: list[bytes] = []
     start = 0
     for end in _EVENT_END.finditer(block):
@@ -90,6 +93,11 @@ def event_data(event: bytes) -> bytes:
     # The usual event is one line; the general path below costs several times as much.
     if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
         return event[6:-2]
+    if event.startswith(b"event: ") and b"\r" not in event:
+        # So is the usual event of Anthropic's, after its name.
+        start = event.find(b"\n") + 1
+        if event.startswith(b"data: ", start) and event.find(b"\n", start) == len(event) - 2:
+            return event[start + 6 : -2]
     text = event.removeprefix(_BYTE_ORDER_MARK).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     lines: list[bytes] = []
     for line in text.split(b"\n"):

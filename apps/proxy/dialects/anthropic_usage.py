@@ -105,3 +105,25 @@ def _parse_pass(reader: UsageReader, value: Mapping[str, Any]) -> Usage | None:
         output=(written or 0) - thinking,
         reasoning=thinking,
     )
+
+
+def anthropic_usage(usage: Usage) -> dict[str, Any]:
+    """Return a usage in Anthropic's shape, whose counts sum to the same tokens (I-29).
+
+    It has no classes for sounds and images: they are part of the plain input and output.
+    """
+    told: dict[str, Any] = {
+        "input_tokens": usage.input + usage.audio_in + usage.image_in,
+        "cache_creation_input_tokens": usage.cache_write_5m + usage.cache_write_1h,
+        "cache_read_input_tokens": usage.cache_read,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_write_5m,
+            "ephemeral_1h_input_tokens": usage.cache_write_1h,
+        },
+        "output_tokens": usage.output_tokens,
+    }
+    if usage.reasoning:
+        told["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
+    if usage.web_search:
+        told["server_tool_use"] = {"web_search_requests": usage.web_search}
+    return told

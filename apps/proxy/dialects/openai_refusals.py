@@ -37,5 +37,11 @@ def unsupported(param: str) -> GatewayError:
     return GatewayError("E14", param=param, message=message)
 
 
+def inexpressible(param: str) -> GatewayError:
+    """Return the error for what the dialect of the model's provider has no words for."""
+    message = f"The parameter '{param}' cannot be passed on to the provider of this model."
+    return GatewayError("E14", param=param, message=message)
+
+
 def _invalid(code: str, param: str, message: str) -> GatewayError:
     return GatewayError("E13", code=code, param=param, message=message)

@@ -2,8 +2,7 @@
 
 The meter is given complete events. Almost all of them pass after a scan of their bytes; only those
 that hold usage, a finish reason, an error or the end are parsed. Text is kept in bounded pieces
-and counted in batches, for the case that no usage is reported. Over 400 lines because it is one
-machine over one state.
+and counted in batches, for the case that no usage is reported.
 """
 
 import re
@@ -14,7 +13,7 @@ import orjson
 
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
-from apps.proxy.dialects.openai_upstream import allowed_code
+from apps.proxy.dialects.openai_chunks import error_code, find_usage, is_error, load_chunk
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.plausibility import is_plausible, needs_no_look
 from apps.proxy.estimate import Excerpt, estimate_quarters, tokens_of_quarters
@@ -299,8 +298,8 @@ class StreamMeter:
 
     def _inspect(self, event: bytes) -> bool:
         """Take in an event that matters, and return whether it goes on to the client."""
-        document = _load(event_data(event))
-        if document is None or _is_error(event, document):
+        document = load_chunk(event_data(event))
+        if document is None or is_error(event, document):
             self._fail(document or {})
             return False
         self._keep(event)
@@ -313,7 +312,7 @@ class StreamMeter:
                     return False
         if "service_tier" in document:
             self.service_tier = clean_label(document["service_tier"]) or self.service_tier
-        reported = _find_usage(document)
+        reported = find_usage(document)
         if reported is None:
             return True
         usage = parse_usage(reported)
@@ -325,11 +324,7 @@ class StreamMeter:
         return bool(choices) or not self._strip_usage
 
     def _fail(self, document: dict[str, Any]) -> None:
-        error = document.get("error")
-        if isinstance(error, dict):
-            self.upstream_error_code = allowed_code(error.get("code")) or allowed_code(
-                error.get("type")
-            )
+        self.upstream_error_code = error_code(document)
         self.error = GatewayError("E60")
 
 
@@ -377,35 +372,3 @@ def _unescaped(text: bytes) -> str | bytes:
     except orjson.JSONDecodeError:
         # Half of a surrogate pair, the other half being in the next batch.
         return text
-
-
-def _load(data: bytes) -> dict[str, Any] | None:
-    try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _is_error(event: bytes, document: dict[str, Any]) -> bool:
-    return (
-        document.get("error") is not None
-        or document.get("type") == "error"
-        or document.get("object") == "error"
-        or re.search(rb"(?:^|[\r\n])event: ?error", event) is not None
-    )
-
-
-def _find_usage(document: dict[str, Any]) -> object:
-    """Return the `usage` of an event, wherever this server puts it."""
-    usage = document.get("usage")
-    if usage is None:
-        # Groq.
-        extra = document.get("x_groq")
-        usage = extra.get("usage") if isinstance(extra, dict) else None
-    if usage is None:
-        # Moonshot.
-        choices = document.get("choices")
-        first = choices[0] if isinstance(choices, list) and choices else None
-        usage = first.get("usage") if isinstance(first, dict) else None
-    return usage

@@ -103,6 +103,38 @@ def parse_input_usage(document: Mapping[str, Any]) -> tuple[Usage | None, bool]:
     return usage, reported is not None
 
 
+def openai_usage(usage: Usage) -> dict[str, Any]:
+    """Return a usage in OpenAI's shape, whose counts sum to the same tokens (I-29).
+
+    What was written to a cache is told as OpenAI tells it, and per lifetime where that differs.
+    """
+    inputs: dict[str, Any] = {"cached_tokens": usage.cache_read, "audio_tokens": usage.audio_in}
+    written = usage.cache_write_5m + usage.cache_write_1h
+    if written:
+        inputs["cache_write_tokens"] = written
+    if usage.cache_write_1h:
+        inputs["cache_creation_token_details"] = {
+            "ephemeral_5m_input_tokens": usage.cache_write_5m,
+            "ephemeral_1h_input_tokens": usage.cache_write_1h,
+        }
+    if usage.image_in:
+        inputs["image_tokens"] = usage.image_in
+    outputs = {"reasoning_tokens": usage.reasoning, "audio_tokens": usage.audio_out}
+    if usage.image_out:
+        outputs["image_tokens"] = usage.image_out
+    told: dict[str, Any] = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": inputs,
+        "completion_tokens_details": outputs,
+    }
+    if usage.web_search:
+        # As OpenRouter tells it; OpenAI has no place for it.
+        told["server_tool_use"] = {"web_search_requests": usage.web_search}
+    return told
+
+
 def _plain_usage(value: Mapping[str, Any]) -> Usage | None:
     """Return the usage of three counts that agree, where nothing unusual is to be read.
 

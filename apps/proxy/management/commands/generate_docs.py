@@ -11,6 +11,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from apps.core.error_rows import ROWS
+from apps.proxy.management.compatibility import GOLDEN_FOLDER, compatibility_page
 from apps.proxy.metrics import METRICS, Metric
 
 _ERRORS = """# Errors
@@ -43,7 +44,10 @@ contradict each other or are insecure stop the start with one line that says wha
 class Command(BaseCommand):
     """Writes the generated pages, or says which are stale."""
 
-    help = "Write docs/errors.md, docs/settings.md and the metrics of docs/operations.md."
+    help = (
+        "Write docs/compatibility.md, docs/errors.md, docs/settings.md and the metrics of"
+        " docs/operations.md."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take whether only to check."""
@@ -53,6 +57,7 @@ class Command(BaseCommand):
         """Write or check."""
         folder = Path(settings.BASE_DIR) / "docs"
         pages = {
+            "compatibility.md": compatibility_page(Path(settings.BASE_DIR) / GOLDEN_FOLDER),
             "errors.md": _errors(),
             "settings.md": _settings(),
             "operations.md": _with_metrics((folder / "operations.md").read_text()),

@@ -1,0 +1,315 @@
+"""Writes requests in the neutral form as Anthropic's Messages API.
+
+What this dialect cannot say is adapted by a rule that stands here, or refused by the client's own
+name for it.
+
+Source: https://platform.claude.com/docs/en/api/messages
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from apps.proxy.dialects.cache_marks import cache_members
+from apps.proxy.dialects.neutral import (
+    Document,
+    Image,
+    OutputFormat,
+    Part,
+    Reasoning,
+    Refusal,
+    Request,
+    Target,
+    Text,
+    Thinking,
+    Tool,
+    ToolChoice,
+    ToolResult,
+    ToolUse,
+    Turn,
+)
+from apps.proxy.dialects.openai_refusals import inexpressible
+from apps.proxy.dialects.reasoning import (
+    bounded_budget,
+    budget_of_effort,
+    effort_of_budget,
+)
+from apps.proxy.dialects.sampling import without_defaults
+from apps.proxy.dialects.tool_arguments import arguments_object
+
+_TEMPERATURE_MAX: Final = 1
+_IMAGE_TYPES: Final = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
+_PDF: Final = "application/pdf"
+# Source: https://github.com/maximhq/bifrost/issues/5097 (what Anthropic answers to others)
+_FOREIGN_IN_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+def write_request(request: Request, target: Target) -> dict[str, Any]:
+    """Return the body to send; raises E14 with the client's name of what cannot be said.
+
+    Raises ValueError where neither the target nor the client limits the answer: it has to be.
+    """
+    limit = target.output_cap if target.output_cap is not None else request.output_limit
+    if limit is None:
+        raise ValueError("Anthropic's dialect needs a limit of the output.")
+    _check(request)
+    request = without_defaults(request, target)
+    writer = _Writer(request, target)
+    system, messages = writer.conversation()
+    thinking, effort = writer.reasoning(limit)
+    told: dict[str, Any] = {} if request.format is None else {"format": _format(request.format)}
+    if effort is not None:
+        told["effort"] = effort
+    members: dict[str, Any] = {
+        "system": system,
+        "messages": messages,
+        "temperature": None
+        if request.temperature is None
+        else min(request.temperature, _TEMPERATURE_MAX),
+        "top_p": request.top_p,
+        "top_k": request.top_k,
+        "stop_sequences": list(request.stop) or None,
+        "tools": [_tool(tool) for tool in request.tools] or None,
+        "tool_choice": _tool_choice(request),
+        "thinking": thinking,
+        "output_config": told or None,
+        "metadata": {"user_id": request.user} if request.user else None,
+        "service_tier": "standard_only" if request.is_standard_tier else None,
+        "stream": True if request.is_stream else None,
+    }
+    body: dict[str, Any] = {"model": target.model, "max_tokens": limit}
+    body.update((name, value) for name, value in members.items() if value is not None)
+    return body | cache_members(request.cache)
+
+
+def _check(request: Request) -> None:
+    """Raise E14 for what no parameter of this dialect tells."""
+    unknown = {
+        # A penalty of 0 is none.
+        "frequency_penalty": request.frequency_penalty or None,
+        "presence_penalty": request.presence_penalty or None,
+        "seed": request.seed,
+        "metadata": request.metadata,
+        "choices": request.choices if request.choices != 1 else None,
+    }
+    for field, value in unknown.items():
+        if value is not None:
+            raise request.refuse(field)
+    if not all(stop.strip() for stop in request.stop):
+        # Anthropic wants to see something in each.
+        raise request.refuse("stop")
+
+
+class _Writer:
+    """What needs to know the request and the target at once."""
+
+    __slots__ = ("_request", "_target")
+
+    def __init__(self, request: Request, target: Target) -> None:
+        self._request = request
+        self._target = target
+
+    def conversation(self) -> tuple[Any, list[dict[str, Any]]]:
+        """Return what the system says, and the messages.
+
+        What the system says between the turns moves before them, for models that hear it only
+        there. Turns of one side that follow each other become one, what tools answered first.
+        """
+        system: list[Text] = list(self._request.system)
+        merged: list[tuple[str, list[Part]]] = []
+        for turn in self._request.turns:
+            parts = [part for part in turn.parts if _says_something(part)]
+            if turn.role == "system" and "system_turns" not in self._target.extensions:
+                system += [part for part in parts if isinstance(part, Text)]
+            elif merged and merged[-1][0] == turn.role:
+                merged[-1][1].extend(parts)
+            elif parts:
+                merged.append((turn.role, parts))
+        messages = []
+        for role, parts in merged:
+            results: list[Part] = [part for part in parts if isinstance(part, ToolResult)]
+            rest = [part for part in parts if not isinstance(part, ToolResult)]
+            messages.append({"role": role, "content": _content([*results, *rest])})
+        if not messages:
+            raise self._request.refuse("turns")
+        return _content(system) or None, messages
+
+    def reasoning(self, limit: int) -> tuple[dict[str, Any] | None, str | None]:
+        """Return `thinking` and the effort, each None where it is not told."""
+        asked = self._request.reasoning
+        if asked is None:
+            return None, None
+        if asked.is_on is None:
+            return None, _effort(asked)
+        if self._target.reasoning == "none":
+            # What does not think need not be told so.
+            if asked.is_on:
+                raise self._request.refuse("reasoning")
+            return None, None
+        if not asked.is_on:
+            return {"type": "disabled"}, asked.effort
+        shown = {"display": "omitted"} if asked.is_hidden else {}
+        if self._target.reasoning == "effort":
+            return {"type": "adaptive", **shown}, _effort(asked)
+        budget = _budget(asked, limit)
+        if budget is None or _continues_without_thoughts(self._request.turns):
+            return None, None
+        # Beside a budget an effort is about the whole answer, and not what the budget was made of.
+        effort = None if asked.budget_tokens is None else asked.effort
+        return {"type": "enabled", "budget_tokens": budget, **shown}, effort
+
+
+def _effort(asked: Reasoning) -> str | None:
+    """Return an effort that this dialect knows."""
+    effort = asked.effort
+    if effort is None and asked.budget_tokens is not None:
+        effort = effort_of_budget(asked.budget_tokens)
+    return "low" if effort == "minimal" else effort
+
+
+def _budget(asked: Reasoning, limit: int) -> int | None:
+    """Return how many tokens may be thought, None if there is no room for it."""
+    if asked.budget_tokens is not None:
+        return bounded_budget(asked.budget_tokens, limit)
+    return budget_of_effort(asked.effort or "high", limit)
+
+
+def _continues_without_thoughts(turns: tuple[Turn, ...]) -> bool:
+    """Return whether tools are being called for a turn whose thoughts were not given back.
+
+    Anthropic then refuses to think on.
+    Source: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+    """
+    last = next((turn for turn in reversed(turns) if turn.role == "assistant"), None)
+    if last is None or not any(isinstance(part, ToolUse) for part in last.parts):
+        return False
+    thoughts = (part for part in last.parts if isinstance(part, Thinking))
+    return not any(thought.signature or thought.redacted for thought in thoughts)
+
+
+def _says_something(part: Part) -> bool:
+    """Return whether a part can be told: an empty text and an unsigned thought are refused."""
+    if isinstance(part, Text):
+        return bool(part.text)
+    # Unsigned are thoughts of another provider, and those whose signature a client lost.
+    return not isinstance(part, Thinking) or bool(part.signature or part.redacted)
+
+
+def _content(parts: Sequence[Part]) -> str | list[dict[str, Any]]:
+    """Return a content: a text where that says all, else blocks."""
+    blocks = [_block(part) for part in parts if _says_something(part)]
+    if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
+        text: str = blocks[0]["text"]
+        return text
+    return blocks
+
+
+def _block(part: Part) -> dict[str, Any]:
+    """Return a part as a block."""
+    if isinstance(part, Text):
+        return {"type": "text", "text": part.text, **cache_members(part.cache)}
+    if isinstance(part, Refusal):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, Image):
+        return _image(part)
+    if isinstance(part, Document):
+        return _document(part)
+    if isinstance(part, Thinking):
+        return _thinking(part)
+    if isinstance(part, ToolUse):
+        return {
+            "type": "tool_use",
+            "id": _id(part.id),
+            "name": part.name,
+            "input": arguments_object(part.arguments),
+            **cache_members(part.cache),
+        }
+    if isinstance(part, ToolResult):
+        content = _content(part.parts)
+        return {
+            "type": "tool_result",
+            "tool_use_id": _id(part.id),
+            **({"content": content} if content else {}),
+            **({"is_error": True} if part.is_error else {}),
+            **cache_members(part.cache),
+        }
+    raise inexpressible(part.at)
+
+
+def _id(identifier: str) -> str:
+    """Return an id of a tool call with this dialect's characters, the same for the same one."""
+    return _FOREIGN_IN_ID.sub(lambda found: f"_{ord(found[0]):x}_", identifier)
+
+
+def _thinking(part: Thinking) -> dict[str, Any]:
+    if part.redacted:
+        return {"type": "redacted_thinking", "data": part.redacted}
+    return {"type": "thinking", "thinking": part.text, "signature": part.signature}
+
+
+def _image(part: Image) -> dict[str, Any]:
+    if part.url:
+        source = {"type": "url", "url": part.url}
+    elif part.media_type in _IMAGE_TYPES:
+        source = {"type": "base64", "media_type": part.media_type, "data": part.data}
+    else:
+        raise inexpressible(part.at)
+    return {"type": "image", "source": source, **cache_members(part.cache)}
+
+
+def _document(part: Document) -> dict[str, Any]:
+    if part.url:
+        source = {"type": "url", "url": part.url}
+    elif part.text:
+        source = {"type": "text", "media_type": "text/plain", "data": part.text}
+    elif part.media_type == _PDF:
+        source = {"type": "base64", "media_type": _PDF, "data": part.data}
+    else:
+        raise inexpressible(part.at)
+    told = {"title": part.title, "context": part.context}
+    return {
+        "type": "document",
+        "source": source,
+        **{name: value for name, value in told.items() if value},
+        **cache_members(part.cache),
+    }
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    schema = dict(tool.schema) if tool.schema else {"properties": {}}
+    if schema.setdefault("type", "object") != "object":
+        raise inexpressible(tool.schema_at)
+    return {
+        "name": tool.name,
+        **({} if tool.description is None else {"description": tool.description}),
+        "input_schema": schema,
+        **({} if tool.is_strict is None else {"strict": tool.is_strict}),
+        **cache_members(tool.cache),
+    }
+
+
+def _tool_choice(request: Request) -> dict[str, Any] | None:
+    """Return which tools are to be called; whether several at once is told with it."""
+    choice = request.tool_choice
+    if choice is None:
+        if request.is_parallel is not False or not request.tools:
+            return None
+        choice = ToolChoice("auto")
+    told: dict[str, Any] = {"type": choice.mode}
+    if choice.mode == "tool":
+        told["name"] = choice.name
+    if request.is_parallel is not None and choice.mode != "none":
+        told["disable_parallel_tool_use"] = not request.is_parallel
+    return told
+
+
+def _format(asked: OutputFormat) -> dict[str, Any]:
+    """Return the schema of the answer, which is always kept to here.
+
+    Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
+    """
+    if asked.schema is None:
+        # There is no JSON without a schema.
+        raise inexpressible(asked.at)
+    described = {"description": asked.description} if asked.description else {}
+    return {"type": "json_schema", "schema": {**described, **asked.schema}}

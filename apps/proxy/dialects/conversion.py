@@ -1,0 +1,96 @@
+"""Which dialects there are, and what converts each from and into the neutral form.
+
+A dialect is added here once, and works with every other.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple, Protocol
+
+from apps.core.errors import GatewayError, in_band_event, openai_body
+from apps.proxy.dialects import (
+    anthropic_answer,
+    anthropic_request_reader,
+    anthropic_request_writer,
+    openai_chat_answer,
+    openai_chat_request_reader,
+    openai_chat_request_writer,
+)
+from apps.proxy.dialects.anthropic_errors import (
+    anthropic_body,
+    anthropic_in_band_event,
+    anthropic_status,
+)
+from apps.proxy.dialects.anthropic_stream_reader import AnthropicStreamReader
+from apps.proxy.dialects.anthropic_stream_writer import AnthropicStreamWriter
+from apps.proxy.dialects.neutral import Answer, Delta, Request, Target
+from apps.proxy.dialects.openai_chat_stream_reader import OpenAIStreamReader
+from apps.proxy.dialects.openai_chat_stream_writer import OpenAIStreamWriter
+
+
+class StreamReader(Protocol):
+    """Follows the stream of a provider."""
+
+    def read(self, block: bytes, /) -> list[Delta]:
+        """Return what a block of complete events says."""
+
+
+class StreamWriter(Protocol):
+    """Writes the stream of a client."""
+
+    def write(self, deltas: Iterable[Delta], /) -> bytes:
+        """Return the events that tell these deltas."""
+
+
+class Reply(NamedTuple):
+    """What the answer to a client tells beside what the model says."""
+
+    request_id: str
+    created: int  # seconds since 1970
+    include_usage: bool = True  # in a stream, where the dialect leaves it to the client
+
+
+class Dialect(NamedTuple):
+    """What converts one dialect. Readers of requests raise E13 and E14, of answers E49."""
+
+    title: str
+    read_request: Callable[[Mapping[str, Any]], Request]
+    write_request: Callable[[Request, Target], dict[str, Any]]
+    read_answer: Callable[[Mapping[str, Any]], Answer]
+    write_answer: Callable[[Answer, Reply], dict[str, Any]]
+    stream_reader: Callable[[], StreamReader]
+    stream_writer: Callable[[Reply], StreamWriter]
+    error_status: Callable[[GatewayError], int]
+    error_body: Callable[[GatewayError, Reply], bytes]
+    error_event: Callable[[GatewayError, Reply], bytes]
+
+
+DIALECTS: Final[dict[str, Dialect]] = {
+    "openai": Dialect(
+        title="OpenAI Chat Completions",
+        read_request=openai_chat_request_reader.read_request,
+        write_request=openai_chat_request_writer.write_request,
+        read_answer=openai_chat_answer.read_answer,
+        write_answer=lambda answer, reply: openai_chat_answer.write_answer(
+            answer, created=reply.created
+        ),
+        stream_reader=OpenAIStreamReader,
+        stream_writer=lambda reply: OpenAIStreamWriter(
+            created=reply.created, include_usage=reply.include_usage
+        ),
+        error_status=lambda error: error.status,
+        error_body=lambda error, reply: openai_body(error),
+        error_event=lambda error, reply: in_band_event(error),
+    ),
+    "anthropic": Dialect(
+        title="Anthropic Messages",
+        read_request=anthropic_request_reader.read_request,
+        write_request=anthropic_request_writer.write_request,
+        read_answer=anthropic_answer.read_answer,
+        write_answer=lambda answer, reply: anthropic_answer.write_answer(answer),
+        stream_reader=AnthropicStreamReader,
+        stream_writer=lambda reply: AnthropicStreamWriter(request_id=reply.request_id),
+        error_status=anthropic_status,
+        error_body=lambda error, reply: anthropic_body(error, reply.request_id),
+        error_event=lambda error, reply: anthropic_in_band_event(error, reply.request_id),
+    ),
+}

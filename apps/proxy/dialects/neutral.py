@@ -1,0 +1,322 @@
+"""The neutral form: what a call says, in no dialect's words.
+
+Each dialect has a reader into these types and a writer out of them, so that any client can be
+served by any provider with two converters a dialect. Texts are as they were sent, sizes are in
+tokens. `at` is where something stands in the client's own request (`messages[3].content[0]`):
+what the other side cannot express is refused by that name (E14), never dropped silently.
+
+Sources: https://platform.claude.com/docs/en/api/messages and
+https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
+
+from apps.core.errors import GatewayError
+from apps.core.usage import Usage
+from apps.proxy.dialects.openai_refusals import inexpressible
+
+Effort = Literal["minimal", "low", "medium", "high", "xhigh", "max"]
+StopReason = Literal[
+    "end", "stop_sequence", "length", "context_length", "tool_use", "refusal", "pause"
+]
+# How a model is told to think: not at all, by how hard, or by how many tokens.
+ReasoningForm = Literal["none", "effort", "budget"]
+
+
+class CacheMark(NamedTuple):
+    """The prompt is to be cached up to here.
+
+    Source: https://platform.claude.com/docs/en/build-with-claude/prompt-caching
+    """
+
+    lifetime: Literal["5m", "1h"] = "5m"
+
+
+class Text(NamedTuple):
+    """A text of whoever speaks."""
+
+    text: str
+    at: str = ""
+    cache: CacheMark | None = None
+
+
+class Refusal(NamedTuple):
+    """The words in which a model declined to answer."""
+
+    text: str
+    at: str = ""
+
+
+class Image(NamedTuple):
+    """An image: either `url`, or `data` in base64 with its media type."""
+
+    url: str = ""
+    media_type: str = ""  # such as image/png
+    data: str = ""
+    detail: str = ""  # how closely it is to be looked at, in OpenAI's words
+    at: str = ""
+    cache: CacheMark | None = None
+
+
+class Document(NamedTuple):
+    """A document: `url`, `data` in base64 with its media type, or plain `text`."""
+
+    url: str = ""
+    media_type: str = ""  # such as application/pdf
+    data: str = ""
+    text: str = ""
+    title: str = ""
+    context: str = ""  # about the document, for the model
+    at: str = ""
+    cache: CacheMark | None = None
+
+
+class Audio(NamedTuple):
+    """A sound that the model is to hear."""
+
+    data: str  # base64
+    format: str  # such as wav
+    at: str = ""
+
+
+class Thinking(NamedTuple):
+    """What a model thought before it spoke, signed by its provider where that can be given back.
+
+    A provider that hides the thought gives `redacted` instead, which means nothing to others.
+    """
+
+    text: str = ""
+    signature: str = ""
+    redacted: str = ""
+    at: str = ""
+
+
+class ToolUse(NamedTuple):
+    """A call of one of the client's tools by the model.
+
+    `arguments` is JSON text as the model wrote it: it may be invalid, and is never empty.
+    """
+
+    id: str
+    name: str
+    arguments: str
+    at: str = ""
+    cache: CacheMark | None = None
+
+
+class ToolResult(NamedTuple):
+    """What a tool answered to the call of this id."""
+
+    id: str
+    parts: tuple["Text | Image | Document", ...]
+    is_error: bool = False
+    at: str = ""
+    cache: CacheMark | None = None
+
+
+Part = Text | Refusal | Image | Document | Audio | Thinking | ToolUse | ToolResult
+
+
+class Turn(NamedTuple):
+    """What one side says at a time; the system's where it speaks up between the two."""
+
+    role: Literal["system", "user", "assistant"]
+    parts: tuple[Part, ...]
+    at: str = ""
+
+
+class Tool(NamedTuple):
+    """A tool of the client that the model may call."""
+
+    name: str
+    description: str | None
+    schema: Mapping[str, Any] | None  # JSON schema of the arguments; None: it takes none
+    is_strict: bool | None = None  # arguments have to match the schema
+    at: str = ""
+    schema_at: str = ""
+    cache: CacheMark | None = None
+
+
+class ToolChoice(NamedTuple):
+    """Whether the model calls tools: if it likes, never, at least one, or the one of this name."""
+
+    mode: Literal["auto", "none", "any", "tool"] = "auto"
+    name: str = ""
+
+
+class Reasoning(NamedTuple):
+    """How much the model is to think; None: as it does by itself."""
+
+    is_on: bool | None = None
+    effort: Effort | None = None
+    budget_tokens: int | None = None
+    is_hidden: bool = False  # the client does not want to see the thoughts
+
+
+class OutputFormat(NamedTuple):
+    """The answer is JSON, of this schema where one is given."""
+
+    schema: Mapping[str, Any] | None
+    name: str = ""
+    description: str = ""
+    is_strict: bool = True
+    at: str = ""
+
+
+class Request(NamedTuple):
+    """A request for one answer or, where `choices` says so, for several."""
+
+    model: str
+    turns: tuple[Turn, ...]
+    system: tuple[Text, ...] = ()  # before the first turn
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    is_parallel: bool | None = None  # whether several tools may be called at once
+    reasoning: Reasoning | None = None
+    format: OutputFormat | None = None
+    output_limit: int | None = None  # tokens, thinking included
+    temperature: float | None = None  # from 0, usually 1, up to 2
+    top_p: float | None = None
+    top_k: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    stop: tuple[str, ...] = ()
+    choices: int = 1
+    seed: int | None = None
+    user: str = ""  # the client's name for its own user
+    metadata: Mapping[str, Any] | None = None  # tags that are stored with the call
+    is_standard_tier: bool | None = None  # True: never the provider's faster, dearer one
+    cache: CacheMark | None = None  # up to the end of the request, wherever that is
+    is_stream: bool = False
+    is_continued: bool = False  # the last turn is the beginning of the answer
+    names: Mapping[str, str] = MappingProxyType(
+        {}
+    )  # field of this form → the client's parameter, where given
+
+    def refuse(self, field: str) -> GatewayError:
+        """Return the refusal of what this field holds, by the client's name for it."""
+        return inexpressible(self.names.get(field, field))
+
+
+class Target(NamedTuple):
+    """What a writer of requests has to know about the model and its provider."""
+
+    model: str  # the provider's name for it
+    output_cap: int | None = None  # the most tokens the call may write; None: as the client asked
+    cap_parameter: str = "max_completion_tokens"  # of the names in OpenAI's dialect
+    reasoning: ReasoningForm = "effort"
+    has_sampling: bool = True  # the model takes temperature, top_p and top_k
+    extensions: frozenset[str] = frozenset()  # of EXTENSIONS, that the provider takes
+
+
+# What some providers of a dialect take and others refuse.
+EXTENSIONS: Final = {
+    "cache_control": "OpenRouter: https://openrouter.ai/docs/features/prompt-caching",
+    "reasoning_content": "DeepSeek: https://api-docs.deepseek.com/guides/thinking_mode",
+    "top_k": "vLLM: https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html",
+    "system_turns": "Claude from Opus 4.8 on: "
+    "https://platform.claude.com/docs/en/build-with-claude/mid-conversation-system-messages",
+}
+
+
+class Answer(NamedTuple):
+    """A whole answer."""
+
+    id: str
+    model: str
+    parts: tuple[Part, ...]
+    stop: StopReason
+    usage: Usage
+    stop_sequence: str | None = None  # which one ended it, where the provider says so
+
+
+class Start(NamedTuple):
+    """A stream begins; the usage is known so far, if at all."""
+
+    id: str
+    model: str
+    usage: Usage | None = None
+
+
+class TextPiece(NamedTuple):
+    """More text; the first piece begins a part."""
+
+    text: str
+
+
+class RefusalPiece(NamedTuple):
+    """More of the words in which the model declines; the first piece begins a part."""
+
+    text: str
+
+
+class ThinkingPiece(NamedTuple):
+    """More of a thought; the first piece begins a part. Its signature comes last."""
+
+    text: str = ""
+    signature: str = ""
+
+
+class RedactedThinking(NamedTuple):
+    """A whole thought that the provider hides."""
+
+    data: str
+
+
+class ToolStart(NamedTuple):
+    """The model begins to call a tool."""
+
+    id: str
+    name: str
+
+
+class ArgumentsPiece(NamedTuple):
+    """More of the JSON text of the arguments of the tool that was begun last."""
+
+    text: str
+
+
+class PartEnd(NamedTuple):
+    """The part that was begun last is complete. Parts follow each other, none within another."""
+
+
+class UsageReport(NamedTuple):
+    """The usage so far: it replaces what was reported before."""
+
+    usage: Usage
+
+
+class Stop(NamedTuple):
+    """The model is done; usage may still follow."""
+
+    reason: StopReason
+    sequence: str | None = None
+
+
+class Done(NamedTuple):
+    """The stream is complete. Without it, it was cut off."""
+
+
+class Failure(NamedTuple):
+    """The stream failed; nothing follows."""
+
+    error: GatewayError
+    upstream_code: str | None = None  # for the record, if it is a known one
+
+
+Delta = (
+    Start
+    | TextPiece
+    | RefusalPiece
+    | ThinkingPiece
+    | RedactedThinking
+    | ToolStart
+    | ArgumentsPiece
+    | PartEnd
+    | UsageReport
+    | Stop
+    | Done
+    | Failure
+)

@@ -1,0 +1,66 @@
+"""How much a model is to think: efforts of one dialect as budgets of another, and back.
+
+There is no exact equivalence: an effort is a wish, a budget is a bound. The budgets below are what
+an effort may use at most; a budget becomes the lowest of the common efforts that may use as much.
+
+Sources: https://platform.claude.com/docs/en/build-with-claude/extended-thinking (a budget is at
+least 1,024 tokens and below `max_tokens`),
+https://platform.claude.com/docs/en/build-with-claude/effort
+"""
+
+from typing import Final, get_args
+
+from apps.proxy.dialects.neutral import Effort, Reasoning
+from apps.proxy.dialects.openai_refusals import missing, wrong_value
+from apps.proxy.dialects.parameters import Parameters
+
+EFFORTS: Final[tuple[Effort, ...]] = get_args(Effort)
+BUDGET_TOKENS_MIN: Final = 1024
+BUDGET_TOKENS: Final[dict[Effort, int]] = {
+    "minimal": 1_024,
+    "low": 4_096,
+    "medium": 16_384,
+    "high": 32_768,
+    "xhigh": 49_152,
+    "max": 65_536,
+}
+# Which every model with efforts knows.
+_COMMON: Final[tuple[Effort, ...]] = ("low", "medium", "high")
+# What is left for the answer itself: a fifth of what may be written.
+_ANSWER_SHARE: Final = 5
+
+
+def effort_of_budget(budget_tokens: int) -> Effort:
+    """Return the effort that comes nearest to a budget."""
+    return next((name for name in _COMMON if budget_tokens <= BUDGET_TOKENS[name]), "high")
+
+
+def budget_of_effort(effort: Effort, output_limit: int) -> int | None:
+    """Return the budget for an effort; None if the limit leaves no room to think."""
+    return bounded_budget(
+        min(BUDGET_TOKENS[effort], output_limit - output_limit // _ANSWER_SHARE), output_limit
+    )
+
+
+def bounded_budget(budget_tokens: int, output_limit: int) -> int | None:
+    """Return a budget that is below the limit, None if the limit leaves no room to think."""
+    if output_limit <= BUDGET_TOKENS_MIN:
+        return None
+    return max(min(budget_tokens, output_limit - 1), BUDGET_TOKENS_MIN)
+
+
+def read_thinking(given: Parameters) -> Reasoning:
+    """Return what Anthropic's `thinking` asks for; servers of OpenAI's dialect know it, too.
+
+    Source: https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking
+    """
+    kind = given.one_of("type", ("adaptive", "enabled", "disabled"))
+    if kind is None:
+        raise missing(given.name("type"))
+    budget = given.integer("budget_tokens")
+    if budget is not None and budget < BUDGET_TOKENS_MIN:
+        raise wrong_value(given.name("budget_tokens"), f"at least {BUDGET_TOKENS_MIN}")
+    is_hidden = given.one_of("display", ("summarized", "omitted")) == "omitted"
+    given.finish()
+    is_on = kind != "disabled"
+    return Reasoning(is_on, budget_tokens=budget if is_on else None, is_hidden=is_hidden and is_on)

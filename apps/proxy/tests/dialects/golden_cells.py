@@ -1,0 +1,85 @@
+"""The cells of the compatibility matrix: golden/*.json, one file a feature.
+
+A row is something that a client can ask for or be told, and has a cell for each pair
+`client>provider` of dialects where it exists. `given` is what comes in (a client's request over the
+usual one, a provider's answer, or the events of its stream), `written` what has to go out. A cell
+is `exact`, `adapted` (and says how), or `refused` with the client's name of the parameter.
+docs/compatibility.md is made of the same files.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from apps.proxy.dialects.conversion import Reply
+from apps.proxy.dialects.neutral import Target
+
+FOLDER: Final = Path(__file__).parent / "golden"
+REPLY: Final = Reply(request_id="req_1", created=1_700_000_000)
+OUTPUT_CAP: Final = 1000
+
+_HI: Final = [{"role": "user", "content": "Hi"}]
+# What a client asks where a cell says nothing else, and how it is then sent.
+ASKED: Final[dict[str, dict[str, Any]]] = {
+    "openai": {"model": "asked", "messages": _HI},
+    "anthropic": {"model": "asked", "max_tokens": OUTPUT_CAP, "messages": _HI},
+}
+SENT: Final[dict[str, dict[str, Any]]] = {
+    "openai": {"model": "sent", "messages": _HI, "max_completion_tokens": OUTPUT_CAP},
+    "anthropic": {"model": "sent", "messages": _HI, "max_tokens": OUTPUT_CAP},
+}
+
+
+class Cell(NamedTuple):
+    """One cell of the matrix."""
+
+    name: str
+    client: str
+    provider: str
+    verdict: str
+    given: Any
+    written: Any
+    param: str
+    target: Target
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Return the whole request of the client."""
+        return {**ASKED[self.client], **self.given}
+
+
+def golden_cells(kind: str, *verdicts: str) -> list[Any]:
+    """Return the cells of a kind (request, answer, stream) as parameters of a test."""
+    cells = []
+    for path in sorted(FOLDER.glob("*.json")):
+        feature = json.loads(path.read_text())
+        if feature["kind"] != kind:
+            continue
+        for row in feature["rows"]:
+            for pair, cell in row["cells"].items():
+                if not verdicts or cell["verdict"] in verdicts:
+                    name = f"{feature['feature']}: {row['name']}, {pair}"
+                    cells.append(pytest.param(_cell(name, pair, cell), id=name))
+    return cells
+
+
+def _cell(name: str, pair: str, cell: dict[str, Any]) -> Cell:
+    client, _, provider = pair.partition(">")
+    told = dict(cell.get("target", {}))
+    told["extensions"] = frozenset(told.get("extensions", ()))
+    has_limit = any(key in ("max_tokens", "max_completion_tokens") for key in cell["given"])
+    if client == "openai" and not has_limit:
+        # Anthropic's dialect needs a limit: the gateway's.
+        told.setdefault("output_cap", OUTPUT_CAP)
+    return Cell(
+        name=name,
+        client=client,
+        provider=provider,
+        verdict=cell["verdict"],
+        given=cell["given"],
+        written=cell.get("written"),
+        param=cell.get("param", ""),
+        target=Target(model="sent", **told),
+    )

@@ -1,0 +1,144 @@
+"""What must hold for any request between any two dialects."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, Final, get_args
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.core.errors import GatewayError
+from apps.proxy.dialects.conversion import DIALECTS
+from apps.proxy.dialects.neutral import EXTENSIONS, ReasoningForm, Target
+from apps.proxy.tests.dialects.golden_cells import golden_cells
+from apps.proxy.tests.dialects.test_round_trips import anthropic_body, openai_body
+
+# Where junk may stand in a request, by the names that readers look for.
+NAMES: Final = (
+    "arguments", "budget_tokens", "cache_control", "caller", "citations", "content", "data",
+    "edits", "effort", "file", "file_data", "format", "function", "id", "image_url", "input",
+    "input_audio", "input_schema", "is_error", "json_schema", "name", "parameters",
+    "reasoning_content", "refusal", "role", "schema", "source", "text", "thinking",
+    "thinking_blocks", "tool_call_id", "tool_calls", "tool_use_id", "ttl", "type", "url", "user_id",
+)  # fmt: skip
+WORDS: Final = (
+    "text", "image", "image_url", "document", "file", "tool_use", "tool_result", "thinking",
+    "redacted_thinking", "function", "custom", "base64", "url", "user", "assistant", "system",
+    "tool", "auto", "any", "none", "adaptive", "enabled", "json_schema", "ephemeral",
+    "data:image/png;base64,AA==", "x", "",
+)  # fmt: skip
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 5000) | st.floats(0, 2) | st.sampled_from(WORDS),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=6)
+    ),
+    max_leaves=25,
+)
+REQUESTS: Final = [
+    (cell.client, orjson.dumps(cell.request))
+    for cell in (parameter.values[0] for parameter in golden_cells("request"))
+]
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every place in a document: what holds it, and its name or position there."""
+    named = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in named:
+        yield value, key
+        if isinstance(item, dict | list):
+            yield from places(item)
+
+
+# What stands anywhere under the same name, or at the same position of an array.
+VALUES: Final[dict[Any, list[bytes]]] = {}
+for _, request in REQUESTS:
+    for holder, key in places(orjson.loads(request)):
+        VALUES.setdefault(key, []).append(orjson.dumps(holder[key]))
+
+
+@st.composite
+def broken_requests(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """Return a client's dialect and a request of the golden files, changed at some places.
+
+    There stands junk, or what stands under that name in another request, of any dialect.
+    """
+    client, raw = draw(st.sampled_from(REQUESTS))
+    body: dict[str, Any] = orjson.loads(raw)
+    for _ in range(draw(st.integers(1, 3))):
+        holder, key = draw(st.sampled_from(list(places(body))))
+        holder[key] = draw(st.sampled_from(VALUES.get(key, [b"null"])).map(orjson.loads) | junk)
+    return client, body
+
+
+targets = st.builds(
+    lambda form, extensions, has_sampling: Target(
+        model="sent",
+        output_cap=3000,
+        reasoning=form,
+        extensions=extensions,
+        has_sampling=has_sampling,
+    ),
+    st.sampled_from(get_args(ReasoningForm)),
+    st.sets(st.sampled_from(sorted(EXTENSIONS))).map(frozenset),
+    st.booleans(),
+)
+
+
+def converted(client: str, provider: str, body: Any, target: Target) -> dict[str, Any] | None:
+    """Return what is sent, None where the request is refused for one of its parameters."""
+    refusal = None
+    written: dict[str, Any] = {}
+    try:
+        request = DIALECTS[client].read_request(body)
+        written = DIALECTS[provider].write_request(request, target)
+    except GatewayError as error:
+        refusal = error
+    if refusal is not None:
+        assert refusal.row in ("E13", "E14")
+        assert refusal.param
+        return None
+    loaded: dict[str, Any] = orjson.loads(orjson.dumps(written))
+    return loaded
+
+
+@pytest.mark.parametrize("provider", list(DIALECTS))
+@given(broken=broken_requests(), target=targets)
+def test_any_request_is_converted_or_refused_by_name(
+    provider: str, broken: tuple[str, dict[str, Any]], target: Target
+) -> None:
+    client, body = broken
+
+    written = converted(client, provider, body, target)
+
+    if written is not None:
+        assert written["model"] == "sent"
+        # What is sent is a request of that dialect, by the rules of our own reader.
+        DIALECTS[provider].read_request(written)
+
+
+@given(body=openai_body, target=targets)
+def test_what_openais_clients_usually_send_stays_one_of_anthropics_requests(
+    body: dict[str, Any], target: Target
+) -> None:
+    written = converted("openai", "anthropic", body, target)
+
+    if written is not None:
+        roles = [message["role"] for message in written["messages"]]
+        assert all(role != after for role, after in pairwise(roles))
+        assert written["max_tokens"] == 3000
+        assert 0 <= written.get("temperature", 0) <= 1
+        DIALECTS["anthropic"].read_request(written)
+
+
+@given(body=anthropic_body, target=targets)
+def test_what_anthropics_clients_usually_send_stays_one_of_openais_requests(
+    body: dict[str, Any], target: Target
+) -> None:
+    written = converted("anthropic", "openai", body, target)
+
+    if written is not None:
+        assert written["max_completion_tokens"] == 3000
+        assert len(written.get("stop", ())) <= 4
+        DIALECTS["openai"].read_request(written)

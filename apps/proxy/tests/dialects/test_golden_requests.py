@@ -1,0 +1,81 @@
+"""Requests from one dialect into another, cell by cell of the compatibility matrix."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import orjson
+import pytest
+
+from apps.core.errors import GatewayError
+from apps.proxy.dialects.conversion import DIALECTS
+from apps.proxy.dialects.neutral import Target
+from apps.proxy.tests.dialects.golden_cells import OUTPUT_CAP, SENT, Cell, golden_cells
+
+# What is the model's or the client's own business to its depths.
+FREE_FORM: Final = frozenset({"input", "input_schema", "metadata", "parameters", "schema"})
+
+
+def convert(cell: Cell, body: dict[str, Any]) -> dict[str, Any]:
+    request = DIALECTS[cell.client].read_request(body)
+    written = DIALECTS[cell.provider].write_request(request, cell.target)
+    loaded: dict[str, Any] = orjson.loads(orjson.dumps(written))
+    return loaded
+
+
+@pytest.mark.parametrize("cell", golden_cells("request", "exact", "adapted"))
+def test_a_request_is_written_as_the_golden_file_says(cell: Cell) -> None:
+    assert convert(cell, cell.request) == {**SENT[cell.provider], **cell.written}
+
+
+@pytest.mark.parametrize("cell", golden_cells("request", "refused"))
+def test_what_cannot_be_said_is_refused_by_the_clients_name_for_it(cell: Cell) -> None:
+    with pytest.raises(GatewayError) as refusal:
+        convert(cell, cell.request)
+
+    assert (refusal.value.row, refusal.value.param) == ("E14", cell.param)
+
+
+@pytest.mark.parametrize("cell", golden_cells("request", "exact"))
+def test_what_is_exact_comes_back_as_it_was_said(cell: Cell) -> None:
+    client, provider = DIALECTS[cell.client], DIALECTS[cell.provider]
+    itself = Target(
+        model="sent",
+        output_cap=OUTPUT_CAP,
+        reasoning=cell.target.reasoning,
+        extensions=frozenset({"cache_control", "reasoning_content", "system_turns", "top_k"}),
+    )
+
+    back = provider.read_request({**SENT[cell.provider], **cell.written})
+
+    asked = client.read_request(cell.request)
+    assert client.write_request(back, itself) == client.write_request(asked, itself)
+
+
+@pytest.mark.parametrize("cell", golden_cells("request", "exact", "adapted"))
+def test_a_member_that_nobody_knows_is_refused_wherever_it_stands(cell: Cell) -> None:
+    for place, body in with_a_stranger(cell.request):
+        with pytest.raises(GatewayError) as refusal:
+            convert(cell, body)
+
+        assert (refusal.value.row, refusal.value.param) == ("E14", place)
+
+
+def with_a_stranger(body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield copies of a body with one unknown member each, and its name."""
+    copy: dict[str, Any] = orjson.loads(orjson.dumps(body))
+    for place, holder in objects(copy, ""):
+        holder["stranger"] = 1
+        yield f"{place}.stranger" if place else "stranger", copy
+        del holder["stranger"]
+
+
+def objects(value: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from objects(item, f"{place}[{position}]")
+    elif isinstance(value, dict):
+        yield place, value
+        for name, item in list(value.items()):
+            # Of OpenAI's `metadata`, not of Anthropic's.
+            if name not in FREE_FORM or (name == "metadata" and "user_id" in item):
+                yield from objects(item, f"{place}.{name}" if place else name)

@@ -1,0 +1,77 @@
+"""Streams from one dialect into another, cell by cell of the compatibility matrix.
+
+Each is fed at every split of its bytes, with every kind of line ends.
+"""
+
+from typing import Final
+
+import pytest
+
+from apps.proxy.dialects.conversion import DIALECTS
+from apps.proxy.dialects.neutral import Delta, Failure
+from apps.proxy.sse import EventBuffer
+from apps.proxy.tests.dialects.golden_cells import REPLY, Cell, golden_cells
+from apps.proxy.tests.dialects.said import answer_of
+
+LINE_ENDS: Final = (b"\n", b"\r\n", b"\r")
+
+
+def stream(events: list[str], line_end: bytes = b"\n") -> bytes:
+    raw = "".join(f"{event}\n\n" for event in events).encode()
+    return raw.replace(b"\n", line_end)
+
+
+def read(dialect: str, *chunks: bytes) -> list[Delta]:
+    buffer, reader = EventBuffer(), DIALECTS[dialect].stream_reader()
+    deltas: list[Delta] = []
+    for chunk in chunks:
+        deltas += reader.read(buffer.feed(chunk))
+    return deltas
+
+
+def told(deltas: list[Delta]) -> list[tuple[type, object]]:
+    """Return deltas in a form in which their types count, and errors can be compared."""
+    return [
+        (type(delta), delta.error.row if isinstance(delta, Failure) else delta) for delta in deltas
+    ]
+
+
+@pytest.mark.parametrize("cell", golden_cells("stream"))
+def test_a_stream_is_written_as_the_golden_file_says(cell: Cell) -> None:
+    deltas = read(cell.provider, stream(cell.given))
+
+    written = DIALECTS[cell.client].stream_writer(REPLY).write(deltas)
+
+    assert written.decode() == stream(cell.written).decode()
+
+
+@pytest.mark.parametrize("cell", golden_cells("stream"))
+def test_a_stream_is_read_alike_at_every_split(cell: Cell) -> None:
+    whole = told(read(cell.provider, stream(cell.given)))
+    for line_end in LINE_ENDS:
+        raw = stream(cell.given, line_end)
+        for cut in range(1, len(raw)):
+            assert told(read(cell.provider, raw[:cut], raw[cut:])) == whole
+
+
+@pytest.mark.parametrize("cell", golden_cells("stream"))
+def test_a_stream_is_written_alike_delta_by_delta(cell: Cell) -> None:
+    raw = stream(cell.given)
+    writer, buffer = DIALECTS[cell.client].stream_writer(REPLY), EventBuffer()
+    reader = DIALECTS[cell.provider].stream_reader()
+
+    written = [
+        writer.write([delta])
+        for position in range(len(raw))
+        for delta in reader.read(buffer.feed(raw[position : position + 1]))
+    ]
+
+    assert b"".join(written) == stream(cell.written)
+
+
+@pytest.mark.parametrize("cell", golden_cells("stream", "exact"))
+def test_what_is_exact_is_read_as_what_was_said(cell: Cell) -> None:
+    said = answer_of(read(cell.provider, stream(cell.given)))
+
+    assert answer_of(read(cell.client, stream(cell.written))) == said
+    assert said.usage.total_tokens > 0

@@ -1,0 +1,324 @@
+"""What goes from a dialect through the neutral form and back is what it was.
+
+Bodies are made up in the one form that our writers give them; what other forms mean the same is
+in the golden files.
+"""
+
+from typing import Any, Final
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.core.usage import TOKEN_CLASSES, Usage
+from apps.proxy.dialects.anthropic_usage import anthropic_usage, parse_anthropic_usage
+from apps.proxy.dialects.conversion import DIALECTS
+from apps.proxy.dialects.neutral import EXTENSIONS, Target
+from apps.proxy.dialects.openai_usage import openai_usage, parse_usage
+
+TARGET: Final = Target(model="m", extensions=frozenset(EXTENSIONS))
+texts = st.text(min_size=1, max_size=8)
+names = st.from_regex(r"[a-zA-Z0-9_-]{1,12}", fullmatch=True)
+marks = st.sampled_from(
+    (
+        {},
+        {"cache_control": {"type": "ephemeral"}},
+        {"cache_control": {"type": "ephemeral", "ttl": "1h"}},
+    )
+)
+schemas = st.fixed_dictionaries(
+    {"type": st.just("object"), "properties": st.dictionaries(names, st.just({"type": "string"}))}
+)
+arguments = st.dictionaries(names, st.integers(-(2**53), 2**53) | texts | st.booleans(), max_size=3)
+base64 = st.binary(min_size=1, max_size=6).map(lambda raw: raw.hex())
+
+
+def some(**members: Any) -> st.SearchStrategy[dict[str, Any]]:
+    """Return objects with any of these members."""
+    return st.fixed_dictionaries({}, optional=members)
+
+
+def both(*parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Return the members of all objects in one."""
+    return st.tuples(*parts).map(
+        lambda found: {key: value for part in found for key, value in part.items()}
+    )
+
+
+def content(parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[Any]:
+    """Return a text, or parts that are more than one text."""
+    return texts | st.lists(parts, min_size=2, max_size=3)
+
+
+# OpenAI's Chat Completions.
+
+openai_text = both(st.fixed_dictionaries({"type": st.just("text"), "text": texts}), marks)
+openai_part = (
+    openai_text
+    | base64.map(
+        lambda data: {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    )
+    | st.just(
+        {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}}
+    )
+    | base64.map(
+        lambda data: {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    )
+    | base64.map(
+        lambda data: {
+            "type": "file",
+            "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{data}"},
+        }
+    )
+)
+openai_call = st.builds(
+    lambda identifier, name, told: {
+        "id": identifier,
+        "type": "function",
+        "function": {"name": name, "arguments": told},
+    },
+    names,
+    names,
+    texts,
+)
+openai_message = (
+    st.fixed_dictionaries({"role": st.just("user"), "content": content(openai_part)})
+    | st.fixed_dictionaries({"role": st.just("system"), "content": content(openai_text)})
+    | both(
+        st.fixed_dictionaries(
+            {"role": st.just("assistant"), "content": st.none() | content(openai_text)}
+        ),
+        some(
+            reasoning_content=texts,
+            refusal=texts,
+            tool_calls=st.lists(openai_call, min_size=1, max_size=2),
+        ),
+    )
+    | both(
+        st.fixed_dictionaries(
+            {"role": st.just("tool"), "tool_call_id": names, "content": content(openai_text)}
+        ),
+        marks,
+    )
+)
+openai_tool = both(
+    st.builds(
+        lambda name, told: {"type": "function", "function": {"name": name, **told}},
+        names,
+        some(description=texts, parameters=schemas, strict=st.booleans()),
+    ),
+    marks,
+)
+
+
+def openai_messages(found: tuple[list[dict[str, Any]], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return messages that begin with one of the user, as those of the system become one."""
+    messages, first = found
+    return [first, *messages]
+
+
+openai_body = both(
+    st.fixed_dictionaries(
+        {
+            "model": st.just("m"),
+            "messages": st.tuples(
+                st.lists(openai_message, max_size=4),
+                st.fixed_dictionaries({"role": st.just("user"), "content": content(openai_part)}),
+            ).map(openai_messages),
+        }
+    ),
+    some(
+        max_completion_tokens=st.integers(1, 10**6),
+        temperature=st.floats(0, 2),
+        top_p=st.floats(0, 1),
+        top_k=st.integers(0, 100),
+        frequency_penalty=st.floats(-2, 2),
+        presence_penalty=st.floats(-2, 2),
+        stop=st.lists(texts, min_size=1, max_size=4),
+        n=st.integers(2, 9),
+        seed=st.integers(-9, 9),
+        reasoning_effort=st.sampled_from(
+            ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+        ),
+        response_format=st.just({"type": "json_object"})
+        | schemas.map(
+            lambda schema: {
+                "type": "json_schema",
+                "json_schema": {"name": "a", "schema": schema, "description": "b", "strict": True},
+            }
+        ),
+        user=texts,
+        metadata=st.dictionaries(names, texts, min_size=1, max_size=2),
+        service_tier=st.just("default"),
+    ),
+    st.sampled_from(({}, {"stream": True, "stream_options": {"include_usage": True}})),
+    st.sampled_from(({}, {"choice": True})).flatmap(
+        lambda chosen: (
+            both(
+                st.fixed_dictionaries({"tools": st.lists(openai_tool, min_size=1, max_size=2)}),
+                some(
+                    parallel_tool_calls=st.booleans(),
+                    tool_choice=st.sampled_from(("auto", "none", "required"))
+                    | names.map(lambda name: {"type": "function", "function": {"name": name}}),
+                ),
+            )
+            if chosen
+            else st.just({})
+        )
+    ),
+)
+
+
+# Anthropic's Messages.
+
+anthropic_text = both(st.fixed_dictionaries({"type": st.just("text"), "text": texts}), marks)
+anthropic_image = both(
+    st.fixed_dictionaries(
+        {
+            "type": st.just("image"),
+            "source": st.just({"type": "url", "url": "https://example.com/a.png"})
+            | base64.map(lambda data: {"type": "base64", "media_type": "image/png", "data": data}),
+        }
+    ),
+    marks,
+)
+anthropic_document = both(
+    st.fixed_dictionaries(
+        {
+            "type": st.just("document"),
+            "source": st.just({"type": "url", "url": "https://example.com/a.pdf"})
+            | texts.map(lambda text: {"type": "text", "media_type": "text/plain", "data": text})
+            | base64.map(
+                lambda data: {"type": "base64", "media_type": "application/pdf", "data": data}
+            ),
+        }
+    ),
+    some(title=texts, context=texts),
+    marks,
+)
+anthropic_result = both(
+    st.fixed_dictionaries({"type": st.just("tool_result"), "tool_use_id": names}),
+    some(is_error=st.just(True), content=content(anthropic_text | anthropic_image)),
+    marks,
+)
+anthropic_use = both(
+    st.fixed_dictionaries(
+        {"type": st.just("tool_use"), "id": names, "name": names, "input": arguments}
+    ),
+    marks,
+)
+anthropic_thought = st.fixed_dictionaries(
+    {"type": st.just("thinking"), "thinking": texts, "signature": texts}
+) | st.fixed_dictionaries({"type": st.just("redacted_thinking"), "data": texts})
+# What tools answered comes first.
+anthropic_user = texts | st.tuples(
+    st.lists(anthropic_result, max_size=2),
+    st.lists(anthropic_text | anthropic_image | anthropic_document, min_size=2, max_size=3),
+).map(lambda found: [*found[0], *found[1]])
+anthropic_assistant = texts | st.lists(
+    anthropic_text | anthropic_use | anthropic_thought, min_size=2, max_size=3
+)
+anthropic_turns = st.lists(st.tuples(anthropic_user, anthropic_assistant), max_size=2).flatmap(
+    lambda pairs: anthropic_user.map(
+        lambda last: (
+            [
+                {"role": role, "content": said}
+                for pair in pairs
+                for role, said in zip(("user", "assistant"), pair, strict=True)
+            ]
+            + [{"role": "user", "content": last}]
+        )
+    )
+)
+anthropic_tool = both(
+    st.fixed_dictionaries({"name": names, "input_schema": schemas}),
+    some(description=texts, strict=st.booleans()),
+    marks,
+)
+anthropic_body = both(
+    st.fixed_dictionaries(
+        {"model": st.just("m"), "max_tokens": st.integers(1, 10**6), "messages": anthropic_turns}
+    ),
+    some(
+        system=content(anthropic_text),
+        temperature=st.floats(0, 1),
+        top_p=st.floats(0, 1),
+        top_k=st.integers(0, 100),
+        stop_sequences=st.lists(names, min_size=1, max_size=6),
+        metadata=texts.map(lambda user: {"user_id": user}),
+        service_tier=st.just("standard_only"),
+        stream=st.just(True),
+        tools=st.lists(anthropic_tool, min_size=1, max_size=2),
+        tool_choice=both(
+            st.sampled_from(({"type": "auto"}, {"type": "any"}, {"type": "tool", "name": "a"})),
+            some(disable_parallel_tool_use=st.booleans()),
+        )
+        | st.just({"type": "none"}),
+        output_config=some(
+            format=schemas.map(lambda schema: {"type": "json_schema", "schema": schema}),
+            effort=st.sampled_from(("low", "medium", "high", "xhigh", "max")),
+        ).filter(bool),
+    ),
+    marks,
+)
+
+
+def there_and_back(dialect: str, body: dict[str, Any], target: Target) -> dict[str, Any]:
+    converter = DIALECTS[dialect]
+    written = converter.write_request(converter.read_request(body), target)
+    loaded: dict[str, Any] = orjson.loads(orjson.dumps(written))
+    return loaded
+
+
+@given(body=openai_body)
+def test_a_request_of_openais_dialect_comes_back_whole(body: dict[str, Any]) -> None:
+    assert there_and_back("openai", body, TARGET) == body
+
+
+@given(body=anthropic_body)
+def test_a_request_of_anthropics_dialect_comes_back_whole(body: dict[str, Any]) -> None:
+    assert there_and_back("anthropic", body, TARGET) == body
+
+
+@given(body=anthropic_body, thinking=st.sampled_from(("disabled", "enabled", "adaptive")))
+def test_how_anthropics_models_are_told_to_think_comes_back(
+    body: dict[str, Any], thinking: str
+) -> None:
+    asked: dict[str, Any] = {"type": thinking}
+    if thinking == "enabled":
+        asked["budget_tokens"] = 2000
+    body = {
+        **body,
+        "max_tokens": 4000,
+        "thinking": asked,
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+    form = TARGET._replace(reasoning="budget" if thinking == "enabled" else "effort")
+
+    assert there_and_back("anthropic", body, form) == body
+
+
+token_counts = st.builds(
+    lambda counts: Usage(**dict(zip(TOKEN_CLASSES, counts, strict=True)), source="reported"),
+    st.lists(st.integers(0, 100_000), min_size=len(TOKEN_CLASSES), max_size=len(TOKEN_CLASSES)),
+)
+
+
+@given(usage=token_counts)
+def test_every_class_of_tokens_comes_back_through_openais_usage(usage: Usage) -> None:
+    assert parse_usage(openai_usage(usage)) == usage
+
+
+@given(usage=token_counts)
+def test_tokens_sum_to_the_same_in_anthropics_usage(usage: Usage) -> None:
+    seen = parse_anthropic_usage(anthropic_usage(usage))
+
+    assert seen == Usage(
+        input=usage.input + usage.audio_in + usage.image_in,
+        cache_read=usage.cache_read,
+        cache_write_5m=usage.cache_write_5m,
+        cache_write_1h=usage.cache_write_1h,
+        output=usage.output + usage.audio_out + usage.image_out,
+        reasoning=usage.reasoning,
+        source="reported",
+    )

@@ -1,0 +1,222 @@
+"""What a stream may hold that no golden file shows, and what it must not."""
+
+import json
+from typing import Any, Final
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.core.usage import Usage
+from apps.proxy.dialects.conversion import DIALECTS, Reply
+from apps.proxy.dialects.neutral import (
+    ArgumentsPiece,
+    Delta,
+    Done,
+    Failure,
+    PartEnd,
+    Start,
+    Stop,
+    TextPiece,
+    ToolStart,
+    UsageReport,
+)
+from apps.proxy.dialects.openai_chat_stream_reader import TOOL_CALLS_MAX
+from apps.proxy.tests.dialects.golden_cells import REPLY
+
+# Where junk may stand in an event, by the names that readers look for.
+NAMES: Final = (
+    "arguments", "choices", "content", "content_block", "data", "delta", "error", "finish_reason",
+    "function", "id", "index", "input", "message", "model", "name", "partial_json", "reasoning",
+    "refusal", "signature", "stop_reason", "text", "thinking", "thinking_blocks", "tool_calls",
+    "type", "usage",
+)  # fmt: skip
+WORDS: Final = (
+    "text", "thinking", "tool_use", "redacted_thinking", "text_delta", "input_json_delta",
+    "thinking_delta", "signature_delta", "message_start", "content_block_start",
+    "content_block_delta", "content_block_stop", "message_delta", "message_stop", "x", "",
+)  # fmt: skip
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(WORDS),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+def chunk(delta: Any = None, reason: Any = None, **changed: Any) -> bytes:
+    choice = {"index": 0, "delta": delta or {}, "finish_reason": reason}
+    return event({"id": "c", "model": "m", "choices": [choice], **changed})
+
+
+def event(document: Any) -> bytes:
+    return b"data: " + orjson.dumps(document) + b"\n\n"
+
+
+def call(index: int, text: str, identifier: str | None = None) -> bytes:
+    named = {"id": identifier, "type": "function"} if identifier else {}
+    function = {"arguments": text, **({"name": "find"} if identifier else {})}
+    return chunk({"tool_calls": [{"index": index, **named, "function": function}]})
+
+
+def read(dialect: str, *events: bytes) -> list[Delta]:
+    return DIALECTS[dialect].stream_reader().read(b"".join(events))
+
+
+@pytest.mark.parametrize("dialect", list(DIALECTS))
+@given(events=st.lists(junk, max_size=6))
+def test_no_event_breaks_a_reader(dialect: str, events: list[Any]) -> None:
+    reader = DIALECTS[dialect].stream_reader()
+    start = (
+        chunk()
+        if dialect == "openai"
+        else event({"type": "message_start", "message": {"id": "m", "model": "m"}})
+    )
+
+    deltas = reader.read(start + b"".join(event(document) for document in events))
+
+    assert deltas[0] == Start("c" if dialect == "openai" else "m", "m")
+    kinds = [type(delta) for delta in deltas]
+    assert Failure not in kinds[:-1]
+    for client in DIALECTS.values():
+        client.stream_writer(REPLY).write(deltas)
+
+
+def test_what_follows_an_error_or_the_end_is_not_read() -> None:
+    failed = read("openai", chunk({"content": "a"}), b"data: {oops\n\n", chunk({"content": "b"}))
+    done = read("openai", chunk(reason="stop"), b"data: [DONE]\n\n", chunk({"content": "b"}))
+
+    assert failed[:2] == [Start("c", "m"), TextPiece("a")]
+    assert [type(delta) for delta in failed[2:]] == [Failure]
+    assert done == [Start("c", "m"), Stop("end"), Done()]
+
+
+def test_an_end_without_a_beginning_is_a_failure() -> None:
+    assert [type(delta) for delta in read("openai", b"data: [DONE]\n\n")] == [Failure]
+    assert [type(delta) for delta in read("anthropic", event({"type": "message_stop"}))] == [
+        Failure
+    ]
+
+
+def test_an_end_in_the_middle_of_a_block_is_a_failure() -> None:
+    deltas = read(
+        "anthropic",
+        event({"type": "message_start", "message": {"id": "m", "model": "m"}}),
+        event({"type": "content_block_start", "content_block": {"type": "text", "text": "a"}}),
+        event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}),
+        event({"type": "message_stop"}),
+    )
+
+    assert [type(delta) for delta in deltas] == [Start, TextPiece, Stop, Failure]
+
+
+def test_an_event_before_the_first_choice_tells_no_start() -> None:
+    deltas = read("openai", event({"id": "", "model": "", "choices": []}), chunk({"content": "a"}))
+
+    assert deltas == [Start("c", "m"), TextPiece("a")]
+
+
+def test_a_stream_whose_end_gives_no_reason_is_complete() -> None:
+    deltas = read("openai", chunk({"content": "a"}), b"data: [DONE]\n\n")
+
+    assert deltas == [Start("c", "m"), TextPiece("a"), PartEnd(), Stop("end"), Done()]
+
+
+def test_text_between_calls_of_tools_keeps_its_place() -> None:
+    deltas = read("openai", call(0, "{}", "a"), chunk({"content": "And"}), call(1, "{}", "b"))
+
+    assert deltas == [
+        Start("c", "m"),
+        ToolStart("a", "find"),
+        ArgumentsPiece("{}"),
+        PartEnd(),
+        TextPiece("And"),
+        PartEnd(),
+        ToolStart("b", "find"),
+        ArgumentsPiece("{}"),
+    ]
+
+
+def test_calls_that_waited_are_told_before_later_ones() -> None:
+    deltas = read(
+        "openai",
+        call(0, "", "a"),
+        call(1, '{"b":', "b"),
+        call(0, "{}"),
+        call(1, "1}"),
+        call(2, "{}", "c"),
+        chunk(reason="tool_calls"),
+    )
+
+    told = [delta.id for delta in deltas if isinstance(delta, ToolStart)]
+    arguments = "".join(delta.text for delta in deltas if isinstance(delta, ArgumentsPiece))
+    assert told == ["a", "b", "c"]
+    assert arguments == '{}{"b":1}{}'
+
+
+def test_arguments_for_a_call_that_was_complete_are_a_failure() -> None:
+    late = read("openai", call(0, "{}", "a"), call(1, "{}", "b"), call(0, ',"x":1}'))
+    blank = read("openai", call(0, "{}", "a"), call(1, "{}", "b"), call(0, " "))
+
+    assert isinstance(late[-1], Failure)
+    assert blank[-1] == ArgumentsPiece("{}")
+
+
+def test_the_number_of_calls_is_bounded() -> None:
+    calls = [call(index, "{}", f"c{index}") for index in range(TOOL_CALLS_MAX)]
+
+    within = read("openai", *calls)
+    beyond = read("openai", *calls, call(TOOL_CALLS_MAX, "{}", "more"))
+
+    assert within[-1] == ArgumentsPiece("{}")
+    assert isinstance(beyond[-1], Failure)
+
+
+def test_the_code_of_an_error_is_kept_if_it_is_known() -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "sk-secret-123"}}
+    strange = {"type": "error", "error": {"type": "sk-secret-123", "message": ""}}
+
+    known = read("anthropic", event(error))[-1]
+    unknown = read("anthropic", event(strange))[-1]
+
+    assert isinstance(known, Failure)
+    assert isinstance(unknown, Failure)
+    assert (known.upstream_code, unknown.upstream_code) == ("overloaded_error", None)
+    assert "sk-" not in f"{known.error} {unknown.error}"
+
+
+def test_the_last_usage_counts_and_what_is_not_asked_for_is_not_told() -> None:
+    deltas: list[Delta] = [
+        Start("c", "m", Usage(input=1)),
+        TextPiece("a"),
+        PartEnd(),
+        Stop("end"),
+        UsageReport(Usage(input=3, output=2)),
+        Done(),
+    ]
+    quiet = Reply(request_id="req_1", created=1, include_usage=False)
+
+    asked = DIALECTS["openai"].stream_writer(REPLY).write(deltas)
+    not_asked = DIALECTS["openai"].stream_writer(quiet).write(deltas)
+    message = DIALECTS["anthropic"].stream_writer(REPLY).write(deltas)
+
+    assert b'"prompt_tokens":3,"completion_tokens":2,"total_tokens":5' in asked
+    assert b"usage" not in not_asked
+    assert not_asked.endswith(b"data: [DONE]\n\n")
+    assert message.count(b'"input_tokens":1,') == 1
+    assert message.count(b'"input_tokens":3,') == 1
+
+
+def test_every_event_of_anthropics_dialect_has_its_event_line() -> None:
+    deltas = read("openai", chunk({"content": "a"}), event({"error": {"message": "no"}}))
+
+    written = DIALECTS["anthropic"].stream_writer(REPLY).write(deltas)
+
+    events = written.decode().split("\n\n")[:-1]
+    named = [(told.partition("\n")[0], told.partition("\ndata: ")[2]) for told in events]
+    assert [f"event: {json.loads(data)['type']}" for _, data in named] == [
+        name for name, _ in named
+    ]
+    assert named[-1][0] == "event: error"
