@@ -30,18 +30,11 @@ SPECIAL: Final = re.compile(
 )
 """Matches in a block of complete events if one of them needs a closer look."""
 
-# What an event that matters holds at least one of. Each begins with letters of its own, which the
-# engine finds some twenty times as fast as one pattern with alternatives.
-_HINTS: Final = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rb'"finish_reason"\s*+:\s*+(?!null)',
-        rb'"usage"\s*+:\s*+(?!null)',
-        rb'"error"',
-        rb"\[DONE\]",
-        rb"event:",
-    )
-)
+# What an event that matters holds at least one of: one of these members that is not null, or one of
+# these marks. To look for texts is some four times as quick as for one pattern with alternatives.
+_VALUED: Final = (b'"finish_reason"', b'"usage"')
+_NULL: Final = (b": null", b":null")
+_MARKS: Final = (b'"error"', b"[DONE]", b"event:")
 
 _BATCH_BYTES: Final = 16 * 1024
 # How much of the text of a stream is kept for a count of its tokens, in case no usage comes: some
@@ -136,8 +129,9 @@ class StreamMeter:
         """Return what of a block of complete events goes on to the client now."""
         if self.done_seen or self.error is not None:
             return b""
-        if any(hint.search(block) is not None for hint in _HINTS):
-            return self._observe_events(block)
+        hints = _find_hints(block)
+        if hints:
+            return self._observe_events(block, hints)
         self._keep(block)
         return block
 
@@ -281,9 +275,9 @@ class StreamMeter:
         if identifier is not None and self._id is None:
             self._id = _label(identifier[1])
 
-    def _observe_events(self, block: bytes) -> bytes:
+    def _observe_events(self, block: bytes, hints: list[int]) -> bytes:
         going_on: list[bytes] = []
-        for part, may_matter in _parts(block):
+        for part, may_matter in _parts(block, hints):
             if not may_matter or SPECIAL.search(part) is None:
                 self._keep(part)
                 going_on.append(part)
@@ -328,7 +322,26 @@ class StreamMeter:
         self.error = GatewayError("E60")
 
 
-def _parts(block: bytes) -> Iterator[tuple[bytes, bool]]:
+def _find_hints(block: bytes) -> list[int]:
+    """Return the places in a block where something stands that may matter, in order."""
+    found: list[int] = []
+    for name in _VALUED:
+        at = block.find(name)
+        while at >= 0:
+            end = at + len(name)
+            if not block.startswith(_NULL, end):
+                found.append(at)
+            at = block.find(name, end)
+    for mark in _MARKS:
+        at = block.find(mark)
+        while at >= 0:
+            found.append(at)
+            at = block.find(mark, at + len(mark))
+    found.sort()
+    return found
+
+
+def _parts(block: bytes, hints: list[int]) -> Iterator[tuple[bytes, bool]]:
     """Yield a block in parts, and of each whether it is one event that may need a closer look.
 
     What lies between those events is not cut apart.
@@ -337,7 +350,7 @@ def _parts(block: bytes) -> Iterator[tuple[bytes, bool]]:
         yield from ((event, True) for event in split_events(block))
         return
     start = 0
-    for position in sorted(found.start() for hint in _HINTS for found in hint.finditer(block)):
+    for position in hints:
         if position < start:
             continue  # In an event that has been yielded.
         before = block.rfind(b"\n\n", start, position)
