@@ -31,9 +31,9 @@ test: $(INSTALLED_DEV) ## Run the tests on SQLite and on PostgreSQL (twenty minu
 	$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=postgres
 
 .PHONY: test-long
-test-long: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) ## Run the tests that kill, soak and race at size
-	$(PYTHON) -m pytest -q -m long --engine=sqlite
-	$(PYTHON) -m pytest -q -m long --engine=postgres
+test-long: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) ## Run the tests that kill, soak (20 minutes) and race at size
+	SOAK_SECONDS=1200 $(PYTHON) -m pytest -q -m long --engine=sqlite
+	SOAK_SECONDS=1200 $(PYTHON) -m pytest -q -m long --engine=postgres
 
 ROUNDS ?= 1
 
