@@ -117,6 +117,10 @@ bench-processes: $(INSTALLED_DEV) ## Two gateway processes against one
 bench-prompt: $(INSTALLED_DEV) ## Prompts of 100,000 tokens: what they add, and to the small calls beside them
 	$(PYTHON) -m bench.run prompt $(OPTIONS)
 
+.PHONY: bench-writer
+bench-writer: $(INSTALLED_DEV) ## How far the ledger's writer goes alone, and what stops it
+	$(PYTHON) -m bench.run writer $(OPTIONS)
+
 .PHONY: bench-api
 bench-api: $(INSTALLED_DEV) ## Time every list of the REST API with a million recorded calls
 	$(PYTHON) -m bench.api
