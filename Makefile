@@ -31,9 +31,9 @@ test: $(INSTALLED_DEV) ## Run the tests on SQLite and on PostgreSQL (twenty minu
 	$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=postgres
 
 .PHONY: test-long
-test-long: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) ## Run the tests that kill, soak and race at size
-	$(PYTHON) -m pytest -q -m long --engine=sqlite
-	$(PYTHON) -m pytest -q -m long --engine=postgres
+test-long: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) ## Run the tests that kill, soak (20 minutes) and race at size
+	SOAK_SECONDS=1200 $(PYTHON) -m pytest -q -m long --engine=sqlite
+	SOAK_SECONDS=1200 $(PYTHON) -m pytest -q -m long --engine=postgres
 
 ROUNDS ?= 1
 
@@ -116,6 +116,10 @@ bench-processes: $(INSTALLED_DEV) ## Two gateway processes against one
 .PHONY: bench-prompt
 bench-prompt: $(INSTALLED_DEV) ## Prompts of 100,000 tokens: what they add, and to the small calls beside them
 	$(PYTHON) -m bench.run prompt $(OPTIONS)
+
+.PHONY: bench-writer
+bench-writer: $(INSTALLED_DEV) ## How far the ledger's writer goes alone, and what stops it
+	$(PYTHON) -m bench.run writer $(OPTIONS)
 
 .PHONY: bench-api
 bench-api: $(INSTALLED_DEV) ## Time every list of the REST API with a million recorded calls

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from bench import headroom, keys, latency, pacing, pair, prompt, rows, table
+from bench import headroom, keys, latency, pacing, pair, prompt, rows, table, writer
 from bench.options import Options, parse
 from bench.report import Result, publish
 from bench.sites import Bed
@@ -27,6 +27,7 @@ SCENARIOS: dict[str, Callable[[Bed, Options], Result]] = {
     "rows": rows.run,
     "processes": pair.run,
     "prompt": prompt.run,
+    "writer": writer.run,
 }
 _PROGRAMS = ("wrk", "nginx")
 # Of the minute before the first scenario; what follows is our own.

@@ -66,7 +66,8 @@ class Duties:
         return (self._notes.write, self._settle_journal, self._reap, self._partition)
 
     def _settle_journal(self, engine: Engine) -> None:
-        self._journal.adopt_abandoned()
+        if self._journal.adopt_abandoned():
+            self._breathe()
         if self._replay_journal():
             self._void_strangers(engine)
 

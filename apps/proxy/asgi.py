@@ -41,6 +41,7 @@ from apps.proxy.http import (
     send_json,
 )
 from apps.proxy.json_body import parse_object, serialise
+from apps.proxy.limits import count_request, take_limits
 from apps.proxy.protocol import Connection
 from apps.proxy.quote_holds import HEADER as QUOTE_HEADER
 from apps.proxy.quote_holds import Agreed, find_agreed, spend_with
@@ -55,9 +56,6 @@ from apps.proxy.relay import Relay
 from apps.proxy.repeats import Repeated, answer_in_spite, answer_repeat, make_keyed, read_key
 from apps.proxy.snapshot import Caller, Snapshot
 from apps.proxy.stickiness import find_sticky_key
-from apps.quotas.limit_headers import ratelimit_headers
-from apps.quotas.limits import Refusal
-from apps.quotas.limits import Scope as LimitScope
 
 PREFIXES: Final = ("/v1", "/api/v1")
 PROBES: Final = frozenset({"/health", "/api/health", "/livez", "/readyz"})
@@ -68,7 +66,6 @@ _SLOW_BODY_SECONDS: Final = 1.0
 _LARGE_BODY_BYTES: Final = 256 << 10
 _CALLS: Final[dict[str, Endpoint]] = {name: name for name in get_args(Endpoint)}
 _READS: Final = frozenset({"models", "usage"})
-_REFUSED_LIMITS: Final = {"requests": "E22", "tokens": "E23", "concurrency": "E24"}
 
 logger = logging.getLogger(__name__)
 
@@ -234,7 +231,14 @@ class DataPlane:
         except GatewayError as refusal:
             # What had a hold is on record already.
             is_unheld = call is None or call.held is None
-            error = await answer_in_spite(refusal, gateway, keyed if is_unheld else None, send)
+            error = await answer_in_spite(
+                refusal,
+                gateway,
+                keyed if is_unheld else None,
+                send,
+                scopes=() if call is not None and call.is_counted else caller.scopes,
+                request_text=str(request_id),
+            )
             if error is None:
                 return
             if (error.row < "E40" or is_unheld) and (call is None or not call.is_settled):
@@ -250,13 +254,7 @@ class DataPlane:
     async def _quote(self, call: Call, asked: QuoteRequest, send: Send) -> None:
         """Answer what a call would cost, and hold it where that is asked for, too."""
         gateway, plan = self.gateway, call.plan
-        extra: Headers = []
-        if scopes := plan.caller.scopes:
-            # It counts as a request, and reads no tokens.
-            extra = await self._take_limits(call, scopes, tokens=0)
-            gateway.limiter.finish(
-                request_id=call.request_text, scopes=scopes, tokens_reserved=0, tokens_used=0
-            )
+        extra = await count_request(gateway, plan.caller.scopes, call.request_text)
         read = estimate_tokens(serialise(asked.request.body))
         likely = expect_usage(plan, gateway.habits, input_tokens=read)
         quote = describe_quote(plan, likely, quote_id=call.request_text)
@@ -271,32 +269,16 @@ class DataPlane:
             )
         await send_json(send, orjson.dumps(quote), request_id=call.request_text, extra=extra)
 
-    async def _take_limits(
-        self, call: Call, scopes: tuple[LimitScope, ...], *, tokens: int
-    ) -> Headers:
-        """Take a request and tokens from every scope and return the headers that tell of it.
-
-        Raises E22, E23 and E24.
-        """
-        standing = await self.gateway.limiter.admit(
-            request_id=call.request_text, scopes=scopes, tokens=tokens
-        )
-        extra = ratelimit_headers(standing)
-        if isinstance(standing, Refusal):
-            raise GatewayError(
-                _REFUSED_LIMITS[standing.kind],
-                retry_after=standing.retry_after_seconds,
-                headers=[(name.decode(), value.decode()) for name, value in extra],
-            )
-        return extra
-
     async def _run_limited(self, call: Call, connection: Connection) -> None:
         scopes = call.plan.caller.scopes
         if not scopes:
             await self._run_watched(call, connection, [])
             return
         limiter, tokens = self.gateway.limiter, max(1, len(call.body) // 4)
-        extra = await self._take_limits(call, scopes, tokens=tokens)
+        extra = await take_limits(
+            self.gateway, scopes, request_text=call.request_text, tokens=tokens
+        )
+        call.is_counted = True
         try:
             await self._run_watched(call, connection, extra)
         finally:

@@ -75,6 +75,7 @@ class Call:
         self.attempts: list[Row] = []
         self.held: Held | None = None
         self.is_settled = False
+        self.is_counted = False  # in the limits of its caller
         self.settled_tokens = 0  # for the limits
         self.meter: StreamMeter | None = None
         self.answer: Answer | None = None  # a whole one

@@ -36,12 +36,14 @@ from apps.core.errors import GatewayError, openai_body
 from apps.core.repeat_keys import is_repeat_key
 from apps.proxy.endings import Ending
 from apps.proxy.http import Send, answer_headers
+from apps.proxy.limits import count_request
 
 if TYPE_CHECKING:
     from apps.proxy.call import Call
     from apps.proxy.dialects.openai import Endpoint
     from apps.proxy.gateway import Gateway
     from apps.proxy.snapshot import Caller
+    from apps.quotas.limits import Scope
 
 HEADER: Final = b"idempotency-key"
 ANSWERS_BYTES_MAX: Final = 64 << 20
@@ -186,17 +188,28 @@ async def make_keyed(
 
 
 async def answer_in_spite(
-    refusal: GatewayError, gateway: Gateway, keyed: KeyedCall | None, send: Send
+    refusal: GatewayError,
+    gateway: Gateway,
+    keyed: KeyedCall | None,
+    send: Send,
+    *,
+    scopes: tuple[Scope, ...],
+    request_text: str,
 ) -> GatewayError | None:
     """Answer a refused call with what it was answered before, and return None.
 
-    Return what to say instead: the refusal where it is the first with its key, or why there is no
-    answer (E27, E28, E31, E34).
+    Return what to say instead: the refusal where it is the first with its key, or where that
+    cannot be known; else why there is no answer (E22 to E24, E27, E28, E31, E34). `scopes` are
+    the limits in which the call does not count yet.
     """
     if keyed is None or refusal.row not in _HIDING_ROWS:
         return refusal
     try:
-        first = await keyed.find_first()
+        await count_request(gateway, scopes, request_text)
+        try:
+            first = await keyed.find_first()
+        except GatewayError:
+            return refusal  # Of two answers the one that nobody tries again.
         if first is None:
             return refusal
         await answer_repeat(gateway, keyed, first, send)

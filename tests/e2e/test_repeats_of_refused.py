@@ -116,3 +116,23 @@ def test_what_was_refused_the_first_time_is_refused_as_before(bench: Bench) -> N
     assert [answer.error["code"] for answer in answers] == ["model_not_found"] * 2
     assert "idempotent-replayed" not in answers[1].headers
     assert stage.settled(0).rows == ()
+
+
+def test_repeats_that_nothing_hides_count_in_the_limits_of_their_key(bench: Bench) -> None:
+    stage = bench.stage("demo-chat:prompt=10")
+    limited, watcher = bench.make_caller(rpm=3), bench.make_caller()
+    first = post(stage, caller=limited)
+    _switch_off(stage)
+    wait_until(
+        lambda: chat(stage, watcher).status == 404,
+        timeout_seconds=20,
+        what="the change in the gateway's configuration",
+    )
+    count = len(stage.upstream_calls)
+
+    answers = [post(stage, caller=limited) for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert answers[1].body == first.body
+    assert answers[2].error["code"] == "rate_limit_exceeded"
+    assert len(stage.upstream_calls) == count

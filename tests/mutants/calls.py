@@ -83,9 +83,9 @@ CALLS: Final = (
     Mutant(
         "a-refused-call-holds-money",
         "I-22",
-        "apps/proxy/asgi.py",
-        "raise GatewayError(\n                _REFUSED_LIMITS",
-        "await call.place_hold()\n            raise GatewayError(\n                _REFUSED_LIMITS",
+        _ASGI,
+        "extra = await take_limits(",
+        "await call.place_hold()\n        extra = await take_limits(",
         ("tests/e2e/test_limits.py::test_a_refused_call_holds_and_costs_nothing",),
     ),
     Mutant(

@@ -171,12 +171,10 @@ def _explain_last(difference: int, last: Upstream | None, row: Recorded) -> str:
         return "?charged without a call"
     if row.usage_source != "reported" and row.charge_nanos > row.hold_nanos:
         return "?more than the hold without a report"
+    if row.paid_nanos > max(row.hold_nanos, last.nanos if last else 0):
+        return "?more than the hold and than what the provider counted"
     if row.state in _BY_REAPER:
-        if row.late_nanos:
-            return "settled late by the owner: estimated"
-        if difference > 0:
-            return "the gateway died: a checkpoint above what was reported later"
-        return f"the gateway died: {row.usage_source}"
+        return _explain_interrupted(difference, last, row)
     if row.late_nanos:
         return "?late, and no reaper came before"
     if row.state == "failed":
@@ -196,6 +194,21 @@ def _explain_last(difference: int, last: Upstream | None, row: Recorded) -> str:
     if row.usage_source == "reported":
         return f"?{early}, and usage was reported"
     return f"{early}: {row.usage_source}"
+
+
+def _explain_interrupted(difference: int, last: Upstream | None, row: Recorded) -> str:
+    """Explain a call that others ended, and that its owner may have settled late."""
+    if row.late_nanos:
+        is_told = last is not None and last.has_usage and last.fault not in _SPOILT_USAGE
+        if difference > 0 and is_told:
+            # Only the difference to what was charged before may be posted.
+            return "?late, beyond what the provider reported"
+        return "settled late by the owner: estimated"
+    if difference > 0:
+        if row.usage_source != "checkpoint":
+            return "?the gateway died: charged without a checkpoint"
+        return "the gateway died: a checkpoint above what was reported later"
+    return f"the gateway died: {row.usage_source}"
 
 
 def check_view(one: Seen, row: Recorded | None, calls: Sequence[Upstream]) -> str:

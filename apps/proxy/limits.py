@@ -1,0 +1,42 @@
+"""The limits of an API key, its user and his user group, as calls meet them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from apps.core.errors import GatewayError
+from apps.proxy.http import Headers
+from apps.quotas.limit_headers import ratelimit_headers
+from apps.quotas.limits import Refusal, Scope
+
+if TYPE_CHECKING:
+    from apps.proxy.gateway import Gateway
+
+_REFUSED: Final = {"requests": "E22", "tokens": "E23", "concurrency": "E24"}
+
+
+async def take_limits(
+    gateway: Gateway, scopes: tuple[Scope, ...], *, request_text: str, tokens: int
+) -> Headers:
+    """Take a request and tokens from every scope and return the headers that tell of it.
+
+    The limiter has to be told of the end. Raises E22, E23 and E24.
+    """
+    standing = await gateway.limiter.admit(request_id=request_text, scopes=scopes, tokens=tokens)
+    extra = ratelimit_headers(standing)
+    if isinstance(standing, Refusal):
+        raise GatewayError(
+            _REFUSED[standing.kind],
+            retry_after=standing.retry_after_seconds,
+            headers=[(name.decode(), value.decode()) for name, value in extra],
+        )
+    return extra
+
+
+async def count_request(gateway: Gateway, scopes: tuple[Scope, ...], request_text: str) -> Headers:
+    """Take a request that reads no tokens and is as good as over. Raises E22, E23 and E24."""
+    if not scopes:
+        return []
+    extra = await take_limits(gateway, scopes, request_text=request_text, tokens=0)
+    gateway.limiter.finish(request_id=request_text, scopes=scopes, tokens_reserved=0, tokens_used=0)
+    return extra
