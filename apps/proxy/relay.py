@@ -216,7 +216,7 @@ class Relay:
             self._attempts.break_off()
             await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
             return
-        if meter.error is not None or not (meter.done_seen or meter.finish_reason):
+        if meter.error is not None or not (meter.done_seen or self._have_all_finished(meter)):
             if not self._has_started:
                 row = "E53" if meter.error is not None else "E49"
                 raise AttemptFailed(
@@ -226,6 +226,16 @@ class Relay:
             await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
             return
         await self._complete_stream(meter)
+
+    def _have_all_finished(self, meter: StreamMeter) -> bool:
+        """Return whether a stream without [DONE] holds the end of each choice that was asked for.
+
+        Of the candidates of `best_of` only `n` are sent.
+        """
+        request = self._plan.request
+        answers: int = request.body.get("n") or 1
+        candidates = max(answers, request.body.get("best_of") or 1)
+        return meter.finished_choices >= request.choices // candidates * answers
 
     async def _pass_block(self, route: Route, meter: StreamMeter, block: bytes) -> bytes:
         """Send a block of complete events on and return what has to wait for the first event."""

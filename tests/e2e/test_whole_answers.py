@@ -20,7 +20,7 @@ CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def keep_alive(_: Heard) -> Iterator[bytes]:
+def keep_alive(heard: Heard) -> Iterator[bytes]:
     """Send blank lines as long as a model thinks, as some servers do, then the answer."""
     yield CHUNKED
     for _ in range(100):
