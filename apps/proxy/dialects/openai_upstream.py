@@ -12,13 +12,16 @@ import orjson
 
 from apps.core.error_rows import UPSTREAM_CODES
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.openai_request import OUTPUT_PARAMETERS
+from apps.proxy.dialects.openai_request import OUTPUT_PARAMETERS, Endpoint
 from apps.proxy.json_body import serialise
 
 # Providers wrap tool definitions into a prompt of their own, of a few hundred tokens.
 _TOOLS_PROMPT_TOKENS: Final = 1024
 # The marks of a chat template around an almost empty request.
 _TEMPLATE_TOKENS: Final = 64
+# By which a request may ask for several texts to be read, each with a context of its own. A server
+# may know more of these names than its endpoint documents.
+_PROMPTS: Final = ("prompt", "input", "documents")
 
 # What an error of an upstream may be called in our records and answers; the rest is dropped.
 _KNOWN_CODES: Final = frozenset(UPSTREAM_CODES) | {
@@ -123,7 +126,11 @@ _INTERNAL: Final = re.compile(
 
 
 def input_tokens_bound(
-    body: Mapping[str, Any], serialised: bytes, context_length: int, image_tokens_max: int
+    endpoint: Endpoint,
+    body: Mapping[str, Any],
+    serialised: bytes,
+    context_length: int,
+    image_tokens_max: int,
 ) -> int:
     """Return a number of tokens that the input of this request cannot exceed.
 
@@ -131,10 +138,8 @@ def input_tokens_bound(
     the body as it goes upstream; images within it count as images and not as text, and anything
     that the provider would have to look into counts as a full context.
     """
-    prompts = body.get("prompt", body.get("input", body.get("documents")))
-    contexts = 1
-    if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
-        contexts = len(prompts)
+    # A chat is one conversation, whatever else stands beside it.
+    contexts = 1 if endpoint == "chat/completions" else _contexts(body)
     limit = context_length * contexts
     text_bytes = len(serialised)
     query = body.get("query")
@@ -159,6 +164,19 @@ def input_tokens_bound(
     if body.get("tools") or body.get("functions"):
         bound += _TOOLS_PROMPT_TOKENS
     return min(bound, limit)
+
+
+def _contexts(body: Mapping[str, Any]) -> int:
+    """Return how many contexts can be read: the most that any name asks for.
+
+    Nothing that a client adds makes the number smaller.
+    """
+    contexts = 1
+    for name in _PROMPTS:
+        prompts = body.get(name)
+        if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
+            contexts = max(contexts, len(prompts))
+    return contexts
 
 
 def _data_url_length(part: Mapping[str, Any]) -> int:
