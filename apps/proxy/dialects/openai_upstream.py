@@ -12,6 +12,7 @@ import orjson
 
 from apps.core.error_rows import UPSTREAM_CODES
 from apps.core.errors import GatewayError
+from apps.core.parameter_names import folded
 from apps.proxy.dialects.openai_request import OUTPUT_PARAMETERS, Endpoint
 from apps.proxy.json_body import serialise
 
@@ -207,8 +208,8 @@ def upstream_body(
         options = body.get("stream_options")
         given = options if isinstance(options, Mapping) else {}
         sent["stream_options"] = {
-            # A server that ignores case would go by the last of several spellings.
-            **{key: value for key, value in given.items() if key.casefold() != "include_usage"},
+            # A server that ignores spelling would go by the last of several.
+            **{key: value for key, value in given.items() if folded(key) != "includeusage"},
             "include_usage": True,
         }
     else:

@@ -43,6 +43,7 @@ def test_the_upstream_sees_its_own_name_of_the_model_and_nothing_else_changed() 
         {"include_usage": False},
         {"include_usage": "junk"},
         {"include_usage": True, "Include_Usage": False},
+        {"includeUsage": False},
         {"include_u\u017fage": False},
         "junk",
         5,
