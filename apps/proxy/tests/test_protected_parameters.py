@@ -29,7 +29,7 @@ COST_DECIDING = [
     "deferred", "enable_search", "fallbacks", "generationConfig", "google_search", "googleSearch",
     "inference_geo", "inferenceConfig", "max_gen_len", "max_new_tokens", "maxOutputTokens",
     "max_output_tokens", "maxTokensToSample", "mcp_servers", "mcpServers",
-    "mm_processor_kwargs", "models", "n_predict", "num_predict", "num_generations",
+    "mm_processor_kwargs", "models", "moderation", "n_predict", "num_predict", "num_generations",
     "numReturnSequences", "options", "parameters", "performanceConfig", "plugins", "preset",
     "previous_response_id", "route", "safety_model", "search_parameters", "speed",
     "tokens_to_generate", "vl_high_resolution_images", "web_search", "webSearch",
