@@ -147,7 +147,7 @@ def input_tokens_bound(
     if isinstance(query, str) and "documents" in body:
         # It is read again with each document.
         text_bytes += (contexts - 1) * (len(query.encode("utf-8", "replace")) + _TEMPLATE_TOKENS)
-    images = 0
+    images = _moderated_images(body) if endpoint == "moderations" else 0
     messages = body.get("messages")
     for message in messages if isinstance(messages, list) else ():
         if not isinstance(message, dict) or message.get("audio") is not None:
@@ -178,6 +178,15 @@ def _contexts(body: Mapping[str, Any]) -> int:
         if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
             contexts = max(contexts, len(prompts))
     return contexts
+
+
+def _moderated_images(body: Mapping[str, Any]) -> int:
+    """Return how many images are to be moderated; those within the body count as text as well."""
+    parts = body.get("input")
+    return sum(
+        isinstance(part, dict) and part.get("type") == "image_url"
+        for part in (parts if isinstance(parts, list) else ())
+    )
 
 
 def _data_url_length(part: Mapping[str, Any]) -> int:

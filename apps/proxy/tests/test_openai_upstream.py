@@ -117,6 +117,13 @@ def test_an_image_counts_as_an_image_and_not_as_text() -> None:
     assert bound(message(*body["messages"][0]["content"] * 3)) < 4_000
 
 
+def test_an_image_that_is_moderated_counts_as_an_image_beside_its_address() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    body = {"model": "m", "input": [{"type": "text", "text": "a"}, image, image]}
+
+    assert bound(body, endpoint="moderations") == len(json.dumps(body)) + 2 * 1_000 + 64
+
+
 def test_text_cannot_hide_in_an_image() -> None:
     for url in ('data:image/png;base64,"' + "a" * 5_000, "http://example.com/" + "a" * 5_000):
         body = message({"type": "image_url", "image_url": {"url": url}})
