@@ -150,16 +150,19 @@ class DataPlane:
         now = datetime.now(UTC)
         caller, _, _ = self._authenticate(snapshot, scope, now)
         found: dict[str, Any]
+        extra: Headers = []
         if rest == "models":
             found = reads.list_models(snapshot, caller, now)
         elif rest == "usage":
+            # All that a user ever called is summed up for it, in a thread that others wait for.
+            extra = await count_request(self.gateway, caller.scopes, str(request_id))
             try:
                 found = await self.gateway.read(reads.read_usage, caller)
             except (DatabaseError, InterfaceError) as error:
                 raise GatewayError("E34") from error
         else:
             found = reads.get_model(snapshot, caller, rest.removeprefix("models/"), now)
-        await send_json(send, orjson.dumps(found), request_id=str(request_id))
+        await send_json(send, orjson.dumps(found), request_id=str(request_id), extra=extra)
 
     # ---- calls
 

@@ -317,7 +317,12 @@ class Call:
         return b"".join(self._captured)
 
     def _keep_answer(self, digest: bytes, ending: Ending) -> None:
-        """Have the cache keep an answer that is whole, and whose usage is certain."""
+        """Have the cache keep an answer that is whole, and whose usage is certain.
+
+        One that was cut by what the balance covers is not what the request asks for.
+        """
+        if self.held is not None and self.plan.cap_for(self.held.amount_nanos) is not None:
+            return
         usage, body = ending.usage, self.captured_bytes()
         is_certain = usage.source == "reported" and not usage.is_suspect
         if ending.state != RequestState.COMPLETED or len(body) != self.output_bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from apps.core.usage import Usage
@@ -79,6 +79,15 @@ def portion(excerpts: Iterable[Excerpt]) -> Portion:
     return Portion(texts, counted, quarters)
 
 
+def _measure(texts: Iterable[str]) -> Iterator[Excerpt]:
+    """Yield texts with their sizes; one that is read again and again is measured once."""
+    measured = Excerpt("", 0)
+    for text in texts:
+        if text is not measured.text:
+            measured = excerpt(text)
+        yield measured
+
+
 class _Question(NamedTuple):
     family: Family
     prompt: Prompt
@@ -97,7 +106,7 @@ def _ask(plan: Plan, route: Route | None, excerpts: list[Excerpt]) -> _Question:
     return _Question(
         family=family,
         prompt=prompt,
-        input=portion(excerpt(text) for text in prompt.texts),
+        input=portion(_measure(prompt.texts)),
         output=portion(excerpts),
     )
 

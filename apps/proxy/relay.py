@@ -158,16 +158,21 @@ class Relay:
         if self._plan.request.is_stream and kind.lower() == "text/event-stream":
             await self._pass_stream(route, answer)
         elif kind.lower() == "application/json" or kind.lower().endswith("+json"):
-            await self._pass_answer(answer)
+            await self._pass_answer(route, answer)
         else:
             # In its own letters: a key in it would not be known in others.
             raise AttemptFailed(GatewayError("E49"), answer.status, f"content type {kind}")
 
     # ---- a whole answer
 
-    async def _pass_answer(self, answer: Answer) -> None:
+    async def _pass_answer(self, route: Route, answer: Answer) -> None:
         call, request = self._call, self._plan.request
-        body = await read_limited(answer, ANSWER_BYTES_MAX)
+
+        def renew_deadline() -> None:
+            call.deadline = self._gateway.monotonic() + route.provider.idle_timeout_seconds
+
+        renew_deadline()
+        body = await read_limited(answer, ANSWER_BYTES_MAX, on_read=renew_deadline)
         found = call.answer = read_answer(request.endpoint, body)
         call.close_to_interruption()
         call.note_first_byte()
@@ -175,7 +180,9 @@ class Relay:
         usage = found.final_usage(estimated_input_tokens=call.estimated_input_tokens())
         frames = [body]
         if request.is_stream:
-            frames = answer_to_sse(found.document, include_usage=request.include_usage)
+            frames = answer_to_sse(
+                request.endpoint, found.document, include_usage=request.include_usage
+            )
         for frame in frames:
             call.capture(frame)
         self._attempts.finish("answered")
@@ -209,7 +216,7 @@ class Relay:
             self._attempts.break_off()
             await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
             return
-        if meter.error is not None or not (meter.done_seen or meter.finish_reason):
+        if meter.error is not None or not (meter.done_seen or self._have_all_finished(meter)):
             if not self._has_started:
                 row = "E53" if meter.error is not None else "E49"
                 raise AttemptFailed(
@@ -219,6 +226,16 @@ class Relay:
             await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
             return
         await self._complete_stream(meter)
+
+    def _have_all_finished(self, meter: StreamMeter) -> bool:
+        """Return whether a stream without [DONE] holds the end of each choice that was asked for.
+
+        Of the candidates of `best_of` only `n` are sent.
+        """
+        request = self._plan.request
+        answers: int = request.body.get("n") or 1
+        candidates = max(answers, request.body.get("best_of") or 1)
+        return meter.finished_choices >= request.choices // candidates * answers
 
     async def _pass_block(self, route: Route, meter: StreamMeter, block: bytes) -> bytes:
         """Send a block of complete events on and return what has to wait for the first event."""

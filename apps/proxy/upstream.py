@@ -221,8 +221,13 @@ def is_free(failure: AttemptFailed) -> bool:
     return failure.status_code != 200 or failure.error.row == "E53"
 
 
-async def read_limited(answer: Answer, limit: int) -> bytes:
-    """Return the body. Raises GatewayError E52 where it is longer than `limit` bytes."""
+async def read_limited(
+    answer: Answer, limit: int, *, on_read: Callable[[], None] | None = None
+) -> bytes:
+    """Return the body. Raises GatewayError E52 where it is longer than `limit` bytes.
+
+    `on_read` is called whenever some of it has come.
+    """
     announced = answer.header(b"content-length")
     if announced.isdecimal() and int(announced) > limit:
         raise GatewayError("E52")
@@ -235,6 +240,8 @@ async def read_limited(answer: Answer, limit: int) -> bytes:
         parts.append(part)
         if answer.is_read:
             break
+        if on_read is not None:
+            on_read()
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from apps.billing.adjustments import adjust_balance
 from apps.billing.chain_walks import walk_requests
 from apps.billing.explanation import explain_request
 from apps.billing.findings import Findings
@@ -130,6 +131,28 @@ def test_what_failed_or_is_not_certain_is_not_given_again(bench: Bench, fault: s
     answers = [post(stage) for _ in range(2)]
 
     assert "hit" not in caches(*answers)
+
+
+def test_an_answer_cut_for_a_low_balance_is_not_given_again(bench: Bench) -> None:
+    stage = make_stage(
+        bench, upstream_name="demo-chat:prompt=10,tokens=1000", wallet_nanos=2_000_000
+    )
+    cut = post(stage)
+    adjust_balance(
+        customer_id=stage.caller.user.customer_id,
+        amount_nanos=10 * DOLLAR,
+        actor=None,
+        reason="for a test",
+    )
+
+    wait_until(lambda: caches(post(stage)) == ["hit"], timeout_seconds=10, what="a kept answer")
+
+    assert 256 <= int(cut.headers["x-gateway-output-cap"]) < 500
+    assert caches(cut) == ["miss"]
+    rows = stage.settled(3).rows
+    assert rows[0].output_tokens == int(cut.headers["x-gateway-output-cap"])
+    assert [row.output_tokens for row in rows[1:3]] == [1000, 1000]
+    assert len(stage.upstream_calls) == 2
 
 
 def test_what_is_too_old_is_asked_for_again(bench: Bench) -> None:

@@ -62,6 +62,25 @@ def test_requests_per_minute_count_for_all_under_one_limit(bench: Bench, scope: 
 
 
 @pytest.mark.parametrize("scope", SCOPES)
+def test_reading_what_was_used_counts_as_a_request(bench: Bench, scope: str) -> None:
+    stage = bench.stage()
+    first, second, free = make_pair(bench, scope, rpm=3, concurrency=1)
+
+    def read(caller: Caller) -> HttpAnswer:
+        return ask(bench.gateway, "GET", "/v1/usage", headers=caller.headers)
+
+    answers = [read(first), read(second), chat(stage, first), read(second), read(free)]
+
+    assert [answer.status for answer in answers] == [200, 200, 200, 429, 200]
+    assert (answers[3].error["type"], answers[3].error["code"]) == (
+        "requests",
+        "rate_limit_exceeded",
+    )
+    assert answers[0].headers["x-ratelimit-limit-requests"] == "3"
+    assert bench.gateway.get("/v1/models", first.raw) == 200
+
+
+@pytest.mark.parametrize("scope", SCOPES)
 def test_tokens_per_minute_count_what_was_used(bench: Bench, scope: str) -> None:
     # A call uses 1000 tokens; what is reserved for it is far less.
     stage = bench.stage("demo-chat:prompt=984,tokens=16")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import orjson
 import psutil
 import pytest
 
 from apps.api_keys.models import APIKey
 from tests.e2e.answers import ask
+from tests.e2e.raw_upstream import RawUpstream, respond
 from tests.e2e.wire import (
     LAST_CHUNK,
     RawConnection,
@@ -244,6 +246,32 @@ def test_usage_in_unusual_places_is_charged_exactly(bench: Bench, fault: str) ->
     assert statement.states == ("completed",)
     assert statement.rows[0].usage_source == "reported"
     assert statement.charges == (CHARGE,)
+
+
+@pytest.mark.parametrize(("finished", "is_whole"), [((0,), False), ((0, 0), False), ((1, 0), True)])
+def test_a_stream_of_two_choices_is_not_whole_before_both_have_ended(
+    bench: Bench, finished: tuple[int, ...], is_whole: bool
+) -> None:
+    events = [
+        orjson.dumps({"choices": [{"index": index, "delta": {"content": "a"}}]}) for index in (0, 1)
+    ] + [
+        orjson.dumps({"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]})
+        for index in finished
+    ]
+    body = b"".join(b"data: %b\n\n" % event for event in events)
+    with RawUpstream(lambda _: [respond(body, kind="text/event-stream")]) as upstream:
+        stage = bench.stage("raw", provider=bench.make_provider(upstream.base_url))
+
+        with open_stream(stage, n=2) as connection:
+            received = connection.read_all() if not is_whole else connection.read_until(LAST_CHUNK)
+
+    last = events_of(received)[-1]
+    assert (last == "[DONE]", received.endswith(LAST_CHUNK)) == (is_whole, is_whole)
+    if not is_whole:
+        assert last["error"]["code"] == "upstream_interrupted"
+    statement = stage.settled()
+    assert statement.states == ("completed" if is_whole else "upstream_interrupted",)
+    assert statement.charges[0] > 0
 
 
 @pytest.mark.parametrize("fault", ["no_usage", "usage_after_finish(done)"])

@@ -266,12 +266,15 @@ def _excerpts(content: object) -> list[Excerpt]:
     return [excerpt(text) for text in parts if isinstance(text, str)]
 
 
-def answer_to_sse(document: dict[str, Any], *, include_usage: bool) -> list[bytes]:
-    """Return the events of a whole answer, for a client that asked for a stream (E50).
+def answer_to_sse(
+    endpoint: Endpoint, document: dict[str, Any], *, include_usage: bool
+) -> list[bytes]:
+    """Return the events of a whole answer that `read_answer` took for this endpoint, for a client
+    that asked for a stream (E50).
 
-    The last one is [DONE].
+    The last one is [DONE]. What the provider calls the document does not count.
     """
-    is_chat = document.get("object") != "text_completion"
+    is_chat = endpoint == "chat/completions"
     common: dict[str, Any] = {
         name: document[name]
         for name in ("id", "created", "model", "system_fingerprint", "service_tier")

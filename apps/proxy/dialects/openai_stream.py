@@ -14,6 +14,7 @@ import orjson
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
 from apps.proxy.dialects.openai_chunks import error_code, find_usage, is_error, load_chunk
+from apps.proxy.dialects.openai_request import CHOICES_MAX
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.plausibility import is_plausible, needs_no_look
 from apps.proxy.estimate import Excerpt, estimate_quarters, tokens_of_quarters
@@ -83,6 +84,7 @@ class StreamMeter:
         "_events",
         "_excerpt_bytes",
         "_excerpts",
+        "_finished",
         "_has_audio",
         "_has_content",
         "_id",
@@ -118,6 +120,7 @@ class StreamMeter:
         self._excerpts: dict[bytes, list[bytes]] = {}
         self._excerpt_bytes = 0
         self._usage_was_unusable = False
+        self._finished = 0  # a bit for each choice
         self.usage: Usage | None = None  # the last one reported
         self.finish_reason: str | None = None
         self.service_tier: str | None = None  # that it served, where it says so at the end
@@ -140,6 +143,11 @@ class StreamMeter:
         """Return whether the model produced anything: text, reasoning, refusal or a tool call."""
         self._count_batch()
         return self._has_content
+
+    @property
+    def finished_choices(self) -> int:
+        """Return how many choices have told why they ended."""
+        return self._finished.bit_count() if self.finish_reason else 0
 
     @property
     def events(self) -> int:
@@ -301,6 +309,10 @@ class StreamMeter:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict) and choice.get("finish_reason") is not None:
                 self.finish_reason = clean_label(choice["finish_reason"])
+                index = choice.get("index")
+                self._finished |= 1 << (
+                    index if type(index) is int and 0 < index < CHOICES_MAX else 0
+                )
                 if self.finish_reason == "error":
                     self._fail(document)
                     return False

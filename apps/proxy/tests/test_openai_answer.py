@@ -245,11 +245,11 @@ def test_an_answer_becomes_the_stream_that_was_asked_for() -> None:
         "finish_reason": None,
     }
 
-    assert chunks(answer_to_sse(CHAT, include_usage=False)) == [
+    assert chunks(answer_to_sse("chat/completions", CHAT, include_usage=False)) == [
         common | {"choices": [content]},
         common | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
     ]
-    assert chunks(answer_to_sse(CHAT, include_usage=True))[2] == common | {
+    assert chunks(answer_to_sse("chat/completions", CHAT, include_usage=True))[2] == common | {
         "choices": [],
         "usage": USAGE,
     }
@@ -258,7 +258,9 @@ def test_an_answer_becomes_the_stream_that_was_asked_for() -> None:
 def test_tool_calls_get_their_positions_in_a_stream() -> None:
     document = said(role="assistant", content=None, tool_calls=[{"id": "a"}, {"id": "b"}])
 
-    delta = chunks(answer_to_sse(document, include_usage=False))[0]["choices"][0]["delta"]
+    delta = chunks(answer_to_sse("chat/completions", document, include_usage=False))[0]["choices"][
+        0
+    ]["delta"]
 
     assert delta["tool_calls"] == [{"index": 0, "id": "a"}, {"index": 1, "id": "b"}]
 
@@ -266,10 +268,28 @@ def test_tool_calls_get_their_positions_in_a_stream() -> None:
 def test_a_completion_becomes_a_stream_of_text() -> None:
     texts = [
         chunk["choices"][0]["text"]
-        for chunk in chunks(answer_to_sse(COMPLETION, include_usage=False))
+        for chunk in chunks(answer_to_sse("completions", COMPLETION, include_usage=False))
     ]
 
     assert texts == ["Once upon", ""]
+
+
+@pytest.mark.parametrize("name", ["completion", "chat.completion", None])
+def test_a_completion_is_one_whatever_its_provider_calls_it(name: str | None) -> None:
+    events = chunks(
+        answer_to_sse("completions", COMPLETION | {"object": name}, include_usage=False)
+    )
+
+    assert [event["object"] for event in events] == ["text_completion"] * 2
+    assert [event["choices"][0]["text"] for event in events] == ["Once upon", ""]
+
+
+@pytest.mark.parametrize("name", ["text_completion", "completion", None])
+def test_a_chat_is_one_whatever_its_provider_calls_it(name: str | None) -> None:
+    events = chunks(answer_to_sse("chat/completions", CHAT | {"object": name}, include_usage=False))
+
+    assert [event["object"] for event in events] == ["chat.completion.chunk"] * 2
+    assert events[0]["choices"][0]["delta"]["content"] == "Hello world!"
 
 
 def test_several_choices_all_appear_in_the_stream() -> None:
@@ -278,7 +298,7 @@ def test_several_choices_all_appear_in_the_stream() -> None:
 
     indices = [
         chunk["choices"][0]["index"]
-        for chunk in chunks(answer_to_sse(document, include_usage=False))
+        for chunk in chunks(answer_to_sse("chat/completions", document, include_usage=False))
     ]
 
     assert indices == [0, 1, 0, 1]
@@ -287,7 +307,7 @@ def test_several_choices_all_appear_in_the_stream() -> None:
 @pytest.mark.parametrize("include_usage", [True, False])
 def test_the_stream_of_an_answer_meters_like_the_answer(include_usage: bool) -> None:
     meter = StreamMeter(strip_usage=False)
-    for event in answer_to_sse(CHAT, include_usage=include_usage):
+    for event in answer_to_sse("chat/completions", CHAT, include_usage=include_usage):
         meter.observe(event)
 
     answer = read_chat_answer(json.dumps(CHAT).encode())

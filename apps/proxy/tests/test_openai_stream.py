@@ -205,6 +205,19 @@ def test_an_error_stops_the_stream_and_none_of_its_text_goes_on(
     assert meter.observe(DONE) == b""
 
 
+def test_each_choice_that_ended_is_counted_once() -> None:
+    meter = StreamMeter(strip_usage=True)
+    counts = []
+    for index in (None, 1, 1, 2, "3", -1, 128):
+        end: dict[str, Any] = {"index": index, "delta": {}, "finish_reason": "stop"}
+        meter.observe(event(choices=[{"index": 0, "delta": {}, "finish_reason": None}]))
+        meter.observe(event(choices=[end]))
+        counts.append(meter.finished_choices)
+
+    # What is no place of a choice stands for the first.
+    assert counts == [1, 2, 2, 3, 3, 3, 3]
+
+
 @pytest.mark.parametrize(
     "block",
     [
