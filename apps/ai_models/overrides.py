@@ -15,6 +15,15 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from apps.ai_models.capabilities import CapabilitiesRefused, check_capabilities
+from apps.core.parameter_names import (
+    FOLDED_PREFIXES,
+    METERED,
+    READ_AS_INPUT,
+    REMOVED,
+    UNSUPPORTED,
+    fold_all,
+    folded,
+)
 from apps.providers.headers import HEADERS_MAX, HeadersRefused, check_header_name, check_headers
 
 PARAMETERS_MAX: Final = 50
@@ -23,25 +32,8 @@ _SHOWN_VALUE_LENGTH: Final = 40
 
 _PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 # Read as input, or decide the model, how much it writes, what is billed by the piece, or by whom
-# a request is answered. Compared without regard to case.
-PROTECTED_PARAMETERS: Final = frozenset(
-    {
-        "api_base", "api_key", "api_type", "api_version", "audio", "base_model", "base_url",
-        "best_of", "candidate_count", "candidatecount", "context_window_fallbacks",
-        "custom_llm_provider", "deployment_id", "documents", "enable_search", "extra_body",
-        "extra_headers", "extra_query", "fallbacks", "functions", "generation_config",
-        "generationconfig", "google_search", "headers", "input", "instructions",
-        "max_completion_tokens", "max_gen_len", "max_length", "max_new_tokens",
-        "max_output_tokens", "max_tokens", "max_tokens_to_sample", "maxoutputtokens",
-        "mcp_servers", "messages", "mock_response", "modalities", "model", "model_list", "models",
-        "n", "num_predict", "num_retries", "num_return_sequences", "options", "organization",
-        "plugins", "prediction", "preset", "project", "prompt", "provider", "proxy", "query",
-        "route", "search_options", "search_parameters", "service_tier", "stream",
-        "stream_options", "suffix", "system", "timeout", "tools", "user_config", "web_search",
-        "web_search_options",
-    }
-)  # fmt: skip
-PROTECTED_PREFIXES: Final = ("aws_", "azure_", "litellm_", "vertex_")
+# a request is answered. As `folded` spells them.
+PROTECTED_PARAMETERS: Final = fold_all(METERED | READ_AS_INPUT | REMOVED | UNSUPPORTED)
 
 
 class OverridesRefused(ValueError):
@@ -143,8 +135,8 @@ def _object(value: Any, what: str, names: tuple[str, ...]) -> Mapping[str, Any]:
 def _parameter(name: Any) -> str:
     if not isinstance(name, str) or _PARAMETER.fullmatch(name) is None:
         raise OverridesRefused("Enter names of parameters, such as top_p.")
-    folded = name.casefold()
-    if folded in PROTECTED_PARAMETERS or folded.startswith(PROTECTED_PREFIXES):
+    spelling = folded(name)
+    if spelling in PROTECTED_PARAMETERS or spelling.startswith(FOLDED_PREFIXES):
         raise OverridesRefused(f"{name} decides what a call can cost, or where it goes.")
     return name
 

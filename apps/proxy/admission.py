@@ -191,7 +191,11 @@ def plan_call(
     is_reading = request.endpoint in READING_ENDPOINTS
     output_bound = 0 if is_reading else _output_bound(request, model)
     input_bound = input_tokens_bound(
-        request.body, serialise(request.body), model.context_length, model.image_tokens_max
+        request.endpoint,
+        request.body,
+        serialise(request.body),
+        model.context_length,
+        model.image_tokens_max,
     )
     input_bound += model.added_tokens
     if request.has_web_search:

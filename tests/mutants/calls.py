@@ -64,6 +64,17 @@ CALLS: Final = (
         ),
     ),
     Mutant(
+        "a-client-lowers-its-own-hold",
+        "I-17",
+        _UPSTREAM,
+        "contexts = max(contexts, len(prompts))",
+        "contexts = len(prompts)",
+        (
+            f"{_PROXY}/test_openai_upstream.py::"
+            "test_a_client_cannot_lower_the_bound_of_its_texts_by_another_name_for_them",
+        ),
+    ),
+    Mutant(
         "the-end-is-told-before-the-charge-commits",
         "I-20",
         "apps/billing/writer.py",

@@ -115,14 +115,20 @@ class ConnectionsCut:
         self._server = server
         self._database = database
         self._random = random
-        self._executioner: psycopg.Connection[Any]
+        self._executioner: psycopg.Connection[Any] | None = None
 
     def inject(self) -> None:
-        """Connect."""
-        self._executioner = psycopg.connect(**self._server.parameters("postgres"), autocommit=True)
+        """Connect, as soon as that is possible: another fault may keep the server busy."""
+        with contextlib.suppress(psycopg.OperationalError):
+            self._executioner = psycopg.connect(
+                **self._server.parameters("postgres"), autocommit=True
+            )
 
     def tick(self) -> None:
         """End a session."""
+        if self._executioner is None:
+            self.inject()
+            return
         found = self._executioner.execute(
             "SELECT pid FROM pg_stat_activity WHERE datname = %s ORDER BY pid", (self._database,)
         ).fetchall()
@@ -131,7 +137,8 @@ class ConnectionsCut:
 
     def heal(self) -> None:
         """Leave them alone."""
-        self._executioner.close()
+        if self._executioner is not None:
+            self._executioner.close()
 
 
 class DatabaseLocked:
@@ -142,12 +149,13 @@ class DatabaseLocked:
         self._holder: Any = None
 
     def inject(self) -> None:
-        """Take it."""
+        """Take it, unless a gateway keeps it that is frozen in the middle of a transaction."""
         if self._database.server is None:
             self._holder = sqlite3.connect(
                 self._database.name, isolation_level=None, timeout=20, check_same_thread=False
             )
-            self._holder.execute("BEGIN IMMEDIATE")
+            with contextlib.suppress(sqlite3.OperationalError):
+                self._holder.execute("BEGIN IMMEDIATE")
         else:
             self._holder = psycopg.connect(**self._database.server.parameters(self._database.name))
             self._holder.execute("LOCK TABLE billing_account IN ACCESS EXCLUSIVE MODE")

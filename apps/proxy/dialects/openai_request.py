@@ -2,14 +2,20 @@
 
 Everything that decides what a call can cost is checked here (E13) or refused because it cannot be
 metered (E14). What only the model understands passes untouched. Fields by which a client could
-choose the upstream or its key are removed.
-
-Over 400 lines because it is the one list of what may pass and what may not.
+choose the upstream or its key are removed. Their names are in `apps.core.parameter_names`.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
+from apps.core.parameter_names import (
+    FOLDED_PREFIXES,
+    METERED,
+    REMOVED,
+    UNSUPPORTED,
+    fold_all,
+    folded,
+)
 from apps.core.price_terms import tier_name
 from apps.proxy.dialects.openai_inputs import (
     MODERATION_MODEL,
@@ -40,85 +46,11 @@ _TIER_LENGTH_MAX: Final = 32
 _TOOL_TYPES: Final = frozenset({"custom", "function"})
 OUTPUT_PARAMETERS: Final = ("max_completion_tokens", "max_tokens")
 
-# Paid features without a price here, ways to make the upstream run something else than the model
-# that is billed, and other servers' names for how much is written, which the hold would not cover.
-_UNSUPPORTED: Final = frozenset(
-    {
-        "candidate_count",
-        "enable_search",
-        "fallbacks",
-        "generation_config",
-        "google_search",
-        "max_length",
-        "max_new_tokens",
-        "max_output_tokens",
-        "max_tokens_to_sample",
-        "mcp_servers",
-        "models",
-        "num_predict",
-        "num_return_sequences",
-        "plugins",
-        "preset",
-        "route",
-        "search_options",
-        "search_parameters",
-        "web_search",
-    }
-)
-_REMOVED: Final = frozenset(
-    {
-        "api_base",
-        "api_key",
-        "api_type",
-        "api_version",
-        "base_model",
-        "base_url",
-        "context_window_fallbacks",
-        "custom_llm_provider",
-        "deployment_id",
-        "extra_body",
-        "extra_headers",
-        "extra_query",
-        "headers",
-        "mock_response",
-        "model_list",
-        "num_retries",
-        "organization",
-        "project",
-        "provider",
-        "proxy",
-        "timeout",
-        "user_config",
-    }
-)
-_REMOVED_PREFIXES: Final = ("aws_", "azure_", "litellm_", "vertex_")
-
-# Parameters that decide about money: a server that ignores case must not read them under a
-# spelling that is not checked here.
-_METERED: Final = frozenset(
-    {
-        "audio",
-        "best_of",
-        "documents",
-        "input",
-        "max_completion_tokens",
-        "max_tokens",
-        "messages",
-        "modalities",
-        "model",
-        "n",
-        "prediction",
-        "prompt",
-        "query",
-        "service_tier",
-        "stream",
-        "stream_options",
-        "tools",
-        "web_search_options",
-    }
-)
+_FOLDED_METERED: Final = fold_all(METERED)
+_FOLDED_UNSUPPORTED: Final = fold_all(UNSUPPORTED)
+_FOLDED_REMOVED: Final = fold_all(REMOVED)
 # What most requests hold and nothing more: of these nothing is removed or refused by its name.
-_PLAIN: Final = _METERED | {
+_PLAIN: Final = METERED | {
     "frequency_penalty",
     "presence_penalty",
     "response_format",
@@ -147,6 +79,23 @@ _MESSAGE_KEYS: Final = frozenset(
 )
 _PART_KEYS: Final = frozenset({"image_url", "input_audio", "text", "type"})
 _TOOL_KEYS: Final = frozenset({"custom", "function", "type"})
+# What clients add to a tool, or write flat. Anything else may name a tool that the provider runs by
+# itself and bills by the call, whatever the type says.
+_TOOL_EXTRAS: Final = frozenset(
+    {
+        "annotations",
+        "cache_control",
+        "defer_loading",
+        "description",
+        "id",
+        "input_examples",
+        "metadata",
+        "name",
+        "parameters",
+        "strict",
+        "title",
+    }
+)
 
 
 class ParsedRequest(NamedTuple):
@@ -222,13 +171,18 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
 
 def _keep(body: dict[str, Any]) -> dict[str, Any]:
     """Return the body without what is removed. Raises E14 for what is not supported."""
-    kept = {key: value for key, value in body.items() if not _is_removed(key)}
-    for key, value in kept.items():
-        folded = key.casefold()
-        if folded != key and (folded in _METERED or folded in _UNSUPPORTED):
-            raise unsupported(key)
-        if key in _UNSUPPORTED and value is not None and value is not False:
-            raise unsupported(key)
+    kept: dict[str, Any] = {}
+    for key, value in body.items():
+        if key not in _PLAIN:
+            name = folded(key)
+            if name in _FOLDED_REMOVED or name.startswith(FOLDED_PREFIXES):
+                continue
+            if name in _FOLDED_METERED:
+                # Even null: a server that ignores spelling would forget what was checked.
+                raise unsupported(key)
+            if name in _FOLDED_UNSUPPORTED and value is not None and value is not False:
+                raise unsupported(key)
+        kept[key] = value
     return kept
 
 
@@ -242,11 +196,6 @@ def _check_inputs(endpoint: Endpoint, body: dict[str, Any]) -> bool:
     else:
         count_inputs(body, "input")
     return False
-
-
-def _is_removed(key: str) -> bool:
-    folded = key.casefold()
-    return folded in _REMOVED or folded.startswith(_REMOVED_PREFIXES)
 
 
 def _service_tier(body: Mapping[str, Any]) -> str:
@@ -411,6 +360,11 @@ def _check_tools(body: Mapping[str, Any]) -> None:
         if not _is_one_of(kind, _TOOL_TYPES):
             # Tools that the provider runs by itself are billed by the call.
             raise unsupported(f"tools[{index}].type")
+        if not tool.keys() <= _TOOL_KEYS:
+            for key, value in tool.items():
+                is_known = key in _TOOL_KEYS or key in _TOOL_EXTRAS
+                if not is_known and value is not None and value is not False:
+                    raise unsupported(f"tools[{index}].{key}")
 
 
 def _find_audio(endpoint: Endpoint, body: Mapping[str, Any]) -> str:

@@ -12,13 +12,17 @@ import orjson
 
 from apps.core.error_rows import UPSTREAM_CODES
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.openai_request import OUTPUT_PARAMETERS
+from apps.core.parameter_names import folded
+from apps.proxy.dialects.openai_request import OUTPUT_PARAMETERS, Endpoint
 from apps.proxy.json_body import serialise
 
 # Providers wrap tool definitions into a prompt of their own, of a few hundred tokens.
 _TOOLS_PROMPT_TOKENS: Final = 1024
 # The marks of a chat template around an almost empty request.
 _TEMPLATE_TOKENS: Final = 64
+# By which a request may ask for several texts to be read, each with a context of its own. A server
+# may know more of these names than its endpoint documents.
+_PROMPTS: Final = ("prompt", "input", "documents")
 
 # What an error of an upstream may be called in our records and answers; the rest is dropped.
 _KNOWN_CODES: Final = frozenset(UPSTREAM_CODES) | {
@@ -123,7 +127,11 @@ _INTERNAL: Final = re.compile(
 
 
 def input_tokens_bound(
-    body: Mapping[str, Any], serialised: bytes, context_length: int, image_tokens_max: int
+    endpoint: Endpoint,
+    body: Mapping[str, Any],
+    serialised: bytes,
+    context_length: int,
+    image_tokens_max: int,
 ) -> int:
     """Return a number of tokens that the input of this request cannot exceed.
 
@@ -131,17 +139,15 @@ def input_tokens_bound(
     the body as it goes upstream; images within it count as images and not as text, and anything
     that the provider would have to look into counts as a full context.
     """
-    prompts = body.get("prompt", body.get("input", body.get("documents")))
-    contexts = 1
-    if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
-        contexts = len(prompts)
+    # A chat is one conversation, whatever else stands beside it.
+    contexts = 1 if endpoint == "chat/completions" else _contexts(body)
     limit = context_length * contexts
     text_bytes = len(serialised)
     query = body.get("query")
     if isinstance(query, str) and "documents" in body:
         # It is read again with each document.
         text_bytes += (contexts - 1) * (len(query.encode("utf-8", "replace")) + _TEMPLATE_TOKENS)
-    images = 0
+    images = _moderated_images(body) if endpoint == "moderations" else 0
     messages = body.get("messages")
     for message in messages if isinstance(messages, list) else ():
         if not isinstance(message, dict) or message.get("audio") is not None:
@@ -159,6 +165,28 @@ def input_tokens_bound(
     if body.get("tools") or body.get("functions"):
         bound += _TOOLS_PROMPT_TOKENS
     return min(bound, limit)
+
+
+def _contexts(body: Mapping[str, Any]) -> int:
+    """Return how many contexts can be read: the most that any name asks for.
+
+    Nothing that a client adds makes the number smaller.
+    """
+    contexts = 1
+    for name in _PROMPTS:
+        prompts = body.get(name)
+        if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
+            contexts = max(contexts, len(prompts))
+    return contexts
+
+
+def _moderated_images(body: Mapping[str, Any]) -> int:
+    """Return how many images are to be moderated; those within the body count as text as well."""
+    parts = body.get("input")
+    return sum(
+        isinstance(part, dict) and part.get("type") == "image_url"
+        for part in (parts if isinstance(parts, list) else ())
+    )
 
 
 def _data_url_length(part: Mapping[str, Any]) -> int:
@@ -189,8 +217,8 @@ def upstream_body(
         options = body.get("stream_options")
         given = options if isinstance(options, Mapping) else {}
         sent["stream_options"] = {
-            # A server that ignores case would go by the last of several spellings.
-            **{key: value for key, value in given.items() if key.casefold() != "include_usage"},
+            # A server that ignores spelling would go by the last of several.
+            **{key: value for key, value in given.items() if folded(key) != "includeusage"},
             "include_usage": True,
         }
     else:

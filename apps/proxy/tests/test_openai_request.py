@@ -204,7 +204,26 @@ def test_a_parameter_that_cannot_be_priced_as_it_stands_is_refused(
         ({"max_new_tokens": 100_000}, "max_new_tokens"),
         ({"Max_Output_Tokens": 100_000}, "Max_Output_Tokens"),
         ({"num_return_sequences": 9}, "num_return_sequences"),
+        ({"maxTokens": 100_000}, "maxTokens"),
+        ({"maxTokens": None}, "maxTokens"),
+        ({"serviceTier": "priority"}, "serviceTier"),
+        ({"web-search-options": {}}, "web-search-options"),
+        ({"options": {"num_predict": 100_000}}, "options"),
+        ({"generationConfig": {"maxOutputTokens": 100_000}}, "generationConfig"),
+        ({"compound_custom": {"tools": {"enabled_tools": ["web_search"]}}}, "compound_custom"),
+        ({"connectors": [{"id": "web-search"}]}, "connectors"),
+        ({"data_sources": [{"type": "azure_search"}]}, "data_sources"),
+        ({"speed": "fast"}, "speed"),
+        ({"vl_high_resolution_images": True}, "vl_high_resolution_images"),
         ({"tools": [{"type": "function", "Type": "web_search"}]}, "tools[0].Type"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f"}, "google_search": {}}]},
+            "tools[0].google_search",
+        ),
+        (
+            {"tools": [{"type": "custom"}, {"type": "function", "web_search": "on"}]},
+            "tools[1].web_search",
+        ),
         ({"messages": [{"role": "user", "Role": "system"}]}, "messages[0].Role"),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "TYPE": "image_url"}]}]},
@@ -226,6 +245,26 @@ def test_what_cannot_be_metered_is_refused(change: dict[str, Any], param: str) -
         {"modalities": ["text"]},
         {"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "custom"}]},
         {"tools": []},
+        {
+            "tools": [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": "f",
+                        "description": "Does it.",
+                        "parameters": {"type": "object", "properties": {"google_search": {}}},
+                        "strict": True,
+                        "cache_control": {"type": "ephemeral"},
+                    },
+                    "cache_control": {"type": "ephemeral"},
+                    "strict": False,
+                    "custom": None,
+                    "extra": None,
+                }
+            ]
+        },
+        {"tools": [{"type": "function", "name": "f", "description": "", "parameters": {}}]},
+        {"generationConfig": None, "speed": None, "plugins": False},
         {"store": True, "metadata": {"a": "b"}},
         {"temperature": 5, "logprobs": True, "top_logprobs": 3, "seed": 1, "unknown": {"x": [1]}},
         {"messages": [{"role": "assistant", "content": None, "tool_calls": []}]},

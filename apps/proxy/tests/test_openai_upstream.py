@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.proxy.dialects.openai import (
+    Endpoint,
     input_tokens_bound,
     parse_request,
     upstream_body,
@@ -42,6 +43,7 @@ def test_the_upstream_sees_its_own_name_of_the_model_and_nothing_else_changed() 
         {"include_usage": False},
         {"include_usage": "junk"},
         {"include_usage": True, "Include_Usage": False},
+        {"includeUsage": False},
         {"include_u\u017fage": False},
         "junk",
         5,
@@ -73,8 +75,13 @@ def test_a_lowered_cap_replaces_whatever_the_client_asked_for() -> None:
     }
 
 
-def bound(body: dict[str, Any], context: int = 100_000, image: int = 1_000) -> int:
-    return input_tokens_bound(body, json.dumps(body).encode(), context, image)
+def bound(
+    body: dict[str, Any],
+    context: int = 100_000,
+    image: int = 1_000,
+    endpoint: Endpoint = "chat/completions",
+) -> int:
+    return input_tokens_bound(endpoint, body, json.dumps(body).encode(), context, image)
 
 
 def test_text_is_bounded_by_its_bytes_and_by_the_context() -> None:
@@ -88,8 +95,8 @@ def test_the_query_of_a_ranking_is_read_with_each_document() -> None:
     body = {"model": "ranker", "query": "naïve", "documents": ["a", "b", {"text": "c"}]}
     size = len(json.dumps(body))
 
-    assert bound(body) == size + 2 * (6 + 64) + 64
-    assert bound(body, context=20) == 60
+    assert bound(body, endpoint="rerank") == size + 2 * (6 + 64) + 64
+    assert bound(body, context=20, endpoint="rerank") == 60
 
 
 def test_tools_add_the_prompt_around_them() -> None:
@@ -108,6 +115,13 @@ def test_an_image_counts_as_an_image_and_not_as_text() -> None:
 
     assert bound(body) == len(json.dumps(body)) - len(url) + 1_000 + 64
     assert bound(message(*body["messages"][0]["content"] * 3)) < 4_000
+
+
+def test_an_image_that_is_moderated_counts_as_an_image_beside_its_address() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    body = {"model": "m", "input": [{"type": "text", "text": "a"}, image, image]}
+
+    assert bound(body, endpoint="moderations") == len(json.dumps(body)) + 2 * 1_000 + 64
 
 
 def test_text_cannot_hide_in_an_image() -> None:
@@ -134,9 +148,57 @@ def test_every_prompt_may_fill_a_context() -> None:
     many = {"model": "m", "prompt": ["word " * 100] * 3}
     one = {"model": "m", "prompt": [17] * 500}
 
-    assert bound(many, context=50) == 150
-    assert bound(one, context=50) == 50
-    assert bound({"model": "m", "input": ["a" * 500] * 2}, context=50) == 100
+    assert bound(many, context=50, endpoint="completions") == 150
+    assert bound(one, context=50, endpoint="completions") == 50
+    inputs = {"model": "m", "input": ["a" * 500] * 2}
+    assert bound(inputs, context=50, endpoint="embeddings") == 100
+
+
+TEXTS = ["word " * 100] * 100
+READ: list[tuple[Endpoint, dict[str, Any]]] = [
+    ("completions", {"model": "m", "prompt": TEXTS}),
+    ("embeddings", {"model": "m", "input": TEXTS}),
+    ("moderations", {"model": "m", "input": TEXTS}),
+    ("rerank", {"model": "m", "query": "a", "documents": TEXTS}),
+]
+
+
+@pytest.mark.parametrize("value", ["x", None, [], {}, 5, False, [1], ["x"]])
+@pytest.mark.parametrize("name", ["prompt", "input", "documents", "messages", "query"])
+@pytest.mark.parametrize(("endpoint", "body"), READ)
+def test_a_client_cannot_lower_the_bound_of_its_texts_by_another_name_for_them(
+    endpoint: Endpoint, body: dict[str, Any], name: str, value: object
+) -> None:
+    # First, where it would be found first, too.
+    beside = body if name in body else {name: value, **body}
+
+    assert parse_request(endpoint, beside).body == beside
+    assert bound(beside, context=50, endpoint=endpoint) == 50 * 100
+
+
+@given(
+    read=st.sampled_from(READ),
+    added=st.dictionaries(
+        st.sampled_from(["prompt", "input", "documents", "query", "messages", "tools", "user"]),
+        st.none() | st.text(max_size=5) | st.lists(st.integers() | st.text(max_size=5), max_size=5),
+    ),
+    context=st.integers(1, 10_000),
+)
+def test_nothing_that_a_client_adds_lowers_the_bound(
+    read: tuple[Endpoint, dict[str, Any]], added: dict[str, Any], context: int
+) -> None:
+    endpoint, body = read
+
+    more = bound({**added, **body}, context, endpoint=endpoint)
+
+    assert more >= bound(body, context, endpoint=endpoint)
+
+
+def test_a_chat_is_one_context_whatever_stands_beside_its_messages() -> None:
+    chat = message({"type": "text", "text": "word " * 100})
+
+    for name in ("prompt", "input", "documents"):
+        assert bound(chat | {name: TEXTS}, context=50) == 50
 
 
 @given(st.lists(st.text(max_size=50), min_size=1, max_size=5))
@@ -154,7 +216,8 @@ def test_no_text_has_more_tokens_than_the_bound(texts: list[str]) -> None:
     )
 
     # A token of byte-pair encodings is at least one byte.
-    assert input_tokens_bound(body, encoded, 10**9, 0) >= sum(len(text.encode()) for text in texts)
+    bytes_of_text = sum(len(text.encode()) for text in texts)
+    assert input_tokens_bound("chat/completions", body, encoded, 10**9, 0) >= bytes_of_text
 
 
 def error_body(**members: object) -> bytes:
