@@ -147,7 +147,7 @@ class StreamMeter:
     @property
     def finished_choices(self) -> int:
         """Return how many choices have told why they ended."""
-        return self._finished.bit_count() if self.finish_reason else 0
+        return self._finished.bit_count()
 
     @property
     def events(self) -> int:
@@ -309,10 +309,10 @@ class StreamMeter:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict) and choice.get("finish_reason") is not None:
                 self.finish_reason = clean_label(choice["finish_reason"])
-                index = choice.get("index")
-                self._finished |= 1 << (
-                    index if type(index) is int and 0 < index < CHOICES_MAX else 0
-                )
+                if self.finish_reason:  # Some servers send "" until then.
+                    at = choice.get("index")
+                    at = at if type(at) is int and 0 <= at < CHOICES_MAX else 0
+                    self._finished |= 1 << at
                 if self.finish_reason == "error":
                     self._fail(document)
                     return False

@@ -210,7 +210,8 @@ def test_each_choice_that_ended_is_counted_once() -> None:
     counts = []
     for index in (None, 1, 1, 2, "3", -1, 128):
         end: dict[str, Any] = {"index": index, "delta": {}, "finish_reason": "stop"}
-        meter.observe(event(choices=[{"index": 0, "delta": {}, "finish_reason": None}]))
+        for nothing in (None, ""):
+            meter.observe(event(choices=[{"index": 9, "delta": {}, "finish_reason": nothing}]))
         meter.observe(event(choices=[end]))
         counts.append(meter.finished_choices)
 
