@@ -397,7 +397,7 @@ CALLS: Final = (
         "a-broken-stream-ends-cleanly",
         "E60",
         _RELAY,
-        "if meter.error is not None or not (meter.done_seen or meter.finish_reason):",
+        "if meter.error is not None or not (meter.done_seen or self._have_all_finished(meter)):",
         "if meter.error is not None:",
         (f"{_STREAMS}::test_a_broken_stream_never_looks_finished_and_costs_what_was_delivered",),
     ),
