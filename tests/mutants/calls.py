@@ -226,6 +226,18 @@ CALLS: Final = (
         ),
     ),
     Mutant(
+        "more-than-was-asked-is-believed",
+        "I-28",
+        _SETTLEMENT,
+        "return usage if fits(usage, asked) else usage._replace(is_suspect=True)",
+        "return usage",
+        (
+            f"{_PROXY}/test_settlement.py"
+            "::test_usage_is_suspect_beyond_what_the_plan_of_its_call_allows",
+            f"{_STREAMS}::test_what_nobody_can_have_asked_for_costs_the_hold_and_is_counted",
+        ),
+    ),
+    Mutant(
         "cumulative-usage-is-added-up",
         "I-30",
         _STREAM,

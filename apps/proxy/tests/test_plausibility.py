@@ -6,11 +6,11 @@ import pytest
 from apps.core.usage import Usage
 from apps.proxy.dialects.openai_answer import Answer, read_chat_answer
 from apps.proxy.dialects.openai_stream import StreamMeter
-from apps.proxy.dialects.plausibility import is_plausible, needs_no_look
+from apps.proxy.dialects.plausibility import Asked, fits, is_plausible, needs_no_look
 
 
 def reported(output: int, **counts: int) -> Usage:
-    return Usage.from_dict({"input": 10, "output": output, "source": "reported", **counts})
+    return Usage.from_dict({"input": 10, "output": output, "source": "reported"} | counts)
 
 
 @pytest.mark.parametrize(
@@ -25,15 +25,56 @@ def reported(output: int, **counts: int) -> Usage:
         (reported(1728), 100, 2, True),
         (reported(1729), 100, 2, False),
         (reported(65), 0, 0, False),
-        (reported(9_000_000, reasoning=1), 0, 1, True),
-        (reported(9_000_000, audio_out=1), 0, 1, True),
-        (reported(9_000_000, image_out=1), 0, 1, True),
+        # A word of what is not seen excuses no more than one that is.
+        (reported(80, reasoning=1), 0, 1, True),
+        (reported(81, reasoning=1), 0, 1, False),
+        (reported(9_000_000, reasoning=1), 0, 1, False),
+        (reported(9_000_000, audio_out=1), 0, 1, False),
+        (reported(9_000_000, image_out=1), 0, 1, False),
+        # Of what was thought only the half is told apart.
+        (reported(5_000, reasoning=5_000), 3, 1, True),
     ],
 )
 def test_a_token_takes_some_text(
     usage: Usage, delivered: int, choices: int, expected: bool
 ) -> None:
     assert is_plausible(usage, delivered_tokens=delivered, choices=choices) is expected
+
+
+SMALL = Asked(input_bound=200, output_bound=5, context_length=8_000)
+
+
+@pytest.mark.parametrize(
+    ("usage", "asked", "expected"),
+    [
+        (reported(5), SMALL, True),
+        # Vendors that leave reasoning out of the cap think up to the context.
+        (reported(5, reasoning=7_995), SMALL, True),
+        (reported(9_044), SMALL, True),
+        (reported(9_045), SMALL, False),
+        (reported(44, reasoning=9_001), SMALL, False),
+        (reported(0, audio_out=9_045), SMALL, False),
+        (reported(0, image_out=9_045), SMALL, False),
+        (reported(17_044), SMALL._replace(choices=2), True),
+        (reported(17_045), SMALL._replace(choices=2), False),
+        # A cap above the context: of a model whose context is told wrongly.
+        (reported(89_024), SMALL._replace(output_bound=20_000), True),
+        (reported(89_025), SMALL._replace(output_bound=20_000), False),
+        # Instructions and tools of the provider's own are read beside what was sent.
+        (reported(5, input=9_024), SMALL, True),
+        (reported(5, input=9_025), SMALL, False),
+        (reported(5, input=24, cache_read=9_001), SMALL, False),
+        (reported(5, input=9_999_000), SMALL, False),
+        (reported(5, input=41_024), SMALL._replace(input_bound=10_000), True),
+        (reported(5, input=41_025), SMALL._replace(input_bound=10_000), False),
+        (reported(0, input=17_024), SMALL._replace(texts=2), True),
+        (reported(0, input=17_025), SMALL._replace(texts=2), False),
+        (reported(5, input=89_024), SMALL._replace(searches=10), True),
+        (reported(5, input=89_025), SMALL._replace(searches=10), False),
+    ],
+)
+def test_what_was_asked_bounds_what_can_be_used(usage: Usage, asked: Asked, expected: bool) -> None:
+    assert fits(usage, asked) is expected
 
 
 @pytest.mark.parametrize(
@@ -70,6 +111,10 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}
         (
             answer({"content": "four"}, 5000, completion_tokens_details={"reasoning_tokens": 4990}),
             reported(10, reasoning=4990),
+        ),
+        (
+            answer({"content": "hi"}, 9_000_000, completion_tokens_details={"reasoning_tokens": 1}),
+            reported(8_999_999, reasoning=1)._replace(is_suspect=True),
         ),
         (answer({"content": "", "reasoning_content": "four" * 400}, 5000), reported(5000)),
         (
@@ -121,6 +166,13 @@ def usage_event(completion: int, **details: object) -> bytes:
                 usage_event(5000, completion_tokens_details={"reasoning_tokens": 4990}),
             ],
             reported(10, reasoning=4990),
+        ),
+        (
+            [
+                event({"content": "hi"}),
+                usage_event(9_000_000, completion_tokens_details={"reasoning_tokens": 1}),
+            ],
+            reported(8_999_999, reasoning=1)._replace(is_suspect=True),
         ),
         ([event({"reasoning_content": "four" * 400}), usage_event(5000)], reported(5000)),
         (
