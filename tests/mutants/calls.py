@@ -149,6 +149,18 @@ CALLS: Final = (
         (f"{_STREAMS}::test_without_usage_the_text_is_estimated",),
     ),
     Mutant(
+        "a-usage-that-came-early-is-the-whole",
+        "I-27",
+        _STREAM,
+        "if is_final:\n            return usage._replace(is_suspect=True)",
+        "if usage:\n            return usage._replace(is_suspect=True)",
+        (
+            f"{_PROXY}/test_plausibility.py::test_usage_that_came_early_is_no_report_of_the_answer",
+            "tests/e2e/test_early_usage.py"
+            "::test_leaving_after_an_early_usage_costs_what_was_delivered",
+        ),
+    ),
+    Mutant(
         "an-estimate-exceeds-the-bound-of-its-hold",
         "I-27",
         "apps/proxy/recount.py",
@@ -217,7 +229,7 @@ CALLS: Final = (
         "any-number-of-tokens-is-believed",
         "I-28",
         _STREAM,
-        "if not self._is_plausible(reported):",
+        "if not self._is_plausible(usage):",
         "if False:",
         (
             f"{_PROXY}/test_plausibility.py"

@@ -16,6 +16,13 @@ _TOKENS_PER_CHARACTER: Final = 4
 _FACTOR: Final = 4 * _TOKENS_PER_CHARACTER
 # An event of a stream is hardly ever below a hundred bytes, and brings a token or more.
 _STREAMED_BYTES_PER_TOKEN: Final = 64
+# Hardly any event is above half a kilobyte for each of its tokens, or any text above eight letters.
+_STREAMED_BYTES_PER_TOKEN_MAX: Final = 512
+_STREAMED_BYTES_AROUND: Final = 1024  # the first event, the last one and that of the usage
+_CHARACTERS_PER_TOKEN_MAX: Final = 8
+# An estimate of rules, blanks and the like is several times too high; hardly one of a whole answer.
+_DELIVERED_FACTOR: Final = 4
+_DELIVERED_SLACK_TOKENS: Final = 32
 # By how much providers may count otherwise than the gateway bounds: other tokenizers, templates
 # and instructions of their own around each text.
 _ASKED_FACTOR: Final = 4
@@ -74,3 +81,20 @@ def is_plausible(usage: Usage, *, delivered_tokens: int, choices: int = 1) -> bo
         return True
     seen = delivered_tokens + usage.reasoning + usage.audio_out + usage.image_out
     return usage.output <= UNSEEN_TOKENS_MAX * max(choices, 1) + _FACTOR * seen
+
+
+def tells_enough(usage: Usage, *, streamed_bytes: int = 0, characters: int = 0) -> bool:
+    """Return whether a usage accounts for what was delivered without a closer look at it.
+
+    `characters`: of text, as far as that is known at once.
+    """
+    told = usage.output_tokens
+    return (
+        streamed_bytes <= told * _STREAMED_BYTES_PER_TOKEN_MAX + _STREAMED_BYTES_AROUND
+        and characters <= told * _CHARACTERS_PER_TOKEN_MAX
+    )
+
+
+def tells_too_little(usage: Usage, *, delivered_tokens: int) -> bool:
+    """Return whether the output is far below the estimated size of what was delivered."""
+    return delivered_tokens > _DELIVERED_FACTOR * usage.output_tokens + _DELIVERED_SLACK_TOKENS

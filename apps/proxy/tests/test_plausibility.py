@@ -6,7 +6,7 @@ import pytest
 from apps.core.usage import Usage
 from apps.proxy.dialects.openai_answer import Answer, read_chat_answer
 from apps.proxy.dialects.openai_stream import StreamMeter
-from apps.proxy.dialects.plausibility import Asked, fits, is_plausible, needs_no_look
+from apps.proxy.dialects.plausibility import Asked, fits, is_plausible, needs_no_look, tells_enough
 
 
 def reported(output: int, **counts: int) -> Usage:
@@ -199,6 +199,93 @@ def test_a_stream_with_many_times_the_tokens_of_its_text_is_suspect(
         meter.observe(block)
 
     assert meter.final_usage(estimated_input_tokens=99) == expected
+
+
+FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+TEXT = [event({"content": "four" * 100})] * 10  # a thousand tokens
+MORE = Usage(input=10, output=1_000, source="estimated")
+AUDIO = event({"audio": {"data": "A" * 64_000}})  # a second, twenty tokens
+PARTS: dict[str, Any] = {"completion_tokens_details": {"reasoning_tokens": 8}}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        ([usage_event(0), *TEXT], MORE),
+        ([usage_event(1), *TEXT], MORE),
+        ([usage_event(242), *TEXT], reported(242)),
+        ([usage_event(241), *TEXT], MORE),
+        ([*TEXT, usage_event(241)], MORE),
+        ([usage_event(9, **PARTS), *TEXT], MORE),
+        # Whatever was read is known, and stays told apart.
+        (
+            [usage_event(1, prompt_tokens_details={"cached_tokens": 4}), *TEXT],
+            MORE._replace(input=6, cache_read=4),
+        ),
+        ([usage_event(0), event({"content": "Hi"})], MORE._replace(output=1)),
+        ([usage_event(1), event({"content": "four" * 36})], reported(1)),
+        ([usage_event(1), event({"content": "four" * 37})], MORE._replace(output=37)),
+        ([usage_event(0)], Usage()),
+        ([usage_event(1)], reported(1)),
+        ([usage_event(1), *[AUDIO] * 2], MORE._replace(output=1, audio_out=40)),
+        # The stream went on to its end, and no other usage came: the provider's word counts.
+        ([usage_event(1), *TEXT, FINISH], MORE),
+        ([usage_event(1), *TEXT, DONE], reported(1)._replace(is_suspect=True)),
+        ([usage_event(1), *TEXT, FINISH, usage_event(900)], reported(900)),
+        ([*TEXT, FINISH, usage_event(0)], reported(0)._replace(is_suspect=True)),
+        ([*TEXT, FINISH, usage_event(1), DONE], reported(1)._replace(is_suspect=True)),
+        ([*TEXT, FINISH, usage_event(241)], reported(241)._replace(is_suspect=True)),
+        ([*TEXT, FINISH, usage_event(242)], reported(242)),
+        ([*TEXT * 5, FINISH, usage_event(1_241)], reported(1_241)._replace(is_suspect=True)),
+    ],
+)
+def test_usage_that_came_early_is_no_report_of_the_answer(
+    blocks: list[bytes], expected: Usage
+) -> None:
+    meter = StreamMeter(strip_usage=True)
+    for block in blocks:
+        meter.observe(block)
+
+    assert meter.final_usage(estimated_input_tokens=99) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "told", "is_suspect"),
+    [
+        ({"content": "four" * 1_000}, 0, True),
+        ({"content": "four" * 1_000}, 1, True),
+        ({"content": "four" * 1_000}, 241, True),
+        ({"content": "four" * 1_000}, 242, False),
+        ({"content": "four" * 36}, 1, False),
+        ({"content": "four" * 37}, 1, True),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": "x" * 4_000}}]}, 1, True),
+    ],
+)
+def test_an_answer_far_above_its_usage_is_suspect_and_costs_what_was_reported(
+    message: dict[str, Any], told: int, is_suspect: bool
+) -> None:
+    found = answer(message, told).final_usage(estimated_input_tokens=99)
+
+    assert found == reported(told)._replace(is_suspect=is_suspect)
+
+
+@pytest.mark.parametrize(
+    ("told", "streamed", "characters", "expected"),
+    [
+        (0, 1_024, 0, True),
+        (0, 1_025, 0, False),
+        (10, 6_144, 80, True),
+        (10, 6_145, 0, False),
+        (10, 0, 81, False),
+    ],
+)
+def test_what_accounts_for_all_that_was_sent_needs_no_look(
+    told: int, streamed: int, characters: int, expected: bool
+) -> None:
+    usage = reported(told)
+
+    assert tells_enough(usage, streamed_bytes=streamed, characters=characters) is expected
 
 
 def test_an_image_is_content_though_nothing_is_reported() -> None:
