@@ -229,8 +229,9 @@ PARTS: dict[str, Any] = {"completion_tokens_details": {"reasoning_tokens": 8}}
         ([usage_event(0)], Usage()),
         ([usage_event(1)], reported(1)),
         ([usage_event(1), *[AUDIO] * 2], MORE._replace(output=1, audio_out=40)),
-        # The stream went on to its end, and no other usage came: the provider's word counts.
+        # The usage of the end would follow the finish reason, and did not come.
         ([usage_event(1), *TEXT, FINISH], MORE),
+        # The stream went on to its end: the provider's word counts.
         ([usage_event(1), *TEXT, DONE], reported(1)._replace(is_suspect=True)),
         ([usage_event(1), *TEXT, FINISH, usage_event(900)], reported(900)),
         ([*TEXT, FINISH, usage_event(0)], reported(0)._replace(is_suspect=True)),
