@@ -44,7 +44,8 @@ async def recount(
         )
         if counts is None:
             return usage
-        return await asyncio.to_thread(_answer, question, counts, usage, plan.input_bound)
+        told = said.usage if said is not None else None
+        return await asyncio.to_thread(_answer, question, counts, usage, told, plan.input_bound)
     except Exception:  # logged; no estimate may keep a settlement: it goes on with the cheap one
         logger.exception("the tokens of a call cannot be counted")
         return usage
@@ -111,18 +112,18 @@ def _ask(plan: Plan, route: Route | None, excerpts: list[Excerpt]) -> _Question:
     )
 
 
-def _answer(question: _Question, counts: list[int], usage: Usage, input_bound: int) -> Usage:
+def _answer(
+    question: _Question, counts: list[int], usage: Usage, told: Usage | None, input_bound: int
+) -> Usage:
     prompt, family = question.prompt, question.family
+    # A tool call without arguments has no text, and is at least one token.
+    output = max(question.output.tokens(family, counts[1]), min(usage.output, 1))
+    if told is not None and told.input_tokens:
+        # It came before the answer ended: what was read is known, what was written at least that.
+        return usage._replace(output=max(output, told.output + told.reasoning))
     text = prompt.tokens + question.input.tokens(family, counts[0])
-    output = question.output.tokens(family, counts[1])
     # Together never above the bound of the hold.
     text = min(text, input_bound)
     images = min(prompt.image_tokens, input_bound - text)
     audio = min(prompt.audio_tokens, input_bound - text - images)
-    return usage._replace(
-        input=text,
-        image_in=images,
-        audio_in=audio,
-        # A tool call without arguments has no text, and is at least one token.
-        output=max(output, min(usage.output, 1)),
-    )
+    return usage._replace(input=text, image_in=images, audio_in=audio, output=output)

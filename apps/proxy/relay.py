@@ -171,7 +171,8 @@ class Relay:
         def renew_deadline() -> None:
             call.deadline = self._gateway.monotonic() + route.provider.idle_timeout_seconds
 
-        renew_deadline()
+        # Until something of the body has come, the deadline is still that of the first byte: some
+        # servers send the head at once, and then the model thinks.
         body = await read_limited(answer, ANSWER_BYTES_MAX, on_read=renew_deadline)
         found = call.answer = read_answer(request.endpoint, body)
         call.close_to_interruption()

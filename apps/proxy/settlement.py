@@ -15,7 +15,10 @@ from apps.audit.records import Row, request_row
 from apps.billing.ledger.commands import Held, PayloadRecord, Resolve, StoredAnswer
 from apps.billing.pricing import USUAL, Conditions, charge_nanos, charged_tier
 from apps.core.usage import Usage
+from apps.proxy.admission import WEB_SEARCHES_MAX, Plan
 from apps.proxy.attempt_costs import cost_nanos, sum_up
+from apps.proxy.dialects.openai import READING_ENDPOINTS, ParsedRequest
+from apps.proxy.dialects.plausibility import Asked, fits
 from apps.proxy.endings import Ending
 from apps.proxy.snapshot import strictest_payload_mode
 
@@ -45,7 +48,7 @@ def make_resolve(
 
     `answer`: what a repeat with the same idempotency key is answered.
     """
-    usage = call.with_search(ending.usage)
+    usage = judged(call.with_search(ending.usage), call.plan)
     conditions = conditions_served(call, usage)
     charge = _charge(call, usage, conditions, held.amount_nanos)
     call.settled_tokens = usage.total_tokens
@@ -128,6 +131,34 @@ def conditions_served(call: Call, usage: Usage) -> Conditions:
     asked = plan.request.service_tier
     tier = charged_tier(usage, plan.price, asked=asked, served=served, started_at=call.started_at)
     return plan.conditions._replace(service_tier=tier)
+
+
+def judged(usage: Usage, plan: Plan) -> Usage:
+    """Return the usage, as suspect where a call with this plan cannot have taken so many tokens."""
+    context = plan.model.context_length
+    if usage.total_tokens <= context or usage.source != "reported":
+        return usage
+    request = plan.request
+    asked = Asked(
+        input_bound=plan.input_bound,
+        output_bound=(plan.output_bound + request.prediction_bound) * request.choices,
+        context_length=context,
+        texts=_count_texts(request),
+        choices=request.choices,
+        searches=WEB_SEARCHES_MAX if request.has_web_search else 0,
+    )
+    return usage if fits(usage, asked) else usage._replace(is_suspect=True)
+
+
+def _count_texts(request: ParsedRequest) -> int:
+    """Return how many texts are each read for themselves, at most."""
+    # A prompt has a choice of its own, and a conversation may be read again for each.
+    if request.endpoint not in READING_ENDPOINTS:
+        return request.choices
+    read = request.body.get("documents" if request.endpoint == "rerank" else "input")
+    # Numbers are the tokens of one text.
+    is_many = isinstance(read, list) and read and not isinstance(read[0], int)
+    return len(read) if is_many else 1
 
 
 def _charge(call: Call, usage: Usage, conditions: Conditions, held_nanos: int) -> int:

@@ -356,6 +356,34 @@ def test_many_times_the_tokens_of_the_text_cost_the_hold_and_are_counted(
 
 
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "upstream",
+    [
+        "demo-chat:prompt=10,tokens=4,reasoning=1,fault=inflated_usage(1000000)",
+        "demo-chat:prompt=9999000,tokens=3",
+    ],
+)
+def test_what_nobody_can_have_asked_for_costs_the_hold_and_is_counted(
+    bench: Bench, upstream: str, stream: bool
+) -> None:
+    stage = bench.stage(upstream)
+    before = suspect_usages(bench)
+
+    answer: Any = stage.client(max_retries=0).chat.completions.create(
+        **stage.body(stream=stream, max_tokens=5)
+    )
+    list(answer)
+
+    statement = stage.settled()
+    row = statement.rows[0]
+    assert row.input_tokens + row.output_tokens + row.reasoning_tokens > 3_000_000
+    assert (row.usage_source, row.is_usage_suspect) == ("reported", True)
+    assert statement.charges == (row.hold_nanos,)
+    assert (statement.held_nanos, statement.owed_nanos) == (0, 0)
+    assert suspect_usages(bench) - before == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
 def test_what_was_written_is_believed_though_nothing_thought_is_told(
     bench: Bench, stream: bool
 ) -> None:

@@ -160,6 +160,18 @@ CALLS: Final = (
         (f"{_STREAMS}::test_without_usage_the_text_is_estimated",),
     ),
     Mutant(
+        "a-usage-that-came-early-is-the-whole",
+        "I-27",
+        _STREAM,
+        "if is_final:\n            return usage._replace(is_suspect=True)",
+        "if usage:\n            return usage._replace(is_suspect=True)",
+        (
+            f"{_PROXY}/test_plausibility.py::test_usage_that_came_early_is_no_report_of_the_answer",
+            "tests/e2e/test_early_usage.py"
+            "::test_leaving_after_an_early_usage_costs_what_was_delivered",
+        ),
+    ),
+    Mutant(
         "an-estimate-exceeds-the-bound-of-its-hold",
         "I-27",
         "apps/proxy/recount.py",
@@ -228,12 +240,24 @@ CALLS: Final = (
         "any-number-of-tokens-is-believed",
         "I-28",
         _STREAM,
-        "if not self._is_plausible(reported):",
+        "if not self._is_plausible(usage):",
         "if False:",
         (
             f"{_PROXY}/test_plausibility.py"
             "::test_a_stream_with_many_times_the_tokens_of_its_text_is_suspect",
             f"{_STREAMS}::test_many_times_the_tokens_of_the_text_cost_the_hold_and_are_counted",
+        ),
+    ),
+    Mutant(
+        "more-than-was-asked-is-believed",
+        "I-28",
+        _SETTLEMENT,
+        "return usage if fits(usage, asked) else usage._replace(is_suspect=True)",
+        "return usage",
+        (
+            f"{_PROXY}/test_settlement.py"
+            "::test_usage_is_suspect_beyond_what_the_plan_of_its_call_allows",
+            f"{_STREAMS}::test_what_nobody_can_have_asked_for_costs_the_hold_and_is_counted",
         ),
     ),
     Mutant(

@@ -10,7 +10,12 @@ from apps.core.usage import Usage
 from apps.proxy.dialects.openai_request import Endpoint
 from apps.proxy.dialects.openai_stream import clean_label
 from apps.proxy.dialects.openai_usage import parse_input_usage, parse_usage
-from apps.proxy.dialects.plausibility import is_plausible, needs_no_look
+from apps.proxy.dialects.plausibility import (
+    is_plausible,
+    needs_no_look,
+    tells_enough,
+    tells_too_little,
+)
 from apps.proxy.dialects.usage_pieces import has_pieces, with_pieces
 from apps.proxy.estimate import Excerpt, excerpt, tokens_of_quarters
 from apps.proxy.media import spoken_tokens
@@ -26,6 +31,9 @@ _CONTENT_MEMBERS: Final = (
     "images",
     "tool_calls",
 )
+# Calls of tools are not among the characters that are known at once: a usage that would not account
+# for so many gets a closer look.
+_UNSURE_CHARACTERS: Final = 64
 
 
 class Answer(NamedTuple):
@@ -65,15 +73,13 @@ class Answer(NamedTuple):
         Where nothing was produced there is nothing to charge, and the source is "none".
         """
         reported = self.usage
-        if reported is not None and reported.output_tokens:
-            # Also without visible content: reasoning alone can use up the maximum.
+        # Also without visible content: reasoning alone can use up the maximum.
+        if not (reported is not None and reported.output_tokens) and not self.has_content:
+            return Usage()
+        if reported is not None and reported.total_tokens:
             usage = reported
             if not self._is_plausible(reported):
                 usage = reported._replace(is_suspect=True)
-        elif not self.has_content:
-            return Usage()
-        elif reported is not None and reported.total_tokens:
-            usage = reported
         else:
             usage = Usage(
                 input=estimated_input_tokens,
@@ -91,13 +97,14 @@ class Answer(NamedTuple):
     def _is_plausible(self, usage: Usage) -> bool:
         choices = self.document.get("choices", ())
         characters = sum(_count_characters(choice) for choice in choices)
-        if needs_no_look(usage, characters=characters) or self.images or self.has_audio:
+        is_unseen = self.images > 0 or self.has_audio
+        is_bounded = is_unseen or needs_no_look(usage, characters=characters)
+        if is_bounded and tells_enough(usage, characters=max(characters, _UNSURE_CHARACTERS)):
             return True
-        return is_plausible(
-            usage,
-            delivered_tokens=tokens_of_quarters(sum(part.quarters for part in self.excerpts())),
-            choices=len(choices),
-        )
+        delivered = tokens_of_quarters(sum(part.quarters for part in self.excerpts()))
+        if tells_too_little(usage, delivered_tokens=delivered):
+            return False
+        return is_bounded or is_plausible(usage, delivered_tokens=delivered, choices=len(choices))
 
 
 def read_answer(endpoint: Endpoint, body: bytes) -> Answer:

@@ -9,14 +9,18 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-import orjson
-
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
+from apps.proxy.dialects.json_strings import text_of, unescape
 from apps.proxy.dialects.openai_chunks import error_code, find_usage, is_error, load_chunk
 from apps.proxy.dialects.openai_request import CHOICES_MAX
 from apps.proxy.dialects.openai_usage import parse_usage
-from apps.proxy.dialects.plausibility import is_plausible, needs_no_look
+from apps.proxy.dialects.plausibility import (
+    is_plausible,
+    needs_no_look,
+    tells_enough,
+    tells_too_little,
+)
 from apps.proxy.estimate import Excerpt, estimate_quarters, tokens_of_quarters
 from apps.proxy.media import streamed_tokens
 from apps.proxy.sse import event_data, is_done, split_events
@@ -90,6 +94,7 @@ class StreamMeter:
         "_id",
         "_images",
         "_is_completion",
+        "_is_usage_final",
         "_model",
         "_quarters",
         "_strip_usage",
@@ -121,6 +126,7 @@ class StreamMeter:
         self._excerpt_bytes = 0
         self._usage_was_unusable = False
         self._finished = 0  # a bit for each choice
+        self._is_usage_final = False  # it came when an answer had ended
         self.usage: Usage | None = None  # the last one reported
         self.finish_reason: str | None = None
         self.service_tier: str | None = None  # that it served, where it says so at the end
@@ -171,6 +177,9 @@ class StreamMeter:
     def estimated_output_tokens(self) -> int:
         """Return an estimate of the tokens the model produced so far."""
         self._count_batch()
+        return self._counted_tokens()
+
+    def _counted_tokens(self) -> int:
         quarters = sum(
             count for key, count in self._quarters.items() if key not in _SYNONYMS
         ) + max(self._quarters.get(key, 0) for key in _SYNONYMS)
@@ -183,7 +192,7 @@ class StreamMeter:
         sizes = self._quarters
         doubled = min(_SYNONYMS, key=lambda key: sizes.get(key, 0))
         return [
-            Excerpt(_text(b"".join(self._excerpts.get(key, ()))), size)
+            Excerpt(text_of(b"".join(self._excerpts.get(key, ()))), size)
             for key, size in sizes.items()
             if key != doubled
         ]
@@ -191,29 +200,45 @@ class StreamMeter:
     def final_usage(self, *, estimated_input_tokens: int) -> Usage:
         """Return the usage to charge, whichever way the stream ended.
 
-        Reported usage wins. Without it, what was received is estimated; where nothing was
-        produced, there is nothing to charge and the source is "none".
+        Reported usage wins, unless it came too early to tell of the answer. Without it, what was
+        received is estimated; where nothing was produced, there is nothing to charge and the
+        source is "none".
         """
         reported = self.usage
-        if reported is not None and reported.output_tokens:
-            # Also without visible content: reasoning alone can use up the maximum.
-            usage = reported
-            if not self._is_plausible(reported):
-                usage = reported._replace(is_suspect=True)
-        elif not self.saw_content:
+        # Also without visible content: reasoning alone can use up the maximum.
+        if not (reported is not None and reported.output_tokens) and not self.saw_content:
             return Usage()
-        elif reported is not None and reported.total_tokens:
-            usage = reported
+        if reported is not None and reported.total_tokens:
+            usage = self._judged(reported)
         else:
             usage = Usage(
                 input=estimated_input_tokens,
                 output=self.estimated_output_tokens(),
-                audio_out=streamed_tokens(self._audio_characters * 3 // 4),
+                audio_out=self._spoken_tokens(),
                 source="estimated",
                 is_suspect=self._usage_was_unusable or reported is not None,
             )
         images = self._count_images()
         return usage._replace(image=images) if images > usage.image else usage
+
+    def _judged(self, usage: Usage) -> Usage:
+        """Return a reported usage, as suspect where what was delivered belies it.
+
+        Its output is replaced by an estimate where more was delivered after it, and no other came.
+        """
+        if not self._is_plausible(usage):
+            return usage._replace(is_suspect=True)
+        is_final = self.done_seen or self._is_usage_final
+        if not is_final or not tells_enough(usage, streamed_bytes=self._bytes):
+            self._count_batch()
+        written, spoken = self._counted_tokens(), self._spoken_tokens()
+        is_early = not is_final and not usage.output_tokens
+        if not is_early and not tells_too_little(usage, delivered_tokens=written + spoken):
+            return usage
+        if is_final:
+            return usage._replace(is_suspect=True)
+        # A count that a client can outrun by leaving is no report (I-27).
+        return usage._replace(output=written, reasoning=0, audio_out=spoken, source="estimated")
 
     def _is_plausible(self, usage: Usage) -> bool:
         if needs_no_look(usage, streamed_bytes=self._bytes):
@@ -222,6 +247,9 @@ class StreamMeter:
         if self._images or self._has_audio:
             return True
         return is_plausible(usage, delivered_tokens=delivered)
+
+    def _spoken_tokens(self) -> int:
+        return streamed_tokens(self._audio_characters * 3 // 4)
 
     def _count_images(self) -> int:
         """Return how many images the model sent, beside its text (OpenRouter)."""
@@ -264,7 +292,7 @@ class StreamMeter:
                 text = b"".join(_TEXTS[key].findall(raw))
                 if text:
                     self._has_content = True
-                    size = estimate_quarters(_unescaped(text))
+                    size = estimate_quarters(unescape(text))
                     self._quarters[key] = self._quarters.get(key, 0) + size
                     if self._excerpt_bytes < _EXCERPT_BYTES:
                         self._excerpts.setdefault(key, []).append(text)
@@ -279,9 +307,9 @@ class StreamMeter:
         model = _MODEL.search(raw)
         identifier = _ID.search(raw)
         if model is not None:
-            self._model = _label(model[1])
+            self._model = clean_label(text_of(model[1]))
         if identifier is not None and self._id is None:
-            self._id = _label(identifier[1])
+            self._id = clean_label(text_of(identifier[1]))
 
     def _observe_events(self, block: bytes, hints: list[int]) -> bytes:
         going_on: list[bytes] = []
@@ -327,6 +355,7 @@ class StreamMeter:
         else:
             # It is cumulative where it comes more than once: the last one counts (I-30).
             self.usage = usage
+            self._is_usage_final = self.finish_reason is not None
         return bool(choices) or not self._strip_usage
 
     def _fail(self, document: dict[str, Any]) -> None:
@@ -375,25 +404,3 @@ def _parts(block: bytes, hints: list[int]) -> Iterator[tuple[bytes, bool]]:
         start = end
     if start < len(block):
         yield block[start:], False
-
-
-def _label(text: bytes) -> str | None:
-    """Return the inside of a JSON string if it can serve as a label."""
-    return clean_label(_text(text))
-
-
-def _text(text: bytes) -> str:
-    """Return the inside of JSON strings as text."""
-    unescaped = _unescaped(text)
-    return unescaped if isinstance(unescaped, str) else unescaped.decode("utf-8", "replace")
-
-
-def _unescaped(text: bytes) -> str | bytes:
-    """Return the inside of JSON strings as text, as it stands if it cannot be read."""
-    if b"\\" not in text:
-        return text if text.isascii() else text.decode("utf-8", "replace")
-    try:
-        return str(orjson.loads(b'"' + text + b'"'))
-    except orjson.JSONDecodeError:
-        # Half of a surrogate pair, the other half being in the next batch.
-        return text

@@ -18,7 +18,7 @@ from apps.proxy.dialects.openai import Endpoint, StreamMeter, parse_request, rea
 from apps.proxy.estimate import Excerpt, excerpt
 from apps.proxy.families import UNKNOWN
 from apps.proxy.recount import TEXT_CHARACTERS_MAX, portion, recount
-from apps.proxy.tests.streams import delta
+from apps.proxy.tests.streams import delta, event
 from apps.proxy.tests.values import NOW, ROUTE, make_caller, make_snapshot
 
 CHEAP = Usage(input=99, output=88, source="estimated", is_suspect=True)
@@ -104,6 +104,21 @@ async def test_a_stream_is_counted_by_what_it_said(counter: TokenCounter) -> Non
 
     assert [part.text for part in meter.excerpts()] == ['Hello \\wor"ld日本', "four five"]
     assert usage.output == 8
+
+
+@pytest.mark.parametrize(("told", "output"), [(1, 3), (9, 9)])
+async def test_what_an_early_usage_tells_of_the_input_stays(
+    counter: TokenCounter, told: int, output: int
+) -> None:
+    meter = StreamMeter(strip_usage=True)
+    usage = {"prompt_tokens": 70, "prompt_tokens_details": {"cached_tokens": 30}}
+    meter.observe(event(choices=[], usage={**usage, "completion_tokens": told}))
+    meter.observe(delta(content="Hello world!"))
+    early = Usage(input=40, cache_read=30, output=88, source="estimated")
+
+    found = await recount(early, meter, plan=make_plan(), route=None, counter=counter)
+
+    assert found == early._replace(output=output)
 
 
 async def test_a_call_of_a_tool_without_arguments_is_a_token(counter: TokenCounter) -> None:
