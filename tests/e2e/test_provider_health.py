@@ -453,7 +453,7 @@ def test_what_one_gateway_finds_out_the_others_know_within_a_second(
 
         wait_until(
             lambda: other.get("/v1/models", keyless.caller.raw) == 200,
-            timeout_seconds=5,
+            timeout_seconds=20,
             what="the caller",
         )
         statuses = [call_other(stage).status for _ in range(5)]
@@ -463,7 +463,7 @@ def test_what_one_gateway_finds_out_the_others_know_within_a_second(
                 read_metric(bench.gateway, "gateway_circuits_open") == 1
                 and disabled_keys(refused) != {}
             ),
-            timeout_seconds=5,
+            timeout_seconds=20,
             what="the news",
         )
         time.sleep(0.3)
