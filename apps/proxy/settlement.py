@@ -157,8 +157,7 @@ def _count_texts(request: ParsedRequest) -> int:
         return request.choices
     read = request.body.get("documents" if request.endpoint == "rerank" else "input")
     # Numbers are the tokens of one text.
-    is_many = isinstance(read, list) and read and not isinstance(read[0], int)
-    return len(read) if is_many else 1
+    return len(read) if isinstance(read, list) and read and not isinstance(read[0], int) else 1
 
 
 def _charge(call: Call, usage: Usage, conditions: Conditions, held_nanos: int) -> int:
