@@ -7,6 +7,7 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-a
 """
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 # A whole tool call in one event takes some hundred kilobytes; more is no answer of a model.
@@ -86,6 +87,14 @@ def split_events(block: bytes) -> list[bytes]:
     if start < len(block):
         events.append(block[start:])
     return events
+
+
+def events_with_data(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the events of a block that hold data, each with it. Others keep a connection open."""
+    for event in split_events(block):
+        data = event_data(event).strip()
+        if data:
+            yield event, data
 
 
 def event_data(event: bytes) -> bytes:

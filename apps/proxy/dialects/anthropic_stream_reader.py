@@ -28,7 +28,7 @@ from apps.proxy.dialects.neutral import (
 )
 from apps.proxy.dialects.openai_chunks import error_code, load_chunk
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS, arguments_text
-from apps.proxy.sse import event_data, split_events
+from apps.proxy.sse import events_with_data
 
 
 class _Unreadable(Exception):
@@ -51,12 +51,9 @@ class AnthropicStreamReader:
     def read(self, block: bytes) -> list[Delta]:
         """Return what a block of complete events says."""
         deltas: list[Delta] = []
-        for event in split_events(block):
+        for _, data in events_with_data(block):
             if self._is_over:
                 break
-            data = event_data(event).strip()
-            if not data:
-                continue  # a comment, to keep the connection open
             document = load_chunk(data)
             if document is None or document.get("type") == "error" or "error" in document:
                 self._fail(document or {}, deltas)

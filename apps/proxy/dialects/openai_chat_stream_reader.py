@@ -29,7 +29,7 @@ from apps.proxy.dialects.openai_chat_answer import UNEQUALLED, stop_reason
 from apps.proxy.dialects.openai_chunks import error_code, find_usage, is_error, load_chunk
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS, is_complete
-from apps.proxy.sse import event_data, split_events
+from apps.proxy.sse import events_with_data
 
 TOOL_CALLS_MAX: Final = 256
 
@@ -78,12 +78,9 @@ class OpenAIStreamReader:
     def read(self, block: bytes) -> list[Delta]:
         """Return what a block of complete events says."""
         deltas: list[Delta] = []
-        for event in split_events(block):
+        for event, data in events_with_data(block):
             if self._is_over:
                 break
-            data = event_data(event).strip()
-            if not data:
-                continue  # a comment, to keep the connection open
             if data == _DONE and self._is_started:
                 self._end(deltas, None)
                 deltas.append(Done())

@@ -1,3 +1,8 @@
+"""What requests in OpenAI's dialect may hold: what passes, what is refused and under which name.
+
+Over 400 lines because it is one table of cases after another over one parser.
+"""
+
 import json
 from typing import Any, get_args
 
