@@ -26,7 +26,7 @@ run: $(INSTALLED) ## Run the gateway with all it needs, on PORT (8000), until Ct
 	@exec $(PYTHON) manage.py up
 
 .PHONY: test
-test: $(INSTALLED_DEV) ## Run the tests on SQLite and on PostgreSQL (twenty minutes)
+test: $(INSTALLED_DEV) ## Run the tests on SQLite and on PostgreSQL (up to half an hour)
 	$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=sqlite
 	$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=postgres
 
