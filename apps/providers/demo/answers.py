@@ -41,6 +41,11 @@ class Endpoint(StrEnum):
     MODELS = "models"
     MESSAGES = "messages"
     COUNT = "messages/count_tokens"
+    GENERATE = "generateContent"
+    STREAM_GENERATE = "streamGenerateContent"
+    COUNT_CONTENT = "countTokens"
+    EMBED_CONTENT = "embedContent"
+    EMBED_CONTENTS = "batchEmbedContents"
 
 
 @dataclass(frozen=True, slots=True)

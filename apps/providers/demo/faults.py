@@ -29,6 +29,7 @@ MEBIBYTE = 1024 * 1024
 DIALECTS = {
     "OpenAI": "/v1/chat/completions, completions, embeddings, models",
     "Anthropic": "/v1/messages, messages/count_tokens, models",
+    "Gemini": "/v1beta/models/{model}:generateContent, …, /v1beta/models",
 }
 BYTES_MAX = 4096 * MEBIBYTE
 
@@ -252,7 +253,7 @@ def describe() -> str:
         "  demo-chat:latency=0.2,tokens=50,fault=cut_after(3)",
         "",
         "Options (defaults in brackets):",
-        *(f"  {name:<12} {says}" for name, says in OPTIONS.items()),
+        *(f"  {name:<14} {says}" for name, says in OPTIONS.items()),
         "",
         "Faults (defaults of their arguments in brackets):",
     ]

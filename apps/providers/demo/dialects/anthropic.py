@@ -123,7 +123,7 @@ class AnthropicDialect(Dialect):
         events += [_render_delta(_find_stop(answer.choice), usage), _STOP]
         return events
 
-    def render_piece(self, answer: Answer, text: str) -> Event:
+    def render_piece(self, answer: Answer, text: str, *, is_first: bool) -> Event:
         """Return one more event of text, whatever is said otherwise."""
         index = int(bool(answer.thoughts))
         return _render_deltas(index, "text_delta", "text", (text,))[0]

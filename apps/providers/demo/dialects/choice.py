@@ -1,4 +1,4 @@
-"""Which dialect a request speaks: its address tells, and for the models a header."""
+"""Which dialect a request speaks: its address tells, and for lists of models its headers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from typing import Final
 
 from apps.providers.demo.dialects.anthropic import AnthropicDialect
 from apps.providers.demo.dialects.dialect import Dialect
+from apps.providers.demo.dialects.gemini import (
+    CALLED,
+    GeminiArrayDialect,
+    GeminiDialect,
+    is_google_key,
+)
 from apps.providers.demo.dialects.openai import OpenAIDialect
 from apps.providers.demo.wire import Request
 
 OPENAI: Final = OpenAIDialect()
 ANTHROPIC: Final = AnthropicDialect()
+GEMINI: Final = GeminiDialect()
+GEMINI_ARRAY: Final = GeminiArrayDialect()
 
 
 def find_dialect(request: Request) -> Dialect:
@@ -20,7 +28,11 @@ def find_dialect(request: Request) -> Dialect:
         return OPENAI
     if path == "/messages" or path.startswith("/messages/"):
         return ANTHROPIC
-    is_models = path == "/models" or path.startswith("/models/")
-    if is_models and "anthropic-version" in request.headers:
+    if not path.removeprefix("beta").startswith("/models"):
+        return OPENAI
+    if "anthropic-version" in request.headers:
         return ANTHROPIC
+    if path.startswith("beta") or path.rpartition(":")[2] in CALLED or is_google_key(request):
+        is_array = path.endswith(":streamGenerateContent") and "alt=sse" not in request.query
+        return GEMINI_ARRAY if is_array else GEMINI
     return OPENAI

@@ -72,7 +72,7 @@ class Dialect(ABC):
         """Return the answer as the events of a stream, up to its end."""
 
     @abstractmethod
-    def render_piece(self, answer: Answer, text: str) -> Event:
+    def render_piece(self, answer: Answer, text: str, *, is_first: bool) -> Event:
         """Return one more event of text, for a fault to send."""
 
     @abstractmethod

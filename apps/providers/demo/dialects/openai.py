@@ -120,7 +120,7 @@ class OpenAIDialect(Dialect):
         events.append(DONE)
         return events
 
-    def render_piece(self, answer: Answer, text: str) -> Event:
+    def render_piece(self, answer: Answer, text: str, *, is_first: bool) -> Event:
         """Return one more event of text, whatever is said otherwise."""
         return _render_event(answer, 0, {"content": text}, tokens=1, is_content=True)
 
