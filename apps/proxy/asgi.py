@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, get_args
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -24,7 +24,9 @@ from apps.proxy import reads
 from apps.proxy.admission import authenticate, plan_call
 from apps.proxy.cached_calls import MISS, answer_from_cache, look_in_cache
 from apps.proxy.call import Call, ending_of_interruption
-from apps.proxy.dialects.openai import Endpoint, parse_request
+from apps.proxy.dialects.answer_conversion import error_status
+from apps.proxy.dialects.parsed_request import DialectName, Endpoint
+from apps.proxy.dialects.surfaces import ENDPOINTS, headers_for, parse_request
 from apps.proxy.endings import Ending, Interrupted
 from apps.proxy.estimate import estimate_tokens
 from apps.proxy.gateway import BYTES_IN_FLIGHT_MAX, Gateway
@@ -64,10 +66,19 @@ _BYTES_PER_CALL: Final = 64 << 10
 _BODY_COPIES: Final = 4
 _SLOW_BODY_SECONDS: Final = 1.0
 _LARGE_BODY_BYTES: Final = 256 << 10
-_CALLS: Final[dict[str, Endpoint]] = {name: name for name in get_args(Endpoint)}
 _READS: Final = frozenset({"models", "usage"})
 
 logger = logging.getLogger(__name__)
+
+
+def _rest_of(path: str) -> str:
+    """Return a path below the prefix, without a slash at the end."""
+    return path.removeprefix("/api").removeprefix("/v1").removeprefix("/").removesuffix("/")
+
+
+def dialect_of(path: str) -> DialectName:
+    """Return the dialect in which a path is answered."""
+    return "anthropic" if _rest_of(path).partition("/")[0] == "messages" else "openai"
 
 
 def is_client_path(path: str) -> bool:
@@ -94,15 +105,25 @@ class DataPlane:
         except GatewayError as error:
             if error.row < "E40":
                 self.gateway.counts.refusals.add(error.row, error.code)
-            is_head = scope["method"] == "HEAD"
-            await send_error(send, error, request_id=str(request_id), is_head=is_head)
+            await send_error(
+                send,
+                error,
+                request_id=str(request_id),
+                dialect=dialect_of(path),
+                is_head=scope["method"] == "HEAD",
+            )
         except ClientGone:
             return
         except Interrupted as interruption:
             if interruption.reason != "client":
                 self.gateway.counts.refusals.add("E36", "service_restarting")
                 # The gateway began to drain while the hold was being placed; it is given back.
-                await send_error(send, GatewayError("E36"), request_id=str(request_id))
+                await send_error(
+                    send,
+                    GatewayError("E36"),
+                    request_id=str(request_id),
+                    dialect=dialect_of(path),
+                )
         except asyncio.CancelledError:
             # The server ends what did not drain in time, where nothing could be settled any more.
             await _fail(scope, send, request_id, GatewayError("E36"))
@@ -115,10 +136,8 @@ class DataPlane:
     async def _route(
         self, path: str, scope: Scope, receive: Receive, send: Send, request_id: UUID
     ) -> None:
-        rest = path.removeprefix("/api").removeprefix("/v1").removeprefix("/")
-        rest = rest.removesuffix("/")
-        method = scope["method"]
-        endpoint = _CALLS.get(rest)
+        rest, method = _rest_of(path), scope["method"]
+        endpoint, _ = ENDPOINTS.get(rest, (None, ""))
         if endpoint is not None or rest == "quote":
             if method != "POST":
                 raise GatewayError("E10")
@@ -202,6 +221,8 @@ class DataPlane:
                 request = asked.request
             else:
                 request = parse_request(endpoint, parsed)
+                if request.dialect != "openai":
+                    request = request._replace(headers=headers_for(request.dialect, headers))
                 if key is not None:
                     keyed = await make_keyed(gateway, caller, key, endpoint, parsed, len(body))
                 if QUOTE_HEADER in headers:
@@ -322,7 +343,8 @@ class DataPlane:
                 raise GatewayError("E71", message=message) from error
             # A client that saw nothing will try again, so it pays nothing (I-24).
             usage = call.delivered_usage() if connection.has_started else Usage()
-            await call.settle(Ending(RequestState.FAILED, 500, "internal_error", usage))
+            status = error_status(call.plan.request.dialect, GatewayError("E70"))
+            await call.settle(Ending(RequestState.FAILED, status, "internal_error", usage))
             raise
         finally:
             connection.on_lost(None)
@@ -382,4 +404,5 @@ async def _fail(scope: Scope, send: Send, request_id: UUID, error: GatewayError)
     if connection is not None and connection.has_started:
         connection.abort()
         return
-    await send_error(send, error, request_id=str(request_id))
+    dialect = dialect_of(scope["path"])
+    await send_error(send, error, request_id=str(request_id), dialect=dialect)

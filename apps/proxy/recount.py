@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from apps.core.usage import Usage
 from apps.proxy.admission import Plan
 from apps.proxy.counter import TokenCounter
-from apps.proxy.dialects.openai import Answer, StreamMeter
+from apps.proxy.dialects.metered_answer import MeteredAnswer
+from apps.proxy.dialects.stream_meter import StreamMeter
 from apps.proxy.estimate import Excerpt, estimate_quarters, excerpt
 from apps.proxy.families import UNKNOWN, Family, find_family
 from apps.proxy.prompts import Prompt, read_prompt
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 async def recount(
     usage: Usage,
-    said: StreamMeter | Answer | None,
+    said: StreamMeter | MeteredAnswer | None,
     *,
     plan: Plan,
     route: Route | None,
