@@ -5,7 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from apps.core.errors import GatewayError
-from apps.proxy.dialects import anthropic_request, openai_request, openai_upstream
+from apps.proxy.dialects import (
+    anthropic_request,
+    gemini_request,
+    openai_request,
+    openai_upstream,
+)
 from apps.proxy.dialects.parsed_request import DialectName, Endpoint, ParsedRequest
 
 _Bound = Callable[[ParsedRequest, bytes, int, int], int]
@@ -27,6 +32,14 @@ def _anthropic_bound(
     )
 
 
+def _gemini_bound(
+    request: ParsedRequest, serialised: bytes, context_length: int, image_tokens_max: int
+) -> int:
+    return gemini_request.input_tokens_bound(
+        request.body, serialised, context_length, image_tokens_max
+    )
+
+
 ENDPOINTS: Final[dict[str, tuple[Endpoint, DialectName]]] = {
     "chat/completions": ("chat/completions", "openai"),
     "completions": ("completions", "openai"),
@@ -35,14 +48,22 @@ ENDPOINTS: Final[dict[str, tuple[Endpoint, DialectName]]] = {
     "moderations": ("moderations", "openai"),
     "rerank": ("rerank", "openai"),
 }
-"""All endpoints that are calls, by their path below /v1."""
+"""All endpoints that are calls, by their path below /v1. Gemini's have their model in the path, and
+are found by `gemini_paths`.
+"""
 
+_DIALECTS: Final[dict[Endpoint, DialectName]] = {
+    **dict(ENDPOINTS.values()),
+    "generateContent": "gemini",
+}
 _PARSERS: Final[dict[DialectName, Callable[[Endpoint, dict[str, Any]], ParsedRequest]]] = {
     "anthropic": anthropic_request.parse_request,
+    "gemini": gemini_request.parse_request,
     "openai": openai_request.parse_request,
 }
 _BOUNDS: Final[dict[DialectName, _Bound]] = {
     "anthropic": _anthropic_bound,
+    "gemini": _gemini_bound,
     "openai": _openai_bound,
 }
 
@@ -71,8 +92,7 @@ def headers_for(
 
 def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     """Return what a request asks for. Raises E13 and E14 with the parameter at fault."""
-    _, dialect = ENDPOINTS[endpoint]
-    return _PARSERS[dialect](endpoint, body)
+    return _PARSERS[_DIALECTS[endpoint]](endpoint, body)
 
 
 def input_tokens_bound(
