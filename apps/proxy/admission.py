@@ -190,9 +190,9 @@ def plan_call(
     if not any(route.provider.credentials for route in model.routes):
         raise GatewayError(no_key_row(model.routes))
     _check_price(price, request)
-    routes, converted = find_bodies(request, model.routes)
     is_reading = request.endpoint in READING_ENDPOINTS
     output_bound = 0 if is_reading else _output_bound(request, model)
+    routes, converted = find_bodies(request, model.routes, output_bound)
     input_bound = input_tokens_bound(
         request, serialise(request.body), model.context_length, model.image_tokens_max
     )

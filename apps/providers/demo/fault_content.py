@@ -226,7 +226,7 @@ def err_event_mid(scene: Scene, count: int) -> Script:
     if not scene.answer.is_stream:
         return play_json(scene, scene.with_id(scene.dialect.render_overload()))
     before = scene.events()[:count]
-    error = scene.dialect.render_error_event(is_first=not before)
+    error = scene.dialect.render_error_event(scene.answer, is_first=not before)
     return play_stream(scene, [*before, scene.owned(error)])
 
 

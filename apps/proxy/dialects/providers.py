@@ -38,6 +38,7 @@ class ProviderDialect(NamedTuple):
     body: Callable[[Mapping[str, Any], Sending], bytes]
     meter: Callable[[ParsedRequest, bool], StreamMeter]  # whether its events are converted
     read_answer: Callable[[Endpoint, bytes], MeteredAnswer]  # raises E49
+    needs_maximum: bool = False  # a request has to say how much may be written
 
 
 def _openai_body(body: Mapping[str, Any], sending: Sending) -> bytes:
@@ -87,6 +88,7 @@ PROVIDERS: Final[dict[str, ProviderDialect]] = {
         body=_anthropic_body,
         meter=lambda request, is_converted: AnthropicStreamMeter(),
         read_answer=anthropic_metering.read_metered_answer,
+        needs_maximum=True,
     ),
     "gemini": ProviderDialect(
         endpoints=frozenset({"generateContent"}),

@@ -40,22 +40,6 @@ def _gemini_bound(
     )
 
 
-ENDPOINTS: Final[dict[str, tuple[Endpoint, DialectName]]] = {
-    "chat/completions": ("chat/completions", "openai"),
-    "completions": ("completions", "openai"),
-    "embeddings": ("embeddings", "openai"),
-    "messages": ("messages", "anthropic"),
-    "moderations": ("moderations", "openai"),
-    "rerank": ("rerank", "openai"),
-}
-"""All endpoints that are calls, by their path below /v1. Gemini's have their model in the path, and
-are found by `gemini_paths`.
-"""
-
-_DIALECTS: Final[dict[Endpoint, DialectName]] = {
-    **dict(ENDPOINTS.values()),
-    "generateContent": "gemini",
-}
 _PARSERS: Final[dict[DialectName, Callable[[Endpoint, dict[str, Any]], ParsedRequest]]] = {
     "anthropic": anthropic_request.parse_request,
     "gemini": gemini_request.parse_request,
@@ -90,9 +74,19 @@ def headers_for(
     return tuple(found)
 
 
-def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
+def parse_request(endpoint: Endpoint, dialect: DialectName, body: dict[str, Any]) -> ParsedRequest:
     """Return what a request asks for. Raises E13 and E14 with the parameter at fault."""
-    return _PARSERS[_DIALECTS[endpoint]](endpoint, body)
+    return _PARSERS[dialect](endpoint, body)
+
+
+def complete_count(dialect: DialectName, body: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a call whose input is to be counted: it says nothing of an output."""
+    return {"max_tokens": 1, **body} if dialect == "anthropic" else body
+
+
+def count_document(dialect: DialectName, tokens: int) -> dict[str, Any]:
+    """Return what is answered to who wants an input counted."""
+    return {"input_tokens": tokens}
 
 
 def input_tokens_bound(

@@ -13,10 +13,12 @@ from apps.providers.demo.dialects.gemini import (
     is_google_key,
 )
 from apps.providers.demo.dialects.openai import OpenAIDialect
+from apps.providers.demo.dialects.responses import ResponsesDialect
 from apps.providers.demo.wire import Request
 
 OPENAI: Final = OpenAIDialect()
 ANTHROPIC: Final = AnthropicDialect()
+RESPONSES: Final = ResponsesDialect()
 GEMINI: Final = GeminiDialect()
 GEMINI_ARRAY: Final = GeminiArrayDialect()
 
@@ -26,6 +28,8 @@ def find_dialect(request: Request) -> Dialect:
     path = request.path.removeprefix("/v1")
     if path == "/chat/completions":
         return OPENAI
+    if path == "/responses" or path.startswith("/responses/"):
+        return RESPONSES
     if path == "/messages" or path.startswith("/messages/"):
         return ANTHROPIC
     if not path.removeprefix("beta").startswith("/models"):

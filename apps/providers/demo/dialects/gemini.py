@@ -220,7 +220,7 @@ class GeminiDialect(Dialect):
         overloaded = "The model is overloaded. Please try again later."
         return render_google_error(ProviderError(503, overloaded))
 
-    def render_error_event(self, *, is_first: bool) -> Event:
+    def render_error_event(self, answer: Answer, *, is_first: bool) -> Event:
         """Return the error as Google sends it amid events: lines of JSON that are no event."""
         return Event(self.render_overload())
 
@@ -239,7 +239,7 @@ class GeminiArrayDialect(GeminiDialect):
         items = super().render_events(answer)
         return [*items[:-1], replace(items[-1], is_end=False), Event(b"\r\n]", is_end=True)]
 
-    def render_error_event(self, *, is_first: bool) -> Event:
+    def render_error_event(self, answer: Answer, *, is_first: bool) -> Event:
         """Return the error as the last item."""
         item = self.join(self.render_overload(), is_first=is_first)
         return replace(item, data=item.data + b"]")

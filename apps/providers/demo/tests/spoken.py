@@ -51,6 +51,8 @@ SPOKEN = {
     "messages stream": Spoken(
         _posted("/v1/messages", messages=MESSAGES, max_tokens=50, stream=True), VERSION
     ),
+    "responses": Spoken(_posted("/v1/responses", input="x")),
+    "responses stream": Spoken(_posted("/v1/responses", input="x", stream=True)),
     "generateContent": _generated("generateContent", contents=CONTENTS),
     "streamGenerateContent": _generated("streamGenerateContent", "?alt=sse", contents=CONTENTS),
     "streamGenerateContent array": _generated("streamGenerateContent", contents=CONTENTS),

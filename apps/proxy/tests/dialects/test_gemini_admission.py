@@ -35,7 +35,7 @@ def asked(**members: Any) -> dict[str, Any]:
 
 
 def parse(body: dict[str, Any]) -> ParsedRequest:
-    return parse_request("generateContent", body)
+    return parse_request("generateContent", "gemini", body)
 
 
 def refusal_of(body: dict[str, Any]) -> tuple[str, str | None]:
