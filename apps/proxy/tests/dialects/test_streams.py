@@ -28,14 +28,19 @@ from apps.proxy.tests.dialects.golden_cells import REPLY
 # Where junk may stand in an event, by the names that readers look for.
 NAMES: Final = (
     "arguments", "choices", "content", "content_block", "data", "delta", "error", "finish_reason",
-    "function", "id", "index", "input", "message", "model", "name", "partial_json", "reasoning",
-    "refusal", "signature", "stop_reason", "text", "thinking", "thinking_blocks", "tool_calls",
-    "type", "usage",
+    "function", "id", "index", "input", "item", "message", "model", "name", "output",
+    "output_index", "part", "partial_json", "reasoning", "refusal", "response", "signature",
+    "status", "stop_reason", "summary", "text", "thinking", "thinking_blocks", "tool_calls", "type",
+    "usage",
 )  # fmt: skip
 WORDS: Final = (
     "text", "thinking", "tool_use", "redacted_thinking", "text_delta", "input_json_delta",
     "thinking_delta", "signature_delta", "message_start", "content_block_start",
-    "content_block_delta", "content_block_stop", "message_delta", "message_stop", "x", "",
+    "content_block_delta", "content_block_stop", "message_delta", "message_stop",
+    "response.output_item.added", "response.output_item.done", "response.content_part.added",
+    "response.output_text.delta", "response.reasoning_text.delta", "response.refusal.delta",
+    "response.function_call_arguments.delta", "response.completed", "message", "reasoning",
+    "function_call", "output_text", "x", "",
 )  # fmt: skip
 junk = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(WORDS),
@@ -65,19 +70,21 @@ def read(dialect: str, *events: bytes) -> list[Delta]:
     return DIALECTS[dialect].stream_reader().read(b"".join(events))
 
 
+STARTS: Final = {
+    "openai": chunk(),
+    "anthropic": event({"type": "message_start", "message": {"id": "c", "model": "m"}}),
+    "openai-responses": event({"type": "response.created", "response": {"id": "c", "model": "m"}}),
+}
+
+
 @pytest.mark.parametrize("dialect", list(DIALECTS))
 @given(events=st.lists(junk, max_size=6))
 def test_no_event_breaks_a_reader(dialect: str, events: list[Any]) -> None:
     reader = DIALECTS[dialect].stream_reader()
-    start = (
-        chunk()
-        if dialect == "openai"
-        else event({"type": "message_start", "message": {"id": "m", "model": "m"}})
-    )
 
-    deltas = reader.read(start + b"".join(event(document) for document in events))
+    deltas = reader.read(STARTS[dialect] + b"".join(event(document) for document in events))
 
-    assert deltas[0] == Start("c" if dialect == "openai" else "m", "m")
+    assert deltas[0] == Start("c", "m")
     kinds = [type(delta) for delta in deltas]
     assert Failure not in kinds[:-1]
     for client in DIALECTS.values():
