@@ -73,7 +73,10 @@ class _InputReader:
     def read(self, item: Parameters) -> None:
         """Read one item."""
         kind = item.text("type")
-        if kind == "message" or (kind is None and "role" in item):
+        if kind is None and "role" not in item and "id" in item:
+            # A reference to an item, which lies with OpenAI.
+            raise item.refuse("id")
+        if kind is None or kind == "message":
             self._read_message(item)
         elif kind == "reasoning":
             self._say(item, (_read_thought(item),))
@@ -81,9 +84,6 @@ class _InputReader:
             self._say(item, (_read_call(item, is_custom=kind == "custom_tool_call"),))
         elif kind == "function_call_output" or kind == "custom_tool_call_output":
             self._add(Turn("user", (_read_result(item),), item.at))
-        elif kind is None and "id" in item:
-            # A reference to an item, which lies with OpenAI.
-            raise item.refuse("id")
         else:
             raise item.refuse("type")
 
