@@ -1,4 +1,4 @@
-"""A provider without a model behind it: OpenAI's dialect, deterministic, misbehaving on request.
+"""A provider without a model behind it: deterministic, in several dialects, misbehaving on request.
 
 For trying the gateway and for its tests. Needs no settings and no database; `faults.py` has the
 table of what a model name can ask for.

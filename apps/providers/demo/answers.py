@@ -1,11 +1,9 @@
-"""Deterministic answers in OpenAI's format: what is said, and how it looks as JSON and as events.
+"""Deterministic answers before any dialect writes them: what is asked, what is said, what it uses.
 
+A dialect (`dialects/`) reads a request into an `Asked` and writes an `Answer` as JSON or events.
 Every rendering carries `ID_MARK` where the call's own id belongs, so that renderings can be kept
-and each call costs one `bytes.replace`. Token counts: `output_tokens` includes reasoning, as
-OpenAI's does.
-
-Sources: https://platform.openai.com/docs/api-reference/chat/object, …/chat/streaming,
-…/completions/object
+and each call costs one `bytes.replace`. Token counts: `output` includes reasoning, and `prompt`
+includes what was read from and written to a cache, as OpenAI's do.
 """
 
 from __future__ import annotations
@@ -13,25 +11,23 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from itertools import cycle, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from apps.providers.demo.wire import LAST_CHUNK, TYPE_EVENTS, TYPE_JSON, render_chunk, render_head
+if TYPE_CHECKING:
+    from apps.providers.demo.dialects.dialect import Dialect
 
 # OpenAI's ids have 29 characters after their prefix. The mark cannot occur in JSON text by chance.
 ID_MARK = b"@#" * 14 + b"@"
 CREATED = int(time.time())
-FINGERPRINT = "fp_demo0000"
+UNLIMITED = 2**31
 
 _WORDS = (
     " This", " answer", " costs", " nothing", ":", " it", " comes", " from", " a", " café",
     " without", " a", " model", ",", " naïve", " –", " yet", " always", " the", " same", " 文", ".",
 )  # fmt: skip
-# Renderings above this many tokens are made anew for each call instead of being kept.
-_KEPT_TOKENS_MAX = 2000
 
 
 class Endpoint(StrEnum):
@@ -43,15 +39,91 @@ class Endpoint(StrEnum):
     MODERATION = "moderations"
     RERANK = "rerank"
     MODELS = "models"
+    MESSAGES = "messages"
+    COUNT = "messages/count_tokens"
+    RESPONSES = "responses"
+    COUNT_INPUT = "responses/input_tokens"
+    STORED_RESPONSE = "responses/{id}"
+    GENERATE = "generateContent"
+    STREAM_GENERATE = "streamGenerateContent"
+    COUNT_CONTENT = "countTokens"
+    EMBED_CONTENT = "embedContent"
+    EMBED_CONTENTS = "batchEmbedContents"
 
 
-# What these answer holds no choices.
-LISTS = {Endpoint.EMBEDDING: "data", Endpoint.MODERATION: "results", Endpoint.RERANK: "results"}
+@dataclass(frozen=True, slots=True)
+class Spoiled:
+    """An absurd value in the place of one count of a usage, or of all."""
+
+    literal: bytes | None  # JSON, or nearly; None: the count is missing
+    field: str = ""  # empty: all
+
+    def apply(self, counts: dict[str, Any]) -> dict[str, Any]:
+        """Return the usage with the value in it."""
+        every = [name for name, count in counts.items() if isinstance(count, int)]
+        chosen = [name for name in every if self.field in ("", name)]
+        if self.literal is None:
+            return {name: part for name, part in counts.items() if name not in chosen}
+        # A Fragment is written as it stands, so NaN and numbers of any size are possible.
+        return counts | dict.fromkeys(chosen, orjson.Fragment(self.literal))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What is reported as used."""
+
+    prompt: int
+    output: int = 0
+    cached: int = 0  # of the prompt
+    written_5m: int = 0  # of the prompt, into a cache that lasts five minutes
+    written_1h: int = 0
+    reasoning: int = 0  # of the output
+    spoiled: Spoiled | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A tool that a request offers."""
+
+    name: str
+    schema: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a request asks about the form of its answer."""
+
+    functions: tuple[Function, ...] = ()
+    choice: str = "auto"  # auto, none, any (one has to be called), or named
+    named: str | None = None
+    told: str | None = None  # what a tool answered, where that is the last message
+    is_json: bool = False
+    schema: Any = None  # of a structured answer
+    schema_param: str = "response_format"  # what the client called it
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for."""
+
+    prompt_tokens: int
+    wishes: Wishes | None = None  # None: free text
+    is_stream: bool = False
+    wants_usage: bool = True  # in a stream
+    maximum: int = UNLIMITED  # output tokens
+    count: int = 1  # of choices
+    shows_reasoning: bool = False
+    is_stored: bool = False
+    service_tier: str = "default"
+    data: bytes = b""  # JSON: what the answer repeats of the request
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is said: text in pieces of one token each, or a tool call's arguments."""
+    """What is said: text in pieces of one token each, or a tool call's arguments.
+
+    `finish_reason` is one of stop, length and tool_calls; empty where none is told.
+    """
 
     pieces: tuple[str, ...]
     finish_reason: str
@@ -72,18 +144,20 @@ class Choice:
 class Answer:
     """One answer before it is written as JSON or events."""
 
+    dialect: Dialect
     endpoint: Endpoint
     model: str
     is_stream: bool
     choice: Choice
     choice_count: int
     prompt_tokens: int
-    cached_tokens: int
     reasoning_tokens: int  # of each choice
-    usage: bytes | None  # JSON; None: none is reported
-    has_usage_event: bool
-    has_null_usage: bool  # every other chunk of a stream says "usage": null
-    data: bytes = b""  # JSON: the array of LISTS, or the whole body of a models answer
+    usage: Usage | None  # None: none is reported
+    has_usage_event: bool  # a stream tells its usage at its end
+    has_null_usage: bool = False  # every other chunk of a stream says "usage": null
+    shows_reasoning: bool = False
+    is_stored: bool = False  # can be had again by its id
+    data: bytes = b""  # JSON: the whole body, or the part of it that is no choice
     service_tier: str = "default"  # that it says it served
 
     @property
@@ -91,18 +165,22 @@ class Answer:
         """Return the output tokens of all choices, reasoning included."""
         return (self.choice.tokens + self.reasoning_tokens) * self.choice_count
 
+    @property
+    def thoughts(self) -> tuple[str, ...]:
+        """Return the reasoning that is shown, in pieces of one token each."""
+        return make_pieces(self.reasoning_tokens) if self.shows_reasoning else ()
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One server-sent event, whole."""
+    """One piece of a stream, whole: mostly a server-sent event."""
 
     data: bytes
     tokens: int = 0  # output tokens it delivers
     has_usage: bool = False
-    is_content: bool = False
-
-
-DONE = Event(b"data: [DONE]\n\n")
+    is_content: bool = False  # of the text or of the tool's arguments
+    is_finish: bool = False  # says why the answer ends
+    is_end: bool = False  # what a reader takes for the end of the stream
 
 
 def make_pieces(count: int) -> tuple[str, ...]:
@@ -111,213 +189,3 @@ def make_pieces(count: int) -> tuple[str, ...]:
         piece.lstrip() if at == 0 else piece
         for at, piece in enumerate(islice(cycle(_WORDS), count))
     )
-
-
-def render_usage(prompt: int, cached: int, output: int, reasoning: int) -> bytes:
-    """Return a usage object as OpenAI writes it for chats and completions."""
-    return orjson.dumps(
-        {
-            "prompt_tokens": prompt,
-            "completion_tokens": output,
-            "total_tokens": prompt + output,
-            "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
-            "completion_tokens_details": {
-                "reasoning_tokens": reasoning,
-                "audio_tokens": 0,
-                "accepted_prediction_tokens": 0,
-                "rejected_prediction_tokens": 0,
-            },
-        }
-    )
-
-
-def render_body(answer: Answer) -> bytes:
-    """Return the answer as one JSON object."""
-    if answer.endpoint is Endpoint.MODELS:
-        return answer.data
-    if answer.endpoint in LISTS:
-        body: dict[str, Any] = {
-            "id": f"list-{CREATED}",
-            "object": "list",
-            LISTS[answer.endpoint]: orjson.Fragment(answer.data),
-            "model": answer.model,
-        }
-    else:
-        is_chat = answer.endpoint is Endpoint.CHAT
-        render_choice = _render_chat_choice if is_chat else _render_completion_choice
-        body = _start_object(answer, is_event=False)
-        body["choices"] = [render_choice(answer.choice, at) for at in range(answer.choice_count)]
-    if answer.usage is not None:
-        body["usage"] = orjson.Fragment(answer.usage)
-    return orjson.dumps(body)
-
-
-def render_events(answer: Answer) -> list[Event]:
-    """Return the answer as server-sent events, `[DONE]` included."""
-    choice = answer.choice
-    positions = range(answer.choice_count)
-    events: list[Event] = []
-    if answer.endpoint is Endpoint.CHAT:
-        opening = _render_opening(choice)
-        # The reasoning happens before the first word; a tool's name is its call's first token.
-        tokens = answer.reasoning_tokens + (choice.tool is not None)
-        events += [render_event(answer, at, opening, tokens=tokens) for at in positions]
-    for number, piece in enumerate(choice.pieces):
-        delta = _render_delta(choice, piece)
-        is_late = answer.endpoint is not Endpoint.CHAT and number == 0
-        tokens = 1 + (answer.reasoning_tokens if is_late else 0)
-        events += [
-            render_event(answer, at, delta, tokens=tokens, is_content=True) for at in positions
-        ]
-    events += [render_event(answer, at, {}, choice.finish_reason) for at in positions]
-    if answer.has_usage_event and answer.usage is not None:
-        events.append(render_usage_event(answer, answer.usage))
-    events.append(DONE)
-    return events
-
-
-def render_event(
-    answer: Answer,
-    position: int,
-    delta: dict[str, Any],
-    finish_reason: str | None = None,
-    *,
-    tokens: int = 0,
-    is_content: bool = False,
-    usage: bytes | None = None,
-) -> Event:
-    """Return one chunk of a stream as an event."""
-    body = _start_object(answer, is_event=True)
-    entry: dict[str, Any] = {"index": position}
-    if answer.endpoint is Endpoint.CHAT:
-        entry["delta"] = delta
-    else:
-        entry["text"] = delta.get("content", "")
-    body["choices"] = [{**entry, "logprobs": None, "finish_reason": finish_reason}]
-    if usage is not None:
-        body["usage"] = orjson.Fragment(usage)
-    elif answer.has_null_usage:
-        body["usage"] = None
-    data = b"data: " + orjson.dumps(body) + b"\n\n"
-    return Event(data, tokens=tokens, is_content=is_content, has_usage=usage is not None)
-
-
-def render_usage_event(answer: Answer, usage: bytes) -> Event:
-    """Return the event that reports usage and no choice."""
-    body = _start_object(answer, is_event=True)
-    body["choices"] = []
-    body["usage"] = orjson.Fragment(usage)
-    return Event(b"data: " + orjson.dumps(body) + b"\n\n", has_usage=True)
-
-
-def _start_object(answer: Answer, *, is_event: bool) -> dict[str, Any]:
-    mark = ID_MARK.decode()
-    if answer.endpoint is Endpoint.CHAT:
-        kind = "chat.completion.chunk" if is_event else "chat.completion"
-        start = {"id": f"chatcmpl-{mark}", "object": kind}
-    else:
-        start = {"id": f"cmpl-{mark}", "object": "text_completion"}
-    return {
-        **start,
-        "created": CREATED,
-        "model": answer.model,
-        **({"service_tier": answer.service_tier} if answer.endpoint is Endpoint.CHAT else {}),
-        "system_fingerprint": FINGERPRINT,
-    }
-
-
-def _render_chat_choice(choice: Choice, position: int) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
-    if choice.tool is not None:
-        call = {"name": choice.tool, "arguments": choice.text}
-        message["content"] = None
-        message["tool_calls"] = [
-            {"id": _name_tool_call(position), "type": "function", "function": call}
-        ]
-    message["annotations"] = []
-    return {
-        "index": position,
-        "message": message,
-        "logprobs": None,
-        "finish_reason": choice.finish_reason,
-    }
-
-
-def _render_completion_choice(choice: Choice, position: int) -> dict[str, Any]:
-    return {
-        "text": choice.text,
-        "index": position,
-        "logprobs": None,
-        "finish_reason": choice.finish_reason,
-    }
-
-
-def _render_opening(choice: Choice) -> dict[str, Any]:
-    if choice.tool is None:
-        return {"role": "assistant", "content": "", "refusal": None}
-    call = {
-        "index": 0,
-        "id": _name_tool_call(0),
-        "type": "function",
-        "function": {"name": choice.tool, "arguments": ""},
-    }
-    return {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None}
-
-
-def _render_delta(choice: Choice, piece: str) -> dict[str, Any]:
-    if choice.tool is None:
-        return {"content": piece}
-    return {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
-
-
-def _name_tool_call(position: int) -> str:
-    return f"call_demo{position:020d}"
-
-
-@dataclass(frozen=True, slots=True)
-class Rendering:
-    """A whole response as it stands on the wire, with `ID_MARK` for the call's id."""
-
-    wire: bytes
-    events: int
-    has_usage: bool
-
-
-def render_response(answer: Answer) -> Rendering:
-    """Return the undisturbed response to a call, kept for the next call like it."""
-    if answer.endpoint in LISTS or answer.output_tokens > _KEPT_TOKENS_MAX:
-        return _render_response(answer)
-    return _render_kept_response(answer)
-
-
-def _render_response(answer: Answer) -> Rendering:
-    if not answer.is_stream:
-        body = render_body(answer)
-        head = render_response_head(TYPE_JSON, length=len(body))
-        return Rendering(head + body, 0, answer.usage is not None)
-    events = render_events(answer)
-    chunks = b"".join(render_chunk(event.data) for event in events)
-    wire = render_response_head(TYPE_EVENTS, length=None) + chunks + LAST_CHUNK
-    return Rendering(wire, len(events), any(event.has_usage for event in events))
-
-
-_render_kept_response = lru_cache(maxsize=256)(_render_response)
-
-
-def render_response_head(
-    content_type: str,
-    *,
-    length: int | None,
-    status: int = 200,
-    extra: tuple[tuple[str, str], ...] = (),
-) -> bytes:
-    """Return the head of an API response; without a length its body is chunked."""
-    framing = (
-        ("transfer-encoding", "chunked") if length is None else ("content-length", str(length))
-    )
-    usual = (
-        ("content-type", content_type),
-        ("x-request-id", f"req_{ID_MARK.decode()}"),
-        ("openai-processing-ms", "1"),
-    )
-    return render_head(status, (*usual, *extra, framing))

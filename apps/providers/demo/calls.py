@@ -21,6 +21,8 @@ CALLS_MAX = 20_000
 BODY_BYTES_MAX = 1024 * 1024
 BODIES_BYTES_MAX = 64 * 1024 * 1024
 COUNTED_MODELS_MAX = 10_000
+# What may carry a key: none of them is kept.
+KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key")
 
 
 class Call(TypedDict):
@@ -29,7 +31,7 @@ class Call(TypedDict):
     `events_sent` counts whole server-sent events, `[DONE]` included. `bytes_sent` counts what was
     handed to the network, heads and framing included. `output_tokens` counts what was delivered of
     the answer; `input_tokens` is 0 where the call was refused. `authorization_sha256` is of the
-    whole header value.
+    whole value of the header with the key, whichever of `KEY_HEADERS` that is.
     """
 
     call: int
@@ -42,7 +44,7 @@ class Call(TypedDict):
     body_sha256: str
     body_bytes: int
     body: Any
-    response_id: str  # the last 29 characters of the answer's id and of its x-request-id
+    response_id: str  # the last 29 characters of the answer's id and of its request id
     started_at: float
     status: int | None
     events_sent: int
@@ -78,7 +80,8 @@ class CallLog:
     def start(self, request: Request, body: Any, response_prefix: str) -> Call:
         """Record that a call has arrived."""
         headers = dict(request.headers)
-        authorization = headers.pop("authorization", None)
+        keys = [headers.pop(name, None) for name in KEY_HEADERS]
+        authorization = next((key for key in keys if key is not None), None)
         number = self._next_number
         self._next_number += 1
         size = len(request.body)

@@ -10,7 +10,7 @@ import sys
 from apps.providers.demo.faults import describe
 from apps.providers.demo.server import DemoProvider
 
-DESCRIPTION = "Serve OpenAI's dialect without a model behind it, on loopback only."
+DESCRIPTION = "Serve the dialects of providers without a model behind them, on loopback only."
 DEFAULT_PORT = 9100
 
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free port")
     parser.add_argument("--log", metavar="FILE", help="append one JSON line per ended call")
-    parser.add_argument("--api-key", help="the only bearer token accepted (default: any)")
+    parser.add_argument("--api-key", help="the only key accepted (default: any)")
 
 
 def list_faults() -> str:

@@ -18,13 +18,16 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from apps.providers.demo.answers import ID_MARK, Answer, render_response
+from apps.providers.demo.answers import ID_MARK, Answer
+from apps.providers.demo.building import parse_options, refuse_option
 from apps.providers.demo.calls import Call, CallLog
-from apps.providers.demo.endpoints import build_answer, find_endpoint, find_model, parse_options
-from apps.providers.demo.errors import ProviderError, build_key_error
+from apps.providers.demo.dialects.choice import OPENAI, find_dialect
+from apps.providers.demo.dialects.dialect import Dialect, Incoming
+from apps.providers.demo.errors import ProviderError
 from apps.providers.demo.fault_content import play_error
 from apps.providers.demo.faults import describe, find_fault, start_script
 from apps.providers.demo.options import OptionError, Options
+from apps.providers.demo.rendering import render_response
 from apps.providers.demo.script import (
     STALL_SECONDS_MAX,
     Finish,
@@ -34,6 +37,7 @@ from apps.providers.demo.script import (
     Step,
     Wait,
 )
+from apps.providers.demo.stored import StoredAnswers
 from apps.providers.demo.wire import (
     CONTINUE,
     TYPE_JSON,
@@ -59,6 +63,7 @@ class Shared:
     log: CallLog
     api_key: str | None
     id_prefix: str  # 14 characters; with the call's number they make its response id
+    stored: StoredAnswers = field(default_factory=StoredAnswers)
     connections: set[Connection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -149,7 +154,8 @@ class Connection(asyncio.Protocol):
                 request = self._reader.next_request()
             except BadRequest as problem:
                 error = ProviderError(problem.status, problem.message)
-                self._respond(error.status, TYPE_JSON, error.body, keeps_alive=False)
+                body = OPENAI.render_error(error)
+                self._respond(error.status, TYPE_JSON, body, keeps_alive=False)
                 return
             if request is None:
                 if self._reader.take_continue():
@@ -175,7 +181,7 @@ class Connection(asyncio.Protocol):
         since = parse_qs(request.query).get("since", ["0"])[-1]
         if request.method != "GET" or not since.isdecimal():
             error = ProviderError(400, "GET /__calls?since=NUMBER or DELETE /__calls")
-            self._respond(400, TYPE_JSON, error.body, request.keeps_alive)
+            self._respond(400, TYPE_JSON, OPENAI.render_error(error), request.keeps_alive)
             return
         records = self._shared.log.list_since(int(since))
         self._respond(200, TYPE_JSON, orjson.dumps(records), request.keeps_alive)
@@ -197,12 +203,16 @@ class Connection(asyncio.Protocol):
         call = self._shared.log.start(request, body, self._shared.id_prefix)
         self._call = call
         self._has_faulted = False
+        dialect = find_dialect(request)
         try:
-            options, answer, script = self._plan(request, body, has_body, call)
+            options, answer, script = self._plan(dialect, request, body, has_body, call)
         except ProviderError as error:
-            self._play(request, play_error(call["response_id"], error), is_answered=True)
+            refusal = play_error(dialect, call["response_id"], error)
+            self._play(request, refusal, is_answered=True)
             return
         self._answer = answer
+        if answer.is_stored and find_fault(options).is_answered:
+            self._shared.stored.keep(call["response_id"], answer)
         if script is None:
             self._write_at_once(request, answer, call)
             return
@@ -210,18 +220,20 @@ class Connection(asyncio.Protocol):
         self._play(request, script, is_answered=is_answered, latency=options.latency)
 
     def _plan(
-        self, request: Request, body: Any, has_body: bool, call: Call
+        self, dialect: Dialect, request: Request, body: Any, has_body: bool, call: Call
     ) -> tuple[Options, Answer, Script | None]:
         """Return what to answer; without a script at once. Raises ProviderError."""
-        key = _find_key(request)
+        key = dialect.find_key(request)
         expected = self._shared.api_key
         if expected is not None and not hmac.compare_digest(key.encode(), expected.encode()):
-            raise build_key_error(key)
-        endpoint = find_endpoint(request)
-        model = find_model(endpoint, request, body if has_body else None)
+            raise dialect.refuse_key(key)
+        endpoint = dialect.find_endpoint(request)
+        model = dialect.find_model(endpoint, request, body if has_body else None)
         call["model"] = model
         options = parse_options(model)
-        answer = build_answer(endpoint, model, options, body)
+        answer = dialect.answer(
+            Incoming(request, endpoint, model, options, body, self._shared.stored)
+        )
         call["stream"] = answer.is_stream
         call["fault"] = options.fault
         model_calls = self._shared.log.count_model(model)
@@ -232,8 +244,7 @@ class Connection(asyncio.Protocol):
         try:
             return options, answer, start_script(scene)
         except OptionError as error:
-            message = f"The demo provider does not know this model name: {error}."
-            raise ProviderError(400, message, code="invalid_demo_option", param="model") from error
+            raise refuse_option(error) from error
 
     def _write_at_once(self, request: Request, answer: Answer, call: Call) -> None:
         rendering = render_response(answer)
@@ -349,11 +360,6 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=0)
         await self._drain()
         self._transport.set_write_buffer_limits()
-
-
-def _find_key(request: Request) -> str:
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def _parse_body(request: Request) -> tuple[Any, bool]:

@@ -1,4 +1,6 @@
-"""Error answers in OpenAI's shape: what the provider says with each status code.
+"""Refusals: what the provider says with each status code, in OpenAI's words.
+
+Dialects write them in their own shape, and some of them in their own words.
 
 Source: https://platform.openai.com/docs/guides/error-codes
 """
@@ -7,33 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import orjson
-
 KEY_PAGE = "https://platform.openai.com/account/api-keys"
 
 
 # Not frozen: the interpreter must be able to set an exception's traceback.
 @dataclass(eq=False)
 class ProviderError(Exception):
-    """A refusal; `headers` are sent beside the usual ones."""
+    """A refusal; type, code and param are OpenAI's."""
 
     status: int
     message: str
     type: str = "invalid_request_error"
     code: str | None = None
     param: str | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def body(self) -> bytes:
-        """Return the JSON body."""
-        error = {
-            "message": self.message,
-            "type": self.type,
-            "param": self.param,
-            "code": self.code,
-        }
-        return orjson.dumps({"error": error})
+    retry_after: int | None = None  # seconds
 
 
 def build_status_error(
@@ -44,32 +33,24 @@ def build_status_error(
     `key` is the key as received: the text of a 401 contains it in full.
     """
     type_, usual_code, param, message = _USUAL.get(status, _find_general(status))
-    headers: list[tuple[str, str]] = []
     if status == 429 and code == "insufficient_quota":
         type_ = "insufficient_quota"
         message = "You exceeded your current quota, please check your plan and billing details."
     elif status == 429:
         retry_after = 1 if retry_after is None else retry_after
-        headers += [
-            ("x-ratelimit-limit-requests", "3"),
-            ("x-ratelimit-remaining-requests", "0"),
-            ("x-ratelimit-reset-requests", f"{retry_after}s"),
-        ]
     elif status == 400 and code == "context_length_exceeded":
         param = "messages"
         message = (
             "This model's maximum context length is 8192 tokens. However, your messages resulted "
             "in 9001 tokens. Please reduce the length of the messages."
         )
-    if retry_after is not None:
-        headers.append(("retry-after", str(retry_after)))
     return ProviderError(
         status=status,
         message=message.format(model=model, key=key, seconds=retry_after or 1),
         type=type_,
         code=code or usual_code,
         param=param,
-        headers=tuple(headers),
+        retry_after=retry_after,
     )
 
 

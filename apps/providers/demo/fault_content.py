@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from itertools import islice, takewhile
+from typing import Any
 
 import orjson
 
-from apps.providers.demo.answers import (
-    DONE,
-    ID_MARK,
-    Answer,
-    Endpoint,
-    Event,
-    render_body,
-    render_event,
-    render_events,
-    render_response_head,
-    render_usage,
-    render_usage_event,
-)
+from apps.providers.demo.answers import ID_MARK, Spoiled, Usage
+from apps.providers.demo.dialects.dialect import Dialect
 from apps.providers.demo.errors import ProviderError, build_status_error
 from apps.providers.demo.options import OptionError
+from apps.providers.demo.rendering import render_response_head
 from apps.providers.demo.script import (
     Scene,
     Script,
@@ -31,15 +22,11 @@ from apps.providers.demo.script import (
     play_json,
     play_stream,
 )
-from apps.providers.demo.wire import TYPE_EVENTS, TYPE_JSON
+from apps.providers.demo.wire import TYPE_JSON
 
 HTML = (
     b"<!DOCTYPE html>\n<html><head><title>%d</title></head>"
     b"<body><center><h1>A proxy speaks</h1></center><hr><center>nginx</center></body></html>\n"
-)
-ERROR_EVENT = Event(
-    b'data: {"error":{"message":"The server is overloaded. Please try again later.",'
-    b'"type":"server_error","param":null,"code":"server_overloaded"}}\n\n'
 )
 DUPLICATE_ID = b"D" * len(ID_MARK)
 FOREIGN_HEADERS = (
@@ -59,7 +46,6 @@ FOREIGN_HEADERS = (
     ("x-powered-by", "demo"),
     ("x-ratelimit-remaining-requests", "4999"),
 )
-_OUTPUT_COUNTS: Final = frozenset({"completion_tokens", "total_tokens"})
 _USAGE_WORDS = {
     "string": '"2147483647"',
     "object": '{"value": 1}',
@@ -73,13 +59,15 @@ def ok(scene: Scene) -> Script:
     return play_answer(scene)
 
 
-def play_error(response_id: str, error: ProviderError) -> Script:
+def play_error(dialect: Dialect, response_id: str, error: ProviderError) -> Script:
     """Send a refusal as JSON."""
-    body = error.body
+    mark = response_id.encode()
+    body = dialect.render_error(error).replace(ID_MARK, mark)
+    extra = dialect.list_error_headers(error)
     head = render_response_head(
-        TYPE_JSON, length=len(body), status=error.status, extra=error.headers
+        dialect, TYPE_JSON, length=len(body), status=error.status, extra=extra
     )
-    yield Send(head.replace(ID_MARK, response_id.encode()), status=error.status)
+    yield Send(head.replace(ID_MARK, mark), status=error.status)
     yield Send(body)
 
 
@@ -92,7 +80,7 @@ def status(scene: Scene, code: int, error_code: str) -> Script:
         key=scene.key,
         retry_after=scene.options.retry_after,
     )
-    return play_error(scene.response_id, error)
+    return play_error(scene.dialect, scene.response_id, error)
 
 
 def flaky(scene: Scene, count: int) -> Script:
@@ -106,7 +94,8 @@ def echo_headers(scene: Scene) -> Script:
     """Refuse with 500 and repeat the request's headers."""
     received = "; ".join(f"{name}: {value}" for name, value in scene.request.headers.items())
     message = f"Unhandled exception while handling a request with headers {received}"
-    return play_error(scene.response_id, ProviderError(500, message, type="server_error"))
+    error = ProviderError(500, message, type="server_error")
+    return play_error(scene.dialect, scene.response_id, error)
 
 
 def html(scene: Scene, code: int) -> Script:
@@ -116,7 +105,7 @@ def html(scene: Scene, code: int) -> Script:
 
 def garbage(scene: Scene) -> Script:
     """Send bytes that are neither JSON nor events."""
-    kind = TYPE_EVENTS if scene.answer.is_stream else TYPE_JSON
+    kind = scene.dialect.stream_type if scene.answer.is_stream else TYPE_JSON
     return play_json(scene, b"OK\x00" + _GARBAGE, content_type=kind)
 
 
@@ -128,10 +117,8 @@ def json_for_stream(scene: Scene) -> Script:
 def wrong_shape(scene: Scene) -> Script:
     """Send JSON that is no answer."""
     if not scene.answer.is_stream:
-        return play_json(scene, b'{"object":"list","data":"none","choices":{"0":null}}')
-    texts = (b'{"hello":"world"}', b"[]", b"42", b'{"choices":{"0":null}}', b'{"choices":[null]}')
-    events = [Event(b"data: " + text + b"\n\n") for text in texts]
-    return play_stream(scene, [*events, DONE])
+        return play_json(scene, scene.dialect.wrong_body)
+    return play_stream(scene, [*scene.dialect.render_wrong_events(), *scene.ends()])
 
 
 def redirect(scene: Scene, url: str) -> Script:
@@ -156,34 +143,30 @@ def no_usage(scene: Scene) -> Script:
 
 def bad_usage(scene: Scene, value: str, field: str) -> Script:
     """Report usage with an absurd value in one or all counts."""
-    return _play_with(scene, usage=_spoil_usage(scene.answer, value, field), has_usage_event=True)
+    return _play_with(scene, usage=_spoil_usage(scene, value, field), has_usage_event=True)
 
 
 def inflated_usage(scene: Scene, times: int) -> Script:
     """Report many times the output, in numbers that agree with each other."""
-    usage: dict[str, Any] = orjson.loads(scene.answer.usage or b"{}")
-    more = (times - 1) * usage.get("completion_tokens", 0)
-    usage |= {name: usage[name] + more for name in _OUTPUT_COUNTS & usage.keys()}
-    return _play_with(scene, usage=orjson.dumps(usage), has_usage_event=True)
+    usage = scene.answer.usage
+    inflated = usage and replace(usage, output=usage.output * times)
+    return _play_with(scene, usage=inflated, has_usage_event=True)
 
 
-def _spoil_usage(answer: Answer, value: str, field: str) -> bytes:
-    usage: dict[str, Any] = orjson.loads(answer.usage or b"{}")
-    counts = [name for name, count in usage.items() if isinstance(count, int)]
-    if field and field not in counts:
-        raise OptionError(f"usage has no count {field!r}; it has {', '.join(counts)}")
-    chosen = [field] if field else counts
-    if value == "missing":
-        return orjson.dumps({name: part for name, part in usage.items() if name not in chosen})
-    literal = _USAGE_WORDS.get(value.lower(), value)
-    if literal != "NaN":
+def _spoil_usage(scene: Scene, value: str, field: str) -> Usage | None:
+    usage = scene.answer.usage
+    counts = {} if usage is None else scene.dialect.tell_usage(scene.answer, usage)
+    names = [name for name, count in counts.items() if isinstance(count, int)]
+    if field and field not in names:
+        raise OptionError(f"usage has no count {field!r}; it has {', '.join(names)}")
+    literal = None if value == "missing" else _USAGE_WORDS.get(value.lower(), value)
+    if literal not in (None, "NaN"):
         try:
             orjson.loads(literal)
         except orjson.JSONDecodeError as error:
             raise OptionError(f"bad_usage takes a JSON value, not {value!r}") from error
-    # A Fragment is written as it stands, so NaN and numbers of any size are possible.
-    spoiled = {name: orjson.Fragment(literal.encode()) for name in chosen}
-    return orjson.dumps({**usage, **spoiled})
+    spoiled = Spoiled(None if literal is None else literal.encode(), field)
+    return usage and replace(usage, spoiled=spoiled)
 
 
 def _play_with(scene: Scene, **changes: Any) -> Script:
@@ -204,34 +187,33 @@ def force_usage(play: Callable[..., Script]) -> Callable[..., Script]:
 
 
 def usage_twice(scene: Scene) -> Script:
-    """Report usage twice in a stream: half the output first, then all of it."""
-    answer = scene.answer
-    if not answer.is_stream or answer.usage is None:
+    """Report usage twice at the end of a stream: half the output first, then all of it."""
+    usage = scene.answer.usage
+    if not scene.answer.is_stream or usage is None:
         return play_answer(scene)
-    half = render_usage(answer.prompt_tokens, answer.cached_tokens, answer.output_tokens // 2, 0)
-    twice = [render_usage_event(answer, half), render_usage_event(answer, answer.usage)]
-    return play_stream(scene, [*_without_end(scene), *map(scene.owned, twice), DONE])
+    events = _with_usage_event(scene).events()
+    half = replace(usage, output=usage.output // 2, reasoning=0)
+    early = scene.dialect.render_usage_event(scene.answer, half, is_late=False)
+    at = max(number for number, event in enumerate(events) if event.has_usage)
+    return play_stream(scene, [*events[:at], scene.owned(early), *events[at:]])
 
 
 def usage_after_finish(scene: Scene, where: str) -> Script:
-    """Report usage late: beside an empty choice after the finish, or after `[DONE]`."""
-    answer = scene.answer
-    if not answer.is_stream or answer.usage is None:
+    """Report usage late: after the finish, or after the end of the stream."""
+    usage = scene.answer.usage
+    if not scene.answer.is_stream or usage is None:
         return play_answer(scene)
-    usage = scene.owned(render_event(answer, 0, {}, usage=answer.usage))
-    tail = [DONE, usage] if where == "done" else [usage, DONE]
-    return play_stream(scene, [*_without_end(scene), *tail])
+    events = replace(scene, answer=replace(scene.answer, has_usage_event=False)).events()
+    late = scene.owned(scene.dialect.render_usage_event(scene.answer, usage, is_late=True))
+    finish = max(number for number, event in enumerate(events) if event.is_finish)
+    at = len(events) if where == "done" else finish + 1
+    return play_stream(scene, [*events[:at], late, *events[at:]])
 
 
 def _play_body(scene: Scene, body: bytes) -> Script:
     """Send a JSON body that has all tokens and the usage of the answer, in whatever form."""
     yield scene.head(TYPE_JSON, length=len(body))
     yield scene.send_body(body)
-
-
-def _without_end(scene: Scene) -> list[Event]:
-    events = render_events(replace(scene.answer, has_usage_event=False))
-    return [scene.owned(event) for event in events[:-1]]
 
 
 def err_event_first(scene: Scene) -> Script:
@@ -242,28 +224,27 @@ def err_event_first(scene: Scene) -> Script:
 def err_event_mid(scene: Scene, count: int) -> Script:
     """Send some events, then an error event, then end cleanly."""
     if not scene.answer.is_stream:
-        return play_json(scene, ERROR_EVENT.data.removeprefix(b"data: "))
-    return play_stream(scene, [*scene.events()[:count], ERROR_EVENT])
+        return play_json(scene, scene.with_id(scene.dialect.render_overload()))
+    before = scene.events()[:count]
+    error = scene.dialect.render_error_event(scene.answer, is_first=not before)
+    return play_stream(scene, [*before, scene.owned(error)])
 
 
 def no_done(scene: Scene) -> Script:
-    """Leave out `[DONE]`."""
+    """Leave out what ends a stream."""
     if not scene.answer.is_stream:
         return play_answer(scene)
-    return play_stream(scene, scene.events()[:-1])
+    return play_stream(scene, [event for event in scene.events() if not event.is_end])
 
 
 def no_finish(scene: Scene, count: int) -> Script:
-    """End cleanly after some events, with neither finish_reason nor `[DONE]`."""
+    """End cleanly after some events, with neither a reason for it nor an end of the stream."""
     answer = scene.answer
     if not answer.is_stream:
-        body = render_body(replace(answer, choice=replace(answer.choice, finish_reason="")))
-        body = body.replace(b'"finish_reason":""', b'"finish_reason":null')
-        return _play_body(scene, scene.with_id(body))
-    is_chat = answer.endpoint is Endpoint.CHAT
-    openings = answer.choice_count if is_chat else 0
-    content_end = openings + len(answer.choice.pieces) * answer.choice_count
-    return play_stream(scene, scene.events()[: min(count, content_end)])
+        endless = replace(answer, choice=replace(answer.choice, finish_reason=""))
+        return _play_body(scene, replace(scene, answer=endless).body())
+    events = takewhile(lambda event: not event.is_finish, scene.events())
+    return play_stream(scene, islice(events, max(0, count)))
 
 
 def bad_utf8(scene: Scene) -> Script:

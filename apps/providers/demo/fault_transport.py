@@ -5,16 +5,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import takewhile
 
-from apps.providers.demo.answers import (
-    DONE,
-    LISTS,
-    Choice,
-    Endpoint,
-    Event,
-    render_body,
-    render_event,
-)
+from apps.providers.demo.answers import Choice, Event
 from apps.providers.demo.script import (
     FILLER,
     STALL_SECONDS_MAX,
@@ -30,7 +23,7 @@ from apps.providers.demo.script import (
     play_stream,
     send_event,
 )
-from apps.providers.demo.wire import CONTINUE, LAST_CHUNK, TYPE_EVENTS, TYPE_JSON, render_chunk
+from apps.providers.demo.wire import CONTINUE, LAST_CHUNK, TYPE_JSON, render_chunk
 
 ENDLESS_EVENTS_MAX = 10**9
 DRIP_STEP_SECONDS = 0.05
@@ -86,11 +79,10 @@ def cut_in_char(scene: Scene, ending: str) -> Script:
     """Cut in the middle of a two-byte character."""
     answer = scene.answer
     if not answer.is_stream:
-        body = scene.with_id(render_body(replace(answer, choice=_say("caf\u00e9"))))
+        body = replace(scene, answer=replace(answer, choice=_say("caf\u00e9"))).body()
         yield from _cut(scene, [], body, body.rfind("\u00e9".encode()) + 1, ending)
         return
-    event = render_event(answer, 0, {"content": " caf\u00e9"}, is_content=True)
-    data = scene.with_id(event.data)
+    data = scene.piece(" caf\u00e9").data
     yield from _cut(scene, scene.events()[:2], data, data.rfind("\u00e9".encode()) + 1, ending)
 
 
@@ -106,15 +98,16 @@ def cut_in_line(scene: Scene, ending: str) -> Script:
 
 
 def cut_in_usage(scene: Scene, ending: str) -> Script:
-    """Cut in the middle of the usage object."""
+    """Cut in the middle of the usage object, the last one of a stream."""
+    mark = scene.dialect.usage_mark
     if not scene.answer.is_stream:
         body = scene.body()
-        yield from _cut(scene, [], body, body.rfind(b'"completion_tokens"'), ending)
+        yield from _cut(scene, [], body, body.rfind(mark), ending)
         return
     events = scene.events()
-    at = next((number for number, event in enumerate(events) if event.has_usage), len(events) - 1)
+    at = max((number for number, event in enumerate(events) if event.has_usage), default=-1)
     data = events[at].data
-    yield from _cut(scene, events[:at], data, data.rfind(b'"completion_tokens"'), ending)
+    yield from _cut(scene, events[:at], data, data.rfind(mark), ending)
 
 
 def _say(text: str) -> Choice:
@@ -127,7 +120,7 @@ def _cut(scene: Scene, before: list[Event], data: bytes, at: int, ending: str) -
         yield Send(data[:at])
         yield Finish.CLOSE
         return
-    yield scene.head(TYPE_EVENTS)
+    yield scene.stream_head()
     yield from play_events(scene, before)
     # The part is a whole chunk, so that every reader is given it.
     yield Send(render_chunk(data[:at]))
@@ -139,18 +132,17 @@ def _cut(scene: Scene, before: list[Event], data: bytes, at: int, ending: str) -
 
 def never_end(scene: Scene) -> Script:
     """Send content as fast as it is read, for ever."""
-    answer = scene.answer
-    if not answer.is_stream:
+    if not scene.answer.is_stream:
         yield scene.head(TYPE_JSON)
-        yield Send(render_chunk(b'{"id":"endless","choices":[{"message":{"content":"'))
+        yield Send(render_chunk(_split_body(scene)[0]))
         piece = Send(render_chunk(FILLER))
         for _ in range(ENDLESS_EVENTS_MAX):
             yield piece
         return
-    content = render_event(answer, 0, {"content": " more"}, tokens=1, is_content=True)
-    step = send_event(scene.owned(content))
-    yield scene.head(TYPE_EVENTS)
-    yield from play_events(scene, scene.events()[:1])
+    opening = _open(scene.events())
+    step = send_event(scene.piece(" more"))
+    yield scene.stream_head()
+    yield from play_events(scene, opening or [scene.piece(" more", is_first=True)])
     for _ in range(ENDLESS_EVENTS_MAX):
         if scene.options.pace:
             yield Wait(scene.options.pace)
@@ -163,13 +155,15 @@ def huge_line(scene: Scene, size: int) -> Script:
         yield from big_body(scene, size)
         return
     events = scene.events()
-    head, tail = _split_event(scene)
-    yield scene.head(TYPE_EVENTS)
-    yield from play_events(scene, events[:1])
+    opening = _open(events)
+    head, tail = _split_event(scene, is_first=not opening)
+    yield scene.stream_head()
+    yield from play_events(scene, opening)
     yield Send(render_chunk(head))
     yield from (Send(render_chunk(piece)) for piece in _fill(size - len(head) - len(tail)))
     yield Send(render_chunk(tail), events=1, tokens=1)
-    yield from play_events(scene, [event for event in events[1:] if not event.is_content])
+    rest = events[len(opening) :]
+    yield from play_events(scene, [event for event in rest if not event.is_content])
     yield Send(LAST_CHUNK)
 
 
@@ -186,23 +180,23 @@ def big_body(scene: Scene, size: int) -> Script:
     yield scene.send_body(tail)
 
 
-def _split_event(scene: Scene) -> tuple[bytes, bytes]:
-    event = render_event(scene.answer, 0, {"content": _GAP}, is_content=True)
-    return _split(scene.with_id(event.data))
+def _open(events: list[Event]) -> list[Event]:
+    """Return the events before the first word."""
+    return list(takewhile(lambda event: not event.is_content, events))
+
+
+def _split_event(scene: Scene, *, is_first: bool) -> tuple[bytes, bytes]:
+    head, _, tail = scene.piece(_GAP, is_first=is_first).data.partition(_GAP.encode())
+    return head, tail
 
 
 def _split_body(scene: Scene) -> tuple[bytes, bytes]:
-    if scene.answer.endpoint in {*LISTS, Endpoint.MODELS}:
-        # No text to fill there: white space between the body's last tokens is as good.
-        body = scene.body()
-        return body[:-1], body[-1:]
-    answer = replace(scene.answer, choice=replace(_say(_GAP), tool=scene.answer.choice.tool))
-    return _split(scene.with_id(render_body(replace(answer, choice_count=1))))
-
-
-def _split(data: bytes) -> tuple[bytes, bytes]:
-    head, _, tail = data.partition(_GAP.encode())
-    return head, tail
+    choice = replace(_say(_GAP), tool=scene.answer.choice.tool)
+    answer = replace(scene.answer, choice=choice, choice_count=1)
+    body = replace(scene, answer=answer).body()
+    head, gap, tail = body.partition(_GAP.encode())
+    # Where there is no text to fill, white space between the body's last tokens is as good.
+    return (head, tail) if gap else (body[:-1], body[-1:])
 
 
 def _fill(size: int) -> Iterator[bytes]:
@@ -215,7 +209,7 @@ def tiny_chunks(scene: Scene) -> Script:
     """Send each byte of the body as a chunk of its own."""
     is_stream = scene.answer.is_stream
     parts = scene.events() if is_stream else [Event(scene.body())]
-    yield scene.head(TYPE_EVENTS if is_stream else TYPE_JSON)
+    yield scene.stream_head() if is_stream else scene.head(TYPE_JSON)
     for part in parts:
         if scene.options.pace:
             yield Wait(scene.options.pace)
@@ -230,8 +224,9 @@ def tiny_chunks(scene: Scene) -> Script:
 def gzip_bomb(scene: Scene, size: int) -> Script:
     """Send a gzip body that unpacks to that many bytes (1000 : 1)."""
     is_stream = scene.answer.is_stream
-    head, tail = _split_event(scene) if is_stream else _split_body(scene)
-    yield scene.head(TYPE_EVENTS if is_stream else TYPE_JSON, extra=(("content-encoding", "gzip"),))
+    head, tail = _split_event(scene, is_first=True) if is_stream else _split_body(scene)
+    encoding = (("content-encoding", "gzip"),)
+    yield scene.stream_head(encoding) if is_stream else scene.head(TYPE_JSON, extra=encoding)
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     packed = packer.compress(head)
     for piece in _fill(size - len(head) - len(tail)):
@@ -241,7 +236,7 @@ def gzip_bomb(scene: Scene, size: int) -> Script:
             packed = b""
     packed += packer.compress(tail)
     if is_stream:
-        packed += packer.compress(DONE.data)
+        packed += packer.compress(b"".join(event.data for event in scene.ends()))
     packed += packer.flush()
     yield Send(render_chunk(packed), tokens=scene.answer.output_tokens)
     yield Send(LAST_CHUNK)
@@ -256,7 +251,7 @@ def gzip_unasked(scene: Scene) -> Script:
         yield scene.head(TYPE_JSON, length=len(body), extra=encoding)
         yield scene.send_body(body)
         return
-    yield scene.head(TYPE_EVENTS, extra=encoding)
+    yield scene.stream_head(encoding)
     for event in scene.events():
         packed = packer.compress(event.data) + packer.flush(zlib.Z_SYNC_FLUSH)
         yield replace(send_event(event), data=render_chunk(packed))
@@ -282,15 +277,14 @@ def te_cl_conflict(scene: Scene) -> Script:
 
 
 def late_after_done(scene: Scene, milliseconds: int) -> Script:
-    """Keep the stream open after `[DONE]`, then send one more content event."""
+    """Keep the stream open after its end, then send one more content event."""
     steps: list[Step] = [Wait(min(milliseconds / 1000, STALL_SECONDS_MAX))]
     if not scene.answer.is_stream:
         yield from play_answer(scene)
         yield from steps
         return
-    yield scene.head(TYPE_EVENTS)
+    yield scene.stream_head()
     yield from play_events(scene, scene.events())
     yield from steps
-    late = render_event(scene.answer, 0, {"content": " late"}, tokens=1, is_content=True)
-    yield send_event(scene.owned(late))
+    yield send_event(scene.piece(" late"))
     yield Send(LAST_CHUNK)

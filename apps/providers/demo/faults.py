@@ -1,9 +1,10 @@
 """The table of misbehaviours: what `fault=NAME(ARGUMENT)` in a model name does.
 
-`FAULTS` is the documentation: `--help` and `GET /` print it. An event is one `data:` line of a
-stream, the role event and `[DONE]` included; "after n events" with n = 0 means after the head, with
--1 before it. On a JSON answer the same faults strike after half the body. Faults with an argument
-have a default.
+`FAULTS` is the documentation: `--help` and `GET /` print it. Each means the same in every dialect,
+in the form that the dialect would give it. An event is one `data:` line of a stream, the opening
+and the end included; the end is `[DONE]`, or what a dialect has instead. "After n events" with
+n = 0 means after the head, with -1 before it. On a JSON answer the same faults strike after half
+the body. Faults with an argument have a default.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ from apps.providers.demo.script import BEFORE_HEAD, Scene, Script
 
 Value = int | float | str
 MEBIBYTE = 1024 * 1024
+DIALECTS = {
+    "OpenAI": "/v1/chat/completions, completions, embeddings, models",
+    "OpenAI Responses": "/v1/responses, responses/{id}",
+    "Anthropic": "/v1/messages, messages/count_tokens, models",
+    "Gemini": "/v1beta/models/{model}:generateContent, …, /v1beta/models",
+}
 BYTES_MAX = 4096 * MEBIBYTE
 
 
@@ -110,7 +117,7 @@ FAULTS: dict[str, Fault] = {
     "never_end": Fault(transport.never_end, "content for ever, as fast as it is read"),
     "late_after_done": Fault(
         transport.late_after_done,
-        "after [DONE] the stream stays open, then one more content event and the end",
+        "after its end the stream stays open, then one more content event and a clean end",
         (Argument("milliseconds", 200, maximum=600_000),),
         is_answered=True,
     ),
@@ -138,7 +145,7 @@ FAULTS: dict[str, Fault] = {
     # Statuses and bodies
     "status": Fault(
         content.status,
-        "that status in OpenAI's shape, optionally with that error code: status(429) has "
+        "that status in the dialect's shape, optionally with OpenAI's error code: status(429) has "
         "Retry-After, status(401) shows the whole key, status(429,insufficient_quota), "
         "status(400,context_length_exceeded)",
         (CODE, Argument("error_code", "")),
@@ -178,7 +185,7 @@ FAULTS: dict[str, Fault] = {
     "no_usage": Fault(content.no_usage, "no usage, even if asked", is_answered=True),
     "bad_usage": Fault(
         content.bad_usage,
-        "usage, even if unasked, with this instead of its counts (or of one of them): -600, "
+        "usage, even if unasked, with this instead of its counts (or of the named one): -600, "
         '"2147483647" or string, 9223372036854775807, 1.5, NaN, null, true, object, missing, '
         "any other JSON value",
         (Argument("value", "-600"), Argument("field", "")),
@@ -192,12 +199,12 @@ FAULTS: dict[str, Fault] = {
     ),
     "usage_twice": Fault(
         content.usage_twice,
-        "a stream with two usage events: half the output, then all of it",
+        "a stream that tells its usage twice: half the output, then all of it",
         is_answered=True,
     ),
     "usage_after_finish": Fault(
         content.usage_after_finish,
-        "usage beside an empty choice after the finish, or after [DONE] if `done`",
+        "usage in an event of its own after the finish, or after the end if `done`",
         (Argument("where", "choice", choices=("choice", "done")),),
         is_answered=True,
     ),
@@ -208,9 +215,9 @@ FAULTS: dict[str, Fault] = {
     "err_event_mid": Fault(
         content.err_event_mid, "after n events an error event; then a clean end", (EVENTS,)
     ),
-    "no_done": Fault(content.no_done, "everything but [DONE]; a clean end"),
+    "no_done": Fault(content.no_done, "everything but the end; the connection ends cleanly"),
     "no_finish": Fault(
-        content.no_finish, "after n events a clean end: no finish_reason, no [DONE]", (EVENTS,)
+        content.no_finish, "after n events a clean end: no reason of the finish, no end", (EVENTS,)
     ),
 }
 
@@ -240,11 +247,14 @@ def find_fault(options: Options) -> Fault:
 def describe() -> str:
     """Return the options and faults as text for `--help` and `GET /`."""
     lines = [
+        "Dialects:",
+        *(f"  {addresses:<56} {name}" for name, addresses in DIALECTS.items()),
+        "",
         "Any model name is answered. Options follow a colon:",
         "  demo-chat:latency=0.2,tokens=50,fault=cut_after(3)",
         "",
         "Options (defaults in brackets):",
-        *(f"  {name:<12} {says}" for name, says in OPTIONS.items()),
+        *(f"  {name:<14} {says}" for name, says in OPTIONS.items()),
         "",
         "Faults (defaults of their arguments in brackets):",
     ]

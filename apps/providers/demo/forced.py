@@ -6,71 +6,47 @@ from typing import Any
 
 import orjson
 
+from apps.providers.demo.answers import Function, Wishes
 from apps.providers.demo.errors import ProviderError
 from apps.providers.demo.instances import SchemaError, build_instance
 
 
-def find_forced(body: dict[str, Any], *, calls_tools: bool) -> tuple[str | None, str, str] | None:
+def find_forced(wishes: Wishes, *, calls_tools: bool) -> tuple[str | None, str, str] | None:
     """Return tool, text and finish reason where the request forces what is said.
 
     `calls_tools`: a tool that is offered is called, unless the last word is what one answered.
     """
-    function, reason = _find_forced_function(body, calls_tools=calls_tools)
+    function, reason = _find_forced_function(wishes, calls_tools=calls_tools)
     if function is not None:
-        text = _write_instance(function.get("parameters") or {"type": "object"}, "tools")
-        return str(function["name"]), text, reason
-    told = _find_told(body) if calls_tools else None
-    if told is not None:
-        return None, f"The tool says: {told}", "stop"
-    response_format = body.get("response_format")
-    if not isinstance(response_format, dict):
+        return function.name, _write_instance(function.schema, "tools"), reason
+    if calls_tools and wishes.told is not None:
+        return None, f"The tool says: {wishes.told}", "stop"
+    if not wishes.is_json:
         return None
-    if response_format.get("type") == "json_object":
+    if wishes.schema is None:
         return None, '{"answer": "demo"}', "stop"
-    if response_format.get("type") == "json_schema":
-        described = response_format.get("json_schema")
-        if not isinstance(described, dict) or not isinstance(described.get("schema"), dict):
-            message = "Missing required parameter: 'response_format.json_schema.schema'."
-            raise ProviderError(400, message, param="response_format.json_schema.schema")
-        return None, _write_instance(described["schema"], "response_format"), "stop"
-    return None
+    return None, _write_instance(wishes.schema, wishes.schema_param), "stop"
 
 
-def _find_forced_function(
-    body: dict[str, Any], *, calls_tools: bool
-) -> tuple[dict[str, Any] | None, str]:
-    choice = body.get("tool_choice")
-    functions = [
-        tool["function"]
-        for tool in body.get("tools") or []
-        if isinstance(tool, dict) and isinstance(tool.get("function"), dict)
-    ]
-    functions = [function for function in functions if isinstance(function.get("name"), str)]
-    is_chosen = calls_tools and choice in (None, "auto") and _find_told(body) is None
-    if functions and (choice == "required" or is_chosen):
+def _find_forced_function(wishes: Wishes, *, calls_tools: bool) -> tuple[Function | None, str]:
+    functions, choice = wishes.functions, wishes.choice
+    is_chosen = calls_tools and choice == "auto" and wishes.told is None
+    if functions and (choice == "any" or is_chosen):
         return functions[0], "tool_calls"
-    if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
-        name = choice["function"].get("name")
+    if choice == "named":
         # OpenAI ends a call to a function that was named by the client with "stop".
-        found = next((function for function in functions if function["name"] == name), None)
+        found = next((function for function in functions if function.name == wishes.named), None)
         if found is not None:
             return found, "stop"
-    elif choice != "required":
+    elif choice != "any":
         return None, ""
     message = "Invalid value for 'tool_choice': it names no function of 'tools'."
     raise ProviderError(400, message, param="tool_choice")
 
 
-def _find_told(body: dict[str, Any]) -> str | None:
-    """Return what a tool answered, where that is the last message."""
-    last = body["messages"][-1]
-    content = last.get("content")
-    return content if last["role"] == "tool" and isinstance(content, str) else None
-
-
 def _write_instance(schema: Any, param: str) -> str:
     try:
-        return orjson.dumps(build_instance(schema)).decode()
+        return orjson.dumps(build_instance(schema or {"type": "object"})).decode()
     except (SchemaError, TypeError, ValueError, OverflowError) as error:
         message = f"Invalid schema in '{param}': {error}."
         raise ProviderError(400, message, code="invalid_json_schema", param=param) from error

@@ -26,6 +26,8 @@ OPTIONS = {
     "pace": "seconds between the events of a stream (0)",
     "prompt": "prompt tokens reported (default: a quarter of the text's characters)",
     "cached": "how many of the prompt tokens are reported as cached (0)",
+    "cache_write_5m": "how many are reported as written to a cache, where that is told (0)",
+    "cache_write_1h": "the same for a cache that lasts an hour (0)",
     "reasoning": "how many of the output tokens are reported as reasoning (0)",
     "tools": "on: a tool that is offered is called, and what it answers is told (off)",
     "usage": "on, off, always: a stream reports usage when asked, never, even unasked (on)",
@@ -33,7 +35,7 @@ OPTIONS = {
     "fault": "one misbehaviour from the list below",
 }
 
-_START_OF_OPTIONS = re.compile(r":(?=[a-z_]+=)")
+_START_OF_OPTIONS = re.compile(r":(?=[a-z_][a-z0-9_]*=)")
 _FAULT = re.compile(r"([a-z0-9_]+)(?:\((.*)\))?", re.DOTALL)
 
 
@@ -50,6 +52,8 @@ class Options:
     pace: float = 0.0  # seconds
     prompt: int | None = None
     cached: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
     reasoning: int = 0
     tools: str = "off"
     usage: str = "on"
@@ -136,6 +140,8 @@ _PARSERS: dict[str, Callable[[str, str], object]] = {
     "tokens": lambda name, text: parse_integer(name, text, TOKENS_MAX),
     "prompt": lambda name, text: parse_integer(name, text, PROMPT_TOKENS_MAX),
     "cached": lambda name, text: parse_integer(name, text, PROMPT_TOKENS_MAX),
+    "cache_write_5m": lambda name, text: parse_integer(name, text, PROMPT_TOKENS_MAX),
+    "cache_write_1h": lambda name, text: parse_integer(name, text, PROMPT_TOKENS_MAX),
     "reasoning": lambda name, text: parse_integer(name, text, TOKENS_MAX),
     "retry_after": lambda name, text: parse_integer(name, text, RETRY_AFTER_SECONDS_MAX),
     "tools": _parse_tools,

@@ -7,19 +7,14 @@ plays it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from apps.providers.demo.answers import (
-    ID_MARK,
-    Answer,
-    Event,
-    render_body,
-    render_events,
-    render_response_head,
-)
+from apps.providers.demo.answers import ID_MARK, Answer, Event
+from apps.providers.demo.dialects.dialect import Dialect
 from apps.providers.demo.options import Options
-from apps.providers.demo.wire import LAST_CHUNK, TYPE_EVENTS, TYPE_JSON, Request, render_chunk
+from apps.providers.demo.rendering import render_response_head
+from apps.providers.demo.wire import LAST_CHUNK, TYPE_JSON, Request, render_chunk
 
 STALL_SECONDS_MAX = 3600.0
 FILLER = b"demo " * 13_107  # just under 64 KiB
@@ -66,7 +61,12 @@ class Scene:
     answer: Answer
     response_id: str
     model_calls: int  # how often this model name was called, this call included
-    key: str  # the bearer token as received
+    key: str  # as received
+
+    @property
+    def dialect(self) -> Dialect:
+        """Return what the call speaks."""
+        return self.answer.dialect
 
     def with_id(self, data: bytes) -> bytes:
         """Return the rendering with this call's id in it."""
@@ -81,20 +81,34 @@ class Scene:
         extra: tuple[tuple[str, str], ...] = (),
     ) -> Send:
         """Return the step that sends the response head."""
-        data = render_response_head(content_type, length=length, status=status, extra=extra)
+        data = render_response_head(
+            self.dialect, content_type, length=length, status=status, extra=extra
+        )
         return Send(self.with_id(data), status=status)
+
+    def stream_head(self, extra: tuple[tuple[str, str], ...] = ()) -> Send:
+        """Return the step that sends the head of a stream."""
+        return self.head(self.dialect.stream_type, extra=extra)
 
     def events(self) -> list[Event]:
         """Return the events of the undisturbed stream."""
-        return [self.owned(event) for event in render_events(self.answer)]
+        return [self.owned(event) for event in self.dialect.render_events(self.answer)]
+
+    def ends(self) -> list[Event]:
+        """Return the events by which a reader knows that the stream has ended."""
+        return [event for event in self.events() if event.is_end]
+
+    def piece(self, text: str, *, is_first: bool = False) -> Event:
+        """Return one more event of text; whether it is the first of its stream may show."""
+        return self.owned(self.dialect.render_piece(self.answer, text, is_first=is_first))
 
     def owned(self, event: Event) -> Event:
         """Return the event with this call's id in it."""
-        return Event(self.with_id(event.data), event.tokens, event.has_usage, event.is_content)
+        return replace(event, data=self.with_id(event.data))
 
     def body(self) -> bytes:
         """Return the undisturbed JSON body."""
-        return self.with_id(render_body(self.answer))
+        return self.with_id(self.dialect.render_body(self.answer))
 
     def send_body(self, body: bytes) -> Send:
         """Return the step that sends an answer's JSON body (its head went before)."""
@@ -120,7 +134,7 @@ def play_stream(
     scene: Scene, events: Iterable[Event], extra: tuple[tuple[str, str], ...] = ()
 ) -> Script:
     """Send a stream that ends as HTTP wants it: head, events, last chunk."""
-    yield scene.head(TYPE_EVENTS, extra=extra)
+    yield scene.stream_head(extra)
     yield from play_events(scene, events)
     yield Send(LAST_CHUNK)
 
@@ -153,7 +167,7 @@ def play_first(scene: Scene, count: int) -> Script:
     if count <= BEFORE_HEAD:
         return
     if scene.answer.is_stream:
-        yield scene.head(TYPE_EVENTS)
+        yield scene.stream_head()
         yield from play_events(scene, scene.events()[:count])
         return
     body = scene.body()

@@ -20,7 +20,7 @@ class NotLoopback(ValueError):
 
 
 class DemoProvider:
-    """An OpenAI-dialect provider without a model behind it.
+    """A provider without a model behind it.
 
     `calls` has one record per call, oldest first; a running call is in it already.
     Raises NotLoopback for a host that others could reach.
@@ -45,7 +45,7 @@ class DemoProvider:
 
     @property
     def base_url(self) -> str:
-        """Return what a client takes as its base URL."""
+        """Return what a client of OpenAI's dialect takes as its base URL."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}/v1"
 

@@ -214,6 +214,7 @@ class Target(NamedTuple):
     extensions: frozenset[str] = frozenset()  # of EXTENSIONS, that the provider takes
 
 
+USUAL_TARGET: Final = Target("")
 # What some providers of a dialect take and others refuse.
 EXTENSIONS: Final = {
     "cache_control": "OpenRouter: https://openrouter.ai/docs/features/prompt-caching",
