@@ -12,6 +12,9 @@ from apps.proxy.dialects import (
     anthropic_answer,
     anthropic_request_reader,
     anthropic_request_writer,
+    gemini_answer,
+    gemini_request_reader,
+    gemini_request_writer,
     openai_chat_answer,
     openai_chat_request_reader,
     openai_chat_request_writer,
@@ -26,6 +29,13 @@ from apps.proxy.dialects.anthropic_errors import (
 )
 from apps.proxy.dialects.anthropic_stream_reader import AnthropicStreamReader
 from apps.proxy.dialects.anthropic_stream_writer import AnthropicStreamWriter
+from apps.proxy.dialects.gemini_errors import (
+    gemini_body,
+    gemini_in_band_event,
+    gemini_status,
+)
+from apps.proxy.dialects.gemini_stream_reader import GeminiStreamReader
+from apps.proxy.dialects.gemini_stream_writer import GeminiStreamWriter
 from apps.proxy.dialects.neutral import Answer, Delta, Request, Target
 from apps.proxy.dialects.openai_chat_stream_reader import OpenAIStreamReader
 from apps.proxy.dialects.openai_chat_stream_writer import OpenAIStreamWriter
@@ -39,6 +49,9 @@ class StreamReader(Protocol):
 
     def read(self, block: bytes, /) -> list[Delta]:
         """Return what a block of complete events says."""
+
+    def end(self) -> list[Delta]:
+        """Return what the end of the body says, where a dialect has no last event."""
 
 
 class StreamWriter(Protocol):
@@ -55,6 +68,7 @@ class Reply(NamedTuple):
     created: int  # seconds since 1970
     include_usage: bool = True  # in a stream, where the dialect leaves it to the client
     asked: Mapping[str, Any] = MappingProxyType({})  # the client's request, if answers repeat it
+    is_array: bool = False  # a stream of Gemini's is one JSON array, as it is without `alt=sse`
 
 
 class Dialect(NamedTuple):
@@ -118,5 +132,19 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_event=lambda error, reply: responses_in_band_events(
             error, request_id=reply.request_id, created=reply.created, asked=reply.asked
         ),
+    ),
+    "gemini": Dialect(
+        title="Gemini generateContent",
+        read_request=gemini_request_reader.read_request,
+        write_request=gemini_request_writer.write_request,
+        read_answer=gemini_answer.read_answer,
+        write_answer=lambda answer, reply: gemini_answer.write_answer(answer),
+        stream_reader=GeminiStreamReader,
+        stream_writer=lambda reply: GeminiStreamWriter(
+            request_id=reply.request_id, is_array=reply.is_array
+        ),
+        error_status=gemini_status,
+        error_body=lambda error, reply: gemini_body(error, reply.request_id),
+        error_event=lambda error, reply: gemini_in_band_event(error, reply.request_id),
     ),
 }

@@ -31,12 +31,12 @@ from apps.proxy.dialects.neutral import (
     UsageReport,
 )
 from apps.proxy.dialects.openai_chunks import load_chunk
-from apps.proxy.dialects.openai_upstream import allowed_code
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.responses_answer import read_item, stop_reason
 from apps.proxy.dialects.responses_input_reader import PARAGRAPH
 from apps.proxy.dialects.responses_tools import called_name
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS
+from apps.proxy.dialects.upstream_errors import allowed_code
 from apps.proxy.sse import events_with_data
 
 _Kind = Literal["text", "refusal", "thinking", "tool"]
@@ -87,6 +87,10 @@ class ResponsesStreamReader:
             except (_Unreadable, GatewayError):
                 self._fail(document, deltas)
         return deltas
+
+    def end(self) -> list[Delta]:
+        """Return nothing: the last event tells that a stream is complete."""
+        return []
 
     def _take(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         kind = event.get("type")

@@ -16,10 +16,15 @@ FREE_FORM: Final = frozenset(
     {
         "annotations",
         "client_metadata",
+        "args",
         "input",
         "input_schema",
         "metadata",
         "parameters",
+        "parametersJsonSchema",
+        "response",
+        "responseJsonSchema",
+        "responseSchema",
         "schema",
     }
 )
