@@ -4,6 +4,7 @@ A dialect is added here once, and works with every other.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 from apps.core.errors import GatewayError, in_band_event, openai_body
@@ -17,6 +18,9 @@ from apps.proxy.dialects import (
     openai_chat_answer,
     openai_chat_request_reader,
     openai_chat_request_writer,
+    responses_answer,
+    responses_request_reader,
+    responses_request_writer,
 )
 from apps.proxy.dialects.anthropic_errors import (
     anthropic_body,
@@ -35,6 +39,9 @@ from apps.proxy.dialects.gemini_stream_writer import GeminiStreamWriter
 from apps.proxy.dialects.neutral import Answer, Delta, Request, Target
 from apps.proxy.dialects.openai_chat_stream_reader import OpenAIStreamReader
 from apps.proxy.dialects.openai_chat_stream_writer import OpenAIStreamWriter
+from apps.proxy.dialects.responses_errors import responses_in_band_events
+from apps.proxy.dialects.responses_stream_reader import ResponsesStreamReader
+from apps.proxy.dialects.responses_stream_writer import ResponsesStreamWriter
 
 
 class StreamReader(Protocol):
@@ -60,6 +67,7 @@ class Reply(NamedTuple):
     request_id: str
     created: int  # seconds since 1970
     include_usage: bool = True  # in a stream, where the dialect leaves it to the client
+    asked: Mapping[str, Any] = MappingProxyType({})  # the client's request, if answers repeat it
     is_array: bool = False  # a stream of Gemini's is one JSON array, as it is without `alt=sse`
 
 
@@ -106,6 +114,24 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_status=anthropic_status,
         error_body=lambda error, reply: anthropic_body(error, reply.request_id),
         error_event=lambda error, reply: anthropic_in_band_event(error, reply.request_id),
+    ),
+    "openai-responses": Dialect(
+        title="OpenAI Responses",
+        read_request=responses_request_reader.read_request,
+        write_request=responses_request_writer.write_request,
+        read_answer=responses_answer.read_answer,
+        write_answer=lambda answer, reply: responses_answer.write_answer(
+            answer, created=reply.created, asked=reply.asked
+        ),
+        stream_reader=ResponsesStreamReader,
+        stream_writer=lambda reply: ResponsesStreamWriter(
+            request_id=reply.request_id, created=reply.created, asked=reply.asked
+        ),
+        error_status=lambda error: error.status,
+        error_body=lambda error, reply: openai_body(error),
+        error_event=lambda error, reply: responses_in_band_events(
+            error, request_id=reply.request_id, created=reply.created, asked=reply.asked
+        ),
     ),
     "gemini": Dialect(
         title="Gemini generateContent",

@@ -34,6 +34,7 @@ from apps.proxy.dialects.neutral import (
 from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import BUDGET_TOKENS, budget_of_effort, effort_of_budget
 from apps.proxy.dialects.sampling import without_defaults
+from apps.proxy.dialects.sealed_thoughts import is_openais
 from apps.proxy.dialects.tool_arguments import arguments_object
 
 # What a client's path said, and a provider's will.
@@ -102,6 +103,7 @@ def _check(request: Request) -> None:
     """Raise E14 for what no parameter of this dialect tells."""
     unknown = {
         "metadata": request.metadata,
+        "verbosity": request.verbosity,
         "choices": request.choices if request.choices != 1 else None,
         # Google's models call as many as they like.
         "is_parallel": None if request.is_parallel is not False else request.is_parallel,
@@ -202,9 +204,10 @@ class _Writer:
         signature = ""
         for position, part in enumerate(parts):
             if isinstance(part, Thinking):
-                if signature and part.signature:
+                own = _signature(part)
+                if signature and own:
                     written.append({"text": "", "thoughtSignature": signature})
-                signature = part.signature or signature
+                signature = own or signature
                 if part.text:
                     written.append({"text": part.text, "thought": True})
                 continue
@@ -255,8 +258,13 @@ def _says_something(part: Part) -> bool:
     Google refuses an empty text, and nobody else can read what its own provider hides.
     """
     if isinstance(part, Thinking):
-        return bool(part.text or part.signature)
+        return bool(part.text or _signature(part))
     return not isinstance(part, Text) or bool(part.text)
+
+
+def _signature(thought: Thinking) -> str:
+    """Return a signature that Google may read, "" for one of OpenAI's."""
+    return "" if is_openais(thought.signature) else thought.signature
 
 
 def _calls_on(parts: list[Part]) -> bool:

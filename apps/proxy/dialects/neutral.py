@@ -23,6 +23,8 @@ StopReason = Literal[
 ]
 # How a model is told to think: not at all, by how hard, or by how many tokens.
 ReasoningForm = Literal["none", "effort", "budget"]
+# How much is to be said, where it is not the usual.
+Verbosity = Literal["low", "high"]
 
 
 class CacheMark(NamedTuple):
@@ -176,6 +178,7 @@ class Request(NamedTuple):
     is_parallel: bool | None = None  # whether several tools may be called at once
     reasoning: Reasoning | None = None
     format: OutputFormat | None = None
+    verbosity: Verbosity | None = None
     output_limit: int | None = None  # tokens, thinking included
     temperature: float | None = None  # from 0, usually 1, up to 2
     top_p: float | None = None

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.conversion import DIALECTS
-from apps.proxy.dialects.neutral import EXTENSIONS, ReasoningForm, Target
+from apps.proxy.dialects.neutral import (
+    EXTENSIONS,
+    OutputFormat,
+    Reasoning,
+    ReasoningForm,
+    Request,
+    Target,
+    Text,
+    Tool,
+    ToolChoice,
+    Turn,
+)
 from apps.proxy.tests.dialects.golden_cells import golden_cells
 from apps.proxy.tests.dialects.test_round_trips import anthropic_body, gemini_body, openai_body
 
@@ -104,6 +115,41 @@ def converted(client: str, provider: str, body: Any, target: Target) -> dict[str
         return None
     loaded: dict[str, Any] = orjson.loads(orjson.dumps(written))
     return loaded
+
+
+# What changes an answer, each with a value that says something.
+CHANGES: Final[dict[str, Any]] = {
+    "system": (Text("Be brief."),),
+    "tools": (Tool("find", None, {"type": "object"}),),
+    "tool_choice": ToolChoice("any"),
+    "reasoning": Reasoning(is_on=True, effort="high"),
+    "format": OutputFormat({"type": "object"}),
+    "verbosity": "low",
+    "output_limit": 77,
+    "temperature": 0.7,
+    "top_p": 0.7,
+    "top_k": 7,
+    "frequency_penalty": 0.7,
+    "presence_penalty": 0.7,
+    "stop": ("END",),
+    "choices": 2,
+    "seed": 7,
+}
+
+
+@pytest.mark.parametrize("provider", list(DIALECTS))
+@pytest.mark.parametrize("field", list(CHANGES))
+def test_what_changes_an_answer_is_written_or_refused(provider: str, field: str) -> None:
+    asked = Request("m", (Turn("user", (Text("Hi"),), "messages[0]"),), output_limit=100)
+    write = DIALECTS[provider].write_request
+    refused = ""
+    written: dict[str, Any] = {}
+    try:
+        written = write(asked._replace(**{field: CHANGES[field]}), Target("m"))
+    except GatewayError as error:
+        refused = error.row
+
+    assert refused == "E14" or written not in ({}, write(asked, Target("m")))
 
 
 @pytest.mark.parametrize("provider", list(DIALECTS))

@@ -16,7 +16,7 @@ from apps.proxy.tests.dialects.golden_cells import REPLY, Cell, golden_cells
 def test_an_answer_is_written_as_the_golden_file_says(cell: Cell) -> None:
     answer = DIALECTS[cell.provider].read_answer(cell.given)
 
-    written = DIALECTS[cell.client].write_answer(answer, REPLY)
+    written = DIALECTS[cell.client].write_answer(answer, cell.reply)
 
     assert orjson.loads(orjson.dumps(written)) == cell.written
 

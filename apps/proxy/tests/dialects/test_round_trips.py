@@ -18,6 +18,7 @@ from apps.proxy.dialects.gemini_parts import NO_SIGNATURE
 from apps.proxy.dialects.gemini_usage import gemini_usage, parse_gemini_usage
 from apps.proxy.dialects.neutral import EXTENSIONS, Target
 from apps.proxy.dialects.openai_usage import openai_usage, parse_usage
+from apps.proxy.dialects.responses_answer import responses_usage
 
 TARGET: Final = Target(model="m", extensions=frozenset(EXTENSIONS))
 texts = st.text(min_size=1, max_size=8)
@@ -151,6 +152,7 @@ openai_body = both(
             }
         ),
         user=texts,
+        verbosity=st.sampled_from(("low", "high")),
         metadata=st.dictionaries(names, texts, min_size=1, max_size=2),
         service_tier=st.just("default"),
     ),
@@ -375,6 +377,144 @@ gemini_body = both(
 )
 
 
+# OpenAI's Responses.
+
+responses_text = texts.map(lambda text: {"type": "input_text", "text": text})
+responses_image = base64.map(
+    lambda data: {
+        "type": "input_image",
+        "image_url": f"data:image/png;base64,{data}",
+        "detail": "auto",
+    }
+) | st.just({"type": "input_image", "image_url": "https://example.com/a.png", "detail": "low"})
+responses_file = base64.map(
+    lambda data: {
+        "type": "input_file",
+        "filename": "a.pdf",
+        "file_data": f"data:application/pdf;base64,{data}",
+    }
+) | st.just({"type": "input_file", "file_url": "https://example.com/a.pdf", "filename": "a.pdf"})
+responses_sound = base64.map(
+    lambda data: {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+)
+responses_user = st.fixed_dictionaries(
+    {
+        "role": st.just("user"),
+        "content": content(responses_text | responses_image | responses_file | responses_sound),
+    }
+)
+responses_system = st.fixed_dictionaries(
+    {"role": st.just("system"), "content": content(responses_text)}
+)
+responses_said = st.fixed_dictionaries(
+    {
+        "role": st.just("assistant"),
+        "content": content(
+            texts.map(lambda text: {"type": "output_text", "text": text})
+            | texts.map(lambda text: {"type": "refusal", "refusal": text})
+        ),
+    }
+)
+responses_call = st.fixed_dictionaries(
+    {"type": st.just("function_call"), "call_id": names, "name": names, "arguments": texts}
+)
+responses_thought = st.builds(
+    lambda text, sealed: {
+        "type": "reasoning",
+        "summary": [{"type": "summary_text", "text": text}],
+        "encrypted_content": sealed,
+    },
+    texts,
+    names,
+)
+responses_result = st.fixed_dictionaries(
+    {
+        "type": st.just("function_call_output"),
+        "call_id": names,
+        "output": content(responses_text | responses_image | responses_file),
+    }
+)
+# Messages of the model that follow each other would become one.
+responses_answer = st.lists(responses_call | responses_thought, max_size=2).flatmap(
+    lambda items: responses_said.map(lambda said: [said, *items])
+)
+responses_input = st.lists(
+    responses_answer.flatmap(
+        lambda said: (responses_user | responses_system | responses_result).map(
+            lambda heard: [*said, heard]
+        )
+    ),
+    max_size=3,
+).flatmap(
+    lambda turns: responses_user.map(
+        lambda first: [first, *(item for turn in turns for item in turn)]
+    )
+)
+responses_tool = st.builds(
+    lambda name, told, strict: {"type": "function", "name": name, **told, "strict": strict},
+    names,
+    both(st.fixed_dictionaries({"parameters": st.none() | schemas}), some(description=texts)),
+    st.booleans(),
+)
+responses_body = both(
+    st.fixed_dictionaries(
+        {"model": st.just("m"), "input": responses_input, "store": st.just(False)}
+    ),
+    some(
+        instructions=texts,
+        max_output_tokens=st.integers(1, 10**6),
+        temperature=st.floats(0, 2),
+        top_p=st.floats(0, 1),
+        text=some(
+            format=st.just({"type": "json_object"})
+            | st.builds(
+                lambda schema, strict: {
+                    "type": "json_schema",
+                    "name": "a",
+                    "schema": schema,
+                    "description": "b",
+                    "strict": strict,
+                },
+                schemas,
+                st.booleans(),
+            ),
+            verbosity=st.sampled_from(("low", "high")),
+        ).filter(bool),
+        user=texts,
+        metadata=st.dictionaries(names, texts, min_size=1, max_size=2),
+        service_tier=st.just("default"),
+        stream=st.just(True),
+    ),
+    st.sampled_from(("none", "minimal", "low", "medium", "high", "xhigh", "max", None)).map(
+        lambda effort: (
+            {}
+            if effort is None
+            else {"reasoning": {"effort": "none"}}
+            if effort == "none"
+            else {
+                "reasoning": {"effort": effort, "summary": "auto"},
+                "include": ["reasoning.encrypted_content"],
+            }
+        )
+    ),
+    st.just({})
+    | both(
+        st.fixed_dictionaries(
+            {
+                "tools": st.lists(
+                    responses_tool, min_size=1, max_size=2, unique_by=lambda tool: tool["name"]
+                )
+            }
+        ),
+        some(
+            parallel_tool_calls=st.booleans(),
+            tool_choice=st.sampled_from(("auto", "none", "required"))
+            | names.map(lambda name: {"type": "function", "name": name}),
+        ),
+    ),
+)
+
+
 def there_and_back(dialect: str, body: dict[str, Any], target: Target) -> dict[str, Any]:
     converter = DIALECTS[dialect]
     written = converter.write_request(converter.read_request(body), target)
@@ -422,6 +562,11 @@ def test_how_geminis_models_with_budgets_are_told_to_think_comes_back(
     assert there_and_back("gemini", body, TARGET._replace(reasoning="budget")) == body
 
 
+@given(body=responses_body)
+def test_a_request_of_responses_comes_back_whole(body: dict[str, Any]) -> None:
+    assert there_and_back("openai-responses", body, TARGET) == body
+
+
 @given(body=anthropic_body, thinking=st.sampled_from(("disabled", "enabled", "adaptive")))
 def test_how_anthropics_models_are_told_to_think_comes_back(
     body: dict[str, Any], thinking: str
@@ -449,6 +594,11 @@ token_counts = st.builds(
 @given(usage=token_counts)
 def test_every_class_of_tokens_comes_back_through_openais_usage(usage: Usage) -> None:
     assert parse_usage(openai_usage(usage)) == usage
+
+
+@given(usage=token_counts)
+def test_every_class_of_tokens_comes_back_through_the_usage_of_responses(usage: Usage) -> None:
+    assert parse_usage(responses_usage(usage)) == usage
 
 
 @given(usage=token_counts)

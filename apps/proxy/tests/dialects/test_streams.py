@@ -31,14 +31,19 @@ from apps.proxy.tests.dialects.golden_cells import REPLY
 NAMES: Final = (
     "args", "arguments", "candidates", "choices", "content", "content_block", "data", "delta",
     "error", "finish_reason", "finishReason", "function", "functionCall", "id", "index", "input",
-    "message", "model", "name", "partial_json", "parts", "promptFeedback", "reasoning", "refusal",
-    "signature", "stop_reason", "text", "thinking", "thinking_blocks", "thought",
-    "thoughtSignature", "tool_calls", "type", "usage", "usageMetadata",
+    "item", "message", "model", "name", "output", "output_index", "part", "partial_json", "parts",
+    "promptFeedback", "reasoning", "refusal", "response", "signature", "status", "stop_reason",
+    "summary", "text", "thinking", "thinking_blocks", "thought", "thoughtSignature", "tool_calls",
+    "type", "usage", "usageMetadata",
 )  # fmt: skip
 WORDS: Final = (
     "text", "thinking", "tool_use", "redacted_thinking", "text_delta", "input_json_delta",
     "thinking_delta", "signature_delta", "message_start", "content_block_start",
-    "content_block_delta", "content_block_stop", "message_delta", "message_stop", "x", "",
+    "content_block_delta", "content_block_stop", "message_delta", "message_stop",
+    "response.output_item.added", "response.output_item.done", "response.content_part.added",
+    "response.output_text.delta", "response.reasoning_text.delta", "response.refusal.delta",
+    "response.function_call_arguments.delta", "response.completed", "message", "reasoning",
+    "function_call", "output_text", "x", "",
 )  # fmt: skip
 junk = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(WORDS),
@@ -84,6 +89,7 @@ def part(*parts: Any, reason: str | None = None, **changed: Any) -> bytes:
 BEGINNINGS: Final = {
     "openai": chunk(),
     "anthropic": event({"type": "message_start", "message": {"id": "c", "model": "m"}}),
+    "openai-responses": event({"type": "response.created", "response": {"id": "c", "model": "m"}}),
     "gemini": part(),
 }
 
