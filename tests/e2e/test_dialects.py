@@ -46,7 +46,7 @@ def test_who_leaves_a_stream_pays_for_what_was_delivered(stages: Stages, surface
 
     with RawConnection(stage.bench.gateway.port) as connection:
         connection.send(surface.request(stage))
-        while connection.received.count(b"data: ") < 40:
+        while connection.received.count(b"data: ") < 30:
             assert connection.read_more()
 
     (row,) = stage.settled().rows
@@ -56,7 +56,7 @@ def test_who_leaves_a_stream_pays_for_what_was_delivered(stages: Stages, surface
     # Google tells with every piece what it has come to.
     assert row.usage_source == ("reported" if stages.dialect == "gemini" else "estimated")
     # The demo's words are about a token each.
-    assert 15 * OUTPUT_NANOS < row.charge_nanos < 150 * OUTPUT_NANOS
+    assert 10 * OUTPUT_NANOS < row.charge_nanos < 150 * OUTPUT_NANOS
 
 
 def test_a_whole_answer_and_a_stream_cost_the_same(stages: Stages, surface: Surface) -> None:

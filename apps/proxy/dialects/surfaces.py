@@ -10,6 +10,7 @@ from apps.proxy.dialects import (
     gemini_request,
     openai_request,
     openai_upstream,
+    responses_request,
 )
 from apps.proxy.dialects.parsed_request import DialectName, Endpoint, ParsedRequest
 
@@ -40,15 +41,25 @@ def _gemini_bound(
     )
 
 
+def _responses_bound(
+    request: ParsedRequest, serialised: bytes, context_length: int, image_tokens_max: int
+) -> int:
+    return responses_request.input_tokens_bound(
+        request.body, serialised, context_length, image_tokens_max
+    )
+
+
 _PARSERS: Final[dict[DialectName, Callable[[Endpoint, dict[str, Any]], ParsedRequest]]] = {
     "anthropic": anthropic_request.parse_request,
     "gemini": gemini_request.parse_request,
     "openai": openai_request.parse_request,
+    "openai-responses": responses_request.parse_request,
 }
 _BOUNDS: Final[dict[DialectName, _Bound]] = {
     "anthropic": _anthropic_bound,
     "gemini": _gemini_bound,
     "openai": _openai_bound,
+    "openai-responses": _responses_bound,
 }
 
 
