@@ -187,12 +187,9 @@ class GeminiDialect(Dialect):
         """Return a document as the next piece of a stream."""
         return Event(b"data: %b\r\n\r\n" % document, **flags)
 
-    def render_wrong_events(self) -> list[Event]:
-        """Return pieces that are well-formed and no answer."""
-        return [
-            self.join(document, is_first=number == 0)
-            for number, document in enumerate(self.wrong_documents)
-        ]
+    def wrap(self, document: bytes, *, is_first: bool) -> Event:
+        """Return a document as a piece of a stream."""
+        return self.join(document, is_first=is_first)
 
     def _render(self, answer: Answer, candidates: list[Any], usage: Usage | None) -> bytes:
         document: dict[str, Any] = {"candidates": candidates} if candidates else {}
