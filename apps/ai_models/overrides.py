@@ -1,10 +1,12 @@
 """What a route changes of the requests that it sends: parameters of the body, and headers. Pure.
 
     {"parameters": {"set": {…}, "default": {…}, "remove": […], "rename": {"from": "to"}},
-     "headers": {"set": {…}, "remove": […]}}
+     "headers": {"set": {…}, "remove": […]},
+     "conversion": {"reasoning": "none" | "effort" | "budget", "sampling": true, "extensions": […]}}
 
 Parameters change in the order remove, rename, default, set. What decides what a call can cost was
-fixed when it was admitted, and is no parameter that a route may touch.
+fixed when it was admitted, and is no parameter that a route may touch. `conversion` says what the
+model takes where a request is converted into its provider's dialect.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from apps.ai_models.capabilities import CapabilitiesRefused, check_capabilities
 from apps.core.parameter_names import (
@@ -30,6 +32,9 @@ PARAMETERS_MAX: Final = 50
 CHANGES_LENGTH_MAX: Final = 500  # what the column of an attempt takes
 _SHOWN_VALUE_LENGTH: Final = 40
 
+REASONING_FORMS: Final = ("none", "effort", "budget")
+# What some providers of a dialect take and others refuse; the writers of requests know them.
+EXTENSION_NAMES: Final = ("cache_control", "reasoning_content", "system_turns", "top_k")
 _PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 # Read as input, or decide the model, how much it writes, what is billed by the piece, or by whom
 # a request is answered. As `folded` spells them.
@@ -79,16 +84,25 @@ class Parameters(NamedTuple):
         return sent, "; ".join(changes)
 
 
+class Conversion(NamedTuple):
+    """What the model of a route takes; None where its name tells."""
+
+    reasoning: Literal["none", "effort", "budget"] | None = None
+    has_sampling: bool | None = None
+    extensions: tuple[str, ...] = ()
+
+
 class Overrides(NamedTuple):
     """Changes of a request: of its body, and of the headers by name; None removes one."""
 
     parameters: Parameters | None
     headers: tuple[tuple[str, str | None], ...]
+    conversion: Conversion
 
 
 def check_overrides(value: Any) -> dict[str, Any]:
     """Return the object without what is empty, or refuse it. Raises OverridesRefused."""
-    parts = _object(value, "The overrides", ("parameters", "headers"))
+    parts = _object(value, "The overrides", ("parameters", "headers", "conversion"))
     parameters = _object(
         parts.get("parameters", {}), "parameters", ("set", "default", "remove", "rename")
     )
@@ -103,6 +117,7 @@ def check_overrides(value: Any) -> dict[str, Any]:
         "headers": _checked_headers(headers),
     }
     kept = {name: {key: v for key, v in part.items() if v} for name, part in checked.items()}
+    kept["conversion"] = _checked_conversion(parts.get("conversion", {}))
     return {name: part for name, part in kept.items() if part}
 
 
@@ -123,7 +138,14 @@ def parse_overrides(value: Any) -> Overrides | None:
     )
     headers = checked.get("headers", {})
     removed = dict.fromkeys(headers.get("remove", ()))
-    return Overrides(parameters or None, tuple({**removed, **headers.get("set", {})}.items()))
+    asked = checked.get("conversion", {})
+    return Overrides(
+        parameters or None,
+        tuple({**removed, **headers.get("set", {})}.items()),
+        Conversion(
+            asked.get("reasoning"), asked.get("sampling"), tuple(asked.get("extensions", ()))
+        ),
+    )
 
 
 def _object(value: Any, what: str, names: tuple[str, ...]) -> Mapping[str, Any]:
@@ -181,6 +203,24 @@ def _checked_headers(value: Mapping[str, Any]) -> dict[str, Any]:
     if both := found.keys() & set(removed):
         raise OverridesRefused(f"The header {min(both)} is both set and removed.")
     return {"set": found, "remove": removed}
+
+
+def _checked_conversion(value: Any) -> dict[str, Any]:
+    asked = _object(value, "conversion", ("reasoning", "sampling", "extensions"))
+    found: dict[str, Any] = {}
+    if (form := asked.get("reasoning")) is not None:
+        if form not in REASONING_FORMS:
+            raise OverridesRefused(f"reasoning: enter one of {', '.join(REASONING_FORMS)}.")
+        found["reasoning"] = form
+    if (sampling := asked.get("sampling")) is not None:
+        if not isinstance(sampling, bool):
+            raise OverridesRefused("sampling: enter true or false.")
+        found["sampling"] = sampling
+    if extensions := asked.get("extensions"):
+        if not isinstance(extensions, list) or not all(e in EXTENSION_NAMES for e in extensions):
+            raise OverridesRefused(f"extensions: enter some of {', '.join(EXTENSION_NAMES)}.")
+        found["extensions"] = list(dict.fromkeys(extensions))
+    return found
 
 
 def _sorted(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from django.db.models import F
 from apps.core.counters import count_up
 from apps.core.crypto import SecretUnreadable
 from apps.core.domain_errors import DomainError
+from apps.providers.authorisation import find_authorisation
 from apps.providers.credentials import open_secret
 from apps.providers.headers import HeadersRefused, check_headers
 from apps.providers.models import Provider, ProviderKey
@@ -150,7 +151,12 @@ def _ask(
 ) -> Any:
     secret = _secret_of(key or _pick_key(provider))
     # As calls carry them: without some, a provider refuses a key that is well.
-    headers = {**_headers_of(provider), "authorization": f"Bearer {secret}"}
+    known = find_authorisation(provider.dialect, provider.key_header)
+    headers = {
+        **dict(known.fixed),
+        **_headers_of(provider),
+        known.header: f"{known.prefix}{secret}",
+    }
     if body is not None:
         headers["content-type"] = "application/json"
     ask = Ask(

@@ -6,7 +6,20 @@ from django.db import models
 
 
 class Dialect(models.TextChoices):
-    OPENAI = "openai", "OpenAI"
+    OPENAI = "openai", "OpenAI Chat Completions"
+    ANTHROPIC = "anthropic", "Anthropic Messages"
+    GEMINI = "gemini", "Google Gemini"
+    OPENAI_RESPONSES = "openai-responses", "OpenAI Responses"
+
+
+class KeyHeader(models.TextChoices):
+    """By which header a provider gets its key."""
+
+    DIALECT = "", "as its dialect says"
+    AUTHORIZATION = "authorization", "Authorization: Bearer"
+    API_KEY = "api-key", "api-key"
+    X_API_KEY = "x-api-key", "x-api-key"
+    X_GOOG_API_KEY = "x-goog-api-key", "x-goog-api-key"
 
 
 class PayloadMode(models.TextChoices):
@@ -57,6 +70,14 @@ class Provider(models.Model):
     name = models.CharField(max_length=100, unique=True)
     base_url = models.CharField(max_length=500, help_text="For example https://api.openai.com/v1")
     dialect = models.CharField(max_length=32, choices=Dialect.choices, default=Dialect.OPENAI)
+    key_header = models.CharField(
+        max_length=32,
+        choices=KeyHeader.choices,
+        default=KeyHeader.DIALECT,
+        db_default=KeyHeader.DIALECT,
+        blank=True,
+        help_text="Where the provider wants its key, if elsewhere than its dialect says.",
+    )
     priority = models.IntegerField(default=0, help_text="Given to new routes; lower goes first.")
     weight = models.PositiveIntegerField(default=1, help_text="Given to new routes.")
     payload_mode = models.CharField(

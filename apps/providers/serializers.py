@@ -18,6 +18,7 @@ from apps.providers.headers import HeadersRefused, check_headers
 from apps.providers.models import (
     Dialect,
     DisabledReason,
+    KeyHeader,
     KeyStrategy,
     LeavingPolicy,
     PayloadMode,
@@ -55,6 +56,7 @@ _PROVIDER_EXAMPLE: Final = {
     "name": "Antinomy AI",
     "base_url": "https://antinomy.ai/api/v1",
     "dialect": "openai",
+    "key_header": "",
     "priority": 0,
     "weight": 1,
     "payload_mode": "full",
@@ -171,6 +173,12 @@ class _ProviderSettings(_Limits):
     """What can be set, and left out, in every call that writes a provider."""
 
     dialect = serializers.ChoiceField(choices=Dialect.choices, required=False)
+    key_header = serializers.ChoiceField(
+        choices=KeyHeader.choices,
+        required=False,
+        allow_blank=True,
+        help_text="Where it wants its key, if elsewhere than its dialect says.",
+    )
     priority = serializers.IntegerField(
         min_value=-NUMBER_MAX,
         max_value=NUMBER_MAX,
@@ -346,6 +354,7 @@ class ProviderOutput(MaskedSerializer):
     name = serializers.CharField()
     base_url = serializers.CharField(allow_null=True)
     dialect = serializers.ChoiceField(choices=Dialect.choices)
+    key_header = serializers.ChoiceField(choices=KeyHeader.choices, allow_blank=True)
     priority = serializers.IntegerField()
     weight = serializers.IntegerField()
     payload_mode = serializers.ChoiceField(choices=PayloadMode.choices)

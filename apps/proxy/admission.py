@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_address
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from apps.billing.pricing import (
     MULTIPLIER_ONE,
@@ -20,15 +20,13 @@ from apps.billing.pricing import (
 )
 from apps.core.crypto import keyed_digest
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.openai import (
-    READING_ENDPOINTS,
-    ParsedRequest,
-    input_tokens_bound,
-    unsupported,
-)
+from apps.proxy.dialects.openai_refusals import unsupported
+from apps.proxy.dialects.parsed_request import READING_ENDPOINTS, ParsedRequest
+from apps.proxy.dialects.surfaces import input_tokens_bound
 from apps.proxy.json_body import serialise
+from apps.proxy.route_bodies import NOT_CONVERTED, find_bodies
 from apps.proxy.routing import no_key_row
-from apps.proxy.snapshot import Access, Caller, Key, Model, Snapshot, find_access
+from apps.proxy.snapshot import Access, Caller, Key, Model, Route, Snapshot, find_access
 
 # The least cap on output that is worth sending to a provider.
 OUTPUT_CAP_MIN: Final = 256
@@ -55,6 +53,8 @@ class Plan(NamedTuple):
     wanted_nanos: int  # the worst case
     least_nanos: int  # the worst case with the lowest cap that may be sent; same as wanted if fixed
     is_text_only: bool
+    routes: Sequence[Route] = ()  # that it can be sent on
+    converted: Mapping[int, dict[str, Any]] = NOT_CONVERTED  # into what, by route
     conditions: Conditions = USUAL  # by which its price counts
     count_bounds: Mapping[str, int] = NO_COUNTS  # of what is counted by the piece
 
@@ -190,12 +190,9 @@ def plan_call(
     _check_price(price, request)
     is_reading = request.endpoint in READING_ENDPOINTS
     output_bound = 0 if is_reading else _output_bound(request, model)
+    routes, converted = find_bodies(request, model.routes, output_bound)
     input_bound = input_tokens_bound(
-        request.endpoint,
-        request.body,
-        serialise(request.body),
-        model.context_length,
-        model.image_tokens_max,
+        request, serialise(request.body), model.context_length, model.image_tokens_max
     )
     input_bound += model.added_tokens
     if request.has_web_search:
@@ -234,6 +231,8 @@ def plan_call(
         wanted_nanos=wanted,
         least_nanos=least,
         is_text_only=is_text_only,
+        routes=routes,
+        converted=converted,
         conditions=conditions,
         count_bounds=count_bounds,
     )
@@ -244,7 +243,7 @@ def _count_bounds(price: Price, request: ParsedRequest, input_bound: int) -> Map
     bounds: dict[str, int] = {}
     if request.has_web_search:
         bounds["web_search"] = WEB_SEARCHES_MAX
-    if price.image is not None and request.endpoint == "chat/completions":
+    if price.image is not None and request.endpoint in ("chat/completions", "messages"):
         bounds["image"] = request.choices
     if price.tool_call is not None and request.endpoint == "rerank":
         texts = len(request.body["documents"]) + input_bound // RANKED_TOKENS
@@ -258,7 +257,7 @@ def _check_price(price: Price, request: ParsedRequest) -> None:
     if tier and (price.terms is None or price.terms.find_service(tier) is None):
         raise unsupported("service_tier")
     if request.has_web_search and price.web_search is None:
-        raise unsupported("web_search_options")
+        raise unsupported(request.search_parameter)
     if request.audio_parameter and price.audio_out is None:
         raise unsupported(request.audio_parameter)
 

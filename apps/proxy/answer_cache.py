@@ -26,7 +26,7 @@ _ENTRY_BYTES: Final = 1 << 10
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """An answer as its client got it: all but the last frame of a stream, or a whole body."""
+    """An answer as its client got it."""
 
     body: bytes
     usage: Usage

@@ -18,7 +18,6 @@ from apps.proxy.protocol import Connection
 
 HEADER: Final = b"x-gateway-cache"
 MISS: Final = (HEADER, b"miss")
-_DONE: Final = b"data: [DONE]\n\n"
 
 
 def look_in_cache(call: Call, headers: dict[bytes, bytes]) -> None:
@@ -60,7 +59,5 @@ async def answer_from_cache(
     age = int(call.gateway.monotonic() - cached.at)
     delivery = Delivery(call, connection, [*extra, (HEADER, b"hit"), (b"age", b"%d" % age)])
     is_stream, body = call.plan.request.is_stream, cached.body
-    if is_stream and not body.endswith(_DONE):
-        body += _DONE
     delivery.start(is_stream, None if is_stream else len(body))
     await delivery.end(body)

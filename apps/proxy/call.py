@@ -23,7 +23,8 @@ from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage
 from apps.proxy.admission import Plan
 from apps.proxy.answer_cache import CachedAnswer
 from apps.proxy.attempt_costs import cost_nanos
-from apps.proxy.dialects.openai import Answer, StreamMeter
+from apps.proxy.dialects.metered_answer import MeteredAnswer
+from apps.proxy.dialects.stream_meter import StreamMeter
 from apps.proxy.endings import AttemptFailed, Ending, Interrupted, Reason
 from apps.proxy.estimate import estimate_tokens
 from apps.proxy.holds import place_hold
@@ -78,7 +79,7 @@ class Call:
         self.is_counted = False  # in the limits of its caller
         self.settled_tokens = 0  # for the limits
         self.meter: StreamMeter | None = None
-        self.answer: Answer | None = None  # a whole one
+        self.answer: MeteredAnswer | None = None  # a whole one
         self.ttft_ms: int | None = None
         self.output_bytes = 0
         self.upstream_request_id = ""
@@ -207,7 +208,8 @@ class Call:
     def forget_request(self) -> None:
         """Let go of what the client sent: it may be large, and the hold of a quote waits long."""
         self.body = b""
-        self.plan = self.plan._replace(request=self.plan.request._replace(body={}))
+        request = self.plan.request._replace(body={})
+        self.plan = self.plan._replace(request=request, converted={})
 
     # ---- what has been delivered
 
@@ -251,7 +253,9 @@ class Call:
 
         Providers that search for every call with these options do not say how often.
         """
-        if self.plan.request.has_web_search and usage.source != "none" and not usage.web_search:
+        request = self.plan.request
+        is_untold = request.has_web_search and not request.tells_searches
+        if is_untold and usage.source != "none" and not usage.web_search:
             return usage._replace(web_search=1)
         return usage
 

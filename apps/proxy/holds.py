@@ -48,7 +48,7 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
     """
     if call.cached is not None:
         return await _place_for_cached(call)
-    routes: Sequence[Route] = call.plan.model.routes
+    routes: Sequence[Route] = call.plan.routes
     refusal: GatewayError | None = None
     able: list[Route] = []  # of providers that could give a lowered answer
     is_whole = len({route.provider.id for route in routes}) > 1
@@ -60,7 +60,7 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
             planned = _plan(call, routes)
         if not planned:
             none_left = _without_room(call, routes) or refusal
-            raise none_left or call.gateway.health.refusal(call.plan.model.routes)
+            raise none_left or call.gateway.health.refusal(call.plan.routes)
         caps, spare_caps = caps_of_providers(planned)
         detail = _describe(call, planned[0])
         answer = await _place(call, detail, caps, spare_caps, is_whole=is_whole)
@@ -78,7 +78,7 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
 
 async def _place_for_cached(call: Call) -> tuple[Held, list[Route], Row]:
     """Reserve the charge of a call that no provider is asked for."""
-    detail = _describe(call, call.plan.model.routes[0]) | {
+    detail = _describe(call, call.plan.routes[0]) | {
         "route_id": None,
         "provider_id": None,
         "provider_name": "",
@@ -233,7 +233,7 @@ def _describe(call: Call, route: Route) -> Row:
         "upstream_model": route.upstream_name,
         "endpoint": call.path,
         "method": "POST",
-        "dialect": "openai",
+        "dialect": plan.request.dialect,
         "is_stream": plan.request.is_stream,
         "price_version_id": plan.price.id,
         "cost_version_id": None,

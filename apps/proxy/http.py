@@ -9,7 +9,8 @@ from io import BytesIO
 from typing import Any, Final
 
 from apps.core.client_address import find_client_address
-from apps.core.errors import GatewayError, openai_body, openai_headers
+from apps.core.errors import GatewayError, openai_headers
+from apps.proxy.dialects.answer_conversion import error_body, error_status
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -59,13 +60,14 @@ async def send_error(
     error: GatewayError,
     *,
     request_id: str,
+    dialect: str = "openai",
     extra: Iterable[tuple[bytes, bytes]] = (),
     is_head: bool = False,
 ) -> None:
-    """Answer with an error."""
-    body = openai_body(error)
+    """Answer with an error, in the dialect that was called."""
+    body, status = error_body(dialect, error, request_id), error_status(dialect, error)
     headers = [*openai_headers(error, request_id), *extra, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if is_head else body})
 
 

@@ -20,11 +20,13 @@ from django.db.models import QuerySet
 
 from apps.ai_models.models import AIModel, PriceVersion
 from apps.ai_models.models import Route as RouteRow
-from apps.ai_models.overrides import OverridesRefused, parse_overrides
+from apps.ai_models.overrides import Conversion, OverridesRefused, parse_overrides
 from apps.api_keys.models import APIKey
 from apps.billing.models import Account, AccountKind
 from apps.billing.pricing import MULTIPLIER_ONE, Price, PriceIncomplete, price_of_columns
 from apps.model_groups.models import ModelGroup as ModelGroupRow
+from apps.proxy.dialects.neutral import Target
+from apps.proxy.dialects.targets import find_target
 from apps.proxy.models import ConfigurationChange, ConfigurationVersion
 from apps.proxy.provider_loader import load_providers
 from apps.proxy.scopes import cap_of, scope_of
@@ -36,6 +38,7 @@ from apps.proxy.snapshot import (
     Model,
     ModelGroup,
     PriceHistory,
+    Provider,
     Route,
     Snapshot,
     UserGroup,
@@ -257,6 +260,19 @@ def _load_members(rows: QuerySet[User]) -> dict[int, Member]:
     return members
 
 
+def _target_of(row: RouteRow, provider: Provider, conversion: Conversion | None) -> Target:
+    asked = conversion or Conversion()
+    return find_target(
+        dialect=provider.dialect,
+        host=provider.url.host,
+        upstream_name=row.upstream_name,
+        cap_parameter=row.max_tokens_parameter,
+        reasoning=asked.reasoning,
+        has_sampling=asked.has_sampling,
+        extensions=asked.extensions,
+    )
+
+
 def _load_catalogue() -> Catalogue:
     providers = load_providers()
     prices, costs = _load_prices()
@@ -281,6 +297,7 @@ def _load_catalogue() -> Catalogue:
                 costs=costs.get(row.pk, _NO_PRICES),
                 parameters=overrides.parameters if overrides else None,
                 headers=headers,
+                target=_target_of(row, provider, overrides.conversion if overrides else None),
             )
         )
     groups: dict[int, list[ModelGroup]] = defaultdict(list)

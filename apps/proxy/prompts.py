@@ -13,7 +13,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from apps.proxy.dialects.openai import ParsedRequest
+from apps.core.errors import GatewayError
+from apps.proxy.dialects.conversion import DIALECTS
+from apps.proxy.dialects.neutral import Target
+from apps.proxy.dialects.parsed_request import ParsedRequest
 from apps.proxy.families import Family
 from apps.proxy.media import audio_tokens, image_tokens
 
@@ -47,6 +50,8 @@ def read_prompt(
     request: ParsedRequest, family: Family, model: str, image_tokens_max: int
 ) -> Prompt:
     """Return the input of a request, as a model of this family reads it."""
+    if request.dialect != "openai":
+        return _converted(request, family, model, image_tokens_max)
     body = request.body
     if request.endpoint == "chat/completions":
         return _chat(body, family, model, image_tokens_max)
@@ -69,6 +74,17 @@ def read_prompt(
         elif isinstance(item, dict) and isinstance(item.get("text"), str):
             texts.append(item["text"])
     return Prompt(texts, tokens, images)
+
+
+def _converted(request: ParsedRequest, family: Family, model: str, image_tokens_max: int) -> Prompt:
+    """Return the input of a request of another dialect, read as the chat that it comes to."""
+    try:
+        asked = DIALECTS[request.dialect].read_request(request.body)
+        body = DIALECTS["openai"].write_request(asked, Target(model, reasoning="effort"))
+    except GatewayError:
+        # Only its own provider can express it: what it says is read as it stands.
+        return Prompt([json.dumps(request.body, ensure_ascii=False)])
+    return _chat(body, family, model, image_tokens_max)
 
 
 def _document_texts(document: object) -> list[str]:

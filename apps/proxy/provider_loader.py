@@ -12,6 +12,7 @@ from django.conf import settings
 
 from apps.core.addresses import AllowedNetwork, UrlRefused, check_upstream_url
 from apps.core.crypto import Vault
+from apps.providers.authorisation import find_authorisation
 from apps.providers.headers import HeadersRefused, check_headers
 from apps.providers.models import LeavingPolicy
 from apps.providers.models import Provider as ProviderRow
@@ -63,6 +64,7 @@ def load_providers() -> dict[int, tuple[Provider, RouteHeaders]]:
             daily_cost_nanos=row.daily_cost_nanos,
             is_limited=any(limit is not None for limit in (scope, *daily))
             or any(key.scope is not None for key in credentials),
+            authorisation=find_authorisation(row.dialect, row.key_header),
             drain_seconds=row.drain_seconds if row.leaving_policy == LeavingPolicy.DRAIN else 0.0,
         )
         found[row.pk] = provider, tuple(headers.items())

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple
 
 from apps.billing.pricing import PER_MILLION, ChargeLine, Conditions, charge_nanos, explain
 from apps.core.money import format_multiplier, format_usd
 from apps.core.price_terms import format_factor
 from apps.core.usage import INPUT_CLASSES, OUTPUT_CLASSES, Usage
 from apps.proxy.admission import Plan
-from apps.proxy.dialects.openai import Endpoint, ParsedRequest, parse_request
 from apps.proxy.dialects.openai_refusals import (
     above,
     below_one,
@@ -25,6 +24,9 @@ from apps.proxy.dialects.openai_refusals import (
     wrong_type,
     wrong_value,
 )
+from apps.proxy.dialects.parsed_request import ParsedRequest
+from apps.proxy.dialects.surfaces import parse_request
+from apps.proxy.operations import CALLS
 
 HOLD_SECONDS: Final = 60
 HOLD_SECONDS_MAX: Final = 300
@@ -33,7 +35,6 @@ OUTPUT_TOKENS_ASSUMED: Final = 500
 # The weight of the latest answer in the mean of a model's answers.
 _LATEST: Final = 0.05
 
-_ENDPOINTS: Final[Mapping[str, Endpoint]] = {name: name for name in get_args(Endpoint)}
 _FIELDS: Final = frozenset({"endpoint", "hold", "hold_seconds", "request"})
 _TEXT_INPUT: Final = ("input", "cache_read", "cache_write_5m", "cache_write_1h")
 _TEXT_OUTPUT: Final = ("output", "reasoning")
@@ -59,14 +60,17 @@ def parse_quote(body: Mapping[str, Any]) -> QuoteRequest:
         if name not in _FIELDS:
             raise unsupported(name)
     endpoint = body.get("endpoint", "chat/completions")
-    if not isinstance(endpoint, str) or endpoint not in _ENDPOINTS:
-        raise wrong_value("endpoint", f"one of {', '.join(_ENDPOINTS)}")
+    if not isinstance(endpoint, str) or endpoint not in CALLS:
+        raise wrong_value("endpoint", f"one of {', '.join(CALLS)}")
     request = body.get("request")
     if request is None:
         raise missing("request")
     if not isinstance(request, dict):
         raise wrong_type("request", "an object")
-    return QuoteRequest(parse_request(_ENDPOINTS[endpoint], request), _hold_seconds(body))
+    return QuoteRequest(
+        parse_request(CALLS[endpoint].endpoint, CALLS[endpoint].dialect, request),
+        _hold_seconds(body),
+    )
 
 
 def _hold_seconds(body: Mapping[str, Any]) -> int:

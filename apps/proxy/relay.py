@@ -14,20 +14,21 @@ from typing import Any, Final
 
 from apps.audit.models import RequestState
 from apps.audit.records import Row
-from apps.core.errors import GatewayError, in_band_event
+from apps.core.errors import GatewayError
 from apps.proxy.attempts import Attempts
 from apps.proxy.blame import BLAMELESS_ROWS
 from apps.proxy.call import Call, ending_of_interruption
 from apps.proxy.delivery import Delivery
-from apps.proxy.dialects.openai import (
-    StreamMeter,
-    answer_to_sse,
-    read_answer,
-    upstream_body,
-    upstream_error,
-)
+from apps.proxy.dialects.answer_conversion import AnswerConverter, error_event, error_status
+from apps.proxy.dialects.conversion import Reply
+from apps.proxy.dialects.metered_answer import MeteredAnswer
+from apps.proxy.dialects.openai_answer import answer_to_sse
+from apps.proxy.dialects.parsed_request import Endpoint
+from apps.proxy.dialects.providers import PROVIDERS, ProviderDialect, Sending
+from apps.proxy.dialects.stream_meter import StreamMeter
+from apps.proxy.dialects.upstream_errors import upstream_error
 from apps.proxy.endings import AttemptFailed, Ending, Interrupted
-from apps.proxy.framing import CutInsideAnEvent, begins_an_answer, has_data, last_event
+from apps.proxy.framing import CutInsideAnEvent, last_event
 from apps.proxy.http import Headers
 from apps.proxy.http_client import Answer, BadAnswer, ConnectFailed, ConnectionClosed
 from apps.proxy.protocol import Connection
@@ -42,7 +43,6 @@ from apps.proxy.upstream import (
     request_id_of,
 )
 
-DONE: Final = b"data: [DONE]\n\n"
 # How much of comments and the like may come before the first event.
 _PREAMBLE_BYTES_MAX: Final = 64 << 10
 _BROKEN: Final = (ConnectFailed, ConnectionClosed, BadAnswer)
@@ -74,7 +74,8 @@ class Relay:
                 logger.warning(
                     "no provider answered: %s after %d attempts", error.code, len(call.attempts)
                 )
-            await call.settle(Ending(RequestState.FAILED, error.status, error.code, error=error))
+            status = error_status(self._plan.request.dialect, error)
+            await call.settle(Ending(RequestState.FAILED, status, error.code, error=error))
             raise error
         except Interrupted as interruption:
             await self._end_interrupted(interruption)
@@ -85,19 +86,23 @@ class Relay:
 
     async def _exchange(self, route: Route, credential: Credential, row: Row) -> None:
         call, request = self._call, self._plan.request
-        body: Mapping[str, Any] = request.body
+        converted = self._plan.converted.get(route.id)
+        dialect = PROVIDERS[route.provider.dialect]
+        body: Mapping[str, Any] = request.body if converted is None else converted
         if route.parameters is not None:
             body, row["changes"] = route.parameters.apply(body)
         if route.headers:
             names = f"headers {', '.join(sorted(name for name, _ in route.headers))}"
             row["changes"] = f"{row['changes']}; {names}" if row["changes"] else names
-        call.upstream_body = upstream_body(
-            body,
+        sending = Sending(
             upstream_model=route.upstream_name,
-            stream=request.is_stream,
+            is_stream=request.is_stream,
             output_cap=self._cap,
-            cap_parameter=request.output_parameter or route.max_tokens_parameter,
+            cap_parameter=(request.output_parameter if converted is None else None)
+            or route.max_tokens_parameter,
         )
+        endpoint = request.endpoint if converted is None else dialect.converted
+        call.upstream_body = dialect.body(body, sending)
         call.deadline = self._gateway.monotonic() + route.provider.first_byte_timeout_seconds
         answer: Answer | None = None
         call.open_to_interruption()
@@ -105,9 +110,10 @@ class Relay:
             answer = await self._gateway.upstream.send(
                 route,
                 credential,
-                path=request.endpoint,
+                path=dialect.path(endpoint, sending),
                 body=call.upstream_body,
                 request_id=call.request_text,
+                headers=request.headers if converted is None else (),
                 on_connected=call.note_asked if route.provider.drain_seconds else None,
             )
             row["status_code"] = answer.status
@@ -116,7 +122,8 @@ class Relay:
                 await self._fail_by_status(answer, credential.secret)
             if encoding_of(answer):
                 raise AttemptFailed(GatewayError("E49"), 200, "an encoding that was not asked for")
-            await self._pass_on(route, answer)
+            converter = None if converted is None else self._make_converter(route)
+            await self._pass_on(dialect, endpoint, converter, route, answer)
         except asyncio.CancelledError:
             raise self._interruption() from None
         except (*_BROKEN, OSError) as error:
@@ -153,19 +160,40 @@ class Relay:
         error = upstream_error(answer.status, answer.text_headers(), body)
         raise AttemptFailed(error, answer.status, body.decode("utf-8", "replace"))
 
-    async def _pass_on(self, route: Route, answer: Answer) -> None:
+    def _make_converter(self, route: Route) -> AnswerConverter:
+        call, request = self._call, self._plan.request
+        created = int(call.started_at.timestamp())
+        reply = Reply(call.request_text, created, include_usage=request.include_usage)
+        return AnswerConverter(route.provider.dialect, request.dialect, reply)
+
+    async def _pass_on(
+        self,
+        dialect: ProviderDialect,
+        endpoint: Endpoint,
+        converter: AnswerConverter | None,
+        route: Route,
+        answer: Answer,
+    ) -> None:
         kind = answer.header(b"content-type").partition(";")[0].strip()
         if self._plan.request.is_stream and kind.lower() == "text/event-stream":
-            await self._pass_stream(route, answer)
+            meter = dialect.meter(self._plan.request, converter is not None)
+            await self._pass_stream(route, answer, meter, converter)
         elif kind.lower() == "application/json" or kind.lower().endswith("+json"):
-            await self._pass_answer(route, answer)
+            await self._pass_answer(dialect, endpoint, converter, route, answer)
         else:
             # In its own letters: a key in it would not be known in others.
             raise AttemptFailed(GatewayError("E49"), answer.status, f"content type {kind}")
 
     # ---- a whole answer
 
-    async def _pass_answer(self, route: Route, answer: Answer) -> None:
+    async def _pass_answer(
+        self,
+        dialect: ProviderDialect,
+        endpoint: Endpoint,
+        converter: AnswerConverter | None,
+        route: Route,
+        answer: Answer,
+    ) -> None:
         call, request = self._call, self._plan.request
 
         def renew_deadline() -> None:
@@ -174,85 +202,93 @@ class Relay:
         # Until something of the body has come, the deadline is still that of the first byte: some
         # servers send the head at once, and then the model thinks.
         body = await read_limited(answer, ANSWER_BYTES_MAX, on_read=renew_deadline)
-        found = call.answer = read_answer(request.endpoint, body)
+        found = call.answer = dialect.read_answer(endpoint, body)
+        told = self._told(body, found, converter, route)
         call.close_to_interruption()
         call.note_first_byte()
         self._attempts.observe_latency()
         usage = found.final_usage(estimated_input_tokens=call.estimated_input_tokens())
-        frames = [body]
-        if request.is_stream:
-            frames = answer_to_sse(
-                request.endpoint, found.document, include_usage=request.include_usage
-            )
-        for frame in frames:
-            call.capture(frame)
+        call.capture(told)
         self._attempts.finish("answered")
         await call.settle(call.ending_of_answer(usage, found.finish_reason or ""))
         if call.is_client_gone:
             return
         self._has_started = True
-        self._delivery.start(request.is_stream, len(body))
-        await self._delivery.end(b"".join(frames))
+        self._delivery.start(request.is_stream, len(told))
+        await self._delivery.end(told)
+
+    def _told(
+        self, body: bytes, found: MeteredAnswer, converter: AnswerConverter | None, route: Route
+    ) -> bytes:
+        """Return a whole answer as the client gets it. Raises E49 where it cannot be said so."""
+        request = self._plan.request
+        if not request.is_stream:
+            return body if converter is None else converter.convert_whole(found.document)
+        if request.dialect == "openai" and converter is None:
+            return b"".join(
+                answer_to_sse(request.endpoint, found.document, include_usage=request.include_usage)
+            )
+        return (converter or self._make_converter(route)).stream_whole(found.document)
 
     # ---- a stream
 
-    async def _pass_stream(self, route: Route, answer: Answer) -> None:
-        call, request = self._call, self._plan.request
-        meter = call.meter = StreamMeter(
-            strip_usage=not request.include_usage, is_completion=request.endpoint == "completions"
-        )
+    async def _pass_stream(
+        self,
+        route: Route,
+        answer: Answer,
+        meter: StreamMeter,
+        converter: AnswerConverter | None,
+    ) -> None:
+        self._call.meter = meter
         buffer = EventBuffer()
         preamble = b""
         try:
-            while not meter.done_seen and meter.error is None:
+            while not (meter.done_seen or meter.error is not None or _is_cut(converter)):
                 chunk = await answer.read()
                 block = buffer.feed(chunk) if chunk else last_event(buffer)
                 if block:
-                    preamble = await self._pass_block(route, meter, preamble + block)
+                    preamble = await self._pass_block(route, meter, converter, preamble + block)
                 if not chunk:
                     break
         except (*_BROKEN, EventTooLarge, CutInsideAnEvent) as error:
             if not self._has_started:
                 raise AttemptFailed(GatewayError("E46"), 200, type(error).__name__) from error
-            self._attempts.break_off()
-            await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
+            await self._break_off_by_provider()
             return
-        if meter.error is not None or not (meter.done_seen or self._have_all_finished(meter)):
+        is_failed = meter.error is not None or _is_cut(converter)
+        if is_failed or not meter.is_whole(self._plan.request.streamed_choices):
             if not self._has_started:
                 row = "E53" if meter.error is not None else "E49"
                 raise AttemptFailed(
                     GatewayError(row), 200, meter.upstream_error_code or "no answer"
                 )
-            self._attempts.break_off()
-            await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
+            await self._break_off_by_provider()
             return
-        await self._complete_stream(meter)
+        await self._complete_stream(meter, converter)
 
-    def _have_all_finished(self, meter: StreamMeter) -> bool:
-        """Return whether a stream without [DONE] holds the end of each choice that was asked for.
-
-        Of the candidates of `best_of` only `n` are sent.
-        """
-        request = self._plan.request
-        answers: int = request.body.get("n") or 1
-        candidates = max(answers, request.body.get("best_of") or 1)
-        return meter.finished_choices >= request.choices // candidates * answers
-
-    async def _pass_block(self, route: Route, meter: StreamMeter, block: bytes) -> bytes:
+    async def _pass_block(
+        self, route: Route, meter: StreamMeter, converter: AnswerConverter | None, block: bytes
+    ) -> bytes:
         """Send a block of complete events on and return what has to wait for the first event."""
         call = self._call
         going_on = meter.observe(block)
         if not self._has_started:
             if meter.error is not None:
                 return b""
-            if not has_data(going_on) and not meter.done_seen:
+            begins = meter.begins_an_answer(going_on)
+            if begins is None:
                 if len(block) > _PREAMBLE_BYTES_MAX:
                     raise EventTooLarge("too much before the first event")
                 return going_on
-            if not begins_an_answer(going_on):
+            if not begins:
                 raise AttemptFailed(
                     GatewayError("E49"), 200, "the first event is no part of an answer"
                 )
+        if converter is not None and going_on:
+            going_on = converter.convert(going_on)
+            if converter.is_cut and not converter.has_begun:
+                raise AttemptFailed(GatewayError("E49"), 200, "the answer has no equal")
+        if not self._has_started:
             self._has_started = True
             call.note_first_byte()
             self._attempts.begin_answer()
@@ -267,16 +303,27 @@ class Relay:
         call.deadline = self._gateway.monotonic() + route.provider.idle_timeout_seconds
         return b""
 
-    async def _complete_stream(self, meter: StreamMeter) -> None:
-        call = self._call
+    async def _complete_stream(self, meter: StreamMeter, converter: AnswerConverter | None) -> None:
+        call, last = self._call, meter.last_frame
+        if converter is not None:
+            last = converter.finish(last)
+            if converter.is_cut:
+                await self._break_off_by_provider()
+                return
         usage = meter.final_usage(estimated_input_tokens=call.estimated_input_tokens())
         call.close_to_interruption()
+        call.capture(last)
         if not call.upstream_request_id:
             call.upstream_request_id = meter.upstream_id or ""
         self._attempts.finish("answered")
         await call.settle(call.ending_of_answer(usage, meter.finish_reason or ""))
         if not call.is_client_gone:
-            await self._delivery.end(DONE)
+            await self._delivery.end(last)
+
+    async def _break_off_by_provider(self) -> None:
+        """Break off a stream that its provider did not end as it should."""
+        self._attempts.break_off()
+        await self._break_off(RequestState.UPSTREAM_INTERRUPTED, GatewayError("E60"))
 
     async def _break_off(self, state: str, error: GatewayError) -> None:
         """Settle what was delivered, tell the client inside the stream, and cut the connection."""
@@ -290,7 +337,8 @@ class Relay:
         await call.settle(ending_of_interruption(call, "client") if call.is_drained else ending)
         if call.is_client_gone:
             return
-        await self._delivery.break_off(in_band_event(error))
+        dialect = self._plan.request.dialect
+        await self._delivery.break_off(error_event(dialect, error, call.request_text))
 
     async def _end_interrupted(self, interruption: Interrupted) -> None:
         call, reason = self._call, interruption.reason
@@ -304,7 +352,8 @@ class Relay:
         if not self._has_started:
             error = GatewayError({"drain": "E36", "limit": "E48", "timeout": "E48"}[reason])
             state = RequestState.GATEWAY_DRAINED if reason == "drain" else RequestState.FAILED
-            await call.settle(Ending(state, error.status, error.code))
+            status = error_status(self._plan.request.dialect, error)
+            await call.settle(Ending(state, status, error.code))
             raise error
         state, row = {
             "timeout": (RequestState.UPSTREAM_INTERRUPTED, "E60"),
@@ -312,3 +361,7 @@ class Relay:
             "drain": (RequestState.GATEWAY_DRAINED, "E66"),
         }[reason]
         await self._break_off(state, GatewayError(row))
+
+
+def _is_cut(converter: AnswerConverter | None) -> bool:
+    return converter is not None and converter.is_cut

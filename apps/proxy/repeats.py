@@ -32,15 +32,16 @@ from apps.audit.idempotency import (
 )
 from apps.audit.models import CallKey
 from apps.billing.ledger.commands import Claim, ClaimEnd, KeyState, StoredAnswer
-from apps.core.errors import GatewayError, openai_body
+from apps.core.errors import GatewayError
 from apps.core.repeat_keys import is_repeat_key
+from apps.proxy.dialects.answer_conversion import error_body, error_status
 from apps.proxy.endings import Ending
 from apps.proxy.http import Send, answer_headers
 from apps.proxy.limits import count_request
 
 if TYPE_CHECKING:
     from apps.proxy.call import Call
-    from apps.proxy.dialects.openai import Endpoint
+    from apps.proxy.dialects.parsed_request import Endpoint
     from apps.proxy.gateway import Gateway
     from apps.proxy.snapshot import Caller
     from apps.quotas.limits import Scope
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 HEADER: Final = b"idempotency-key"
 ANSWERS_BYTES_MAX: Final = 64 << 20
 _IN_LOOP_BYTES: Final = 32 << 10
-_DONE: Final = b"data: [DONE]\n\n"
 _STREAM: Final = "text/event-stream; charset=utf-8"
 _JSON: Final = "application/json; charset=utf-8"
 _RETRIED: Final = frozenset({408, 409, 429})
@@ -109,13 +109,13 @@ class KeyedCall:
             body, kind = b"".join(self._parts), _JSON
             if call.plan.request.is_stream:
                 kind = _STREAM
-                # The last frame of a provider's stream is sent after the settlement.
-                body += b"" if body.endswith(_DONE) else _DONE
             cap = call.plan.cap_for(call.held.amount_nanos) if call.held is not None else None
             if cap is not None:
                 headers.append(("x-gateway-output-cap", str(cap)))
         elif error is not None and not is_retried(error):
-            body, kind = openai_body(error), _JSON
+            dialect = call.plan.request.dialect
+            status = error_status(dialect, error)
+            body, kind = error_body(dialect, error, call.request_text), _JSON
         else:
             return None
         told = orjson.dumps([("content-type", kind), *headers]).decode()

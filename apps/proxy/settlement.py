@@ -17,7 +17,7 @@ from apps.billing.pricing import USUAL, Conditions, charge_nanos, charged_tier
 from apps.core.usage import Usage
 from apps.proxy.admission import WEB_SEARCHES_MAX, Plan
 from apps.proxy.attempt_costs import cost_nanos, sum_up
-from apps.proxy.dialects.openai import READING_ENDPOINTS, ParsedRequest
+from apps.proxy.dialects.parsed_request import READING_ENDPOINTS, ParsedRequest
 from apps.proxy.dialects.plausibility import Asked, fits
 from apps.proxy.endings import Ending
 from apps.proxy.snapshot import strictest_payload_mode

@@ -16,6 +16,8 @@ from apps.ai_models.overrides import Parameters
 from apps.billing.ledger.commands import Cap
 from apps.billing.pricing import Price
 from apps.core.addresses import ParsedUrl
+from apps.providers.authorisation import BEARER, Authorisation
+from apps.proxy.dialects.neutral import USUAL_TARGET, Target
 from apps.quotas.limits import Scope
 
 Network = IPv4Network | IPv6Network
@@ -108,6 +110,7 @@ class Provider:
     daily_cost_nanos: int | None = None
     is_limited: bool = False  # itself, or one of its keys
     drain_seconds: float = 0.0  # how long answers are read on when their client has left
+    authorisation: Authorisation = BEARER
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,7 @@ class Route:
     costs: PriceHistory
     parameters: Parameters | None = None  # what is changed of bodies
     headers: tuple[tuple[str, str | None], ...] = ()  # set, or None: not sent
+    target: Target = USUAL_TARGET  # what its model takes, where a request is converted
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,16 @@ def event_data(event: bytes) -> bytes:
     return b"\n".join(lines)
 
 
+def first_data(block: bytes) -> bytes:
+    """Return the data of the first event that has any, b"" if none has."""
+    if block.startswith(b"data:") and b"\r" not in block:
+        # The usual block; the others need not be looked for.
+        data = event_data(block.partition(b"\n\n")[0] + b"\n\n")
+        if data:
+            return data
+    return next(filter(None, map(event_data, split_events(block))), b"")
+
+
 def is_done(event: bytes) -> bool:
     """Return whether the event is the one that ends a stream of OpenAI's dialect."""
     return event_data(event).strip() == b"[DONE]"

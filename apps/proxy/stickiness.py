@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from apps.proxy.dialects.openai import READING_ENDPOINTS, ParsedRequest
+from apps.proxy.dialects.parsed_request import READING_ENDPOINTS, ParsedRequest
 from apps.proxy.json_body import serialise
 
 SESSION_HEADERS: Final = (b"x-session-id", b"session-id", b"session_id")
@@ -32,7 +32,10 @@ def find_sticky_key(
     body = request.body
     given = next((headers[name] for name in SESSION_HEADERS if headers.get(name)), None)
     if given is None:
-        texts = (body.get(name) for name in SESSION_PARAMETERS)
+        metadata = body.get("metadata")
+        # Anthropic's name for the user.
+        own = metadata.get("user_id") if isinstance(metadata, Mapping) else None
+        texts = (own, *(body.get(name) for name in SESSION_PARAMETERS))
         text = next((text for text in texts if isinstance(text, str) and text), None)
         given = text.encode("utf-8", "replace") if text is not None else None
     kind, material = (b"given", given) if given is not None else (b"begun", _beginning(body))

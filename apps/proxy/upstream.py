@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from aiohappyeyeballs import start_connection
 
-from apps.core.addresses import AllowedNetwork, is_address_allowed
+from apps.core.addresses import AllowedNetwork, ParsedUrl, is_address_allowed
 from apps.core.errors import GatewayError
 from apps.proxy.endings import AttemptFailed
 from apps.proxy.http_client import (
@@ -97,7 +97,7 @@ class Upstream:
         self._tls = ssl.create_default_context()
         self._tls.set_alpn_protocols(["http/1.1"])
         self._names = GuardedNames(private)
-        self._heads: dict[tuple[str, str, str, RouteHeaders], bytes] = {}
+        self._heads: dict[tuple[int, str, str, str, RouteHeaders], bytes] = {}
         self._private_only: set[Target] = set()
 
     async def send(
@@ -108,20 +108,22 @@ class Upstream:
         path: str,
         body: bytes,
         request_id: str,
+        headers: tuple[tuple[str, str], ...] = (),
         on_connected: Callable[[], None] | None = None,
     ) -> Answer:
         """Send a request and return the answer when its head has arrived.
 
-        `on_connected` is called when the request is about to be sent. The caller bounds the wait
-        and releases the answer. Raises ConnectFailed, ConnectionClosed, BadAnswer and
-        AddressRefused.
+        `headers` are the client's own, as far as they may go on. `on_connected` is called when the
+        request is about to be sent. The caller bounds the wait and releases the answer. Raises
+        ConnectFailed, ConnectionClosed, BadAnswer and AddressRefused.
         """
         provider = route.provider
         url = provider.url
         target = (url.scheme, url.host, url.port)
         if url.is_private_only:
             self._private_only.add(target)
-        head = self._head(provider, path, credential.secret, route.headers)
+        more = (*headers, *route.headers) if headers else route.headers
+        head = self._head(provider, path, credential.secret, more)
         connection = await self._take(target, provider.connect_timeout_seconds)
         if on_connected is not None:
             on_connected()
@@ -169,27 +171,34 @@ class Upstream:
         self, provider: Provider, path: str, secret: str, headers: RouteHeaders = ()
     ) -> bytes:
         """Return the head of a request up to what is particular to one. Raises ConnectFailed."""
-        key = (provider.base_url, path, secret, headers)
+        key = (provider.id, provider.base_url, path, secret, headers)
         head = self._heads.get(key)
         if head is None:
             if not (secret.isascii() and secret.isprintable()):
                 raise ConnectFailed("the provider's key cannot stand in a header")
             if len(self._heads) >= _HEADS_MAX:
                 self._heads.clear()
-            url = provider.url
-            query = f"?{url.query}" if url.query else ""
-            # What may stand here was checked when the configuration was loaded.
-            more = {"accept": "*/*", **dict(headers)}
+            known = provider.authorisation
+            # What may stand here was checked when the configuration was loaded, and of the client's
+            # own when it came.
+            more = {"accept": "*/*", **dict(known.fixed), **dict(headers)}
             lines = "".join(f"{name}: {value}\r\n" for name, value in more.items() if value)
             head = self._heads[key] = (
-                f"POST {url.path}/{path}{query} HTTP/1.1\r\n"
-                f"host: {url.origin.partition('://')[2]}\r\n"
-                f"authorization: Bearer {secret}\r\n"
+                f"POST {_target_of(provider.url, path)} HTTP/1.1\r\n"
+                f"host: {provider.url.origin.partition('://')[2]}\r\n"
+                f"{known.header}: {known.prefix}{secret}\r\n"
                 "content-type: application/json\r\n"
                 f"{lines}"
                 "accept-encoding: identity\r\n"
             ).encode("ascii")
         return head
+
+
+def _target_of(url: ParsedUrl, path: str) -> str:
+    """Return the path of a request, with the query of the base URL and its own."""
+    path, _, own = path.partition("?")
+    query = "&".join(filter(None, (url.query, own)))
+    return f"{url.path}/{path}?{query}" if query else f"{url.path}/{path}"
 
 
 def failure_of(error: BaseException, status: int | None) -> AttemptFailed:

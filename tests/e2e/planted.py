@@ -34,15 +34,14 @@ def lengthen_patience() -> None:
 
 def break_before_settlement() -> None:
     """Have calls of one model fail between the hold and the request to the provider."""
-    real = vars(relay)["upstream_body"]
+    real = vars(relay)["Sending"]
 
-    def upstream_body(*arguments: Any, upstream_model: str, **options: Any) -> bytes:
+    def sending(*, upstream_model: str, **options: Any) -> Any:
         if upstream_model.startswith(BEFORE_SETTLEMENT):
             raise PlantedBug(f"planted with {SECRET}")
-        body: bytes = real(*arguments, upstream_model=upstream_model, **options)
-        return body
+        return real(upstream_model=upstream_model, **options)
 
-    vars(relay)["upstream_body"] = upstream_body
+    vars(relay)["Sending"] = sending
 
 
 def break_background() -> None:

@@ -84,7 +84,7 @@ def test_a_preset_fills_in_what_is_not_given(client: APIClient) -> None:
         ({"api_key": "two words"}, "api_key"),
         ({"api_key": "line\nbreak"}, "api_key"),
         ({"api_key": " sk-space-0123456789"}, "api_key"),
-        ({"dialect": "anthropic"}, "dialect"),
+        ({"dialect": "morse"}, "dialect"),
         ({"preset": "nobody"}, "preset"),
         ({"preset": ["antinomy"]}, "preset"),
         ({"priority": 2**31}, "priority"),

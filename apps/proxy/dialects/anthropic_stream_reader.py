@@ -26,8 +26,9 @@ from apps.proxy.dialects.neutral import (
     ToolStart,
     UsageReport,
 )
-from apps.proxy.dialects.openai_chunks import error_code, load_chunk
+from apps.proxy.dialects.openai_chunks import load_chunk
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS, arguments_text
+from apps.proxy.dialects.upstream_errors import error_code
 from apps.proxy.sse import events_with_data
 
 
@@ -63,6 +64,10 @@ class AnthropicStreamReader:
             except _Unreadable:
                 self._fail(document, deltas)
         return deltas
+
+    def end(self) -> list[Delta]:
+        """Return nothing: the last event tells that a stream is complete."""
+        return []
 
     def _take(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         kind = event.get("type")

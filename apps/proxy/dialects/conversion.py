@@ -11,6 +11,9 @@ from apps.proxy.dialects import (
     anthropic_answer,
     anthropic_request_reader,
     anthropic_request_writer,
+    gemini_answer,
+    gemini_request_reader,
+    gemini_request_writer,
     openai_chat_answer,
     openai_chat_request_reader,
     openai_chat_request_writer,
@@ -22,6 +25,13 @@ from apps.proxy.dialects.anthropic_errors import (
 )
 from apps.proxy.dialects.anthropic_stream_reader import AnthropicStreamReader
 from apps.proxy.dialects.anthropic_stream_writer import AnthropicStreamWriter
+from apps.proxy.dialects.gemini_errors import (
+    gemini_body,
+    gemini_in_band_event,
+    gemini_status,
+)
+from apps.proxy.dialects.gemini_stream_reader import GeminiStreamReader
+from apps.proxy.dialects.gemini_stream_writer import GeminiStreamWriter
 from apps.proxy.dialects.neutral import Answer, Delta, Request, Target
 from apps.proxy.dialects.openai_chat_stream_reader import OpenAIStreamReader
 from apps.proxy.dialects.openai_chat_stream_writer import OpenAIStreamWriter
@@ -32,6 +42,9 @@ class StreamReader(Protocol):
 
     def read(self, block: bytes, /) -> list[Delta]:
         """Return what a block of complete events says."""
+
+    def end(self) -> list[Delta]:
+        """Return what the end of the body says, where a dialect has no last event."""
 
 
 class StreamWriter(Protocol):
@@ -47,6 +60,7 @@ class Reply(NamedTuple):
     request_id: str
     created: int  # seconds since 1970
     include_usage: bool = True  # in a stream, where the dialect leaves it to the client
+    is_array: bool = False  # a stream of Gemini's is one JSON array, as it is without `alt=sse`
 
 
 class Dialect(NamedTuple):
@@ -92,5 +106,19 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_status=anthropic_status,
         error_body=lambda error, reply: anthropic_body(error, reply.request_id),
         error_event=lambda error, reply: anthropic_in_band_event(error, reply.request_id),
+    ),
+    "gemini": Dialect(
+        title="Gemini generateContent",
+        read_request=gemini_request_reader.read_request,
+        write_request=gemini_request_writer.write_request,
+        read_answer=gemini_answer.read_answer,
+        write_answer=lambda answer, reply: gemini_answer.write_answer(answer),
+        stream_reader=GeminiStreamReader,
+        stream_writer=lambda reply: GeminiStreamWriter(
+            request_id=reply.request_id, is_array=reply.is_array
+        ),
+        error_status=gemini_status,
+        error_body=lambda error, reply: gemini_body(error, reply.request_id),
+        error_event=lambda error, reply: gemini_in_band_event(error, reply.request_id),
     ),
 }

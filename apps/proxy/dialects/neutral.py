@@ -211,9 +211,12 @@ class Target(NamedTuple):
     extensions: frozenset[str] = frozenset()  # of EXTENSIONS, that the provider takes
 
 
+USUAL_TARGET: Final = Target("")
 # What some providers of a dialect take and others refuse.
 EXTENSIONS: Final = {
     "cache_control": "OpenRouter: https://openrouter.ai/docs/features/prompt-caching",
+    "media_results": "Gemini from 3 on: "
+    "https://ai.google.dev/gemini-api/docs/function-calling#multimodal",
     "reasoning_content": "DeepSeek: https://api-docs.deepseek.com/guides/thinking_mode",
     "top_k": "vLLM: https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html",
     "system_turns": "Claude from Opus 4.8 on: "

@@ -1,23 +1,16 @@
 """Whole answers in OpenAI's dialect: what they hold, and how they look as a stream."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 
 from apps.core.errors import GatewayError
-from apps.core.usage import Usage
-from apps.proxy.dialects.openai_request import Endpoint
-from apps.proxy.dialects.openai_stream import clean_label
+from apps.proxy.dialects.metered_answer import MeteredAnswer, load_answer
 from apps.proxy.dialects.openai_usage import parse_input_usage, parse_usage
-from apps.proxy.dialects.plausibility import (
-    is_plausible,
-    needs_no_look,
-    tells_enough,
-    tells_too_little,
-)
-from apps.proxy.dialects.usage_pieces import has_pieces, with_pieces
-from apps.proxy.estimate import Excerpt, excerpt, tokens_of_quarters
+from apps.proxy.dialects.parsed_request import Endpoint
+from apps.proxy.dialects.stream_meter import clean_label
+from apps.proxy.estimate import Excerpt, excerpt
 from apps.proxy.media import spoken_tokens
 
 _TEXT_MEMBERS: Final = ("content", "refusal")
@@ -31,83 +24,9 @@ _CONTENT_MEMBERS: Final = (
     "images",
     "tool_calls",
 )
-# Calls of tools are not among the characters that are known at once: a usage that would not account
-# for so many gets a closer look.
-_UNSURE_CHARACTERS: Final = 64
 
 
-class Answer(NamedTuple):
-    """A whole answer of an upstream."""
-
-    usage: Usage | None  # as reported; None: not reported, or unusable
-    is_usage_unusable: bool  # something was reported that holds no count
-    finish_reason: str | None
-    has_content: bool
-    excerpts: Callable[[], list[Excerpt]]  # all that it says
-    document: dict[str, Any]
-    images: int = 0  # that it made
-    has_audio: bool = False
-
-    @property
-    def estimated_output_tokens(self) -> int:
-        """Return an estimate of the tokens that the answer took; nobody needs it beside a usage."""
-        least = 1 if self.has_content and self.document.get("choices") else 0
-        return max(tokens_of_quarters(sum(part.quarters for part in self.excerpts())), least)
-
-    @property
-    def estimated_audio_tokens(self) -> int:
-        """Return an estimate of the tokens that were spoken."""
-        if not self.has_audio:
-            return 0
-        messages = (choice["message"] for choice in self.document["choices"])
-        return sum(_spoken_tokens(message.get("audio")) for message in messages)
-
-    @property
-    def service_tier(self) -> str | None:
-        """Return the service tier that the upstream says it served."""
-        return clean_label(self.document.get("service_tier"))
-
-    def final_usage(self, *, estimated_input_tokens: int) -> Usage:
-        """Return the usage to charge: the reported one, else an estimate.
-
-        Where nothing was produced there is nothing to charge, and the source is "none".
-        """
-        reported = self.usage
-        # Also without visible content: reasoning alone can use up the maximum.
-        if not (reported is not None and reported.output_tokens) and not self.has_content:
-            return Usage()
-        if reported is not None and reported.total_tokens:
-            usage = reported
-            if not self._is_plausible(reported):
-                usage = reported._replace(is_suspect=True)
-        else:
-            usage = Usage(
-                input=estimated_input_tokens,
-                output=self.estimated_output_tokens,
-                audio_out=self.estimated_audio_tokens,
-                source="estimated",
-                is_suspect=self.is_usage_unusable,
-            )
-            if reported is not None:
-                # A ranking may report how often it ran, and no tokens.
-                is_known = has_pieces(reported) and not reported.is_suspect
-                usage = with_pieces(usage, reported)._replace(is_suspect=not is_known)
-        return usage._replace(image=self.images) if self.images > usage.image else usage
-
-    def _is_plausible(self, usage: Usage) -> bool:
-        choices = self.document.get("choices", ())
-        characters = sum(_count_characters(choice) for choice in choices)
-        is_unseen = self.images > 0 or self.has_audio
-        is_bounded = is_unseen or needs_no_look(usage, characters=characters)
-        if is_bounded and tells_enough(usage, characters=max(characters, _UNSURE_CHARACTERS)):
-            return True
-        delivered = tokens_of_quarters(sum(part.quarters for part in self.excerpts()))
-        if tells_too_little(usage, delivered_tokens=delivered):
-            return False
-        return is_bounded or is_plausible(usage, delivered_tokens=delivered, choices=len(choices))
-
-
-def read_answer(endpoint: Endpoint, body: bytes) -> Answer:
+def read_answer(endpoint: Endpoint, body: bytes) -> MeteredAnswer:
     """Return what an answer to this endpoint holds; raises E49 if it is no such answer."""
     if endpoint == "chat/completions":
         return read_chat_answer(body)
@@ -116,9 +35,9 @@ def read_answer(endpoint: Endpoint, body: bytes) -> Answer:
     return read_list_answer(endpoint, body)
 
 
-def read_chat_answer(body: bytes) -> Answer:
+def read_chat_answer(body: bytes) -> MeteredAnswer:
     """Return what a chat completion holds; raises E49 if it is none."""
-    document = _load(body)
+    document = load_answer(body)
     choices = _objects(document, "choices")
     messages = [choice.get("message") for choice in choices]
     present = [message for message in messages if isinstance(message, dict)]
@@ -134,13 +53,15 @@ def read_chat_answer(body: bytes) -> Answer:
         images=sum(_count_images(message.get("images")) for message in present)
         if b'"images"' in body
         else 0,
-        has_audio=b'"audio"' in body and any(message.get("audio") for message in present),
+        count_spoken=(lambda: sum(_spoken_tokens(message.get("audio")) for message in present))
+        if b'"audio"' in body and any(message.get("audio") for message in present)
+        else None,
     )
 
 
-def read_completion_answer(body: bytes) -> Answer:
+def read_completion_answer(body: bytes) -> MeteredAnswer:
     """Return what a completion holds; raises E49 if it is none."""
-    document = _load(body)
+    document = load_answer(body)
     choices = _objects(document, "choices")
     texts = [choice.get("text") for choice in choices]
     present = [text for text in texts if isinstance(text, str)]
@@ -154,20 +75,21 @@ def read_completion_answer(body: bytes) -> Answer:
     )
 
 
-def read_list_answer(endpoint: Endpoint, body: bytes) -> Answer:
+def read_list_answer(endpoint: Endpoint, body: bytes) -> MeteredAnswer:
     """Return what embeddings, a moderation or a ranking hold; raises E49 if they are none."""
-    document = _load(body)
+    document = load_answer(body)
     name = "data" if endpoint == "embeddings" or "results" not in document else "results"
     if not all(_IS_ITEM[endpoint](item) for item in _objects(document, name)):
         raise GatewayError("E49")
     usage, is_reported = parse_input_usage(document)
-    return Answer(
+    return MeteredAnswer(
         usage=usage,
         is_usage_unusable=usage is None and is_reported,
         finish_reason=None,
         has_content=True,
         excerpts=list,
         document=document,
+        service_tier=clean_label(document.get("service_tier")),
     )
 
 
@@ -177,16 +99,6 @@ _IS_ITEM: Final[dict[str, Callable[[dict[str, Any]], bool]]] = {
     "moderations": lambda item: isinstance(item.get("flagged"), bool),
     "rerank": lambda item: type(item.get("index")) is int,
 }
-
-
-def _load(body: bytes) -> dict[str, Any]:
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise GatewayError("E49") from error
-    if not isinstance(document, dict) or document.get("error") is not None:
-        raise GatewayError("E49")
-    return document
 
 
 def _objects(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
@@ -206,20 +118,23 @@ def _answer(
     has_content: bool,
     excerpts: Callable[[], list[Excerpt]],
     images: int = 0,
-    has_audio: bool = False,
-) -> Answer:
+    count_spoken: Callable[[], int] | None = None,
+) -> MeteredAnswer:
     reported = document.get("usage")
     usage = parse_usage(reported)
     reasons = (clean_label(choice.get("finish_reason")) for choice in choices)
-    return Answer(
+    return MeteredAnswer(
         usage=usage,
         is_usage_unusable=usage is None and reported is not None,
         finish_reason=next((reason for reason in reasons if reason), None),
         has_content=has_content,
         excerpts=excerpts,
         document=document,
+        choices=len(choices),
+        characters=sum(_count_characters(choice) for choice in choices),
         images=images,
-        has_audio=has_audio,
+        count_spoken=count_spoken,
+        service_tier=clean_label(document.get("service_tier")),
     )
 
 

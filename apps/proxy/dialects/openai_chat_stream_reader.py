@@ -26,9 +26,10 @@ from apps.proxy.dialects.neutral import (
     UsageReport,
 )
 from apps.proxy.dialects.openai_chat_answer import UNEQUALLED, stop_reason
-from apps.proxy.dialects.openai_chunks import error_code, find_usage, is_error, load_chunk
+from apps.proxy.dialects.openai_chunks import find_usage, is_error, load_chunk
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS, is_complete
+from apps.proxy.dialects.upstream_errors import error_code
 from apps.proxy.sse import events_with_data
 
 TOOL_CALLS_MAX: Final = 256
@@ -88,6 +89,10 @@ class OpenAIStreamReader:
             else:
                 self._read_chunk(event, data, deltas)
         return deltas
+
+    def end(self) -> list[Delta]:
+        """Return nothing: the last event tells that a stream is complete."""
+        return []
 
     def _read_chunk(self, event: bytes, data: bytes, deltas: list[Delta]) -> None:
         document = load_chunk(data)

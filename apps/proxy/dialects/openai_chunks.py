@@ -1,12 +1,9 @@
 """Single events of a stream in OpenAI's dialect, in all forms that its servers give them."""
 
 import re
-from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
-
-from apps.proxy.dialects.openai_upstream import allowed_code
 
 _ERROR_EVENT: Final = re.compile(rb"(?:^|[\r\n])event: ?error")
 
@@ -43,11 +40,3 @@ def find_usage(document: dict[str, Any]) -> object:
         first = choices[0] if isinstance(choices, list) and choices else None
         usage = first.get("usage") if isinstance(first, dict) else None
     return usage
-
-
-def error_code(document: Mapping[str, Any]) -> str | None:
-    """Return the code of the error in an event, for the record, if it is a known one."""
-    error = document.get("error")
-    if not isinstance(error, dict):
-        return None
-    return allowed_code(error.get("code")) or allowed_code(error.get("type"))

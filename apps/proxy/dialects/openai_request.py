@@ -6,16 +6,9 @@ choose the upstream or its key are removed. Their names are in `apps.core.parame
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 
-from apps.core.parameter_names import (
-    FOLDED_PREFIXES,
-    METERED,
-    REMOVED,
-    UNSUPPORTED,
-    fold_all,
-    folded,
-)
+from apps.core.parameter_names import METERED
 from apps.core.price_terms import tier_name
 from apps.proxy.dialects.openai_inputs import (
     MODERATION_MODEL,
@@ -25,30 +18,29 @@ from apps.proxy.dialects.openai_inputs import (
 )
 from apps.proxy.dialects.openai_refusals import (
     above,
-    below_one,
     missing,
     unsupported,
     wrong_type,
     wrong_value,
 )
+from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
+from apps.proxy.dialects.request_fields import (
+    INTEGER_MAX,
+    keep_allowed,
+    read_boolean,
+    read_integer,
+    read_messages,
+    read_model,
+)
 from apps.proxy.json_body import serialise
 
-Endpoint = Literal["chat/completions", "completions", "embeddings", "moderations", "rerank"]
-# What these answer is not written token by token, and costs what was read.
-READING_ENDPOINTS: Final = frozenset({"embeddings", "moderations", "rerank"})
-
 CHOICES_MAX: Final = 128
-MODEL_NAME_LENGTH_MAX: Final = 256
-INTEGER_MAX: Final = 2**31 - 1
 
 _ROLES: Final = frozenset({"assistant", "developer", "function", "system", "tool", "user"})
 _TIER_LENGTH_MAX: Final = 32
 _TOOL_TYPES: Final = frozenset({"custom", "function"})
 OUTPUT_PARAMETERS: Final = ("max_completion_tokens", "max_tokens")
 
-_FOLDED_METERED: Final = fold_all(METERED)
-_FOLDED_UNSUPPORTED: Final = fold_all(UNSUPPORTED)
-_FOLDED_REMOVED: Final = fold_all(REMOVED)
 # What most requests hold and nothing more: of these nothing is removed or refused by its name.
 _PLAIN: Final = METERED | {
     "frequency_penalty",
@@ -98,35 +90,16 @@ _TOOL_EXTRAS: Final = frozenset(
 )
 
 
-class ParsedRequest(NamedTuple):
-    """A request of which everything that concerns money is known."""
-
-    endpoint: Endpoint
-    model: str
-    is_stream: bool
-    include_usage: bool  # the client wants the usage event of a stream
-    choices: int  # answers the model will write: prompts × max(n, best_of)
-    output_tokens_asked: int | None  # the client's own maximum per choice
-    output_parameter: str | None  # by which of the two names it was given
-    has_images: bool
-    has_audio: bool
-    body: dict[str, Any]  # without the fields that would choose the upstream
-    service_tier: str = ""  # the usual one; of others the price decides whether they may be asked
-    has_web_search: bool = False  # likewise
-    prediction_bound: int = 0  # tokens of each choice that are billed as output beside its maximum
-    audio_parameter: str = ""  # by which a spoken answer is asked for, likewise
-
-
 def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     """Return what a request asks for.
 
     Raises GatewayError E13 and E14 with the parameter at fault.
     """
-    kept = body if body.keys() <= _PLAIN else _keep(body)
+    kept = body if body.keys() <= _PLAIN else keep_allowed(body, _PLAIN)
     if endpoint == "moderations" and kept.get("model") is None:
         kept = {**kept, "model": MODERATION_MODEL}
-    model = _model(kept)
-    is_stream = _boolean(kept, "stream")
+    model = read_model(kept)
+    is_stream = read_boolean(kept, "stream")
     service_tier = _service_tier(kept)
     output_parameter, output_tokens_asked = _output_maximum(kept)
     has_images = has_audio = False
@@ -136,13 +109,13 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     if endpoint == "chat/completions":
         has_images, has_audio = _check_messages(kept)
         _check_tools(kept)
-        choices = _integer(kept, "n", CHOICES_MAX) or 1
+        choices = read_integer(kept, "n", CHOICES_MAX) or 1
         if "best_of" in kept:
             # Some servers write so many answers to a chat, too.
-            choices = max(choices, _integer(kept, "best_of", CHOICES_MAX) or 1)
+            choices = max(choices, read_integer(kept, "best_of", CHOICES_MAX) or 1)
     elif endpoint == "completions":
-        answers = _integer(kept, "n", CHOICES_MAX) or 1
-        candidates = _integer(kept, "best_of", CHOICES_MAX) or 1
+        answers = read_integer(kept, "n", CHOICES_MAX) or 1
+        candidates = read_integer(kept, "best_of", CHOICES_MAX) or 1
         choices = count_inputs(kept, "prompt") * max(answers, candidates)
         if choices > CHOICES_MAX:
             raise above("n", CHOICES_MAX)
@@ -163,27 +136,10 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         has_audio=has_audio,
         body=kept,
         service_tier=service_tier,
-        has_web_search="web_search_options" in kept and _asks_for_search(endpoint, kept),
+        search_parameter=_search_parameter(endpoint, kept) if "web_search_options" in kept else "",
         prediction_bound=_prediction_bound(endpoint, kept) if "prediction" in kept else 0,
         audio_parameter=audio_parameter,
     )
-
-
-def _keep(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the body without what is removed. Raises E14 for what is not supported."""
-    kept: dict[str, Any] = {}
-    for key, value in body.items():
-        if key not in _PLAIN:
-            name = folded(key)
-            if name in _FOLDED_REMOVED or name.startswith(FOLDED_PREFIXES):
-                continue
-            if name in _FOLDED_METERED:
-                # Even null: a server that ignores spelling would forget what was checked.
-                raise unsupported(key)
-            if name in _FOLDED_UNSUPPORTED and value is not None and value is not False:
-                raise unsupported(key)
-        kept[key] = value
-    return kept
 
 
 def _check_inputs(endpoint: Endpoint, body: dict[str, Any]) -> bool:
@@ -192,7 +148,7 @@ def _check_inputs(endpoint: Endpoint, body: dict[str, Any]) -> bool:
         return check_moderation(body)
     if endpoint == "rerank":
         check_rerank(body)
-        _integer(body, "top_n", INTEGER_MAX)
+        read_integer(body, "top_n", INTEGER_MAX)
     else:
         count_inputs(body, "input")
     return False
@@ -207,14 +163,14 @@ def _service_tier(body: Mapping[str, Any]) -> str:
     return tier_name(value)
 
 
-def _asks_for_search(endpoint: Endpoint, body: Mapping[str, Any]) -> bool:
-    """Return whether the provider may search. Raises E14 where it could not be metered."""
+def _search_parameter(endpoint: Endpoint, body: Mapping[str, Any]) -> str:
+    """Return by what the provider may search. Raises E14 where it could not be metered."""
     options = body["web_search_options"]
     if options is None or options is False:
-        return False
+        return ""
     if endpoint != "chat/completions" or not isinstance(options, dict):
         raise unsupported("web_search_options")
-    return True
+    return "web_search_options"
 
 
 def _prediction_bound(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
@@ -250,43 +206,8 @@ def _asks_for_usage(stream_options: object) -> bool:
     return isinstance(stream_options, Mapping) and stream_options.get("include_usage") is True
 
 
-def _model(body: Mapping[str, Any]) -> str:
-    model = body.get("model")
-    if model is None:
-        raise missing("model")
-    if not isinstance(model, str):
-        raise wrong_type("model", "a string")
-    if not model or len(model) > MODEL_NAME_LENGTH_MAX or not model.isprintable():
-        raise wrong_value("model", "the name of a model")
-    return model
-
-
-def _boolean(body: Mapping[str, Any], name: str) -> bool:
-    value = body.get(name)
-    if value is None:
-        return False
-    if not isinstance(value, bool):
-        raise wrong_type(name, "a boolean")
-    return value
-
-
-def _integer(body: Mapping[str, Any], name: str, maximum: int) -> int | None:
-    """Return a whole number from 1 to `maximum`, None if it is absent or null."""
-    value = body.get(name)
-    if value is None:
-        return None
-    # type() and not isinstance(): true is an int.
-    if type(value) is not int:
-        raise wrong_type(name, "an integer")
-    if value < 1:
-        raise below_one(name)
-    if value > maximum:
-        raise above(name, maximum)
-    return value
-
-
 def _output_maximum(body: Mapping[str, Any]) -> tuple[str | None, int | None]:
-    asked = [(_integer(body, name, INTEGER_MAX), name) for name in OUTPUT_PARAMETERS]
+    asked = [(read_integer(body, name, INTEGER_MAX), name) for name in OUTPUT_PARAMETERS]
     given = [(value, name) for value, name in asked if value is not None]
     if not given:
         return None, None
@@ -297,17 +218,8 @@ def _output_maximum(body: Mapping[str, Any]) -> tuple[str | None, int | None]:
 
 def _check_messages(body: Mapping[str, Any]) -> tuple[bool, bool]:
     """Return whether the messages hold images, and audio."""
-    messages = body.get("messages")
-    if messages is None:
-        raise missing("messages")
-    if not isinstance(messages, list):
-        raise wrong_type("messages", "an array of objects")
-    if not messages:
-        raise wrong_value("messages", "at least one message")
     has_images = has_audio = False
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise wrong_type(f"messages[{index}]", "an object")
+    for index, message in enumerate(read_messages(body)):
         if not message.keys() <= _MESSAGE_KEYS:
             _check_spelling(message, _MESSAGE_KEYS, f"messages[{index}]")
         role = message.get("role")

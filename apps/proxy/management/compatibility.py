@@ -35,8 +35,11 @@ Some rules depend on the provider or the model, which the gateway is told of:
 |---|---|
 {extensions}
 
-A model thinks by effort (the usual way), by budget (Claude up to 4.5), or not at all; and it may
-take no sampling (Claude from 4.7 on, OpenAI's models that think).
+A model thinks by effort (the usual way), by budget (Claude up to 4.5, Gemini 2.5), or not at all;
+and it may take no sampling (Claude from 4.7 on, OpenAI's models that think).
+
+Gemini's parameters may be written in camelCase or in snake_case. Its model and whether the answer
+is a stream are in its path, and stand here as `model` and `stream`.
 """
 
 

@@ -13,7 +13,7 @@ from apps.core.crypto import keyed_digest
 from apps.core.errors import GatewayError
 from apps.core.price_terms import ServiceTier, Terms, TimeWindow
 from apps.proxy.admission import authenticate, plan_call
-from apps.proxy.dialects.openai import parse_request
+from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.snapshot import Caller, PriceHistory
 from apps.proxy.tests.values import EARLIER, NO_PRICES, NOW, make_caller, make_snapshot
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import pytest
 import tiktoken
 
-from apps.proxy.dialects.openai import parse_request
+from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.estimate import excerpt
 from apps.proxy.families import find_family
 from apps.proxy.prompts import read_prompt

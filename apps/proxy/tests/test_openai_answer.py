@@ -5,13 +5,9 @@ import pytest
 
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
-from apps.proxy.dialects.openai import (
-    Endpoint,
-    StreamMeter,
-    answer_to_sse,
-    read_answer,
-    read_chat_answer,
-)
+from apps.proxy.dialects.openai_answer import answer_to_sse, read_answer, read_chat_answer
+from apps.proxy.dialects.openai_stream import OpenAIStreamMeter
+from apps.proxy.dialects.parsed_request import Endpoint
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 CHAT: dict[str, Any] = {
@@ -306,7 +302,7 @@ def test_several_choices_all_appear_in_the_stream() -> None:
 
 @pytest.mark.parametrize("include_usage", [True, False])
 def test_the_stream_of_an_answer_meters_like_the_answer(include_usage: bool) -> None:
-    meter = StreamMeter(strip_usage=False)
+    meter = OpenAIStreamMeter(strip_usage=False)
     for event in answer_to_sse("chat/completions", CHAT, include_usage=include_usage):
         meter.observe(event)
 

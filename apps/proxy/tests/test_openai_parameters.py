@@ -14,7 +14,9 @@ from openai.types import completion_create_params as completion_params
 from openai.types.chat import completion_create_params as chat_params
 
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.openai import Endpoint, parse_request, upstream_body
+from apps.proxy.dialects.openai_request import parse_request
+from apps.proxy.dialects.openai_upstream import upstream_body
+from apps.proxy.dialects.parsed_request import Endpoint
 
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
 REQUIRED: dict[Endpoint, dict[str, Any]] = {

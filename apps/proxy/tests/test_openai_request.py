@@ -9,7 +9,8 @@ from typing import Any, get_args
 import pytest
 
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.openai import Endpoint, ParsedRequest, parse_request
+from apps.proxy.dialects.openai_request import parse_request
+from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
 
 CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 COMPLETION: dict[str, Any] = {"model": "davinci", "prompt": "Once"}

@@ -4,13 +4,13 @@ from typing import Any
 import pytest
 
 from apps.core.usage import Usage
-from apps.proxy.dialects.openai import SPECIAL, StreamMeter
+from apps.proxy.dialects.openai_stream import SPECIAL, OpenAIStreamMeter
 from apps.proxy.sse import EventBuffer, event_data, split_events
 from apps.proxy.tests import streams
 from apps.proxy.tests.streams import delta, event
 
 
-def run(stream: bytes, meter: StreamMeter, size: int) -> bytes:
+def run(stream: bytes, meter: OpenAIStreamMeter, size: int) -> bytes:
     """Return what goes on to the client when the stream arrives in pieces of this size."""
     buffer = EventBuffer()
     pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
@@ -70,7 +70,7 @@ def test_usage_finish_errors_and_the_end_are_special(block: bytes) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 7, 50, 400, 10_000])
 def test_a_stream_is_metered_alike_however_it_is_cut(size: int) -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
 
     sent = run(streams.OPENAI, meter, size)
 
@@ -87,11 +87,11 @@ def test_a_stream_is_metered_alike_however_it_is_cut(size: int) -> None:
 
 def test_every_cut_in_two_gives_the_same_meter_and_the_same_bytes() -> None:
     for stream in streams.ALL.values():
-        whole = StreamMeter(strip_usage=True)
+        whole = OpenAIStreamMeter(strip_usage=True)
         expected = run(stream, whole, len(stream))
 
         for cut in range(len(stream) + 1):
-            meter, buffer = StreamMeter(strip_usage=True), EventBuffer()
+            meter, buffer = OpenAIStreamMeter(strip_usage=True), EventBuffer()
             sent = b"".join(
                 meter.observe(buffer.feed(part)) for part in (stream[:cut], stream[cut:])
             )
@@ -108,7 +108,7 @@ def test_every_cut_in_two_gives_the_same_meter_and_the_same_bytes() -> None:
 
 
 def test_the_usage_event_goes_on_to_a_client_that_asked_for_it() -> None:
-    meter = StreamMeter(strip_usage=False)
+    meter = OpenAIStreamMeter(strip_usage=False)
 
     sent = run(streams.OPENAI, meter, 64)
 
@@ -116,7 +116,7 @@ def test_the_usage_event_goes_on_to_a_client_that_asked_for_it() -> None:
 
 
 def test_usage_inside_the_finishing_event_is_metered_and_not_stripped() -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
 
     sent = run(streams.PYTHON_SERVER, meter, 30)
 
@@ -129,11 +129,11 @@ def test_usage_inside_the_finishing_event_is_metered_and_not_stripped() -> None:
 def test_ordinary_blocks_are_handed_on_as_they_are() -> None:
     block = delta(content="Hi")
 
-    assert StreamMeter(strip_usage=True).observe(block) is block
+    assert OpenAIStreamMeter(strip_usage=True).observe(block) is block
 
 
 def test_nothing_goes_on_after_the_end() -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
 
     assert meter.observe(FINISH + DONE + delta(content="late")) == FINISH
     assert meter.observe(delta(content="later")) == b""
@@ -141,7 +141,7 @@ def test_nothing_goes_on_after_the_end() -> None:
 
 
 def test_the_last_usage_counts_and_is_never_added_up() -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     for tokens in (1, 2, 3, 4, 5):
         usage = {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": 10 + tokens}
         meter.observe(event(choices=[{"delta": {"content": "a"}}], usage=usage))
@@ -159,7 +159,7 @@ def test_the_last_usage_counts_and_is_never_added_up() -> None:
     ],
 )
 def test_usage_is_found_wherever_a_server_puts_it(where: dict[str, Any]) -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     meter.observe(event(**where))
 
     assert meter.usage == Usage(input=10, output=5, source="reported")
@@ -191,7 +191,7 @@ def test_usage_is_found_wherever_a_server_puts_it(where: dict[str, Any]) -> None
 def test_an_error_stops_the_stream_and_none_of_its_text_goes_on(
     block: bytes, code: str | None
 ) -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     before = delta(content="Hi")
 
     sent = meter.observe(before + block + delta(content="late") + DONE)
@@ -206,7 +206,7 @@ def test_an_error_stops_the_stream_and_none_of_its_text_goes_on(
 
 
 def test_each_choice_that_ended_is_counted_once() -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     counts = []
     for index in (None, 1, 1, 2, "3", -1, 128):
         end: dict[str, Any] = {"index": index, "delta": {}, "finish_reason": "stop"}
@@ -234,7 +234,7 @@ def test_each_choice_that_ended_is_counted_once() -> None:
     ],
 )
 def test_whatever_the_model_produces_is_content(block: bytes) -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     meter.observe(block)
 
     assert meter.saw_content
@@ -254,7 +254,7 @@ def test_whatever_the_model_produces_is_content(block: bytes) -> None:
     ],
 )
 def test_an_event_without_output_is_no_content(block: bytes) -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     meter.observe(block)
 
     assert not meter.saw_content
@@ -263,9 +263,9 @@ def test_an_event_without_output_is_no_content(block: bytes) -> None:
 
 def test_text_of_a_completion_is_content_only_there() -> None:
     block = event(choices=[{"index": 0, "text": "Once", "finish_reason": None}])
-    completion = StreamMeter(strip_usage=True, is_completion=True)
+    completion = OpenAIStreamMeter(strip_usage=True, is_completion=True)
     completion.observe(block)
-    chat = StreamMeter(strip_usage=True)
+    chat = OpenAIStreamMeter(strip_usage=True)
     chat.observe(block)
 
     assert (completion.saw_content, completion.estimated_output_tokens()) == (True, 1)
@@ -273,7 +273,7 @@ def test_text_of_a_completion_is_content_only_there() -> None:
 
 
 def test_the_estimate_counts_what_the_strings_say() -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     for text in ("Hello", ' "quoted"\n', "日本", "😀"):
         meter.observe(delta(content=text))
         meter.observe(
@@ -285,14 +285,14 @@ def test_the_estimate_counts_what_the_strings_say() -> None:
 
 
 def test_reasoning_sent_under_two_names_is_counted_once() -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     meter.observe(delta(reasoning="four", reasoning_content="four", content="four"))
 
     assert meter.estimated_output_tokens() == 2
 
 
 def test_what_is_kept_of_a_long_stream_is_bounded_and_still_counted() -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     block = delta(content="four")
 
     for _ in range(2_000):
@@ -338,7 +338,7 @@ def test_what_is_kept_of_a_long_stream_is_bounded_and_still_counted() -> None:
 def test_what_is_charged_follows_the_rules_of_who_pays(
     blocks: list[bytes], expected: Usage
 ) -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     for block in blocks:
         meter.observe(block)
 
@@ -346,7 +346,7 @@ def test_what_is_charged_follows_the_rules_of_who_pays(
 
 
 def test_a_label_of_the_upstream_that_is_no_label_is_dropped() -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     meter.observe(event(id="a\nb", model="m" * 500, choices=[{"finish_reason": "x" * 500}]))
 
     assert meter.upstream_id is None
@@ -363,7 +363,7 @@ SECOND = "A" * 64_000  # a second of PCM, 48,000 bytes, in base64
 
 
 def test_a_spoken_answer_without_usage_is_estimated_by_its_length_and_its_transcript() -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     meter.observe(delta(role="assistant", audio={"id": "audio_1", "transcript": "Hi th"}))
     for _ in range(3):
         meter.observe(delta(audio={"data": SECOND[:16_000]}))
@@ -378,7 +378,7 @@ def test_a_spoken_answer_without_usage_is_estimated_by_its_length_and_its_transc
 def test_the_usage_of_a_spoken_answer_counts_its_audio_as_audio() -> None:
     details = {"audio_tokens": 30, "text_tokens": 12, "reasoning_tokens": 0}
     usage = {"prompt_tokens": 10, "completion_tokens": 42, "total_tokens": 52}
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     meter.observe(delta(audio={"data": SECOND}))
     meter.observe(event(choices=[], usage={**usage, "completion_tokens_details": details}))
 

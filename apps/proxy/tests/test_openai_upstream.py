@@ -5,14 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.proxy.dialects.openai import (
-    Endpoint,
-    input_tokens_bound,
-    parse_request,
-    upstream_body,
-    upstream_error,
-)
-from apps.proxy.dialects.openai_upstream import clean_message
+from apps.proxy.dialects.openai_request import parse_request
+from apps.proxy.dialects.openai_upstream import input_tokens_bound, upstream_body
+from apps.proxy.dialects.parsed_request import Endpoint
+from apps.proxy.dialects.upstream_errors import clean_message, upstream_error
 
 CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 

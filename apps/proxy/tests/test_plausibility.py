@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from apps.core.usage import Usage
-from apps.proxy.dialects.openai_answer import Answer, read_chat_answer
-from apps.proxy.dialects.openai_stream import StreamMeter
+from apps.proxy.dialects.metered_answer import MeteredAnswer
+from apps.proxy.dialects.openai_answer import read_chat_answer
+from apps.proxy.dialects.openai_stream import OpenAIStreamMeter
 from apps.proxy.dialects.plausibility import Asked, fits, is_plausible, needs_no_look, tells_enough
 
 
@@ -85,7 +86,7 @@ def test_an_event_for_a_token_needs_no_look(output: int, streamed: int, expected
     assert needs_no_look(reported(output), streamed_bytes=streamed) is expected
 
 
-def answer(message: dict[str, Any], completion: int, **details: object) -> Answer:
+def answer(message: dict[str, Any], completion: int, **details: object) -> MeteredAnswer:
     usage = {"prompt_tokens": 10, "completion_tokens": completion, "total_tokens": 10 + completion}
     document = {
         "object": "chat.completion",
@@ -134,7 +135,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}
     ],
 )
 def test_an_answer_with_many_times_the_tokens_of_its_text_is_suspect(
-    found: Answer, expected: Usage
+    found: MeteredAnswer, expected: Usage
 ) -> None:
     assert found.final_usage(estimated_input_tokens=99) == expected
 
@@ -194,7 +195,7 @@ def usage_event(completion: int, **details: object) -> bytes:
 def test_a_stream_with_many_times_the_tokens_of_its_text_is_suspect(
     blocks: list[bytes], expected: Usage
 ) -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     for block in blocks:
         meter.observe(block)
 
@@ -244,7 +245,7 @@ PARTS: dict[str, Any] = {"completion_tokens_details": {"reasoning_tokens": 8}}
 def test_usage_that_came_early_is_no_report_of_the_answer(
     blocks: list[bytes], expected: Usage
 ) -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     for block in blocks:
         meter.observe(block)
 
@@ -290,7 +291,7 @@ def test_what_accounts_for_all_that_was_sent_needs_no_look(
 
 
 def test_an_image_is_content_though_nothing_is_reported() -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     meter.observe(event({"images": [IMAGE]}))
 
     assert meter.saw_content
@@ -300,7 +301,7 @@ def test_an_image_is_content_though_nothing_is_reported() -> None:
 
 
 def test_a_text_about_images_is_no_image() -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     meter.observe(event({"content": '{"images":[{"image_url":"x"}]}'}))
     meter.observe(usage_event(12))
 

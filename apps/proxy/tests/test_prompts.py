@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from apps.proxy.dialects.openai import Endpoint, parse_request
+from apps.proxy.dialects.openai_request import parse_request
+from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.families import find_family
 from apps.proxy.prompts import Prompt, read_prompt, render_functions
 

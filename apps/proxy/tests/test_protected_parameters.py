@@ -16,8 +16,7 @@ from apps.core.parameter_names import (
     UNSUPPORTED,
     folded,
 )
-from apps.proxy.dialects.openai import parse_request
-from apps.proxy.dialects.openai_request import OUTPUT_PARAMETERS
+from apps.proxy.dialects.openai_request import OUTPUT_PARAMETERS, parse_request
 from apps.proxy.dialects.openai_upstream import input_tokens_bound
 from apps.proxy.json_body import serialise
 

@@ -17,7 +17,7 @@ from apps.core.ids import new_uuid7
 from apps.providers.credentials import add_key
 from apps.proxy.admission import plan_call
 from apps.proxy.call import Call
-from apps.proxy.dialects.openai import parse_request
+from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.gateway import Gateway
 from apps.proxy.loader import load_snapshot
 from apps.proxy.snapshot import Caller

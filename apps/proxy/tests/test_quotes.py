@@ -13,7 +13,7 @@ from apps.billing.pricing import Price, charge_nanos
 from apps.core.errors import GatewayError
 from apps.core.price_terms import ContextTier, ServiceTier, Terms, TimeWindow
 from apps.proxy.admission import Plan, plan_call
-from apps.proxy.dialects.openai import parse_request
+from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.quotes import (
     Habits,
     dearest_usage,

@@ -14,7 +14,10 @@ from apps.core.usage import Usage
 from apps.proxy import counter as counter_module
 from apps.proxy.admission import Plan, plan_call
 from apps.proxy.counter import TokenCounter
-from apps.proxy.dialects.openai import Endpoint, StreamMeter, parse_request, read_answer
+from apps.proxy.dialects.openai_answer import read_answer
+from apps.proxy.dialects.openai_request import parse_request
+from apps.proxy.dialects.openai_stream import OpenAIStreamMeter
+from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.estimate import Excerpt, excerpt
 from apps.proxy.families import UNKNOWN
 from apps.proxy.recount import TEXT_CHARACTERS_MAX, portion, recount
@@ -95,7 +98,7 @@ async def test_no_estimate_is_above_the_bound_of_the_hold(counter: TokenCounter)
 
 
 async def test_a_stream_is_counted_by_what_it_said(counter: TokenCounter) -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     for text in ("Hel", "lo \\", 'wor"ld', "日", "本"):
         meter.observe(delta(content=text))
     meter.observe(delta(reasoning="four", reasoning_content="four five"))
@@ -110,7 +113,7 @@ async def test_a_stream_is_counted_by_what_it_said(counter: TokenCounter) -> Non
 async def test_what_an_early_usage_tells_of_the_input_stays(
     counter: TokenCounter, told: int, output: int
 ) -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     usage = {"prompt_tokens": 70, "prompt_tokens_details": {"cached_tokens": 30}}
     meter.observe(event(choices=[], usage={**usage, "completion_tokens": told}))
     meter.observe(delta(content="Hello world!"))
@@ -122,7 +125,7 @@ async def test_what_an_early_usage_tells_of_the_input_stays(
 
 
 async def test_a_call_of_a_tool_without_arguments_is_a_token(counter: TokenCounter) -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     meter.observe(delta(tool_calls=[{"index": 0, "function": {"name": "f", "arguments": ""}}]))
     plan = make_plan()
 
@@ -178,7 +181,7 @@ async def test_a_query_counts_with_each_document(counter: TokenCounter) -> None:
 
 
 def test_what_is_kept_of_a_long_stream_stands_for_all_of_it() -> None:
-    meter = StreamMeter(strip_usage=True)
+    meter = OpenAIStreamMeter(strip_usage=True)
     block = delta(content="four" * 500)
     for _ in range(100):
         meter.observe(block)

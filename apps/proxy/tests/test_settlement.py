@@ -4,7 +4,8 @@ import pytest
 
 from apps.core.usage import Usage
 from apps.proxy.admission import plan_call
-from apps.proxy.dialects.openai import Endpoint, parse_request
+from apps.proxy.dialects.openai_request import parse_request
+from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.settlement import judged
 from apps.proxy.tests.values import NOW, make_caller, make_snapshot
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from apps.proxy.dialects.openai import Endpoint, parse_request
+from apps.proxy.dialects.openai_request import parse_request
+from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.stickiness import find_sticky_key, rank_by_key
 
 SYSTEM = {"role": "system", "content": "You are terse."}

@@ -10,7 +10,7 @@ import pytest
 
 from apps.billing.pricing import Price
 from apps.proxy.admission import Plan, plan_call
-from apps.proxy.dialects.openai import parse_request
+from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.latency import Latencies
 from apps.proxy.routing import plan_routes
 from apps.proxy.snapshot import PriceHistory, Route

@@ -21,15 +21,24 @@ REPLY: Final = Reply(request_id="req_1", created=1_700_000_000)
 OUTPUT_CAP: Final = 1000
 
 _HI: Final = [{"role": "user", "content": "Hi"}]
+_HI_PARTS: Final = [{"role": "user", "parts": [{"text": "Hi"}]}]
 # What a client asks where a cell says nothing else, and how it is then sent.
 ASKED: Final[dict[str, dict[str, Any]]] = {
     "openai": {"model": "asked", "messages": _HI},
     "anthropic": {"model": "asked", "max_tokens": OUTPUT_CAP, "messages": _HI},
+    "gemini": {"model": "asked", "contents": _HI_PARTS},
 }
 SENT: Final[dict[str, dict[str, Any]]] = {
     "openai": {"model": "sent", "messages": _HI, "max_completion_tokens": OUTPUT_CAP},
     "anthropic": {"model": "sent", "messages": _HI, "max_tokens": OUTPUT_CAP},
+    "gemini": {
+        "model": "sent",
+        "contents": _HI_PARTS,
+        "generationConfig": {"maxOutputTokens": OUTPUT_CAP},
+    },
 }
+# By these a client limits the answer itself.
+_LIMITS: Final = ("max_tokens", "max_completion_tokens", "maxOutputTokens", "max_output_tokens")
 
 
 class Cell(NamedTuple):
@@ -69,8 +78,9 @@ def _cell(name: str, pair: str, cell: dict[str, Any]) -> Cell:
     client, _, provider = pair.partition(">")
     told = dict(cell.get("target", {}))
     told["extensions"] = frozenset(told.get("extensions", ()))
-    has_limit = any(key in ("max_tokens", "max_completion_tokens") for key in cell["given"])
-    if client == "openai" and not has_limit:
+    given = str(cell["given"])
+    has_limit = any(name in given for name in _LIMITS)
+    if client != "anthropic" and not has_limit:
         # Anthropic's dialect needs a limit: the gateway's.
         told.setdefault("output_cap", OUTPUT_CAP)
     return Cell(

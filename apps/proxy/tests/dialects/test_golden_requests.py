@@ -12,7 +12,20 @@ from apps.proxy.dialects.neutral import Target
 from apps.proxy.tests.dialects.golden_cells import OUTPUT_CAP, SENT, Cell, golden_cells
 
 # What is the model's or the client's own business to its depths.
-FREE_FORM: Final = frozenset({"input", "input_schema", "metadata", "parameters", "schema"})
+FREE_FORM: Final = frozenset(
+    {
+        "args",
+        "input",
+        "input_schema",
+        "metadata",
+        "parameters",
+        "parametersJsonSchema",
+        "response",
+        "responseJsonSchema",
+        "responseSchema",
+        "schema",
+    }
+)
 
 
 def convert(cell: Cell, body: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def read(dialect: str, *chunks: bytes) -> list[Delta]:
     deltas: list[Delta] = []
     for chunk in chunks:
         deltas += reader.read(buffer.feed(chunk))
-    return deltas
+    return deltas + reader.end()
 
 
 def told(deltas: list[Delta]) -> list[tuple[type, object]]:
@@ -65,6 +65,7 @@ def test_a_stream_is_written_alike_delta_by_delta(cell: Cell) -> None:
         for position in range(len(raw))
         for delta in reader.read(buffer.feed(raw[position : position + 1]))
     ]
+    written.append(writer.write(reader.end()))
 
     assert b"".join(written) == stream(cell.written)
 

@@ -1,0 +1,215 @@
+"""Requests of Anthropic's Messages API: what the gateway must know before it lets them through.
+
+Everything that decides what a call can cost is checked here (E13) or refused because it cannot be
+metered (E14); what only the model understands passes untouched. Whether another dialect can say
+the same is not asked here.
+
+Source: https://platform.claude.com/docs/en/api/messages
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from apps.core.parameter_names import folded
+from apps.proxy.dialects.openai_refusals import missing, unsupported, wrong_type, wrong_value
+from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
+from apps.proxy.dialects.request_fields import (
+    INTEGER_MAX,
+    keep_allowed,
+    read_boolean,
+    read_integer,
+    read_messages,
+    read_model,
+)
+
+# What is metered here, and what most requests hold beside it.
+_PLAIN: Final = frozenset(
+    {
+        "cache_control", "context_management", "max_tokens", "messages", "metadata", "model",
+        "output_config", "service_tier", "stop_sequences", "stream", "system", "temperature",
+        "thinking", "tool_choice", "tools", "top_k", "top_p",
+    }
+)  # fmt: skip
+_ROLES: Final = ("assistant", "system", "user")
+# Tools that the client runs; what Anthropic runs itself is billed by the call, or reads what nobody
+# bounds. Source: https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview
+_CLIENT_TOOLS: Final = ("bash_", "computer_", "memory_", "text_editor_")
+_SEARCH_TOOL: Final = "web_search_"
+# Edits that only leave something out; others have the model write a summary, beyond any maximum.
+_FREE_EDITS: Final = "clear_"
+# Blocks whose text is all that is read of them.
+_TEXT_BLOCKS: Final = frozenset(
+    {
+        "mid_conv_system", "redacted_thinking", "search_result", "server_tool_use", "text",
+        "thinking", "tool_reference", "tool_use", "web_search_tool_result",
+    }
+)  # fmt: skip
+# Instructions that are added where there are tools, those for a computer being the longest.
+_TOOLS_PROMPT_TOKENS: Final = 2048
+_TEMPLATE_TOKENS: Final = 64
+# Deeper than any content that Anthropic takes: results of tools hold documents, which hold parts.
+_DEPTH_MAX: Final = 4
+
+
+def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
+    """Return what a request asks for. Raises E13 and E14 with the parameter at fault."""
+    kept = body if body.keys() <= _PLAIN else keep_allowed(body, _PLAIN)
+    maximum = read_integer(kept, "max_tokens", INTEGER_MAX)
+    if maximum is None:
+        raise missing("max_tokens")
+    has_images = _check_messages(kept)
+    _check_edits(kept)
+    return ParsedRequest(
+        endpoint=endpoint,
+        model=read_model(kept),
+        is_stream=read_boolean(kept, "stream"),
+        include_usage=True,
+        choices=1,
+        output_tokens_asked=maximum,
+        output_parameter="max_tokens",
+        has_images=has_images,
+        has_audio=False,
+        body=kept,
+        service_tier=_service_tier(kept),
+        search_parameter=_check_tools(kept),
+        dialect="anthropic",
+        tells_searches=True,
+    )
+
+
+def input_tokens_bound(
+    body: Mapping[str, Any], serialised: bytes, context_length: int, image_tokens_max: int
+) -> int:
+    """Return a number of tokens that the input of this request cannot exceed.
+
+    A token is at least one byte of text, and no model reads more than its context. Images count as
+    images and not as text; anything that the provider would have to look into counts as a full
+    context.
+    """
+    bound = len(serialised) + _TEMPLATE_TOKENS
+    for block, depth in _all_blocks(body):
+        kind = block.get("type")
+        source = block.get("source")
+        if kind == "image":
+            bound += image_tokens_max - _data_length(source)
+        elif kind == "document":
+            if not (isinstance(source, dict) and source.get("type") in ("content", "text")):
+                return context_length
+        elif kind != "tool_result" and not (isinstance(kind, str) and kind in _TEXT_BLOCKS):
+            return context_length
+        if depth == _DEPTH_MAX:
+            return context_length
+    if body.get("tools"):
+        bound += _TOOLS_PROMPT_TOKENS
+    return min(bound, context_length)
+
+
+def _data_length(source: object) -> int:
+    """Return how many bytes of a body are an image, of which no text can hide anything."""
+    data = source.get("data") if isinstance(source, dict) else None
+    if not isinstance(data, str) or not data.isascii() or not data.isprintable():
+        return 0
+    return 0 if '"' in data or "\\" in data else len(data)
+
+
+def _all_blocks(body: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """Yield all blocks of the messages, those within others too, each with its depth."""
+    for holder in (*body["messages"], {"content": body.get("system")}):
+        yield from _blocks(holder, 1)
+
+
+def _blocks(holder: Mapping[str, Any], depth: int) -> Iterator[tuple[Mapping[str, Any], int]]:
+    content = holder.get("content")
+    for block in content if isinstance(content, list) and depth <= _DEPTH_MAX else ():
+        if isinstance(block, dict):
+            yield block, depth
+            if "content" in block:
+                yield from _blocks(block, depth + 1)
+            source = block.get("source")
+            if isinstance(source, dict) and "content" in source:
+                yield from _blocks(source, depth + 1)
+
+
+def _check_messages(body: Mapping[str, Any]) -> bool:
+    """Return whether there is anything to be read but text."""
+    for index, message in enumerate(read_messages(body)):
+        role = message.get("role")
+        if role is None:
+            raise missing(f"messages[{index}].role")
+        if role not in _ROLES:
+            raise wrong_value(f"messages[{index}].role", f"one of {', '.join(_ROLES)}")
+        _check_content(message.get("content"), f"messages[{index}].content")
+    _check_content(body.get("system"), "system")
+    has_images = False
+    for block, _ in _all_blocks(body):
+        kind = block.get("type")
+        if kind == "container_upload":
+            # It is read by a program that runs at the provider's.
+            raise unsupported("messages[].content[].type")
+        is_text = kind == "tool_result" or (isinstance(kind, str) and kind in _TEXT_BLOCKS)
+        has_images = has_images or not is_text
+    return has_images
+
+
+def _check_content(content: object, where: str) -> None:
+    if content is None or isinstance(content, str):
+        return
+    if not isinstance(content, list):
+        raise wrong_type(where, "a string or an array of objects")
+    for position, block in enumerate(content):
+        if not isinstance(block, dict):
+            raise wrong_type(f"{where}[{position}]", "an object")
+
+
+def _check_tools(body: Mapping[str, Any]) -> str:
+    """Return by which parameter the provider may search, "" where it may not. Raises E14 for other
+    tools that it runs by itself.
+    """
+    tools = body.get("tools")
+    if tools is None:
+        return ""
+    if not isinstance(tools, list):
+        raise wrong_type("tools", "an array of objects")
+    search = ""
+    for index, tool in enumerate(tools):
+        if not isinstance(tool, dict):
+            raise wrong_type(f"tools[{index}]", "an object")
+        for key in tool:
+            if key != "type" and folded(key) == "type":
+                raise unsupported(f"tools[{index}].{key}")
+        kind = tool.get("type")
+        if kind is None or kind == "custom":
+            continue
+        if not isinstance(kind, str):
+            raise wrong_type(f"tools[{index}].type", "a string")
+        if kind.startswith(_SEARCH_TOOL):
+            search = f"tools[{index}].type"
+        elif not kind.startswith(_CLIENT_TOOLS):
+            raise unsupported(f"tools[{index}].type")
+    return search
+
+
+def _check_edits(body: Mapping[str, Any]) -> None:
+    """Raise E14 for an edit of the conversation that makes the model write more."""
+    management = body.get("context_management")
+    if management is None:
+        return
+    edits = management.get("edits") if isinstance(management, dict) else None
+    for index, edit in enumerate(edits if isinstance(edits, list) else ()):
+        kind = edit.get("type") if isinstance(edit, dict) else None
+        if not isinstance(kind, str) or not kind.startswith(_FREE_EDITS):
+            raise unsupported(f"context_management.edits[{index}].type")
+    if edits is not None and not isinstance(edits, list):
+        raise wrong_type("context_management.edits", "an array of objects")
+    if not isinstance(management, dict):
+        raise wrong_type("context_management", "an object")
+
+
+def _service_tier(body: Mapping[str, Any]) -> str:
+    """Return the tier. Both that clients can ask for are the usual one: only the operator can have
+    bought capacity that `auto` would use, and the answer tells which was served.
+    """
+    tier = body.get("service_tier")
+    if tier not in (None, "auto", "standard_only"):
+        raise unsupported("service_tier")
+    return ""

@@ -1,0 +1,93 @@
+"""The meter of a stream of Anthropic's Messages API.
+
+Source: https://platform.claude.com/docs/en/build-with-claude/streaming. The usage comes in two
+parts: what was read with the first event, what was written with the last but one.
+"""
+
+import re
+from typing import Any, Final
+
+from apps.core.usage import Usage
+from apps.proxy.dialects.anthropic_usage import merge_usage, parse_anthropic_usage
+from apps.proxy.dialects.openai_chunks import load_chunk
+from apps.proxy.dialects.stream_meter import StreamMeter, clean_label, member_pattern
+from apps.proxy.sse import event_data, first_data
+
+_TEXT_KEYS: Final = (b"text", b"thinking", b"partial_json")
+_TOOL_USE: Final = re.compile(rb'"type":\s*+"tool_use"')
+
+
+class AnthropicStreamMeter(StreamMeter):
+    """Follows the events of a message, which ends with `message_stop`."""
+
+    VALUED = (b'"stop_reason"', b'"usage"')
+    MARKS = (b'"message_stop"', b'"error"', b"event: error", b"event:error")
+    TEXTS = {key: member_pattern(key) for key in _TEXT_KEYS}
+
+    __slots__ = ("_reported",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reported: dict[str, Any] = {}
+
+    def is_whole(self, choices: int) -> bool:
+        """Return whether the stream has told its end: nothing else is one."""
+        return self.done_seen
+
+    def begins_an_answer(self, block: bytes) -> bool | None:
+        """Return whether the first event is the start of a message, None where there is none yet:
+        pings tell nothing.
+        """
+        first = first_data(block)
+        if not first:
+            return None
+        document = load_chunk(first)
+        if document is not None and document.get("type") == "ping":
+            return True if b"message_start" in block else None
+        return document is not None and document.get("type") == "message_start"
+
+    def _observe_event(self, event: bytes) -> bool:
+        data = event_data(event)
+        if not data:
+            return True  # A comment.
+        document = load_chunk(data)
+        kind = document.get("type") if document is not None else None
+        if document is None or kind == "error" or (kind is None and "error" in document):
+            self._fail(document or {})
+            return False
+        if kind == "message_stop":
+            self.done_seen = True
+            self.last_frame = event
+            return False
+        self._keep(event)
+        if kind == "message_start":
+            message = document.get("message")
+            self._take_usage(message if isinstance(message, dict) else {})
+        elif kind == "message_delta":
+            delta = document.get("delta")
+            reason = clean_label(delta.get("stop_reason")) if isinstance(delta, dict) else None
+            self.finish_reason = reason or self.finish_reason
+            self._take_usage(document)
+        return True
+
+    def _take_usage(self, holder: dict[str, Any]) -> None:
+        usage = holder.get("usage")
+        if not isinstance(usage, dict):
+            return
+        self._reported = merge_usage(self._reported, usage)
+        self._report(parse_anthropic_usage(self._reported))
+        self.service_tier = clean_label(usage.get("service_tier")) or self.service_tier
+
+    def _tells_of_output(self, usage: Usage) -> bool:
+        # The first event counts a token or more before there is anything.
+        return self._is_usage_final and usage.output_tokens > 0
+
+    def _is_early(self, usage: Usage) -> bool:
+        # Until the last event but one no usage tells of the answer.
+        return True
+
+    def _count(self, raw: bytes) -> None:
+        for key in _TEXT_KEYS:
+            self._count_text(raw, key)
+        if not self._has_content:
+            self._has_content = _TOOL_USE.search(raw) is not None

@@ -1,0 +1,84 @@
+"""The dialects that providers speak: how a request is sent, and how its answer is metered.
+
+A dialect is added here once, beside its converters in `conversion`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from apps.proxy.dialects import anthropic_metering, openai_answer
+from apps.proxy.dialects.anthropic_stream import AnthropicStreamMeter
+from apps.proxy.dialects.metered_answer import MeteredAnswer
+from apps.proxy.dialects.openai_stream import OpenAIStreamMeter
+from apps.proxy.dialects.openai_upstream import upstream_body
+from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
+from apps.proxy.dialects.stream_meter import StreamMeter
+from apps.proxy.json_body import serialise
+
+
+class Sending(NamedTuple):
+    """What a body says in the end, whatever the client wrote."""
+
+    upstream_model: str
+    is_stream: bool
+    output_cap: int | None  # None unless the maximum had to be lowered
+    cap_parameter: str
+
+
+class ProviderDialect(NamedTuple):
+    """What the data plane needs of one dialect to have a provider of it answer."""
+
+    endpoints: frozenset[Endpoint]  # whose requests and answers pass as they are
+    converted: Endpoint  # where requests of other dialects go
+    path: Callable[[Endpoint, Sending], str]  # below the base URL
+    body: Callable[[Mapping[str, Any], Sending], bytes]
+    meter: Callable[[ParsedRequest, bool], StreamMeter]  # whether its events are converted
+    read_answer: Callable[[Endpoint, bytes], MeteredAnswer]  # raises E49
+    needs_maximum: bool = False  # a request has to say how much may be written
+
+
+def _openai_body(body: Mapping[str, Any], sending: Sending) -> bytes:
+    return upstream_body(
+        body,
+        upstream_model=sending.upstream_model,
+        stream=sending.is_stream,
+        output_cap=sending.output_cap,
+        cap_parameter=sending.cap_parameter,
+    )
+
+
+def _openai_meter(request: ParsedRequest, is_converted: bool) -> StreamMeter:
+    return OpenAIStreamMeter(
+        strip_usage=not (is_converted or request.include_usage),
+        is_completion=request.endpoint == "completions",
+    )
+
+
+def _anthropic_body(body: Mapping[str, Any], sending: Sending) -> bytes:
+    sent = {**body, "model": sending.upstream_model}
+    if sending.output_cap is not None:
+        sent["max_tokens"] = sending.output_cap
+    return serialise(sent)
+
+
+PROVIDERS: Final[dict[str, ProviderDialect]] = {
+    "openai": ProviderDialect(
+        endpoints=frozenset(
+            {"chat/completions", "completions", "embeddings", "moderations", "rerank"}
+        ),
+        converted="chat/completions",
+        path=lambda endpoint, sending: endpoint,
+        body=_openai_body,
+        meter=_openai_meter,
+        read_answer=openai_answer.read_answer,
+    ),
+    "anthropic": ProviderDialect(
+        endpoints=frozenset({"messages"}),
+        converted="messages",
+        path=lambda endpoint, sending: endpoint,
+        body=_anthropic_body,
+        meter=lambda request, is_converted: AnthropicStreamMeter(),
+        read_answer=anthropic_metering.read_metered_answer,
+        needs_maximum=True,
+    ),
+}
