@@ -37,6 +37,8 @@ WEB_SEARCHES_MAX: Final = 10
 RANKED_A_UNIT: Final = 100
 RANKED_TOKENS: Final = 500
 KEY_BYTES_MAX: Final = 255
+# Whose answers may hold images beside their text.
+_WRITTEN_ENDPOINTS: Final = frozenset({"chat/completions", "generateContent", "messages"})
 _KEY_HEADERS: Final = (b"x-api-key", b"x-goog-api-key")
 
 
@@ -243,7 +245,7 @@ def _count_bounds(price: Price, request: ParsedRequest, input_bound: int) -> Map
     bounds: dict[str, int] = {}
     if request.has_web_search:
         bounds["web_search"] = WEB_SEARCHES_MAX
-    if price.image is not None and request.endpoint in ("chat/completions", "messages"):
+    if price.image is not None and request.endpoint in _WRITTEN_ENDPOINTS:
         bounds["image"] = request.choices
     if price.tool_call is not None and request.endpoint == "rerank":
         texts = len(request.body["documents"]) + input_bound // RANKED_TOKENS

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from tests.support.bench import Bench, Stage
 
-PROVIDER_DIALECTS: Final = ("anthropic", "openai")
+PROVIDER_DIALECTS: Final = ("anthropic", "gemini", "openai")
 
 
 class Stages:

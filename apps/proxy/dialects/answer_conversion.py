@@ -40,7 +40,7 @@ class AnswerConverter:
 
         `is_cut` is set where they are not the end of an answer.
         """
-        written, is_done = self._write(self._reader.read(last_frame))
+        written, is_done = self._write(self._reader.read(last_frame) + self._reader.end())
         self.is_cut = self.is_cut or not is_done
         return written
 

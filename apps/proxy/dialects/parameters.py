@@ -34,6 +34,10 @@ class Parameters:
         """Return the whole name of a member, as errors tell it."""
         return f"{self.at}.{member}" if self.at else member
 
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all members that are there, also of those that are null."""
+        return tuple(self._members)
+
     def take(self, name: str) -> Any:
         """Return a member of any type, None if it is absent."""
         self._unread.pop(name, None)

@@ -4,7 +4,13 @@ from typing import Any, Final, Literal, NamedTuple
 
 DialectName = Literal["anthropic", "gemini", "openai", "openai-responses"]
 Endpoint = Literal[
-    "chat/completions", "completions", "embeddings", "messages", "moderations", "rerank"
+    "chat/completions",
+    "completions",
+    "embeddings",
+    "generateContent",
+    "messages",
+    "moderations",
+    "rerank",
 ]
 # What these answer is not written token by token, and costs what was read.
 READING_ENDPOINTS: Final = frozenset({"embeddings", "moderations", "rerank"})

@@ -6,8 +6,12 @@ A dialect is added here once, beside its converters in `conversion`.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from apps.proxy.dialects import anthropic_metering, openai_answer
+from apps.proxy.dialects import anthropic_metering, gemini_metering, openai_answer
 from apps.proxy.dialects.anthropic_stream import AnthropicStreamMeter
+from apps.proxy.dialects.gemini_paths import upstream_path
+from apps.proxy.dialects.gemini_request import capped
+from apps.proxy.dialects.gemini_request_writer import without_path
+from apps.proxy.dialects.gemini_stream import GeminiStreamMeter
 from apps.proxy.dialects.metered_answer import MeteredAnswer
 from apps.proxy.dialects.openai_stream import OpenAIStreamMeter
 from apps.proxy.dialects.openai_upstream import upstream_body
@@ -61,6 +65,11 @@ def _anthropic_body(body: Mapping[str, Any], sending: Sending) -> bytes:
     return serialise(sent)
 
 
+def _gemini_body(body: Mapping[str, Any], sending: Sending) -> bytes:
+    sent = body if sending.output_cap is None else capped(body, sending.output_cap)
+    return serialise(without_path(sent))
+
+
 PROVIDERS: Final[dict[str, ProviderDialect]] = {
     "openai": ProviderDialect(
         endpoints=frozenset(
@@ -80,5 +89,15 @@ PROVIDERS: Final[dict[str, ProviderDialect]] = {
         meter=lambda request, is_converted: AnthropicStreamMeter(),
         read_answer=anthropic_metering.read_metered_answer,
         needs_maximum=True,
+    ),
+    "gemini": ProviderDialect(
+        endpoints=frozenset({"generateContent"}),
+        converted="generateContent",
+        path=lambda endpoint, sending: upstream_path(
+            sending.upstream_model, is_stream=sending.is_stream
+        ),
+        body=_gemini_body,
+        meter=lambda request, is_converted: GeminiStreamMeter(),
+        read_answer=gemini_metering.read_metered_answer,
     ),
 }

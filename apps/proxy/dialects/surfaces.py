@@ -5,7 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from apps.core.errors import GatewayError
-from apps.proxy.dialects import anthropic_request, openai_request, openai_upstream
+from apps.proxy.dialects import (
+    anthropic_request,
+    gemini_request,
+    openai_request,
+    openai_upstream,
+)
 from apps.proxy.dialects.parsed_request import DialectName, Endpoint, ParsedRequest
 
 _Bound = Callable[[ParsedRequest, bytes, int, int], int]
@@ -27,12 +32,22 @@ def _anthropic_bound(
     )
 
 
+def _gemini_bound(
+    request: ParsedRequest, serialised: bytes, context_length: int, image_tokens_max: int
+) -> int:
+    return gemini_request.input_tokens_bound(
+        request.body, serialised, context_length, image_tokens_max
+    )
+
+
 _PARSERS: Final[dict[DialectName, Callable[[Endpoint, dict[str, Any]], ParsedRequest]]] = {
     "anthropic": anthropic_request.parse_request,
+    "gemini": gemini_request.parse_request,
     "openai": openai_request.parse_request,
 }
 _BOUNDS: Final[dict[DialectName, _Bound]] = {
     "anthropic": _anthropic_bound,
+    "gemini": _gemini_bound,
     "openai": _openai_bound,
 }
 
