@@ -32,8 +32,9 @@ Every error of the client API has the shape of the dialect that was called, and 
 
 The columns "Anthropic" and "Google" say what differs there: the status, where it is another one,
 and the type or status name. The official SDKs retry 408, 409, 429 and 5xx by themselves, unless
-`x-should-retry: false` says otherwise: an answer that they retry was never charged. Status 200 means that the stream had begun:
-the error comes as its last event, then the connection is cut without a clean end.
+`x-should-retry: false` says otherwise: an answer that they retry was never charged. Status 200
+means that the stream had begun: the error comes as its last event, then the connection is cut
+without a clean end.
 
 | row | when | status | type | code | Anthropic | Google | retry |
 |---|---|---|---|---|---|---|---|
