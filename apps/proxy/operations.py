@@ -35,6 +35,7 @@ _BY_PATH: Final[dict[str, Operation]] = {
     "moderations": Operation("call", endpoint="moderations"),
     "quote": Operation("quote"),
     "rerank": Operation("call", endpoint="rerank"),
+    "responses": Operation("call", "openai-responses", "responses"),
     "usage": Operation("usage"),
 }
 

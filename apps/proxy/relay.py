@@ -163,7 +163,9 @@ class Relay:
     def _make_converter(self, route: Route) -> AnswerConverter:
         call, request = self._call, self._plan.request
         created = int(call.started_at.timestamp())
-        reply = Reply(call.request_text, created, include_usage=request.include_usage)
+        reply = Reply(
+            call.request_text, created, include_usage=request.include_usage, asked=request.body
+        )
         return AnswerConverter(route.provider.dialect, request.dialect, reply)
 
     async def _pass_on(

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from tests.support.bench import Bench, Stage
 
-PROVIDER_DIALECTS: Final = ("anthropic", "gemini", "openai")
+PROVIDER_DIALECTS: Final = ("anthropic", "gemini", "openai", "openai-responses")
 
 
 class Stages:
