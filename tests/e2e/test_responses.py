@@ -84,8 +84,8 @@ def test_tools_are_called_and_answered(stages: Stages) -> None:
     first = client.responses.create(input=[hello], **asked)
     (call,) = [item for item in first.output if item.type == "function_call"]
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "rain, 12 °C"}
-    said: Any = [item.to_dict() for item in first.output]
-    with client.responses.stream(input=[hello, *said, result], **asked) as events:
+    items: Any = [hello, *(item.to_dict() for item in first.output), result]
+    with client.responses.stream(input=items, **asked) as events:
         second = events.get_final_response()
 
     assert call.name == "get_weather"
