@@ -1,7 +1,7 @@
 """The client API: a bare ASGI application beside Django's.
 
-It answers `/v1/…` and `/api/v1/…` (with and without a slash at the end) and the probes;
-`auditing.asgi` sends it those paths and nothing else.
+It answers `/v1/…`, `/v1beta/…` and the same below `/api`, with and without a slash at the end, and
+the probes; `auditing.asgi` sends it those paths and nothing else.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from apps.proxy import reads
 from apps.proxy.admission import authenticate, plan_call
 from apps.proxy.cached_calls import look_in_cache
 from apps.proxy.call import Call
+from apps.proxy.dialects.gemini_paths import is_array
+from apps.proxy.dialects.gemini_request_reader import with_path
 from apps.proxy.dialects.surfaces import (
     complete_count,
     count_document,
@@ -45,7 +47,13 @@ from apps.proxy.http import (
 )
 from apps.proxy.json_body import parse_object, serialise
 from apps.proxy.limits import count_request
-from apps.proxy.operations import Operation, dialect_of, find_operation, is_operation_path
+from apps.proxy.operations import (
+    Operation,
+    dialect_of,
+    find_operation,
+    is_operation_path,
+    recorded_path,
+)
 from apps.proxy.protocol import Connection
 from apps.proxy.quote_holds import HEADER as QUOTE_HEADER
 from apps.proxy.quote_holds import Agreed, find_agreed, spend_with
@@ -215,6 +223,13 @@ class DataPlane:
                 endpoint = operation.endpoint
                 if operation.kind == "count":
                     parsed = complete_count(operation.dialect, parsed)
+                if operation.model:
+                    parsed = with_path(
+                        parsed,
+                        model=operation.model,
+                        is_stream=operation.is_stream,
+                        is_array=operation.is_stream and is_array(scope["query_string"]),
+                    )
                 request = parse_request(endpoint, operation.dialect, parsed)
                 if request.dialect != "openai":
                     request = request._replace(headers=headers_for(request.dialect, headers))
@@ -227,7 +242,7 @@ class DataPlane:
                 plan_call(snapshot, caller, request, now, agreed and agreed.promise),
                 request_id=request_id,
                 body=body,
-                path=scope["path"],
+                path=recorded_path(scope["path"], operation),
                 address=address,
                 user_agent=headers.get(b"user-agent", b"").decode("latin-1"),
                 now=now,

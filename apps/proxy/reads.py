@@ -19,6 +19,7 @@ from apps.billing.accounts import find_standing
 from apps.core.money import format_usd
 from apps.core.usage import INPUT_CLASSES, OUTPUT_CLASSES
 from apps.proxy.admission import find_model
+from apps.proxy.dialects.gemini_paths import model_document
 from apps.proxy.dialects.parsed_request import DialectName
 from apps.proxy.snapshot import Caller, Model, Snapshot, find_access
 from apps.quotas.allowances import remaining
@@ -79,13 +80,28 @@ def _anthropic_list(models: list[dict[str, Any]]) -> dict[str, Any]:
     return {"data": models, "has_more": False, "first_id": first, "last_id": last}
 
 
+def _gemini_model(model: Model) -> dict[str, Any]:
+    return model_document(
+        model.name,
+        context_length=model.context_length,
+        max_output_tokens=model.max_output_tokens,
+    )
+
+
+def _gemini_list(models: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return all of them on one page."""
+    return {"models": models}
+
+
 _DESCRIPTIONS: Final[dict[DialectName, Callable[[Model], dict[str, Any]]]] = {
     "anthropic": _anthropic_model,
+    "gemini": _gemini_model,
     "openai": _openai_model,
     "openai-responses": _openai_model,
 }
 _LISTS: Final[dict[DialectName, Callable[[list[dict[str, Any]]], dict[str, Any]]]] = {
     "anthropic": _anthropic_list,
+    "gemini": _gemini_list,
     "openai": _openai_list,
     "openai-responses": _openai_list,
 }

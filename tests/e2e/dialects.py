@@ -56,5 +56,6 @@ SURFACES: Final = {
         {"messages": [{"role": "user", "content": _SAID}]},
         b"data: [DONE]",
     ),
+    "openai-responses": Surface("/v1/responses", {"input": _SAID}, b"event: response.completed"),
 }
 """The clients of all dialects."""

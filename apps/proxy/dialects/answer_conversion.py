@@ -53,6 +53,10 @@ class AnswerConverter:
         """Return a whole answer as a stream. Raises E49 where it holds what has no equal."""
         return self._writer.write(deltas_of(self._upstream.read_answer(document)))
 
+    def break_off(self, error: GatewayError) -> bytes:
+        """Return an error as the last piece of a stream, which may be no event (an array)."""
+        return self._writer.write([Failure(error)])
+
     def _write(self, deltas: list[Delta]) -> tuple[bytes, bool]:
         """Return what deltas come to, and whether the last one is the end."""
         last = deltas[-1] if deltas else None

@@ -38,6 +38,7 @@ def _both(*names: str) -> frozenset[str]:
 
 # What is looked at here, and what most requests hold beside it.
 _PLAIN: Final = _both(
+    "alt",
     "contents",
     "generationConfig",
     "labels",
@@ -90,6 +91,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         service_tier=_service_tier(given),
         audio_parameter=_audio_parameter(config),
         dialect="gemini",
+        is_array=kept.get("alt") is not None,
     )
 
 

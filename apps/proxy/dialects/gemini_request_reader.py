@@ -25,6 +25,9 @@ from apps.proxy.dialects.reasoning import EFFORTS
 
 _MODEL_PREFIX: Final = "models/"
 _JSON: Final = "application/json"
+# How a stream is asked for, beside its method.
+_OF_PATHS: Final = ("alt", "stream")
+_ARRAY: Final = "json"
 _MODES: Final = ("MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", "VALIDATED")
 # Filters that no other provider has are of no use there, unless they are off.
 _NO_FILTER: Final = ("HARM_BLOCK_THRESHOLD_UNSPECIFIED", "BLOCK_NONE", "OFF")
@@ -33,18 +36,41 @@ _DYNAMIC: Final = -1
 _LEVELS: Final[dict[str, Effort]] = {name.upper(): name for name in EFFORTS if name != "max"}
 
 
-def with_path(body: Mapping[str, Any], *, model: str, is_stream: bool) -> dict[str, Any]:
+def with_path(
+    body: Mapping[str, Any], *, model: str, is_stream: bool, is_array: bool = False
+) -> dict[str, Any]:
     """Return a body with what its path says, as `read_request` takes it.
 
-    Raises E13 where the body names another model, and E14 for a `stream` of its own.
+    `is_array`: the stream is to be one JSON array. Raises E13 where the body names another model,
+    and E14 where it has what only a path can say.
     """
     given = GoogleParameters(body)
     named = given.text("model")
     if named is not None and named.removeprefix(_MODEL_PREFIX) != model:
         raise wrong_value("model", "the model of the path")
-    if given.take("stream") is not None:
-        raise given.refuse("stream")
-    return {**body, "model": model, **({"stream": True} if is_stream else {})}
+    for name in _OF_PATHS:
+        if name in body:
+            raise given.refuse(name)
+    told = {**body, "model": model}
+    if is_stream:
+        told["stream"] = True
+    if is_array:
+        told["alt"] = _ARRAY
+    return told
+
+
+def counted_request(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the request whose tokens are to be counted: the body itself, or one within it.
+
+    Source: https://ai.google.dev/api/tokens. Raises E13 and E14.
+    """
+    given = GoogleParameters(body)
+    within = given.mapping("generateContentRequest")
+    if within is None:
+        return dict(body)
+    given.ignore("model")
+    given.finish()
+    return dict(within)
 
 
 def read_request(body: Mapping[str, Any]) -> Request:
@@ -85,6 +111,8 @@ def read_request(body: Mapping[str, Any]) -> Request:
         # Of several answers only one could be told.
         raise config.refuse("candidateCount")
     _check_filters(given)
+    # Of this the answer's writer knows.
+    given.ignore("alt", unless=(_ARRAY,))
     given.ignore("store", unless=(False,))
     for name in ("responseLogprobs", "audioTimestamp", "enableEnhancedCivicAnswers"):
         config.ignore(name, unless=(False,))

@@ -37,6 +37,8 @@ from apps.proxy.dialects.sampling import without_defaults
 from apps.proxy.dialects.sealed_thoughts import is_openais
 from apps.proxy.dialects.tool_arguments import arguments_object
 
+# What a client's path said, and a provider's will.
+_OF_PATHS: Final = ("alt", "model", "stream")
 _STOPS_MAX: Final = 5
 _MEDIA_RESULTS: Final = "media_results"
 _MODES: Final = {"none": "NONE", "any": "ANY"}
@@ -58,8 +60,8 @@ _LEVELS: Final[dict[Effort, str]] = {
 
 
 def without_path(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a body that `write_request` gave without what belongs into its path."""
-    return {name: value for name, value in body.items() if name not in ("model", "stream")}
+    """Return a body without what belongs into its path."""
+    return {name: value for name, value in body.items() if name not in _OF_PATHS}
 
 
 def write_request(request: Request, target: Target) -> dict[str, Any]:

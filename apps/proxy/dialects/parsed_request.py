@@ -37,6 +37,7 @@ class ParsedRequest(NamedTuple):
     dialect: DialectName = "openai"
     tells_searches: bool = False  # the provider reports how often it searched
     headers: tuple[tuple[str, str], ...] = ()  # that go to a provider of the same dialect
+    is_array: bool = False  # a stream is one JSON array, and no events
 
     @property
     def has_web_search(self) -> bool:

@@ -12,6 +12,7 @@ from apps.proxy.dialects import (
     openai_upstream,
     responses_request,
 )
+from apps.proxy.dialects.gemini_request_reader import counted_request
 from apps.proxy.dialects.parsed_request import DialectName, Endpoint, ParsedRequest
 
 _Bound = Callable[[ParsedRequest, bytes, int, int], int]
@@ -92,13 +93,15 @@ def parse_request(endpoint: Endpoint, dialect: DialectName, body: dict[str, Any]
 
 def complete_count(dialect: DialectName, body: dict[str, Any]) -> dict[str, Any]:
     """Return the body of a call whose input is to be counted: it says nothing of an output."""
-    # Any that every dialect takes.
+    if dialect == "gemini":
+        return counted_request(body)
+    # Any maximum that providers of every dialect take.
     return {"max_tokens": 16, **body} if dialect == "anthropic" else body
 
 
 def count_document(dialect: DialectName, tokens: int) -> dict[str, Any]:
     """Return what is answered to who wants an input counted."""
-    return {"input_tokens": tokens}
+    return {"totalTokens": tokens} if dialect == "gemini" else {"input_tokens": tokens}
 
 
 def input_tokens_bound(

@@ -13,6 +13,7 @@ from apps.proxy.dialects.gemini_array import GeminiArray
 from apps.proxy.dialects.gemini_metering import read_metered_answer
 from apps.proxy.dialects.gemini_stream import GeminiStreamMeter
 from apps.proxy.sse import EventBuffer
+from apps.proxy.tests.dialects.golden_cells import REPLY
 from apps.proxy.tests.dialects.test_streams import junk
 
 LINE_ENDS: Final = (b"\n", b"\r\n", b"\r")
@@ -354,7 +355,7 @@ def test_no_answer_breaks_the_reader(document: Any) -> None:
 
 
 def test_a_stream_becomes_an_array_without_being_read() -> None:
-    array = GeminiArray()
+    array = GeminiArray(REPLY)
 
     written = array.convert(TEXT) + array.convert(b": hi\n\n" + MORE) + array.finish(LAST)
 
@@ -365,13 +366,13 @@ def test_a_stream_becomes_an_array_without_being_read() -> None:
 
 
 def test_an_empty_stream_is_an_empty_array() -> None:
-    assert GeminiArray().finish(b"") == b"[]"
+    assert GeminiArray(REPLY).finish(b"") == b"[]"
 
 
 def test_an_array_that_fails_does_not_seem_complete() -> None:
-    array = GeminiArray()
+    array = GeminiArray(REPLY)
 
-    written = array.convert(TEXT) + array.fail(GatewayError("E60"), "req_1")
+    written = array.convert(TEXT) + array.break_off(GatewayError("E60"))
 
     with pytest.raises(orjson.JSONDecodeError):
         orjson.loads(written)
