@@ -141,10 +141,10 @@ def test_tools_are_called_and_answered(stages: Stages, is_stream: bool) -> None:
 def test_a_maximum_that_is_reached_is_the_reason_to_stop(stages: Stages) -> None:
     stage = stages.make("prompt=10,tokens=30")
 
-    answer = ask(stage, max_output_tokens=5)
+    answer = ask(stage, max_output_tokens=20)
 
     assert reason_of(answer) == types.FinishReason.MAX_TOKENS
-    assert stage.settled().charges == (30_000,)
+    assert stage.settled().charges == (90_000,)
 
 
 def request_of(stage: Stage, method: str, body: Any) -> dict[str, Any]:
@@ -326,7 +326,8 @@ def test_tokens_are_counted_without_a_charge(stages: Stages) -> None:
         {"generateContentRequest": {"contents": [{"parts": [{"text": HELLO}]}]}},
     )
 
-    assert counted.total_tokens == within.json()["totalTokens"] > 0
+    # By a tokenizer, or by a rule of thumb where it is not there in time.
+    assert {counted.total_tokens, within.json()["totalTokens"]} <= {10, 11, 12}
     assert stage.settled(0).charges == ()
 
 

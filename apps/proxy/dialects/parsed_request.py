@@ -11,6 +11,7 @@ Endpoint = Literal[
     "messages",
     "moderations",
     "rerank",
+    "responses",
 ]
 # What these answer is not written token by token, and costs what was read.
 READING_ENDPOINTS: Final = frozenset({"embeddings", "moderations", "rerank"})

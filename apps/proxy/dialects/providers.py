@@ -6,7 +6,12 @@ A dialect is added here once, beside its converters in `conversion`.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from apps.proxy.dialects import anthropic_metering, gemini_metering, openai_answer
+from apps.proxy.dialects import (
+    anthropic_metering,
+    gemini_metering,
+    openai_answer,
+    responses_metering,
+)
 from apps.proxy.dialects.anthropic_stream import AnthropicStreamMeter
 from apps.proxy.dialects.gemini_paths import upstream_path
 from apps.proxy.dialects.gemini_request import capped
@@ -16,6 +21,8 @@ from apps.proxy.dialects.metered_answer import MeteredAnswer
 from apps.proxy.dialects.openai_stream import OpenAIStreamMeter
 from apps.proxy.dialects.openai_upstream import upstream_body
 from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
+from apps.proxy.dialects.responses_request import OUTPUT_PARAMETER
+from apps.proxy.dialects.responses_stream import ResponsesStreamMeter
 from apps.proxy.dialects.stream_meter import StreamMeter
 from apps.proxy.json_body import serialise
 
@@ -70,6 +77,13 @@ def _gemini_body(body: Mapping[str, Any], sending: Sending) -> bytes:
     return serialise(without_path(sent))
 
 
+def _responses_body(body: Mapping[str, Any], sending: Sending) -> bytes:
+    sent = {**body, "model": sending.upstream_model}
+    if sending.output_cap is not None:
+        sent[OUTPUT_PARAMETER] = sending.output_cap
+    return serialise(sent)
+
+
 PROVIDERS: Final[dict[str, ProviderDialect]] = {
     "openai": ProviderDialect(
         endpoints=frozenset(
@@ -99,5 +113,13 @@ PROVIDERS: Final[dict[str, ProviderDialect]] = {
         body=_gemini_body,
         meter=lambda request, is_converted: GeminiStreamMeter(),
         read_answer=gemini_metering.read_metered_answer,
+    ),
+    "openai-responses": ProviderDialect(
+        endpoints=frozenset({"responses"}),
+        converted="responses",
+        path=lambda endpoint, sending: endpoint,
+        body=_responses_body,
+        meter=lambda request, is_converted: ResponsesStreamMeter(),
+        read_answer=responses_metering.read_metered_answer,
     ),
 }

@@ -10,6 +10,7 @@ from apps.proxy.dialects import (
     gemini_request,
     openai_request,
     openai_upstream,
+    responses_request,
 )
 from apps.proxy.dialects.gemini_request_reader import counted_request
 from apps.proxy.dialects.parsed_request import DialectName, Endpoint, ParsedRequest
@@ -41,15 +42,25 @@ def _gemini_bound(
     )
 
 
+def _responses_bound(
+    request: ParsedRequest, serialised: bytes, context_length: int, image_tokens_max: int
+) -> int:
+    return responses_request.input_tokens_bound(
+        request.body, serialised, context_length, image_tokens_max
+    )
+
+
 _PARSERS: Final[dict[DialectName, Callable[[Endpoint, dict[str, Any]], ParsedRequest]]] = {
     "anthropic": anthropic_request.parse_request,
     "gemini": gemini_request.parse_request,
     "openai": openai_request.parse_request,
+    "openai-responses": responses_request.parse_request,
 }
 _BOUNDS: Final[dict[DialectName, _Bound]] = {
     "anthropic": _anthropic_bound,
     "gemini": _gemini_bound,
     "openai": _openai_bound,
+    "openai-responses": _responses_bound,
 }
 
 
@@ -84,7 +95,8 @@ def complete_count(dialect: DialectName, body: dict[str, Any]) -> dict[str, Any]
     """Return the body of a call whose input is to be counted: it says nothing of an output."""
     if dialect == "gemini":
         return counted_request(body)
-    return {"max_tokens": 1, **body} if dialect == "anthropic" else body
+    # Any maximum that providers of every dialect take.
+    return {"max_tokens": 16, **body} if dialect == "anthropic" else body
 
 
 def count_document(dialect: DialectName, tokens: int) -> dict[str, Any]:

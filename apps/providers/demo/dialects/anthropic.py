@@ -144,7 +144,7 @@ class AnthropicDialect(Dialect):
         """Return a usage as a whole message has it."""
         return _tell_usage(usage, is_whole=True)
 
-    def wrap(self, document: bytes) -> Event:
+    def wrap(self, document: bytes, *, is_first: bool) -> Event:
         """Return a document as an event of the type that it names."""
         return wrap_by_type(document, "content_block_delta")
 

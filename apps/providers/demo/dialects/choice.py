@@ -34,9 +34,10 @@ def find_dialect(request: Request) -> Dialect:
         return ANTHROPIC
     if not path.removeprefix("beta").startswith("/models"):
         return OPENAI
-    if "anthropic-version" in request.headers:
+    is_google = path.startswith("beta") or path.rpartition(":")[2] in CALLED
+    if "anthropic-version" in request.headers and not is_google:
         return ANTHROPIC
-    if path.startswith("beta") or path.rpartition(":")[2] in CALLED or is_google_key(request):
+    if is_google or is_google_key(request):
         is_array = path.endswith(":streamGenerateContent") and "alt=sse" not in request.query
         return GEMINI_ARRAY if is_array else GEMINI
     return OPENAI

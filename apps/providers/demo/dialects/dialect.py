@@ -90,13 +90,16 @@ class Dialect(ABC):
         """Return a usage as JSON, spoiled if it is to be."""
         return spoil(self.tell_usage(answer, usage), usage)
 
-    def wrap(self, document: bytes) -> Event:
+    def wrap(self, document: bytes, *, is_first: bool) -> Event:
         """Return a document as an event of a stream."""
         return Event(b"data: " + document + b"\n\n")
 
     def render_wrong_events(self) -> list[Event]:
         """Return events that are well-formed and no answer."""
-        return [self.wrap(document) for document in self.wrong_documents]
+        return [
+            self.wrap(document, is_first=number == 0)
+            for number, document in enumerate(self.wrong_documents)
+        ]
 
     # Errors
 
@@ -120,7 +123,7 @@ class Dialect(ABC):
 
     def render_error_event(self, answer: Answer, *, is_first: bool) -> Event:
         """Return the event by which a stream that has begun says that it failed."""
-        return self.wrap(self.render_overload())
+        return self.wrap(self.render_overload(), is_first=is_first)
 
 
 def find_bearer(request: Request) -> str:

@@ -133,7 +133,7 @@ class GeminiDialect(Dialect):
                 document = self._render(answer, [_render_candidate(position, [part])], so_far)
                 is_content = "thought" not in part
                 events.append(
-                    self.join(
+                    self.wrap(
                         document,
                         is_first=not events,
                         tokens=tokens,
@@ -145,7 +145,7 @@ class GeminiDialect(Dialect):
             candidate = _render_candidate(position, [{"text": ""}], answer.choice.finish_reason)
             is_last = position == count - 1
             events.append(
-                self.join(
+                self.wrap(
                     self._render(answer, [candidate], usage),
                     is_first=not events,
                     # Thoughts that nothing was said after.
@@ -160,11 +160,11 @@ class GeminiDialect(Dialect):
     def render_piece(self, answer: Answer, text: str, *, is_first: bool) -> Event:
         """Return one more piece of text, whatever is said otherwise."""
         document = self._render(answer, [_render_candidate(0, [{"text": text}])], None)
-        return self.join(document, is_first=is_first, tokens=1, is_content=True)
+        return self.wrap(document, is_first=is_first, tokens=1, is_content=True)
 
     def render_usage_event(self, answer: Answer, usage: Usage, *, is_late: bool) -> Event:
         """Return a piece that has usage and no candidate."""
-        return self.join(self._render(answer, [], usage), is_first=False, has_usage=True)
+        return self.wrap(self._render(answer, [], usage), is_first=False, has_usage=True)
 
     def tell_usage(self, answer: Answer, usage: Usage) -> dict[str, Any]:
         """Return a usage in Google's words: candidates leave out the thoughts."""
@@ -183,16 +183,9 @@ class GeminiDialect(Dialect):
             told["thoughtsTokenCount"] = usage.reasoning
         return told | {"promptTokensDetails": text}
 
-    def join(self, document: bytes, *, is_first: bool, **flags: Any) -> Event:
+    def wrap(self, document: bytes, *, is_first: bool, **flags: Any) -> Event:
         """Return a document as the next piece of a stream."""
         return Event(b"data: %b\r\n\r\n" % document, **flags)
-
-    def render_wrong_events(self) -> list[Event]:
-        """Return pieces that are well-formed and no answer."""
-        return [
-            self.join(document, is_first=number == 0)
-            for number, document in enumerate(self.wrong_documents)
-        ]
 
     def _render(self, answer: Answer, candidates: list[Any], usage: Usage | None) -> bytes:
         document: dict[str, Any] = {"candidates": candidates} if candidates else {}
@@ -230,7 +223,7 @@ class GeminiArrayDialect(GeminiDialect):
 
     stream_type = "application/json; charset=UTF-8"
 
-    def join(self, document: bytes, *, is_first: bool, **flags: Any) -> Event:
+    def wrap(self, document: bytes, *, is_first: bool, **flags: Any) -> Event:
         """Return a document as the next item."""
         return Event((b"[" if is_first else b",\r\n") + document, **flags)
 
@@ -241,7 +234,7 @@ class GeminiArrayDialect(GeminiDialect):
 
     def render_error_event(self, answer: Answer, *, is_first: bool) -> Event:
         """Return the error as the last item."""
-        item = self.join(self.render_overload(), is_first=is_first)
+        item = self.wrap(self.render_overload(), is_first=is_first)
         return replace(item, data=item.data + b"]")
 
 

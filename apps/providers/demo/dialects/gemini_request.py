@@ -58,7 +58,7 @@ def list_contents(body: dict[str, Any]) -> list[dict[str, Any]]:
         message = "* GenerateContentRequest.contents: contents is not specified\n"
         raise ProviderError(400, message, param="contents")
     for position, turn in enumerate(contents):
-        if not isinstance(turn, dict) or turn.get("role", "user") not in {"user", "model"}:
+        if not isinstance(turn, dict) or turn.get("role", "user") not in ("user", "model"):
             message = "Please use a valid role: user, model."
             raise ProviderError(400, message, param=f"contents[{position}].role")
     return contents

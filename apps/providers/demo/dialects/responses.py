@@ -144,7 +144,7 @@ class ResponsesDialect(Dialect):
             "total_tokens": usage.prompt + usage.output,
         }
 
-    def wrap(self, document: bytes) -> Event:
+    def wrap(self, document: bytes, *, is_first: bool) -> Event:
         """Return a document as an event of the type that it names."""
         return wrap_by_type(document, "response.output_text.delta")
 

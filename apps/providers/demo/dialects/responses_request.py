@@ -130,7 +130,7 @@ def _read_wishes(body: dict[str, Any], items: list[dict[str, Any]]) -> Wishes | 
         return None
     word, named = read_choice(choice, choice)
     form = asked if isinstance(asked, dict) else {}
-    is_json = form.get("type") in {"json_schema", "json_object"}
+    is_json = form.get("type") in ("json_schema", "json_object")
     return Wishes(
         functions=list_functions(tools if isinstance(tools, list) else []),
         choice=word,

@@ -356,6 +356,8 @@ async def test_an_error_amid_events_is_no_event(provider: DemoProvider) -> None:
         ("usage_twice", [None, None, None, "STOP"]),
         ("usage_after_finish", [None, None, "STOP", None]),
         ("late_after_done(1)", [None, None, "STOP", None]),
+        ("end_twice", [None, None, "STOP", "STOP"]),
+        ("unknown_event(1)", [None, None, None, "STOP"]),
     ],
 )
 async def test_the_end_of_a_stream_can_be_odd(
@@ -421,7 +423,10 @@ async def test_huge_and_wrong_pieces_are_part_of_a_whole_stream(
 ) -> None:
     pieces = await form(provider, "m:tokens=3,fault=huge_line(200000)")
     wrong = await form(provider, "m:tokens=3,fault=wrong_shape")
+    unknown = await form(provider, "m:tokens=3,fault=unknown_event(1)")
 
+    assert unknown[1] == {"type": "demo.unknown", "hello": "world"}
+    assert len(unknown) == 5
     assert len(read_part(pieces[0])["text"]) > 199_000
     assert pieces[-1]["candidates"][0]["finishReason"] == "STOP"
     assert len(pieces) == 2

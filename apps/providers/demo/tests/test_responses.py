@@ -293,6 +293,8 @@ async def test_a_response_can_fail_before_it_begins_and_in_its_middle(
         ("usage_twice", ["response.in_progress", "response.completed"]),
         ("usage_after_finish", ["response.completed", "response.completed"]),
         ("late_after_done(1)", ["response.completed", "response.output_text.delta"]),
+        ("end_twice", ["response.completed", "response.completed"]),
+        ("unknown_event(99)", ["demo.unknown", "response.completed"]),
     ],
 )
 async def test_the_end_of_a_stream_can_be_odd(
