@@ -38,7 +38,9 @@ RANKED_A_UNIT: Final = 100
 RANKED_TOKENS: Final = 500
 KEY_BYTES_MAX: Final = 255
 # Whose answers may hold images beside their text.
-_WRITTEN_ENDPOINTS: Final = frozenset({"chat/completions", "generateContent", "messages"})
+_WRITTEN_ENDPOINTS: Final = frozenset(
+    {"chat/completions", "generateContent", "messages", "responses"}
+)
 _KEY_HEADERS: Final = (b"x-api-key", b"x-goog-api-key")
 
 
