@@ -82,12 +82,17 @@ test-schema: $(INSTALLED_DEV) ## Make up calls from the schema as every role, EX
 OPTIONS ?=
 
 .PHONY: bench
-bench: $(INSTALLED_DEV) ## Measure the gateway beside nginx and a pass-through (see bench/README.md)
+bench: $(INSTALLED_DEV) ## Measure the gateway beside nginx and a pass-through, and its dialects (see bench/README.md)
 	$(PYTHON) -m bench.run table $(OPTIONS)
+	$(PYTHON) -m bench.run dialects $(OPTIONS)
 
 .PHONY: bench-all
-bench-all: $(INSTALLED_DEV) ## Run the table and all scenarios below, one after the other
+bench-all: $(INSTALLED_DEV) ## Run all scenarios, one after the other
 	$(PYTHON) -m bench.run all $(OPTIONS)
+
+.PHONY: bench-dialects
+bench-dialects: $(INSTALLED_DEV) ## Every dialect as it passes, and streams converted into another
+	$(PYTHON) -m bench.run dialects $(OPTIONS)
 
 .PHONY: bench-upstream
 bench-upstream: $(INSTALLED_DEV) ## Is the upstream of the benchmark fast enough on this machine

@@ -102,7 +102,7 @@ def first_candidate(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the only candidate, None if there is none."""
     candidates = document.get("candidates")
     first = candidates[0] if isinstance(candidates, list) and candidates else None
-    return first if isinstance(first, Mapping) else None
+    return first if isinstance(first, dict) else None
 
 
 def block_reason(document: Mapping[str, Any]) -> str:
@@ -114,11 +114,11 @@ def block_reason(document: Mapping[str, Any]) -> str:
 def parts_of(candidate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the parts of a candidate; raises Unreadable."""
     content = candidate.get("content")
-    parts = content.get("parts") if isinstance(content, Mapping) else None
-    if parts is None and (content is None or isinstance(content, Mapping)):
+    parts = content.get("parts") if isinstance(content, dict) else None
+    if parts is None and (content is None or isinstance(content, dict)):
         # A model that only thought, or was stopped at once.
         return []
-    if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise Unreadable
     return parts
 

@@ -20,10 +20,11 @@ _CAPITAL: Final = re.compile(r"[A-Z]")
 _DIGITS: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 # Beyond, a double is not exact.
 _WHOLE_MAX: Final = 2**53
+# More than the members that this gateway knows by name.
+_NAMES_MAX: Final = 1_024
 
 
-# Asked for the same few names again and again: those that the readers know.
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=_NAMES_MAX)
 def snake_case(name: str) -> str:
     """Return the other name of a member."""
     return _CAPITAL.sub(lambda found: f"_{found[0].lower()}", name)

@@ -23,6 +23,7 @@ from apps.proxy.sse import event_data, first_data
 
 # Of a text, arguments, a thought or whatever else comes in pieces.
 _DELTA: Final = b"delta"
+_PIECE: Final = re.compile(rb'"delta":\s*+"[^"]')
 _CALL: Final = re.compile(rb'"type":\s*+"(?:custom_tool_call|function_call)"')
 # The type of an item, in the events that tell its beginning and its end.
 _SEARCH: Final = b'"web_search_call"'
@@ -96,9 +97,15 @@ class ResponsesStreamMeter(StreamMeter):
         self.service_tier = clean_label(response.get("service_tier")) or self.service_tier
         if response.get("usage") is not None:
             self._report(reported_usage(response))
-        if not self.saw_content:
+        if not self._came_in_pieces():
             self._whole = response
             self._has_content = bool(excerpts_of(response))
+
+    def _came_in_pieces(self) -> bool:
+        """Return whether there was content before the end, without counting it where it was."""
+        if self._has_content or any(_PIECE.search(block) is not None for block in self._batch):
+            return True
+        return self.saw_content
 
     def _fail(self, document: Mapping[str, Any]) -> None:
         super()._fail(document)
