@@ -35,7 +35,7 @@ _START: Final = b'"response.created"'
 class ResponsesStreamMeter(StreamMeter):
     """Follows the events of a response, which ends when it is complete, or cut short."""
 
-    VALUED = (b'"error"',)
+    VALUED = (b'"error"', b'"encrypted_content"')
     MARKS = (
         *(b'"' + name.encode() + b'"' for name in (*_ENDS, *_FAILURES) if name != "error"),
         _SEARCH,
@@ -84,7 +84,10 @@ class ResponsesStreamMeter(StreamMeter):
             return False
         self._keep(event)
         if kind == "response.output_item.done":
-            self._searches += is_search(document.get("item"))
+            item = document.get("item")
+            self._searches += is_search(item)
+            sealed = item.get("encrypted_content") if isinstance(item, Mapping) else None
+            self._sealed_characters += len(sealed) if isinstance(sealed, str) else 0
         return True
 
     def _end(self, document: Mapping[str, Any]) -> None:
@@ -96,7 +99,8 @@ class ResponsesStreamMeter(StreamMeter):
         self.service_tier = clean_label(response.get("service_tier")) or self.service_tier
         if response.get("usage") is not None:
             self._report(reported_usage(response))
-        if not self.saw_content:
+        self._count_batch()
+        if not self._has_content:
             self._whole = response
             self._has_content = bool(excerpts_of(response))
 
