@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from apps.core.usage import Usage
 from apps.proxy.dialects.anthropic_usage import merge_usage, parse_anthropic_usage
-from apps.proxy.dialects.openai_chunks import load_chunk
+from apps.proxy.dialects.openai_chunks import is_error, load_chunk
 from apps.proxy.dialects.stream_meter import StreamMeter, clean_label, member_pattern
 from apps.proxy.estimate import tokens_of_quarters
 from apps.proxy.sse import event_data, first_data
@@ -59,7 +59,7 @@ class AnthropicStreamMeter(StreamMeter):
             return True  # A comment.
         document = load_chunk(data)
         kind = document.get("type") if document is not None else None
-        if document is None or kind == "error" or (kind is None and "error" in document):
+        if document is None or kind == "error" or (kind is None and is_error(event, document)):
             self._fail(document or {})
             return False
         if kind == "message_stop":

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from apps.core.usage import Usage
-from apps.proxy.dialects.openai_chunks import load_chunk
+from apps.proxy.dialects.openai_chunks import is_error, load_chunk
 from apps.proxy.dialects.responses_metering import (
     excerpts_of,
     finish_reason,
@@ -73,7 +73,7 @@ class ResponsesStreamMeter(StreamMeter):
             return True  # A comment.
         document = load_chunk(data)
         kind = document.get("type") if document is not None else None
-        if document is None or kind in _FAILURES or (kind is None and "error" in document):
+        if document is None or kind in _FAILURES or (kind is None and is_error(event, document)):
             self._end(document or {})
             self._fail(document or {})
             return False

@@ -11,7 +11,7 @@ from apps.billing.pricing import Price
 from apps.core.errors import GatewayError
 from apps.proxy.admission import Plan, plan_call
 from apps.proxy.dialects.conversion import DIALECTS
-from apps.proxy.dialects.neutral import Target
+from apps.proxy.dialects.neutral import Target, Text, Thinking
 from apps.proxy.dialects.parsed_request import DialectName, Endpoint, ParsedRequest
 from apps.proxy.dialects.surfaces import headers_for, input_tokens_bound, parse_request
 from apps.proxy.json_body import serialise
@@ -55,11 +55,17 @@ def parse(dialect: DialectName, body: dict[str, Any]) -> ParsedRequest:
 
 
 def plan(
-    request: ParsedRequest, *, provider: str, context_length: int = 1_000_000, **price: int
+    request: ParsedRequest,
+    *,
+    provider: str,
+    context_length: int = 1_000_000,
+    image_out: int | None = None,
 ) -> Plan:
     """Return the plan of a call of a model that a provider of a dialect has."""
     route = replace(ROUTE, provider=replace(PROVIDER, dialect=provider), target=TARGET)
-    prices = PriceHistory((EARLIER,), (Price(id=1, input=1_000_000, output=1_000_000, **price),))
+    prices = PriceHistory(
+        (EARLIER,), (Price(id=1, input=1_000_000, output=1_000_000, image_out=image_out),)
+    )
     model = {"routes": (route,), "prices": prices, "context_length": context_length}
     return plan_call(make_snapshot(b"d" * 32, model=model), make_caller(), request, NOW)
 
@@ -302,5 +308,8 @@ def test_pieces_of_a_thought_are_one_and_end_with_its_signature() -> None:
 
     turn = DIALECTS["gemini"].read_request(body).turns[1]
 
-    told = [(type(part).__name__, part.text, getattr(part, "signature", "")) for part in turn.parts]
-    assert told == [("Thinking", "ab", "c2ln"), ("Thinking", "c", ""), ("Text", "d", "")]
+    assert turn.parts == (
+        Thinking("ab", "c2ln", at="contents[1].parts[0]"),
+        Thinking("c", at="contents[1].parts[2]"),
+        Text("d", at="contents[1].parts[3]"),
+    )
