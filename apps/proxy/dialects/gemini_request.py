@@ -71,6 +71,9 @@ _PART_KEYS: Final = _both(
     "videoMetadata",
 )
 _BLOB_KEYS: Final = _both("data", "displayName", "fileUri", "mimeType")
+_FILES: Final = ("fileUri", "file_uri")
+# Read with the rights of the operator's own account, whoever asks.
+_OWN_STORAGE: Final = "gs:"
 # Functions that the client runs. All others are Google's: billed by the call, or they read what
 # nobody bounds. Source: https://ai.google.dev/gemini-api/docs/pricing
 _CLIENT_TOOLS: Final = _both("functionDeclarations")
@@ -219,6 +222,10 @@ def _media_of(part: Mapping[str, Any]) -> Iterator[object]:
 def _checked_kind_of(blob: object) -> str:
     if isinstance(blob, dict):
         check_spelling(blob, _BLOB_KEYS, "contents[].parts[]")
+        for name in _FILES:
+            url = blob.get(name)
+            if isinstance(url, str) and url.strip().lower().startswith(_OWN_STORAGE):
+                raise unsupported(f"contents[].parts[].{name}")
     return _kind_of(blob)
 
 

@@ -144,6 +144,17 @@ def test_what_is_metered_is_refused_in_other_letters(
     assert error.value.row == "E14"
 
 
+@pytest.mark.parametrize("name", ["fileUri", "file_uri"])
+@pytest.mark.parametrize("url", ["gs://bucket/secret.pdf", " GS://bucket/secret.pdf"])
+def test_the_operators_own_storage_is_read_for_nobody(name: str, url: str) -> None:
+    part = {"fileData": {name: url, "mimeType": "application/pdf"}}
+
+    with pytest.raises(GatewayError) as error:
+        parse("gemini", gemini(contents=[{"parts": [part]}]))
+
+    assert (error.value.row, error.value.param) == ("E14", f"contents[].parts[].{name}")
+
+
 def test_of_two_names_for_the_kind_of_a_blob_neither_is_believed() -> None:
     blob = {"mimeType": "image/png", "mime_type": "video/mp4", "data": "aaaa"}
     request = parse("gemini", gemini(contents=[{"parts": [{"inlineData": blob}]}]))
