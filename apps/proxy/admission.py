@@ -22,7 +22,7 @@ from apps.core.crypto import keyed_digest
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.openai_refusals import unsupported
 from apps.proxy.dialects.parsed_request import READING_ENDPOINTS, ParsedRequest
-from apps.proxy.dialects.surfaces import input_tokens_bound
+from apps.proxy.dialects.surfaces import input_tokens_bound, within_context
 from apps.proxy.json_body import serialise
 from apps.proxy.route_bodies import NOT_CONVERTED, find_bodies
 from apps.proxy.routing import no_key_row
@@ -203,10 +203,18 @@ def plan_call(
     _check_price(price, request)
     is_reading = request.endpoint in READING_ENDPOINTS
     output_bound = 0 if is_reading else _output_bound(request, model)
+    if request.headers:
+        request = request._replace(headers=within_context(request.headers, model.context_length))
     routes, converted = find_bodies(request, model.routes, output_bound)
+    serialised = serialise(request.body)
     input_bound = input_tokens_bound(
-        request, serialise(request.body), model.context_length, model.image_tokens_max
+        request, serialised, model.context_length, model.image_tokens_max
     )
+    if converted:
+        # What a dialect says in more words (tools, above all) is read, too.
+        longest = max(len(serialise(body)) for body in converted.values())
+        growth = max(longest - len(serialised), 0)
+        input_bound = min(input_bound + growth, model.context_length)
     input_bound += model.added_tokens
     if request.has_web_search:
         # What is found is read, too, and nobody knows its length before.
@@ -214,6 +222,8 @@ def plan_call(
     conditions = USUAL if price.terms is None else conditions_of(request.service_tier, now)
     count_bounds = _count_bounds(price, request, input_bound)
     is_text_only = not (request.has_images or request.has_audio or request.audio_parameter)
+    if price.image_out is not None and request.endpoint in _WRITTEN_ENDPOINTS:
+        is_text_only = False  # Such a model may draw where nobody asked for it.
     is_fixed = is_reading or request.output_tokens_asked is not None
     least_cap = output_bound if is_fixed else min(OUTPUT_CAP_MIN, output_bound)
 

@@ -12,7 +12,13 @@ from typing import Any, Final
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
 from apps.proxy.dialects.gemini_parameters import snake_case
-from apps.proxy.dialects.gemini_parts import add_signature, add_thought, call_id, thought_part
+from apps.proxy.dialects.gemini_parts import (
+    add_signature,
+    add_thought,
+    call_id,
+    join_thoughts,
+    thought_part,
+)
 from apps.proxy.dialects.gemini_usage import gemini_usage, parse_gemini_usage
 from apps.proxy.dialects.neutral import (
     Answer,
@@ -196,7 +202,7 @@ def _read_parts(candidate: Mapping[str, Any], identifier: str) -> tuple[Part, ..
         add_signature(parts, signature)
         if text:
             parts.append(Text(text))
-    return tuple(parts)
+    return join_thoughts(parts)
 
 
 def write_answer(answer: Answer) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from apps.core.usage import Usage
 from apps.proxy.dialects.gemini_answer import block_reason, first_candidate, member, word
 from apps.proxy.dialects.gemini_errors import known_code
 from apps.proxy.dialects.gemini_usage import parse_gemini_usage
-from apps.proxy.dialects.openai_chunks import load_chunk
+from apps.proxy.dialects.openai_chunks import is_error, load_chunk
 from apps.proxy.dialects.stream_meter import StreamMeter, clean_label, member_pattern
 from apps.proxy.media import streamed_tokens
 from apps.proxy.sse import event_data, first_data, split_events
@@ -38,7 +38,7 @@ class GeminiStreamMeter(StreamMeter):
     """Follows the events of an answer, which ends with the body after a reason to finish."""
 
     VALUED = (b'"finishReason"', b'"blockReason"', b'"error"')
-    MARKS = ()
+    MARKS = (b"event: error", b"event:error")
     TEXTS = {key: member_pattern(key) for key in (_TEXT, _ARGUMENTS)}
     ID = member_pattern(b"responseId")
     MODEL = member_pattern(b"modelVersion")
@@ -102,7 +102,7 @@ class GeminiStreamMeter(StreamMeter):
         if not data:
             return True  # A comment.
         document = load_chunk(data)
-        if document is None or document.get("error") is not None:
+        if document is None or is_error(event, document):
             self._fail(document or {})
             return False
         self._keep(event)

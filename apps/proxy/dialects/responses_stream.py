@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from apps.core.usage import Usage
-from apps.proxy.dialects.openai_chunks import load_chunk
+from apps.proxy.dialects.openai_chunks import is_error, load_chunk
 from apps.proxy.dialects.responses_metering import (
     excerpts_of,
     finish_reason,
@@ -36,7 +36,7 @@ _START: Final = b'"response.created"'
 class ResponsesStreamMeter(StreamMeter):
     """Follows the events of a response, which ends when it is complete, or cut short."""
 
-    VALUED = (b'"error"',)
+    VALUED = (b'"error"', b'"encrypted_content"')
     MARKS = (
         *(b'"' + name.encode() + b'"' for name in (*_ENDS, *_FAILURES) if name != "error"),
         _SEARCH,
@@ -74,7 +74,7 @@ class ResponsesStreamMeter(StreamMeter):
             return True  # A comment.
         document = load_chunk(data)
         kind = document.get("type") if document is not None else None
-        if document is None or kind in _FAILURES or (kind is None and "error" in document):
+        if document is None or kind in _FAILURES or (kind is None and is_error(event, document)):
             self._end(document or {})
             self._fail(document or {})
             return False
@@ -85,7 +85,10 @@ class ResponsesStreamMeter(StreamMeter):
             return False
         self._keep(event)
         if kind == "response.output_item.done":
-            self._searches += is_search(document.get("item"))
+            item = document.get("item")
+            self._searches += is_search(item)
+            sealed = item.get("encrypted_content") if isinstance(item, Mapping) else None
+            self._sealed_characters += len(sealed) if isinstance(sealed, str) else 0
         return True
 
     def _end(self, document: Mapping[str, Any]) -> None:
@@ -105,7 +108,8 @@ class ResponsesStreamMeter(StreamMeter):
         """Return whether there was content before the end, without counting it where it was."""
         if self._has_content or any(_PIECE.search(block) is not None for block in self._batch):
             return True
-        return self.saw_content
+        self._count_batch()
+        return self._has_content
 
     def _fail(self, document: Mapping[str, Any]) -> None:
         super()._fail(document)

@@ -25,6 +25,8 @@ _CUSTOM_SCHEMA: Final = {
     "additionalProperties": False,
 }
 _SEPARATOR: Final = "__"
+# No dialect knows longer ones; that of a namespace is repeated with each of its tools.
+_NAME_LENGTH_MAX: Final = 128
 
 
 class ClientTool(NamedTuple):
@@ -55,21 +57,23 @@ def _read_namespace(group: Parameters) -> list[Tool]:
     name, told = group.require_text("name"), group.text("description")
     found = [_read_tool(tool, name) for tool in group.objects("tools")]
     group.finish()
-    if not told:
-        return found
-    # The functions have no other place for what is told about all of them.
-    return [
-        tool._replace(description=f"{told}\n\n{tool.description}" if tool.description else told)
-        for tool in found
-    ]
+    if told and found:
+        # What is told about all of them has no other place than the first: with each it would be
+        # sent, and billed, as often as there are tools.
+        first = found[0].description
+        found[0] = found[0]._replace(description=f"{told}\n\n{first}" if first else told)
+    return found
 
 
 def _read_tool(tool: Parameters, namespace: str) -> Tool:
     kind = tool.require_text("type")
     if kind not in ("function", "custom"):
         raise tool.refuse("type")
+    name = called_name(tool.require_text("name"), namespace)
+    if len(name) > _NAME_LENGTH_MAX:
+        raise wrong_value(tool.name("name"), f"at most {_NAME_LENGTH_MAX} characters")
     found = Tool(
-        name=called_name(tool.require_text("name"), namespace),
+        name=name,
         description=tool.text("description"),
         schema=_CUSTOM_SCHEMA,
         at=tool.at,

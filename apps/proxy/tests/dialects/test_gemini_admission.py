@@ -202,7 +202,7 @@ def test_an_image_takes_what_images_take_and_hides_no_text() -> None:
         {"inlineData": {"data": "AAAA"}},
         {"inlineData": "AAAA"},
         {"fileData": {"fileUri": "https://example.com/a.png", "mimeType": "image/png"}},
-        {"file_data": {"file_uri": "gs://b/a", "data": 1}},
+        {"file_data": {"file_uri": "files/a", "data": 1}},
         {"functionResponse": {"parts": [{"fileData": {"fileUri": "x"}}]}},
         {"text": "a", "fileData": {"fileUri": "x"}},
     ],
