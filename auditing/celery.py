@@ -28,6 +28,7 @@ SCHEDULE: Final = {
     "billing.verify_recent": 300.0,
     "providers.check_keys": 15.0,
     "proxy.check_resting": 15.0,
+    "proxy.prune_stored_answers": 3600.0,
     "audit.make_partitions": 12 * 3600.0,
     "audit.erase_payloads": 6 * 3600.0,
     "audit.prune_call_keys": 900.0,

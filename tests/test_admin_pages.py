@@ -46,6 +46,7 @@ READ_ONLY: Final = {
     "proxy.circuitrest",
     "proxy.configurationversion",
     "proxy.configurationchange",
+    "proxy.storedanswer",
     "users.session",
 }
 

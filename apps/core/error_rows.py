@@ -37,6 +37,7 @@ UPSTREAM_CODES: Final = (
     "invalid_type",
     "invalid_value",
     "missing_required_parameter",
+    "previous_response_not_found",
     "string_above_max_length",
     "string_below_min_length",
     "unknown_parameter",
@@ -130,10 +131,10 @@ _REFUSED: Final = {
         message="The API key may not use this endpoint.",
     ),
     "E09": ErrorRow(
-        condition="unknown path",
+        condition="unknown path, or no stored answer with this id",
         statuses=(404,),
         type=_INVALID,
-        codes=("unknown_url",),
+        codes=("unknown_url", "response_not_found"),
         message="This URL does not exist.",
     ),
     "E10": ErrorRow(
@@ -171,6 +172,7 @@ _REFUSED: Final = {
             "invalid_type",
             "integer_below_min_value",
             "integer_above_max_value",
+            "previous_response_not_found",
         ),
         message="A parameter of the request is not valid.",
     ),

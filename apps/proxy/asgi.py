@@ -67,6 +67,7 @@ from apps.proxy.quotes import (
 )
 from apps.proxy.recount import count_input
 from apps.proxy.repeats import Repeated, answer_in_spite, answer_repeat, make_keyed, read_key
+from apps.proxy.retrieval import ask_provider, read_question
 from apps.proxy.running import run_limited
 from apps.proxy.snapshot import Caller, Snapshot
 from apps.proxy.stickiness import find_sticky_key
@@ -141,10 +142,12 @@ class DataPlane:
         if operation is None:
             raise GatewayError("E09")
         if method not in operation.methods:
-            allowed = () if "POST" in operation.methods else (("allow", "GET"),)
-            raise GatewayError("E10", headers=allowed)
+            allowed = ", ".join(name for name in operation.methods if name != "HEAD")
+            raise GatewayError("E10", headers=(("allow", allowed),))
         if "POST" in operation.methods:
             await self._call(operation, scope, receive, send, request_id)
+        elif operation.response_id:
+            await self._answer_stored(operation, scope, send, request_id)
         else:
             await self._answer_read(operation, scope, send, request_id)
 
@@ -184,6 +187,16 @@ class DataPlane:
         else:
             found = reads.get_model(snapshot, caller, operation.model, now, dialect)
         await send_json(send, orjson.dumps(found), request_id=str(request_id), extra=extra)
+
+    async def _answer_stored(
+        self, operation: Operation, scope: Scope, send: Send, request_id: UUID
+    ) -> None:
+        snapshot = self._snapshot()
+        caller, _, _ = self._authenticate(snapshot, scope, datetime.now(UTC))
+        extra = await count_request(self.gateway, caller.scopes, str(request_id))
+        question = read_question(operation, scope["method"], scope["query_string"])
+        body = await ask_provider(self.gateway, snapshot, caller, question, str(request_id))
+        await send_json(send, body, request_id=str(request_id), extra=extra)
 
     # ---- calls
 

@@ -35,6 +35,7 @@ from apps.proxy.quotes import Habits
 from apps.proxy.retries import RetryBudget
 from apps.proxy.sharing import Sharing
 from apps.proxy.snapshot import Catalogue, Snapshot
+from apps.proxy.stored_answers import StoredAnswers
 from apps.proxy.threads import DeadlineThread, with_fresh_connection
 from apps.proxy.upstream import Upstream
 from apps.quotas.limits import Limiter, LocalLimiter
@@ -80,11 +81,13 @@ class Gateway:
         self.health = Health()
         self.retries = RetryBudget()
         self.sharing = Sharing(self.health, self.monotonic)
+        self.stored = StoredAnswers()
         self.latencies = Latencies()
         self.calls: dict[UUID, Call] = {}
         self.habits = Habits()
         self.answers = AnswerCache()
         self.quotes = QuoteHolds(self.monotonic)
+        self.retrievals = 0  # questions to providers about answers that they keep
         self.bytes_in_flight = 0
         self.answer_bytes = 0  # of running calls with an idempotency key
         self.counts = Counts()
@@ -144,6 +147,7 @@ class Gateway:
         await self.token_counter.stop()
         self._loader.close()
         self.sharing.close()
+        self.stored.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def begin_drain(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
@@ -12,7 +13,7 @@ from apps.proxy.dialects.gemini_paths import (
 )
 from apps.proxy.dialects.parsed_request import DialectName, Endpoint
 
-Kind = Literal["call", "count", "model", "models", "quote", "usage"]
+Kind = Literal["call", "count", "model", "models", "quote", "stored", "stored_input", "usage"]
 PREFIXES: Final = ("/v1", "/api/v1", *GEMINI_PREFIXES)
 _BELOW: Final = tuple(f"{prefix}/" for prefix in PREFIXES)
 
@@ -25,13 +26,21 @@ class Operation(NamedTuple):
     endpoint: Endpoint = "chat/completions"  # of calls, and of what is counted of one
     model: str = ""  # where the path names it
     is_stream: bool = False  # the same
+    response_id: str = ""  # of a stored answer
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods by which it is asked for."""
-        return ("GET", "HEAD") if self.kind in ("model", "models", "usage") else ("POST",)
+        return _METHODS.get(self.kind, ("POST",))
 
 
+_METHODS: Final[dict[Kind, tuple[str, ...]]] = {
+    "model": ("GET", "HEAD"),
+    "models": ("GET", "HEAD"),
+    "stored": ("GET", "DELETE"),
+    "stored_input": ("GET",),
+    "usage": ("GET", "HEAD"),
+}
 _BY_PATH: Final[dict[str, Operation]] = {
     "chat/completions": Operation("call"),
     "completions": Operation("call", endpoint="completions"),
@@ -43,10 +52,15 @@ _BY_PATH: Final[dict[str, Operation]] = {
     "quote": Operation("quote"),
     "rerank": Operation("call", endpoint="rerank"),
     "responses": Operation("call", "openai-responses", "responses"),
+    "responses/input_tokens": Operation("count", "openai-responses", "responses"),
     "usage": Operation("usage"),
 }
 
 
+# An id stands in a path of the provider's, too. OpenAI's begin with a mark; others are long.
+_STORED: Final = re.compile(
+    r"responses/(resp_[A-Za-z0-9_-]{1,128}|[A-Za-z0-9_-]{16,128})(/input_items)?", re.ASCII
+)
 # Headers by which an SDK can be told from others.
 _TOLD_BY: Final[dict[bytes, DialectName]] = {
     b"anthropic-version": "anthropic",
@@ -80,6 +94,9 @@ def find_operation(path: str) -> Operation | None:
     found = _BY_PATH.get(rest)
     if found is None and rest.startswith("models/"):
         return Operation("model", model=rest.removeprefix("models/"))
+    if found is None and (stored := _STORED.fullmatch(rest)) is not None:
+        kind = "stored_input" if stored[2] else "stored"
+        return Operation(kind, "openai-responses", "responses", response_id=stored[1])
     return found
 
 

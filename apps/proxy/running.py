@@ -17,6 +17,7 @@ from apps.proxy.limits import take_limits
 from apps.proxy.protocol import Connection
 from apps.proxy.relay import Relay
 from apps.proxy.repeats import Repeated
+from apps.proxy.stored_answers import follow_references
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ async def _run_watched(call: Call, connection: Connection, extra: Headers) -> No
     call.gateway.calls[call.request_id] = call
     connection.on_lost(call.leave)
     try:
+        if call.plan.request.dialect == "openai-responses" and call.cached is None:
+            await follow_references(call)
         cap = await call.place_hold()
         if cap is not None:
             extra = [*extra, (b"x-gateway-output-cap", b"%d" % cap)]

@@ -112,6 +112,7 @@ class Upstream:
         request_id: str,
         headers: tuple[tuple[str, str], ...] = (),
         on_connected: Callable[[], None] | None = None,
+        method: str = "POST",
     ) -> Answer:
         """Send a request and return the answer when its head has arrived.
 
@@ -127,7 +128,11 @@ class Upstream:
         more = (*headers, *route.headers) if headers else route.headers
         if "{model}" in provider.url.path:
             path = join_url(provider.url.target, path, upstream_name=route.upstream_name)
-        head = self._head(provider, path, credential.secret, more)
+        if method == "POST":
+            head = self._head(provider, path, credential.secret, more)
+        else:
+            # Its path names one thing: not worth to be kept.
+            head = _make_head(method, provider, path, credential.secret, more)
         connection = await self._take(target, provider.connect_timeout_seconds)
         if on_connected is not None:
             on_connected()
@@ -174,29 +179,35 @@ class Upstream:
     def _head(
         self, provider: Provider, path: str, secret: str, headers: RouteHeaders = ()
     ) -> bytes:
-        """Return the head of a request up to what is particular to one. Raises ConnectFailed."""
+        """Return the head of a call up to what is particular to one. Raises ConnectFailed."""
         key = (provider.authorisation, provider.base_url, path, secret, headers)
         head = self._heads.get(key)
         if head is None:
-            if not (secret.isascii() and secret.isprintable()):
-                raise ConnectFailed("the provider's key cannot stand in a header")
             if len(self._heads) >= _HEADS_MAX:
                 self._heads.clear()
-            known = provider.authorisation
-            target = path if path.startswith("/") else join_url(provider.url.target, path)
-            # What may stand here was checked when the configuration was loaded, and of the client's
-            # own when it came.
-            more = {"accept": "*/*", **dict(known.fixed), **dict(headers)}
-            lines = "".join(f"{name}: {value}\r\n" for name, value in more.items() if value)
-            head = self._heads[key] = (
-                f"POST {target} HTTP/1.1\r\n"
-                f"host: {provider.url.origin.partition('://')[2]}\r\n"
-                f"{known.header}: {known.prefix}{secret}\r\n"
-                "content-type: application/json\r\n"
-                f"{lines}"
-                "accept-encoding: identity\r\n"
-            ).encode("ascii")
+            head = self._heads[key] = _make_head("POST", provider, path, secret, headers)
         return head
+
+
+def _make_head(
+    method: str, provider: Provider, path: str, secret: str, headers: RouteHeaders
+) -> bytes:
+    if not (secret.isascii() and secret.isprintable()):
+        raise ConnectFailed("the provider's key cannot stand in a header")
+    known = provider.authorisation
+    target = path if path.startswith("/") else join_url(provider.url.target, path)
+    # What may stand here was checked when the configuration was loaded, and of the client's own
+    # when it came.
+    more = {"accept": "*/*", **dict(known.fixed), **dict(headers)}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in more.items() if value)
+    return (
+        f"{method} {target} HTTP/1.1\r\n"
+        f"host: {provider.url.origin.partition('://')[2]}\r\n"
+        f"{known.header}: {known.prefix}{secret}\r\n"
+        "content-type: application/json\r\n"
+        f"{lines}"
+        "accept-encoding: identity\r\n"
+    ).encode("ascii")
 
 
 def failure_of(error: BaseException, status: int | None) -> AttemptFailed:

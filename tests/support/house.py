@@ -24,6 +24,7 @@ from apps.model_groups.groups import create_group
 from apps.providers.models import Provider, ProviderKey
 from apps.providers.registration import create_provider
 from apps.proxy.models import CircuitRest, ConfigurationChange
+from apps.proxy.stored_answers import Kept, Place, write
 from apps.quotas.allowances import create_quota
 from apps.quotas.models import RepeatKey, UserQuota
 from apps.users.models import User, UserGroup
@@ -113,6 +114,7 @@ def _write_history(user: User, key: APIKey, provider: Provider, model: AIModel) 
         status_code=200, headers="[]", body=PROMPT.encode(), created_at=now, expires_at=now,
     )  # fmt: skip
     RefusalCount.objects.create(api_key_id=key.pk, code="rate_limited", minute=now, count=3)
+    write([Kept(("resp_1",), Place(1, 1), user_id=user.pk, model_id=1)])
     CircuitRest.objects.create(
         route_id=1,
         provider_id=1,

@@ -44,6 +44,7 @@ class Endpoint(StrEnum):
     RESPONSES = "responses"
     COUNT_INPUT = "responses/input_tokens"
     STORED_RESPONSE = "responses/{id}"
+    STORED_INPUT = "responses/{id}/input_items"
     GENERATE = "generateContent"
     STREAM_GENERATE = "streamGenerateContent"
     COUNT_CONTENT = "countTokens"

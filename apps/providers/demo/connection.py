@@ -37,7 +37,7 @@ from apps.providers.demo.script import (
     Step,
     Wait,
 )
-from apps.providers.demo.stored import StoredAnswers
+from apps.providers.demo.stored import INPUT_BYTES_MAX, StoredAnswers
 from apps.providers.demo.wire import (
     CONTINUE,
     TYPE_JSON,
@@ -212,7 +212,9 @@ class Connection(asyncio.Protocol):
             return
         self._answer = answer
         if answer.is_stored and find_fault(options).is_answered:
-            self._shared.stored.keep(call["response_id"], answer)
+            items = dialect.list_input(body) if len(request.body) <= INPUT_BYTES_MAX else []
+            key = dialect.find_key(request)
+            self._shared.stored.keep(key, call["response_id"], answer, items)
         if script is None:
             self._write_at_once(request, answer, call)
             return

@@ -28,7 +28,7 @@ Value = int | float | str
 MEBIBYTE = 1024 * 1024
 DIALECTS = {
     "OpenAI": "/v1/chat/completions, completions, embeddings, models",
-    "OpenAI Responses": "/v1/responses, responses/{id}",
+    "OpenAI Responses": "/v1/responses, responses/{id}, …/input_items, responses/input_tokens",
     "Anthropic": "/v1/messages, messages/count_tokens, models",
     "Gemini": "/v1beta/models/{model}:generateContent, …, /v1beta/models",
 }

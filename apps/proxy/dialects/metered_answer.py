@@ -35,6 +35,7 @@ class MeteredAnswer(NamedTuple):
     images: int = 0  # that it made
     count_spoken: Callable[[], int] | None = None  # estimates the tokens of sound, where there is
     service_tier: str | None = None  # that the upstream says it served
+    stored_ids: tuple[str, ...] = ()  # by which what its provider keeps can be named
 
     @property
     def estimated_output_tokens(self) -> int:

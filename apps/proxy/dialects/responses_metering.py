@@ -12,6 +12,7 @@ from apps.core.usage import Usage
 from apps.proxy.dialects.metered_answer import MeteredAnswer, load_answer
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.parsed_request import Endpoint
+from apps.proxy.dialects.responses_stored import kept_ids
 from apps.proxy.dialects.stream_meter import clean_label
 from apps.proxy.estimate import Excerpt, excerpt
 
@@ -41,6 +42,7 @@ def read_metered_answer(endpoint: Endpoint, body: bytes) -> MeteredAnswer:
         choices=1,
         characters=sum(len(text) for item in items for text in texts_of(item)),
         service_tier=clean_label(document.get("service_tier")),
+        stored_ids=kept_ids(document),
     )
 
 

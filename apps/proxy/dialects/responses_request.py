@@ -78,6 +78,9 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     if read_boolean(kept, "background"):
         # It goes on after its answer, and nobody would be told what it cost.
         raise unsupported("background")
+    if kept.get("conversation") is not None:
+        # All callers of a provider share its account, and nobody knows whose this one is.
+        raise unsupported("conversation")
     if kept.get("context_management"):
         # The model writes a summary, beyond any maximum.
         raise unsupported("context_management")
@@ -108,6 +111,16 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         dialect="openai-responses",
         tells_searches=True,
     )
+
+
+def counted_request(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a request whose input is to be counted. Raises E14 for what lies with the provider:
+    nobody here knows how long it is.
+    """
+    for name in _KEPT_ELSEWHERE:
+        if body.get(name) is not None:
+            raise unsupported(name)
+    return body
 
 
 def input_tokens_bound(

@@ -16,6 +16,7 @@ from apps.proxy.dialects.responses_metering import (
     is_search,
     reported_usage,
 )
+from apps.proxy.dialects.responses_stored import kept_ids
 from apps.proxy.dialects.stream_meter import StreamMeter, clean_label, member_pattern
 from apps.proxy.dialects.upstream_errors import allowed_code, error_code
 from apps.proxy.estimate import Excerpt, tokens_of_quarters
@@ -80,6 +81,9 @@ class ResponsesStreamMeter(StreamMeter):
             return False
         if kind in _ENDS:
             self._end(document)
+            response = document.get("response")
+            if isinstance(response, Mapping):
+                self.stored_ids = kept_ids(response)
             self.done_seen = True
             self.last_frame = event
             return False

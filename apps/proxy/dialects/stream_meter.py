@@ -92,6 +92,7 @@ class StreamMeter(ABC):
         "finish_reason",
         "last_frame",
         "service_tier",
+        "stored_ids",
         "upstream_error_code",
         "usage",
     )
@@ -113,6 +114,7 @@ class StreamMeter(ABC):
         self.usage: Usage | None = None  # the last one reported
         self.finish_reason: str | None = None
         self.service_tier: str | None = None  # that it served, where it says so
+        self.stored_ids: tuple[str, ...] = ()  # by which what its provider keeps can be named
         self.done_seen = False
         self.last_frame = b""  # what goes to the client when all is settled
         self.error: GatewayError | None = None

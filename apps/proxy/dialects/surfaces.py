@@ -124,16 +124,25 @@ def parse_request(endpoint: Endpoint, dialect: DialectName, body: dict[str, Any]
 
 
 def complete_count(dialect: DialectName, body: dict[str, Any]) -> dict[str, Any]:
-    """Return the body of a call whose input is to be counted: it says nothing of an output."""
+    """Return the body of a call whose input is to be counted: it says nothing of an output.
+
+    Raises E14 for what is read and does not stand in it.
+    """
     if dialect == "gemini":
         return counted_request(body)
+    if dialect == "openai-responses":
+        return responses_request.counted_request(body)
     # Any maximum that providers of every dialect take.
     return {"max_tokens": 16, **body} if dialect == "anthropic" else body
 
 
 def count_document(dialect: DialectName, tokens: int) -> dict[str, Any]:
     """Return what is answered to who wants an input counted."""
-    return {"totalTokens": tokens} if dialect == "gemini" else {"input_tokens": tokens}
+    if dialect == "gemini":
+        return {"totalTokens": tokens}
+    if dialect == "openai-responses":
+        return {"object": "response.input_tokens", "input_tokens": tokens}
+    return {"input_tokens": tokens}
 
 
 def input_tokens_bound(

@@ -82,10 +82,10 @@ _KNOWN_PARAMS: Final = frozenset(
         "best_of", "dimensions", "encoding_format", "frequency_penalty", "function_call",
         "functions", "input", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens",
         "messages", "metadata", "min_p", "min_tokens", "modalities", "n", "parallel_tool_calls",
-        "presence_penalty", "prompt", "reasoning", "reasoning_effort", "repetition_penalty",
-        "response_format", "seed", "stop", "store", "stream", "stream_options", "suffix",
-        "temperature", "thinking", "tool_choice", "tools", "top_k", "top_logprobs", "top_p",
-        "user", "verbosity",
+        "presence_penalty", "previous_response_id", "prompt", "reasoning", "reasoning_effort",
+        "repetition_penalty", "response_format", "seed", "stop", "store", "stream",
+        "stream_options", "suffix", "temperature", "thinking", "tool_choice", "tools", "top_k",
+        "top_logprobs", "top_p", "user", "verbosity",
     }
 )  # fmt: skip
 

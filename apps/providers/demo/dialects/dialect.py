@@ -64,6 +64,10 @@ class Dialect(ABC):
     def answer(self, incoming: Incoming) -> Answer:
         """Return the answer to a call. Raises ProviderError for what the original refuses."""
 
+    def list_input(self, body: Any) -> list[dict[str, Any]]:
+        """Return the items of a request whose answer is stored; none where nothing is."""
+        return []
+
     # Answers
 
     @abstractmethod

@@ -176,9 +176,9 @@ def refuse_url(request: Request) -> ProviderError:
     return ProviderError(404, message, code="unknown_url")
 
 
-def check_method(request: Request, method: str) -> None:
-    """Check that the request has the method. Raises ProviderError."""
-    if request.method != method:
+def check_method(request: Request, *methods: str) -> None:
+    """Check that the request has one of the methods. Raises ProviderError."""
+    if request.method not in methods:
         message = f"Not allowed to {request.method} on {request.path}."
         raise ProviderError(405, message, code="method_not_supported")
 

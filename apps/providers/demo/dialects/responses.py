@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import orjson
@@ -57,42 +57,72 @@ class ResponsesDialect(Dialect):
     def find_endpoint(self, request: Request) -> Endpoint:
         """Return what the request calls, with or without `/v1`. Raises ProviderError."""
         path = request.path.removeprefix("/v1").removeprefix("/")
+        methods = ["GET"]
         if path in {Endpoint.RESPONSES, Endpoint.COUNT_INPUT}:
-            endpoint, method = Endpoint(path), "POST"
+            endpoint, methods = Endpoint(path), ["POST"]
         elif path.count("/") == 1:
-            endpoint, method = Endpoint.STORED_RESPONSE, "GET"
+            endpoint, methods = Endpoint.STORED_RESPONSE, ["GET", "DELETE"]
+        elif path.count("/") == 2 and path.endswith("/input_items"):
+            endpoint = Endpoint.STORED_INPUT
         else:
             raise refuse_url(request)
-        check_method(request, method)
+        check_method(request, *methods)
         return endpoint
 
     def find_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
         """Return the model asked for; empty for what is stored. Raises ProviderError."""
-        if endpoint is Endpoint.STORED_RESPONSE:
+        if endpoint in {Endpoint.STORED_RESPONSE, Endpoint.STORED_INPUT}:
             return ""
         return super().find_model(endpoint, request, body)
 
     def answer(self, incoming: Incoming) -> Answer:
         """Return the answer to a call. Raises ProviderError."""
         body = incoming.body
-        if incoming.endpoint is Endpoint.STORED_RESPONSE:
+        if incoming.endpoint in {Endpoint.STORED_RESPONSE, Endpoint.STORED_INPUT}:
             return self._answer_stored(incoming)
         if incoming.endpoint is Endpoint.COUNT_INPUT:
             wanted = incoming.options.prompt
             counted = count_prompt(body, list_items(body)) if wanted is None else wanted
             data = {"object": "response.input_tokens", "input_tokens": counted}
             return build_fixed(self, incoming, orjson.dumps(data))
-        earlier = _find_previous(incoming)
+        earlier = self._find_previous(incoming)
         told = 0 if earlier is None else earlier.prompt_tokens + earlier.choice.tokens
         return build_answer(self, incoming, read_response(body, told_tokens=told))
 
+    def list_input(self, body: Any) -> list[dict[str, Any]]:
+        """Return the items of a request whose answer is stored."""
+        return list_items(body)
+
     def _answer_stored(self, incoming: Incoming) -> Answer:
-        name = incoming.request.path.rpartition("/")[2]
-        found = incoming.stored.find(name.removeprefix(PREFIX))
+        name = incoming.request.path.partition("responses/")[2].removesuffix("/input_items")
+        key, response_id = self.find_key(incoming.request), name.removeprefix(PREFIX)
+        found = incoming.stored.find(key, response_id)
         if found is None:
             raise ProviderError(404, f"Response with id '{name}' not found.")
-        mark = name.removeprefix(PREFIX).encode()
-        return build_fixed(self, incoming, self.render_body(found).replace(ID_MARK, mark))
+        if incoming.request.method == "DELETE":
+            incoming.stored.forget(key, response_id)
+            data = orjson.dumps({"id": name, "object": "response", "deleted": True})
+        elif incoming.endpoint is Endpoint.STORED_INPUT:
+            data = _list_stored(found.input_items, response_id)
+        else:
+            data = self.render_body(found.answer).replace(ID_MARK, response_id.encode())
+        return build_fixed(self, incoming, data)
+
+    def _find_previous(self, incoming: Incoming) -> Answer | None:
+        """Return the answer that a call goes on from. Raises ProviderError."""
+        name = incoming.body.get("previous_response_id")
+        if name is None:
+            return None
+        key = self.find_key(incoming.request)
+        found = incoming.stored.find(key, str(name).removeprefix(PREFIX))
+        if found is None:
+            raise ProviderError(
+                400,
+                f"Previous response with id '{name}' not found.",
+                code="previous_response_not_found",
+                param="previous_response_id",
+            )
+        return found.answer
 
     # Answers
 
@@ -190,20 +220,17 @@ class ResponsesDialect(Dialect):
         return _number(_FAULT_NUMBER, "response.failed", {"response": failed})
 
 
-def _find_previous(incoming: Incoming) -> Answer | None:
-    """Return the answer that a call goes on from. Raises ProviderError."""
-    name = incoming.body.get("previous_response_id")
-    if name is None:
-        return None
-    found = incoming.stored.find(str(name).removeprefix(PREFIX))
-    if found is None:
-        raise ProviderError(
-            400,
-            f"Previous response with id '{name}' not found.",
-            code="previous_response_not_found",
-            param="previous_response_id",
-        )
-    return found
+def _list_stored(items: Sequence[dict[str, Any]], response_id: str) -> bytes:
+    """Return the items that a stored response answers, all of them on one page."""
+    data = []
+    for number, item in enumerate(items):
+        told = {"type": "message", "id": f"msg_{response_id}_{number}", **item}
+        if isinstance(told.get("content"), str):
+            told["content"] = [{"type": "input_text", "text": told["content"]}]
+        data.append(told)
+    ids = [item["id"] for item in data] or [None]
+    page = {"object": "list", "data": data, "has_more": False}
+    return orjson.dumps({**page, "first_id": ids[0], "last_id": ids[-1]})
 
 
 def _find_status(answer: Answer) -> str:

@@ -189,6 +189,42 @@ async def test_a_stored_response_can_be_had_again_and_gone_on_from(
     assert (await ended(provider, at=1))["output_tokens"] == 0
 
 
+async def test_a_stored_response_is_kept_for_the_key_that_it_was_made_with(
+    client: AsyncOpenAI, provider: DemoProvider
+) -> None:
+    first = await client.responses.create(model="m", input="x")
+    stranger = client.with_options(api_key="another")
+
+    with pytest.raises(openai.NotFoundError):
+        await stranger.responses.retrieve(first.id)
+    with pytest.raises(openai.NotFoundError):
+        await stranger.responses.delete(first.id)
+    with pytest.raises(openai.BadRequestError):
+        await stranger.responses.create(model="m", input="x", previous_response_id=first.id)
+
+    assert await client.responses.retrieve(first.id) == first
+
+
+async def test_the_input_of_a_stored_response_can_be_had_again(client: AsyncOpenAI) -> None:
+    first = await client.responses.create(model="m", input="Hello")
+
+    page = await client.responses.input_items.list(first.id)
+
+    (item,) = page.data
+    told = item.to_dict()
+    assert told["type"] == "message"
+    assert told["content"] == [{"type": "input_text", "text": "Hello"}]
+
+
+async def test_a_stored_response_that_is_deleted_is_gone(client: AsyncOpenAI) -> None:
+    first = await client.responses.create(model="m", input="x")
+
+    await client.responses.delete(first.id)
+
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(first.id)
+
+
 async def test_what_was_not_stored_is_not_found(client: AsyncOpenAI) -> None:
     unkept = await client.responses.create(model="m", input="x", store=False)
 

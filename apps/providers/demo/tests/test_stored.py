@@ -27,17 +27,28 @@ def test_the_newest_thousand_answers_are_kept() -> None:
     answer = make_answer(1)
 
     for number in range(ANSWERS_MAX + 1):
-        stored.keep(str(number), answer)
+        stored.keep("key", str(number), answer)
 
-    assert stored.find("0") is None
-    assert stored.find("1") is answer
-    assert stored.find("1000") is answer
+    assert stored.find("key", "0") is None
+    assert stored.find("key", "1") == (answer, ())
+    assert stored.find("key", "1000") == (answer, ())
 
 
 def test_long_answers_leave_sooner() -> None:
     stored = StoredAnswers()
 
     for number in range(21):
-        stored.keep(str(number), make_answer(100_000))
+        stored.keep("key", str(number), make_answer(100_000))
 
-    assert [number for number in range(21) if stored.find(str(number)) is None] == [0]
+    assert [number for number in range(21) if stored.find("key", str(number)) is None] == [0]
+
+
+def test_what_is_forgotten_makes_room() -> None:
+    stored = StoredAnswers()
+
+    for number in range(20):
+        stored.keep("key", str(number), make_answer(100_000))
+    stored.forget("key", "5")
+    stored.keep("key", "20", make_answer(100_000))
+
+    assert [number for number in range(21) if stored.find("key", str(number)) is None] == [5]

@@ -86,6 +86,7 @@ def test_what_costs_nothing_but_tokens_passes_as_it_is(members: dict[str, Any]) 
     ("members", "row", "param"),
     [
         ({"background": True}, "E14", "background"),
+        ({"conversation": {"id": "conv_1"}}, "E14", "conversation"),
         ({"background": 1}, "E13", "background"),
         ({"context_management": [{"type": "compaction"}]}, "E14", "context_management"),
         ({"moderation": {"model": "x"}}, "E14", "moderation"),
@@ -180,7 +181,6 @@ def test_an_image_is_bounded_as_one() -> None:
     "members",
     [
         {"previous_response_id": "resp_1"},
-        {"conversation": {"id": "conv_1"}},
         {"prompt": {"id": "pmpt_1"}},
         {"input": [{"type": "item_reference", "id": "msg_1"}]},
         {"input": [{"id": "msg_1"}]},
