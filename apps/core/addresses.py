@@ -138,10 +138,15 @@ class ParsedUrl:
     scheme: str  # "http" or "https"
     host: str  # lower case, without brackets
     port: int
-    path: str  # without a trailing slash; "" for the root
+    path: str  # without a trailing slash; "" for the root; {model} stands for a model's name
     query: str  # without "?"
     address: IPAddress | None  # when the host is a literal address
     is_private_only: bool  # plain http: every address must be a listed private one
+
+    @property
+    def target(self) -> str:
+        """Return path and query, as a request names them."""
+        return f"{self.path}?{self.query}" if self.query else self.path
 
     @property
     def origin(self) -> str:
@@ -246,7 +251,7 @@ _URL: Final = re.compile(
     r"(?P<scheme>[hH][tT][tT][pP][sS]?)://"
     r"(?:\[(?P<v6>[0-9a-fA-F:.]{2,45})\]|(?P<name>[A-Za-z0-9._-]{1,253}))"
     r"(?::(?P<port>[0-9]{1,5}))?"
-    r"(?P<path>/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?"
+    r"(?P<path>/(?:[A-Za-z0-9._~!$&'()*+,;=:@%/-]|\{model\})*)?"
     r"(?:\?(?P<query>[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*))?",
     re.ASCII,
 )

@@ -29,6 +29,13 @@ from apps.providers.outgoing import (
     fetch,
     resolve_name,
 )
+from apps.providers.questions import (
+    is_answer,
+    join_url,
+    list_path,
+    one_token,
+    read_entries,
+)
 from apps.providers.registration import BaseUrlRefused
 
 NAMES_MAX: Final = 5_000
@@ -102,16 +109,15 @@ def ask_for_models(
 
     Raises ProviderFailed, BaseUrlRefused, NoActiveKey and StoredKeyUnreadable.
     """
-    value = _ask(provider, key, path="models", body=None, resolve=resolve)
-    # Most wrap the list as {"data": […]}; some send it bare.
-    entries = value.get("data") if isinstance(value, dict) else value
-    if not isinstance(entries, list):
+    path = list_path(provider.dialect)
+    value = _ask(provider, key, path=path, body=None, resolve=resolve)
+    entries = read_entries(provider.dialect, value)
+    if entries is None:
         raise ProviderFailed
     if len(entries) > NAMES_MAX:
         raise ProviderFailed(f"The provider lists more than {NAMES_MAX} models.")
-    ids = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
-    names = [name for name in ids if isinstance(name, str) and is_name(name)]
-    return Offer(tuple(dict.fromkeys(names)), ignored_count=len(ids) - len(names))
+    names = [name for name in entries if isinstance(name, str) and is_name(name)]
+    return Offer(tuple(dict.fromkeys(names)), ignored_count=len(entries) - len(names))
 
 
 def ask_for_one_token(
@@ -122,13 +128,16 @@ def ask_for_one_token(
     resolve: Resolve = resolve_name,
 ) -> None:
     """Have a model say one token. Raises what `ask_for_models` raises."""
-    body = {
-        "model": upstream_name,
-        "messages": [{"role": "user", "content": "Hi"}],
-        max_tokens_parameter: 1,
-    }
-    value = _ask(provider, None, path="chat/completions", body=orjson.dumps(body), resolve=resolve)
-    if not (isinstance(value, dict) and isinstance(value.get("choices"), list)):
+    path, body = one_token(provider.dialect, upstream_name, max_tokens_parameter)
+    value = _ask(
+        provider,
+        None,
+        path=path,
+        body=orjson.dumps(body),
+        upstream_name=upstream_name,
+        resolve=resolve,
+    )
+    if not is_answer(provider.dialect, value):
         raise ProviderFailed
 
 
@@ -147,6 +156,7 @@ def _ask(
     *,
     path: str,
     body: bytes | None,
+    upstream_name: str = "model",
     resolve: Resolve,
 ) -> Any:
     secret = _secret_of(key or _pick_key(provider))
@@ -160,7 +170,7 @@ def _ask(
     if body is not None:
         headers["content-type"] = "application/json"
     ask = Ask(
-        url=f"{provider.base_url.rstrip('/')}/{path}",
+        url=join_url(provider.base_url, path, upstream_name=upstream_name),
         method="GET" if body is None else "POST",
         headers=headers,
         body=body or b"",

@@ -37,6 +37,8 @@ WEB_SEARCHES_MAX: Final = 10
 RANKED_A_UNIT: Final = 100
 RANKED_TOKENS: Final = 500
 KEY_BYTES_MAX: Final = 255
+# Whose answers may hold images beside their text.
+_WRITTEN_ENDPOINTS: Final = frozenset({"chat/completions", "generateContent", "messages"})
 _KEY_HEADERS: Final = (b"x-api-key", b"x-goog-api-key")
 
 
@@ -188,9 +190,9 @@ def plan_call(
     if not any(route.provider.credentials for route in model.routes):
         raise GatewayError(no_key_row(model.routes))
     _check_price(price, request)
-    routes, converted = find_bodies(request, model.routes)
     is_reading = request.endpoint in READING_ENDPOINTS
     output_bound = 0 if is_reading else _output_bound(request, model)
+    routes, converted = find_bodies(request, model.routes, output_bound)
     input_bound = input_tokens_bound(
         request, serialise(request.body), model.context_length, model.image_tokens_max
     )
@@ -243,7 +245,7 @@ def _count_bounds(price: Price, request: ParsedRequest, input_bound: int) -> Map
     bounds: dict[str, int] = {}
     if request.has_web_search:
         bounds["web_search"] = WEB_SEARCHES_MAX
-    if price.image is not None and request.endpoint in ("chat/completions", "messages"):
+    if price.image is not None and request.endpoint in _WRITTEN_ENDPOINTS:
         bounds["image"] = request.choices
     if price.tool_call is not None and request.endpoint == "rerank":
         texts = len(request.body["documents"]) + input_bound // RANKED_TOKENS

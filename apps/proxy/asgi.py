@@ -1,7 +1,7 @@
 """The client API: a bare ASGI application beside Django's.
 
-It answers `/v1/…` and `/api/v1/…` (with and without a slash at the end) and the probes;
-`auditing.asgi` sends it those paths and nothing else.
+It answers `/v1/…`, `/v1beta/…` and the same below `/api`, with and without a slash at the end, and
+the probes; `auditing.asgi` sends it those paths and nothing else.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ from uuid import UUID
 import orjson
 from django.db import DatabaseError, InterfaceError
 
-from apps.audit.models import RequestState
 from apps.core.errors import GatewayError
 from apps.core.ids import new_uuid7
 from apps.core.logs import Origin, origin
-from apps.core.usage import Usage
 from apps.proxy import reads
 from apps.proxy.admission import authenticate, plan_call
-from apps.proxy.cached_calls import MISS, answer_from_cache, look_in_cache
-from apps.proxy.call import Call, ending_of_interruption
-from apps.proxy.dialects.answer_conversion import error_status
-from apps.proxy.dialects.parsed_request import DialectName, Endpoint
-from apps.proxy.dialects.surfaces import ENDPOINTS, headers_for, parse_request
-from apps.proxy.endings import Ending, Interrupted
+from apps.proxy.cached_calls import look_in_cache
+from apps.proxy.call import Call
+from apps.proxy.dialects.gemini_paths import is_array
+from apps.proxy.dialects.gemini_request_reader import with_path
+from apps.proxy.dialects.surfaces import (
+    complete_count,
+    count_document,
+    headers_for,
+    parse_request,
+)
+from apps.proxy.endings import Interrupted
 from apps.proxy.estimate import estimate_tokens
 from apps.proxy.gateway import BYTES_IN_FLIGHT_MAX, Gateway
 from apps.proxy.http import (
@@ -43,7 +46,14 @@ from apps.proxy.http import (
     send_json,
 )
 from apps.proxy.json_body import parse_object, serialise
-from apps.proxy.limits import count_request, take_limits
+from apps.proxy.limits import count_request
+from apps.proxy.operations import (
+    Operation,
+    dialect_of,
+    find_operation,
+    is_operation_path,
+    recorded_path,
+)
 from apps.proxy.protocol import Connection
 from apps.proxy.quote_holds import HEADER as QUOTE_HEADER
 from apps.proxy.quote_holds import Agreed, find_agreed, spend_with
@@ -54,36 +64,25 @@ from apps.proxy.quotes import (
     expect_usage,
     parse_quote,
 )
-from apps.proxy.relay import Relay
+from apps.proxy.recount import count_input
 from apps.proxy.repeats import Repeated, answer_in_spite, answer_repeat, make_keyed, read_key
+from apps.proxy.running import run_limited
 from apps.proxy.snapshot import Caller, Snapshot
 from apps.proxy.stickiness import find_sticky_key
 
-PREFIXES: Final = ("/v1", "/api/v1")
 PROBES: Final = frozenset({"/health", "/api/health", "/livez", "/readyz"})
 # Beside the body itself: its parsed form, what goes upstream, and the buffers of a stream.
 _BYTES_PER_CALL: Final = 64 << 10
 _BODY_COPIES: Final = 4
 _SLOW_BODY_SECONDS: Final = 1.0
 _LARGE_BODY_BYTES: Final = 256 << 10
-_READS: Final = frozenset({"models", "usage"})
 
 logger = logging.getLogger(__name__)
 
 
-def _rest_of(path: str) -> str:
-    """Return a path below the prefix, without a slash at the end."""
-    return path.removeprefix("/api").removeprefix("/v1").removeprefix("/").removesuffix("/")
-
-
-def dialect_of(path: str) -> DialectName:
-    """Return the dialect in which a path is answered."""
-    return "anthropic" if _rest_of(path).partition("/")[0] == "messages" else "openai"
-
-
 def is_client_path(path: str) -> bool:
     """Return whether a path belongs to the data plane."""
-    return path.startswith(("/v1/", "/api/v1/")) or path in PREFIXES or path in PROBES
+    return is_operation_path(path) or path in PROBES
 
 
 class DataPlane:
@@ -109,7 +108,7 @@ class DataPlane:
                 send,
                 error,
                 request_id=str(request_id),
-                dialect=dialect_of(path),
+                dialect=dialect_of(path, scope["headers"]),
                 is_head=scope["method"] == "HEAD",
             )
         except ClientGone:
@@ -122,7 +121,7 @@ class DataPlane:
                     send,
                     GatewayError("E36"),
                     request_id=str(request_id),
-                    dialect=dialect_of(path),
+                    dialect=dialect_of(path, scope["headers"]),
                 )
         except asyncio.CancelledError:
             # The server ends what did not drain in time, where nothing could be settled any more.
@@ -136,18 +135,16 @@ class DataPlane:
     async def _route(
         self, path: str, scope: Scope, receive: Receive, send: Send, request_id: UUID
     ) -> None:
-        rest, method = _rest_of(path), scope["method"]
-        endpoint, _ = ENDPOINTS.get(rest, (None, ""))
-        if endpoint is not None or rest == "quote":
-            if method != "POST":
-                raise GatewayError("E10")
-            await self._call(endpoint, scope, receive, send, request_id)
-        elif rest in _READS or rest.startswith("models/"):
-            if method not in ("GET", "HEAD"):
-                raise GatewayError("E10", headers=(("allow", "GET"),))
-            await self._answer_read(rest, scope, send, request_id)
-        else:
+        operation, method = find_operation(path), scope["method"]
+        if operation is None:
             raise GatewayError("E09")
+        if method not in operation.methods:
+            allowed = () if "POST" in operation.methods else (("allow", "GET"),)
+            raise GatewayError("E10", headers=allowed)
+        if "POST" in operation.methods:
+            await self._call(operation, scope, receive, send, request_id)
+        else:
+            await self._answer_read(operation, scope, send, request_id)
 
     # ---- probes and reads
 
@@ -164,15 +161,18 @@ class DataPlane:
         is_head = scope["method"] == "HEAD"
         await send({"type": "http.response.body", "body": b"" if is_head else body})
 
-    async def _answer_read(self, rest: str, scope: Scope, send: Send, request_id: UUID) -> None:
+    async def _answer_read(
+        self, operation: Operation, scope: Scope, send: Send, request_id: UUID
+    ) -> None:
         snapshot = self._snapshot()
         now = datetime.now(UTC)
         caller, _, _ = self._authenticate(snapshot, scope, now)
+        dialect = dialect_of(scope["path"], scope["headers"])
         found: dict[str, Any]
         extra: Headers = []
-        if rest == "models":
-            found = reads.list_models(snapshot, caller, now)
-        elif rest == "usage":
+        if operation.kind == "models":
+            found = reads.list_models(snapshot, caller, now, dialect)
+        elif operation.kind == "usage":
             # All that a user ever called is summed up for it, in a thread that others wait for.
             extra = await count_request(self.gateway, caller.scopes, str(request_id))
             try:
@@ -180,20 +180,20 @@ class DataPlane:
             except (DatabaseError, InterfaceError) as error:
                 raise GatewayError("E34") from error
         else:
-            found = reads.get_model(snapshot, caller, rest.removeprefix("models/"), now)
+            found = reads.get_model(snapshot, caller, operation.model, now, dialect)
         await send_json(send, orjson.dumps(found), request_id=str(request_id), extra=extra)
 
     # ---- calls
 
     async def _call(
         self,
-        endpoint: Endpoint | None,
+        operation: Operation,
         scope: Scope,
         receive: Receive,
         send: Send,
         request_id: UUID,
     ) -> None:
-        """Answer a call, or a quote of one where there is no endpoint."""
+        """Answer a call, a quote of one, or the count of what it would have read."""
         gateway = self.gateway
         begun, now = gateway.monotonic(), datetime.now(UTC)
         snapshot = self._snapshot()
@@ -216,14 +216,24 @@ class DataPlane:
                 parsed = await asyncio.get_running_loop().run_in_executor(None, parse_object, body)
             asked: QuoteRequest | None = None
             agreed: Agreed | None = None
-            if endpoint is None:
+            if operation.kind == "quote":
                 asked = parse_quote(parsed)
                 request = asked.request
             else:
-                request = parse_request(endpoint, parsed)
+                endpoint = operation.endpoint
+                if operation.kind == "count":
+                    parsed = complete_count(operation.dialect, parsed)
+                if operation.model:
+                    parsed = with_path(
+                        parsed,
+                        model=operation.model,
+                        is_stream=operation.is_stream,
+                        is_array=operation.is_stream and is_array(scope["query_string"]),
+                    )
+                request = parse_request(endpoint, operation.dialect, parsed)
                 if request.dialect != "openai":
                     request = request._replace(headers=headers_for(request.dialect, headers))
-                if key is not None:
+                if key is not None and operation.kind == "call":
                     keyed = await make_keyed(gateway, caller, key, endpoint, parsed, len(body))
                 if QUOTE_HEADER in headers:
                     agreed = await find_agreed(gateway, caller, headers[QUOTE_HEADER])
@@ -232,7 +242,7 @@ class DataPlane:
                 plan_call(snapshot, caller, request, now, agreed and agreed.promise),
                 request_id=request_id,
                 body=body,
-                path=scope["path"],
+                path=recorded_path(scope["path"], operation),
                 address=address,
                 user_agent=headers.get(b"user-agent", b"").decode("latin-1"),
                 now=now,
@@ -242,6 +252,9 @@ class DataPlane:
             if asked is not None:
                 await self._quote(call, asked, send)
                 return
+            if operation.kind == "count":
+                await self._count(call, operation, send)
+                return
             if call.plan.model.is_sticky:
                 call.sticky_key = find_sticky_key(headers, request, user_id=caller.member.id)
             if call.plan.model.cache_seconds is not None:
@@ -249,7 +262,7 @@ class DataPlane:
             try:
                 if QUOTE_HEADER in headers:
                     spend_with(call, agreed)
-                await self._run_limited(call, connection)
+                await run_limited(call, connection)
             except Repeated as repeated:
                 await answer_repeat(gateway, keyed, repeated.first, send)
         except GatewayError as refusal:
@@ -275,6 +288,15 @@ class DataPlane:
             if keyed is not None:
                 keyed.forget()
 
+    async def _count(self, call: Call, operation: Operation, send: Send) -> None:
+        """Answer how many tokens a call would read."""
+        extra = await count_request(
+            self.gateway, call.plan.caller.scopes, call.request_text, operation.dialect
+        )
+        tokens = await count_input(call.plan, self.gateway.token_counter)
+        told = orjson.dumps(count_document(operation.dialect, tokens))
+        await send_json(send, told, request_id=call.request_text, extra=extra)
+
     async def _quote(self, call: Call, asked: QuoteRequest, send: Send) -> None:
         """Answer what a call would cost, and hold it where that is asked for, too."""
         gateway, plan = self.gateway, call.plan
@@ -292,66 +314,6 @@ class DataPlane:
                 expires_at=datetime.now(UTC) + timedelta(seconds=asked.hold_seconds),
             )
         await send_json(send, orjson.dumps(quote), request_id=call.request_text, extra=extra)
-
-    async def _run_limited(self, call: Call, connection: Connection) -> None:
-        scopes = call.plan.caller.scopes
-        if not scopes:
-            await self._run_watched(call, connection, [])
-            return
-        limiter, tokens = self.gateway.limiter, max(1, len(call.body) // 4)
-        extra = await take_limits(
-            self.gateway, scopes, request_text=call.request_text, tokens=tokens
-        )
-        call.is_counted = True
-        try:
-            await self._run_watched(call, connection, extra)
-        finally:
-            used = call.settled_tokens
-            limiter.finish(
-                request_id=call.request_text,
-                scopes=scopes,
-                tokens_reserved=tokens,
-                tokens_used=used,
-            )
-
-    async def _run_watched(self, call: Call, connection: Connection, extra: Headers) -> None:
-        self.gateway.calls[call.request_id] = call
-        connection.on_lost(call.leave)
-        try:
-            cap = await call.place_hold()
-            if cap is not None:
-                extra = [*extra, (b"x-gateway-output-cap", b"%d" % cap)]
-            if call.cached is not None:
-                await answer_from_cache(call, call.cached, connection, extra)
-                return
-            if call.cache_digest is not None:
-                extra = [*extra, MISS]
-            await Relay(call, connection, extra, cap).run()
-        except (GatewayError, Interrupted, Repeated):
-            raise
-        except asyncio.CancelledError:
-            if call.settled_tokens and not connection.has_started:
-                # Perhaps charged, when the ledger stops: the client must not pay a second time.
-                raise GatewayError("E71") from None
-            raise
-        except Exception as error:
-            if call.is_settled and not connection.has_started:
-                # Charged, and nothing was shown of it: the client must not pay a second time.
-                self.gateway.counts.internal_errors.add()
-                logger.exception("a call failed after it was charged")
-                message = f"Internal error, id {call.request_id}."
-                raise GatewayError("E71", message=message) from error
-            # A client that saw nothing will try again, so it pays nothing (I-24).
-            usage = call.delivered_usage() if connection.has_started else Usage()
-            status = error_status(call.plan.request.dialect, GatewayError("E70"))
-            await call.settle(Ending(RequestState.FAILED, status, "internal_error", usage))
-            raise
-        finally:
-            connection.on_lost(None)
-            self.gateway.calls.pop(call.request_id, None)
-            if not call.is_settled and call.held is not None:
-                # Only a cancellation comes here: the server ends calls that did not drain in time.
-                call.submit_settlement(ending_of_interruption(call, "drain"))
 
     def _snapshot(self) -> Snapshot:
         if self.gateway.is_closed:
@@ -404,5 +366,5 @@ async def _fail(scope: Scope, send: Send, request_id: UUID, error: GatewayError)
     if connection is not None and connection.has_started:
         connection.abort()
         return
-    dialect = dialect_of(scope["path"])
+    dialect = dialect_of(scope["path"], scope["headers"])
     await send_error(send, error, request_id=str(request_id), dialect=dialect)

@@ -29,7 +29,8 @@ class Delivery:
         """Begin the answer: a stream, or a body of `length` bytes."""
         if is_stream:
             self._connection.keep_alive()
-        kind = _EVENT_STREAM if is_stream else _JSON
+        is_events = is_stream and not self._call.plan.request.is_array
+        kind = _EVENT_STREAM if is_events else _JSON
         self._connection.begin(
             answer_headers(self._call.request_text, kind, self._extra),
             length=None if is_stream else length,

@@ -25,7 +25,8 @@ from apps.proxy.dialects.openai_refusals import (
     wrong_value,
 )
 from apps.proxy.dialects.parsed_request import ParsedRequest
-from apps.proxy.dialects.surfaces import ENDPOINTS, parse_request
+from apps.proxy.dialects.surfaces import parse_request
+from apps.proxy.operations import CALLS
 
 HOLD_SECONDS: Final = 60
 HOLD_SECONDS_MAX: Final = 300
@@ -59,14 +60,17 @@ def parse_quote(body: Mapping[str, Any]) -> QuoteRequest:
         if name not in _FIELDS:
             raise unsupported(name)
     endpoint = body.get("endpoint", "chat/completions")
-    if not isinstance(endpoint, str) or endpoint not in ENDPOINTS:
-        raise wrong_value("endpoint", f"one of {', '.join(ENDPOINTS)}")
+    if not isinstance(endpoint, str) or endpoint not in CALLS:
+        raise wrong_value("endpoint", f"one of {', '.join(CALLS)}")
     request = body.get("request")
     if request is None:
         raise missing("request")
     if not isinstance(request, dict):
         raise wrong_type("request", "an object")
-    return QuoteRequest(parse_request(ENDPOINTS[endpoint][0], request), _hold_seconds(body))
+    return QuoteRequest(
+        parse_request(CALLS[endpoint].endpoint, CALLS[endpoint].dialect, request),
+        _hold_seconds(body),
+    )
 
 
 def _hold_seconds(body: Mapping[str, Any]) -> int:

@@ -6,9 +6,10 @@ never waits for or delays the ledger.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from django.db import close_old_connections
 from django.db.models import Count, Sum
@@ -18,12 +19,16 @@ from apps.billing.accounts import find_standing
 from apps.core.money import format_usd
 from apps.core.usage import INPUT_CLASSES, OUTPUT_CLASSES
 from apps.proxy.admission import find_model
+from apps.proxy.dialects.gemini_paths import model_document
+from apps.proxy.dialects.parsed_request import DialectName
 from apps.proxy.snapshot import Caller, Model, Snapshot, find_access
 from apps.quotas.allowances import remaining
 from apps.quotas.models import UserQuota
 
 
-def list_models(snapshot: Snapshot, caller: Caller, now: datetime) -> dict[str, Any]:
+def list_models(
+    snapshot: Snapshot, caller: Caller, now: datetime, dialect: DialectName = "openai"
+) -> dict[str, Any]:
     """Return the models that the caller may call, in their order."""
     models = [
         model
@@ -31,16 +36,18 @@ def list_models(snapshot: Snapshot, caller: Caller, now: datetime) -> dict[str, 
         if find_access(caller, model, now) is not None
     ]
     models.sort(key=lambda model: (model.position, model.name))
-    return {"object": "list", "data": [_model(model) for model in models]}
+    return _LISTS[dialect]([_DESCRIPTIONS[dialect](model) for model in models])
 
 
-def get_model(snapshot: Snapshot, caller: Caller, name: str, now: datetime) -> dict[str, Any]:
+def get_model(
+    snapshot: Snapshot, caller: Caller, name: str, now: datetime, dialect: DialectName = "openai"
+) -> dict[str, Any]:
     """Return one model. Raises E07."""
     model, _ = find_model(snapshot, caller, name, now)
-    return _model(model)
+    return _DESCRIPTIONS[dialect](model)
 
 
-def _model(model: Model) -> dict[str, Any]:
+def _openai_model(model: Model) -> dict[str, Any]:
     return {
         "id": model.name,
         "object": "model",
@@ -49,6 +56,55 @@ def _model(model: Model) -> dict[str, Any]:
         "context_length": model.context_length,
         "max_output_tokens": model.max_output_tokens,
     }
+
+
+def _openai_list(models: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"object": "list", "data": models}
+
+
+def _anthropic_model(model: Model) -> dict[str, Any]:
+    """Source: https://platform.claude.com/docs/en/api/models-list"""
+    return {
+        "type": "model",
+        "id": model.name,
+        "display_name": model.name,
+        "created_at": model.created_at.isoformat().replace("+00:00", "Z"),
+        "max_input_tokens": model.context_length,
+        "max_tokens": model.max_output_tokens,
+    }
+
+
+def _anthropic_list(models: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return all of them: there is no other page, however many a client asks for."""
+    first, last = (models[0]["id"], models[-1]["id"]) if models else (None, None)
+    return {"data": models, "has_more": False, "first_id": first, "last_id": last}
+
+
+def _gemini_model(model: Model) -> dict[str, Any]:
+    return model_document(
+        model.name,
+        context_length=model.context_length,
+        max_output_tokens=model.max_output_tokens,
+    )
+
+
+def _gemini_list(models: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return all of them on one page."""
+    return {"models": models}
+
+
+_DESCRIPTIONS: Final[dict[DialectName, Callable[[Model], dict[str, Any]]]] = {
+    "anthropic": _anthropic_model,
+    "gemini": _gemini_model,
+    "openai": _openai_model,
+    "openai-responses": _openai_model,
+}
+_LISTS: Final[dict[DialectName, Callable[[list[dict[str, Any]]], dict[str, Any]]]] = {
+    "anthropic": _anthropic_list,
+    "gemini": _gemini_list,
+    "openai": _openai_list,
+    "openai-responses": _openai_list,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from apps.proxy.admission import Plan
 from apps.proxy.counter import TokenCounter
 from apps.proxy.dialects.metered_answer import MeteredAnswer
 from apps.proxy.dialects.stream_meter import StreamMeter
-from apps.proxy.estimate import Excerpt, estimate_quarters, excerpt
+from apps.proxy.estimate import Excerpt, estimate_quarters, excerpt, tokens_of_quarters
 from apps.proxy.families import UNKNOWN, Family, find_family
 from apps.proxy.prompts import Prompt, read_prompt
 from apps.proxy.snapshot import Route
@@ -50,6 +50,20 @@ async def recount(
     except Exception:  # logged; no estimate may keep a settlement: it goes on with the cheap one
         logger.exception("the tokens of a call cannot be counted")
         return usage
+
+
+async def count_input(plan: Plan, counter: TokenCounter) -> int:
+    """Return how many tokens a model is expected to read of a request; a cheap estimate where they
+    cannot be counted.
+    """
+    question = await asyncio.to_thread(_ask, plan, plan.routes[0] if plan.routes else None, [])
+    counts = await counter.count(question.family.encoding, (question.input.texts, ()))
+    prompt = question.prompt
+    if counts is None:
+        text = tokens_of_quarters(question.input.quarters)
+    else:
+        text = question.input.tokens(question.family, counts[0])
+    return prompt.tokens + text + prompt.image_tokens + prompt.audio_tokens
 
 
 class Portion(NamedTuple):

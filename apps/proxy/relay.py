@@ -21,6 +21,7 @@ from apps.proxy.call import Call, ending_of_interruption
 from apps.proxy.delivery import Delivery
 from apps.proxy.dialects.answer_conversion import AnswerConverter, error_event, error_status
 from apps.proxy.dialects.conversion import Reply
+from apps.proxy.dialects.gemini_array import GeminiArray
 from apps.proxy.dialects.metered_answer import MeteredAnswer
 from apps.proxy.dialects.openai_answer import answer_to_sse
 from apps.proxy.dialects.parsed_request import Endpoint
@@ -58,6 +59,7 @@ class Relay:
         self._delivery = Delivery(call, connection, extra)
         self._cap = cap
         self._has_started = False
+        self._converter: AnswerConverter | None = None  # of the route that answers
         self._attempts = Attempts(call)
 
     async def run(self) -> None:
@@ -122,7 +124,7 @@ class Relay:
                 await self._fail_by_status(answer, credential.secret)
             if encoding_of(answer):
                 raise AttemptFailed(GatewayError("E49"), 200, "an encoding that was not asked for")
-            converter = None if converted is None else self._make_converter(route)
+            converter = self._converter = self._find_converter(route, converted is not None)
             await self._pass_on(dialect, endpoint, converter, route, answer)
         except asyncio.CancelledError:
             raise self._interruption() from None
@@ -160,11 +162,26 @@ class Relay:
         error = upstream_error(answer.status, answer.text_headers(), body)
         raise AttemptFailed(error, answer.status, body.decode("utf-8", "replace"))
 
+    def _find_converter(self, route: Route, is_converted: bool) -> AnswerConverter | None:
+        """Return what rewrites an answer, None where it passes as it is."""
+        if is_converted:
+            return self._make_converter(route)
+        return GeminiArray(self._reply()) if self._plan.request.is_array else None
+
     def _make_converter(self, route: Route) -> AnswerConverter:
+        request = self._plan.request
+        return AnswerConverter(route.provider.dialect, request.dialect, self._reply())
+
+    def _reply(self) -> Reply:
         call, request = self._call, self._plan.request
         created = int(call.started_at.timestamp())
-        reply = Reply(call.request_text, created, include_usage=request.include_usage)
-        return AnswerConverter(route.provider.dialect, request.dialect, reply)
+        return Reply(
+            call.request_text,
+            created,
+            include_usage=request.include_usage,
+            is_array=request.is_array,
+            asked=request.body,
+        )
 
     async def _pass_on(
         self,
@@ -337,8 +354,12 @@ class Relay:
         await call.settle(ending_of_interruption(call, "client") if call.is_drained else ending)
         if call.is_client_gone:
             return
-        dialect = self._plan.request.dialect
-        await self._delivery.break_off(error_event(dialect, error, call.request_text))
+        request = self._plan.request
+        if request.is_array and self._converter is not None:
+            event = self._converter.break_off(error)
+        else:
+            event = error_event(request.dialect, error, call.request_text)
+        await self._delivery.break_off(event)
 
     async def _end_interrupted(self, interruption: Interrupted) -> None:
         call, reason = self._call, interruption.reason

@@ -107,7 +107,7 @@ class KeyedCall:
         if ending.is_whole:
             status = 200  # Also where its client has left.
             body, kind = b"".join(self._parts), _JSON
-            if call.plan.request.is_stream:
+            if call.plan.request.is_stream and not call.plan.request.is_array:
                 kind = _STREAM
             cap = call.plan.cap_for(call.held.amount_nanos) if call.held is not None else None
             if cap is not None:

@@ -13,7 +13,7 @@ from apps.proxy.snapshot import Route
 
 NOT_CONVERTED: Final[Mapping[int, dict[str, Any]]] = {}
 # Which requests can be said in another dialect.
-_CONVERTIBLE: Final = frozenset({"chat/completions", "messages"})
+_CONVERTIBLE: Final = frozenset({"chat/completions", "generateContent", "messages", "responses"})
 
 
 class RouteBodies(NamedTuple):
@@ -29,8 +29,10 @@ def is_own(route: Route, request: ParsedRequest) -> bool:
     return route.provider.dialect == request.dialect and request.endpoint in provider.endpoints
 
 
-def find_bodies(request: ParsedRequest, routes: Sequence[Route]) -> RouteBodies:
+def find_bodies(request: ParsedRequest, routes: Sequence[Route], output_bound: int) -> RouteBodies:
     """Return what each route is sent; those are left out whose dialect cannot express it.
+
+    `output_bound` is the most that may be written, which some dialects have to be told.
 
     Raises E13 and E14 where that leaves none, with the parameter at fault.
     """
@@ -51,9 +53,13 @@ def find_bodies(request: ParsedRequest, routes: Sequence[Route]) -> RouteBodies:
     for route in routes:
         if route in own:
             continue
+        dialect = PROVIDERS[route.provider.dialect]
         try:
             write = DIALECTS[route.provider.dialect].write_request
-            converted[route.id] = write(asked, route.target)
+            target = route.target
+            if request.output_tokens_asked is None and dialect.needs_maximum:
+                target = target._replace(output_cap=output_bound)
+            converted[route.id] = write(asked, target)
         except GatewayError as error:
             refusal = refusal or error
     usable = [route for route in routes if route in own or route.id in converted]

@@ -16,8 +16,10 @@ from typing import Any, Final
 
 from aiohappyeyeballs import start_connection
 
-from apps.core.addresses import AllowedNetwork, ParsedUrl, is_address_allowed
+from apps.core.addresses import AllowedNetwork, is_address_allowed
 from apps.core.errors import GatewayError
+from apps.providers.authorisation import Authorisation
+from apps.providers.questions import join_url
 from apps.proxy.endings import AttemptFailed
 from apps.proxy.http_client import (
     Answer,
@@ -97,7 +99,7 @@ class Upstream:
         self._tls = ssl.create_default_context()
         self._tls.set_alpn_protocols(["http/1.1"])
         self._names = GuardedNames(private)
-        self._heads: dict[tuple[int, str, str, str, RouteHeaders], bytes] = {}
+        self._heads: dict[tuple[Authorisation, str, str, str, RouteHeaders], bytes] = {}
         self._private_only: set[Target] = set()
 
     async def send(
@@ -123,6 +125,8 @@ class Upstream:
         if url.is_private_only:
             self._private_only.add(target)
         more = (*headers, *route.headers) if headers else route.headers
+        if "{model}" in provider.url.path:
+            path = join_url(provider.url.target, path, upstream_name=route.upstream_name)
         head = self._head(provider, path, credential.secret, more)
         connection = await self._take(target, provider.connect_timeout_seconds)
         if on_connected is not None:
@@ -171,7 +175,7 @@ class Upstream:
         self, provider: Provider, path: str, secret: str, headers: RouteHeaders = ()
     ) -> bytes:
         """Return the head of a request up to what is particular to one. Raises ConnectFailed."""
-        key = (provider.id, provider.base_url, path, secret, headers)
+        key = (provider.authorisation, provider.base_url, path, secret, headers)
         head = self._heads.get(key)
         if head is None:
             if not (secret.isascii() and secret.isprintable()):
@@ -179,12 +183,13 @@ class Upstream:
             if len(self._heads) >= _HEADS_MAX:
                 self._heads.clear()
             known = provider.authorisation
+            target = path if path.startswith("/") else join_url(provider.url.target, path)
             # What may stand here was checked when the configuration was loaded, and of the client's
             # own when it came.
             more = {"accept": "*/*", **dict(known.fixed), **dict(headers)}
             lines = "".join(f"{name}: {value}\r\n" for name, value in more.items() if value)
             head = self._heads[key] = (
-                f"POST {_target_of(provider.url, path)} HTTP/1.1\r\n"
+                f"POST {target} HTTP/1.1\r\n"
                 f"host: {provider.url.origin.partition('://')[2]}\r\n"
                 f"{known.header}: {known.prefix}{secret}\r\n"
                 "content-type: application/json\r\n"
@@ -192,13 +197,6 @@ class Upstream:
                 "accept-encoding: identity\r\n"
             ).encode("ascii")
         return head
-
-
-def _target_of(url: ParsedUrl, path: str) -> str:
-    """Return the path of a request, with the query of the base URL and its own."""
-    path, _, own = path.partition("?")
-    query = "&".join(filter(None, (url.query, own)))
-    return f"{url.path}/{path}?{query}" if query else f"{url.path}/{path}"
 
 
 def failure_of(error: BaseException, status: int | None) -> AttemptFailed:

@@ -17,6 +17,7 @@ from pytest_django import DjangoDbBlocker
 
 from apps.audit.models import APIRequest
 from apps.billing.models import Account, Entry, Hold
+from tests.e2e.dialects import PROVIDER_DIALECTS, Stages
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, open_bench
 from tests.support.databases import Database, TestDatabases
 from tests.support.gateway import FAST, DemoThread
@@ -171,6 +172,12 @@ def bench(module_bench: Bench) -> Iterator[Bench]:
     """Return the module's gateway and close what the test connected to it."""
     yield module_bench
     module_bench.close_clients()
+
+
+@pytest.fixture(params=PROVIDER_DIALECTS)
+def stages(request: pytest.FixtureRequest, bench: Bench) -> Stages:
+    """Stages at a provider of each dialect in turn."""
+    return Stages(bench, request.param)
 
 
 def check_books() -> None:

@@ -12,40 +12,15 @@ import anthropic
 import httpx
 import pytest
 
+from tests.e2e.dialects import Stages
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 
-PROVIDERS: Final = ("anthropic", "openai")
 TOOL: Final[Any] = {
     "name": "get_weather",
     "description": "The weather of a place.",
     "input_schema": {"type": "object", "properties": {"place": {"type": "string"}}},
 }
 HELLO: Final[Any] = [{"role": "user", "content": "Say something."}]
-
-
-@pytest.fixture(params=PROVIDERS)
-def dialect(request: pytest.FixtureRequest) -> str:
-    """The dialect of the provider."""
-    return str(request.param)
-
-
-class Stages:
-    """Makes stages whose provider speaks one dialect."""
-
-    def __init__(self, bench: Bench, dialect: str) -> None:
-        self._bench = bench
-        self._dialect = dialect
-
-    def make(self, wishes: str = "prompt=10,tokens=12", **values: Any) -> Stage:
-        """Return a caller and a model of their own."""
-        provider = self._bench.make_provider(dialect=self._dialect)
-        return self._bench.stage(f"demo-chat:{wishes}", provider=provider, **values)
-
-
-@pytest.fixture
-def stages(bench: Bench, dialect: str) -> Stages:
-    """Stages at a provider of the dialect."""
-    return Stages(bench, dialect)
 
 
 def client_of(stage: Stage) -> anthropic.Anthropic:
@@ -131,11 +106,11 @@ def test_a_maximum_that_is_reached_is_the_reason_to_stop(stages: Stages) -> None
     stage = stages.make("prompt=10,tokens=30")
 
     with client_of(stage) as client:
-        message = client.messages.create(model=stage.model.name, max_tokens=5, messages=HELLO)
+        message = client.messages.create(model=stage.model.name, max_tokens=20, messages=HELLO)
 
     assert message.stop_reason == "max_tokens"
-    assert message.usage.output_tokens == 5
-    assert stage.settled().charges == (30_000,)
+    assert message.usage.output_tokens == 20
+    assert stage.settled().charges == (90_000,)
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
@@ -180,7 +155,7 @@ def test_a_provider_of_the_same_dialect_gets_the_request_as_it_is(bench: Bench) 
     assert answer.status_code == 200
     (call,) = stage.upstream_calls
     assert call["body"] == {**body, "model": stage.upstream_name}
-    sent = {name.lower(): value for name, value in call["headers"]}
+    sent = call["request_headers"]
     assert sent["anthropic-beta"] == "one-2025-01-01,two-2025-01-01"
     assert sent["anthropic-version"] == "2023-06-01"
     assert "x-not-for-them" not in sent
@@ -206,7 +181,7 @@ def test_a_provider_that_fails(
 
     with client_of(stage) as client, pytest.raises(error) as raised:
         client.messages.create(
-            model=stage.model.name, max_tokens=10, messages=HELLO, stream=is_stream
+            model=stage.model.name, max_tokens=100, messages=HELLO, stream=is_stream
         )
 
     body: Any = raised.value.body
@@ -217,7 +192,7 @@ def test_a_provider_that_fails(
 
 @pytest.mark.parametrize("fault", ["cut_after(8)", "err_event_mid(8)"])
 def test_a_stream_that_fails_is_seen_to_fail(stages: Stages, fault: str) -> None:
-    stage = stages.make(f"prompt=10,tokens=20,fault={fault}")
+    stage = stages.make(f"prompt=10,tokens=20,pace=0.02,fault={fault}")
 
     with client_of(stage) as client, pytest.raises(anthropic.APIStatusError) as raised:
         for _ in client.messages.create(
@@ -329,3 +304,71 @@ def test_a_stream_of_anthropics_without_its_end_is_no_success(bench: Bench) -> N
 
     (row,) = stage.settled().rows
     assert (row.state, row.charge_nanos) == ("upstream_interrupted", 90_000)
+
+
+def test_the_input_is_counted_and_costs_nothing(stages: Stages) -> None:
+    stage = stages.make()
+
+    with client_of(stage) as client:
+        few = client.messages.count_tokens(model=stage.model.name, messages=HELLO)
+        more = client.messages.count_tokens(
+            model=stage.model.name, messages=HELLO, system="Be brief. " * 50, tools=[TOOL]
+        )
+
+    assert 5 <= few.input_tokens <= 20
+    assert 150 + few.input_tokens <= more.input_tokens <= 600
+    assert stage.upstream_calls == []
+    assert stage.bench.statement(stage.caller).rows == ()
+
+
+def test_models_are_listed_as_the_sdk_wants_them(bench: Bench) -> None:
+    stage = Stages(bench, "openai").make()
+
+    with client_of(stage) as client:
+        listed = {model.id for model in client.models.list(limit=1)}
+        found = client.models.retrieve(stage.model.name)
+        with pytest.raises(anthropic.NotFoundError) as raised:
+            client.models.retrieve("no-such-model")
+
+    assert stage.model.name in listed
+    assert (found.type, found.id) == ("model", stage.model.name)
+    body: Any = raised.value.body
+    assert body["error"]["type"] == "not_found_error"
+
+
+def test_a_call_is_repeated_in_its_own_dialect(stages: Stages) -> None:
+    stage = stages.make()
+    headers = {"x-api-key": stage.caller.raw, "idempotency-key": "once"}
+    body = {"model": stage.model.name, "max_tokens": 50, "messages": HELLO, "stream": True}
+    url = f"{stage.bench.gateway.url}/v1/messages"
+
+    first = httpx.post(url, json=body, headers=headers)
+    again = httpx.post(url, json=body, headers=headers)
+
+    assert first.text.endswith('event: message_stop\ndata: {"type":"message_stop"}\n\n')
+    assert again.content == first.content
+    assert again.headers["idempotent-replayed"] == "true"
+    assert len(stage.upstream_calls) == 1
+    assert stage.settled().charges == (58_000,)
+
+
+def test_limits_are_told_in_anthropics_headers(bench: Bench) -> None:
+    stage = Stages(bench, "anthropic").make()
+    caller = bench.make_caller(rpm=1)
+    bench.wait_for("/v1/models", caller.raw, 401)
+    body = {"model": stage.model.name, "max_tokens": 10, "messages": HELLO}
+
+    first, second = (
+        httpx.post(
+            f"{bench.gateway.url}/v1/messages", json=body, headers={"x-api-key": caller.raw}
+        )
+        for _ in range(2)
+    )
+
+    assert first.headers["anthropic-ratelimit-requests-limit"] == "1"
+    assert first.headers["anthropic-ratelimit-requests-remaining"] == "0"
+    assert "x-ratelimit-limit-requests" not in first.headers
+    assert second.status_code == 429
+    assert second.json()["error"]["type"] == "rate_limit_error"
+    assert 1 <= int(second.headers["retry-after"]) <= 60
+    assert second.headers["anthropic-ratelimit-requests-reset"].endswith("Z")

@@ -233,7 +233,15 @@ def _stream(stage: Stage, **values: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "fault", ["usage_twice", "usage_after_finish", "json_for_stream", "no_done"]
+    "fault",
+    [
+        "usage_twice",
+        "usage_after_finish",
+        "json_for_stream",
+        "no_done",
+        "end_twice",
+        "unknown_event",
+    ],
 )
 def test_usage_in_unusual_places_is_charged_exactly(bench: Bench, fault: str) -> None:
     stage = bench.stage(f"demo-chat:prompt=10,fault={fault}")

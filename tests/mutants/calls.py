@@ -17,7 +17,7 @@ _PRICING: Final = "apps/billing/pricing.py"
 _USAGE: Final = "apps/proxy/dialects/usage_reader.py"
 _OPENAI_USAGE: Final = "apps/proxy/dialects/openai_usage.py"
 _ANTHROPIC_USAGE: Final = "apps/proxy/dialects/anthropic_usage.py"
-_STREAM: Final = "apps/proxy/dialects/openai_stream.py"
+_STREAM: Final = "apps/proxy/dialects/stream_meter.py"
 _UPSTREAM: Final = "apps/proxy/dialects/openai_upstream.py"
 _PROXY: Final = "apps/proxy/tests"
 _PRICING_TESTS: Final = "apps/billing/tests/test_pricing.py"
@@ -31,6 +31,7 @@ _COSTS: Final = "tests/e2e/test_attempt_costs.py"
 _STREAMS: Final = "tests/e2e/test_streams.py"
 _SNAPSHOT: Final = "tests/e2e/test_snapshot.py"
 _SDK: Final = "tests/e2e/test_openai_sdk.py"
+_DIALECTS: Final = "tests/e2e/test_dialects.py"
 
 CALLS: Final = (
     Mutant(
@@ -94,9 +95,9 @@ CALLS: Final = (
     Mutant(
         "a-refused-call-holds-money",
         "I-22",
-        _ASGI,
+        "apps/proxy/running.py",
         "extra = await take_limits(",
-        "await call.place_hold()\n        extra = await take_limits(",
+        "await call.place_hold()\n    extra = await take_limits(",
         ("tests/e2e/test_limits.py::test_a_refused_call_holds_and_costs_nothing",),
     ),
     Mutant(
@@ -421,8 +422,8 @@ CALLS: Final = (
         "a-broken-stream-ends-cleanly",
         "E60",
         _RELAY,
-        "if meter.error is not None or not (meter.done_seen or self._have_all_finished(meter)):",
-        "if meter.error is not None:",
+        "if is_failed or not meter.is_whole(self._plan.request.streamed_choices):",
+        "if is_failed:",
         (f"{_STREAMS}::test_a_broken_stream_never_looks_finished_and_costs_what_was_delivered",),
     ),
     Mutant(
@@ -432,5 +433,21 @@ CALLS: Final = (
         "self._connection.write(event)",
         "self._connection.end(event)",
         (f"{_STREAMS}::test_a_broken_stream_never_looks_finished_and_costs_what_was_delivered",),
+    ),
+    Mutant(
+        "what-a-message-begins-with-is-its-usage",
+        "I-27",
+        "apps/proxy/dialects/anthropic_stream.py",
+        "        # Until the last event but one no usage tells of the answer.\n        return True",
+        "        return not usage.output_tokens",
+        (f"{_DIALECTS}::test_who_leaves_a_stream_pays_for_what_was_delivered",),
+    ),
+    Mutant(
+        "the-end-of-a-message-does-not-wait",
+        "I-20",
+        "apps/proxy/dialects/anthropic_stream.py",
+        "            self.last_frame = event\n            return False",
+        "            return True",
+        (f"{_DIALECTS}::test_the_end_of_a_stream_waits_for_its_charge",),
     ),
 )

@@ -41,6 +41,14 @@ class Endpoint(StrEnum):
     MODELS = "models"
     MESSAGES = "messages"
     COUNT = "messages/count_tokens"
+    RESPONSES = "responses"
+    COUNT_INPUT = "responses/input_tokens"
+    STORED_RESPONSE = "responses/{id}"
+    GENERATE = "generateContent"
+    STREAM_GENERATE = "streamGenerateContent"
+    COUNT_CONTENT = "countTokens"
+    EMBED_CONTENT = "embedContent"
+    EMBED_CONTENTS = "batchEmbedContents"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,7 @@ class Asked:
     maximum: int = UNLIMITED  # output tokens
     count: int = 1  # of choices
     shows_reasoning: bool = False
+    is_stored: bool = False
     service_tier: str = "default"
     data: bytes = b""  # JSON: what the answer repeats of the request
 
@@ -147,6 +156,7 @@ class Answer:
     has_usage_event: bool  # a stream tells its usage at its end
     has_null_usage: bool = False  # every other chunk of a stream says "usage": null
     shows_reasoning: bool = False
+    is_stored: bool = False  # can be had again by its id
     data: bytes = b""  # JSON: the whole body, or the part of it that is no choice
     service_tier: str = "default"  # that it says it served
 

@@ -68,6 +68,7 @@ def build_answer(dialect: Dialect, incoming: Incoming, asked: Asked) -> Answer:
         has_usage_event=options.usage == "always" or (asked.wants_usage and options.usage == "on"),
         has_null_usage=asked.wants_usage and options.usage != "off",
         shows_reasoning=asked.shows_reasoning,
+        is_stored=asked.is_stored,
         data=asked.data,
         service_tier=asked.service_tier,
     )

@@ -37,6 +37,7 @@ from apps.providers.demo.script import (
     Step,
     Wait,
 )
+from apps.providers.demo.stored import StoredAnswers
 from apps.providers.demo.wire import (
     CONTINUE,
     TYPE_JSON,
@@ -62,6 +63,7 @@ class Shared:
     log: CallLog
     api_key: str | None
     id_prefix: str  # 14 characters; with the call's number they make its response id
+    stored: StoredAnswers = field(default_factory=StoredAnswers)
     connections: set[Connection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -209,6 +211,8 @@ class Connection(asyncio.Protocol):
             self._play(request, refusal, is_answered=True)
             return
         self._answer = answer
+        if answer.is_stored and find_fault(options).is_answered:
+            self._shared.stored.keep(call["response_id"], answer)
         if script is None:
             self._write_at_once(request, answer, call)
             return
@@ -227,7 +231,9 @@ class Connection(asyncio.Protocol):
         model = dialect.find_model(endpoint, request, body if has_body else None)
         call["model"] = model
         options = parse_options(model)
-        answer = dialect.answer(Incoming(endpoint, model, options, body))
+        answer = dialect.answer(
+            Incoming(request, endpoint, model, options, body, self._shared.stored)
+        )
         call["stream"] = answer.is_stream
         call["fault"] = options.fault
         model_calls = self._shared.log.count_model(model)

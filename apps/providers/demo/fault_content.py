@@ -28,6 +28,7 @@ HTML = (
     b"<!DOCTYPE html>\n<html><head><title>%d</title></head>"
     b"<body><center><h1>A proxy speaks</h1></center><hr><center>nginx</center></body></html>\n"
 )
+UNKNOWN = b'{"type":"demo.unknown","hello":"world"}'
 DUPLICATE_ID = b"D" * len(ID_MARK)
 FOREIGN_HEADERS = (
     ("set-cookie", "__cf_bm=demo-secret; path=/; HttpOnly; Secure"),
@@ -226,8 +227,26 @@ def err_event_mid(scene: Scene, count: int) -> Script:
     if not scene.answer.is_stream:
         return play_json(scene, scene.with_id(scene.dialect.render_overload()))
     before = scene.events()[:count]
-    error = scene.dialect.render_error_event(is_first=not before)
+    error = scene.dialect.render_error_event(scene.answer, is_first=not before)
     return play_stream(scene, [*before, scene.owned(error)])
+
+
+def unknown_event(scene: Scene, count: int) -> Script:
+    """Send an event of an unknown kind after some others, and the rest undisturbed."""
+    if not scene.answer.is_stream:
+        return play_answer(scene)
+    events = scene.events()
+    finish = next(number for number, event in enumerate(events) if event.is_finish)
+    at = max(1, min(count, finish))
+    unknown = scene.dialect.wrap(UNKNOWN, is_first=False)
+    return play_stream(scene, [*events[:at], unknown, *events[at:]])
+
+
+def end_twice(scene: Scene) -> Script:
+    """Send what ends a stream once more."""
+    if not scene.answer.is_stream:
+        return play_answer(scene)
+    return play_stream(scene, [*scene.events(), *scene.ends()])
 
 
 def no_done(scene: Scene) -> Script:

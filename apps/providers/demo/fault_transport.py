@@ -139,9 +139,10 @@ def never_end(scene: Scene) -> Script:
         for _ in range(ENDLESS_EVENTS_MAX):
             yield piece
         return
+    opening = _open(scene.events())
     step = send_event(scene.piece(" more"))
     yield scene.stream_head()
-    yield from play_events(scene, _open(scene.events()))
+    yield from play_events(scene, opening or [scene.piece(" more", is_first=True)])
     for _ in range(ENDLESS_EVENTS_MAX):
         if scene.options.pace:
             yield Wait(scene.options.pace)
@@ -155,7 +156,7 @@ def huge_line(scene: Scene, size: int) -> Script:
         return
     events = scene.events()
     opening = _open(events)
-    head, tail = _split_event(scene)
+    head, tail = _split_event(scene, is_first=not opening)
     yield scene.stream_head()
     yield from play_events(scene, opening)
     yield Send(render_chunk(head))
@@ -184,8 +185,8 @@ def _open(events: list[Event]) -> list[Event]:
     return list(takewhile(lambda event: not event.is_content, events))
 
 
-def _split_event(scene: Scene) -> tuple[bytes, bytes]:
-    head, _, tail = scene.piece(_GAP).data.partition(_GAP.encode())
+def _split_event(scene: Scene, *, is_first: bool) -> tuple[bytes, bytes]:
+    head, _, tail = scene.piece(_GAP, is_first=is_first).data.partition(_GAP.encode())
     return head, tail
 
 
@@ -223,7 +224,7 @@ def tiny_chunks(scene: Scene) -> Script:
 def gzip_bomb(scene: Scene, size: int) -> Script:
     """Send a gzip body that unpacks to that many bytes (1000 : 1)."""
     is_stream = scene.answer.is_stream
-    head, tail = _split_event(scene) if is_stream else _split_body(scene)
+    head, tail = _split_event(scene, is_first=True) if is_stream else _split_body(scene)
     encoding = (("content-encoding", "gzip"),)
     yield scene.stream_head(encoding) if is_stream else scene.head(TYPE_JSON, extra=encoding)
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)

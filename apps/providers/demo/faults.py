@@ -28,7 +28,9 @@ Value = int | float | str
 MEBIBYTE = 1024 * 1024
 DIALECTS = {
     "OpenAI": "/v1/chat/completions, completions, embeddings, models",
+    "OpenAI Responses": "/v1/responses, responses/{id}",
     "Anthropic": "/v1/messages, messages/count_tokens, models",
+    "Gemini": "/v1beta/models/{model}:generateContent, …, /v1beta/models",
 }
 BYTES_MAX = 4096 * MEBIBYTE
 
@@ -143,9 +145,9 @@ FAULTS: dict[str, Fault] = {
     # Statuses and bodies
     "status": Fault(
         content.status,
-        "that status in the dialect's shape, optionally with OpenAI's error code: status(429) has "
-        "Retry-After, status(401) shows the whole key, status(429,insufficient_quota), "
-        "status(400,context_length_exceeded)",
+        "that status in the dialect's shape, optionally with OpenAI's error code: status(429) "
+        "says when to come again, status(401) shows the whole key, "
+        "status(429,insufficient_quota), status(400,context_length_exceeded)",
         (CODE, Argument("error_code", "")),
     ),
     "flaky": Fault(
@@ -213,6 +215,13 @@ FAULTS: dict[str, Fault] = {
     "err_event_mid": Fault(
         content.err_event_mid, "after n events an error event; then a clean end", (EVENTS,)
     ),
+    "unknown_event": Fault(
+        content.unknown_event,
+        "after n events one of a kind that nobody knows, then the rest",
+        (Argument("events", 2, minimum=1),),
+        is_answered=True,
+    ),
+    "end_twice": Fault(content.end_twice, "the end of the stream stands twice", is_answered=True),
     "no_done": Fault(content.no_done, "everything but the end; the connection ends cleanly"),
     "no_finish": Fault(
         content.no_finish, "after n events a clean end: no reason of the finish, no end", (EVENTS,)
@@ -246,13 +255,13 @@ def describe() -> str:
     """Return the options and faults as text for `--help` and `GET /`."""
     lines = [
         "Dialects:",
-        *(f"  {addresses:<56} {name}" for name, addresses in DIALECTS.items()),
+        *(f"  {addresses:<58} {name}" for name, addresses in DIALECTS.items()),
         "",
         "Any model name is answered. Options follow a colon:",
         "  demo-chat:latency=0.2,tokens=50,fault=cut_after(3)",
         "",
         "Options (defaults in brackets):",
-        *(f"  {name:<12} {says}" for name, says in OPTIONS.items()),
+        *(f"  {name:<14} {says}" for name, says in OPTIONS.items()),
         "",
         "Faults (defaults of their arguments in brackets):",
     ]

@@ -28,10 +28,10 @@ OPTIONS = {
     "cached": "how many of the prompt tokens are reported as cached (0)",
     "cache_write_5m": "how many are reported as written to a cache, where that is told (0)",
     "cache_write_1h": "the same for a cache that lasts an hour (0)",
-    "reasoning": "how many of the output tokens are reported as reasoning (0)",
+    "reasoning": "how many of the output tokens are reasoning, shown where a dialect shows it (0)",
     "tools": "on: a tool that is offered is called, and what it answers is told (off)",
-    "usage": "on, off, always: a stream reports usage when asked, never, even unasked (on)",
-    "retry_after": "seconds in the Retry-After header of a status fault (1 for a 429 rate limit)",
+    "usage": "on, off, always: a stream reports usage as a dialect does, never, unasked too (on)",
+    "retry_after": "seconds after which a status fault wants to be asked again (429: 1)",
     "fault": "one misbehaviour from the list below",
 }
 

@@ -98,9 +98,9 @@ class Scene:
         """Return the events by which a reader knows that the stream has ended."""
         return [event for event in self.events() if event.is_end]
 
-    def piece(self, text: str) -> Event:
-        """Return one more event of text."""
-        return self.owned(self.dialect.render_piece(self.answer, text))
+    def piece(self, text: str, *, is_first: bool = False) -> Event:
+        """Return one more event of text; whether it is the first of its stream may show."""
+        return self.owned(self.dialect.render_piece(self.answer, text, is_first=is_first))
 
     def owned(self, event: Event) -> Event:
         """Return the event with this call's id in it."""

@@ -12,7 +12,7 @@ def test_presets_can_be_used_as_they_are() -> None:
     private = parse_private_upstreams("127.0.0.1:11434,127.0.0.1:8000")
     presets = list_presets()
 
-    assert len({preset.slug for preset in presets}) == len(presets) == 19
+    assert len({preset.slug for preset in presets}) == len(presets) == 21
     assert len({preset.name for preset in presets}) == len(presets)
     for preset in presets:
         parsed = check_upstream_url(preset.base_url, private if preset.is_local else ())

@@ -40,7 +40,7 @@ class AnswerConverter:
 
         `is_cut` is set where they are not the end of an answer.
         """
-        written, is_done = self._write(self._reader.read(last_frame))
+        written, is_done = self._write(self._reader.read(last_frame) + self._reader.end())
         self.is_cut = self.is_cut or not is_done
         return written
 
@@ -52,6 +52,10 @@ class AnswerConverter:
     def stream_whole(self, document: Mapping[str, Any]) -> bytes:
         """Return a whole answer as a stream. Raises E49 where it holds what has no equal."""
         return self._writer.write(deltas_of(self._upstream.read_answer(document)))
+
+    def break_off(self, error: GatewayError) -> bytes:
+        """Return an error as the last piece of a stream, which may be no event (an array)."""
+        return self._writer.write([Failure(error)])
 
     def _write(self, deltas: list[Delta]) -> tuple[bytes, bool]:
         """Return what deltas come to, and whether the last one is the end."""

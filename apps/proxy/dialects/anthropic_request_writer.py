@@ -35,6 +35,7 @@ from apps.proxy.dialects.reasoning import (
     effort_of_budget,
 )
 from apps.proxy.dialects.sampling import without_defaults
+from apps.proxy.dialects.sealed_thoughts import is_openais
 from apps.proxy.dialects.tool_arguments import arguments_object
 
 _TEMPERATURE_MAX: Final = 1
@@ -90,6 +91,7 @@ def _check(request: Request) -> None:
         "presence_penalty": request.presence_penalty or None,
         "seed": request.seed,
         "metadata": request.metadata,
+        "verbosity": request.verbosity,
         "choices": request.choices if request.choices != 1 else None,
     }
     for field, value in unknown.items():
@@ -183,16 +185,22 @@ def _continues_without_thoughts(turns: tuple[Turn, ...]) -> bool:
     last = next((turn for turn in reversed(turns) if turn.role == "assistant"), None)
     if last is None or not any(isinstance(part, ToolUse) for part in last.parts):
         return False
-    thoughts = (part for part in last.parts if isinstance(part, Thinking))
-    return not any(thought.signature or thought.redacted for thought in thoughts)
+    return not any(_is_signed(part) for part in last.parts if isinstance(part, Thinking))
 
 
 def _says_something(part: Part) -> bool:
     """Return whether a part can be told: an empty text and an unsigned thought are refused."""
     if isinstance(part, Text):
         return bool(part.text)
-    # Unsigned are thoughts of another provider, and those whose signature a client lost.
-    return not isinstance(part, Thinking) or bool(part.signature or part.redacted)
+    return not isinstance(part, Thinking) or _is_signed(part)
+
+
+def _is_signed(thought: Thinking) -> bool:
+    """Return whether a thought can be given back to Anthropic.
+
+    Not those of another provider, nor those whose signature a client lost.
+    """
+    return bool(thought.redacted or (thought.signature and not is_openais(thought.signature)))
 
 
 def _content(parts: Sequence[Part]) -> str | list[dict[str, Any]]:

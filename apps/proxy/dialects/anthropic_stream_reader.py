@@ -65,6 +65,10 @@ class AnthropicStreamReader:
                 self._fail(document, deltas)
         return deltas
 
+    def end(self) -> list[Delta]:
+        """Return nothing: the last event tells that a stream is complete."""
+        return []
+
     def _take(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         kind = event.get("type")
         take = _EVENTS.get(kind) if isinstance(kind, str) else None

@@ -4,6 +4,7 @@ A dialect is added here once, and works with every other.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 from apps.core.errors import GatewayError, in_band_event, openai_body
@@ -11,9 +12,15 @@ from apps.proxy.dialects import (
     anthropic_answer,
     anthropic_request_reader,
     anthropic_request_writer,
+    gemini_answer,
+    gemini_request_reader,
+    gemini_request_writer,
     openai_chat_answer,
     openai_chat_request_reader,
     openai_chat_request_writer,
+    responses_answer,
+    responses_request_reader,
+    responses_request_writer,
 )
 from apps.proxy.dialects.anthropic_errors import (
     anthropic_body,
@@ -22,9 +29,19 @@ from apps.proxy.dialects.anthropic_errors import (
 )
 from apps.proxy.dialects.anthropic_stream_reader import AnthropicStreamReader
 from apps.proxy.dialects.anthropic_stream_writer import AnthropicStreamWriter
+from apps.proxy.dialects.gemini_errors import (
+    gemini_body,
+    gemini_in_band_event,
+    gemini_status,
+)
+from apps.proxy.dialects.gemini_stream_reader import GeminiStreamReader
+from apps.proxy.dialects.gemini_stream_writer import GeminiStreamWriter
 from apps.proxy.dialects.neutral import Answer, Delta, Request, Target
 from apps.proxy.dialects.openai_chat_stream_reader import OpenAIStreamReader
 from apps.proxy.dialects.openai_chat_stream_writer import OpenAIStreamWriter
+from apps.proxy.dialects.responses_errors import responses_in_band_events
+from apps.proxy.dialects.responses_stream_reader import ResponsesStreamReader
+from apps.proxy.dialects.responses_stream_writer import ResponsesStreamWriter
 
 
 class StreamReader(Protocol):
@@ -32,6 +49,9 @@ class StreamReader(Protocol):
 
     def read(self, block: bytes, /) -> list[Delta]:
         """Return what a block of complete events says."""
+
+    def end(self) -> list[Delta]:
+        """Return what the end of the body says, where a dialect has no last event."""
 
 
 class StreamWriter(Protocol):
@@ -47,6 +67,8 @@ class Reply(NamedTuple):
     request_id: str
     created: int  # seconds since 1970
     include_usage: bool = True  # in a stream, where the dialect leaves it to the client
+    asked: Mapping[str, Any] = MappingProxyType({})  # the client's request, if answers repeat it
+    is_array: bool = False  # a stream of Gemini's is one JSON array, as it is without `alt=sse`
 
 
 class Dialect(NamedTuple):
@@ -92,5 +114,37 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_status=anthropic_status,
         error_body=lambda error, reply: anthropic_body(error, reply.request_id),
         error_event=lambda error, reply: anthropic_in_band_event(error, reply.request_id),
+    ),
+    "openai-responses": Dialect(
+        title="OpenAI Responses",
+        read_request=responses_request_reader.read_request,
+        write_request=responses_request_writer.write_request,
+        read_answer=responses_answer.read_answer,
+        write_answer=lambda answer, reply: responses_answer.write_answer(
+            answer, created=reply.created, asked=reply.asked
+        ),
+        stream_reader=ResponsesStreamReader,
+        stream_writer=lambda reply: ResponsesStreamWriter(
+            request_id=reply.request_id, created=reply.created, asked=reply.asked
+        ),
+        error_status=lambda error: error.status,
+        error_body=lambda error, reply: openai_body(error),
+        error_event=lambda error, reply: responses_in_band_events(
+            error, request_id=reply.request_id, created=reply.created, asked=reply.asked
+        ),
+    ),
+    "gemini": Dialect(
+        title="Gemini generateContent",
+        read_request=gemini_request_reader.read_request,
+        write_request=gemini_request_writer.write_request,
+        read_answer=gemini_answer.read_answer,
+        write_answer=lambda answer, reply: gemini_answer.write_answer(answer),
+        stream_reader=GeminiStreamReader,
+        stream_writer=lambda reply: GeminiStreamWriter(
+            request_id=reply.request_id, is_array=reply.is_array
+        ),
+        error_status=gemini_status,
+        error_body=lambda error, reply: gemini_body(error, reply.request_id),
+        error_event=lambda error, reply: gemini_in_band_event(error, reply.request_id),
     ),
 }

@@ -92,3 +92,31 @@ def _beyond(reader: UsageReader, whole: int, part: int) -> int:
         reader.is_suspect = True
         return 0
     return whole - part
+
+
+def gemini_usage(usage: Usage) -> dict[str, Any]:
+    """Return a usage in Google's shape, whose counts sum to the same tokens (I-29).
+
+    It has no class for what was written to a cache: that is part of the plain prompt.
+    """
+    told: dict[str, Any] = {
+        "promptTokenCount": usage.input_tokens,
+        "candidatesTokenCount": usage.output_tokens - usage.reasoning,
+        "totalTokenCount": usage.total_tokens,
+    }
+    if usage.cache_read:
+        told["cachedContentTokenCount"] = usage.cache_read
+    if usage.reasoning:
+        told["thoughtsTokenCount"] = usage.reasoning
+    if usage.audio_in or usage.image_in:
+        told["promptTokensDetails"] = _told(usage.input_tokens, usage.audio_in, usage.image_in)
+    if usage.audio_out or usage.image_out:
+        told["candidatesTokensDetails"] = _told(
+            usage.output_tokens - usage.reasoning, usage.audio_out, usage.image_out
+        )
+    return told
+
+
+def _told(tokens: int, audio: int, images: int) -> list[dict[str, Any]]:
+    counts = {"TEXT": tokens - audio - images, "AUDIO": audio, "IMAGE": images}
+    return [{"modality": name, "tokenCount": count} for name, count in counts.items() if count]

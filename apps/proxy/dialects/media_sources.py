@@ -5,6 +5,8 @@ Source: https://www.rfc-editor.org/rfc/rfc2397
 
 from typing import Final, NamedTuple
 
+from apps.proxy.dialects.neutral import Document
+
 _SCHEME: Final = "data:"
 _BASE64: Final = ";base64"
 # Of what stands before the bytes, which may be megabytes.
@@ -38,3 +40,9 @@ def is_data_url(url: str) -> bool:
 def data_url(media_type: str, data: str) -> str:
     """Return the URL that holds these bytes."""
     return f"{_SCHEME}{media_type}{_BASE64},{data}"
+
+
+def document_text(document: Document) -> str:
+    """Return a document of plain text as a text, under its title."""
+    told = (document.title, document.context, document.text)
+    return "\n\n".join(line for line in told if line)

@@ -23,6 +23,8 @@ StopReason = Literal[
 ]
 # How a model is told to think: not at all, by how hard, or by how many tokens.
 ReasoningForm = Literal["none", "effort", "budget"]
+# How much is to be said, where it is not the usual.
+Verbosity = Literal["low", "high"]
 
 
 class CacheMark(NamedTuple):
@@ -176,6 +178,7 @@ class Request(NamedTuple):
     is_parallel: bool | None = None  # whether several tools may be called at once
     reasoning: Reasoning | None = None
     format: OutputFormat | None = None
+    verbosity: Verbosity | None = None
     output_limit: int | None = None  # tokens, thinking included
     temperature: float | None = None  # from 0, usually 1, up to 2
     top_p: float | None = None
@@ -215,6 +218,8 @@ USUAL_TARGET: Final = Target("")
 # What some providers of a dialect take and others refuse.
 EXTENSIONS: Final = {
     "cache_control": "OpenRouter: https://openrouter.ai/docs/features/prompt-caching",
+    "media_results": "Gemini from 3 on: "
+    "https://ai.google.dev/gemini-api/docs/function-calling#multimodal",
     "reasoning_content": "DeepSeek: https://api-docs.deepseek.com/guides/thinking_mode",
     "top_k": "vLLM: https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html",
     "system_turns": "Claude from Opus 4.8 on: "

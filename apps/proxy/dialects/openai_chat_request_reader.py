@@ -13,7 +13,6 @@ from apps.proxy.dialects.media_sources import find_data_url, is_data_url
 from apps.proxy.dialects.neutral import (
     Audio,
     Document,
-    Effort,
     Image,
     OutputFormat,
     Part,
@@ -28,10 +27,16 @@ from apps.proxy.dialects.neutral import (
     ToolUse,
     Turn,
 )
+from apps.proxy.dialects.openai_parameters import (
+    CACHE_HINTS,
+    is_standard_tier,
+    read_user,
+    read_verbosity,
+)
 from apps.proxy.dialects.openai_refusals import below_one, missing, wrong_type, wrong_value
 from apps.proxy.dialects.openai_request import OUTPUT_PARAMETERS
 from apps.proxy.dialects.parameters import Parameters
-from apps.proxy.dialects.reasoning import EFFORTS, read_thinking
+from apps.proxy.dialects.reasoning import read_effort, read_thinking
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS
 
 _ROLES: Final = ("assistant", "developer", "system", "tool", "user")
@@ -42,8 +47,6 @@ _CHOICE_MODES: Final[dict[str, ToolChoice]] = {
     "required": ToolChoice("any"),
 }
 _SCHEMA_NAME: Final = "answer"
-# Each of these is a wish about caching or storing that no answer depends on.
-_HINTS: Final = ("prompt_cache_key", "prompt_cache_retention")
 
 
 def read_request(body: Mapping[str, Any]) -> Request:
@@ -51,7 +54,7 @@ def read_request(body: Mapping[str, Any]) -> Request:
     given = Parameters(body)
     system, turns = _read_messages(given)
     output_limit, limit_name = _output_limit(given)
-    user, user_name = _user(given)
+    user, user_name = read_user(given)
     request = Request(
         model=given.require_text("model"),
         system=system,
@@ -61,6 +64,7 @@ def read_request(body: Mapping[str, Any]) -> Request:
         is_parallel=given.flag("parallel_tool_calls"),
         reasoning=_reasoning(given),
         format=_format(given),
+        verbosity=read_verbosity(given),
         output_limit=output_limit,
         temperature=given.number("temperature", 0, 2),
         top_p=given.number("top_p", 0, 1),
@@ -72,7 +76,7 @@ def read_request(body: Mapping[str, Any]) -> Request:
         seed=given.integer("seed"),
         user=user,
         metadata=given.mapping("metadata") or None,
-        is_standard_tier=_is_standard_tier(given),
+        is_standard_tier=is_standard_tier(given),
         is_stream=given.flag("stream") or False,
         names={
             "output_limit": limit_name,
@@ -85,7 +89,7 @@ def read_request(body: Mapping[str, Any]) -> Request:
             "turns": "messages",
         },
     )
-    given.ignore(*_HINTS)
+    given.ignore(*CACHE_HINTS)
     options = given.member("stream_options")
     if options is not None:
         # Of these the answer's writer knows.
@@ -95,7 +99,6 @@ def read_request(body: Mapping[str, Any]) -> Request:
     given.ignore("top_logprobs", unless=(0,))
     given.ignore("best_of", unless=(1,))
     given.ignore("modalities", unless=(["text"],))
-    given.ignore("verbosity", unless=("medium",))
     given.finish()
     return request
 
@@ -107,14 +110,6 @@ def _output_limit(given: Parameters) -> tuple[int | None, str]:
         if limit < 1:
             raise below_one(name)
     return max(asked) if asked else (None, OUTPUT_PARAMETERS[0])
-
-
-def _user(given: Parameters) -> tuple[str, str]:
-    """Return who the client's user is, and by which of two names that is told."""
-    old, new = given.text("user"), given.text("safety_identifier")
-    if old and new and old != new:
-        raise given.refuse("safety_identifier")
-    return (old, "user") if old else (new or "", "safety_identifier")
 
 
 def _choices(given: Parameters) -> int:
@@ -131,23 +126,17 @@ def _stop(given: Parameters) -> tuple[str, ...]:
     return Parameters({"stop": value}).texts("stop")
 
 
-def _is_standard_tier(given: Parameters) -> bool | None:
-    tier = given.text("service_tier")
-    if tier not in (None, "auto", "default"):
-        raise given.refuse("service_tier")
-    return True if tier == "default" else None
-
-
 def _reasoning(given: Parameters) -> Reasoning | None:
     thinking = given.member("thinking")
-    effort = given.one_of("reasoning_effort", ("none", *EFFORTS))
-    asked = read_thinking(thinking) if thinking is not None else Reasoning()
-    if effort == "none":
-        return Reasoning(is_on=False)
-    if effort is not None:
-        known: Effort = next(name for name in EFFORTS if name == effort)
-        return asked._replace(is_on=asked.is_on is not False, effort=known)
-    return asked if thinking is not None else None
+    asked = read_thinking(thinking) if thinking is not None else None
+    effort = read_effort(given, "reasoning_effort")
+    if effort is None or asked is None:
+        return effort or asked
+    return (
+        effort
+        if not effort.is_on
+        else asked._replace(is_on=asked.is_on is not False, effort=effort.effort)
+    )
 
 
 def _format(given: Parameters) -> OutputFormat | None:

@@ -6,12 +6,11 @@ name for it. A stream always asks for usage (I-31).
 Source: https://platform.openai.com/docs/api-reference/chat/create
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
 from apps.proxy.dialects.cache_marks import cache_members
-from apps.proxy.dialects.media_sources import data_url
+from apps.proxy.dialects.media_sources import data_url, document_text
 from apps.proxy.dialects.neutral import (
     Audio,
     CacheMark,
@@ -19,7 +18,6 @@ from apps.proxy.dialects.neutral import (
     Image,
     OutputFormat,
     Part,
-    Reasoning,
     Refusal,
     Request,
     Target,
@@ -31,22 +29,23 @@ from apps.proxy.dialects.neutral import (
     ToolUse,
     Turn,
 )
+from apps.proxy.dialects.openai_parameters import short_name
 from apps.proxy.dialects.openai_refusals import inexpressible
-from apps.proxy.dialects.reasoning import effort_of_budget
+from apps.proxy.dialects.reasoning import effort_name
 from apps.proxy.dialects.sampling import without_defaults
 
 _STOPS_MAX: Final = 4
-_TOOL_NAME_LENGTH_MAX: Final = 64
+TOOL_NAME_LENGTH_MAX: Final = 64
 # Both are not documented; OpenAI refuses what is longer. Claude Code's user is.
 # Sources: https://github.com/vercel/ai/issues/5171, https://github.com/maximhq/bifrost/pull/1000
 _ID_LENGTH_MAX: Final = 40
-_USER_LENGTH_MAX: Final = 64
+USER_LENGTH_MAX: Final = 64
 # A result has no other place to say that the tool failed.
-_ERROR_MARK: Final = "Error: "
-_CHOICE_MODES: Final = {"auto": "auto", "none": "none", "any": "required"}
+ERROR_MARK: Final = "Error: "
+CHOICE_MODES: Final = {"auto": "auto", "none": "none", "any": "required"}
 _PDF: Final = "application/pdf"
 # The name of a document is told to the model, and has to be there.
-_FILE_NAME: Final = "document.pdf"
+FILE_NAME: Final = "document.pdf"
 
 
 def write_request(request: Request, target: Target) -> dict[str, Any]:
@@ -70,8 +69,9 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         # Without tools OpenAI refuses to be told.
         "parallel_tool_calls": request.is_parallel if request.tools else None,
         "reasoning_effort": writer.effort(),
+        "verbosity": request.verbosity,
         "response_format": None if request.format is None else _format(request.format),
-        "user": _short(request.user, _USER_LENGTH_MAX) or None,
+        "user": short_name(request.user, USER_LENGTH_MAX) or None,
         "metadata": request.metadata,
         "service_tier": "default" if request.is_standard_tier else None,
     }
@@ -113,11 +113,11 @@ class _Writer:
             if asked.is_on:
                 raise self._request.refuse("reasoning")
             return None
-        return _effort(asked)
+        return effort_name(asked)
 
     def tool(self, tool: Tool) -> dict[str, Any]:
         """Return a tool."""
-        if len(tool.name) > _TOOL_NAME_LENGTH_MAX:
+        if len(tool.name) > TOOL_NAME_LENGTH_MAX:
             raise inexpressible(f"{tool.at}.name")
         function: dict[str, Any] = {"name": tool.name}
         if tool.description is not None:
@@ -227,49 +227,33 @@ class _Writer:
     def _document(self, part: Document) -> dict[str, Any]:
         """Return a document: a PDF as a file, a plain text as a text under its title."""
         if part.text:
-            told = [line for line in (part.title, part.context, part.text) if line]
-            return {"type": "text", "text": "\n\n".join(told), **self._cache(part.cache)}
+            return {"type": "text", "text": document_text(part), **self._cache(part.cache)}
         if part.url or part.media_type != _PDF:
             raise inexpressible(part.at)
         if part.context:
             raise inexpressible(f"{part.at.rpartition('.')[0]}.context")
         file = {
-            "filename": part.title or _FILE_NAME,
+            "filename": part.title or FILE_NAME,
             "file_data": data_url(part.media_type, part.data),
         }
         return {"type": "file", "file": file, **self._cache(part.cache)}
 
 
-def _short(name: str, length_max: int) -> str:
-    """Return a name, or a digest of one that is too long: the same for the same one."""
-    if len(name) <= length_max:
-        return name
-    return hashlib.sha256(name.encode()).hexdigest()[:length_max]
-
-
 def _id(identifier: str) -> str:
     """Return an id of a call of a tool."""
-    return _short(identifier, _ID_LENGTH_MAX)
+    return short_name(identifier, _ID_LENGTH_MAX)
 
 
 def _marked_as_error(content: Any) -> Any:
     if isinstance(content, str):
-        return _ERROR_MARK + content
-    return [{"type": "text", "text": _ERROR_MARK}, *content]
-
-
-def _effort(asked: Reasoning) -> str | None:
-    if asked.is_on is False:
-        return "none"
-    if asked.effort is not None:
-        return asked.effort
-    return None if asked.budget_tokens is None else effort_of_budget(asked.budget_tokens)
+        return ERROR_MARK + content
+    return [{"type": "text", "text": ERROR_MARK}, *content]
 
 
 def _tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
     if choice.mode == "tool":
         return {"type": "function", "function": {"name": choice.name}}
-    return _CHOICE_MODES[choice.mode]
+    return CHOICE_MODES[choice.mode]
 
 
 def _format(asked: OutputFormat) -> dict[str, Any]:

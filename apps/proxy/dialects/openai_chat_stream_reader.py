@@ -90,6 +90,10 @@ class OpenAIStreamReader:
                 self._read_chunk(event, data, deltas)
         return deltas
 
+    def end(self) -> list[Delta]:
+        """Return nothing: the last event tells that a stream is complete."""
+        return []
+
     def _read_chunk(self, event: bytes, data: bytes, deltas: list[Delta]) -> None:
         document = load_chunk(data)
         if document is None or is_error(event, document):

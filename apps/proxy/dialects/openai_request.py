@@ -100,7 +100,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         kept = {**kept, "model": MODERATION_MODEL}
     model = read_model(kept)
     is_stream = read_boolean(kept, "stream")
-    service_tier = _service_tier(kept)
+    service_tier = read_service_tier(kept)
     output_parameter, output_tokens_asked = _output_maximum(kept)
     has_images = has_audio = False
     audio_parameter = ""
@@ -154,7 +154,8 @@ def _check_inputs(endpoint: Endpoint, body: dict[str, Any]) -> bool:
     return False
 
 
-def _service_tier(body: Mapping[str, Any]) -> str:
+def read_service_tier(body: Mapping[str, Any]) -> str:
+    """Return the tier by its own name, "" for the usual one. Raises E14."""
     value = body.get("service_tier")
     if value is None:
         return ""

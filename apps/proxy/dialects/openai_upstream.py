@@ -9,9 +9,9 @@ from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.json_body import serialise
 
 # Providers wrap tool definitions into a prompt of their own, of a few hundred tokens.
-_TOOLS_PROMPT_TOKENS: Final = 1024
+TOOLS_PROMPT_TOKENS: Final = 1024
 # The marks of a chat template around an almost empty request.
-_TEMPLATE_TOKENS: Final = 64
+TEMPLATE_TOKENS: Final = 64
 # By which a request may ask for several texts to be read, each with a context of its own. A server
 # may know more of these names than its endpoint documents.
 _PROMPTS: Final = ("prompt", "input", "documents")
@@ -37,7 +37,7 @@ def input_tokens_bound(
     query = body.get("query")
     if isinstance(query, str) and "documents" in body:
         # It is read again with each document.
-        text_bytes += (contexts - 1) * (len(query.encode("utf-8", "replace")) + _TEMPLATE_TOKENS)
+        text_bytes += (contexts - 1) * (len(query.encode("utf-8", "replace")) + TEMPLATE_TOKENS)
     images = _moderated_images(body) if endpoint == "moderations" else 0
     messages = body.get("messages")
     for message in messages if isinstance(messages, list) else ():
@@ -52,9 +52,9 @@ def input_tokens_bound(
                 text_bytes -= _data_url_length(part)
             elif kind not in ("text", "refusal", "input_audio"):
                 return limit
-    bound = text_bytes + images * image_tokens_max + _TEMPLATE_TOKENS
+    bound = text_bytes + images * image_tokens_max + TEMPLATE_TOKENS
     if body.get("tools") or body.get("functions"):
-        bound += _TOOLS_PROMPT_TOKENS
+        bound += TOOLS_PROMPT_TOKENS
     return min(bound, limit)
 
 

@@ -5,7 +5,7 @@ what a reader does not ask for is refused (E14), what has another type is E13.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.openai_refusals import inexpressible, missing, wrong_type, wrong_value
@@ -33,6 +33,10 @@ class Parameters:
     def name(self, member: str) -> str:
         """Return the whole name of a member, as errors tell it."""
         return f"{self.at}.{member}" if self.at else member
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all members that are there, also of those that are null."""
+        return tuple(self._members)
 
     def take(self, name: str) -> Any:
         """Return a member of any type, None if it is absent."""
@@ -95,19 +99,19 @@ class Parameters:
             raise wrong_type(self.name(name), "an object")
         return value
 
-    def member(self, name: str) -> "Parameters | None":
+    def member(self, name: str) -> Self | None:
         """Return an object."""
         value = self.take(name)
-        return None if value is None else Parameters(value, self.name(name))
+        return None if value is None else type(self)(value, self.name(name))
 
-    def require_object(self, name: str) -> "Parameters":
+    def require_object(self, name: str) -> Self:
         """Return an object that has to be there."""
         found = self.member(name)
         if found is None:
             raise missing(self.name(name))
         return found
 
-    def objects(self, name: str) -> "list[Parameters]":
+    def objects(self, name: str) -> list[Self]:
         """Return the objects of an array, none if it is absent."""
         value = self.take(name)
         if value is None:
@@ -115,7 +119,7 @@ class Parameters:
         if not isinstance(value, list):
             raise wrong_type(self.name(name), "an array of objects")
         return [
-            Parameters(item, f"{self.name(name)}[{position}]")
+            type(self)(item, f"{self.name(name)}[{position}]")
             for position, item in enumerate(value)
         ]
 
@@ -143,10 +147,14 @@ class Parameters:
         """Return the refusal of a member."""
         return inexpressible(self.name(name))
 
-    def finish(self) -> None:
-        """Raise E14 for the first member that was not read and holds anything."""
+    def finish(self, *, empty: Iterable[object] = _EMPTY) -> None:
+        """Raise E14 for the first member that was not read and holds anything.
+
+        `empty` lists what holds nothing; where an object tells something by being there, less.
+        """
+        holding_nothing = tuple(empty)
         for name in self._unread:
-            if not any(_same(self._members[name], empty) for empty in _EMPTY):
+            if not any(_same(self._members[name], item) for item in holding_nothing):
                 raise self.refuse(name)
 
 

@@ -4,7 +4,14 @@ from typing import Any, Final, Literal, NamedTuple
 
 DialectName = Literal["anthropic", "gemini", "openai", "openai-responses"]
 Endpoint = Literal[
-    "chat/completions", "completions", "embeddings", "messages", "moderations", "rerank"
+    "chat/completions",
+    "completions",
+    "embeddings",
+    "generateContent",
+    "messages",
+    "moderations",
+    "rerank",
+    "responses",
 ]
 # What these answer is not written token by token, and costs what was read.
 READING_ENDPOINTS: Final = frozenset({"embeddings", "moderations", "rerank"})
@@ -30,6 +37,7 @@ class ParsedRequest(NamedTuple):
     dialect: DialectName = "openai"
     tells_searches: bool = False  # the provider reports how often it searched
     headers: tuple[tuple[str, str], ...] = ()  # that go to a provider of the same dialect
+    is_array: bool = False  # a stream is one JSON array, and no events
 
     @property
     def has_web_search(self) -> bool:

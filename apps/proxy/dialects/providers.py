@@ -6,12 +6,23 @@ A dialect is added here once, beside its converters in `conversion`.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from apps.proxy.dialects import anthropic_metering, openai_answer
+from apps.proxy.dialects import (
+    anthropic_metering,
+    gemini_metering,
+    openai_answer,
+    responses_metering,
+)
 from apps.proxy.dialects.anthropic_stream import AnthropicStreamMeter
+from apps.proxy.dialects.gemini_paths import upstream_path
+from apps.proxy.dialects.gemini_request import capped
+from apps.proxy.dialects.gemini_request_writer import without_path
+from apps.proxy.dialects.gemini_stream import GeminiStreamMeter
 from apps.proxy.dialects.metered_answer import MeteredAnswer
 from apps.proxy.dialects.openai_stream import OpenAIStreamMeter
 from apps.proxy.dialects.openai_upstream import upstream_body
 from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
+from apps.proxy.dialects.responses_request import OUTPUT_PARAMETER
+from apps.proxy.dialects.responses_stream import ResponsesStreamMeter
 from apps.proxy.dialects.stream_meter import StreamMeter
 from apps.proxy.json_body import serialise
 
@@ -34,6 +45,7 @@ class ProviderDialect(NamedTuple):
     body: Callable[[Mapping[str, Any], Sending], bytes]
     meter: Callable[[ParsedRequest, bool], StreamMeter]  # whether its events are converted
     read_answer: Callable[[Endpoint, bytes], MeteredAnswer]  # raises E49
+    needs_maximum: bool = False  # a request has to say how much may be written
 
 
 def _openai_body(body: Mapping[str, Any], sending: Sending) -> bytes:
@@ -60,6 +72,18 @@ def _anthropic_body(body: Mapping[str, Any], sending: Sending) -> bytes:
     return serialise(sent)
 
 
+def _gemini_body(body: Mapping[str, Any], sending: Sending) -> bytes:
+    sent = body if sending.output_cap is None else capped(body, sending.output_cap)
+    return serialise(without_path(sent))
+
+
+def _responses_body(body: Mapping[str, Any], sending: Sending) -> bytes:
+    sent = {**body, "model": sending.upstream_model}
+    if sending.output_cap is not None:
+        sent[OUTPUT_PARAMETER] = sending.output_cap
+    return serialise(sent)
+
+
 PROVIDERS: Final[dict[str, ProviderDialect]] = {
     "openai": ProviderDialect(
         endpoints=frozenset(
@@ -78,5 +102,24 @@ PROVIDERS: Final[dict[str, ProviderDialect]] = {
         body=_anthropic_body,
         meter=lambda request, is_converted: AnthropicStreamMeter(),
         read_answer=anthropic_metering.read_metered_answer,
+        needs_maximum=True,
+    ),
+    "gemini": ProviderDialect(
+        endpoints=frozenset({"generateContent"}),
+        converted="generateContent",
+        path=lambda endpoint, sending: upstream_path(
+            sending.upstream_model, is_stream=sending.is_stream
+        ),
+        body=_gemini_body,
+        meter=lambda request, is_converted: GeminiStreamMeter(),
+        read_answer=gemini_metering.read_metered_answer,
+    ),
+    "openai-responses": ProviderDialect(
+        endpoints=frozenset({"responses"}),
+        converted="responses",
+        path=lambda endpoint, sending: endpoint,
+        body=_responses_body,
+        meter=lambda request, is_converted: ResponsesStreamMeter(),
+        read_answer=responses_metering.read_metered_answer,
     ),
 }

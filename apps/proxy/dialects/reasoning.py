@@ -49,6 +49,24 @@ def bounded_budget(budget_tokens: int, output_limit: int) -> int | None:
     return max(min(budget_tokens, output_limit - 1), BUDGET_TOKENS_MIN)
 
 
+def read_effort(given: Parameters, name: str) -> Reasoning | None:
+    """Return what an effort in OpenAI's words asks for, None where none is told."""
+    told = given.one_of(name, ("none", *EFFORTS))
+    if told is None:
+        return None
+    effort: Effort | None = next((known for known in EFFORTS if known == told), None)
+    return Reasoning(is_on=effort is not None, effort=effort)
+
+
+def effort_name(asked: Reasoning) -> str | None:
+    """Return the effort in OpenAI's words, None where nothing needs to be told."""
+    if asked.is_on is False:
+        return "none"
+    if asked.effort is not None:
+        return asked.effort
+    return None if asked.budget_tokens is None else effort_of_budget(asked.budget_tokens)
+
+
 def read_thinking(given: Parameters) -> Reasoning:
     """Return what Anthropic's `thinking` asks for; servers of OpenAI's dialect know it, too.
 

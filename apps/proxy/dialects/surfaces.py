@@ -5,7 +5,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from apps.core.errors import GatewayError
-from apps.proxy.dialects import anthropic_request, openai_request, openai_upstream
+from apps.proxy.dialects import (
+    anthropic_request,
+    gemini_request,
+    openai_request,
+    openai_upstream,
+    responses_request,
+)
+from apps.proxy.dialects.gemini_request_reader import counted_request
 from apps.proxy.dialects.parsed_request import DialectName, Endpoint, ParsedRequest
 
 _Bound = Callable[[ParsedRequest, bytes, int, int], int]
@@ -27,23 +34,33 @@ def _anthropic_bound(
     )
 
 
-ENDPOINTS: Final[dict[str, tuple[Endpoint, DialectName]]] = {
-    "chat/completions": ("chat/completions", "openai"),
-    "completions": ("completions", "openai"),
-    "embeddings": ("embeddings", "openai"),
-    "messages": ("messages", "anthropic"),
-    "moderations": ("moderations", "openai"),
-    "rerank": ("rerank", "openai"),
-}
-"""All endpoints that are calls, by their path below /v1."""
+def _gemini_bound(
+    request: ParsedRequest, serialised: bytes, context_length: int, image_tokens_max: int
+) -> int:
+    return gemini_request.input_tokens_bound(
+        request.body, serialised, context_length, image_tokens_max
+    )
+
+
+def _responses_bound(
+    request: ParsedRequest, serialised: bytes, context_length: int, image_tokens_max: int
+) -> int:
+    return responses_request.input_tokens_bound(
+        request.body, serialised, context_length, image_tokens_max
+    )
+
 
 _PARSERS: Final[dict[DialectName, Callable[[Endpoint, dict[str, Any]], ParsedRequest]]] = {
     "anthropic": anthropic_request.parse_request,
+    "gemini": gemini_request.parse_request,
     "openai": openai_request.parse_request,
+    "openai-responses": responses_request.parse_request,
 }
 _BOUNDS: Final[dict[DialectName, _Bound]] = {
     "anthropic": _anthropic_bound,
+    "gemini": _gemini_bound,
     "openai": _openai_bound,
+    "openai-responses": _responses_bound,
 }
 
 
@@ -69,10 +86,22 @@ def headers_for(
     return tuple(found)
 
 
-def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
+def parse_request(endpoint: Endpoint, dialect: DialectName, body: dict[str, Any]) -> ParsedRequest:
     """Return what a request asks for. Raises E13 and E14 with the parameter at fault."""
-    _, dialect = ENDPOINTS[endpoint]
     return _PARSERS[dialect](endpoint, body)
+
+
+def complete_count(dialect: DialectName, body: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a call whose input is to be counted: it says nothing of an output."""
+    if dialect == "gemini":
+        return counted_request(body)
+    # Any maximum that providers of every dialect take.
+    return {"max_tokens": 16, **body} if dialect == "anthropic" else body
+
+
+def count_document(dialect: DialectName, tokens: int) -> dict[str, Any]:
+    """Return what is answered to who wants an input counted."""
+    return {"totalTokens": tokens} if dialect == "gemini" else {"input_tokens": tokens}
 
 
 def input_tokens_bound(

@@ -56,6 +56,15 @@ _QUIRKS: Final = (
         re.compile(r"claude-(?:opus-4-(?:[7-9]|\d\d)\b|(?:opus|sonnet|haiku|fable|mythos)-[5-9])"),
         has_sampling=False,
     ),
+    # Source: https://ai.google.dev/gemini-api/docs/thinking
+    _Quirk("gemini", re.compile(r"(?:^|/)(?:gemini-(?:1|2\.0|pro)|gemma)"), reasoning="none"),
+    _Quirk("gemini", re.compile(r"(?:^|/)gemini-2\.5"), reasoning="budget"),
+    # Source: https://ai.google.dev/gemini-api/docs/function-calling#multimodal
+    _Quirk(
+        "gemini",
+        re.compile(r"(?:^|/)gemini-(?:[3-9]|\d\d)"),
+        extensions=frozenset({"media_results"}),
+    ),
 )
 
 

@@ -19,7 +19,15 @@ import orjson
 from apps.providers.demo.answers import CREATED, ID_MARK, Answer, Choice, Endpoint, Event, Usage
 from apps.providers.demo.building import MODELS, build_answer, build_fixed
 from apps.providers.demo.dialects.anthropic_request import count_prompt, read_message
-from apps.providers.demo.dialects.dialect import Dialect, Headers, Incoming, find_bearer, spoil
+from apps.providers.demo.dialects.dialect import (
+    Dialect,
+    Headers,
+    Incoming,
+    find_bearer,
+    named_event,
+    spoil,
+    wrap_by_type,
+)
 from apps.providers.demo.dialects.openai import check_method, refuse_url
 from apps.providers.demo.errors import ProviderError
 from apps.providers.demo.wire import Request
@@ -123,7 +131,7 @@ class AnthropicDialect(Dialect):
         events += [_render_delta(_find_stop(answer.choice), usage), _STOP]
         return events
 
-    def render_piece(self, answer: Answer, text: str) -> Event:
+    def render_piece(self, answer: Answer, text: str, *, is_first: bool) -> Event:
         """Return one more event of text, whatever is said otherwise."""
         index = int(bool(answer.thoughts))
         return _render_deltas(index, "text_delta", "text", (text,))[0]
@@ -136,11 +144,9 @@ class AnthropicDialect(Dialect):
         """Return a usage as a whole message has it."""
         return _tell_usage(usage, is_whole=True)
 
-    def wrap(self, document: bytes) -> Event:
+    def wrap(self, document: bytes, *, is_first: bool) -> Event:
         """Return a document as an event of the type that it names."""
-        parsed = orjson.loads(document)
-        name = parsed.get("type") if isinstance(parsed, dict) else None
-        return _event(str(name or "content_block_delta"), document)
+        return wrap_by_type(document, "content_block_delta")
 
     # Errors
 
@@ -253,10 +259,6 @@ def _start_message(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _event(name: str, document: bytes, **flags: Any) -> Event:
-    return Event(b"event: %b\ndata: %b\n\n" % (name.encode(), document), **flags)
-
-
 def _render_start(answer: Answer) -> Event:
     message, usage = _start_message(answer), answer.usage
     if usage is not None:
@@ -265,16 +267,16 @@ def _render_start(answer: Answer) -> Event:
         message["usage"] = orjson.Fragment(spoil(_tell_usage(opening, is_whole=True), opening))
     document = orjson.dumps({"type": "message_start", "message": message})
     hidden = 0 if answer.shows_reasoning else answer.reasoning_tokens
-    return _event("message_start", document, tokens=hidden, has_usage=usage is not None)
+    return named_event("message_start", document, tokens=hidden, has_usage=usage is not None)
 
 
 def _start_block(index: int, block: bytes, tokens: int) -> Event:
     document = b'{"type":"content_block_start","index":%d,"content_block":%b}' % (index, block)
-    return _event("content_block_start", document, tokens=tokens)
+    return named_event("content_block_start", document, tokens=tokens)
 
 
 def _stop_block(index: int) -> Event:
-    return _event("content_block_stop", b'{"type":"content_block_stop","index":%d}' % index)
+    return named_event("content_block_stop", b'{"type":"content_block_stop","index":%d}' % index)
 
 
 def _render_deltas(index: int, kind: str, name: str, pieces: tuple[str, ...]) -> list[Event]:
@@ -298,7 +300,7 @@ def _render_delta(stop: str | None, usage: Usage | None) -> Event:
     }
     if usage is not None:
         document["usage"] = orjson.Fragment(spoil(_tell_usage(usage, is_whole=False), usage))
-    return _event(
+    return named_event(
         "message_delta",
         orjson.dumps(document),
         has_usage=usage is not None,

@@ -94,14 +94,14 @@ def _read_wishes(body: dict[str, Any]) -> Wishes | None:
     asked = output.get("format") if isinstance(output, dict) else None
     if not body.get("tools") and not body.get("tool_choice") and told is None and asked is None:
         return None
-    choice = body.get("tool_choice")
+    tools, choice = body.get("tools"), body.get("tool_choice")
     word, named = _read_choice(choice if isinstance(choice, dict) else {})
     form = asked if isinstance(asked, dict) else {}
     is_json = form.get("type") == "json_schema"
     return Wishes(
         functions=tuple(
             Function(tool["name"], tool.get("input_schema"))
-            for tool in body.get("tools") or []
+            for tool in (tools if isinstance(tools, list) else [])
             if isinstance(tool, dict) and isinstance(tool.get("name"), str)
         ),
         choice=word,
@@ -131,6 +131,6 @@ def _find_told(message: dict[str, Any]) -> str | None:
             told = block.get("content")
             if isinstance(told, str):
                 return told
-            parts = [part for part in told or [] if isinstance(part, dict)]
-            return "".join(str(part.get("text", "")) for part in parts)
+            parts = told if isinstance(told, list) else []
+            return "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
     return None

@@ -12,6 +12,7 @@ import orjson
 from apps.providers.demo.answers import ID_MARK, Answer, Endpoint, Event, Usage
 from apps.providers.demo.errors import ProviderError
 from apps.providers.demo.options import Options
+from apps.providers.demo.stored import StoredAnswers
 from apps.providers.demo.wire import TYPE_EVENTS, Request
 
 Headers = tuple[tuple[str, str], ...]
@@ -21,10 +22,12 @@ Headers = tuple[tuple[str, str], ...]
 class Incoming:
     """A request whose endpoint and model are known."""
 
+    request: Request
     endpoint: Endpoint
     model: str
     options: Options
     body: Any
+    stored: StoredAnswers
 
 
 class Dialect(ABC):
@@ -72,7 +75,7 @@ class Dialect(ABC):
         """Return the answer as the events of a stream, up to its end."""
 
     @abstractmethod
-    def render_piece(self, answer: Answer, text: str) -> Event:
+    def render_piece(self, answer: Answer, text: str, *, is_first: bool) -> Event:
         """Return one more event of text, for a fault to send."""
 
     @abstractmethod
@@ -87,13 +90,16 @@ class Dialect(ABC):
         """Return a usage as JSON, spoiled if it is to be."""
         return spoil(self.tell_usage(answer, usage), usage)
 
-    def wrap(self, document: bytes) -> Event:
+    def wrap(self, document: bytes, *, is_first: bool) -> Event:
         """Return a document as an event of a stream."""
         return Event(b"data: " + document + b"\n\n")
 
     def render_wrong_events(self) -> list[Event]:
         """Return events that are well-formed and no answer."""
-        return [self.wrap(document) for document in self.wrong_documents]
+        return [
+            self.wrap(document, is_first=number == 0)
+            for number, document in enumerate(self.wrong_documents)
+        ]
 
     # Errors
 
@@ -115,15 +121,27 @@ class Dialect(ABC):
     def render_overload(self) -> bytes:
         """Return the document by which an answer that has begun says that it failed."""
 
-    def render_error_event(self, *, is_first: bool) -> Event:
+    def render_error_event(self, answer: Answer, *, is_first: bool) -> Event:
         """Return the event by which a stream that has begun says that it failed."""
-        return self.wrap(self.render_overload())
+        return self.wrap(self.render_overload(), is_first=is_first)
 
 
 def find_bearer(request: Request) -> str:
     """Return the bearer token, empty if there is none."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def named_event(name: str, document: bytes, **flags: Any) -> Event:
+    """Return a document as an event that has its name on a line of its own."""
+    return Event(b"event: %b\ndata: %b\n\n" % (name.encode(), document), **flags)
+
+
+def wrap_by_type(document: bytes, usual: str) -> Event:
+    """Return a document as an event of the type that it names, or of the usual one."""
+    parsed = orjson.loads(document)
+    name = parsed.get("type") if isinstance(parsed, dict) else None
+    return named_event(str(name or usual), document)
 
 
 def spoil(counts: dict[str, Any], usage: Usage) -> bytes:

@@ -21,7 +21,7 @@ from apps.providers.demo.wire import Request
 
 FINGERPRINT = "fp_demo0000"
 DONE = Event(b"data: [DONE]\n\n", is_end=True)
-_OVERLOADED = ProviderError(
+OVERLOADED = ProviderError(
     500,
     "The server is overloaded. Please try again later.",
     type="server_error",
@@ -120,7 +120,7 @@ class OpenAIDialect(Dialect):
         events.append(DONE)
         return events
 
-    def render_piece(self, answer: Answer, text: str) -> Event:
+    def render_piece(self, answer: Answer, text: str, *, is_first: bool) -> Event:
         """Return one more event of text, whatever is said otherwise."""
         return _render_event(answer, 0, {"content": text}, tokens=1, is_content=True)
 
@@ -167,7 +167,7 @@ class OpenAIDialect(Dialect):
 
     def render_overload(self) -> bytes:
         """Return the document by which an answer that has begun says that it failed."""
-        return render_openai_error(_OVERLOADED)
+        return render_openai_error(OVERLOADED)
 
 
 def refuse_url(request: Request) -> ProviderError:

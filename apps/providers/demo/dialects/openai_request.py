@@ -141,7 +141,8 @@ def _read_wishes(body: dict[str, Any]) -> Wishes | None:
     response_format = body.get("response_format")
     if not (tools or choice or is_told or response_format):
         return None
-    functions = [tool.get("function") for tool in tools or [] if isinstance(tool, dict)]
+    offered = tools if isinstance(tools, list) else []
+    functions = [tool.get("function") for tool in offered if isinstance(tool, dict)]
     word, named = read_choice(choice, choice.get("function") if isinstance(choice, dict) else None)
     is_json, schema = _read_format(response_format)
     return Wishes(

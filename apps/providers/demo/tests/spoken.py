@@ -36,6 +36,11 @@ def _posted(path: str, **fields: Any) -> Callable[[str], tuple[str, str, dict[st
     return lambda model: ("POST", path, {"model": model, **fields})
 
 
+def _generated(method: str, query: str = "", **fields: Any) -> Spoken:
+    return Spoken(lambda model: ("POST", f"/v1beta/models/{model}:{method}{query}", fields))
+
+
+CONTENTS = [{"role": "user", "parts": [{"text": "0123456789abcdef"}]}]
 SPOKEN = {
     "chat": Spoken(_posted("/v1/chat/completions", messages=MESSAGES)),
     "chat stream": Spoken(_posted("/v1/chat/completions", messages=MESSAGES, stream=True)),
@@ -46,6 +51,13 @@ SPOKEN = {
     "messages stream": Spoken(
         _posted("/v1/messages", messages=MESSAGES, max_tokens=50, stream=True), VERSION
     ),
+    "responses": Spoken(_posted("/v1/responses", input="x")),
+    "responses stream": Spoken(_posted("/v1/responses", input="x", stream=True)),
+    "generateContent": _generated("generateContent", contents=CONTENTS),
+    "streamGenerateContent": _generated("streamGenerateContent", "?alt=sse", contents=CONTENTS),
+    "streamGenerateContent array": _generated("streamGenerateContent", contents=CONTENTS),
+    "embedContent": _generated("embedContent", content=CONTENTS[0]),
+    "countTokens": _generated("countTokens", contents=CONTENTS),
     "count_tokens": Spoken(_posted("/v1/messages/count_tokens", messages=MESSAGES), VERSION),
 }
 

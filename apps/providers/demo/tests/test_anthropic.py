@@ -341,6 +341,11 @@ async def test_an_error_can_stand_in_a_stream(
         ("usage_after_finish", ["message_delta", "message_delta", "message_stop"]),
         ("usage_after_finish(done)", ["message_delta", "message_stop", "message_delta"]),
         ("late_after_done(1)", ["message_stop", "content_block_delta"]),
+        ("end_twice", ["message_delta", "message_stop", "message_stop"]),
+        (
+            "unknown_event(99)",
+            ["content_block_stop", "demo.unknown", "message_delta", "message_stop"],
+        ),
     ],
 )
 async def test_the_end_of_a_stream_can_be_odd(

@@ -112,6 +112,20 @@ async def test_an_error_can_stand_in_a_stream(
     assert caught.value.code == "server_overloaded"
 
 
+async def test_an_event_of_an_unknown_kind_can_stand_in_a_stream(provider: DemoProvider) -> None:
+    events = await stream(provider, "m:tokens=2,fault=unknown_event(1)")
+
+    assert events[1] == {"type": "demo.unknown", "hello": "world"}
+    assert len(events) == 6
+    assert (await ended(provider))["output_tokens"] == 2
+
+
+async def test_done_can_stand_twice(provider: DemoProvider) -> None:
+    events = await stream(provider, "m:tokens=2,fault=end_twice")
+
+    assert events[-2:] == ["[DONE]", "[DONE]"]
+
+
 async def test_done_can_be_missing(provider: DemoProvider) -> None:
     events = await stream(provider, "m:tokens=2,fault=no_done")
 

@@ -3,7 +3,8 @@
 A row is something that a client can ask for or be told, and has a cell for each pair
 `client>provider` of dialects where it exists. `given` is what comes in (a client's request over the
 usual one, a provider's answer, or the events of its stream), `written` what has to go out. A cell
-is `exact`, `adapted` (and says how), or `refused` with the client's name of the parameter.
+is `exact`, `adapted` (and says how), or `refused` with the client's name of the parameter. An
+answer that depends on what was asked has that in `asked`.
 docs/compatibility.md is made of the same files.
 """
 
@@ -21,15 +22,31 @@ REPLY: Final = Reply(request_id="req_1", created=1_700_000_000)
 OUTPUT_CAP: Final = 1000
 
 _HI: Final = [{"role": "user", "content": "Hi"}]
+_HI_PARTS: Final = [{"role": "user", "parts": [{"text": "Hi"}]}]
 # What a client asks where a cell says nothing else, and how it is then sent.
 ASKED: Final[dict[str, dict[str, Any]]] = {
     "openai": {"model": "asked", "messages": _HI},
     "anthropic": {"model": "asked", "max_tokens": OUTPUT_CAP, "messages": _HI},
+    "openai-responses": {"model": "asked", "input": _HI},
+    "gemini": {"model": "asked", "contents": _HI_PARTS},
 }
 SENT: Final[dict[str, dict[str, Any]]] = {
     "openai": {"model": "sent", "messages": _HI, "max_completion_tokens": OUTPUT_CAP},
     "anthropic": {"model": "sent", "messages": _HI, "max_tokens": OUTPUT_CAP},
+    "openai-responses": {
+        "model": "sent",
+        "input": _HI,
+        "max_output_tokens": OUTPUT_CAP,
+        "store": False,
+    },
+    "gemini": {
+        "model": "sent",
+        "contents": _HI_PARTS,
+        "generationConfig": {"maxOutputTokens": OUTPUT_CAP},
+    },
 }
+# By these a client limits the answer itself.
+_LIMITS: Final = ("max_tokens", "max_completion_tokens", "maxOutputTokens", "max_output_tokens")
 
 
 class Cell(NamedTuple):
@@ -43,6 +60,7 @@ class Cell(NamedTuple):
     written: Any
     param: str
     target: Target
+    reply: Reply
 
     @property
     def request(self) -> dict[str, Any]:
@@ -69,8 +87,9 @@ def _cell(name: str, pair: str, cell: dict[str, Any]) -> Cell:
     client, _, provider = pair.partition(">")
     told = dict(cell.get("target", {}))
     told["extensions"] = frozenset(told.get("extensions", ()))
-    has_limit = any(key in ("max_tokens", "max_completion_tokens") for key in cell["given"])
-    if client == "openai" and not has_limit:
+    given = str(cell["given"])
+    has_limit = any(name in given for name in _LIMITS)
+    if client != "anthropic" and not has_limit:
         # Anthropic's dialect needs a limit: the gateway's.
         told.setdefault("output_cap", OUTPUT_CAP)
     return Cell(
@@ -82,4 +101,5 @@ def _cell(name: str, pair: str, cell: dict[str, Any]) -> Cell:
         written=cell.get("written"),
         param=cell.get("param", ""),
         target=Target(model="sent", **told),
+        reply=REPLY._replace(asked=cell.get("asked", {})),
     )

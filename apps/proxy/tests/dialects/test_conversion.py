@@ -11,23 +11,37 @@ from hypothesis import strategies as st
 
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.conversion import DIALECTS
-from apps.proxy.dialects.neutral import EXTENSIONS, ReasoningForm, Target
+from apps.proxy.dialects.neutral import (
+    EXTENSIONS,
+    OutputFormat,
+    Reasoning,
+    ReasoningForm,
+    Request,
+    Target,
+    Text,
+    Tool,
+    ToolChoice,
+    Turn,
+)
 from apps.proxy.tests.dialects.golden_cells import golden_cells
-from apps.proxy.tests.dialects.test_round_trips import anthropic_body, openai_body
+from apps.proxy.tests.dialects.test_round_trips import anthropic_body, gemini_body, openai_body
 
 # Where junk may stand in a request, by the names that readers look for.
 NAMES: Final = (
-    "arguments", "budget_tokens", "cache_control", "caller", "citations", "content", "data",
-    "edits", "effort", "file", "file_data", "format", "function", "id", "image_url", "input",
-    "input_audio", "input_schema", "is_error", "json_schema", "name", "parameters",
-    "reasoning_content", "refusal", "role", "schema", "source", "text", "thinking",
-    "thinking_blocks", "tool_call_id", "tool_calls", "tool_use_id", "ttl", "type", "url", "user_id",
+    "args", "arguments", "budget_tokens", "cache_control", "caller", "citations", "content",
+    "data", "edits", "effort", "file", "file_data", "fileData", "fileUri", "format", "function",
+    "functionCall", "functionResponse", "id", "image_url", "inlineData", "input", "input_audio",
+    "input_schema", "is_error", "json_schema", "mimeType", "mode", "name", "parameters", "parts",
+    "reasoning_content", "refusal", "response", "role", "schema", "source", "text", "thinking",
+    "thinking_blocks", "thought", "thoughtSignature", "tool_call_id", "tool_calls", "tool_use_id",
+    "ttl", "type", "url", "user_id",
 )  # fmt: skip
 WORDS: Final = (
     "text", "image", "image_url", "document", "file", "tool_use", "tool_result", "thinking",
     "redacted_thinking", "function", "custom", "base64", "url", "user", "assistant", "system",
     "tool", "auto", "any", "none", "adaptive", "enabled", "json_schema", "ephemeral",
-    "data:image/png;base64,AA==", "x", "",
+    "data:image/png;base64,AA==", "image/png", "audio/wav", "application/pdf", "ANY", "model",
+    "AA==", "x", "",
 )  # fmt: skip
 junk = st.recursive(
     st.none() | st.booleans() | st.integers(-1, 5000) | st.floats(0, 2) | st.sampled_from(WORDS),
@@ -103,6 +117,41 @@ def converted(client: str, provider: str, body: Any, target: Target) -> dict[str
     return loaded
 
 
+# What changes an answer, each with a value that says something.
+CHANGES: Final[dict[str, Any]] = {
+    "system": (Text("Be brief."),),
+    "tools": (Tool("find", None, {"type": "object"}),),
+    "tool_choice": ToolChoice("any"),
+    "reasoning": Reasoning(is_on=True, effort="high"),
+    "format": OutputFormat({"type": "object"}),
+    "verbosity": "low",
+    "output_limit": 77,
+    "temperature": 0.7,
+    "top_p": 0.7,
+    "top_k": 7,
+    "frequency_penalty": 0.7,
+    "presence_penalty": 0.7,
+    "stop": ("END",),
+    "choices": 2,
+    "seed": 7,
+}
+
+
+@pytest.mark.parametrize("provider", list(DIALECTS))
+@pytest.mark.parametrize("field", list(CHANGES))
+def test_what_changes_an_answer_is_written_or_refused(provider: str, field: str) -> None:
+    asked = Request("m", (Turn("user", (Text("Hi"),), "messages[0]"),), output_limit=100)
+    write = DIALECTS[provider].write_request
+    refused = ""
+    written: dict[str, Any] = {}
+    try:
+        written = write(asked._replace(**{field: CHANGES[field]}), Target("m"))
+    except GatewayError as error:
+        refused = error.row
+
+    assert refused == "E14" or written not in ({}, write(asked, Target("m")))
+
+
 @pytest.mark.parametrize("provider", list(DIALECTS))
 @given(broken=broken_requests(), target=targets)
 def test_any_request_is_converted_or_refused_by_name(
@@ -142,3 +191,32 @@ def test_what_anthropics_clients_usually_send_stays_one_of_openais_requests(
         assert written["max_completion_tokens"] == 3000
         assert len(written.get("stop", ())) <= 4
         DIALECTS["openai"].read_request(written)
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+@given(body=gemini_body, target=targets)
+def test_what_geminis_clients_usually_send_is_a_request_of_every_dialect(
+    provider: str, body: dict[str, Any], target: Target
+) -> None:
+    written = converted("gemini", provider, body, target)
+
+    if written is not None:
+        assert 3000 in (written.get("max_tokens"), written.get("max_completion_tokens"))
+        DIALECTS[provider].read_request(written)
+
+
+@pytest.mark.parametrize("client", ["openai", "anthropic"])
+@given(body=st.data(), target=targets)
+def test_what_all_clients_usually_send_stays_one_of_geminis_requests(
+    client: str, body: st.DataObject, target: Target
+) -> None:
+    asked = body.draw(openai_body if client == "openai" else anthropic_body)
+
+    written = converted(client, "gemini", asked, target)
+
+    if written is not None:
+        roles = [content["role"] for content in written["contents"]]
+        assert all(role != after for role, after in pairwise(roles))
+        assert all(content["parts"] for content in written["contents"])
+        assert written["generationConfig"]["maxOutputTokens"] == 3000
+        assert all("id" not in declared for declared in written.get("tools", ()))

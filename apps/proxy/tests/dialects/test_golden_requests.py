@@ -12,7 +12,22 @@ from apps.proxy.dialects.neutral import Target
 from apps.proxy.tests.dialects.golden_cells import OUTPUT_CAP, SENT, Cell, golden_cells
 
 # What is the model's or the client's own business to its depths.
-FREE_FORM: Final = frozenset({"input", "input_schema", "metadata", "parameters", "schema"})
+FREE_FORM: Final = frozenset(
+    {
+        "annotations",
+        "client_metadata",
+        "args",
+        "input",
+        "input_schema",
+        "metadata",
+        "parameters",
+        "parametersJsonSchema",
+        "response",
+        "responseJsonSchema",
+        "responseSchema",
+        "schema",
+    }
+)
 
 
 def convert(cell: Cell, body: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +91,11 @@ def objects(value: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
     elif isinstance(value, dict):
         yield place, value
         for name, item in list(value.items()):
-            # Of OpenAI's `metadata`, not of Anthropic's.
-            if name not in FREE_FORM or (name == "metadata" and "user_id" in item):
+            if name not in FREE_FORM or is_conversation(name, item):
                 yield from objects(item, f"{place}.{name}" if place else name)
+
+
+def is_conversation(name: str, item: Any) -> bool:
+    """Return whether one dialect gives a meaning to what is free in another one."""
+    # Anthropic's `metadata`, and the input of Responses, not that of a tool.
+    return (name == "metadata" and "user_id" in item) or (name == "input" and type(item) is list)

@@ -10,6 +10,11 @@ from apps.proxy.dialects.conversion import DIALECTS
 from apps.proxy.dialects.parameters import Parameters
 
 HI = [{"role": "user", "content": "Hi"}]
+BODIES: dict[str, dict[str, Any]] = {
+    "openai": {"model": "m", "max_tokens": 10, "messages": HI},
+    "anthropic": {"model": "m", "max_tokens": 10, "messages": HI},
+    "openai-responses": {"model": "m", "max_output_tokens": 10, "input": HI},
+}
 
 
 def refusal_of(call: Callable[[], object]) -> tuple[str, str, str | None]:
@@ -154,12 +159,132 @@ def test_a_member_may_pass_with_the_values_that_change_nothing() -> None:
             "E13",
             "cache_control.ttl",
         ),
+        ("openai-responses", {"input": None}, "E13", "input"),
+        ("openai-responses", {"input": 1}, "E13", "input"),
+        ("openai-responses", {"input": [1]}, "E13", "input[0]"),
+        ("openai-responses", {"input": [{"content": "Hi"}]}, "E13", "input[0].role"),
+        ("openai-responses", {"input": [{"type": "message"}]}, "E13", "input[0].role"),
+        ("openai-responses", {"input": [{"role": "tool"}]}, "E13", "input[0].role"),
+        (
+            "openai-responses",
+            {"input": [{"role": "user", "content": 1}]},
+            "E13",
+            "input[0].content",
+        ),
+        (
+            "openai-responses",
+            {"input": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
+            "E14",
+            "input[0].content[0].type",
+        ),
+        (
+            "openai-responses",
+            {
+                "input": [
+                    {
+                        "role": "developer",
+                        "content": [{"type": "input_image", "image_url": "https://a.b/c"}],
+                    }
+                ]
+            },
+            "E14",
+            "input[0].content",
+        ),
+        (
+            "openai-responses",
+            {
+                "input": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "input_image", "image_url": "data:image/png,x"}],
+                    }
+                ]
+            },
+            "E13",
+            "input[0].content[0].image_url",
+        ),
+        (
+            "openai-responses",
+            {"input": [{"role": "user", "content": [{"type": "input_file", "file_data": "x"}]}]},
+            "E13",
+            "input[0].content[0].file_data",
+        ),
+        (
+            "openai-responses",
+            {"input": [{"type": "function_call", "name": "a", "arguments": "{}"}]},
+            "E13",
+            "input[0].call_id",
+        ),
+        (
+            "openai-responses",
+            {"input": [{"type": "function_call_output", "call_id": "a"}]},
+            "E13",
+            "input[0].output",
+        ),
+        (
+            "openai-responses",
+            {
+                "input": [
+                    {
+                        "type": "function_call_output",
+                        "call_id": "a",
+                        "output": [{"type": "refusal", "refusal": "No."}],
+                    }
+                ]
+            },
+            "E14",
+            "input[0].output",
+        ),
+        (
+            "openai-responses",
+            {"input": [{"type": "custom_tool_call", "call_id": "a", "name": "b"}]},
+            "E13",
+            "input[0].input",
+        ),
+        (
+            "openai-responses",
+            {"input": [{"type": "reasoning", "summary": [{"type": "text", "text": "x"}]}]},
+            "E14",
+            "input[0].summary[0].type",
+        ),
+        ("openai-responses", {"max_output_tokens": 0}, "E13", "max_output_tokens"),
+        ("openai-responses", {"temperature": 2.5}, "E13", "temperature"),
+        ("openai-responses", {"tool_choice": "maybe"}, "E13", "tool_choice"),
+        ("openai-responses", {"tool_choice": {"type": "mcp"}}, "E14", "tool_choice.type"),
+        ("openai-responses", {"tools": [{"name": "a"}]}, "E13", "tools[0].type"),
+        ("openai-responses", {"tools": [{"type": "custom"}]}, "E13", "tools[0].name"),
+        (
+            "openai-responses",
+            {"tools": [{"type": "custom", "name": "a", "format": {"type": "xml"}}]},
+            "E14",
+            "tools[0].format.type",
+        ),
+        (
+            "openai-responses",
+            {"tools": [{"type": "namespace", "name": "a", "tools": [{"type": "mcp"}]}]},
+            "E14",
+            "tools[0].tools[0].type",
+        ),
+        ("openai-responses", {"reasoning": {"effort": "huge"}}, "E13", "reasoning.effort"),
+        ("openai-responses", {"reasoning": {"summary": "long"}}, "E13", "reasoning.summary"),
+        ("openai-responses", {"reasoning": {"mode": "pro"}}, "E14", "reasoning.mode"),
+        ("openai-responses", {"text": {"verbosity": "huge"}}, "E13", "text.verbosity"),
+        ("openai-responses", {"text": {"format": {"type": "xml"}}}, "E14", "text.format.type"),
+        (
+            "openai-responses",
+            {"text": {"format": {"type": "json_schema", "name": "a"}}},
+            "E13",
+            "text.format.schema",
+        ),
+        ("openai-responses", {"include": ["x"]}, "E14", "include[0]"),
+        ("openai-responses", {"model": None}, "E13", "model"),
+        ("openai-responses", {"messages": HI}, "E14", "messages"),
     ],
 )
 def test_a_request_that_cannot_be_is_refused_by_the_parameter_at_fault(
     dialect: str, changed: dict[str, Any], row: str, param: str
 ) -> None:
-    body = {"model": "m", "max_tokens": 10, "messages": HI, **changed}
+    body = {**BODIES[dialect], **changed}
 
     found = refusal_of(lambda: DIALECTS[dialect].read_request(body))
 

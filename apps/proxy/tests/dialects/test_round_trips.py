@@ -7,14 +7,18 @@ in the golden files.
 from typing import Any, Final
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.core.usage import TOKEN_CLASSES, Usage
 from apps.proxy.dialects.anthropic_usage import anthropic_usage, parse_anthropic_usage
 from apps.proxy.dialects.conversion import DIALECTS
+from apps.proxy.dialects.gemini_parts import NO_SIGNATURE
+from apps.proxy.dialects.gemini_usage import gemini_usage, parse_gemini_usage
 from apps.proxy.dialects.neutral import EXTENSIONS, Target
 from apps.proxy.dialects.openai_usage import openai_usage, parse_usage
+from apps.proxy.dialects.responses_answer import responses_usage
 
 TARGET: Final = Target(model="m", extensions=frozenset(EXTENSIONS))
 texts = st.text(min_size=1, max_size=8)
@@ -148,6 +152,7 @@ openai_body = both(
             }
         ),
         user=texts,
+        verbosity=st.sampled_from(("low", "high")),
         metadata=st.dictionaries(names, texts, min_size=1, max_size=2),
         service_tier=st.just("default"),
     ),
@@ -263,6 +268,253 @@ anthropic_body = both(
 )
 
 
+# Google's generateContent.
+
+gemini_media = st.sampled_from(
+    (
+        {"inlineData": {"mimeType": "image/png", "data": "AA=="}},
+        {"inlineData": {"mimeType": "application/pdf", "data": "AA=="}},
+        {"inlineData": {"mimeType": "audio/wav", "data": "AA=="}},
+        {"fileData": {"mimeType": "image/png", "fileUri": "https://example.com/a.png"}},
+        {"fileData": {"mimeType": "application/pdf", "fileUri": "https://example.com/a"}},
+    )
+)
+gemini_text = texts.map(lambda text: {"text": text})
+gemini_thought = texts.map(lambda text: {"text": text, "thought": True})
+
+
+def gemini_step(found: tuple[list[Any], list[Any], list[Any]]) -> list[dict[str, Any]]:
+    """Return what a model says and calls, and what it is answered: all calls have other ids."""
+    said, calls, answers = found
+    called = [
+        {"functionCall": {"id": f"{name}-{place}", "name": name, "args": told}, **signed}
+        for place, (name, told, signed) in enumerate(calls)
+    ]
+    answered = [
+        {"functionResponse": {**call["functionCall"], "response": answer}}
+        for call, answer in zip(called, answers, strict=False)
+    ]
+    for told in answered:
+        del told["functionResponse"]["args"]
+    return [
+        {"role": "model", "parts": [*said, *called]},
+        {"role": "user", "parts": [*answered, {"text": "Go on."}]},
+    ]
+
+
+gemini_steps = st.tuples(
+    # A signature goes on to the first call, and thoughts that follow each other are one.
+    st.tuples(
+        st.lists(gemini_thought, max_size=1), st.lists(gemini_text, min_size=1, max_size=2)
+    ).map(lambda found: [*found[0], *found[1]]),
+    st.lists(
+        st.tuples(
+            names, arguments, some(thoughtSignature=base64.map(lambda data: f"{data}signed"))
+        ),
+        max_size=3,
+    ),
+    st.lists(
+        texts.map(lambda text: {"output": text}) | texts.map(lambda text: {"error": text}),
+        min_size=3,
+        max_size=3,
+    ),
+).map(gemini_step)
+gemini_body = both(
+    st.fixed_dictionaries(
+        {
+            "model": st.just("m"),
+            "contents": st.tuples(
+                st.lists(gemini_text | gemini_media, min_size=1, max_size=3),
+                st.lists(gemini_steps, max_size=2),
+            ).map(
+                lambda found: [
+                    {"role": "user", "parts": found[0]},
+                    *(turn for step in found[1] for turn in step),
+                ]
+            ),
+        }
+    ),
+    some(
+        systemInstruction=st.lists(gemini_text, min_size=1, max_size=2).map(
+            lambda parts: {"parts": parts}
+        ),
+        generationConfig=some(
+            maxOutputTokens=st.integers(1, 10**6),
+            temperature=st.floats(0, 2),
+            topP=st.floats(0, 1),
+            topK=st.integers(0, 100),
+            seed=st.integers(-9, 9),
+            frequencyPenalty=st.floats(-2, 2),
+            presencePenalty=st.floats(-2, 2),
+            stopSequences=st.lists(texts, min_size=1, max_size=5),
+            thinkingConfig=st.sampled_from(
+                (
+                    {"thinkingLevel": "LOW"},
+                    {"thinkingLevel": "HIGH", "includeThoughts": True},
+                    {"includeThoughts": True},
+                )
+            ),
+        ).filter(bool),
+        serviceTier=st.just("standard"),
+        stream=st.just(True),
+        tools=st.lists(
+            both(
+                st.fixed_dictionaries({"name": names}),
+                some(description=texts, parametersJsonSchema=schemas),
+            ),
+            min_size=1,
+            max_size=2,
+        ).map(lambda declared: [{"functionDeclarations": declared}]),
+        toolConfig=st.sampled_from(
+            (
+                {"mode": "AUTO"},
+                {"mode": "ANY"},
+                {"mode": "NONE"},
+                {"mode": "ANY", "allowedFunctionNames": ["a"]},
+            )
+        ).map(lambda calling: {"functionCallingConfig": calling}),
+    ),
+)
+
+
+# OpenAI's Responses.
+
+responses_text = texts.map(lambda text: {"type": "input_text", "text": text})
+responses_image = base64.map(
+    lambda data: {
+        "type": "input_image",
+        "image_url": f"data:image/png;base64,{data}",
+        "detail": "auto",
+    }
+) | st.just({"type": "input_image", "image_url": "https://example.com/a.png", "detail": "low"})
+responses_file = base64.map(
+    lambda data: {
+        "type": "input_file",
+        "filename": "a.pdf",
+        "file_data": f"data:application/pdf;base64,{data}",
+    }
+) | st.just({"type": "input_file", "file_url": "https://example.com/a.pdf", "filename": "a.pdf"})
+responses_sound = base64.map(
+    lambda data: {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+)
+responses_user = st.fixed_dictionaries(
+    {
+        "role": st.just("user"),
+        "content": content(responses_text | responses_image | responses_file | responses_sound),
+    }
+)
+responses_system = st.fixed_dictionaries(
+    {"role": st.just("system"), "content": content(responses_text)}
+)
+responses_said = st.fixed_dictionaries(
+    {
+        "role": st.just("assistant"),
+        "content": content(
+            texts.map(lambda text: {"type": "output_text", "text": text})
+            | texts.map(lambda text: {"type": "refusal", "refusal": text})
+        ),
+    }
+)
+responses_call = st.fixed_dictionaries(
+    {"type": st.just("function_call"), "call_id": names, "name": names, "arguments": texts}
+)
+responses_thought = st.builds(
+    lambda text, sealed: {
+        "type": "reasoning",
+        "summary": [{"type": "summary_text", "text": text}],
+        "encrypted_content": sealed,
+    },
+    texts,
+    names,
+)
+responses_result = st.fixed_dictionaries(
+    {
+        "type": st.just("function_call_output"),
+        "call_id": names,
+        "output": content(responses_text | responses_image | responses_file),
+    }
+)
+# Messages of the model that follow each other would become one.
+responses_answer = st.lists(responses_call | responses_thought, max_size=2).flatmap(
+    lambda items: responses_said.map(lambda said: [said, *items])
+)
+responses_input = st.lists(
+    responses_answer.flatmap(
+        lambda said: (responses_user | responses_system | responses_result).map(
+            lambda heard: [*said, heard]
+        )
+    ),
+    max_size=3,
+).flatmap(
+    lambda turns: responses_user.map(
+        lambda first: [first, *(item for turn in turns for item in turn)]
+    )
+)
+responses_tool = st.builds(
+    lambda name, told, strict: {"type": "function", "name": name, **told, "strict": strict},
+    names,
+    both(st.fixed_dictionaries({"parameters": st.none() | schemas}), some(description=texts)),
+    st.booleans(),
+)
+responses_body = both(
+    st.fixed_dictionaries(
+        {"model": st.just("m"), "input": responses_input, "store": st.just(False)}
+    ),
+    some(
+        instructions=texts,
+        max_output_tokens=st.integers(16, 10**6),
+        temperature=st.floats(0, 2),
+        top_p=st.floats(0, 1),
+        text=some(
+            format=st.just({"type": "json_object"})
+            | st.builds(
+                lambda schema, strict: {
+                    "type": "json_schema",
+                    "name": "a",
+                    "schema": schema,
+                    "description": "b",
+                    "strict": strict,
+                },
+                schemas,
+                st.booleans(),
+            ),
+            verbosity=st.sampled_from(("low", "high")),
+        ).filter(bool),
+        user=texts,
+        metadata=st.dictionaries(names, texts, min_size=1, max_size=2),
+        service_tier=st.just("default"),
+        stream=st.just(True),
+    ),
+    st.sampled_from(("none", "minimal", "low", "medium", "high", "xhigh", "max", None)).map(
+        lambda effort: (
+            {}
+            if effort is None
+            else {"reasoning": {"effort": "none"}}
+            if effort == "none"
+            else {
+                "reasoning": {"effort": effort, "summary": "auto"},
+                "include": ["reasoning.encrypted_content"],
+            }
+        )
+    ),
+    st.just({})
+    | both(
+        st.fixed_dictionaries(
+            {
+                "tools": st.lists(
+                    responses_tool, min_size=1, max_size=2, unique_by=lambda tool: tool["name"]
+                )
+            }
+        ),
+        some(
+            parallel_tool_calls=st.booleans(),
+            tool_choice=st.sampled_from(("auto", "none", "required"))
+            | names.map(lambda name: {"type": "function", "name": name}),
+        ),
+    ),
+)
+
+
 def there_and_back(dialect: str, body: dict[str, Any], target: Target) -> dict[str, Any]:
     converter = DIALECTS[dialect]
     written = converter.write_request(converter.read_request(body), target)
@@ -278,6 +530,41 @@ def test_a_request_of_openais_dialect_comes_back_whole(body: dict[str, Any]) -> 
 @given(body=anthropic_body)
 def test_a_request_of_anthropics_dialect_comes_back_whole(body: dict[str, Any]) -> None:
     assert there_and_back("anthropic", body, TARGET) == body
+
+
+@given(body=gemini_body)
+def test_a_request_of_geminis_dialect_comes_back_whole(body: dict[str, Any]) -> None:
+    # In this form of thinking no call is told to be of another model.
+    form = TARGET._replace(reasoning="effort" if "generationConfig" in body else "budget")
+    calls = [
+        part for content in body["contents"] for part in content["parts"] if "functionCall" in part
+    ]
+
+    back = there_and_back("gemini", body, form)
+
+    for content in back["contents"]:
+        for part in content["parts"]:
+            if part.get("thoughtSignature") == NO_SIGNATURE:
+                assert part not in calls
+                del part["thoughtSignature"]
+    assert back == body
+
+
+@pytest.mark.parametrize(
+    "asked", [{"thinkingBudget": 0}, {"thinkingBudget": -1}, {"thinkingBudget": 2000}]
+)
+def test_how_geminis_models_with_budgets_are_told_to_think_comes_back(
+    asked: dict[str, Any],
+) -> None:
+    contents = [{"role": "user", "parts": [{"text": "Hi"}]}]
+    body = {"model": "m", "contents": contents, "generationConfig": {"thinkingConfig": asked}}
+
+    assert there_and_back("gemini", body, TARGET._replace(reasoning="budget")) == body
+
+
+@given(body=responses_body)
+def test_a_request_of_responses_comes_back_whole(body: dict[str, Any]) -> None:
+    assert there_and_back("openai-responses", body, TARGET) == body
 
 
 @given(body=anthropic_body, thinking=st.sampled_from(("disabled", "enabled", "adaptive")))
@@ -310,6 +597,11 @@ def test_every_class_of_tokens_comes_back_through_openais_usage(usage: Usage) ->
 
 
 @given(usage=token_counts)
+def test_every_class_of_tokens_comes_back_through_the_usage_of_responses(usage: Usage) -> None:
+    assert parse_usage(responses_usage(usage)) == usage
+
+
+@given(usage=token_counts)
 def test_tokens_sum_to_the_same_in_anthropics_usage(usage: Usage) -> None:
     seen = parse_anthropic_usage(anthropic_usage(usage))
 
@@ -320,5 +612,23 @@ def test_tokens_sum_to_the_same_in_anthropics_usage(usage: Usage) -> None:
         cache_write_1h=usage.cache_write_1h,
         output=usage.output + usage.audio_out + usage.image_out,
         reasoning=usage.reasoning,
+        source="reported",
+    )
+
+
+@given(usage=token_counts)
+def test_tokens_sum_to_the_same_in_geminis_usage(usage: Usage) -> None:
+    # An image that was cached is a cached token there, unless its modality is told.
+    seen = parse_gemini_usage(gemini_usage(usage))
+
+    assert seen == Usage(
+        input=usage.input + usage.cache_write_5m + usage.cache_write_1h,
+        cache_read=usage.cache_read,
+        audio_in=usage.audio_in,
+        image_in=usage.image_in,
+        output=usage.output,
+        reasoning=usage.reasoning,
+        audio_out=usage.audio_out,
+        image_out=usage.image_out,
         source="reported",
     )

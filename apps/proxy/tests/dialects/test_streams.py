@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.core.errors import GatewayError
 from apps.core.usage import Usage
 from apps.proxy.dialects.conversion import DIALECTS, Reply
 from apps.proxy.dialects.neutral import (
@@ -19,6 +20,7 @@ from apps.proxy.dialects.neutral import (
     Start,
     Stop,
     TextPiece,
+    ThinkingPiece,
     ToolStart,
     UsageReport,
 )
@@ -27,15 +29,21 @@ from apps.proxy.tests.dialects.golden_cells import REPLY
 
 # Where junk may stand in an event, by the names that readers look for.
 NAMES: Final = (
-    "arguments", "choices", "content", "content_block", "data", "delta", "error", "finish_reason",
-    "function", "id", "index", "input", "message", "model", "name", "partial_json", "reasoning",
-    "refusal", "signature", "stop_reason", "text", "thinking", "thinking_blocks", "tool_calls",
-    "type", "usage",
+    "args", "arguments", "candidates", "choices", "content", "content_block", "data", "delta",
+    "error", "finish_reason", "finishReason", "function", "functionCall", "id", "index", "input",
+    "item", "message", "model", "name", "output", "output_index", "part", "partial_json", "parts",
+    "promptFeedback", "reasoning", "refusal", "response", "signature", "status", "stop_reason",
+    "summary", "text", "thinking", "thinking_blocks", "thought", "thoughtSignature", "tool_calls",
+    "type", "usage", "usageMetadata",
 )  # fmt: skip
 WORDS: Final = (
     "text", "thinking", "tool_use", "redacted_thinking", "text_delta", "input_json_delta",
     "thinking_delta", "signature_delta", "message_start", "content_block_start",
-    "content_block_delta", "content_block_stop", "message_delta", "message_stop", "x", "",
+    "content_block_delta", "content_block_stop", "message_delta", "message_stop",
+    "response.output_item.added", "response.output_item.done", "response.content_part.added",
+    "response.output_text.delta", "response.reasoning_text.delta", "response.refusal.delta",
+    "response.function_call_arguments.delta", "response.completed", "message", "reasoning",
+    "function_call", "output_text", "x", "",
 )  # fmt: skip
 junk = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(WORDS),
@@ -65,19 +73,36 @@ def read(dialect: str, *events: bytes) -> list[Delta]:
     return DIALECTS[dialect].stream_reader().read(b"".join(events))
 
 
+def read_to_the_end(*events: bytes) -> list[Delta]:
+    """Return what a stream of Google's says, which ends with its body."""
+    reader = DIALECTS["gemini"].stream_reader()
+    return reader.read(b"".join(events)) + reader.end()
+
+
+def part(*parts: Any, reason: str | None = None, **changed: Any) -> bytes:
+    """Return an event of Google's."""
+    told = {} if reason is None else {"finishReason": reason}
+    candidate = {"content": {"parts": list(parts), "role": "model"}, **told}
+    return event({"candidates": [candidate], "modelVersion": "m", "responseId": "c", **changed})
+
+
+BEGINNINGS: Final = {
+    "openai": chunk(),
+    "anthropic": event({"type": "message_start", "message": {"id": "c", "model": "m"}}),
+    "openai-responses": event({"type": "response.created", "response": {"id": "c", "model": "m"}}),
+    "gemini": part(),
+}
+
+
 @pytest.mark.parametrize("dialect", list(DIALECTS))
 @given(events=st.lists(junk, max_size=6))
 def test_no_event_breaks_a_reader(dialect: str, events: list[Any]) -> None:
     reader = DIALECTS[dialect].stream_reader()
-    start = (
-        chunk()
-        if dialect == "openai"
-        else event({"type": "message_start", "message": {"id": "m", "model": "m"}})
-    )
+    told = b"".join(event(document) for document in events)
 
-    deltas = reader.read(start + b"".join(event(document) for document in events))
+    deltas = reader.read(BEGINNINGS[dialect] + told) + reader.end()
 
-    assert deltas[0] == Start("c" if dialect == "openai" else "m", "m")
+    assert deltas[0] == Start("c", "m")
     kinds = [type(delta) for delta in deltas]
     assert Failure not in kinds[:-1]
     for client in DIALECTS.values():
@@ -220,3 +245,142 @@ def test_every_event_of_anthropics_dialect_has_its_event_line() -> None:
         name for name, _ in named
     ]
     assert named[-1][0] == "event: error"
+
+
+def test_a_stream_of_geminis_is_complete_when_its_body_ends_after_a_reason() -> None:
+    reader = DIALECTS["gemini"].stream_reader()
+
+    told = reader.read(part({"text": "a"}, reason="STOP"))
+
+    assert told == [Start("c", "m"), TextPiece("a")]
+    assert reader.end() == [PartEnd(), Stop("end"), Done()]
+    assert reader.end() == []
+
+
+def test_a_stream_of_geminis_without_a_reason_was_cut_off() -> None:
+    assert read_to_the_end(part({"text": "a"})) == [Start("c", "m"), TextPiece("a")]
+    assert read_to_the_end() == []
+
+
+def test_the_end_of_the_body_says_nothing_where_the_last_event_did() -> None:
+    for dialect in ("openai", "anthropic"):
+        assert DIALECTS[dialect].stream_reader().end() == []
+
+
+def test_of_the_usages_of_a_gemini_stream_the_last_one_counts() -> None:
+    deltas = read_to_the_end(
+        part({"text": "a"}, usageMetadata={"promptTokenCount": 7, "candidatesTokenCount": 1}),
+        part({"text": "b"}, usageMetadata={"promptTokenCount": 7, "candidatesTokenCount": 2}),
+        part(reason="STOP"),
+        event({"usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 3}}),
+    )
+
+    assert deltas[0] == Start("c", "m", Usage(input=7, output=1, source="reported"))
+    assert [delta for delta in deltas if isinstance(delta, UsageReport)] == [
+        UsageReport(Usage(input=7, output=3, source="reported"))
+    ]
+
+
+def test_a_gemini_call_stops_for_its_tools_and_names_a_place_for_an_id() -> None:
+    call = {"functionCall": {"name": "now"}}
+
+    first = read_to_the_end(part(call, call), part(reason="STOP"))
+    again = read_to_the_end(part(call), part(call, reason="STOP"))
+
+    assert first == again
+    ids = [delta.id for delta in first if isinstance(delta, ToolStart)]
+    assert len(set(ids)) == 2
+    assert first[-2:] == [Stop("tool_use"), Done()]
+
+
+def test_a_signature_closes_the_thought_it_belongs_to() -> None:
+    deltas = read_to_the_end(
+        part({"text": "Rain", "thought": True}),
+        part({"text": "?", "thought": True}),
+        part({"functionCall": {"id": "1", "name": "now"}, "thoughtSignature": "c2ln"}),
+        part({"text": "And", "thought": True}, reason="STOP"),
+    )
+
+    assert deltas == [
+        Start("c", "m"),
+        ThinkingPiece("Rain"),
+        ThinkingPiece("?"),
+        ThinkingPiece(signature="c2ln"),
+        PartEnd(),
+        ToolStart("1", "now"),
+        ArgumentsPiece("{}"),
+        PartEnd(),
+        ThinkingPiece("And"),
+        PartEnd(),
+        Stop("tool_use"),
+        Done(),
+    ]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"inlineData": {"mimeType": "image/png", "data": "AA=="}},
+        {"executableCode": {"code": "1"}},
+        {"functionCall": {"name": "now", "willContinue": True}},
+        {"functionCall": {"name": "now", "partialArgs": [{"jsonPath": "$.a"}]}},
+        {"functionCall": {"name": ""}},
+        {"functionCall": {"name": "now", "args": "x"}},
+        {"functionCall": 1},
+        {"text": 1},
+    ],
+)
+def test_a_part_that_would_be_lost_is_a_failure(broken: dict[str, Any]) -> None:
+    deltas = read_to_the_end(part({"text": "a"}), part(broken), part(reason="STOP"))
+
+    assert [type(delta) for delta in deltas] == [Start, TextPiece, Failure]
+
+
+def test_googles_name_of_an_error_is_kept_in_the_words_of_the_record() -> None:
+    error = {"code": 429, "message": "AIza-secret", "status": "RESOURCE_EXHAUSTED"}
+
+    failure = read("gemini", event({"error": error}))[-1]
+    strange = read("gemini", event({"error": {**error, "status": "AIza-secret"}}))[-1]
+
+    assert isinstance(failure, Failure)
+    assert isinstance(strange, Failure)
+    assert (failure.upstream_code, strange.upstream_code) == ("rate_limit_exceeded", None)
+    assert "AIza" not in f"{failure.error} {strange.error}"
+
+
+def test_a_stream_of_geminis_may_be_one_array() -> None:
+    deltas: list[Delta] = [
+        Start("c", "m"),
+        TextPiece("a"),
+        ToolStart("1", "now"),
+        ArgumentsPiece('{"a":'),
+        ArgumentsPiece("1}"),
+        PartEnd(),
+        UsageReport(Usage(input=3, output=2)),
+        Stop("tool_use"),
+        Done(),
+    ]
+    reply = Reply(request_id="req_1", created=1, is_array=True)
+    writer = DIALECTS["gemini"].stream_writer(reply)
+
+    array = b"".join(writer.write([delta]) for delta in deltas)
+
+    events = DIALECTS["gemini"].stream_writer(REPLY).write(deltas).decode().split("\n\n")[:-1]
+    assert json.loads(array) == [json.loads(told.removeprefix("data: ")) for told in events]
+    assert [told["candidates"][0]["content"]["parts"] for told in json.loads(array)] == [
+        [{"text": "a"}],
+        [{"functionCall": {"id": "1", "name": "now", "args": {"a": 1}}}],
+        [{"text": ""}],
+    ]
+
+
+def test_an_array_that_failed_does_not_seem_complete() -> None:
+    reply = Reply(request_id="req_1", created=1, is_array=True)
+    writer = DIALECTS["gemini"].stream_writer(reply)
+    failure = Failure(GatewayError("E60"))
+
+    written = writer.write([Start("c", "m"), TextPiece("a"), failure])
+    at_once = DIALECTS["gemini"].stream_writer(reply).write([failure])
+
+    assert json.loads(written + b"]")[1]["error"]["code"] == 503
+    assert json.loads(at_once + b"]")[0]["error"]["status"] == "UNAVAILABLE"

@@ -1,0 +1,168 @@
+"""Reads the contents of a request to Google: who said what, in which parts.
+
+Source: https://ai.google.dev/api/caching#Content. Calls of functions and what they answered belong
+together by their ids where they have some, else by their names and order.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import orjson
+
+from apps.proxy.dialects.gemini_media import read_media
+from apps.proxy.dialects.gemini_parameters import GoogleParameters
+from apps.proxy.dialects.gemini_parts import add_signature, add_thought, call_id, standard_base64
+from apps.proxy.dialects.neutral import (
+    Audio,
+    Document,
+    Image,
+    Part,
+    Text,
+    ToolResult,
+    ToolUse,
+    Turn,
+)
+from apps.proxy.dialects.openai_refusals import missing, wrong_value
+from apps.proxy.dialects.tool_arguments import arguments_text
+
+# The last one is that of answers of functions in older SDKs.
+_ROLES: Final = ("user", "model", "function")
+_KINDS: Final = ("text", "inlineData", "fileData", "functionCall", "functionResponse")
+# Under these a function answers, and nothing else is told beside.
+_OUTPUT: Final = "output"
+_ERROR: Final = "error"
+
+
+class _Calls:
+    """The calls of functions that were not answered so far."""
+
+    __slots__ = ("_open",)
+
+    def __init__(self) -> None:
+        self._open: list[tuple[str, str]] = []  # id and name
+
+    def clear(self) -> None:
+        """Forget them: nobody answers once the model has gone on."""
+        self._open.clear()
+
+    def add(self, identifier: str, name: str) -> None:
+        """Take a call."""
+        self._open.append((identifier, name))
+
+    def answer(self, identifier: str | None, name: str) -> str | None:
+        """Return the id of the call that is answered, None if there is none.
+
+        Some clients keep ids that others drop: without its id it is the first call of that name.
+        """
+        found = [call for call in self._open if call[0] == identifier]
+        found += [call for call in self._open if call[1] == name]
+        if not found:
+            return None
+        self._open.remove(found[0])
+        return found[0][0]
+
+
+def read_contents(given: GoogleParameters) -> tuple[Turn, ...]:
+    """Return the turns; contents of one side in a row, as SDKs gather from a stream, are one."""
+    contents = given.objects("contents")
+    if not contents:
+        raise missing("contents")
+    calls = _Calls()
+    turns: list[tuple[Literal["user", "assistant"], str, list[Part]]] = []
+    for content in contents:
+        role = content.text("role") or "user"
+        if role not in _ROLES:
+            raise wrong_value(content.name("role"), f"one of {', '.join(_ROLES)}")
+        side: Literal["user", "assistant"] = "assistant" if role == "model" else "user"
+        if not turns or turns[-1][0] != side:
+            turns.append((side, content.at, []))
+            if side == "assistant":
+                calls.clear()
+        for part in content.objects("parts"):
+            _read_part(part, side, turns[-1][2], calls)
+        content.finish()
+    return tuple(Turn(side, tuple(parts), at) for side, at, parts in turns)
+
+
+def read_texts(content: GoogleParameters) -> tuple[Text, ...]:
+    """Return a content that is nothing but text."""
+    texts: list[Text] = []
+    for part in content.objects("parts"):
+        texts.append(Text(part.require_text("text"), at=part.at))
+        part.finish()
+    return tuple(texts)
+
+
+def _read_part(part: GoogleParameters, side: str, parts: list[Part], calls: _Calls) -> None:
+    """Add what a part says to those before it."""
+    signature = standard_base64(part.text("thoughtSignature") or "")
+    is_thought = part.flag("thought") or False
+    # Notes of the client's for itself.
+    part.ignore("partMetadata")
+    kinds = [kind for kind in _KINDS if kind in part]
+    if len(kinds) > 1:
+        raise wrong_value(part.at, "one kind of data")
+    if is_thought:
+        add_thought(parts, part.require_text("text"), part.at)
+        add_signature(parts, signature, part.at)
+        part.finish()
+        return
+    add_signature(parts, signature, part.at)
+    text, media = part.text("text"), read_media(part)
+    call, answer = part.member("functionCall"), part.member("functionResponse")
+    if text or (text is not None and not signature):
+        parts.append(Text(text, at=part.at))
+    elif media is not None:
+        parts.append(media)
+    elif call is not None:
+        if side != "assistant":
+            raise wrong_value(part.name("functionCall"), "a call by the model")
+        parts.append(_read_call(call, calls))
+    elif answer is not None:
+        if side != "user":
+            raise wrong_value(part.name("functionResponse"), "an answer to the model")
+        parts.append(_read_answer(answer, calls))
+    part.finish()
+    if not kinds and not signature:
+        raise missing(part.name("text"))
+
+
+def _read_call(call: GoogleParameters, calls: _Calls) -> ToolUse:
+    name = call.require_text("name")
+    # One without an id has the same each time that it is sent.
+    identifier = call.text("id") or call_id(call.at)
+    use = ToolUse(identifier, name, arguments_text(call.mapping("args") or {}), at=call.at)
+    call.ignore("willContinue", unless=(False,))
+    call.finish()
+    calls.add(identifier, name)
+    return use
+
+
+def _read_answer(answer: GoogleParameters, calls: _Calls) -> ToolResult:
+    name = answer.require_text("name")
+    identifier = calls.answer(answer.text("id"), name)
+    if identifier is None:
+        raise wrong_value(answer.name("name"), "the name of a function that was called before")
+    response = answer.mapping("response")
+    if response is None:
+        raise missing(answer.name("response"))
+    said, is_error = _said(response)
+    parts: list[Text | Image | Document] = [Text(said, at=answer.name("response"))] if said else []
+    for part in answer.objects("parts"):
+        media = read_media(part)
+        if media is None or isinstance(media, Audio):
+            raise part.refuse("inlineData")
+        parts.append(media)
+        part.finish()
+    answer.ignore("willContinue", unless=(False,))
+    answer.finish()
+    return ToolResult(identifier, tuple(parts), is_error, at=answer.at)
+
+
+def _said(response: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return what a function answers as a text, and whether it failed."""
+    is_error = response.keys() == {_ERROR}
+    value: object = response
+    if is_error or response.keys() == {_OUTPUT}:
+        (value,) = response.values()
+    return value if isinstance(value, str) else orjson.dumps(value).decode(), is_error

@@ -1,0 +1,78 @@
+"""Parts of Google's contents that mean the same in requests, answers and streams.
+
+A thought is a part of its own; what makes it fit to be given back (`thoughtSignature`) stands on
+the part that follows from it, mostly the first call of a function. In the neutral form it belongs
+to the thought. Calls of functions may have no id, and get one that depends only on their place.
+
+Sources: https://ai.google.dev/gemini-api/docs/thought-signatures (also of the signature that
+stands for none) and https://ai.google.dev/api/caching#Part
+"""
+
+import hashlib
+from typing import Any, Final, TypeGuard
+
+from apps.proxy.dialects.neutral import Part, Thinking
+
+# Gemini refuses calls without a signature, but for those that another model made.
+NO_SIGNATURE: Final = "skip_thought_signature_validator"
+# Before the thought that another provider hides. Eight characters are whole bytes of base64, so
+# that SDKs, which decode a signature and encode it again, keep them.
+_REDACTED: Final = "redacted"
+_URL_ALPHABET: Final = str.maketrans("-_", "+/")
+_ID_LENGTH: Final = 24
+
+
+def standard_base64(data: str) -> str:
+    """Return base64 in the alphabet that everybody reads: Google's SDKs send the one for URLs."""
+    if data == NO_SIGNATURE or ("-" not in data and "_" not in data):
+        return data
+    return data.translate(_URL_ALPHABET)
+
+
+def signed_thought(signature: str) -> Thinking | None:
+    """Return the thought that a signature stands for, None if it stands for none."""
+    if not signature or signature == NO_SIGNATURE:
+        return None
+    if signature.startswith(_REDACTED):
+        return Thinking(redacted=signature.removeprefix(_REDACTED))
+    return Thinking(signature=signature)
+
+
+def is_open_thought(part: Part | None) -> TypeGuard[Thinking]:
+    """Return whether a part is a thought that was not signed so far."""
+    return isinstance(part, Thinking) and not (part.signature or part.redacted)
+
+
+def add_thought(parts: list[Part], text: str, at: str = "") -> None:
+    """Add a thought; what follows a thought without a signature is more of it."""
+    last = parts[-1] if parts else None
+    if is_open_thought(last):
+        parts[-1] = last._replace(text=last.text + text)
+    elif text:
+        parts.append(Thinking(text, at=at))
+
+
+def add_signature(parts: list[Part], signature: str, at: str = "") -> None:
+    """Sign the thought that was added last, or add one that has nothing but a signature."""
+    thought = signed_thought(signature)
+    last = parts[-1] if parts else None
+    if thought is None:
+        return
+    if thought.signature and is_open_thought(last):
+        parts[-1] = last._replace(signature=thought.signature)
+    else:
+        parts.append(thought._replace(at=at))
+
+
+def thought_part(thought: Thinking) -> dict[str, Any]:
+    """Return a thought as a client is told it, with what it has to give back."""
+    signature = _REDACTED + thought.redacted if thought.redacted else thought.signature
+    told: dict[str, Any] = {"text": thought.text, "thought": True}
+    if signature:
+        told["thoughtSignature"] = signature
+    return told
+
+
+def call_id(place: str) -> str:
+    """Return the id of a call that has none: the same for the same place."""
+    return f"call_{hashlib.sha256(place.encode()).hexdigest()[:_ID_LENGTH]}"

@@ -1,0 +1,84 @@
+"""Paths of Google's Gemini API, which hold the model and what is asked of it.
+
+Paths come decoded. Sources: https://ai.google.dev/api/generate-content,
+https://ai.google.dev/api/tokens and https://ai.google.dev/api/models
+"""
+
+import re
+from typing import Any, Final, Literal, NamedTuple, get_args
+from urllib.parse import parse_qsl, quote
+
+from apps.proxy.dialects.request_fields import MODEL_NAME_LENGTH_MAX
+
+Method = Literal["generateContent", "streamGenerateContent", "countTokens"]
+# Under these nothing else is offered; Google's first version has the prefix that others have, too.
+GEMINI_PREFIXES: Final = ("/v1beta", "/api/v1beta")
+_MODELS: Final = tuple(f"{prefix}/models" for prefix in (*GEMINI_PREFIXES, "/v1", "/api/v1"))
+_COLLECTION: Final = "models/"
+_NAME: Final = re.compile(r"[^?#\x00-\x1f\x7f]+")
+
+
+class GeminiPath(NamedTuple):
+    """What a path asks of a model."""
+
+    model: str  # as the client has it, without `models/`
+    method: Method
+
+
+def find_gemini_path(path: str) -> GeminiPath | None:
+    """Return what a path asks of a model, None where it is none of these."""
+    rest = _below_models(path)
+    if not rest:
+        return None
+    # Names may hold a colon themselves, methods never.
+    name, _, method = rest.rpartition(":")
+    known = next((known for known in get_args(Method) if known == method), None)
+    return GeminiPath(name, known) if _is_name(name) and known is not None else None
+
+
+def find_listed_model(path: str) -> str | None:
+    """Return which model a path describes, "" where it lists all; None where it is no such path."""
+    rest = _below_models(path)
+    return rest if rest is None or rest == "" or _is_name(rest) else None
+
+
+def _below_models(path: str) -> str | None:
+    """Return what follows the collection of models in a path, None where it is not of it."""
+    for prefix in _MODELS:
+        if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/"):
+            return path[len(prefix) + 1 :].removesuffix("/")
+    return None
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= MODEL_NAME_LENGTH_MAX and _NAME.fullmatch(text) is not None
+
+
+def is_array(query: bytes) -> bool:
+    """Return whether a stream is to be one JSON array: it is, unless events are asked for."""
+    return dict(parse_qsl(query.decode("latin-1"))).get("alt") != "sse"
+
+
+def upstream_path(model: str, *, is_stream: bool) -> str:
+    """Return the path below the base URL of a provider; streams are always events.
+
+    A name with a slash names its collection itself, as tuned models and Vertex AI's do.
+    """
+    name = model if "/" in model else _COLLECTION + model
+    method = "streamGenerateContent?alt=sse" if is_stream else "generateContent"
+    return f"{quote(name, safe='/@.-_~')}:{method}"
+
+
+def model_document(name: str, *, context_length: int, max_output_tokens: int) -> dict[str, Any]:
+    """Return a model as Google describes one; sizes are in tokens."""
+    return {
+        "name": _COLLECTION + name,
+        "displayName": name,
+        "inputTokenLimit": context_length,
+        "outputTokenLimit": max_output_tokens,
+        "supportedGenerationMethods": [
+            "generateContent",
+            "streamGenerateContent",
+            "countTokens",
+        ],
+    }

@@ -1,0 +1,243 @@
+"""Requests of Google's generateContent: what the gateway must know before it lets them through.
+
+Everything that decides what a call can cost is checked here (E13) or refused because it cannot be
+metered (E14); what only the model understands passes untouched. Whether another dialect can say
+the same is not asked here. What the path says is in the body as `model` and `stream`
+(`gemini_request_reader.with_path`).
+
+Source: https://ai.google.dev/api/generate-content
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from apps.core.parameter_names import fold_all, folded
+from apps.proxy.dialects.gemini_parameters import GoogleParameters, snake_case
+from apps.proxy.dialects.gemini_stream import CANDIDATES_MAX
+from apps.proxy.dialects.openai_refusals import (
+    above,
+    below_one,
+    missing,
+    unsupported,
+    wrong_type,
+    wrong_value,
+)
+from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
+from apps.proxy.dialects.request_fields import (
+    INTEGER_MAX,
+    keep_allowed,
+    read_boolean,
+    read_model,
+)
+
+
+def _both(*names: str) -> frozenset[str]:
+    """Return names in both of their spellings."""
+    return frozenset(names) | frozenset(map(snake_case, names))
+
+
+# What is looked at here, and what most requests hold beside it.
+_PLAIN: Final = _both(
+    "alt",
+    "contents",
+    "generationConfig",
+    "labels",
+    "model",
+    "safetySettings",
+    "serviceTier",
+    "store",
+    "stream",
+    "systemInstruction",
+    "toolConfig",
+    "tools",
+)
+_SYSTEM: Final = ("systemInstruction", "system_instruction")
+_ANSWERS: Final = ("functionResponse", "function_response")
+_BLOBS: Final = ("inlineData", "inline_data", "fileData", "file_data")
+# Functions that the client runs. All others are Google's: billed by the call, or they read what
+# nobody bounds. Source: https://ai.google.dev/gemini-api/docs/pricing
+_CLIENT_TOOLS: Final = _both("functionDeclarations")
+# Members of a configuration that decide what is written; in other letters they are refused.
+_METERED: Final = ("candidateCount", "maxOutputTokens", "responseModalities")
+_METERED_NAMES: Final = _both(*_METERED)
+_FOLDED_METERED: Final = fold_all(_METERED_NAMES)
+_MODALITIES: Final = ("TEXT", "IMAGE", "AUDIO", "MODALITY_UNSPECIFIED")
+_USUAL_TIERS: Final = ("standard", "unspecified", "service_tier_unspecified")
+# The longest prompt around tools that any of its models was seen to add.
+_TOOLS_PROMPT_TOKENS: Final = 2048
+_TEMPLATE_TOKENS: Final = 64
+
+
+def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
+    """Return what a request asks for. Raises E13 and E14 with the parameter at fault."""
+    kept = body if body.keys() <= _PLAIN else keep_allowed(body, _PLAIN)
+    given = GoogleParameters(kept)
+    config = given.member("generationConfig") or GoogleParameters({}, "generationConfig")
+    _check_spelling(given, config)
+    _check_contents(kept)
+    _check_tools(given)
+    media = {_kind_of(blob) for blob in _all_media(kept)}
+    return ParsedRequest(
+        endpoint=endpoint,
+        model=read_model(kept),
+        is_stream=read_boolean(kept, "stream"),
+        include_usage=True,
+        choices=_read_count(config, "candidateCount", CANDIDATES_MAX) or 1,
+        output_tokens_asked=_read_count(config, "maxOutputTokens", INTEGER_MAX),
+        output_parameter="maxOutputTokens",
+        has_images=bool(media - {"audio", "text"}),
+        has_audio="audio" in media,
+        body=kept,
+        service_tier=_service_tier(given),
+        audio_parameter=_audio_parameter(config),
+        dialect="gemini",
+        is_array=kept.get("alt") is not None,
+    )
+
+
+def input_tokens_bound(
+    body: Mapping[str, Any], serialised: bytes, context_length: int, image_tokens_max: int
+) -> int:
+    """Return a number of tokens that the input of this request cannot exceed.
+
+    A token is at least one byte of text, and no model reads more than its context. Images count as
+    images and not as text; anything else that Google would have to look into (films, sounds and
+    documents, of which a few bytes can be long) counts as a full context.
+    """
+    bound = len(serialised) + _TEMPLATE_TOKENS
+    for blob in _all_media(body):
+        kind = _kind_of(blob)
+        if kind == "image":
+            bound += image_tokens_max - _data_length(blob)
+        elif kind != "text":
+            return context_length
+    if body.get("tools"):
+        bound += _TOOLS_PROMPT_TOKENS
+    return min(bound, context_length)
+
+
+def capped(body: Mapping[str, Any], cap: int) -> dict[str, Any]:
+    """Return a body with a lower maximum, under the name that the client has for it."""
+    given = GoogleParameters(body)
+    name = given.spelling("generationConfig")
+    config = GoogleParameters(body.get(name) or {})
+    changed = {**(body.get(name) or {}), config.spelling("maxOutputTokens"): cap}
+    return {**body, name: changed}
+
+
+def _check_spelling(given: GoogleParameters, config: GoogleParameters) -> None:
+    """Raise E12 or E14 for a second name of what is metered, or one in other letters."""
+    for name in ("contents", "tools", "serviceTier", "systemInstruction"):
+        given.spelling(name)
+    for name in config.names():
+        if folded(name) in _FOLDED_METERED and name not in _METERED_NAMES:
+            raise unsupported(config.name(name))
+    for name in _METERED:
+        config.spelling(name)
+
+
+def _read_count(config: GoogleParameters, name: str, maximum: int) -> int | None:
+    """Return a whole number from 1 to `maximum`, None if it is absent."""
+    value = config.integer(name)
+    if value is None:
+        return None
+    if value < 1:
+        raise below_one(config.name(name))
+    if value > maximum:
+        raise above(config.name(name), maximum)
+    return value
+
+
+def _check_contents(body: Mapping[str, Any]) -> None:
+    contents = body.get("contents")
+    if contents is None or contents == []:
+        raise missing("contents")
+    if not isinstance(contents, list):
+        raise wrong_type("contents", "an array of objects")
+    for index, content in enumerate(contents):
+        _check_content(content, f"contents[{index}]")
+    for name in _SYSTEM:
+        if body.get(name) is not None:
+            _check_content(body[name], name)
+
+
+def _check_content(content: object, where: str) -> None:
+    if not isinstance(content, dict):
+        raise wrong_type(where, "an object")
+    parts = content.get("parts")
+    if parts is None:
+        return
+    if not isinstance(parts, list):
+        raise wrong_type(f"{where}.parts", "an array of objects")
+    for position, part in enumerate(parts):
+        if not isinstance(part, dict):
+            raise wrong_type(f"{where}.parts[{position}]", "an object")
+
+
+def _all_media(body: Mapping[str, Any]) -> Iterator[object]:
+    """Yield what the contents hold beside text, also in answers of functions."""
+    system = [body[name] for name in _SYSTEM if body.get(name) is not None]
+    for content in (*body["contents"], *system):
+        for part in content.get("parts") or ():
+            if len(part) == 1 and "text" in part:
+                continue  # Almost all parts are such.
+            yield from _media_of(part)
+            for name in _ANSWERS:
+                answer = part.get(name)
+                inner = answer.get("parts") if isinstance(answer, dict) else None
+                for media in inner if isinstance(inner, list) else ():
+                    yield from _media_of(media if isinstance(media, dict) else {})
+
+
+def _media_of(part: Mapping[str, Any]) -> Iterator[object]:
+    for name in _BLOBS:
+        if part.get(name) is not None:
+            yield part[name]
+
+
+def _kind_of(blob: object) -> str:
+    """Return what a blob is: image, audio or text; "" for anything that has to be looked into."""
+    if not isinstance(blob, dict) or not isinstance(blob.get("data"), str):
+        return ""
+    media_type = blob.get("mimeType", blob.get("mime_type"))
+    if not isinstance(media_type, str):
+        return ""
+    kind = media_type.partition("/")[0].strip().lower()
+    return kind if kind in ("audio", "image", "text") else ""
+
+
+def _data_length(blob: object) -> int:
+    """Return how many bytes of a body are an image, of which no text can hide anything."""
+    data = blob.get("data") if isinstance(blob, dict) else None
+    if not isinstance(data, str) or not data.isascii() or not data.isprintable():
+        return 0
+    return 0 if '"' in data or "\\" in data else len(data)
+
+
+def _check_tools(given: GoogleParameters) -> None:
+    """Raise E14 for a tool that Google runs, which an empty object is enough to ask for."""
+    for tool in given.objects("tools"):
+        for name in tool.names():
+            if name not in _CLIENT_TOOLS:
+                raise unsupported(tool.name(name))
+
+
+def _service_tier(given: GoogleParameters) -> str:
+    tier = given.text("serviceTier")
+    if tier is None or tier.lower() in _USUAL_TIERS:
+        return ""
+    return tier.lower()
+
+
+def _audio_parameter(config: GoogleParameters) -> str:
+    """Return by which parameter a spoken answer is asked for, "" where it is not."""
+    asked = config.take("responseModalities")
+    if asked is None:
+        return ""
+    name = config.name("responseModalities")
+    if not isinstance(asked, list) or not all(isinstance(item, str) for item in asked):
+        raise wrong_type(name, "an array of strings")
+    for item in asked:
+        if item.upper() not in _MODALITIES:
+            raise wrong_value(name, f"of {', '.join(_MODALITIES)}")
+    return name if "AUDIO" in map(str.upper, asked) else ""

@@ -1,0 +1,201 @@
+"""The meter of a stream of Google's generateContent.
+
+Source: https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent. The usage
+comes with every event and is cumulative: only the last one is looked at, and only when somebody
+asks. The stream ends with its body; so from the reason to finish on, the last event waits for what
+follows it or for the end.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from apps.core.errors import GatewayError
+from apps.core.usage import Usage
+from apps.proxy.dialects.gemini_answer import block_reason, first_candidate, member, word
+from apps.proxy.dialects.gemini_errors import known_code
+from apps.proxy.dialects.gemini_usage import parse_gemini_usage
+from apps.proxy.dialects.openai_chunks import load_chunk
+from apps.proxy.dialects.stream_meter import StreamMeter, clean_label, member_pattern
+from apps.proxy.media import streamed_tokens
+from apps.proxy.sse import event_data, first_data, split_events
+
+CANDIDATES_MAX: Final = 8
+_USAGE: Final = b'"usageMetadata"'
+_CALL: Final = b'"functionCall"'
+# Calls are objects, and counted as the text that they come to.
+_ARGUMENTS: Final = b"arguments"
+_TEXT: Final = b"text"
+_MEDIA: Final = re.compile(
+    rb'"mimeType":\s*+"(image|audio)/[^"]*+",\s*+"data":\s*+"([A-Za-z0-9+/=_-]*+)"'
+)
+
+
+class GeminiStreamMeter(StreamMeter):
+    """Follows the events of an answer, which ends with the body after a reason to finish."""
+
+    VALUED = (b'"finishReason"', b'"blockReason"', b'"error"')
+    MARKS = ()
+    TEXTS = {key: member_pattern(key) for key in (_TEXT, _ARGUMENTS)}
+    ID = member_pattern(b"responseId")
+    MODEL = member_pattern(b"modelVersion")
+
+    __slots__ = (
+        "_audio_characters",
+        "_finished",
+        "_has_media",
+        "_images",
+        "_known_usage",
+        "_last_usage",
+    )
+
+    def __init__(self) -> None:
+        self._known_usage: Usage | None = None
+        super().__init__()
+        self._audio_characters = 0  # of sound, in base64
+        self._finished = 0  # a bit for each candidate
+        self._has_media = False
+        self._images = 0
+        self._last_usage = b""  # the last events that told a usage which was not read so far
+
+    # ---- the end
+
+    def observe(self, block: bytes) -> bytes:
+        """Return what goes on now: once a reason was told, not the last event with data."""
+        going_on = super().observe(block)
+        if self.finish_reason is None:
+            return going_on
+        waiting, self.last_frame = self.last_frame, b""
+        if self.error is not None:
+            return waiting + going_on
+        events = split_events(waiting + going_on)
+        while events:
+            self.last_frame = events.pop() + self.last_frame
+            if event_data(self.last_frame).strip():
+                break
+        return b"".join(events)
+
+    def is_whole(self, choices: int) -> bool:
+        """Return whether each candidate has told why it ended, or the prompt was declined."""
+        return self.finish_reason is not None and self._finished.bit_count() >= choices
+
+    def begins_an_answer(self, block: bytes) -> bool | None:
+        """Return whether the first event is a response; later ones are not looked into."""
+        first = first_data(block or self.last_frame)
+        if not first:
+            return None
+        document = load_chunk(first)
+        return document is not None and (
+            "candidates" in document or bool(block_reason(document)) or "usageMetadata" in document
+        )
+
+    # ---- events that matter
+
+    def _observe_event(self, event: bytes) -> bool:
+        if not self._find_hints(event):
+            self._keep(event)
+            return True
+        data = event_data(event)
+        if not data:
+            return True  # A comment.
+        document = load_chunk(data)
+        if document is None or document.get("error") is not None:
+            self._fail(document or {})
+            return False
+        self._keep(event)
+        self._finish(document)
+        usage = member(document, "usageMetadata")
+        if isinstance(usage, Mapping):
+            self._take_usage(usage)
+        return True
+
+    def _finish(self, document: Mapping[str, Any]) -> None:
+        candidates = document.get("candidates")
+        for candidate in candidates if isinstance(candidates, list) else ():
+            reason = word(candidate, "finishReason") if isinstance(candidate, Mapping) else ""
+            if reason:
+                self.finish_reason = clean_label(reason)
+                at = candidate.get("index")
+                at = at if type(at) is int and 0 <= at < CANDIDATES_MAX else 0
+                self._finished |= 1 << at
+        declined = block_reason(document)
+        if declined and first_candidate(document) is None:
+            self.finish_reason = clean_label(declined)
+            self._finished = (1 << CANDIDATES_MAX) - 1
+
+    def _fail(self, document: Mapping[str, Any]) -> None:
+        self.upstream_error_code = known_code(document)
+        self.error = GatewayError("E60")
+
+    # ---- the usage
+
+    @property
+    def usage(self) -> Usage | None:
+        """Return the last usage that was reported, which nobody read before it is asked for."""
+        self._count_batch()
+        events, self._last_usage = self._last_usage, b""
+        for event in reversed(split_events(events)):
+            document = load_chunk(event_data(event)) if _USAGE in event else None
+            usage = None if document is None else member(document, "usageMetadata")
+            if isinstance(usage, Mapping):
+                self._take_usage(usage)
+                break
+        return self._known_usage
+
+    @usage.setter
+    def usage(self, usage: Usage | None) -> None:
+        self._known_usage = usage
+
+    def _take_usage(self, usage: Mapping[str, Any]) -> None:
+        self._report(parse_gemini_usage(usage))
+        self.service_tier = clean_label(usage.get("serviceTier")) or self.service_tier
+
+    # ---- what was delivered
+
+    def _has_unseen_output(self) -> bool:
+        self._count_batch()
+        return self._has_media
+
+    def _spoken_tokens(self) -> int:
+        self._count_batch()
+        return streamed_tokens(self._audio_characters * 3 // 4)
+
+    def _count_images(self) -> int:
+        self._count_batch()
+        return self._images
+
+    def _count(self, raw: bytes) -> None:
+        if _USAGE in raw:
+            self._last_usage = raw
+        self._count_text(raw, _TEXT)
+        if _CALL in raw:
+            self._count_calls(raw)
+        for kind, data in _MEDIA.findall(raw):
+            self._has_media = self._has_content = True
+            if kind == b"image":
+                self._images += 1
+            else:
+                self._audio_characters += len(data)
+
+    def _count_calls(self, raw: bytes) -> None:
+        for event in split_events(raw):
+            document = load_chunk(event_data(event)) if _CALL in event else None
+            candidates = None if document is None else document.get("candidates")
+            for candidate in candidates if isinstance(candidates, list) else ():
+                for text in called_texts(candidate):
+                    self._has_content = True
+                    self._count_text(b'"arguments":' + orjson.dumps(text), _ARGUMENTS)
+
+
+def called_texts(candidate: object) -> list[str]:
+    """Return the calls of functions in a candidate, each as the text that it comes to."""
+    content = candidate.get("content") if isinstance(candidate, dict) else None
+    parts = content.get("parts") if isinstance(content, dict) else None
+    calls = [
+        part["functionCall"]
+        for part in (parts if isinstance(parts, list) else ())
+        if isinstance(part, dict) and isinstance(part.get("functionCall"), dict)
+    ]
+    return [f"{call.get('name')}{orjson.dumps(call.get('args') or {}).decode()}" for call in calls]

@@ -1,0 +1,40 @@
+"""What Chat Completions and Responses ask for alike: by the same names, with the same rules."""
+
+import hashlib
+from typing import Final
+
+from apps.proxy.dialects.neutral import Verbosity
+from apps.proxy.dialects.parameters import Parameters
+
+# Each of these is a wish about caching that no answer depends on.
+CACHE_HINTS: Final = ("prompt_cache_key", "prompt_cache_retention")
+_VERBOSITIES: Final[dict[str, Verbosity | None]] = {"low": "low", "medium": None, "high": "high"}
+
+
+def read_user(given: Parameters) -> tuple[str, str]:
+    """Return who the client's user is, and by which of two names that is told."""
+    old, new = given.text("user"), given.text("safety_identifier")
+    if old and new and old != new:
+        raise given.refuse("safety_identifier")
+    return (old, "user") if old else (new or "", "safety_identifier")
+
+
+def is_standard_tier(given: Parameters) -> bool | None:
+    """Return whether no other tier than the usual one is allowed; another one is refused."""
+    tier = given.text("service_tier")
+    if tier not in (None, "auto", "default"):
+        raise given.refuse("service_tier")
+    return True if tier == "default" else None
+
+
+def read_verbosity(given: Parameters) -> Verbosity | None:
+    """Return how much is to be said, None for the usual."""
+    name = given.one_of("verbosity", _VERBOSITIES)
+    return None if name is None else _VERBOSITIES[name]
+
+
+def short_name(name: str, length_max: int) -> str:
+    """Return a name, or a digest of one that is too long: the same for the same one."""
+    if len(name) <= length_max:
+        return name
+    return hashlib.sha256(name.encode()).hexdigest()[:length_max]

@@ -1,0 +1,110 @@
+"""What clients ask for, by path: calls in every dialect, and what may be read. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Literal, NamedTuple
+
+from apps.proxy.dialects.gemini_paths import (
+    GEMINI_PREFIXES,
+    find_gemini_path,
+    find_listed_model,
+)
+from apps.proxy.dialects.parsed_request import DialectName, Endpoint
+
+Kind = Literal["call", "count", "model", "models", "quote", "usage"]
+PREFIXES: Final = ("/v1", "/api/v1", *GEMINI_PREFIXES)
+_BELOW: Final = tuple(f"{prefix}/" for prefix in PREFIXES)
+
+
+class Operation(NamedTuple):
+    """What is asked for. Errors are told in its dialect."""
+
+    kind: Kind
+    dialect: DialectName = "openai"
+    endpoint: Endpoint = "chat/completions"  # of calls, and of what is counted of one
+    model: str = ""  # where the path names it
+    is_stream: bool = False  # the same
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods by which it is asked for."""
+        return ("GET", "HEAD") if self.kind in ("model", "models", "usage") else ("POST",)
+
+
+_BY_PATH: Final[dict[str, Operation]] = {
+    "chat/completions": Operation("call"),
+    "completions": Operation("call", endpoint="completions"),
+    "embeddings": Operation("call", endpoint="embeddings"),
+    "messages": Operation("call", "anthropic", "messages"),
+    "messages/count_tokens": Operation("count", "anthropic", "messages"),
+    "models": Operation("models"),
+    "moderations": Operation("call", endpoint="moderations"),
+    "quote": Operation("quote"),
+    "rerank": Operation("call", endpoint="rerank"),
+    "responses": Operation("call", "openai-responses", "responses"),
+    "usage": Operation("usage"),
+}
+
+
+# Headers by which an SDK can be told from others.
+_TOLD_BY: Final[dict[bytes, DialectName]] = {
+    b"anthropic-version": "anthropic",
+    b"x-goog-api-key": "gemini",
+}
+
+CALLS: Final = {path: found for path, found in _BY_PATH.items() if found.kind == "call"}
+"""What is held and charged, by its path below the prefix."""
+
+
+def is_operation_path(path: str) -> bool:
+    """Return whether a path is below one of the prefixes, or one itself."""
+    return path.startswith(_BELOW) or path in PREFIXES
+
+
+def find_operation(path: str) -> Operation | None:
+    """Return what a path asks for, None where nothing is offered there."""
+    asked = find_gemini_path(path) if ":" in path else None
+    if asked is not None:
+        kind: Kind = "count" if asked.method == "countTokens" else "call"
+        is_stream = asked.method == "streamGenerateContent"
+        return Operation(kind, "gemini", "generateContent", asked.model, is_stream)
+    if path.startswith(GEMINI_PREFIXES):
+        model = find_listed_model(path)
+        if model is None:
+            return None
+        return Operation("model" if model else "models", "gemini", model=model)
+    rest = _rest_of(path)
+    found = _BY_PATH.get(rest)
+    if found is None and rest.startswith("models/"):
+        return Operation("model", model=rest.removeprefix("models/"))
+    return found
+
+
+def dialect_of(path: str, headers: Iterable[tuple[bytes, bytes]]) -> DialectName:
+    """Return the dialect in which whatever stands at a path is answered.
+
+    Several SDKs ask for models at the same path: Anthropic's tells its version, Google's has a
+    header of its own for the key.
+    """
+    if path.startswith(GEMINI_PREFIXES) or find_gemini_path(path) is not None:
+        return "gemini"
+    head = _rest_of(path).partition("/")[0]
+    if head == "messages":
+        return "anthropic"
+    if head == "models":
+        return next((_TOLD_BY[name] for name, _ in headers if name in _TOLD_BY), "openai")
+    return "openai"
+
+
+def recorded_path(path: str, operation: Operation) -> str:
+    """Return a path as it is recorded: what names a model there is told elsewhere."""
+    if not operation.model:
+        return path
+    head, _, method = path.rpartition(":")
+    return f"{head[: head.index('/models/')]}/models/{{model}}:{method}"
+
+
+def _rest_of(path: str) -> str:
+    """Return a path below its prefix, without a slash at the end."""
+    return path.removeprefix("/api").removeprefix("/v1").removeprefix("/").removesuffix("/")

@@ -1,0 +1,61 @@
+"""Stages whose provider speaks a dialect of choice."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from tests.e2e.wire import post
+from tests.support.bench import Bench, Stage
+
+PROVIDER_DIALECTS: Final = ("anthropic", "gemini", "openai", "openai-responses")
+
+
+class Stages:
+    """Makes stages whose provider speaks one dialect."""
+
+    def __init__(self, bench: Bench, dialect: str) -> None:
+        self.dialect: Final = dialect
+        self._bench = bench
+
+    def make(self, wishes: str = "prompt=10,tokens=12", **values: Any) -> Stage:
+        """Return a caller and a model of their own."""
+        base_url = self._bench.demo.base_url
+        if self.dialect == "gemini":
+            base_url = base_url.removesuffix("/v1") + "/v1beta"
+        provider = self._bench.make_provider(base_url, dialect=self.dialect)
+        return self._bench.stage(f"demo-chat:{wishes}", provider=provider, **values)
+
+
+class Surface(NamedTuple):
+    """How a client of a dialect asks for something, on the wire."""
+
+    path: str  # `{model}` stands for the model, `{method}` for what is asked of it
+    asked: dict[str, Any]
+    end: bytes  # in what is last of a stream
+    has_model_in_path: bool = False
+
+    def request(self, stage: Stage, *, is_stream: bool = True) -> bytes:
+        """Return a request as it goes over the wire."""
+        body = dict(self.asked)
+        if not self.has_model_in_path:
+            body |= {"model": stage.model.name, "stream": is_stream}
+        method = "streamGenerateContent?alt=sse" if is_stream else "generateContent"
+        path = self.path.format(model=stage.model.name, method=method)
+        return post(stage.caller, body, path)
+
+
+_SAID: Final = "Say something."
+SURFACES: Final = {
+    "anthropic": Surface(
+        "/v1/messages",
+        {"max_tokens": 200, "messages": [{"role": "user", "content": _SAID}]},
+        b"event: message_stop",
+    ),
+    "openai": Surface(
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": _SAID}]},
+        b"data: [DONE]",
+    ),
+    "openai-responses": Surface("/v1/responses", {"input": _SAID}, b"event: response.completed"),
+}
+"""The clients of all dialects."""
