@@ -9,6 +9,7 @@ Source: https://protobuf.dev/programming-guides/json/
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 from apps.core.errors import GatewayError
@@ -21,6 +22,8 @@ _DIGITS: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _WHOLE_MAX: Final = 2**53
 
 
+# Asked for the same few names again and again: those that the readers know.
+@lru_cache(maxsize=512)
 def snake_case(name: str) -> str:
     """Return the other name of a member."""
     return _CAPITAL.sub(lambda found: f"_{found[0].lower()}", name)

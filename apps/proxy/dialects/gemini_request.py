@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from apps.core.parameter_names import fold_all, folded
+from apps.proxy.dialects import gemini_embedding
 from apps.proxy.dialects.gemini_parameters import GoogleParameters, snake_case
 from apps.proxy.dialects.gemini_stream import CANDIDATES_MAX
 from apps.proxy.dialects.openai_refusals import (
@@ -70,6 +71,8 @@ _TEMPLATE_TOKENS: Final = 64
 
 def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     """Return what a request asks for. Raises E13 and E14 with the parameter at fault."""
+    if endpoint in gemini_embedding.ENDPOINTS:
+        return gemini_embedding.parse_request(endpoint, body)
     kept = body if body.keys() <= _PLAIN else keep_allowed(body, _PLAIN)
     given = GoogleParameters(kept)
     config = given.member("generationConfig") or GoogleParameters({}, "generationConfig")

@@ -7,6 +7,7 @@ from typing import Any, Final
 from apps.core.errors import GatewayError
 from apps.proxy.dialects import (
     anthropic_request,
+    gemini_embedding,
     gemini_request,
     openai_request,
     openai_upstream,
@@ -37,6 +38,8 @@ def _anthropic_bound(
 def _gemini_bound(
     request: ParsedRequest, serialised: bytes, context_length: int, image_tokens_max: int
 ) -> int:
+    if request.endpoint in gemini_embedding.ENDPOINTS:
+        return gemini_embedding.input_tokens_bound(request.body, serialised, context_length)
     return gemini_request.input_tokens_bound(
         request.body, serialised, context_length, image_tokens_max
     )

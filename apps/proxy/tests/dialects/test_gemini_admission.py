@@ -299,7 +299,7 @@ def test_the_path_tells_the_provider_which_model(model: str, is_stream: bool, pa
         ("/v1/models/m:streamGenerateContent", ("m", "streamGenerateContent")),
         ("/api/v1beta/models/m:countTokens", ("m", "countTokens")),
         ("/v1beta/models/a/b:generateContent/", ("a/b", "generateContent")),
-        ("/v1beta/models/m:embedContent", None),
+        ("/v1beta/models/m:embedContent", ("m", "embedContent")),
         ("/v1beta/models/a/b:v1:generateContent", ("a/b:v1", "generateContent")),
         ("/v1beta/models/m:deleteEverything", None),
         ("/v1beta/models/m", None),
