@@ -7,7 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-import pytest
+from tests.support.cases import for_all
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "faults.md").read_text()
@@ -37,7 +37,7 @@ def test_every_fault_is_listed_once_and_in_order() -> None:
     assert found == NUMBERS
 
 
-@pytest.mark.parametrize(("path", "name"), NAMED, ids=str)
+@for_all(("path", "name"), NAMED)
 def test_the_named_test_exists(path: str, name: str) -> None:
     assert name in functions_of(ROOT / path)
 

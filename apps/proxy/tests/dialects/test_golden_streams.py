@@ -12,6 +12,7 @@ from apps.proxy.dialects.neutral import Delta, Failure
 from apps.proxy.sse import EventBuffer
 from apps.proxy.tests.dialects.golden_cells import Cell, golden_cells
 from apps.proxy.tests.dialects.said import answer_of
+from tests.support.cases import for_all
 
 LINE_ENDS: Final = (b"\n", b"\r\n", b"\r")
 
@@ -36,7 +37,7 @@ def told(deltas: list[Delta]) -> list[tuple[type, object]]:
     ]
 
 
-@pytest.mark.parametrize("cell", golden_cells("stream"))
+@for_all("cell", golden_cells("stream"))
 def test_a_stream_is_written_as_the_golden_file_says(cell: Cell) -> None:
     deltas = read(cell.provider, stream(cell.given))
 
@@ -62,7 +63,7 @@ def test_a_stream_is_read_alike_at_every_split(cell: Cell) -> None:
             assert told(read(cell.provider, raw[:cut], raw[cut:])) == whole
 
 
-@pytest.mark.parametrize("cell", golden_cells("stream"))
+@for_all("cell", golden_cells("stream"))
 def test_a_stream_is_written_alike_delta_by_delta(cell: Cell) -> None:
     raw = stream(cell.given)
     writer, buffer = DIALECTS[cell.client].stream_writer(cell.reply), EventBuffer()
@@ -78,7 +79,7 @@ def test_a_stream_is_written_alike_delta_by_delta(cell: Cell) -> None:
     assert b"".join(written) == stream(cell.written)
 
 
-@pytest.mark.parametrize("cell", golden_cells("stream", "exact"))
+@for_all("cell", golden_cells("stream", "exact"))
 def test_what_is_exact_is_read_as_what_was_said(cell: Cell) -> None:
     said = answer_of(read(cell.provider, stream(cell.given)))
 
