@@ -38,7 +38,9 @@ RANKED_A_UNIT: Final = 100
 RANKED_TOKENS: Final = 500
 KEY_BYTES_MAX: Final = 255
 # Whose answers may hold images beside their text.
-_WRITTEN_ENDPOINTS: Final = frozenset({"chat/completions", "generateContent", "messages"})
+_WRITTEN_ENDPOINTS: Final = frozenset(
+    {"chat/completions", "generateContent", "messages", "responses"}
+)
 _KEY_HEADERS: Final = (b"x-api-key", b"x-goog-api-key")
 
 
@@ -88,9 +90,12 @@ class Plan(NamedTuple):
         return min(affordable - self.request.prediction_bound, self.output_bound)
 
 
-def read_credential(headers: dict[bytes, bytes]) -> str:
-    """Return the API key that a request carries. Raises E01, E02 and E03."""
-    found: list[bytes] = []
+def read_credential(headers: dict[bytes, bytes], query_key: bytes | None = None) -> str:
+    """Return the API key that a request carries. Raises E01, E02 and E03.
+
+    `query_key` is one that stands in the address, where its dialect has it there.
+    """
+    found: list[bytes] = [] if query_key is None else [query_key]
     authorization = headers.get(b"authorization")
     if authorization is not None:
         scheme, _, value = authorization.partition(b" ")
@@ -111,12 +116,18 @@ def read_credential(headers: dict[bytes, bytes]) -> str:
 
 
 def authenticate(
-    snapshot: Snapshot, headers: dict[bytes, bytes], *, pepper: bytes, address: str, now: datetime
+    snapshot: Snapshot,
+    headers: dict[bytes, bytes],
+    *,
+    pepper: bytes,
+    address: str,
+    now: datetime,
+    query_key: bytes | None = None,
 ) -> Caller:
     """Return who is calling. Raises E01 to E06; what is wrong with a key is told only to its
     holder.
     """
-    digest = keyed_digest(pepper, read_credential(headers))
+    digest = keyed_digest(pepper, read_credential(headers, query_key))
     key = snapshot.keys.get(digest)
     member = snapshot.members.get(key.user_id) if key is not None else None
     if key is None or member is None:

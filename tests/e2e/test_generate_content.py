@@ -374,3 +374,28 @@ def test_no_other_provider_embeds_for_a_client_of_gemini(bench: Bench) -> None:
 
     assert (answer.status_code, answer.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
     assert stage.upstream_calls == []
+
+
+def test_the_key_may_stand_in_the_address_and_is_kept_nowhere(bench: Bench) -> None:
+    stage = Stages(bench, "gemini").make()
+    url = f"{bench.gateway.url}/v1beta/models/{stage.model.name}:generateContent"
+    body = {"contents": [{"parts": [{"text": HELLO}]}]}
+
+    answer = httpx.post(url, params={"key": stage.caller.raw}, json=body)
+    unknown = httpx.post(url, params={"key": "sk-audit-nobody"}, json=body)
+    both = httpx.post(
+        url, params={"key": stage.caller.raw}, json=body, headers={"x-goog-api-key": "another"}
+    )
+    elsewhere = httpx.post(
+        f"{bench.gateway.url}/v1/chat/completions", params={"key": stage.caller.raw}, json=body
+    )
+
+    assert answer.status_code == 200
+    assert [other.status_code for other in (unknown, both, elsewhere)] == [401, 401, 401]
+    (row,) = stage.settled().rows
+    assert stage.caller.raw not in row.endpoint
+    (call,) = stage.upstream_calls
+    assert stage.caller.raw not in str(call)
+    assert stage.caller.raw not in bench.gateway.log()
+    for refusal in (unknown, both, elsewhere):
+        assert stage.caller.raw not in refusal.text

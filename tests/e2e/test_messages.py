@@ -359,9 +359,7 @@ def test_limits_are_told_in_anthropics_headers(bench: Bench) -> None:
     body = {"model": stage.model.name, "max_tokens": 10, "messages": HELLO}
 
     first, second = (
-        httpx.post(
-            f"{bench.gateway.url}/v1/messages", json=body, headers={"x-api-key": caller.raw}
-        )
+        httpx.post(f"{bench.gateway.url}/v1/messages", json=body, headers={"x-api-key": caller.raw})
         for _ in range(2)
     )
 

@@ -3,7 +3,7 @@
 A custom tool takes any text, perhaps of a grammar: elsewhere it is a function with one argument, a
 text, and the grammar is told in its description. A namespace holds the tools of one server: they
 are called by both names in one. Codex edits files by the former, and calls MCP servers by the
-latter. What a function stands for is read again from the client's own request, which was valid.
+latter. What a function stands for is read again from the client's own request.
 
 Sources: https://platform.openai.com/docs/guides/function-calling (custom tools) and
 https://github.com/openai/codex/blob/main/codex-rs/tools/src/tool_spec.rs
@@ -112,17 +112,23 @@ def called_name(name: str, namespace: str | None) -> str:
 
 
 def client_tools(asked: Mapping[str, Any]) -> dict[str, ClientTool]:
-    """Return what the client of a request knows otherwise, by the names that models call."""
+    """Return what the client of a request knows otherwise, by the names that models call.
+
+    What is no tool is passed over: a request that was not converted was not read that closely.
+    """
     found: dict[str, ClientTool] = {}
     for tool in asked.get("tools") or ():
-        if tool["type"] == "namespace":
-            for member in tool.get("tools") or ():
-                name = called_name(member["name"], tool["name"])
-                found[name] = ClientTool(
-                    member["name"], tool["name"], is_custom=member["type"] == "custom"
-                )
-        elif tool["type"] == "custom":
-            found[tool["name"]] = ClientTool(tool["name"], is_custom=True)
+        name, kind = tool.get("name"), tool.get("type")
+        if not isinstance(name, str):
+            continue
+        if kind == "custom":
+            found[name] = ClientTool(name, is_custom=True)
+        members = tool.get("tools") if kind == "namespace" else None
+        for member in members or ():
+            own = member.get("name")
+            if isinstance(own, str):
+                is_custom = member.get("type") == "custom"
+                found[called_name(own, name)] = ClientTool(own, name, is_custom)
     return found
 
 
