@@ -26,12 +26,14 @@ run: $(INSTALLED) ## Run the gateway with all it needs, on PORT (8000), until Ct
 	@exec $(PYTHON) manage.py up
 
 .PHONY: test
-test: $(INSTALLED_DEV) ## Run the tests on SQLite and on PostgreSQL (up to half an hour)
-	$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=sqlite
-	$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=postgres
+test: $(INSTALLED_DEV) ## Run the tests on SQLite and on PostgreSQL, both at once
+	@$(PYTHON) scripts/at_once.py \
+		"$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=sqlite" \
+		"$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=postgres"
 
 .PHONY: test-long
 test-long: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) ## Run the tests that kill, soak (20 minutes) and race at size
+	$(PYTHON) -m pytest -q -n 2 --dist worksteal -m hypothesis --hypothesis-profile=thorough --engine=sqlite
 	SOAK_SECONDS=1200 $(PYTHON) -m pytest -q -m long --engine=sqlite
 	SOAK_SECONDS=1200 $(PYTHON) -m pytest -q -m long --engine=postgres
 
