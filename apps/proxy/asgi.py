@@ -33,7 +33,7 @@ from apps.proxy.dialects.surfaces import (
 )
 from apps.proxy.endings import Interrupted
 from apps.proxy.estimate import estimate_tokens
-from apps.proxy.gateway import BYTES_IN_FLIGHT_MAX, Gateway
+from apps.proxy.gateway import Gateway
 from apps.proxy.http import (
     ClientGone,
     Headers,
@@ -68,14 +68,12 @@ from apps.proxy.quotes import (
 from apps.proxy.recount import count_input
 from apps.proxy.repeats import Repeated, answer_in_spite, answer_repeat, make_keyed, read_key
 from apps.proxy.retrieval import ask_provider, read_question
-from apps.proxy.running import run_limited
+from apps.proxy.running import PLANNED_IN_LOOP_BYTES_MAX, plan_in_thread, run_limited
 from apps.proxy.snapshot import Caller, Snapshot
 from apps.proxy.stickiness import find_sticky_key
+from apps.proxy.weight import Weight
 
 PROBES: Final = frozenset({"/health", "/api/health", "/livez", "/readyz"})
-# Beside the body itself: its parsed form, what goes upstream, and the buffers of a stream.
-_BYTES_PER_CALL: Final = 64 << 10
-_BODY_COPIES: Final = 4
 _SLOW_BODY_SECONDS: Final = 1.0
 _FIELDS_MAX: Final = 20  # of a query, in which only two are known
 _LARGE_BODY_BYTES: Final = 256 << 10
@@ -214,7 +212,7 @@ class DataPlane:
         snapshot = self._snapshot()
         caller, headers, address = self._authenticate(snapshot, scope, now)
         connection: Connection = scope["extensions"]["gateway.connection"]
-        weight = _Weight(gateway)
+        weight = Weight(gateway)
         call: Call | None = None
         keyed = None
         try:
@@ -252,9 +250,14 @@ class DataPlane:
                     keyed = await make_keyed(gateway, caller, key, endpoint, parsed, len(body))
                 if QUOTE_HEADER in headers:
                     agreed = await find_agreed(gateway, caller, headers[QUOTE_HEADER])
+            promise = agreed and agreed.promise
+            if len(body) <= PLANNED_IN_LOOP_BYTES_MAX:
+                plan = plan_call(snapshot, caller, request, now, promise)
+            else:
+                plan = await plan_in_thread(snapshot, caller, request, now, promise)
             call = Call(
                 gateway,
-                plan_call(snapshot, caller, request, now, agreed and agreed.promise),
+                plan,
                 request_id=request_id,
                 body=body,
                 path=recorded_path(scope["path"], operation),
@@ -371,27 +374,6 @@ def _key_in_query(scope: Scope) -> bytes | None:
     if len(keys) > 1:
         raise GatewayError("E03")
     return next(iter(keys), None)
-
-
-class _Weight:
-    """The memory that is set aside for one request."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._bytes = 0
-
-    def reserve(self, size: int) -> None:
-        """Set aside what a piece of the body needs. Raises E37."""
-        added = size * _BODY_COPIES + (0 if self._bytes else _BYTES_PER_CALL)
-        if self._gateway.bytes_in_flight + added > BYTES_IN_FLIGHT_MAX:
-            raise GatewayError("E37")
-        self._bytes += added
-        self._gateway.bytes_in_flight += added
-
-    def give_back(self) -> None:
-        """End this."""
-        self._gateway.bytes_in_flight -= self._bytes
-        self._bytes = 0
 
 
 async def _fail(scope: Scope, send: Send, request_id: UUID, error: GatewayError) -> None:

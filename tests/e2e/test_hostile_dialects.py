@@ -6,6 +6,7 @@ answer that is none is told as an error in the client's own dialect.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -185,3 +186,26 @@ def test_nothing_of_the_provider_leaks_and_no_failure_looks_whole(
         if is_broken_off:
             assert b"Hi" in received
             assert not received.endswith(b"0\r\n\r\n")
+
+
+def test_a_body_that_takes_long_to_convert_keeps_nobody_waiting(bench: Bench) -> None:
+    stage = bench.stage("demo-chat:prompt=10")
+    contents = {"contents": [{"parts": [{"text": "a"}] * 100_000}]}
+    request = post(stage.caller, contents, f"/v1beta/models/{stage.model.name}:generateContent")
+    waits = []
+
+    with RawConnection(bench.gateway.port) as slow, RawConnection(bench.gateway.port) as other:
+        begun = time.monotonic()
+        slow.send(request)
+        while not slow.read_what_came():  # bounded by the waits of the other one
+            asked = time.monotonic()
+            other.received = b""
+            other.send(b"GET /livez HTTP/1.1\r\nHost: gateway\r\n\r\n")
+            other.read_until(b"}")
+            waits.append(time.monotonic() - asked)
+            assert asked - begun < 60
+        seconds = time.monotonic() - begun
+
+    assert slow.received.startswith(b"HTTP/1.1 200 ")
+    assert seconds > 0.5  # of which the conversion is the most
+    assert max(waits) < seconds / 3
