@@ -26,12 +26,14 @@ run: $(INSTALLED) ## Run the gateway with all it needs, on PORT (8000), until Ct
 	@exec $(PYTHON) manage.py up
 
 .PHONY: test
-test: $(INSTALLED_DEV) ## Run the tests on SQLite and on PostgreSQL (up to half an hour)
-	$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=sqlite
-	$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=postgres
+test: $(INSTALLED_DEV) ## Run the tests on SQLite and on PostgreSQL, both at once
+	@$(PYTHON) scripts/at_once.py \
+		"$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=sqlite" \
+		"$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=postgres"
 
 .PHONY: test-long
 test-long: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) ## Run the tests that kill, soak (20 minutes) and race at size
+	$(PYTHON) -m pytest -q -n 2 --dist worksteal -m hypothesis --hypothesis-profile=thorough --engine=sqlite
 	SOAK_SECONDS=1200 $(PYTHON) -m pytest -q -m long --engine=sqlite
 	SOAK_SECONDS=1200 $(PYTHON) -m pytest -q -m long --engine=postgres
 
@@ -82,12 +84,17 @@ test-schema: $(INSTALLED_DEV) ## Make up calls from the schema as every role, EX
 OPTIONS ?=
 
 .PHONY: bench
-bench: $(INSTALLED_DEV) ## Measure the gateway beside nginx and a pass-through (see bench/README.md)
+bench: $(INSTALLED_DEV) ## Measure the gateway beside nginx and a pass-through, and its dialects (see bench/README.md)
 	$(PYTHON) -m bench.run table $(OPTIONS)
+	$(PYTHON) -m bench.run dialects $(OPTIONS)
 
 .PHONY: bench-all
-bench-all: $(INSTALLED_DEV) ## Run the table and all scenarios below, one after the other
+bench-all: $(INSTALLED_DEV) ## Run all scenarios, one after the other
 	$(PYTHON) -m bench.run all $(OPTIONS)
+
+.PHONY: bench-dialects
+bench-dialects: $(INSTALLED_DEV) ## Every dialect as it passes, and streams converted into another
+	$(PYTHON) -m bench.run dialects $(OPTIONS)
 
 .PHONY: bench-upstream
 bench-upstream: $(INSTALLED_DEV) ## Is the upstream of the benchmark fast enough on this machine

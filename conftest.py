@@ -27,12 +27,13 @@ _FLUSHES = (
 
 # Machines differ: how long an example takes is no verdict.
 hypothesis_settings.register_profile(
-    "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+_THOROUGH = hypothesis_settings.get_profile("thorough")
+# Examples are other ones each time, and `make test` runs often; `make test-long` tries all 100.
+hypothesis_settings.register_profile("tests", _THOROUGH, max_examples=25)
 # Where a failure is expected, nobody reads the smallest example.
-hypothesis_settings.register_profile(
-    "mutants", hypothesis_settings.get_profile("tests"), phases=(Phase.explicit, Phase.generate)
-)
+hypothesis_settings.register_profile("mutants", _THOROUGH, phases=(Phase.explicit, Phase.generate))
 hypothesis_settings.load_profile("tests")
 
 

@@ -12,19 +12,17 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from bench.calls import CLIENTS
 from bench.servers import stop
 from bench.upstream import EVENTS
 
 MODEL: Final = "bench"
+OPENAI: Final = "openai"
 PATH: Final = "/v1/chat/completions"
 KINDS: Final = ("json", "stream")
 _SCRIPT: Final = Path(__file__).with_name("load.lua")
-_MESSAGES: Final = [
-    {"role": "system", "content": "You are a helpful assistant."},
-    {"role": "user", "content": "Say hello to the world in a friendly way please."},
-]
 PROMPT_TOKENS: Final = 100_000
 # A conversation of fifty turns, at four characters a token: text with the line ends and quotes that
 # have to be escaped.
@@ -56,11 +54,21 @@ class Load:
     kind: str  # json, stream or prompt
     connections: int
     pause_ms: int = 0  # of each connection, between an answer and the next call
+    client: str = OPENAI  # its dialect
+    provider: str = OPENAI  # that of the provider which answers
 
     @property
     def name(self) -> str:
         """Return how reports call it."""
-        return f"{self.kind}-c{self.connections}"
+        usual = f"{self.kind}-c{self.connections}"
+        if self.client == self.provider == OPENAI:
+            return usual
+        return f"{usual}-{self.client}-to-{self.provider}"
+
+    @property
+    def path(self) -> str:
+        """Return where it goes."""
+        return CLIENTS[self.client].path(model_of(self.provider), self.kind == "stream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +88,16 @@ class Outcome:
         return self.requests / self.seconds
 
 
-def make_body(kind: str, model: str = MODEL) -> str:
+def model_of(dialect: str, model: str = MODEL) -> str:
+    """Return the model of an upstream that is answered in this dialect."""
+    return model if dialect == OPENAI else f"{model}-{dialect}"
+
+
+def make_body(kind: str, client: str = OPENAI, provider: str = OPENAI) -> str:
     """Return the body of a call."""
-    body: dict[str, Any] = {"model": model, "messages": _MESSAGES}
+    body = CLIENTS[client].body(model_of(provider), kind == "stream")
     if kind == "prompt":
         body["messages"] = _LONG_MESSAGES
-    if kind == "stream":
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
     return json.dumps(body, separators=(",", ":"))
 
 
@@ -94,14 +105,15 @@ class Wrk:
     """A running wrk."""
 
     def __init__(
-        self, port: int, load: Load, *, keys: tuple[str, ...], seconds: int, path: str = PATH
+        self, port: int, load: Load, *, keys: tuple[str, ...], seconds: int, path: str = ""
     ) -> None:
+        """`path`: where else the calls go than the load says."""
         command = ["wrk", "-t1", f"-c{load.connections}", f"-d{seconds}s"]
         command += ["--timeout", f"{_TIMEOUT_SECONDS}s", "-s", str(_SCRIPT)]
         self._body = tempfile.NamedTemporaryFile(prefix="bench-body-")  # noqa: SIM115 - until `stop`
-        self._body.write(make_body(load.kind).encode())
+        self._body.write(make_body(load.kind, load.client, load.provider).encode())
         self._body.flush()
-        command += [f"http://127.0.0.1:{port}{path}", "--"]
+        command += [f"http://127.0.0.1:{port}{path or load.path}", "--"]
         command += [self._body.name, str(load.pause_ms), *keys]
         self._bound_seconds = seconds + _TIMEOUT_SECONDS + 10
         self._process = subprocess.Popen(
@@ -125,7 +137,7 @@ class Wrk:
 
 
 def run_wrk(
-    port: int, load: Load, *, keys: tuple[str, ...], seconds: int, path: str = PATH
+    port: int, load: Load, *, keys: tuple[str, ...], seconds: int, path: str = ""
 ) -> Outcome:
     """Run wrk to its end. Raises LoadFailed."""
     wrk = Wrk(port, load, keys=keys, seconds=seconds, path=path)
@@ -147,11 +159,12 @@ def check_size(outcome: Outcome, expected: int, *, open_at_end: int) -> None:
         raise LoadFailed(f"answers of {mean:.0f} bytes, {expected} expected")
 
 
-def probe(port: int, kind: str, key: str, path: str = PATH) -> int:
+def probe(port: int, load: Load, key: str) -> int:
     """Make one call, look at its answer and return how many bytes it had. Raises LoadFailed."""
-    body = make_body(kind).encode()
+    client = CLIENTS[load.client]
+    body = make_body(load.kind, load.client, load.provider).encode()
     head = (
-        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+        f"POST {load.path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
         f"authorization: Bearer {key}\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", port), _TIMEOUT_SECONDS) as connection:
@@ -159,11 +172,13 @@ def probe(port: int, kind: str, key: str, path: str = PATH) -> int:
         answer = _read_answer(connection)
     if not answer.startswith(b"HTTP/1.1 200 "):
         raise LoadFailed(f"the first call was answered {answer[:400]!r}")
-    events = answer.count(b"data: ")
-    # The content, the finish, the usage, and [DONE].
-    wanted = EVENTS + 3 if kind == "stream" else 0
-    if events != wanted or b'"total_tokens"' not in answer:
-        raise LoadFailed(f"{events} events instead of {wanted}, or no usage: {answer[-400:]!r}")
+    is_stream = load.kind == "stream"
+    pieces, wanted = answer.count(b'" token"'), EVENTS if is_stream else 0
+    has_end = client.end in answer or not is_stream
+    if pieces != wanted or not has_end or client.usage not in answer:
+        raise LoadFailed(
+            f"{pieces} pieces instead of {wanted}, or no end or usage: {answer[-400:]!r}"
+        )
     return len(answer)
 
 

@@ -115,7 +115,7 @@ def take_reading(site: Site, load: Load, *, seconds: int, failures: list[str]) -
 def read_site(site: Site, load: Load, *, seconds: int) -> Reading:
     """Return one reading of a site. Raises LoadFailed."""
     try:
-        size = probe(site.port, load.kind, site.keys[0])
+        size = probe(site.port, load, site.keys[0])
     except OSError as error:
         raise LoadFailed(f"no answer: {error}") from error
     wait_until_quiet(site.database)

@@ -44,7 +44,7 @@ def parse(arguments: Sequence[str] | None, scenarios: Iterable[str], text: str) 
     parser.add_argument(
         "--only",
         default="",
-        help="table: a pattern of cells, for example json-c32-gateway-postgres$",
+        help="table, dialects: a pattern of cells, for example json-c32-gateway-postgres$",
     )
     parser.add_argument("--calls", type=_positive, default=100_000, help="two processes: at least")
     parser.add_argument("--keys", type=_positive, default=100_000, help="keys: that many present")

@@ -94,7 +94,7 @@ def _take(
 def _read(site: Site, loads: Sequence[Load], seconds: int) -> list[Outcome]:
     """Return what each of the loads, all at once, counted. Raises LoadFailed."""
     try:
-        probe(site.port, loads[-1].kind, site.keys[0])
+        probe(site.port, loads[-1], site.keys[0])
     except OSError as error:
         raise LoadFailed(f"no answer: {error}") from error
     wait_until_quiet(site.database)

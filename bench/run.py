@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from bench import headroom, keys, latency, pacing, pair, prompt, rows, table, writer
+from bench import dialects, headroom, keys, latency, pacing, pair, prompt, rows, table, writer
 from bench.options import Options, parse
 from bench.report import Result, publish
 from bench.sites import Bed
@@ -21,6 +21,7 @@ from bench.sites import Bed
 SCENARIOS: dict[str, Callable[[Bed, Options], Result]] = {
     "upstream": headroom.run,
     "table": table.run,
+    "dialects": dialects.run,
     "latency": latency.run,
     "pacing": pacing.run,
     "keys": keys.run,

@@ -26,7 +26,8 @@ from typing import Final, Self
 
 import psutil
 
-from bench.load import MODEL
+from bench.answers import SCRIPTS
+from bench.load import MODEL, model_of
 from bench.nginx import make_command
 from bench.servers import ROOT, Server, ServerDied, cpu_seconds_of, running
 from bench.upstream import EVENTS
@@ -80,7 +81,7 @@ class Bed:
             "SECRET_KEY": secrets.token_urlsafe(48),
             "ENCRYPTION_KEY": secrets.token_hex(32),
         }
-        self._models: dict[str, str] = {}
+        self._models: dict[str, tuple[str, str]] = {}  # their dialects and base URLs
         self._templates: dict[str, tuple[Database, tuple[str, ...]]] = {}
         self._postgres: PostgresServer | None = None
         self.directory: Path
@@ -112,11 +113,17 @@ class Bed:
     def start_upstream(
         self, *, model: str = MODEL, events: int = EVENTS, per_second: float = 0.0
     ) -> Site:
-        """Start an upstream; gateways that are started later offer it as `model`."""
+        """Start an upstream; gateways that are started later offer it as `model`.
+
+        In every dialect: see `model_of`.
+        """
         command = [sys.executable, "-m", "bench.upstream", "--port", str(port := free_port())]
         command += ["--events", str(events), "--per-second", str(per_second)]
         server = self._run(f"upstream-{model}", command, port)
-        self._models[model] = f"http://127.0.0.1:{port}/v1"
+        for dialect in SCRIPTS:
+            version = "v1beta" if dialect == "gemini" else "v1"
+            base_url = f"http://127.0.0.1:{port}/{version}"
+            self._models[model_of(dialect, model)] = dialect, base_url
         return Site("direct", server, ("sk-none",))
 
     def start_nginx(self, upstream: Site) -> Site:

@@ -26,6 +26,10 @@ EDITED_P99_RATIO_MAX: Final = 1.2
 PROMPT_ADDED_MS_MAX: Final = 15.0
 BESIDE_PROMPT_P99_RATIO_MAX: Final = 2.0
 FILLED_RATIO_MIN: Final = 0.85
+# Of requests per second: of OpenAI's own path, where at most a tenth more is spent; and of the same
+# client's pass-through.
+PASSED_RATIO_MIN: Final = 1 / 1.1
+CONVERTED_RATIO_MIN: Final = 0.5
 TWO_PROCESSES_RATIO_MIN: Final = 0.95
 TWO_PROCESSES_CALLS_MIN: Final = 100_000
 

@@ -1,7 +1,7 @@
 """The provider of the benchmark: reads a request's head and body, writes an answer made beforehand.
 
-`python -m bench.upstream --port 9000` answers at once; with `--per-second 50` the events of a
-stream come one by one, each with the moment at which it was due.
+`python -m bench.upstream --port 9000` answers at once, in the dialect whose path is asked for; with
+`--per-second 50` the events of a chat come one by one, each with the moment at which it was due.
 
 It understands only what the benchmark sends: HTTP/1.1, a body with a content length, connections
 that stay open. What it does not understand ends the connection, which fails the measurement.
@@ -11,69 +11,60 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import time
 from typing import Final, cast
 
 import uvloop
 
+from bench.answers import SCRIPTS, Script, stream_of
+
 EVENTS: Final = 50
-PROMPT_TOKENS: Final = 23
-ANSWER_TOKENS: Final = 40
 REQUEST_BYTES_MAX: Final = 1 << 20
 # The moment at which an event was due, in nanoseconds of the monotonic clock that all processes of
 # a machine share.
 DUE_MARK: Final = b"@%019d@"
 _BACKLOG: Final = 4_096
 _STAMP: Final = "@DUE@"
-_START = {"id": "chatcmpl-bench", "created": 1_700_000_000, "model": "bench"}
+_OPENAI: Final = SCRIPTS["openai"]
+# Of a request's first line: the dialect that is asked for; others are OpenAI's chats.
+_PATHS: Final = {
+    b"/messages ": "anthropic",
+    b"/responses ": "openai-responses",
+    b":generateContent": "gemini",
+    b":streamGenerateContent": "gemini",
+}
+# What asks for a stream, and for the usage at its end: in a body, or in the path of Google's.
+_STREAM: Final = (b'"stream":true', b'"stream": true')
+_GEMINI_STREAM: Final = b":streamGenerateContent"
+_USAGE: Final = (b'"include_usage":true', b'"include_usage": true')
 
 
-def make_answer() -> bytes:
+def make_answer(script: Script = _OPENAI) -> bytes:
     """Return a JSON answer of half a kilobyte, with its head."""
-    message = {"role": "assistant", "content": "Hello there. " * 18}
-    body = json.dumps(
-        {
-            **_START,
-            "object": "chat.completion",
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": _usage(ANSWER_TOKENS),
-        }
-    ).encode()
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-    return head % len(body) + body
+    return head % len(script.answer) + script.answer
 
 
 def make_content(text: str) -> bytes:
     """Return one event with content, as a chunk of HTTP."""
-    return _event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]})
+    return _chunk(_OPENAI.content(text, 0))
 
 
 def make_end(events: int, *, has_usage: bool) -> bytes:
     """Return the events after the content: the finish, the usage if it was asked for, `[DONE]`."""
-    end = _event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    if has_usage:
-        end += _event({"choices": [], "usage": _usage(events)})
-    return end + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+    return b"".join(map(_chunk, _OPENAI.end(events, has_usage))) + b"0\r\n\r\n"
+
+
+def make_stream(script: Script, events: int, *, has_usage: bool) -> bytes:
+    """Return a stream with its head, each event a chunk of HTTP."""
+    said = stream_of(script, events, has_usage=has_usage)
+    return STREAM_HEAD + b"".join(map(_chunk, said)) + b"0\r\n\r\n"
 
 
 STREAM_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 )
-
-
-def _usage(output: int) -> dict[str, int]:
-    return {
-        "prompt_tokens": PROMPT_TOKENS,
-        "completion_tokens": output,
-        "total_tokens": PROMPT_TOKENS + output,
-    }
-
-
-def _event(values: dict[str, object]) -> bytes:
-    body = {**_START, "object": "chat.completion.chunk", **values}
-    return _chunk(b"data: " + json.dumps(body).encode() + b"\n\n")
 
 
 def _chunk(data: bytes) -> bytes:
@@ -86,10 +77,12 @@ class Answers:
     def __init__(self, events: int, per_second: float) -> None:
         self.events = events
         self.gap_seconds = 1 / per_second if per_second else 0.0
-        self.body = make_answer()
+        self.bodies = {dialect: make_answer(script) for dialect, script in SCRIPTS.items()}
         self.ends = [make_end(events, has_usage=has_usage) for has_usage in (False, True)]
-        content = make_content(" token") * events
-        self.streams = [STREAM_HEAD + content + end for end in self.ends]
+        self.streams = {
+            dialect: [make_stream(script, events, has_usage=usage) for usage in (False, True)]
+            for dialect, script in SCRIPTS.items()
+        }
         # Of the same length as the moment that takes its place, so that the chunk stays right.
         width = len(DUE_MARK % 0)
         before, _, after = make_content(_STAMP.ljust(width, "#")).partition(
@@ -123,7 +116,8 @@ class UpstreamProtocol(asyncio.Protocol):
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
                 break
-            length = _content_length(self._buffer[:end].lower())
+            head = self._buffer[:end]
+            length = _content_length(head.lower())
             if length is None:
                 self._transport.close()
                 return
@@ -131,18 +125,19 @@ class UpstreamProtocol(asyncio.Protocol):
             if len(self._buffer) < stop:
                 break
             body, self._buffer = self._buffer[end + 4 : stop], self._buffer[stop:]
-            self._answer(body)
+            self._answer(head.partition(b"\r\n")[0], body)
         if len(self._buffer) > REQUEST_BYTES_MAX and self._transport is not None:
             self._transport.close()
 
-    def _answer(self, body: bytes) -> None:
+    def _answer(self, line: bytes, body: bytes) -> None:
         assert self._transport is not None
-        if b'"stream":true' not in body and b'"stream": true' not in body:
-            self._transport.write(self._answers.body)
+        dialect = next((name for path, name in _PATHS.items() if path in line), "openai")
+        if _GEMINI_STREAM not in line and not any(mark in body for mark in _STREAM):
+            self._transport.write(self._answers.bodies[dialect])
             return
-        has_usage = b'"include_usage":true' in body or b'"include_usage": true' in body
-        if not self._answers.gap_seconds:
-            self._transport.write(self._answers.streams[has_usage])
+        has_usage = any(mark in body for mark in _USAGE)
+        if dialect != "openai" or not self._answers.gap_seconds:
+            self._transport.write(self._answers.streams[dialect][has_usage])
             return
         self._transport.write(STREAM_HEAD)
         # Streams that began together do not stay in step.

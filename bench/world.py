@@ -1,6 +1,6 @@
 """What the calls of the benchmark need: customers with money and a key each, models, providers.
 
-`python -m bench.world '{"customers": 16, "models": {"bench": "http://127.0.0.1:9000/v1"}}'` writes
+`python -m bench.world '{"customers": 16, "models": {"bench": ["openai", "http://…/v1"]}}'` writes
 them into the database of the environment and prints the keys as JSON.
 """
 
@@ -17,8 +17,11 @@ BALANCE_NANOS = 1_000_000 * 10**9
 PRICES = {"input": 1_000_000_000, "output": 4_000_000_000}
 
 
-def make_world(*, customers: int, models: dict[str, str]) -> list[str]:
-    """Write the rows and return the raw keys, one of each customer."""
+def make_world(*, customers: int, models: dict[str, tuple[str, str]]) -> list[str]:
+    """Write the rows and return the raw keys, one of each customer.
+
+    `models` tells by name in which dialect their provider answers, and where.
+    """
     from apps.ai_models.catalogue import create_model
     from apps.api_keys.issue import issue_key
     from apps.billing.adjustments import adjust_balance
@@ -28,8 +31,10 @@ def make_world(*, customers: int, models: dict[str, str]) -> list[str]:
     from apps.providers.models import Provider
 
     group = ModelGroup.objects.create(name="public", is_public=True)
-    for name, base_url in models.items():
-        provider = Provider.objects.create(name=f"provider of {name}", base_url=base_url)
+    for name, (dialect, base_url) in models.items():
+        provider = Provider.objects.create(
+            name=f"provider of {name}", dialect=dialect, base_url=base_url
+        )
         add_key(provider=provider, secret="sk-upstream-of-the-benchmark")
         model = create_model(name=name, provider=provider, upstream_name=name, prices=PRICES)
         group.models.add(model)

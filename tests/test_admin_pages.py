@@ -117,6 +117,7 @@ def test_history_offers_no_change(client: Client, house: House, label: str) -> N
     assert page_of(model, "add") not in listed
 
 
+@pytest.mark.sqlite  # How many statements there are is decided before any runs.
 @pytest.mark.parametrize(
     ("model", "queries"),
     [

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from apps.core import error_rows
+from tests.support.cases import for_all
 from tests.test_faults import functions_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +24,7 @@ def test_every_row_is_listed_once_and_in_order() -> None:
     assert {row for row in ROWS if row.startswith("E")} - NO_ERRORS == set(error_rows.ROWS)
 
 
-@pytest.mark.parametrize(("path", "name"), NAMED, ids=str)
+@for_all(("path", "name"), NAMED)
 def test_the_named_test_exists(path: str, name: str) -> None:
     assert name in functions_of(ROOT / path)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
-import pytest
+from tests.support.cases import for_all
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "faults.md").read_text()
@@ -23,6 +24,7 @@ NAMED = sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", TEXT)))
 WITHOUT = [12, 30, 32, 105]
 
 
+@cache  # Hundreds of tests ask for some fifty files.
 def functions_of(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     kinds = ast.FunctionDef | ast.AsyncFunctionDef
@@ -35,7 +37,7 @@ def test_every_fault_is_listed_once_and_in_order() -> None:
     assert found == NUMBERS
 
 
-@pytest.mark.parametrize(("path", "name"), NAMED, ids=str)
+@for_all(("path", "name"), NAMED)
 def test_the_named_test_exists(path: str, name: str) -> None:
     assert name in functions_of(ROOT / path)
 

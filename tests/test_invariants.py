@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
-import pytest
-
 from auditing.celery import SCHEDULE
+from tests.support.cases import for_all
+from tests.test_faults import functions_of
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "invariants.md").read_text()
@@ -22,16 +21,9 @@ def test_every_invariant_is_listed_once_and_in_order() -> None:
     assert found == NUMBERS
 
 
-@pytest.mark.parametrize(("path", "name"), NAMED, ids=str)
+@for_all(("path", "name"), NAMED)
 def test_the_named_test_exists(path: str, name: str) -> None:
-    tree = ast.parse((ROOT / path).read_text())
-    functions = {
-        node.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
-
-    assert name in functions
+    assert name in functions_of(ROOT / path)
 
 
 def test_heads_are_anchored_at_least_once_a_minute() -> None:

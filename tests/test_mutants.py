@@ -15,6 +15,7 @@ import pytest
 from tests.mutants.mutant import Mutant, Stale, split_node_id
 from tests.mutants.run import judge
 from tests.mutants.table import MUTANTS
+from tests.support.cases import for_all
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "invariants.md").read_text()
@@ -26,7 +27,7 @@ def test_every_mutant_has_a_name_of_its_own() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 15
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@for_all("mutant", MUTANTS)
 def test_a_mutant_is_a_small_edit_and_names_tests(mutant: Mutant) -> None:
     changed = mutant.apply((ROOT / mutant.path).read_text())
 

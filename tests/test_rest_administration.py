@@ -298,6 +298,7 @@ def test_a_bad_body_is_400_with_detail(client: APIClient, body: Any) -> None:
     assert answer.status_code == 400
 
 
+@pytest.mark.sqlite  # How many statements there are is decided before any runs.
 @pytest.mark.parametrize(
     ("path", "queries"),
     [

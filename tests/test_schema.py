@@ -12,6 +12,8 @@ import pytest
 from django.core.management import call_command
 from jsonschema import Draft202012Validator
 
+from tests.support.cases import for_all
+
 # Decided before any statement runs: once is enough.
 pytestmark = pytest.mark.sqlite
 
@@ -62,13 +64,13 @@ def test_operations_are_named_alike() -> None:
     assert odd == []
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@for_all("operation", OPERATIONS)
 def test_an_operation_says_what_it_does(operation: dict[str, Any]) -> None:
     assert operation.get("summary")
     assert operation.get("description")
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@for_all("operation", OPERATIONS)
 def test_every_body_has_an_example_that_is_true_to_its_schema(operation: dict[str, Any]) -> None:
     for where, content in _json_bodies(operation):
         assert content.get("examples"), where
@@ -93,7 +95,7 @@ def _nullable(schema: Any) -> Any:
 COMPONENTS = _nullable(SCHEMA["components"])
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@for_all("operation", OPERATIONS)
 def test_ids_in_paths_and_texts_in_queries_are_bounded(operation: dict[str, Any]) -> None:
     for parameter in operation.get("parameters", ()):
         schema = parameter["schema"]
@@ -105,7 +107,7 @@ def test_ids_in_paths_and_texts_in_queries_are_bounded(operation: dict[str, Any]
             assert {"enum", "format", "pattern"} & set(schema), parameter["name"]
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@for_all("operation", OPERATIONS)
 def test_a_body_takes_no_field_but_the_known(operation: dict[str, Any]) -> None:
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if content is None:

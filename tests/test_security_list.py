@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
+from tests.support.cases import for_all
 from tests.test_faults import functions_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +20,7 @@ def test_every_attack_is_listed_once_and_in_order() -> None:
     assert re.findall(r"^\| ([PSK]\d+) \|", TEXT, re.MULTILINE) == NUMBERS
 
 
-@pytest.mark.parametrize(("path", "name"), NAMED, ids=str)
+@for_all(("path", "name"), NAMED)
 def test_the_named_test_exists(path: str, name: str) -> None:
     assert name in functions_of(ROOT / path)
 

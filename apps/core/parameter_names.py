@@ -52,7 +52,8 @@ _LONGER_INPUT: Final = frozenset(
 _OTHER_MODEL: Final = frozenset(
     {
         "additional_model_request_fields", "agent_id", "content_policy_fallbacks",
-        "default_fallbacks", "fallbacks", "models", "moderation", "preset", "route", "safety_model",
+        "default_fallbacks", "fallbacks", "models", "moderation", "preset", "route",
+        "routing_config", "safety_model",
     }
 )  # fmt: skip
 UNSUPPORTED: Final = _OUTPUT | _PAID | _LONGER_INPUT | _OTHER_MODEL

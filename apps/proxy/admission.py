@@ -22,7 +22,7 @@ from apps.core.crypto import keyed_digest
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.openai_refusals import unsupported
 from apps.proxy.dialects.parsed_request import READING_ENDPOINTS, ParsedRequest
-from apps.proxy.dialects.surfaces import input_tokens_bound
+from apps.proxy.dialects.surfaces import input_tokens_bound, within_context
 from apps.proxy.json_body import serialise
 from apps.proxy.route_bodies import NOT_CONVERTED, find_bodies
 from apps.proxy.routing import no_key_row
@@ -38,7 +38,9 @@ RANKED_A_UNIT: Final = 100
 RANKED_TOKENS: Final = 500
 KEY_BYTES_MAX: Final = 255
 # Whose answers may hold images beside their text.
-_WRITTEN_ENDPOINTS: Final = frozenset({"chat/completions", "generateContent", "messages"})
+_WRITTEN_ENDPOINTS: Final = frozenset(
+    {"chat/completions", "generateContent", "messages", "responses"}
+)
 _KEY_HEADERS: Final = (b"x-api-key", b"x-goog-api-key")
 
 
@@ -88,9 +90,12 @@ class Plan(NamedTuple):
         return min(affordable - self.request.prediction_bound, self.output_bound)
 
 
-def read_credential(headers: dict[bytes, bytes]) -> str:
-    """Return the API key that a request carries. Raises E01, E02 and E03."""
-    found: list[bytes] = []
+def read_credential(headers: dict[bytes, bytes], query_key: bytes | None = None) -> str:
+    """Return the API key that a request carries. Raises E01, E02 and E03.
+
+    `query_key` is one that stands in the address, where its dialect has it there.
+    """
+    found: list[bytes] = [] if query_key is None else [query_key]
     authorization = headers.get(b"authorization")
     if authorization is not None:
         scheme, _, value = authorization.partition(b" ")
@@ -111,12 +116,18 @@ def read_credential(headers: dict[bytes, bytes]) -> str:
 
 
 def authenticate(
-    snapshot: Snapshot, headers: dict[bytes, bytes], *, pepper: bytes, address: str, now: datetime
+    snapshot: Snapshot,
+    headers: dict[bytes, bytes],
+    *,
+    pepper: bytes,
+    address: str,
+    now: datetime,
+    query_key: bytes | None = None,
 ) -> Caller:
     """Return who is calling. Raises E01 to E06; what is wrong with a key is told only to its
     holder.
     """
-    digest = keyed_digest(pepper, read_credential(headers))
+    digest = keyed_digest(pepper, read_credential(headers, query_key))
     key = snapshot.keys.get(digest)
     member = snapshot.members.get(key.user_id) if key is not None else None
     if key is None or member is None:
@@ -192,10 +203,18 @@ def plan_call(
     _check_price(price, request)
     is_reading = request.endpoint in READING_ENDPOINTS
     output_bound = 0 if is_reading else _output_bound(request, model)
+    if request.headers:
+        request = request._replace(headers=within_context(request.headers, model.context_length))
     routes, converted = find_bodies(request, model.routes, output_bound)
+    serialised = serialise(request.body)
     input_bound = input_tokens_bound(
-        request, serialise(request.body), model.context_length, model.image_tokens_max
+        request, serialised, model.context_length, model.image_tokens_max
     )
+    if converted:
+        # What a dialect says in more words (tools, above all) is read, too.
+        longest = max(len(serialise(body)) for body in converted.values())
+        growth = max(longest - len(serialised), 0)
+        input_bound = min(input_bound + growth, model.context_length)
     input_bound += model.added_tokens
     if request.has_web_search:
         # What is found is read, too, and nobody knows its length before.
@@ -203,6 +222,8 @@ def plan_call(
     conditions = USUAL if price.terms is None else conditions_of(request.service_tier, now)
     count_bounds = _count_bounds(price, request, input_bound)
     is_text_only = not (request.has_images or request.has_audio or request.audio_parameter)
+    if price.image_out is not None and request.endpoint in _WRITTEN_ENDPOINTS:
+        is_text_only = False  # Such a model may draw where nobody asked for it.
     is_fixed = is_reading or request.output_tokens_asked is not None
     least_cap = output_bound if is_fixed else min(OUTPUT_CAP_MIN, output_bound)
 

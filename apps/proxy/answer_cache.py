@@ -41,13 +41,21 @@ def seconds_for(key: Key, model: Model) -> int:
     return min(key.cache_seconds, model.cache_seconds)
 
 
-def fingerprint(key: Key, model: Model, endpoint: str, body: Mapping[str, Any]) -> bytes:
+def fingerprint(
+    key: Key,
+    model: Model,
+    endpoint: str,
+    body: Mapping[str, Any],
+    headers: tuple[tuple[str, str], ...] = (),
+) -> bytes:
     """Return what two requests have in common that get the same answer.
 
-    The key is part of it: nobody gets what somebody else was answered. The order of the fields
-    is not.
+    The key is part of it: nobody gets what somebody else was answered. So are the client's own
+    `headers` that go on. The order of the fields is not.
     """
     asked = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    if headers:
+        asked += orjson.dumps(headers)
     scope = b"%d\0%d\0%s\0" % (key.id, model.id, endpoint.encode())
     return blake2b(scope + asked, digest_size=32).digest()
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from urllib.parse import parse_qs
 from uuid import UUID
 
 import orjson
@@ -76,6 +77,7 @@ PROBES: Final = frozenset({"/health", "/api/health", "/livez", "/readyz"})
 _BYTES_PER_CALL: Final = 64 << 10
 _BODY_COPIES: Final = 4
 _SLOW_BODY_SECONDS: Final = 1.0
+_FIELDS_MAX: Final = 20  # of a query, in which only two are known
 _LARGE_BODY_BYTES: Final = 256 << 10
 
 logger = logging.getLogger(__name__)
@@ -303,7 +305,9 @@ class DataPlane:
 
     async def _count(self, call: Call, operation: Operation, send: Send) -> None:
         """Answer how many tokens a call would read."""
-        extra = await count_request(self.gateway, call.plan.caller.scopes, call.request_text)
+        extra = await count_request(
+            self.gateway, call.plan.caller.scopes, call.request_text, operation.dialect
+        )
         tokens = await count_input(call.plan, self.gateway.token_counter)
         told = orjson.dumps(count_document(operation.dialect, tokens))
         await send_json(send, told, request_id=call.request_text, extra=extra)
@@ -342,12 +346,31 @@ class DataPlane:
         address = client_address(scope, headers, self.gateway.trusted_proxies)
         try:
             caller = authenticate(
-                snapshot, headers, pepper=self.gateway.pepper, address=address, now=now
+                snapshot,
+                headers,
+                pepper=self.gateway.pepper,
+                address=address,
+                now=now,
+                query_key=_key_in_query(scope) if scope["query_string"] else None,
             )
         except GatewayError as error:
             self.gateway.count_refusal(0, error.code)
             raise
         return caller, headers, address
+
+
+def _key_in_query(scope: Scope) -> bytes | None:
+    """Return the API key in an address, which Google's clients may send there; it is in no log."""
+    if dialect_of(scope["path"], scope["headers"]) != "gemini":
+        return None
+    try:
+        given = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=_FIELDS_MAX)
+    except ValueError:
+        return None  # More than any client sends.
+    keys = {key.encode("utf-8") for key in given.get("key", ())}
+    if len(keys) > 1:
+        raise GatewayError("E03")
+    return next(iter(keys), None)
 
 
 class _Weight:

@@ -28,7 +28,7 @@ def look_in_cache(call: Call, headers: dict[bytes, bytes]) -> None:
     seconds = seconds_for(key, model)
     if not seconds or b"no-store" in wish:
         return
-    call.cache_digest = fingerprint(key, model, request.endpoint, request.body)
+    call.cache_digest = fingerprint(key, model, request.endpoint, request.body, request.headers)
     call.capture_all()
     if b"no-cache" in wish:
         return

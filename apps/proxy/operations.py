@@ -80,6 +80,8 @@ def find_operation(path: str) -> Operation | None:
     """Return what a path asks for, None where nothing is offered there."""
     asked = find_gemini_path(path) if ":" in path else None
     if asked is not None:
+        if asked.method == "embedContent" or asked.method == "batchEmbedContents":
+            return Operation("call", "gemini", asked.method, asked.model)
         kind: Kind = "count" if asked.method == "countTokens" else "call"
         is_stream = asked.method == "streamGenerateContent"
         return Operation(kind, "gemini", "generateContent", asked.model, is_stream)

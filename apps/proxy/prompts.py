@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.conversion import DIALECTS
+from apps.proxy.dialects.gemini_embedding import ENDPOINTS as EMBEDDING_ENDPOINTS
+from apps.proxy.dialects.gemini_embedding import texts_of
 from apps.proxy.dialects.neutral import Target
 from apps.proxy.dialects.parsed_request import ParsedRequest
 from apps.proxy.families import Family
@@ -50,6 +52,8 @@ def read_prompt(
     request: ParsedRequest, family: Family, model: str, image_tokens_max: int
 ) -> Prompt:
     """Return the input of a request, as a model of this family reads it."""
+    if request.endpoint in EMBEDDING_ENDPOINTS:
+        return Prompt(list(texts_of(request.body)))
     if request.dialect != "openai":
         return _converted(request, family, model, image_tokens_max)
     body = request.body

@@ -150,12 +150,16 @@ def judged(usage: Usage, plan: Plan) -> Usage:
     return usage if fits(usage, asked) else usage._replace(is_suspect=True)
 
 
+# Under which parameter a list of texts stands, where that is not `input`.
+_TEXTS: Final = {"batchEmbedContents": "requests", "rerank": "documents"}
+
+
 def _count_texts(request: ParsedRequest) -> int:
     """Return how many texts are each read for themselves, at most."""
     # A prompt has a choice of its own, and a conversation may be read again for each.
     if request.endpoint not in READING_ENDPOINTS:
         return request.choices
-    read = request.body.get("documents" if request.endpoint == "rerank" else "input")
+    read = request.body.get(_TEXTS.get(request.endpoint, "input"))
     # Numbers are the tokens of one text.
     return len(read) if isinstance(read, list) and read and not isinstance(read[0], int) else 1
 

@@ -18,6 +18,8 @@ SESSION_HEADERS: Final = (b"x-session-id", b"session-id", b"session_id")
 SESSION_PARAMETERS: Final = ("prompt_cache_key", "session_id", "user")
 PREFIX_BYTES_MAX: Final = 64 << 10
 _LEADING_MESSAGES_MAX: Final = 20
+# What each dialect calls the turns.
+_CONVERSATIONS: Final = ("messages", "contents", "input", "prompt")
 _KEY_BYTES: Final = 16
 # Above any rank of a route that has a weight.
 _WEIGHTLESS: Final = 1e9
@@ -58,10 +60,10 @@ def _beginning(body: Mapping[str, Any]) -> bytes:
     """Return what stays the same from one turn of a conversation to the next: all up to the first
     message of the user, or the beginning of a prompt.
     """
-    messages = body.get("messages")
+    messages = next((body[name] for name in _CONVERSATIONS if body.get(name) is not None), None)
     if not isinstance(messages, list):
-        return serialise(body.get("prompt"))[:PREFIX_BYTES_MAX]
-    leading: list[Any] = []
+        return serialise(messages)[:PREFIX_BYTES_MAX]
+    leading: list[Any] = [body["instructions"]] if "instructions" in body else []
     for message in messages[:_LEADING_MESSAGES_MAX]:
         leading.append(message)
         if isinstance(message, Mapping) and message.get("role") == "user":

@@ -8,9 +8,15 @@ import pytest
 
 from tests.clients.client import COMMANDS, Client, start_client
 from tests.clients.llm_command import LlmCommand
-from tests.e2e.conftest import bench, demo, module_bench, module_db
+from tests.e2e.conftest import (
+    bench,
+    demo,
+    module_bench,
+    module_db,
+    pytest_runtest_teardown,
+)
 
-__all__ = ["bench", "demo", "module_bench", "module_db"]
+__all__ = ["bench", "demo", "module_bench", "module_db", "pytest_runtest_teardown"]
 
 NAMES = (*COMMANDS, "llm")
 

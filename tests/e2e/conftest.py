@@ -1,23 +1,33 @@
-"""One gateway and one demo provider for the tests of a module; each test makes its own callers.
+"""One gateway and one demo provider for all modules; each test makes its own callers and models.
 
-A module may name CONSTANTS and what to PLANT into its gateway (see tests.support.serve). When its
-tests are over, the books must be in order, whatever they did.
+A module that names CONSTANTS or what to PLANT into its gateway (see tests.support.serve) has one of
+its own, even where it names what all have. When the tests of a module are over, the books must be
+in order, whatever they did.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 from django.db.models import Sum
 from pytest_django import DjangoDbBlocker
 
+from apps.ai_models.models import AIModel
 from apps.audit.models import APIRequest
 from apps.billing.models import Account, Entry, Hold
+from apps.model_groups.models import ModelGroup
 from tests.e2e.dialects import PROVIDER_DIALECTS, Stages
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, open_bench
 from tests.support.databases import Database, TestDatabases
 from tests.support.gateway import FAST, DemoThread
+from tests.support.processes import wait_until
+
+_SETTLED_SECONDS = 20  # As long as a gateway that is stopped may take.
+# What a change of the configuration costs grows with the models of its group, and with all.
+_MODELS_MAX = 200
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +50,108 @@ def demo() -> Iterator[DemoThread]:
     provider.stop()
 
 
+class SharedBench:
+    """The gateway of all modules that wish nothing special: open while their tests run."""
+
+    def __init__(self) -> None:
+        self._bench: Bench | None = None
+        self._close: Callable[[], None] | None = None
+
+    def open(
+        self, directory: Path, test_databases: TestDatabases, blocker: DjangoDbBlocker
+    ) -> Bench:
+        """Return a gateway with room for a module, and a group of its own for the models of that.
+
+        The caller selects its database.
+        """
+        if self._bench is not None:
+            with test_databases.selected(self._bench.database):
+                known = AIModel.objects.count()
+                self._bench.group = ModelGroup.objects.create(
+                    name=f"public with {known}", is_public=True
+                )
+            if known > _MODELS_MAX:
+                self.close()
+        if self._bench is None:
+            demo = DemoThread()
+            database = test_databases.clone()
+            with test_databases.selected(database):
+                self._bench = open_bench(directory, database, demo)
+            self._close = partial(_close_bench, self._bench, test_databases, blocker)
+        return self._bench
+
+    def close(self) -> None:
+        """Stop the gateway if it runs, and check what is left."""
+        close, self._bench, self._close = self._close, None, None
+        if close is not None:
+            close()
+
+
+def _close_bench(bench: Bench, test_databases: TestDatabases, blocker: DjangoDbBlocker) -> None:
+    bench.gateway.stop()
+    bench.demo.stop()
+    with blocker.unblock(), test_databases.selected(bench.database):
+        check_books()
+    test_databases.drop(bench.database)
+
+
+_shared = SharedBench()
+
+
+def _shares_bench(item: pytest.Item) -> bool:
+    return "module_bench" in getattr(item, "fixturenames", ()) and not _is_special(
+        getattr(item, "module", None)
+    )
+
+
+def _is_special(module: object) -> bool:
+    return hasattr(module, "CONSTANTS") or hasattr(module, "PLANT")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have those who share a gateway run one after the other; their order stays random."""
+    items.sort(key=_shares_bench, reverse=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> Iterator[None]:
+    """Stop the shared gateway when the next test does not need it: idle ones take time, too."""
+    try:
+        yield
+    finally:
+        if nextitem is None or not _shares_bench(nextitem):
+            _shared.close()
+
+
 @pytest.fixture(scope="module")
 def module_bench(
     request: pytest.FixtureRequest,
-    module_db: Database,
-    demo: DemoThread,
+    test_databases: TestDatabases,
+    django_test_environment: None,
+    django_db_blocker: DjangoDbBlocker,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Bench]:
-    """Run a gateway."""
+    """Give a gateway: the shared one, or one of this module where it wishes anything special."""
+    if _is_special(request.module):
+        yield from _open_own_bench(request)
+        return
+    with django_db_blocker.unblock():
+        bench = _shared.open(tmp_path_factory.mktemp("shared"), test_databases, django_db_blocker)
+        with test_databases.selected(bench.database):
+            yield bench
+            wait_until(
+                lambda: not Hold.objects.exists(),
+                timeout_seconds=_SETTLED_SECONDS,
+                what="the end of all calls",
+            )
+            check_books()
+
+
+def _open_own_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     bench = open_bench(
-        tmp_path_factory.mktemp("gateway"),
-        module_db,
-        demo,
+        request.getfixturevalue("tmp_path_factory").mktemp("gateway"),
+        request.getfixturevalue("module_db"),
+        request.getfixturevalue("demo"),
         constants=getattr(request.module, "CONSTANTS", FAST),
         plant=getattr(request.module, "PLANT", ()),
     )

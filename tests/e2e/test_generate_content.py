@@ -278,7 +278,7 @@ def test_an_unknown_model_and_a_missing_key_are_told_in_googles_shape(bench: Ben
     with pytest.raises(errors.ClientError) as missing:
         ask(stage, model="no-such-model")
     unknown = httpx.post(url, json={}, headers={"x-goog-api-key": "AIza-unknown"})
-    nowhere = httpx.post(url.replace(":generateContent", ":embedContent"), json={})
+    nowhere = httpx.post(url.replace(":generateContent", ":predict"), json={})
 
     assert (missing.value.code, missing.value.status) == (404, "NOT_FOUND")
     assert unknown.json()["error"]["status"] == "UNAUTHENTICATED"
@@ -346,3 +346,56 @@ def test_models_are_listed_in_googles_shape(stages: Stages) -> None:
     assert one.name in names
     assert [model["name"] for model in beta.json()["models"]] == names
     assert one.input_token_limit == stage.model.context_length
+
+
+def test_texts_are_embedded_by_a_provider_of_the_same_dialect(bench: Bench) -> None:
+    stage = Stages(bench, "gemini").make("prompt=10")
+
+    with client_of(stage) as client:
+        found = client.models.embed_content(model=stage.model.name, contents=["One.", "Two."])
+    single = post(stage, "embedContent", {"content": {"parts": [{"text": "One."}]}})
+
+    assert found.embeddings is not None
+    assert len(found.embeddings) == 2
+    assert single.json()["embedding"]["values"] == found.embeddings[0].values
+    assert [call["body"].get("model") for call in stage.upstream_calls] == [None, None]
+    statement = stage.settled(2)
+    assert statement.charges == (10 * INPUT_NANOS, 10 * INPUT_NANOS)
+    assert [row.endpoint for row in statement.rows] == [
+        "/v1/models/{model}:batchEmbedContents",
+        "/v1beta/models/{model}:embedContent",
+    ]
+
+
+def test_no_other_provider_embeds_for_a_client_of_gemini(bench: Bench) -> None:
+    stage = Stages(bench, "openai").make()
+
+    answer = post(stage, "embedContent", {"content": {"parts": [{"text": "One."}]}})
+
+    assert (answer.status_code, answer.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
+    assert stage.upstream_calls == []
+
+
+def test_the_key_may_stand_in_the_address_and_is_kept_nowhere(bench: Bench) -> None:
+    stage = Stages(bench, "gemini").make()
+    url = f"{bench.gateway.url}/v1beta/models/{stage.model.name}:generateContent"
+    body = {"contents": [{"parts": [{"text": HELLO}]}]}
+
+    answer = httpx.post(url, params={"key": stage.caller.raw}, json=body)
+    unknown = httpx.post(url, params={"key": "sk-audit-nobody"}, json=body)
+    both = httpx.post(
+        url, params={"key": stage.caller.raw}, json=body, headers={"x-goog-api-key": "another"}
+    )
+    elsewhere = httpx.post(
+        f"{bench.gateway.url}/v1/chat/completions", params={"key": stage.caller.raw}, json=body
+    )
+
+    assert answer.status_code == 200
+    assert [other.status_code for other in (unknown, both, elsewhere)] == [401, 401, 401]
+    (row,) = stage.settled().rows
+    assert stage.caller.raw not in row.endpoint
+    (call,) = stage.upstream_calls
+    assert stage.caller.raw not in str(call)
+    assert stage.caller.raw not in bench.gateway.log()
+    for refusal in (unknown, both, elsewhere):
+        assert stage.caller.raw not in refusal.text

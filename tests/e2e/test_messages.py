@@ -350,3 +350,23 @@ def test_a_call_is_repeated_in_its_own_dialect(stages: Stages) -> None:
     assert again.headers["idempotent-replayed"] == "true"
     assert len(stage.upstream_calls) == 1
     assert stage.settled().charges == (58_000,)
+
+
+def test_limits_are_told_in_anthropics_headers(bench: Bench) -> None:
+    stage = Stages(bench, "anthropic").make()
+    caller = bench.make_caller(rpm=1)
+    bench.wait_for("/v1/models", caller.raw, 401)
+    body = {"model": stage.model.name, "max_tokens": 10, "messages": HELLO}
+
+    first, second = (
+        httpx.post(f"{bench.gateway.url}/v1/messages", json=body, headers={"x-api-key": caller.raw})
+        for _ in range(2)
+    )
+
+    assert first.headers["anthropic-ratelimit-requests-limit"] == "1"
+    assert first.headers["anthropic-ratelimit-requests-remaining"] == "0"
+    assert "x-ratelimit-limit-requests" not in first.headers
+    assert second.status_code == 429
+    assert second.json()["error"]["type"] == "rate_limit_error"
+    assert 1 <= int(second.headers["retry-after"]) <= 60
+    assert second.headers["anthropic-ratelimit-requests-reset"].endswith("Z")

@@ -19,8 +19,11 @@ from tests.e2e.answers import HttpAnswer, ask, check_error
 from tests.e2e.faults import BrokenHolds
 from tests.e2e.rows import CHAT, check_nothing_happened
 from tests.support.bench import DOLLAR, INPUT_NANOS, OUTPUT_NANOS, Bench, Caller, Stage
+from tests.support.gateway import FAST
 from tests.support.processes import wait_until
 
+# Of its own: holds that nobody spends end with their gateway.
+CONSTANTS = FAST
 QUOTE = "/v1/quote"
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
 

@@ -17,6 +17,7 @@ _PRICING: Final = "apps/billing/pricing.py"
 _USAGE: Final = "apps/proxy/dialects/usage_reader.py"
 _OPENAI_USAGE: Final = "apps/proxy/dialects/openai_usage.py"
 _ANTHROPIC_USAGE: Final = "apps/proxy/dialects/anthropic_usage.py"
+_GEMINI_STREAM: Final = "apps/proxy/dialects/gemini_stream.py"
 _STREAM: Final = "apps/proxy/dialects/stream_meter.py"
 _UPSTREAM: Final = "apps/proxy/dialects/openai_upstream.py"
 _PROXY: Final = "apps/proxy/tests"
@@ -25,6 +26,7 @@ _TERMS_TESTS: Final = "apps/billing/tests/test_terms.py"
 _GOLDEN: Final = (
     f"{_PROXY}/test_golden_usage.py::test_a_documented_usage_becomes_classes_counts_and_a_charge"
 )
+_GEMINI: Final = f"{_PROXY}/dialects/test_gemini_metering.py"
 _ORDER: Final = "tests/e2e/test_order.py"
 _CHARGES: Final = "tests/e2e/test_charges.py"
 _COSTS: Final = "tests/e2e/test_attempt_costs.py"
@@ -236,6 +238,22 @@ CALLS: Final = (
         "read=plain + parts.input_tokens,",
         "read=plain,",
         (_GOLDEN,),
+    ),
+    Mutant(
+        "of-gemini-s-usages-the-first-one-counts",
+        "I-30",
+        _GEMINI_STREAM,
+        "in reversed(split_events(events)):",
+        "in split_events(events):",
+        (f"{_GEMINI}::test_a_stream_that_breaks_off_costs_what_was_reported_last",),
+    ),
+    Mutant(
+        "gemini-s-last-event-does-not-wait",
+        "I-20",
+        _GEMINI_STREAM,
+        "if self.finish_reason is None:\n            return going_on",
+        "if True:\n            return going_on",
+        (f"{_GEMINI}::test_the_last_event_waits_for_the_end",),
     ),
     Mutant(
         "any-number-of-tokens-is-believed",

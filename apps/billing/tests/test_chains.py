@@ -19,6 +19,7 @@ from apps.billing.chains import (
     request_hash,
     transaction_digest,
 )
+from tests.support.cases import for_all
 
 AT = datetime(2026, 11, 21, 12, 0, 0, 123_456, tzinfo=UTC)
 TRANSACTION: dict[str, Any] = {
@@ -105,7 +106,7 @@ def test_every_column_of_an_entry_is_covered(name: str, value: object) -> None:
     assert entry_hash(b"", **(ENTRY | {name: value})) != entry_hash(b"", **ENTRY)
 
 
-@pytest.mark.parametrize("name", [*REQUEST_FIELDS, *ADDED_FIELDS])
+@for_all("name", [*REQUEST_FIELDS, *ADDED_FIELDS])
 def test_every_column_of_a_request_is_covered(name: str) -> None:
     changed = {name: "something else"}
 

@@ -361,7 +361,7 @@ def test_a_price_with_terms_that_cannot_be_read_charges_nobody(terms: object) ->
 # ---- what holds of every price
 
 # A price takes some forty choices.
-some = settings(max_examples=40)
+some = settings(max_examples=min(40, settings().max_examples))
 
 
 @some

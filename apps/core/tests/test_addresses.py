@@ -13,6 +13,7 @@ from apps.core.addresses import (
     is_address_allowed,
     parse_private_upstreams,
 )
+from tests.support.cases import for_all
 
 LOOPBACK = parse_private_upstreams("127.0.0.0/8, [::1]")
 EVERYTHING = parse_private_upstreams(
@@ -309,7 +310,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("url", REFUSED)
+@for_all("url", REFUSED)
 def test_every_other_url_is_refused_with_one_text(url: str) -> None:
     with pytest.raises(UrlRefused) as refusal:
         check_upstream_url(url, ())

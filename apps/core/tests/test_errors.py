@@ -4,6 +4,7 @@ import pytest
 
 from apps.core.error_rows import ROWS
 from apps.core.errors import GatewayError, in_band_event, openai_body, openai_headers
+from tests.support.cases import for_all
 
 # row: status, type, code, Retry-After, x-should-retry, extra headers
 EXPECTED = {
@@ -77,7 +78,7 @@ def test_the_table_has_exactly_the_rows_of_the_specification() -> None:
     assert list(ROWS) == list(EXPECTED)
 
 
-@pytest.mark.parametrize("row", EXPECTED)
+@for_all("row", EXPECTED)
 def test_a_row_answers_as_specified(row: str) -> None:
     error = GatewayError(row)
 

@@ -15,6 +15,7 @@ from apps.proxy.dialects.openai_refusals import missing, unsupported, wrong_type
 from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
 from apps.proxy.dialects.request_fields import (
     INTEGER_MAX,
+    check_spelling,
     keep_allowed,
     read_boolean,
     read_integer,
@@ -44,6 +45,15 @@ _TEXT_BLOCKS: Final = frozenset(
         "thinking", "tool_reference", "tool_use", "web_search_tool_result",
     }
 )  # fmt: skip
+# What messages, blocks and their sources usually hold: none is looked for in other letters.
+_MESSAGE_KEYS: Final = frozenset({"content", "role"})
+_BLOCK_KEYS: Final = frozenset(
+    {
+        "cache_control", "citations", "content", "context", "data", "id", "input", "is_error",
+        "name", "signature", "source", "text", "thinking", "title", "tool_use_id", "type",
+    }
+)  # fmt: skip
+_SOURCE_KEYS: Final = frozenset({"content", "data", "file_id", "media_type", "type", "url"})
 # Instructions that are added where there are tools, those for a computer being the longest.
 _TOOLS_PROMPT_TOKENS: Final = 2048
 _TEMPLATE_TOKENS: Final = 64
@@ -53,7 +63,7 @@ _DEPTH_MAX: Final = 4
 
 def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     """Return what a request asks for. Raises E13 and E14 with the parameter at fault."""
-    kept = body if body.keys() <= _PLAIN else keep_allowed(body, _PLAIN)
+    kept = body if body.keys() <= _PLAIN else keep_allowed(body, _PLAIN, _PLAIN)
     maximum = read_integer(kept, "max_tokens", INTEGER_MAX)
     if maximum is None:
         raise missing("max_tokens")
@@ -133,6 +143,8 @@ def _blocks(holder: Mapping[str, Any], depth: int) -> Iterator[tuple[Mapping[str
 def _check_messages(body: Mapping[str, Any]) -> bool:
     """Return whether there is anything to be read but text."""
     for index, message in enumerate(read_messages(body)):
+        if not message.keys() <= _MESSAGE_KEYS:
+            check_spelling(message, _MESSAGE_KEYS, f"messages[{index}]")
         role = message.get("role")
         if role is None:
             raise missing(f"messages[{index}].role")
@@ -142,6 +154,11 @@ def _check_messages(body: Mapping[str, Any]) -> bool:
     _check_content(body.get("system"), "system")
     has_images = False
     for block, _ in _all_blocks(body):
+        if not block.keys() <= _BLOCK_KEYS:
+            check_spelling(block, _BLOCK_KEYS, "messages[].content[]")
+        source = block.get("source")
+        if isinstance(source, dict):
+            check_spelling(source, _SOURCE_KEYS, "messages[].content[].source")
         kind = block.get("type")
         if kind == "container_upload":
             # It is read by a program that runs at the provider's.

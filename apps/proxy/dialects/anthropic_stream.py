@@ -9,11 +9,17 @@ from typing import Any, Final
 
 from apps.core.usage import Usage
 from apps.proxy.dialects.anthropic_usage import merge_usage, parse_anthropic_usage
-from apps.proxy.dialects.openai_chunks import load_chunk
+from apps.proxy.dialects.openai_chunks import is_error, load_chunk
 from apps.proxy.dialects.stream_meter import StreamMeter, clean_label, member_pattern
+from apps.proxy.estimate import tokens_of_quarters
 from apps.proxy.sse import event_data, first_data
 
 _TEXT_KEYS: Final = (b"text", b"thinking", b"partial_json")
+# A thought that is not shown comes in one piece at its end.
+_SEALS: Final = re.compile(
+    rb'"signature":\s*+"([^"\\]++)"|"type":\s*+"redacted_thinking",\s*+"data":\s*+"([^"\\]++)"'
+)
+_SEARCHED: Final = b'"web_search_tool_result"'
 _TOOL_USE: Final = re.compile(rb'"type":\s*+"tool_use"')
 
 
@@ -24,11 +30,12 @@ class AnthropicStreamMeter(StreamMeter):
     MARKS = (b'"message_stop"', b'"error"', b"event: error", b"event:error")
     TEXTS = {key: member_pattern(key) for key in _TEXT_KEYS}
 
-    __slots__ = ("_reported",)
+    __slots__ = ("_reported", "_searches")
 
     def __init__(self) -> None:
         super().__init__()
         self._reported: dict[str, Any] = {}
+        self._searches = 0
 
     def is_whole(self, choices: int) -> bool:
         """Return whether the stream has told its end: nothing else is one."""
@@ -52,7 +59,7 @@ class AnthropicStreamMeter(StreamMeter):
             return True  # A comment.
         document = load_chunk(data)
         kind = document.get("type") if document is not None else None
-        if document is None or kind == "error" or (kind is None and "error" in document):
+        if document is None or kind == "error" or (kind is None and is_error(event, document)):
             self._fail(document or {})
             return False
         if kind == "message_stop":
@@ -86,7 +93,27 @@ class AnthropicStreamMeter(StreamMeter):
         # Until the last event but one no usage tells of the answer.
         return True
 
+    def final_usage(self, *, estimated_input_tokens: int) -> Usage:
+        """Return the usage to charge, with the searches that were seen."""
+        usage = super().final_usage(estimated_input_tokens=estimated_input_tokens)
+        if usage.source == "none":
+            return usage
+        return usage._replace(web_search=max(usage.web_search, self._searches))
+
+    def _sealed_tokens(self) -> int:
+        # What was shown of a thought is within its seal, too.
+        shown = tokens_of_quarters(self._quarters.get(b"thinking", 0))
+        return max(super()._sealed_tokens() - shown, 0)
+
     def _count(self, raw: bytes) -> None:
+        for signature, data in _SEALS.findall(raw):
+            self._sealed_characters += len(signature) + len(data)
+        searches = raw.count(_SEARCHED)
+        if searches:
+            # One that failed is told by another name within, and is not billed.
+            searches -= raw.count(b'"web_search_tool_result_error"')
+            self._searches += max(searches, 0)
+            self._has_content = True
         for key in _TEXT_KEYS:
             self._count_text(raw, key)
         if not self._has_content:

@@ -12,7 +12,13 @@ from typing import Any, Final
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
 from apps.proxy.dialects.gemini_parameters import snake_case
-from apps.proxy.dialects.gemini_parts import add_signature, add_thought, call_id, thought_part
+from apps.proxy.dialects.gemini_parts import (
+    add_signature,
+    add_thought,
+    call_id,
+    join_thoughts,
+    thought_part,
+)
 from apps.proxy.dialects.gemini_usage import gemini_usage, parse_gemini_usage
 from apps.proxy.dialects.neutral import (
     Answer,
@@ -102,7 +108,7 @@ def first_candidate(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the only candidate, None if there is none."""
     candidates = document.get("candidates")
     first = candidates[0] if isinstance(candidates, list) and candidates else None
-    return first if isinstance(first, Mapping) else None
+    return first if isinstance(first, dict) else None
 
 
 def block_reason(document: Mapping[str, Any]) -> str:
@@ -114,11 +120,11 @@ def block_reason(document: Mapping[str, Any]) -> str:
 def parts_of(candidate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the parts of a candidate; raises Unreadable."""
     content = candidate.get("content")
-    parts = content.get("parts") if isinstance(content, Mapping) else None
-    if parts is None and (content is None or isinstance(content, Mapping)):
+    parts = content.get("parts") if isinstance(content, dict) else None
+    if parts is None and (content is None or isinstance(content, dict)):
         # A model that only thought, or was stopped at once.
         return []
-    if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise Unreadable
     return parts
 
@@ -196,7 +202,7 @@ def _read_parts(candidate: Mapping[str, Any], identifier: str) -> tuple[Part, ..
         add_signature(parts, signature)
         if text:
             parts.append(Text(text))
-    return tuple(parts)
+    return join_thoughts(parts)
 
 
 def write_answer(answer: Answer) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Source: https://ai.google.dev/api/caching#Content. Calls of functions and what t
 together by their ids where they have some, else by their names and order.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -11,7 +12,13 @@ import orjson
 
 from apps.proxy.dialects.gemini_media import read_media
 from apps.proxy.dialects.gemini_parameters import GoogleParameters
-from apps.proxy.dialects.gemini_parts import add_signature, add_thought, call_id, standard_base64
+from apps.proxy.dialects.gemini_parts import (
+    add_signature,
+    add_thought,
+    call_id,
+    join_thoughts,
+    standard_base64,
+)
 from apps.proxy.dialects.neutral import (
     Audio,
     Document,
@@ -33,33 +40,54 @@ _OUTPUT: Final = "output"
 _ERROR: Final = "error"
 
 
+class _Call:
+    """A call of a function, which is answered once."""
+
+    __slots__ = ("id", "is_answered")
+
+    def __init__(self, identifier: str) -> None:
+        self.id: Final = identifier
+        self.is_answered = False
+
+
 class _Calls:
     """The calls of functions that were not answered so far."""
 
-    __slots__ = ("_open",)
+    __slots__ = ("_by_id", "_by_name")
 
     def __init__(self) -> None:
-        self._open: list[tuple[str, str]] = []  # id and name
+        # Each in its order; what was answered by its other name is dropped when it comes up.
+        self._by_id: dict[str, deque[_Call]] = {}
+        self._by_name: dict[str, deque[_Call]] = {}
 
     def clear(self) -> None:
         """Forget them: nobody answers once the model has gone on."""
-        self._open.clear()
+        self._by_id.clear()
+        self._by_name.clear()
 
     def add(self, identifier: str, name: str) -> None:
         """Take a call."""
-        self._open.append((identifier, name))
+        call = _Call(identifier)
+        self._by_id.setdefault(identifier, deque()).append(call)
+        self._by_name.setdefault(name, deque()).append(call)
 
     def answer(self, identifier: str | None, name: str) -> str | None:
         """Return the id of the call that is answered, None if there is none.
 
         Some clients keep ids that others drop: without its id it is the first call of that name.
         """
-        found = [call for call in self._open if call[0] == identifier]
-        found += [call for call in self._open if call[1] == name]
-        if not found:
+        call = _first_open(self._by_id.get(identifier)) if identifier is not None else None
+        call = call or _first_open(self._by_name.get(name))
+        if call is None:
             return None
-        self._open.remove(found[0])
-        return found[0][0]
+        call.is_answered = True
+        return call.id
+
+
+def _first_open(calls: deque[_Call] | None) -> _Call | None:
+    while calls and calls[0].is_answered:
+        calls.popleft()
+    return calls[0] if calls else None
 
 
 def read_contents(given: GoogleParameters) -> tuple[Turn, ...]:
@@ -81,7 +109,7 @@ def read_contents(given: GoogleParameters) -> tuple[Turn, ...]:
         for part in content.objects("parts"):
             _read_part(part, side, turns[-1][2], calls)
         content.finish()
-    return tuple(Turn(side, tuple(parts), at) for side, at, parts in turns)
+    return tuple(Turn(side, join_thoughts(parts), at) for side, at, parts in turns)
 
 
 def read_texts(content: GoogleParameters) -> tuple[Text, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from apps.core.errors import GatewayError
+from apps.proxy.dialects import gemini_embedding
 from apps.proxy.dialects.gemini_answer import block_reason, member, word
 from apps.proxy.dialects.gemini_stream import called_texts
 from apps.proxy.dialects.gemini_usage import parse_gemini_usage
@@ -20,6 +21,8 @@ from apps.proxy.media import streamed_tokens
 
 def read_metered_answer(endpoint: Endpoint, body: bytes) -> MeteredAnswer:
     """Return what a response holds; raises E49 if it is none."""
+    if endpoint in gemini_embedding.ENDPOINTS:
+        return gemini_embedding.read_embeddings(endpoint, body)
     document = load_answer(body)
     candidates = document.get("candidates", [])
     if not isinstance(candidates, list):

@@ -9,6 +9,7 @@ Source: https://protobuf.dev/programming-guides/json/
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 from apps.core.errors import GatewayError
@@ -19,8 +20,11 @@ _CAPITAL: Final = re.compile(r"[A-Z]")
 _DIGITS: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 # Beyond, a double is not exact.
 _WHOLE_MAX: Final = 2**53
+# More than the members that this gateway knows by name.
+_NAMES_MAX: Final = 1_024
 
 
+@lru_cache(maxsize=_NAMES_MAX)
 def snake_case(name: str) -> str:
     """Return the other name of a member."""
     return _CAPITAL.sub(lambda found: f"_{found[0].lower()}", name)

@@ -44,11 +44,8 @@ def is_open_thought(part: Part | None) -> TypeGuard[Thinking]:
 
 
 def add_thought(parts: list[Part], text: str, at: str = "") -> None:
-    """Add a thought; what follows a thought without a signature is more of it."""
-    last = parts[-1] if parts else None
-    if is_open_thought(last):
-        parts[-1] = last._replace(text=last.text + text)
-    elif text:
+    """Add a thought, or a piece of one: `join_thoughts` makes those one that belong together."""
+    if text:
         parts.append(Thinking(text, at=at))
 
 
@@ -62,6 +59,34 @@ def add_signature(parts: list[Part], signature: str, at: str = "") -> None:
         parts[-1] = last._replace(signature=thought.signature)
     else:
         parts.append(thought._replace(at=at))
+
+
+def join_thoughts(parts: list[Part]) -> tuple[Part, ...]:
+    """Return parts in which a thought is whole: what follows one without a signature is more of it.
+
+    All pieces at once: to add each to those before it takes time by the square of their number.
+    """
+    joined: list[Part] = []
+    pieces: list[Thinking] = []  # of a thought that was not signed so far
+    for part in parts:
+        if is_open_thought(part):
+            pieces.append(part)
+        elif pieces and isinstance(part, Thinking) and not part.redacted:
+            joined.append(_joined([*pieces, part]))
+            pieces = []
+        else:
+            if pieces:
+                joined.append(_joined(pieces))
+                pieces = []
+            joined.append(part)
+    if pieces:
+        joined.append(_joined(pieces))
+    return tuple(joined)
+
+
+def _joined(pieces: list[Thinking]) -> Thinking:
+    text = "".join(piece.text for piece in pieces)
+    return pieces[0]._replace(text=text, signature=pieces[-1].signature)
 
 
 def thought_part(thought: Thinking) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from urllib.parse import parse_qsl, quote
 
 from apps.proxy.dialects.request_fields import MODEL_NAME_LENGTH_MAX
 
-Method = Literal["generateContent", "streamGenerateContent", "countTokens"]
+Method = Literal[
+    "generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents"
+]
 # Under these nothing else is offered; Google's first version has the prefix that others have, too.
 GEMINI_PREFIXES: Final = ("/v1beta", "/api/v1beta")
 _MODELS: Final = tuple(f"{prefix}/models" for prefix in (*GEMINI_PREFIXES, "/v1", "/api/v1"))
@@ -59,13 +61,14 @@ def is_array(query: bytes) -> bool:
     return dict(parse_qsl(query.decode("latin-1"))).get("alt") != "sse"
 
 
-def upstream_path(model: str, *, is_stream: bool) -> str:
+def upstream_path(model: str, method: str = "generateContent", *, is_stream: bool = False) -> str:
     """Return the path below the base URL of a provider; streams are always events.
 
     A name with a slash names its collection itself, as tuned models and Vertex AI's do.
     """
     name = model if "/" in model else _COLLECTION + model
-    method = "streamGenerateContent?alt=sse" if is_stream else "generateContent"
+    if is_stream:
+        method = "streamGenerateContent?alt=sse"
     return f"{quote(name, safe='/@.-_~')}:{method}"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from apps.core.parameter_names import fold_all, folded
+from apps.proxy.dialects import gemini_embedding
 from apps.proxy.dialects.gemini_parameters import GoogleParameters, snake_case
 from apps.proxy.dialects.gemini_stream import CANDIDATES_MAX
 from apps.proxy.dialects.openai_refusals import (
@@ -25,6 +26,8 @@ from apps.proxy.dialects.openai_refusals import (
 from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
 from apps.proxy.dialects.request_fields import (
     INTEGER_MAX,
+    check_spelling,
+    is_unsupported,
     keep_allowed,
     read_boolean,
     read_model,
@@ -54,6 +57,24 @@ _PLAIN: Final = _both(
 _SYSTEM: Final = ("systemInstruction", "system_instruction")
 _ANSWERS: Final = ("functionResponse", "function_response")
 _BLOBS: Final = ("inlineData", "inline_data", "fileData", "file_data")
+# What contents, parts and their media usually hold: none is looked for in other letters.
+_CONTENT_KEYS: Final = frozenset({"parts", "role"})
+_PART_KEYS: Final = _both(
+    "codeExecutionResult",
+    "executableCode",
+    "fileData",
+    "functionCall",
+    "functionResponse",
+    "inlineData",
+    "text",
+    "thought",
+    "thoughtSignature",
+    "videoMetadata",
+)
+_BLOB_KEYS: Final = _both("data", "displayName", "fileUri", "mimeType")
+_FILES: Final = ("fileUri", "file_uri")
+# Read with the rights of the operator's own account, whoever asks.
+_OWN_STORAGE: Final = "gs:"
 # Functions that the client runs. All others are Google's: billed by the call, or they read what
 # nobody bounds. Source: https://ai.google.dev/gemini-api/docs/pricing
 _CLIENT_TOOLS: Final = _both("functionDeclarations")
@@ -70,13 +91,15 @@ _TEMPLATE_TOKENS: Final = 64
 
 def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     """Return what a request asks for. Raises E13 and E14 with the parameter at fault."""
-    kept = body if body.keys() <= _PLAIN else keep_allowed(body, _PLAIN)
+    if endpoint in gemini_embedding.ENDPOINTS:
+        return gemini_embedding.parse_request(endpoint, body)
+    kept = body if body.keys() <= _PLAIN else keep_allowed(body, _PLAIN, _PLAIN)
     given = GoogleParameters(kept)
     config = given.member("generationConfig") or GoogleParameters({}, "generationConfig")
     _check_spelling(given, config)
     _check_contents(kept)
     _check_tools(given)
-    media = {_kind_of(blob) for blob in _all_media(kept)}
+    media = set(map(_checked_kind_of, _all_media(kept)))
     return ParsedRequest(
         endpoint=endpoint,
         model=read_model(kept),
@@ -130,7 +153,7 @@ def _check_spelling(given: GoogleParameters, config: GoogleParameters) -> None:
     for name in ("contents", "tools", "serviceTier", "systemInstruction"):
         given.spelling(name)
     for name in config.names():
-        if folded(name) in _FOLDED_METERED and name not in _METERED_NAMES:
+        if name not in _METERED_NAMES and (folded(name) in _FOLDED_METERED or is_unsupported(name)):
             raise unsupported(config.name(name))
     for name in _METERED:
         config.spelling(name)
@@ -164,6 +187,8 @@ def _check_contents(body: Mapping[str, Any]) -> None:
 def _check_content(content: object, where: str) -> None:
     if not isinstance(content, dict):
         raise wrong_type(where, "an object")
+    if not content.keys() <= _CONTENT_KEYS:
+        check_spelling(content, _CONTENT_KEYS, where)
     parts = content.get("parts")
     if parts is None:
         return
@@ -172,6 +197,8 @@ def _check_content(content: object, where: str) -> None:
     for position, part in enumerate(parts):
         if not isinstance(part, dict):
             raise wrong_type(f"{where}.parts[{position}]", "an object")
+        if not part.keys() <= _PART_KEYS:
+            check_spelling(part, _PART_KEYS, f"{where}.parts[{position}]")
 
 
 def _all_media(body: Mapping[str, Any]) -> Iterator[object]:
@@ -195,10 +222,22 @@ def _media_of(part: Mapping[str, Any]) -> Iterator[object]:
             yield part[name]
 
 
+def _checked_kind_of(blob: object) -> str:
+    if isinstance(blob, dict):
+        check_spelling(blob, _BLOB_KEYS, "contents[].parts[]")
+        for name in _FILES:
+            url = blob.get(name)
+            if isinstance(url, str) and url.strip().lower().startswith(_OWN_STORAGE):
+                raise unsupported(f"contents[].parts[].{name}")
+    return _kind_of(blob)
+
+
 def _kind_of(blob: object) -> str:
     """Return what a blob is: image, audio or text; "" for anything that has to be looked into."""
     if not isinstance(blob, dict) or not isinstance(blob.get("data"), str):
         return ""
+    if "mimeType" in blob and "mime_type" in blob:
+        return ""  # Nobody knows by which of the two a server goes.
     media_type = blob.get("mimeType", blob.get("mime_type"))
     if not isinstance(media_type, str):
         return ""

@@ -9,7 +9,6 @@ and https://ai.google.dev/gemini-api/docs/function-calling
 """
 
 from collections.abc import Mapping
-from itertools import takewhile
 from typing import Any, Final
 
 from apps.proxy.dialects.gemini_media import media_parts
@@ -202,7 +201,7 @@ class _Writer:
         """
         written: list[dict[str, Any]] = []
         signature = ""
-        for position, part in enumerate(parts):
+        for part, is_calling in zip(parts, _calls_on(parts), strict=True):
             if isinstance(part, Thinking):
                 own = _signature(part)
                 if signature and own:
@@ -212,11 +211,7 @@ class _Writer:
                     written.append({"text": part.text, "thought": True})
                 continue
             told = _told(part)
-            if (
-                signature
-                and told
-                and (isinstance(part, ToolUse) or not _calls_on(parts[position:]))
-            ):
+            if signature and told and (isinstance(part, ToolUse) or not is_calling):
                 told[0]["thoughtSignature"] = signature
                 signature = ""
             written += told
@@ -267,10 +262,15 @@ def _signature(thought: Thinking) -> str:
     return "" if is_openais(thought.signature) else thought.signature
 
 
-def _calls_on(parts: list[Part]) -> bool:
-    """Return whether a function is called before there is another thought."""
-    until = takewhile(lambda part: not isinstance(part, Thinking), parts)
-    return any(isinstance(part, ToolUse) for part in until)
+def _calls_on(parts: list[Part]) -> list[bool]:
+    """Return for each part whether from it on a function is called before there is a thought."""
+    found: list[bool] = []
+    is_calling = False
+    for part in reversed(parts):
+        is_calling = isinstance(part, ToolUse) or (is_calling and not isinstance(part, Thinking))
+        found.append(is_calling)
+    found.reverse()
+    return found
 
 
 def _level(asked: Reasoning) -> dict[str, Any]:

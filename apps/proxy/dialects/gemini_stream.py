@@ -17,7 +17,7 @@ from apps.core.usage import Usage
 from apps.proxy.dialects.gemini_answer import block_reason, first_candidate, member, word
 from apps.proxy.dialects.gemini_errors import known_code
 from apps.proxy.dialects.gemini_usage import parse_gemini_usage
-from apps.proxy.dialects.openai_chunks import load_chunk
+from apps.proxy.dialects.openai_chunks import is_error, load_chunk
 from apps.proxy.dialects.stream_meter import StreamMeter, clean_label, member_pattern
 from apps.proxy.media import streamed_tokens
 from apps.proxy.sse import event_data, first_data, split_events
@@ -25,6 +25,7 @@ from apps.proxy.sse import event_data, first_data, split_events
 CANDIDATES_MAX: Final = 8
 _USAGE: Final = b'"usageMetadata"'
 _CALL: Final = b'"functionCall"'
+_MEDIUM: Final = b'"mimeType"'
 # Calls are objects, and counted as the text that they come to.
 _ARGUMENTS: Final = b"arguments"
 _TEXT: Final = b"text"
@@ -37,7 +38,7 @@ class GeminiStreamMeter(StreamMeter):
     """Follows the events of an answer, which ends with the body after a reason to finish."""
 
     VALUED = (b'"finishReason"', b'"blockReason"', b'"error"')
-    MARKS = ()
+    MARKS = (b"event: error", b"event:error")
     TEXTS = {key: member_pattern(key) for key in (_TEXT, _ARGUMENTS)}
     ID = member_pattern(b"responseId")
     MODEL = member_pattern(b"modelVersion")
@@ -49,6 +50,8 @@ class GeminiStreamMeter(StreamMeter):
         "_images",
         "_known_usage",
         "_last_usage",
+        "_looked_bytes",
+        "_read_bytes",
     )
 
     def __init__(self) -> None:
@@ -58,7 +61,9 @@ class GeminiStreamMeter(StreamMeter):
         self._finished = 0  # a bit for each candidate
         self._has_media = False
         self._images = 0
-        self._last_usage = b""  # the last events that told a usage which was not read so far
+        self._last_usage = b""  # the last events that told a usage, of those that were counted
+        self._looked_bytes = 0  # up to where media were looked for
+        self._read_bytes = 0  # up to where usage was read
 
     # ---- the end
 
@@ -70,12 +75,8 @@ class GeminiStreamMeter(StreamMeter):
         waiting, self.last_frame = self.last_frame, b""
         if self.error is not None:
             return waiting + going_on
-        events = split_events(waiting + going_on)
-        while events:
-            self.last_frame = events.pop() + self.last_frame
-            if event_data(self.last_frame).strip():
-                break
-        return b"".join(events)
+        sent, self.last_frame = _cut_last(waiting + going_on)
+        return sent
 
     def is_whole(self, choices: int) -> bool:
         """Return whether each candidate has told why it ended, or the prompt was declined."""
@@ -101,7 +102,7 @@ class GeminiStreamMeter(StreamMeter):
         if not data:
             return True  # A comment.
         document = load_chunk(data)
-        if document is None or document.get("error") is not None:
+        if document is None or is_error(event, document):
             self._fail(document or {})
             return False
         self._keep(event)
@@ -109,6 +110,7 @@ class GeminiStreamMeter(StreamMeter):
         usage = member(document, "usageMetadata")
         if isinstance(usage, Mapping):
             self._take_usage(usage)
+            self._read_bytes = self._bytes
         return True
 
     def _finish(self, document: Mapping[str, Any]) -> None:
@@ -134,14 +136,13 @@ class GeminiStreamMeter(StreamMeter):
     @property
     def usage(self) -> Usage | None:
         """Return the last usage that was reported, which nobody read before it is asked for."""
-        self._count_batch()
-        events, self._last_usage = self._last_usage, b""
-        for event in reversed(split_events(events)):
-            document = load_chunk(event_data(event)) if _USAGE in event else None
-            usage = None if document is None else member(document, "usageMetadata")
-            if isinstance(usage, Mapping):
-                self._take_usage(usage)
-                break
+        if self._read_bytes != self._bytes:
+            self._read_bytes = self._bytes
+            for block in (*reversed(self._batch), self._last_usage):
+                usage = _find_usage(block)
+                if usage is not None:
+                    self._take_usage(usage)
+                    break
         return self._known_usage
 
     @usage.setter
@@ -155,16 +156,22 @@ class GeminiStreamMeter(StreamMeter):
     # ---- what was delivered
 
     def _has_unseen_output(self) -> bool:
-        self._count_batch()
+        self._count_media()
         return self._has_media
 
     def _spoken_tokens(self) -> int:
-        self._count_batch()
+        self._count_media()
         return streamed_tokens(self._audio_characters * 3 // 4)
 
     def _count_images(self) -> int:
-        self._count_batch()
+        self._count_media()
         return self._images
+
+    def _count_media(self) -> None:
+        if self._looked_bytes != self._bytes:
+            self._looked_bytes = self._bytes
+            if any(_MEDIUM in block for block in self._batch):
+                self._count_batch()
 
     def _count(self, raw: bytes) -> None:
         if _USAGE in raw:
@@ -187,6 +194,34 @@ class GeminiStreamMeter(StreamMeter):
                 for text in called_texts(candidate):
                     self._has_content = True
                     self._count_text(b'"arguments":' + orjson.dumps(text), _ARGUMENTS)
+
+
+def _cut_last(block: bytes) -> tuple[bytes, bytes]:
+    """Return a block of complete events cut before the last one that holds data."""
+    if b"\r" not in block:
+        # The others need not be looked for.
+        before = block.rfind(b"\n\n", 0, -2)
+        start = 0 if before < 0 else before + 2
+        if event_data(block[start:]).strip():
+            return block[:start], block[start:]
+    events, last = split_events(block), b""
+    while events:
+        last = events.pop() + last
+        if event_data(last).strip():
+            break
+    return b"".join(events), last
+
+
+def _find_usage(block: bytes) -> Mapping[str, Any] | None:
+    """Return the last usage in a block of complete events."""
+    if _USAGE not in block:
+        return None
+    for event in reversed(split_events(block)):
+        document = load_chunk(event_data(event)) if _USAGE in event else None
+        usage = None if document is None else member(document, "usageMetadata")
+        if isinstance(usage, Mapping):
+            return usage
+    return None
 
 
 def called_texts(candidate: object) -> list[str]:

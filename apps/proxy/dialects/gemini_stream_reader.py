@@ -102,10 +102,10 @@ class GeminiStreamReader:
 
     def _take(self, document: dict[str, Any], deltas: list[Delta]) -> None:
         usage = member(document, "usageMetadata")
-        if isinstance(usage, Mapping):
+        if isinstance(usage, dict):
             self._usage = usage
-        candidate, declined = first_candidate(document), block_reason(document)
-        if candidate is None and not declined:
+        candidate = first_candidate(document)
+        if candidate is None and not block_reason(document):
             return
         if not self._is_started:
             self._is_started = True
@@ -119,6 +119,12 @@ class GeminiStreamReader:
         self._reason = word(candidate, "finishReason") or self._reason
 
     def _read_part(self, part: Mapping[str, Any], deltas: list[Delta]) -> None:
+        if len(part) == 1 and self._open == "text":
+            text = part.get("text")
+            if type(text) is str and text:
+                # Almost all parts are such; what follows looks for everything else.
+                deltas.append(TextPiece(text))
+                return
         signature = word(part, "thoughtSignature")
         call = member(part, "functionCall")
         if call is not None:

@@ -26,6 +26,7 @@ from apps.proxy.dialects.openai_refusals import (
 from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
 from apps.proxy.dialects.request_fields import (
     INTEGER_MAX,
+    check_spelling,
     keep_allowed,
     read_boolean,
     read_integer,
@@ -222,7 +223,7 @@ def _check_messages(body: Mapping[str, Any]) -> tuple[bool, bool]:
     has_images = has_audio = False
     for index, message in enumerate(read_messages(body)):
         if not message.keys() <= _MESSAGE_KEYS:
-            _check_spelling(message, _MESSAGE_KEYS, f"messages[{index}]")
+            check_spelling(message, _MESSAGE_KEYS, f"messages[{index}]")
         role = message.get("role")
         if role is None:
             raise missing(f"messages[{index}].role")
@@ -242,18 +243,11 @@ def _check_messages(body: Mapping[str, Any]) -> tuple[bool, bool]:
             if not isinstance(part, dict):
                 raise wrong_type(f"messages[{index}].content[{position}]", "an object")
             if not part.keys() <= _PART_KEYS:
-                _check_spelling(part, _PART_KEYS, f"messages[{index}].content[{position}]")
+                check_spelling(part, _PART_KEYS, f"messages[{index}].content[{position}]")
             kind = part.get("type")
             has_images = has_images or kind not in ("text", "refusal", "input_audio")
             has_audio = has_audio or kind not in ("text", "refusal", "image_url")
     return has_images, has_audio
-
-
-def _check_spelling(found: Mapping[str, Any], known: frozenset[str], where: str) -> None:
-    """Raise E14 for a key that a server ignoring case would take for one that was checked."""
-    for key in found:
-        if key not in known and key.casefold() in known:
-            raise unsupported(f"{where}.{key}")
 
 
 def _check_tools(body: Mapping[str, Any]) -> None:
@@ -266,7 +260,7 @@ def _check_tools(body: Mapping[str, Any]) -> None:
         if not isinstance(tool, dict):
             raise wrong_type(f"tools[{index}]", "an object")
         if not tool.keys() <= _TOOL_KEYS:
-            _check_spelling(tool, _TOOL_KEYS, f"tools[{index}]")
+            check_spelling(tool, _TOOL_KEYS, f"tools[{index}]")
         kind = tool.get("type")
         if kind is None:
             raise missing(f"tools[{index}].type")

@@ -36,16 +36,21 @@ _OUTPUT_DETAILS: Final = (
     "output_tokens_details",
     "output_token_details",
 )
-# What OpenAI reports of every chat.
-_USUAL: Final = frozenset(
-    {
-        "completion_tokens",
-        "completion_tokens_details",
-        "prompt_tokens",
-        "prompt_tokens_details",
-        "total_tokens",
-    }
+# What OpenAI reports of every chat, and of every response: the two counts, and their details.
+_CHAT_NAMES: Final = (
+    "prompt_tokens",
+    "completion_tokens",
+    "prompt_tokens_details",
+    "completion_tokens_details",
 )
+_RESPONSE_NAMES: Final = (
+    "input_tokens",
+    "output_tokens",
+    "input_tokens_details",
+    "output_tokens_details",
+)
+_TOTAL: Final = "total_tokens"
+_USUAL: Final = {names: {*names, _TOTAL} for names in (_CHAT_NAMES, _RESPONSE_NAMES)}
 _USUAL_INPUTS: Final = frozenset({"audio_tokens", "cached_tokens"})
 _USUAL_OUTPUTS: Final = frozenset(
     {
@@ -140,10 +145,10 @@ def _plain_usage(value: Mapping[str, Any]) -> Usage | None:
 
     Nearly every usage is one: this is a shorter way to what `_parse_openai_usage` says of it.
     """
-    if len(value) != 3 and value.keys() != _USUAL:
+    names = _CHAT_NAMES if "prompt_tokens" in value else _RESPONSE_NAMES
+    if len(value) != 3 and value.keys() != _USUAL[names]:
         return None
-    prompt, completion = value.get("prompt_tokens"), value.get("completion_tokens")
-    total = value.get("total_tokens")
+    prompt, completion, total = value.get(names[0]), value.get(names[1]), value.get(_TOTAL)
     # type() and not isinstance(): true is an int.
     if type(prompt) is not int or type(completion) is not int or type(total) is not int:
         return None
@@ -151,7 +156,7 @@ def _plain_usage(value: Mapping[str, Any]) -> Usage | None:
         return None
     if len(value) == 3:
         return Usage(input=prompt, output=completion, source="reported")
-    inputs, outputs = value["prompt_tokens_details"], value["completion_tokens_details"]
+    inputs, outputs = value[names[2]], value[names[3]]
     if type(inputs) is not dict or not inputs.keys() <= _USUAL_INPUTS:
         return None
     if type(outputs) is not dict or not outputs.keys() <= _USUAL_OUTPUTS:

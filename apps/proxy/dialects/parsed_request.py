@@ -4,8 +4,10 @@ from typing import Any, Final, Literal, NamedTuple
 
 DialectName = Literal["anthropic", "gemini", "openai", "openai-responses"]
 Endpoint = Literal[
+    "batchEmbedContents",
     "chat/completions",
     "completions",
+    "embedContent",
     "embeddings",
     "generateContent",
     "messages",
@@ -14,7 +16,9 @@ Endpoint = Literal[
     "responses",
 ]
 # What these answer is not written token by token, and costs what was read.
-READING_ENDPOINTS: Final = frozenset({"embeddings", "moderations", "rerank"})
+READING_ENDPOINTS: Final = frozenset(
+    {"batchEmbedContents", "embedContent", "embeddings", "moderations", "rerank"}
+)
 
 
 class ParsedRequest(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from apps.proxy.dialects import (
     anthropic_metering,
+    gemini_embedding,
     gemini_metering,
     openai_answer,
     responses_metering,
@@ -73,6 +74,8 @@ def _anthropic_body(body: Mapping[str, Any], sending: Sending) -> bytes:
 
 
 def _gemini_body(body: Mapping[str, Any], sending: Sending) -> bytes:
+    if "contents" not in body:
+        return serialise(gemini_embedding.sent_body(body, sending.upstream_model))
     sent = body if sending.output_cap is None else capped(body, sending.output_cap)
     return serialise(without_path(sent))
 
@@ -105,10 +108,10 @@ PROVIDERS: Final[dict[str, ProviderDialect]] = {
         needs_maximum=True,
     ),
     "gemini": ProviderDialect(
-        endpoints=frozenset({"generateContent"}),
+        endpoints=gemini_embedding.ENDPOINTS | {"generateContent"},
         converted="generateContent",
         path=lambda endpoint, sending: upstream_path(
-            sending.upstream_model, is_stream=sending.is_stream
+            sending.upstream_model, endpoint, is_stream=sending.is_stream
         ),
         body=_gemini_body,
         meter=lambda request, is_converted: GeminiStreamMeter(),

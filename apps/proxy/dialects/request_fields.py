@@ -1,6 +1,7 @@
 """What requests of all dialects have in common: single values, and what may not stand in a body."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 from apps.core.parameter_names import (
@@ -28,18 +29,37 @@ _FOLDED_UNSUPPORTED: Final = fold_all(UNSUPPORTED)
 _FOLDED_REMOVED: Final = fold_all(REMOVED)
 
 
-def keep_allowed(body: dict[str, Any], plain: frozenset[str]) -> dict[str, Any]:
+_folded_names = cache(fold_all)
+
+
+def check_spelling(found: Mapping[str, Any], known: frozenset[str], where: str) -> None:
+    """Raise E14 for a key that a server ignoring spelling would take for one that was checked."""
+    for key in found:
+        if key not in known and folded(key) in _folded_names(known):
+            raise unsupported(f"{where}.{key}")
+
+
+def is_unsupported(name: str) -> bool:
+    """Return whether a parameter of this name, however it is spelled, is none of ours."""
+    return folded(name) in _FOLDED_UNSUPPORTED
+
+
+def keep_allowed(
+    body: dict[str, Any], plain: frozenset[str], metered: frozenset[str] = METERED
+) -> dict[str, Any]:
     """Return the body without what is removed. Raises E14 for what is not supported.
 
-    `plain` are the names that the dialect has, which are looked at elsewhere or mean no harm.
+    `plain` are the names that the dialect has, which are looked at elsewhere or mean no harm;
+    `metered` those of them that are refused in other letters.
     """
     kept: dict[str, Any] = {}
+    names = _folded_names(metered)
     for key, value in body.items():
         if key not in plain:
             name = folded(key)
             if name in _FOLDED_REMOVED or name.startswith(FOLDED_PREFIXES):
                 continue
-            if name in _FOLDED_METERED:
+            if name in _FOLDED_METERED or name in names:
                 # Even null: a server that ignores spelling would forget what was checked.
                 raise unsupported(key)
             if name in _FOLDED_UNSUPPORTED and value is not None and value is not False:

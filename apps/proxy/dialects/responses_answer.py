@@ -204,7 +204,7 @@ def response_document(
         "store": False,
         "text": {**_TEXT, **_given(asked.get("text"))},
         "tools": [
-            {**_FUNCTION, **tool} if tool["type"] == "function" else tool
+            {**_FUNCTION, **tool} if tool.get("type") == "function" else tool
             for tool in asked.get("tools") or ()
         ],
         "top_logprobs": 0,
@@ -214,8 +214,11 @@ def response_document(
     }
 
 
-def _given(members: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {name: value for name, value in (members or {}).items() if value is not None}
+def _given(members: object) -> dict[str, Any]:
+    """Return what is told in an object, nothing where it is none."""
+    if not isinstance(members, Mapping):
+        return {}
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def item_id(part: Part, answer_id: str, position: int, tools: Mapping[str, ClientTool]) -> str:

@@ -17,6 +17,7 @@ from apps.proxy.dialects.openai_upstream import TEMPLATE_TOKENS, TOOLS_PROMPT_TO
 from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
 from apps.proxy.dialects.request_fields import (
     INTEGER_MAX,
+    check_spelling,
     keep_allowed,
     read_boolean,
     read_integer,
@@ -55,12 +56,25 @@ _TEXT_ITEMS: Final = frozenset(
         "tool_search_call", "tool_search_output",
     }
 )  # fmt: skip
-_TEXT_PARTS: Final = frozenset({"input_text", "output_text", "refusal"})
+_TEXT_PARTS: Final = ("input_text", "output_text", "refusal")
+# What items and their parts usually hold: none is looked for in other letters.
+_ITEM_KEYS: Final = frozenset(
+    {
+        "arguments", "call_id", "content", "encrypted_content", "id", "input", "name", "namespace",
+        "output", "phase", "role", "status", "summary", "tools", "type",
+    }
+)  # fmt: skip
+_PART_KEYS: Final = frozenset(
+    {
+        "annotations", "detail", "file_data", "file_id", "file_url", "filename", "image_url",
+        "input_audio", "logprobs", "refusal", "text", "type",
+    }
+)  # fmt: skip
 
 
 def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     """Return what a request asks for. Raises E13 and E14 with the parameter at fault."""
-    kept = body if body.keys() <= _PLAIN else keep_allowed(body, _PLAIN)
+    kept = body if body.keys() <= _PLAIN else keep_allowed(body, _PLAIN, _PLAIN)
     if read_boolean(kept, "background"):
         # It goes on after its answer, and nobody would be told what it cost.
         raise unsupported("background")
@@ -74,6 +88,11 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     items = _items(kept)
     search = _check_tools(kept, "")
     for index, item in enumerate(items):
+        if not item.keys() <= _ITEM_KEYS:
+            check_spelling(item, _ITEM_KEYS, f"input[{index}]")
+        for part in _parts(item):
+            if not part.keys() <= _PART_KEYS:
+                check_spelling(part, _PART_KEYS, f"input[{index}]")
         if "tools" in item:
             search = search or _check_tools(item, f"input[{index}].")
     return ParsedRequest(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from apps.core.usage import Usage
-from apps.proxy.dialects.openai_chunks import load_chunk
+from apps.proxy.dialects.openai_chunks import is_error, load_chunk
 from apps.proxy.dialects.responses_metering import (
     excerpts_of,
     finish_reason,
@@ -24,6 +24,7 @@ from apps.proxy.sse import event_data, first_data
 
 # Of a text, arguments, a thought or whatever else comes in pieces.
 _DELTA: Final = b"delta"
+_PIECE: Final = re.compile(rb'"delta":\s*+"[^"]')
 _CALL: Final = re.compile(rb'"type":\s*+"(?:custom_tool_call|function_call)"')
 # The type of an item, in the events that tell its beginning and its end.
 _SEARCH: Final = b'"web_search_call"'
@@ -36,7 +37,7 @@ _START: Final = b'"response.created"'
 class ResponsesStreamMeter(StreamMeter):
     """Follows the events of a response, which ends when it is complete, or cut short."""
 
-    VALUED = (b'"error"',)
+    VALUED = (b'"error"', b'"encrypted_content"')
     MARKS = (
         *(b'"' + name.encode() + b'"' for name in (*_ENDS, *_FAILURES) if name != "error"),
         _SEARCH,
@@ -74,7 +75,7 @@ class ResponsesStreamMeter(StreamMeter):
             return True  # A comment.
         document = load_chunk(data)
         kind = document.get("type") if document is not None else None
-        if document is None or kind in _FAILURES or (kind is None and "error" in document):
+        if document is None or kind in _FAILURES or (kind is None and is_error(event, document)):
             self._end(document or {})
             self._fail(document or {})
             return False
@@ -88,7 +89,10 @@ class ResponsesStreamMeter(StreamMeter):
             return False
         self._keep(event)
         if kind == "response.output_item.done":
-            self._searches += is_search(document.get("item"))
+            item = document.get("item")
+            self._searches += is_search(item)
+            sealed = item.get("encrypted_content") if isinstance(item, Mapping) else None
+            self._sealed_characters += len(sealed) if isinstance(sealed, str) else 0
         return True
 
     def _end(self, document: Mapping[str, Any]) -> None:
@@ -100,9 +104,16 @@ class ResponsesStreamMeter(StreamMeter):
         self.service_tier = clean_label(response.get("service_tier")) or self.service_tier
         if response.get("usage") is not None:
             self._report(reported_usage(response))
-        if not self.saw_content:
+        if not self._came_in_pieces():
             self._whole = response
             self._has_content = bool(excerpts_of(response))
+
+    def _came_in_pieces(self) -> bool:
+        """Return whether there was content before the end, without counting it where it was."""
+        if self._has_content or any(_PIECE.search(block) is not None for block in self._batch):
+            return True
+        self._count_batch()
+        return self._has_content
 
     def _fail(self, document: Mapping[str, Any]) -> None:
         super()._fail(document)

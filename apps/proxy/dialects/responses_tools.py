@@ -3,7 +3,7 @@
 A custom tool takes any text, perhaps of a grammar: elsewhere it is a function with one argument, a
 text, and the grammar is told in its description. A namespace holds the tools of one server: they
 are called by both names in one. Codex edits files by the former, and calls MCP servers by the
-latter. What a function stands for is read again from the client's own request, which was valid.
+latter. What a function stands for is read again from the client's own request.
 
 Sources: https://platform.openai.com/docs/guides/function-calling (custom tools) and
 https://github.com/openai/codex/blob/main/codex-rs/tools/src/tool_spec.rs
@@ -25,6 +25,8 @@ _CUSTOM_SCHEMA: Final = {
     "additionalProperties": False,
 }
 _SEPARATOR: Final = "__"
+# No dialect knows longer ones; that of a namespace is repeated with each of its tools.
+_NAME_LENGTH_MAX: Final = 128
 
 
 class ClientTool(NamedTuple):
@@ -55,21 +57,23 @@ def _read_namespace(group: Parameters) -> list[Tool]:
     name, told = group.require_text("name"), group.text("description")
     found = [_read_tool(tool, name) for tool in group.objects("tools")]
     group.finish()
-    if not told:
-        return found
-    # The functions have no other place for what is told about all of them.
-    return [
-        tool._replace(description=f"{told}\n\n{tool.description}" if tool.description else told)
-        for tool in found
-    ]
+    if told and found:
+        # What is told about all of them has no other place than the first: with each it would be
+        # sent, and billed, as often as there are tools.
+        first = found[0].description
+        found[0] = found[0]._replace(description=f"{told}\n\n{first}" if first else told)
+    return found
 
 
 def _read_tool(tool: Parameters, namespace: str) -> Tool:
     kind = tool.require_text("type")
     if kind not in ("function", "custom"):
         raise tool.refuse("type")
+    name = called_name(tool.require_text("name"), namespace)
+    if len(name) > _NAME_LENGTH_MAX:
+        raise wrong_value(tool.name("name"), f"at most {_NAME_LENGTH_MAX} characters")
     found = Tool(
-        name=called_name(tool.require_text("name"), namespace),
+        name=name,
         description=tool.text("description"),
         schema=_CUSTOM_SCHEMA,
         at=tool.at,
@@ -112,17 +116,23 @@ def called_name(name: str, namespace: str | None) -> str:
 
 
 def client_tools(asked: Mapping[str, Any]) -> dict[str, ClientTool]:
-    """Return what the client of a request knows otherwise, by the names that models call."""
+    """Return what the client of a request knows otherwise, by the names that models call.
+
+    What is no tool is passed over: a request that was not converted was not read that closely.
+    """
     found: dict[str, ClientTool] = {}
     for tool in asked.get("tools") or ():
-        if tool["type"] == "namespace":
-            for member in tool.get("tools") or ():
-                name = called_name(member["name"], tool["name"])
-                found[name] = ClientTool(
-                    member["name"], tool["name"], is_custom=member["type"] == "custom"
-                )
-        elif tool["type"] == "custom":
-            found[tool["name"]] = ClientTool(tool["name"], is_custom=True)
+        name, kind = tool.get("name"), tool.get("type")
+        if not isinstance(name, str):
+            continue
+        if kind == "custom":
+            found[name] = ClientTool(name, is_custom=True)
+        members = tool.get("tools") if kind == "namespace" else None
+        for member in members or ():
+            own = member.get("name")
+            if isinstance(own, str):
+                is_custom = member.get("type") == "custom"
+                found[called_name(own, name)] = ClientTool(own, name, is_custom)
     return found
 
 

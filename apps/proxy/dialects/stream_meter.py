@@ -30,6 +30,8 @@ _BATCH_BYTES: Final = 16 * 1024
 # eight thousand tokens; one batch more at most.
 _EXCERPT_BYTES: Final = 32 * 1024
 _LABEL_LENGTH_MAX: Final = 200
+# Of the seal itself, around a thought however short.
+_SEAL_CHARACTERS: Final = 256
 
 _STRING: Final = rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
 
@@ -83,6 +85,7 @@ class StreamMeter(ABC):
         "_is_usage_final",
         "_model",
         "_quarters",
+        "_sealed_characters",
         "_usage_was_unusable",
         "done_seen",
         "error",
@@ -105,6 +108,7 @@ class StreamMeter(ABC):
         self._quarters: dict[bytes, int] = {}
         self._excerpts: dict[bytes, list[bytes]] = {}
         self._excerpt_bytes = 0
+        self._sealed_characters = 0  # of thoughts that only their provider can read
         self._usage_was_unusable = False
         self._is_usage_final = False  # it came when an answer had ended
         self.usage: Usage | None = None  # the last one reported
@@ -190,7 +194,7 @@ class StreamMeter(ABC):
     def saw_content(self) -> bool:
         """Return whether the model produced anything: text, reasoning, refusal or a tool call."""
         self._count_batch()
-        return self._has_content
+        return self._has_content or self._sealed_characters > 0
 
     @property
     def events(self) -> int:
@@ -253,6 +257,7 @@ class StreamMeter(ABC):
             usage = Usage(
                 input=estimated_input_tokens,
                 output=self.estimated_output_tokens(),
+                reasoning=self._sealed_tokens(),
                 audio_out=self._spoken_tokens(),
                 source="estimated",
                 is_suspect=self._usage_was_unusable or reported is not None,
@@ -285,7 +290,12 @@ class StreamMeter(ABC):
         if is_final:
             return usage._replace(is_suspect=True)
         # A count that a client can outrun by leaving is no report (I-27).
-        return usage._replace(output=written, reasoning=0, audio_out=spoken, source="estimated")
+        return usage._replace(
+            output=written,
+            reasoning=self._sealed_tokens(),
+            audio_out=spoken,
+            source="estimated",
+        )
 
     def _is_plausible(self, usage: Usage) -> bool:
         if needs_no_look(usage, streamed_bytes=self._bytes):
@@ -296,6 +306,11 @@ class StreamMeter(ABC):
     def _has_unseen_output(self) -> bool:
         """Return whether there was output whose size its text does not tell."""
         return False
+
+    def _sealed_tokens(self) -> int:
+        """Return an estimate of the tokens of thoughts that came sealed: base64 of all of them."""
+        characters = max(self._sealed_characters - _SEAL_CHARACTERS, 0)
+        return tokens_of_quarters(characters * 3 // 4)
 
     def _spoken_tokens(self) -> int:
         """Return an estimate of the tokens that were spoken."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 from apps.core.errors import GatewayError
 from apps.proxy.dialects import (
     anthropic_request,
+    gemini_embedding,
     gemini_request,
     openai_request,
     openai_upstream,
@@ -37,6 +38,8 @@ def _anthropic_bound(
 def _gemini_bound(
     request: ParsedRequest, serialised: bytes, context_length: int, image_tokens_max: int
 ) -> int:
+    if request.endpoint in gemini_embedding.ENDPOINTS:
+        return gemini_embedding.input_tokens_bound(request.body, serialised, context_length)
     return gemini_request.input_tokens_bound(
         request.body, serialised, context_length, image_tokens_max
     )
@@ -70,6 +73,10 @@ _OWN_HEADERS: Final[dict[DialectName, tuple[str, ...]]] = {
 }
 _HEADER_VALUE: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._, -]{0,1023}")
 
+_LONGER_CONTEXT: Final = "context-"
+_CONTEXT_BETA: Final = re.compile(r"context-([0-9]{1,4})([km])\b", re.ASCII)
+_THOUSANDS: Final = {"k": 1_000, "m": 1_000_000}
+
 
 def headers_for(
     dialect: DialectName, headers: Mapping[bytes, bytes]
@@ -84,6 +91,31 @@ def headers_for(
             raise GatewayError("E13", param=name, message=f"The header {name} names no version.")
         found.append((name, value.decode("ascii")))
     return tuple(found)
+
+
+def within_context(
+    headers: tuple[tuple[str, str], ...], context_length: int
+) -> tuple[tuple[str, str], ...]:
+    """Return headers without what would have a model read more than the operator says it does:
+    beyond that nothing is held, and some vendors ask another price.
+
+    Source: https://platform.claude.com/docs/en/build-with-claude/context-windows
+    """
+    kept: list[tuple[str, str]] = []
+    for name, value in headers:
+        told = value
+        if _LONGER_CONTEXT in value:
+            betas = [beta.strip() for beta in value.split(",")]
+            told = ",".join(beta for beta in betas if _context_of(beta) <= context_length)
+        if told:
+            kept.append((name, told))
+    return tuple(kept)
+
+
+def _context_of(beta: str) -> int:
+    """Return the context that a beta asks for, 0 for one that asks for none."""
+    found = _CONTEXT_BETA.match(beta)
+    return 0 if found is None else int(found[1]) * _THOUSANDS[found[2]]
 
 
 def parse_request(endpoint: Endpoint, dialect: DialectName, body: dict[str, Any]) -> ParsedRequest:

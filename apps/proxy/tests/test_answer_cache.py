@@ -111,3 +111,12 @@ def test_another_key_model_endpoint_or_body_is_another_request(
     assert first != fingerprint(
         replace(key, id=key_id), replace(model, id=model_id), endpoint, BODY | change
     )
+
+
+def test_the_headers_of_a_client_that_go_on_are_part_of_what_it_asked() -> None:
+    beta = (("anthropic-beta", "files-api-2025-04-14"),)
+
+    plain = fingerprint(KEY, MODEL, "messages", BODY)
+
+    assert fingerprint(KEY, MODEL, "messages", BODY, ()) == plain
+    assert fingerprint(KEY, MODEL, "messages", BODY, beta) != plain

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-import pytest
 
 from apps.billing.pricing import MULTIPLIER_ONE, TOKENS_PER_PRICE, Price, charge_nanos
 from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage
 from apps.proxy.dialects.anthropic_usage import merge_usage
 from apps.proxy.dialects.openai_answer import read_list_answer
 from apps.proxy.dialects.openai_usage import parse_usage
+from tests.support.cases import for_all
 
 GOLDEN: Final[dict[str, Any]] = json.loads(
     (Path(__file__).parent / "golden" / "usage.json").read_text()
@@ -72,7 +72,7 @@ def price(row: dict[str, Any]) -> Price:
     return Price(id=1, **{name: nanos[name] * TOKENS_PER_PRICE for name in TOKEN_CLASSES})
 
 
-@pytest.mark.parametrize("name", ROWS)
+@for_all("name", ROWS)
 def test_a_documented_usage_becomes_classes_counts_and_a_charge(name: str) -> None:
     row = ROWS[name]
 
@@ -91,7 +91,7 @@ def test_a_documented_usage_becomes_classes_counts_and_a_charge(name: str) -> No
     assert charge_nanos(usage, price(row), MULTIPLIER_ONE) == row["charge_nanos"]
 
 
-@pytest.mark.parametrize("name", ROWS)
+@for_all("name", ROWS)
 def test_the_sum_of_a_row_is_its_charge(name: str) -> None:
     row = ROWS[name]
     terms = re.findall(r"(\d+) × (\d+)(?: \+ |$)", row["sum"])

@@ -17,6 +17,7 @@ from apps.core.errors import GatewayError
 from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.dialects.openai_upstream import upstream_body
 from apps.proxy.dialects.parsed_request import Endpoint
+from tests.support.cases import for_all
 
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
 REQUIRED: dict[Endpoint, dict[str, Any]] = {
@@ -175,7 +176,7 @@ def send(endpoint: Endpoint, change: dict[str, Any]) -> dict[str, Any]:
     return arrived
 
 
-@pytest.mark.parametrize(("endpoint", "name", "value"), PASSED)
+@for_all(("endpoint", "name", "value"), PASSED)
 def test_a_documented_parameter_arrives_as_it_is(
     endpoint: Endpoint, name: str, value: object
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
+from tests.support.cases import for_all
 
 CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 COMPLETION: dict[str, Any] = {"model": "davinci", "prompt": "Once"}
@@ -173,7 +174,7 @@ def test_a_parameter_that_cannot_be_priced_as_it_stands_is_refused(
     assert refusal("chat/completions", CHAT | change) == ("E13", code, param)
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("change", "param"),
     [
         ({"service_tier": "x" * 33}, "service_tier"),

@@ -9,6 +9,7 @@ from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.dialects.openai_upstream import input_tokens_bound, upstream_body
 from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.dialects.upstream_errors import clean_message, upstream_error
+from tests.support.cases import for_all
 
 CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -159,9 +160,9 @@ READ: list[tuple[Endpoint, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("value", ["x", None, [], {}, 5, False, [1], ["x"]])
-@pytest.mark.parametrize("name", ["prompt", "input", "documents", "messages", "query"])
-@pytest.mark.parametrize(("endpoint", "body"), READ)
+@for_all("value", ["x", None, [], {}, 5, False, [1], ["x"]])
+@for_all("name", ["prompt", "input", "documents", "messages", "query"])
+@for_all(("endpoint", "body"), READ)
 def test_a_client_cannot_lower_the_bound_of_its_texts_by_another_name_for_them(
     endpoint: Endpoint, body: dict[str, Any], name: str, value: object
 ) -> None:

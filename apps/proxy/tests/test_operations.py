@@ -29,6 +29,11 @@ from apps.proxy.operations import (
             Operation("call", "gemini", "generateContent", "a/b:c", is_stream=False),
         ),
         ("/v1beta/models/m:countTokens", Operation("count", "gemini", "generateContent", "m")),
+        ("/v1beta/models/m:embedContent", Operation("call", "gemini", "embedContent", "m")),
+        (
+            "/v1/models/m:batchEmbedContents",
+            Operation("call", "gemini", "batchEmbedContents", "m"),
+        ),
         ("/v1beta/models", Operation("models", "gemini")),
         ("/v1beta/models/", Operation("models", "gemini")),
         ("/v1beta/models/a/b", Operation("model", "gemini", model="a/b")),

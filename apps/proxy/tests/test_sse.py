@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.proxy.sse import EventBuffer, EventTooLarge, event_data, is_done, split_events
+from apps.proxy.sse import (
+    EventBuffer,
+    EventTooLarge,
+    event_data,
+    events_with_data,
+    is_done,
+    split_events,
+)
 from apps.proxy.tests import streams
 
 
@@ -66,6 +73,23 @@ def test_every_event_of_a_golden_stream_is_valid_json_or_done() -> None:
     for stream in streams.ALL.values():
         for data in data_of([stream]):
             assert data == b"[DONE]" or isinstance(json.loads(data), dict)
+
+
+_LINES = st.sampled_from(["data: {}", "data:", "event: a", ": kept open", "", "", "x"])
+
+
+@given(st.lists(_LINES, max_size=12), st.sampled_from(["", "\n", "\n\n"]))
+def test_events_are_the_same_whichever_way_their_lines_end(lines: list[str], end: str) -> None:
+    block = ("\n".join(lines) + end).encode()
+    other = block.replace(b"\n", b"\r\n")
+
+    events = split_events(block)
+
+    assert b"".join(events) == block
+    assert [event.replace(b"\r\n", b"\n") for event in split_events(other)] == events
+    assert [data for _, data in events_with_data(other)] == [
+        data for _, data in events_with_data(block)
+    ]
 
 
 def test_a_chunk_of_whole_events_is_handed_on_as_it_is() -> None:

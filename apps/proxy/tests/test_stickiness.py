@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from apps.proxy.dialects import surfaces
 from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.stickiness import find_sticky_key, rank_by_key
@@ -75,6 +76,28 @@ def test_a_prompt_is_its_own_beginning() -> None:
 
     assert of("a") == of("a")
     assert of("a") != of("b")
+
+
+def test_turns_of_responses_have_one_key_by_how_they_begin() -> None:
+    def of(*items: Any, **values: Any) -> bytes | None:
+        body = {"model": "m", "input": list(items), **values}
+        request = surfaces.parse_request("responses", "openai-responses", body)
+        return find_sticky_key({}, request, user_id=1)
+
+    assert of(SYSTEM, FIRST) == of(SYSTEM, FIRST, REPLY, NEXT)
+    assert len({of(FIRST), of(NEXT), of(FIRST, instructions="Be brief."), of(SYSTEM, FIRST)}) == 4
+    assert of(FIRST, prompt_cache_key="k") == of(NEXT, prompt_cache_key="k")
+
+
+def test_turns_of_geminis_have_one_key_by_how_they_begin() -> None:
+    def of(*contents: Any) -> bytes | None:
+        body = {"contents": list(contents), "model": "m"}
+        request = surfaces.parse_request("generateContent", "gemini", body)
+        return find_sticky_key({}, request, user_id=1)
+
+    first, later = ({"role": "user", "parts": [{"text": text}]} for text in ("Hello?", "Well."))
+    assert of(first) == of(first, {"role": "model", "parts": [{"text": "Yes."}]}, later)
+    assert of(first) != of(later)
 
 
 @pytest.mark.parametrize(

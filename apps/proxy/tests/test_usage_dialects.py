@@ -107,20 +107,26 @@ usual_parts = st.integers(0, 60) | st.integers(-5, 2000) | st.none() | st.boolea
         usual_parts,
     ),
     st.sampled_from([0, 0, 0, 1, -1]),
+    st.sampled_from([("prompt", "completion"), ("input", "output")]),
 )
 def test_the_short_way_says_the_same(
-    prompt: int, completion: int, inputs: dict[str, Any], outputs: dict[str, Any], off: int
+    read: int,
+    written: int,
+    inputs: dict[str, Any],
+    outputs: dict[str, Any],
+    off: int,
+    names: tuple[str, str],
 ) -> None:
-    usual = {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": max(prompt + completion + off, 0),
-        "prompt_tokens_details": inputs,
-        "completion_tokens_details": outputs,
+    counts = {
+        f"{names[0]}_tokens": read,
+        f"{names[1]}_tokens": written,
+        "total_tokens": max(read + written + off, 0),
     }
+    details = {f"{names[0]}_tokens_details": inputs, f"{names[1]}_tokens_details": outputs}
 
     # A member that nobody knows leads by the long way.
-    assert parse_usage(usual) == parse_usage(usual | {"unknown": None})
+    for usual in (counts, counts | details):
+        assert parse_usage(usual) == parse_usage(usual | {"unknown": None})
 
 
 @given(anything)

@@ -11,6 +11,7 @@ from apps.providers.demo import DemoProvider
 from apps.providers.demo.faults import FAULTS, describe
 from apps.providers.demo.tests.peer import connect, ended, post
 from apps.providers.demo.tests.spoken import SPOKEN
+from tests.support.cases import for_all
 
 # With their defaults these take long, or much memory.
 _SMALL = {
@@ -34,9 +35,10 @@ async def test_the_table_of_faults_is_served(provider: DemoProvider) -> None:
     assert [name for name, fault in FAULTS.items() if fault.signature(name) not in text] == []
 
 
-@pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("spoken", SPOKEN)
+@for_all("name", FAULTS)
 async def test_no_fault_breaks_the_provider(provider: DemoProvider, name: str, spoken: str) -> None:
+    provider.clear_calls()
     model = f"m:tokens=3,fault={name}{_SMALL.get(name, '')}"
 
     async with connect(provider) as peer:

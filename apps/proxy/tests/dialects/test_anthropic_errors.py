@@ -13,6 +13,7 @@ from apps.proxy.dialects.anthropic_errors import (
     anthropic_status,
     anthropic_type,
 )
+from tests.support.cases import for_all
 
 # Of SDK 2.11, and `request_too_large` of the documentation.
 TYPES: Final = {
@@ -64,7 +65,7 @@ def test_an_overloaded_upstream_is_told_as_such() -> None:
     assert (anthropic_status(error), anthropic_type(error)) == (529, "overloaded_error")
 
 
-@pytest.mark.parametrize("row", ROWS)
+@for_all("row", ROWS)
 def test_every_error_has_a_type_that_the_sdks_know_and_a_small_body(row: str) -> None:
     error = GatewayError(row, message="x" * 5000, param="p" * 500)
 

@@ -14,6 +14,7 @@ from apps.proxy.dialects.gemini_errors import (
     gemini_status,
     known_code,
 )
+from tests.support.cases import for_all
 
 # Of google.rpc.Code, as far as the gateway has a use for them.
 NAMES: Final = {
@@ -62,7 +63,7 @@ def test_an_error_has_googles_status_and_name(row: str, status: int, name: str) 
     assert (gemini_status(error), gemini_name(error)) == (status, name)
 
 
-@pytest.mark.parametrize("row", ROWS)
+@for_all("row", ROWS)
 def test_every_error_has_a_name_that_google_knows_and_a_small_body(row: str) -> None:
     error = GatewayError(row, message='"' * 5000, param='"' * 500)
 
@@ -75,14 +76,14 @@ def test_every_error_has_a_name_that_google_knows_and_a_small_body(row: str) -> 
     assert len(body) <= 4096
 
 
-@pytest.mark.parametrize("row", ROWS)
+@for_all("row", ROWS)
 def test_what_must_not_be_sent_again_has_no_status_that_is_tried_again(row: str) -> None:
     error = GatewayError(row)
 
     assert not (error.should_retry is False and gemini_status(error) in RETRIED)
 
 
-@pytest.mark.parametrize("row", ROWS)
+@for_all("row", ROWS)
 def test_the_code_is_the_status_or_what_an_sdk_raises_once_a_stream_has_begun(row: str) -> None:
     error = GatewayError(row)
 

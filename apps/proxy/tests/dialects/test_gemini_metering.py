@@ -130,6 +130,14 @@ def test_a_stream_that_breaks_off_costs_what_was_reported_last() -> None:
     assert final(meter) == Usage(input=10, output=4, source="reported")
 
 
+def test_events_without_a_usage_do_not_hide_the_one_before() -> None:
+    none = event(response({"text": "!"}, usageMetadata=None))
+
+    meter, _ = metered(TEXT, MORE, none)
+
+    assert meter.usage == Usage(input=10, output=4, source="reported")
+
+
 def test_a_client_cannot_outrun_the_usage() -> None:
     early = event(response({"text": "a"}, usageMetadata=usage(10, 1)))
     much = event(response({"text": "many words " * 400}))

@@ -10,9 +10,10 @@ from apps.core.usage import Usage
 from apps.proxy.dialects.conversion import DIALECTS
 from apps.proxy.dialects.neutral import Answer, Text, Thinking, ToolUse
 from apps.proxy.tests.dialects.golden_cells import REPLY, Cell, golden_cells
+from tests.support.cases import for_all
 
 
-@pytest.mark.parametrize("cell", golden_cells("answer"))
+@for_all("cell", golden_cells("answer"))
 def test_an_answer_is_written_as_the_golden_file_says(cell: Cell) -> None:
     answer = DIALECTS[cell.provider].read_answer(cell.given)
 
@@ -21,14 +22,14 @@ def test_an_answer_is_written_as_the_golden_file_says(cell: Cell) -> None:
     assert orjson.loads(orjson.dumps(written)) == cell.written
 
 
-@pytest.mark.parametrize("cell", golden_cells("answer", "exact"))
+@for_all("cell", golden_cells("answer", "exact"))
 def test_what_is_exact_is_read_as_what_was_said(cell: Cell) -> None:
     assert DIALECTS[cell.client].read_answer(cell.written) == DIALECTS[cell.provider].read_answer(
         cell.given
     )
 
 
-@pytest.mark.parametrize("cell", golden_cells("answer"))
+@for_all("cell", golden_cells("answer"))
 def test_the_tokens_of_an_answer_sum_to_the_same(cell: Cell) -> None:
     told = DIALECTS[cell.provider].read_answer(cell.given).usage
     seen = DIALECTS[cell.client].read_answer(cell.written).usage

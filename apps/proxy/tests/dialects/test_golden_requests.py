@@ -10,6 +10,7 @@ from apps.core.errors import GatewayError
 from apps.proxy.dialects.conversion import DIALECTS
 from apps.proxy.dialects.neutral import Target
 from apps.proxy.tests.dialects.golden_cells import OUTPUT_CAP, SENT, Cell, golden_cells
+from tests.support.cases import for_all
 
 # What is the model's or the client's own business to its depths.
 FREE_FORM: Final = frozenset(
@@ -37,12 +38,12 @@ def convert(cell: Cell, body: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.parametrize("cell", golden_cells("request", "exact", "adapted"))
+@for_all("cell", golden_cells("request", "exact", "adapted"))
 def test_a_request_is_written_as_the_golden_file_says(cell: Cell) -> None:
     assert convert(cell, cell.request) == {**SENT[cell.provider], **cell.written}
 
 
-@pytest.mark.parametrize("cell", golden_cells("request", "refused"))
+@for_all("cell", golden_cells("request", "refused"))
 def test_what_cannot_be_said_is_refused_by_the_clients_name_for_it(cell: Cell) -> None:
     with pytest.raises(GatewayError) as refusal:
         convert(cell, cell.request)
@@ -50,7 +51,7 @@ def test_what_cannot_be_said_is_refused_by_the_clients_name_for_it(cell: Cell) -
     assert (refusal.value.row, refusal.value.param) == ("E14", cell.param)
 
 
-@pytest.mark.parametrize("cell", golden_cells("request", "exact"))
+@for_all("cell", golden_cells("request", "exact"))
 def test_what_is_exact_comes_back_as_it_was_said(cell: Cell) -> None:
     client, provider = DIALECTS[cell.client], DIALECTS[cell.provider]
     itself = Target(
@@ -66,7 +67,7 @@ def test_what_is_exact_comes_back_as_it_was_said(cell: Cell) -> None:
     assert client.write_request(back, itself) == client.write_request(asked, itself)
 
 
-@pytest.mark.parametrize("cell", golden_cells("request", "exact", "adapted"))
+@for_all("cell", golden_cells("request", "exact", "adapted"))
 def test_a_member_that_nobody_knows_is_refused_wherever_it_stands(cell: Cell) -> None:
     for place, body in with_a_stranger(cell.request):
         with pytest.raises(GatewayError) as refusal:

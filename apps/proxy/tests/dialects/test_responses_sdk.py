@@ -13,9 +13,11 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel
 
 from apps.core.errors import GatewayError
+from apps.core.usage import Usage
 from apps.proxy.dialects.answer_deltas import deltas_of
 from apps.proxy.dialects.conversion import DIALECTS
 from apps.proxy.dialects.neutral import Answer, Delta, Failure, Start, Text, TextPiece, ToolUse
+from apps.proxy.dialects.surfaces import parse_request
 from apps.proxy.tests.dialects.golden_cells import REPLY, Cell, golden_cells
 from apps.proxy.tests.dialects.test_answer_round_trips import any_order
 from apps.proxy.tests.dialects.test_golden_streams import stream
@@ -166,6 +168,28 @@ def test_an_answer_repeats_what_was_asked() -> None:
     assert told["tools"][0]["strict"] is False
     assert (told["model"], told["store"], told["status"]) == ("m-1", False, "completed")
     assert (silent["temperature"], silent["top_p"], silent["tools"]) == (1.0, 1.0, [])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"tools": [{"type": "custom"}, {"type": "namespace", "tools": [{"type": "function"}]}]},
+        {"tools": [{"type": "namespace", "name": "a", "tools": [{"type": "custom"}]}]},
+        {"tools": [{"type": "namespace", "name": "a"}, {"type": "web_search"}]},
+        {"tools": None, "text": "x", "reasoning": None, "metadata": 1},
+    ],
+)
+def test_a_request_that_was_not_read_closely_is_repeated_as_it_is(asked: dict[str, Any]) -> None:
+    parse_request("responses", "openai-responses", {"model": "m", "input": "Hi", **asked})
+    answer = Answer("a", "m", (ToolUse("c", "a", "{}"),), "tool_use", Usage(input=1))
+    reply = REPLY._replace(asked=asked)
+
+    told = RESPONSES.write_answer(answer, reply)
+    streamed = events_of(RESPONSES.stream_writer(reply).write(deltas_of(answer)))
+
+    assert told["tools"] == (asked["tools"] or [])
+    assert told["output"][0]["type"] == "function_call"
+    assert streamed[-1]["response"] == orjson.loads(orjson.dumps(told))
 
 
 def test_the_sdk_raises_an_error_in_the_middle() -> None:

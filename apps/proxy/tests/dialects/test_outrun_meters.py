@@ -1,0 +1,114 @@
+"""What a stream has brought when its client leaves, before its provider tells what it used."""
+
+from typing import Any, Final
+
+import orjson
+import pytest
+
+from apps.core.usage import Usage
+from apps.proxy.dialects.anthropic_stream import AnthropicStreamMeter
+from apps.proxy.dialects.responses_stream import ResponsesStreamMeter
+from apps.proxy.dialects.stream_meter import StreamMeter
+
+# A seal of 256 characters, and base64 of 3000 bytes: 750 tokens.
+SEALED: Final = "A" * (256 + 4_000)
+
+
+def event(kind: str, **members: Any) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps({"type": kind, **members}))
+
+
+def block(content: dict[str, Any], index: int = 0) -> bytes:
+    return event("content_block_start", index=index, content_block=content)
+
+
+def delta(said: dict[str, Any], index: int = 0) -> bytes:
+    return event("content_block_delta", index=index, delta=said)
+
+
+START: Final = event(
+    "message_start",
+    message={
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude",
+        "content": [],
+        "stop_reason": None,
+        "usage": {"input_tokens": 40, "output_tokens": 1},
+    },
+)
+OPEN: Final = block({"type": "thinking", "thinking": "", "signature": ""})
+SIGNED: Final = delta({"type": "signature_delta", "signature": SEALED})
+SHOWN: Final = delta({"type": "thinking_delta", "thinking": "word" * 250})
+REDACTED: Final = block({"type": "redacted_thinking", "data": SEALED})
+CREATED: Final = event("response.created", response={"id": "resp_1", "output": []})
+
+
+def left(meter: StreamMeter, *events: bytes) -> Usage:
+    """Return the usage of a stream whose client has left after these events."""
+    for told in events:
+        assert meter.observe(told) == told
+    return meter.final_usage(estimated_input_tokens=99)
+
+
+@pytest.mark.parametrize(
+    ("events", "output", "reasoning"),
+    [
+        ((START, OPEN, SIGNED), 0, 750),
+        ((START, REDACTED), 0, 750),
+        # What was shown is within the seal.
+        ((START, OPEN, SHOWN, SIGNED), 250, 500),
+    ],
+)
+def test_thoughts_that_anthropic_seals_are_paid_for(
+    events: tuple[bytes, ...], output: int, reasoning: int
+) -> None:
+    usage = left(AnthropicStreamMeter(), *events)
+
+    assert usage == Usage(input=40, output=output, reasoning=reasoning, source="estimated")
+
+
+def test_a_thought_that_has_only_begun_costs_nothing() -> None:
+    assert left(AnthropicStreamMeter(), START, OPEN) == Usage()
+
+
+def test_searches_of_anthropic_are_paid_for_and_failed_ones_are_not() -> None:
+    asked = block({"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}})
+    page = {"type": "web_search_result", "url": "https://example.com", "encrypted_content": "x"}
+    found = block({"type": "web_search_tool_result", "tool_use_id": "s1", "content": [page]}, 1)
+    error = {"type": "web_search_tool_result_error", "error_code": "max_uses_exceeded"}
+    failed = block({"type": "web_search_tool_result", "tool_use_id": "s2", "content": error}, 2)
+
+    usage = left(AnthropicStreamMeter(), START, asked, found, found, failed)
+
+    assert (usage.web_search, usage.input, usage.source) == (2, 40, "estimated")
+
+
+def test_thoughts_that_openai_seals_are_paid_for() -> None:
+    item = {"type": "reasoning", "id": "rs_1", "summary": []}
+    added = event("response.output_item.added", item=item | {"encrypted_content": SEALED[:300]})
+    done = event("response.output_item.done", item=item | {"encrypted_content": SEALED})
+
+    assert left(ResponsesStreamMeter(), CREATED, added) == Usage()
+    assert left(ResponsesStreamMeter(), CREATED, added, done) == Usage(
+        input=99, reasoning=750, source="estimated"
+    )
+
+
+def test_a_usage_that_comes_takes_the_place_of_all_estimates() -> None:
+    item = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": SEALED}
+    meter = ResponsesStreamMeter()
+    left(meter, CREATED, event("response.output_item.done", item=item))
+    used = {
+        "input_tokens": 10,
+        "output_tokens": 20,
+        "output_tokens_details": {"reasoning_tokens": 15},
+        "total_tokens": 30,
+    }
+    answer = {"id": "resp_1", "status": "completed", "output": [item], "usage": used}
+    meter.observe(event("response.completed", response=answer))
+
+    assert meter.final_usage(estimated_input_tokens=99) == Usage(
+        input=10, output=5, reasoning=15, source="reported"
+    )
