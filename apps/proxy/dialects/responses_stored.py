@@ -22,7 +22,8 @@ ITEMS_MAX: Final = 256
 # In one request; a conversation of a thousand turns has about as many thoughts.
 NAMED_MAX: Final = 2_000
 # A conversation has been refused by now, where it is spelled as OpenAI does.
-_FOLDED_NAMES: Final = fold_all((PREVIOUS, "conversation"))
+_FOLDED_NAMES: Final = fold_all(frozenset({PREVIOUS, "conversation"}))
+_NAME_LENGTH_MIN: Final = min(map(len, _FOLDED_NAMES))
 # What most items hold: nothing of it can be read as another member.
 _MEMBERS: Final = frozenset(
     {
@@ -60,7 +61,8 @@ def list_named(body: Mapping[str, Any]) -> list[Named]:
     """Return what a request names of what is kept. Raises E13 and E14."""
     named: list[Named] = []
     for key in body:
-        if key != PREVIOUS and folded(key) in _FOLDED_NAMES:
+        # No shorter name is folded into one of these.
+        if len(key) >= _NAME_LENGTH_MIN and key != PREVIOUS and folded(key) in _FOLDED_NAMES:
             raise unsupported(key)
     previous = body.get(PREVIOUS)
     if previous is not None:
