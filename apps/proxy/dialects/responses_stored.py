@@ -103,7 +103,7 @@ def _refusal(named: Named, message: str) -> GatewayError:
 def _named_items(items: list[Any]) -> Iterator[Named]:
     """Yield what items name. Raises E14 for what some provider may read as an id, or a type."""
     for index, item in enumerate(items):
-        if not isinstance(item, Mapping):
+        if not isinstance(item, dict):
             continue
         if not item.keys() <= _MEMBERS:
             for key in item.keys() - _MEMBERS:
