@@ -158,8 +158,8 @@ CALLS: Final = (
         "an-estimate-passes-for-a-report",
         "I-27",
         _STREAM,
-        'source="estimated",',
-        'source="reported",',
+        'source="estimated",\n                is_suspect=',
+        'source="reported",\n                is_suspect=',
         (f"{_STREAMS}::test_without_usage_the_text_is_estimated",),
     ),
     Mutant(
@@ -243,8 +243,8 @@ CALLS: Final = (
         "of-gemini-s-usages-the-first-one-counts",
         "I-30",
         _GEMINI_STREAM,
-        "in reversed(split_events(events)):",
-        "in split_events(events):",
+        "in reversed(split_events(block)):",
+        "in split_events(block):",
         (f"{_GEMINI}::test_a_stream_that_breaks_off_costs_what_was_reported_last",),
     ),
     Mutant(
