@@ -290,7 +290,9 @@ class DataPlane:
 
     async def _count(self, call: Call, operation: Operation, send: Send) -> None:
         """Answer how many tokens a call would read."""
-        extra = await count_request(self.gateway, call.plan.caller.scopes, call.request_text)
+        extra = await count_request(
+            self.gateway, call.plan.caller.scopes, call.request_text, operation.dialect
+        )
         tokens = await count_input(call.plan, self.gateway.token_counter)
         told = orjson.dumps(count_document(operation.dialect, tokens))
         await send_json(send, told, request_id=call.request_text, extra=extra)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from apps.core.errors import GatewayError
@@ -10,20 +11,27 @@ from apps.quotas.limit_headers import ratelimit_headers
 from apps.quotas.limits import Refusal, Scope
 
 if TYPE_CHECKING:
+    from apps.proxy.dialects.parsed_request import DialectName
     from apps.proxy.gateway import Gateway
 
 _REFUSED: Final = {"requests": "E22", "tokens": "E23", "concurrency": "E24"}
 
 
 async def take_limits(
-    gateway: Gateway, scopes: tuple[Scope, ...], *, request_text: str, tokens: int
+    gateway: Gateway,
+    scopes: tuple[Scope, ...],
+    *,
+    request_text: str,
+    tokens: int,
+    dialect: DialectName = "openai",
 ) -> Headers:
     """Take a request and tokens from every scope and return the headers that tell of it.
 
     The limiter has to be told of the end. Raises E22, E23 and E24.
     """
     standing = await gateway.limiter.admit(request_id=request_text, scopes=scopes, tokens=tokens)
-    extra = ratelimit_headers(standing)
+    now = datetime.now(UTC) if dialect == "anthropic" else None
+    extra = ratelimit_headers(standing, anthropic_at=now)
     if isinstance(standing, Refusal):
         raise GatewayError(
             _REFUSED[standing.kind],
@@ -33,10 +41,15 @@ async def take_limits(
     return extra
 
 
-async def count_request(gateway: Gateway, scopes: tuple[Scope, ...], request_text: str) -> Headers:
+async def count_request(
+    gateway: Gateway,
+    scopes: tuple[Scope, ...],
+    request_text: str,
+    dialect: DialectName = "openai",
+) -> Headers:
     """Take a request that reads no tokens and is as good as over. Raises E22, E23 and E24."""
     if not scopes:
         return []
-    extra = await take_limits(gateway, scopes, request_text=request_text, tokens=0)
+    extra = await take_limits(gateway, scopes, request_text=request_text, tokens=0, dialect=dialect)
     gateway.limiter.finish(request_id=request_text, scopes=scopes, tokens_reserved=0, tokens_used=0)
     return extra

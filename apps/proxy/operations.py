@@ -42,6 +42,7 @@ _BY_PATH: Final[dict[str, Operation]] = {
     "moderations": Operation("call", endpoint="moderations"),
     "quote": Operation("quote"),
     "rerank": Operation("call", endpoint="rerank"),
+    "responses": Operation("call", "openai-responses", "responses"),
     "usage": Operation("usage"),
 }
 

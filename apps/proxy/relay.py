@@ -180,6 +180,7 @@ class Relay:
             created,
             include_usage=request.include_usage,
             is_array=request.is_array,
+            asked=request.body,
         )
 
     async def _pass_on(

@@ -13,7 +13,7 @@ from apps.proxy.snapshot import Route
 
 NOT_CONVERTED: Final[Mapping[int, dict[str, Any]]] = {}
 # Which requests can be said in another dialect.
-_CONVERTIBLE: Final = frozenset({"chat/completions", "generateContent", "messages"})
+_CONVERTIBLE: Final = frozenset({"chat/completions", "generateContent", "messages", "responses"})
 
 
 class RouteBodies(NamedTuple):

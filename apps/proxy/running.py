@@ -28,7 +28,13 @@ async def run_limited(call: Call, connection: Connection) -> None:
         await _run_watched(call, connection, [])
         return
     limiter, tokens = call.gateway.limiter, max(1, len(call.body) // 4)
-    extra = await take_limits(call.gateway, scopes, request_text=call.request_text, tokens=tokens)
+    extra = await take_limits(
+        call.gateway,
+        scopes,
+        request_text=call.request_text,
+        tokens=tokens,
+        dialect=call.plan.request.dialect,
+    )
     call.is_counted = True
     try:
         await _run_watched(call, connection, extra)

@@ -1,38 +1,72 @@
-"""The x-ratelimit-* headers, as OpenAI writes them."""
+"""The headers that tell of limits, as OpenAI and as Anthropic write them.
+
+Sources: https://platform.openai.com/docs/guides/rate-limits and
+https://platform.claude.com/docs/en/api/rate-limits
+"""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
 
 from apps.quotas.limits import Refusal, Standing
 
 
-def ratelimit_headers(standing: Standing | Refusal) -> list[tuple[bytes, bytes]]:
-    """Return the x-ratelimit-* headers, without those of limits that do not exist.
+def ratelimit_headers(
+    standing: Standing | Refusal, *, anthropic_at: datetime | None = None
+) -> list[tuple[bytes, bytes]]:
+    """Return the headers of all limits that exist.
 
+    `anthropic_at`: now, where they are told in Anthropic's way, by the moment of the reset.
     Concurrency has no such headers; Retry-After is not among them.
     """
+    told = _told(standing)
+    if anthropic_at is None:
+        return [header for limit in told for header in _openai_headers(*limit)]
+    return [header for limit in told for header in _anthropic_headers(*limit, anthropic_at)]
+
+
+_Limit = tuple[str, int, int, float]  # what, how much in all and still, seconds to the reset
+
+
+def _told(standing: Standing | Refusal) -> list[_Limit]:
     if isinstance(standing, Refusal):
         if standing.kind == "concurrency":
             return []
-        refused = standing
-        return _headers_of(refused.kind, refused.limit, refused.remaining, refused.reset_seconds)
+        return [(standing.kind, standing.limit, standing.remaining, standing.reset_seconds)]
     of = standing
+    known = (
+        ("requests", of.limit_requests, of.remaining_requests, of.reset_requests_seconds),
+        ("tokens", of.limit_tokens, of.remaining_tokens, of.reset_tokens_seconds),
+    )
     return [
-        *_headers_of(
-            "requests", of.limit_requests, of.remaining_requests, of.reset_requests_seconds
-        ),
-        *_headers_of("tokens", of.limit_tokens, of.remaining_tokens, of.reset_tokens_seconds),
+        (kind, limit, remaining, reset)
+        for kind, limit, remaining, reset in known
+        if limit is not None and remaining is not None and reset is not None
     ]
 
 
-def _headers_of(
-    kind: str, limit: int | None, remaining: int | None, reset_seconds: float | None
+def _openai_headers(
+    kind: str, limit: int, remaining: int, reset_seconds: float
 ) -> list[tuple[bytes, bytes]]:
-    if limit is None or remaining is None or reset_seconds is None:
-        return []
     return [
         (f"x-ratelimit-limit-{kind}".encode(), str(limit).encode()),
         (f"x-ratelimit-remaining-{kind}".encode(), str(remaining).encode()),
         (f"x-ratelimit-reset-{kind}".encode(), go_duration(reset_seconds).encode()),
+    ]
+
+
+def _anthropic_headers(
+    kind: str, limit: int, remaining: int, reset_seconds: float, now: datetime
+) -> list[tuple[bytes, bytes]]:
+    # Whole seconds, never before the limit is really whole again.
+    at = (now + timedelta(seconds=reset_seconds)).astimezone(UTC)
+    if at.microsecond:
+        at = at.replace(microsecond=0) + timedelta(seconds=1)
+    name = f"anthropic-ratelimit-{kind}"
+    return [
+        (f"{name}-limit".encode(), str(limit).encode()),
+        (f"{name}-remaining".encode(), str(remaining).encode()),
+        (f"{name}-reset".encode(), at.strftime("%Y-%m-%dT%H:%M:%SZ").encode()),
     ]
 
 

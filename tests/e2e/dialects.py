@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from tests.e2e.wire import post
 from tests.support.bench import Bench, Stage
 
-PROVIDER_DIALECTS: Final = ("anthropic", "gemini", "openai")
+PROVIDER_DIALECTS: Final = ("anthropic", "gemini", "openai", "openai-responses")
 
 
 class Stages:
@@ -56,5 +56,6 @@ SURFACES: Final = {
         {"messages": [{"role": "user", "content": _SAID}]},
         b"data: [DONE]",
     ),
+    "openai-responses": Surface("/v1/responses", {"input": _SAID}, b"event: response.completed"),
 }
 """The clients of all dialects."""

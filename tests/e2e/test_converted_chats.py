@@ -97,11 +97,11 @@ def test_a_maximum_that_is_reached_is_the_reason_to_stop(stages: Stages) -> None
     stage = stages.make("prompt=10,tokens=30")
 
     chat = stage.client().chat.completions.create(
-        model=stage.model.name, messages=MESSAGES, max_completion_tokens=5
+        model=stage.model.name, messages=MESSAGES, max_completion_tokens=20
     )
 
     assert chat.choices[0].finish_reason == "length"
-    assert stage.settled().charges == (30_000,)
+    assert stage.settled().charges == (90_000,)
 
 
 @pytest.mark.parametrize("is_stream", [False, True])

@@ -141,10 +141,10 @@ def test_tools_are_called_and_answered(stages: Stages, is_stream: bool) -> None:
 def test_a_maximum_that_is_reached_is_the_reason_to_stop(stages: Stages) -> None:
     stage = stages.make("prompt=10,tokens=30")
 
-    answer = ask(stage, max_output_tokens=5)
+    answer = ask(stage, max_output_tokens=20)
 
     assert reason_of(answer) == types.FinishReason.MAX_TOKENS
-    assert stage.settled().charges == (30_000,)
+    assert stage.settled().charges == (90_000,)
 
 
 def request_of(stage: Stage, method: str, body: Any) -> dict[str, Any]:

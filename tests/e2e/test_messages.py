@@ -106,11 +106,11 @@ def test_a_maximum_that_is_reached_is_the_reason_to_stop(stages: Stages) -> None
     stage = stages.make("prompt=10,tokens=30")
 
     with client_of(stage) as client:
-        message = client.messages.create(model=stage.model.name, max_tokens=5, messages=HELLO)
+        message = client.messages.create(model=stage.model.name, max_tokens=20, messages=HELLO)
 
     assert message.stop_reason == "max_tokens"
-    assert message.usage.output_tokens == 5
-    assert stage.settled().charges == (30_000,)
+    assert message.usage.output_tokens == 20
+    assert stage.settled().charges == (90_000,)
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
@@ -181,7 +181,7 @@ def test_a_provider_that_fails(
 
     with client_of(stage) as client, pytest.raises(error) as raised:
         client.messages.create(
-            model=stage.model.name, max_tokens=10, messages=HELLO, stream=is_stream
+            model=stage.model.name, max_tokens=100, messages=HELLO, stream=is_stream
         )
 
     body: Any = raised.value.body
@@ -350,3 +350,25 @@ def test_a_call_is_repeated_in_its_own_dialect(stages: Stages) -> None:
     assert again.headers["idempotent-replayed"] == "true"
     assert len(stage.upstream_calls) == 1
     assert stage.settled().charges == (58_000,)
+
+
+def test_limits_are_told_in_anthropics_headers(bench: Bench) -> None:
+    stage = Stages(bench, "anthropic").make()
+    caller = bench.make_caller(rpm=1)
+    bench.wait_for("/v1/models", caller.raw, 401)
+    body = {"model": stage.model.name, "max_tokens": 10, "messages": HELLO}
+
+    first, second = (
+        httpx.post(
+            f"{bench.gateway.url}/v1/messages", json=body, headers={"x-api-key": caller.raw}
+        )
+        for _ in range(2)
+    )
+
+    assert first.headers["anthropic-ratelimit-requests-limit"] == "1"
+    assert first.headers["anthropic-ratelimit-requests-remaining"] == "0"
+    assert "x-ratelimit-limit-requests" not in first.headers
+    assert second.status_code == 429
+    assert second.json()["error"]["type"] == "rate_limit_error"
+    assert 1 <= int(second.headers["retry-after"]) <= 60
+    assert second.headers["anthropic-ratelimit-requests-reset"].endswith("Z")

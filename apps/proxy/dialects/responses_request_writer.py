@@ -43,6 +43,8 @@ from apps.proxy.dialects.sealed_thoughts import encrypted_content, is_openais
 
 # Source: https://git.x-ys.cn/badlogic/pi-mono/issues/1022 (what OpenAI answers to others)
 _CALL_ID_LENGTH_MAX: Final = 64
+# Source: https://platform.openai.com/docs/api-reference/responses/create
+_OUTPUT_TOKENS_MIN: Final = 16
 # The name of a format has to be there, and is told to the model.
 _FORMAT_NAME: Final = "answer"
 
@@ -52,6 +54,8 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
     _check(request)
     request = without_defaults(request, target)
     limit = target.output_cap if target.output_cap is not None else request.output_limit
+    if limit is not None and limit < _OUTPUT_TOKENS_MIN:
+        raise request.refuse("output_limit")
     reasoning, include = _reasoning(request, target)
     instructions, items = _conversation(request)
     members: dict[str, Any] = {

@@ -95,7 +95,8 @@ def complete_count(dialect: DialectName, body: dict[str, Any]) -> dict[str, Any]
     """Return the body of a call whose input is to be counted: it says nothing of an output."""
     if dialect == "gemini":
         return counted_request(body)
-    return {"max_tokens": 1, **body} if dialect == "anthropic" else body
+    # Any maximum that providers of every dialect take.
+    return {"max_tokens": 16, **body} if dialect == "anthropic" else body
 
 
 def count_document(dialect: DialectName, tokens: int) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What clients are told about their limits."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from apps.quotas.limit_headers import go_duration, ratelimit_headers
@@ -53,3 +55,19 @@ def test_a_refusal_tells_the_headers_of_its_kind() -> None:
         (b"x-ratelimit-reset-tokens", b"6.5s"),
     ]
     assert concurrency == []
+
+
+def test_anthropics_clients_are_told_the_moment_of_the_reset() -> None:
+    now = datetime(2026, 11, 29, 12, 0, 0, 250_000, tzinfo=UTC)
+
+    told = ratelimit_headers(Standing(10, 9, 0.012, 1000, 900, 60.0), anthropic_at=now)
+
+    assert told == [
+        (b"anthropic-ratelimit-requests-limit", b"10"),
+        (b"anthropic-ratelimit-requests-remaining", b"9"),
+        (b"anthropic-ratelimit-requests-reset", b"2026-11-29T12:00:01Z"),
+        (b"anthropic-ratelimit-tokens-limit", b"1000"),
+        (b"anthropic-ratelimit-tokens-remaining", b"900"),
+        (b"anthropic-ratelimit-tokens-reset", b"2026-11-29T12:01:01Z"),
+    ]
+    assert ratelimit_headers(UNLIMITED, anthropic_at=now) == []

@@ -462,7 +462,7 @@ responses_body = both(
     ),
     some(
         instructions=texts,
-        max_output_tokens=st.integers(1, 10**6),
+        max_output_tokens=st.integers(16, 10**6),
         temperature=st.floats(0, 2),
         top_p=st.floats(0, 1),
         text=some(
