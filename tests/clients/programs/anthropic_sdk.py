@@ -36,6 +36,7 @@ async def run(job: dict[str, Any], outcome: Outcome) -> None:
             "code": None,
             "type": getattr(error, "type", None),
             "param": None,
+            "message": str(error),
             "request_id": getattr(error, "request_id", None),
         }
 

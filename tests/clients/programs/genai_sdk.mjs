@@ -112,8 +112,8 @@ const JOBS = {
 };
 
 function tell(error) {
-  // The error's message is the answer's body.
-  const told = JSON.parse(error.message).error;
+  // The message is what the gateway said, in a stream after `got status: `.
+  const told = JSON.parse(error.message.slice(error.message.indexOf("{"))).error;
   const details = told.details ?? [];
   return {
     class: error.constructor.name,

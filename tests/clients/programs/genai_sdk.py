@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from calls import PICTURE_BASE64, PROMPT, QUESTION, Weather, call_tool
 from google import genai
 from google.genai import errors, types
-from calls import PICTURE_BASE64, PROMPT, QUESTION, Weather, call_tool
 from orders import SECONDS_MAX, Outcome, root_of, serve
 
 # As often as the other SDKs do it unasked: this one repeats nothing by itself.
@@ -38,6 +38,7 @@ async def run(job: dict[str, Any], outcome: Outcome) -> None:
             "code": None,
             "type": error.status,
             "param": None,
+            "message": str(error),
             "request_id": headers.get("x-request-id"),
         }
     finally:
@@ -137,9 +138,7 @@ async def _structured(client: Any, job: dict[str, Any], outcome: Outcome) -> Non
 
 
 async def _vision(client: Any, job: dict[str, Any], outcome: Outcome) -> None:
-    picture = types.Part.from_bytes(
-        data=base64.b64decode(PICTURE_BASE64), mime_type="image/png"
-    )
+    picture = types.Part.from_bytes(data=base64.b64decode(PICTURE_BASE64), mime_type="image/png")
     answer = await client.models.generate_content(
         model=job["model"], contents=[QUESTION, picture], config=_config(job)
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import openai
+from calls import PICTURE, PROMPT, QUESTION, Weather, call_tool
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
-from calls import PICTURE, PROMPT, QUESTION, Weather, call_tool
 from orders import SECONDS_MAX, Outcome, serve, tell_openai_error
 
 

@@ -6,8 +6,7 @@ import { MESSAGES, PICTURE, PROMPT, QUESTION, TOOL, WEATHER, callTool } from "./
 import { SECONDS_MAX, serve, tellOpenAIError } from "./orders.mjs";
 
 function see(outcome, answer) {
-  // What runs tools drops the request's id; that of the answer is left.
-  outcome.answers.push(answer._request_id ?? answer.id);
+  outcome.answers.push(answer._request_id);
   seeUsage(outcome, answer.usage);
 }
 
@@ -54,7 +53,15 @@ const JOBS = {
     }
   },
   async tools(client, job, outcome) {
-    const runner = client.chat.completions.runTools(
+    // What runs tools drops the ids of its requests.
+    const seeing = client.withOptions({
+      async fetch(url, init) {
+        const answer = await fetch(url, init);
+        outcome.answers.push(answer.headers.get("x-request-id"));
+        return answer;
+      },
+    });
+    const runner = seeing.chat.completions.runTools(
       {
         model: job.model,
         messages: MESSAGES,
@@ -72,7 +79,7 @@ const JOBS = {
       { maxChatCompletions: job.turns_max },
     );
     outcome.text = await runner.finalContent();
-    for (const completion of runner.allChatCompletions()) see(outcome, completion);
+    for (const { usage } of runner.allChatCompletions()) seeUsage(outcome, usage);
   },
   async structured(client, job, outcome) {
     const answer = await client.chat.completions.parse({

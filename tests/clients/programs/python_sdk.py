@@ -6,8 +6,8 @@ from functools import cache
 from typing import Any
 
 import openai
-from openai import AsyncOpenAI
 from calls import MESSAGES, PICTURE, PROMPT, QUESTION, TOOL, WEATHER_SCHEMA, Weather, call_tool
+from openai import AsyncOpenAI
 from orders import SECONDS_MAX, Outcome, serve, tell_openai_error
 
 

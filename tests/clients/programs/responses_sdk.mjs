@@ -32,10 +32,9 @@ async function openStream(client, job, outcome) {
 
 const JOBS = {
   async plain(client, job, outcome) {
-    see(
-      outcome,
-      await client.responses.create({ model: job.model, input: PROMPT, ...job.options }),
-    );
+    const { max_tokens: max_output_tokens, ...options } = job.options ?? {};
+    const asked = { model: job.model, input: PROMPT, max_output_tokens, ...options };
+    see(outcome, await client.responses.create(asked));
   },
   async stream(client, job, outcome) {
     for await (const event of await openStream(client, job, outcome)) {

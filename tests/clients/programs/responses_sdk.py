@@ -9,8 +9,8 @@ from typing import Any
 
 import openai
 from agents import Agent, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
-from openai import AsyncOpenAI
 from calls import PICTURE, PROMPT, QUESTION, TOOL, Weather, call_tool
+from openai import AsyncOpenAI
 from orders import SECONDS_MAX, Outcome, serve, tell_openai_error
 
 
@@ -54,10 +54,10 @@ def _see_usage(outcome: Outcome, usage: Any) -> None:
 
 
 async def _plain(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> None:
-    answer = await client.responses.create(
-        model=job["model"], input=PROMPT, **job.get("options", {})
-    )
-    _see(outcome, answer)
+    options = dict(job.get("options", {}))
+    if "max_tokens" in options:
+        options["max_output_tokens"] = options.pop("max_tokens")
+    _see(outcome, await client.responses.create(model=job["model"], input=PROMPT, **options))
 
 
 async def _stream(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> None:
@@ -92,9 +92,7 @@ async def _tools(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> 
         items += answer.output
         for call in calls:
             told = call_tool(call.name, call.arguments)
-            items.append(
-                {"type": "function_call_output", "call_id": call.call_id, "output": told}
-            )
+            items.append({"type": "function_call_output", "call_id": call.call_id, "output": told})
 
 
 async def _agent(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> None:
