@@ -134,9 +134,6 @@ def check_refused(status: int) -> Check:
         name = names[("openai", "anthropic", "google").index(family)]
         if status == 503 and family == "anthropic":
             shown = OVERLOADED
-        if client.name.endswith("-node") and status != 429:
-            # Node's SDKs have fewer classes.
-            name = {"OverloadedError": "InternalServerError"}.get(name, name)
         if client.name == "genai-node":
             name = "ApiError"
         assert outcome.error is not None

@@ -150,9 +150,14 @@ def test_what_clients_saw_is_what_the_ledger_took(
             one.outcomes = outcomes
 
     assert sum(len(one.outcomes) for one in runs) >= calls
+    problems: dict[str, str] = {}
     for one in runs:
-        _check_outcomes(one)
-        _check_books(bench, one)
+        try:
+            _check_outcomes(one)
+            _check_books(bench, one)
+        except AssertionError as error:
+            problems[one.name] = str(error)
+    assert problems == {}
 
 
 def _make_stages(bench: Bench, dialect: str) -> dict[str, Stage]:

@@ -13,7 +13,7 @@ import {
   WEATHER,
   callTool,
 } from "./calls.mjs";
-import { SECONDS_MAX, rootOf, serve } from "./orders.mjs";
+import { SECONDS_MAX, rootOf, seeRequests, serve } from "./orders.mjs";
 
 const FIND_WEATHER = betaTool({
   name: TOOL.name,
@@ -33,7 +33,11 @@ function ask(job, values = {}) {
 }
 
 function see(outcome, message) {
-  outcome.answers.push(message._request_id ?? message.id);
+  outcome.answers.push(message._request_id);
+  seeMessage(outcome, message);
+}
+
+function seeMessage(outcome, message) {
   seeUsage(outcome, message.usage);
   const texts = message.content.filter((block) => block.type === "text");
   outcome.text = texts.map((block) => block.text).join("");
@@ -74,12 +78,13 @@ const JOBS = {
     }
   },
   async tools(client, job, outcome) {
-    const runner = client.beta.messages.toolRunner({
+    const seeing = seeRequests(client, outcome);
+    const runner = seeing.beta.messages.toolRunner({
       ...ask(job),
       tools: [FIND_WEATHER],
       max_iterations: job.turns_max,
     });
-    for await (const message of runner) see(outcome, message);
+    for await (const message of runner) seeMessage(outcome, message);
   },
   async structured(client, job, outcome) {
     const message = await client.messages.parse({

@@ -3,7 +3,7 @@
 import OpenAI from "openai";
 
 import { MESSAGES, PICTURE, PROMPT, QUESTION, TOOL, WEATHER, callTool } from "./calls.mjs";
-import { SECONDS_MAX, serve, tellOpenAIError } from "./orders.mjs";
+import { SECONDS_MAX, seeRequests, serve, tellOpenAIError } from "./orders.mjs";
 
 function see(outcome, answer) {
   outcome.answers.push(answer._request_id);
@@ -53,14 +53,7 @@ const JOBS = {
     }
   },
   async tools(client, job, outcome) {
-    // What runs tools drops the ids of its requests.
-    const seeing = client.withOptions({
-      async fetch(url, init) {
-        const answer = await fetch(url, init);
-        outcome.answers.push(answer.headers.get("x-request-id"));
-        return answer;
-      },
-    });
+    const seeing = seeRequests(client, outcome);
     const runner = seeing.chat.completions.runTools(
       {
         model: job.model,

@@ -9,6 +9,17 @@ export function rootOf(job) {
   return job.base_url.replace(/\/v1$/, "");
 }
 
+// A client that takes down the ids of what was answered, which what runs tools drops.
+export function seeRequests(client, outcome) {
+  return client.withOptions({
+    async fetch(url, init) {
+      const answer = await fetch(url, init);
+      if (answer.ok) outcome.answers.push(answer.headers.get("x-request-id"));
+      return answer;
+    },
+  });
+}
+
 export function tellOpenAIError(error) {
   return {
     class: error.constructor.name,
