@@ -87,12 +87,12 @@ const JOBS = {
     for await (const message of runner) seeMessage(outcome, message);
   },
   async structured(client, job, outcome) {
-    const message = await client.messages.parse({
+    const message = await seeRequests(client, outcome).messages.parse({
       ...ask(job),
       output_config: { format: jsonSchemaOutputFormat(WEATHER) },
     });
     outcome.data = message.parsed_output;
-    see(outcome, message);
+    seeUsage(outcome, message.usage);
   },
   async vision(client, job, outcome) {
     const source = { type: "base64", media_type: "image/png", data: PICTURE_BASE64 };

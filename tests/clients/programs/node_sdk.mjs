@@ -75,7 +75,7 @@ const JOBS = {
     for (const { usage } of runner.allChatCompletions()) seeUsage(outcome, usage);
   },
   async structured(client, job, outcome) {
-    const answer = await client.chat.completions.parse({
+    const answer = await seeRequests(client, outcome).chat.completions.parse({
       model: job.model,
       messages: MESSAGES,
       response_format: {
@@ -84,7 +84,7 @@ const JOBS = {
       },
     });
     outcome.data = answer.choices[0].message.parsed;
-    see(outcome, answer);
+    seeUsage(outcome, answer.usage);
   },
   async vision(client, job, outcome) {
     const answer = await client.chat.completions.create({

@@ -3,7 +3,7 @@
 import OpenAI from "openai";
 
 import { PICTURE, PROMPT, QUESTION, TOOL, WEATHER, callTool } from "./calls.mjs";
-import { SECONDS_MAX, serve, tellOpenAIError } from "./orders.mjs";
+import { SECONDS_MAX, seeRequests, serve, tellOpenAIError } from "./orders.mjs";
 
 function see(outcome, answer) {
   outcome.answers.push(answer._request_id);
@@ -66,13 +66,13 @@ const JOBS = {
     }
   },
   async structured(client, job, outcome) {
-    const answer = await client.responses.parse({
+    const answer = await seeRequests(client, outcome).responses.parse({
       model: job.model,
       input: PROMPT,
       text: { format: { type: "json_schema", name: "weather", strict: true, schema: WEATHER } },
     });
     outcome.data = answer.output_parsed;
-    see(outcome, answer);
+    seeUsage(outcome, answer.usage);
   },
   async vision(client, job, outcome) {
     const content = [
