@@ -34,18 +34,19 @@ _OUTPUT: Final = frozenset(
 # Paid features without a price here.
 _PAID: Final = frozenset(
     {
-        "anthropic_beta", "betas", "compound_custom", "connectors", "container", "data_sources",
-        "deferred", "enable_code_interpreter", "enable_deep_search", "enable_enhancement",
-        "enable_search", "enhancements", "force_search_enhancement", "google_search",
-        "google_search_retrieval", "inference_geo", "mcp_servers", "performance_config", "plugins",
-        "search_options", "search_parameters", "speed", "web_search", "with_search_enhance",
+        "anthropic_beta", "betas", "billing_policy", "compaction", "compound_custom", "connectors",
+        "container", "data_sources", "deferred", "enable_code_interpreter", "enable_deep_search",
+        "enable_enhancement", "enable_search", "enhancements", "force_search_enhancement",
+        "google_search", "google_search_retrieval", "inference_geo", "mcp_servers",
+        "performance_config", "plugins", "search_options", "search_parameters", "speed",
+        "web_search", "with_search_enhance",
     }
 )  # fmt: skip
 # Input that stands elsewhere, or becomes longer than its bytes.
 _LONGER_INPUT: Final = frozenset(
     {
         "cached_content", "chat_template", "conversation_id", "mm_processor_kwargs",
-        "previous_response_id", "prompt_id", "vl_high_resolution_images",
+        "previous_response_id", "prompt_id", "thread", "vl_high_resolution_images",
     }
 )  # fmt: skip
 # Something else is run than the model that is billed, or beside it.

@@ -111,18 +111,23 @@ def start_client(name: str, directory: Path) -> ProgramClient:
     """Start one of COMMANDS in an empty directory."""
     check_installed()
     # Node looks for modules beside the program.
-    program = directory / COMMANDS[name][1]
-    program.write_text((PROGRAMS / COMMANDS[name][1]).read_text())
+    for source in (*PROGRAMS.glob("*.py"), *PROGRAMS.glob("*.mjs")):
+        (directory / source.name).write_text(source.read_text())
     (directory / "node_modules").symlink_to(INSTALLED / "node_modules")
-    for module in ("openai_calls.py", "orders.py"):
-        (directory / module).write_text((PROGRAMS / module).read_text())
-    return ProgramClient(name, [COMMANDS[name][0], str(program)], directory)
+    command, program = COMMANDS[name]
+    return ProgramClient(name, [command, str(directory / program)], directory)
 
 
 COMMANDS: Final = {
     "python": (str(PYTHON), "python_sdk.py"),
     "node": ("node", "node_sdk.mjs"),
     "langchain": (str(PYTHON), "langchain_chat.py"),
+    "responses": (str(PYTHON), "responses_sdk.py"),
+    "responses-node": ("node", "responses_sdk.mjs"),
+    "anthropic": (str(PYTHON), "anthropic_sdk.py"),
+    "anthropic-node": ("node", "anthropic_sdk.mjs"),
+    "genai": (str(PYTHON), "genai_sdk.py"),
+    "genai-node": ("node", "genai_sdk.mjs"),
 }
 
 

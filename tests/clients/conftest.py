@@ -18,7 +18,8 @@ from tests.e2e.conftest import (
 
 __all__ = ["bench", "demo", "module_bench", "module_db", "pytest_runtest_teardown"]
 
-NAMES = (*COMMANDS, "llm")
+# Those that chat with OpenAI's Chat Completions.
+CHATS = ("python", "node", "langchain", "llm")
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Clie
         client.stop()
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=CHATS)
 def client(request: pytest.FixtureRequest, clients: dict[str, Client]) -> Client:
-    """Return each of the clients in turn."""
+    """Return each of the clients of Chat Completions in turn."""
     return clients[str(request.param)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.clients.client import LLM, Job, Outcome, check_installed, clean_environment
-from tests.clients.programs.openai_calls import PICTURE
+from tests.clients.programs.calls import PICTURE
 
 PROMPT: Final = "Say something."
 _SECONDS_MAX: Final = 300  # a command that shares two cores with twenty others starts in a minute

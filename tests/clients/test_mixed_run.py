@@ -1,11 +1,12 @@
-"""All clients at once: what each saw of usage, priced, is what the ledger took, call by call.
+"""All clients at once, at providers of all dialects: what each saw of usage, priced, is what the
+ledger took, call by call.
 
 CALLS (2000) says how many calls; one in a hundred is a command of `llm`, which takes a second to
 start. Every call is joined by its id with its record and its entry, to the nano:
 
 - an answer that came whole is charged what its client was told of usage, at the prices below;
-- one that its client left, or that its provider broke off, is charged the input as it is counted
-  and the words that had come;
+- one that its client left, or that its provider broke off, is charged the input as it is counted,
+  or was told at the beginning, and the words that had come;
 - a refusal, and each try that the SDK repeated by itself, is charged nothing.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,9 +24,11 @@ import pytest
 
 from apps.audit.models import APIRequest
 from apps.billing.models import Entry, Hold
+from apps.providers.models import Provider
 from tests.clients.client import Client, Outcome
 from tests.clients.jobs import job_of
 from tests.e2e.conftest import counting
+from tests.e2e.dialects import PROVIDER_DIALECTS, Stages
 from tests.support.bench import DOLLAR, Bench, Caller, Stage
 from tests.support.processes import wait_until
 
@@ -48,10 +52,14 @@ MODELS: Final = {
     "cached": "demo-chat:prompt=97,cached=31,tokens=40,reasoning=13",
     "tools": "demo-chat:tools=on,prompt=23",
     "failing": "demo-chat:fault=status(400)",
-    "left": "demo-chat:prompt=10,fault=stall_after(2)",  # the role and a word
-    "broken": "demo-chat:prompt=10,fault=cut_after(4)",  # the role and three words
-    "embedding": "demo-embedding:prompt=7",
+    "left": "demo-chat:prompt=10,fault=stall_after({left})",
+    "broken": "demo-chat:prompt=10,fault=cut_after({broken})",
 }
+EMBEDDING: Final = "demo-embedding:prompt=7"
+# How many events of a dialect there are until a word was told.
+WORDS_BEGIN: Final = {"anthropic": 4, "gemini": 1, "openai": 2, "openai-responses": 5}
+# The command shows only the id of an answer, which Google's whole answers tell nowhere else.
+OF_COMMANDS: Final = tuple(name for name in PROVIDER_DIALECTS if name != "gemini")
 # Each job has a model of its own, so that each is tried three times.
 FLAKY: Final = "demo-chat-flaky-{}:prompt=7,fault=flaky(2)"
 FLAKY_FAILURES: Final = 2
@@ -66,25 +74,41 @@ CHATS: Final[tuple[Kind, ...]] = (
     ("plain", "flaky", {}),
     ("plain", "failing", {}),
 )
-MODELS_OF_LANGCHAIN: Final[tuple[Kind, ...]] = (
+SDKS: Final[tuple[Kind, ...]] = (
     *CHATS,
-    ("plain", "usual", {"options": {"max_tokens": 3}}),
+    ("plain", "cached", {"options": {"max_tokens": 20}}),
     ("abort", "left", {}),
     ("stream", "broken", {}),
 )
-SDKS: Final[tuple[Kind, ...]] = (
-    *MODELS_OF_LANGCHAIN,
+# What only providers of OpenAI's Chat Completions do.
+OPENAIS: Final[tuple[Kind, ...]] = (
     ("plain", "cached", {"options": {"n": 2}}),
     ("completion", "usual", {}),
     ("embeddings", "embedding", {}),
 )
-KINDS: Final = {"python": SDKS, "node": SDKS, "langchain": MODELS_OF_LANGCHAIN, "llm": CHATS}
+KINDS: Final[dict[str, tuple[Kind, ...]]] = {
+    "python": (*SDKS, *OPENAIS),
+    "node": (*SDKS, *OPENAIS),
+    "langchain": SDKS,
+    "llm": CHATS,
+    "responses": (*SDKS, ("agent", "tools", {"turns_max": 3})),
+    **dict.fromkeys(("responses-node", "anthropic", "anthropic-node", "genai", "genai-node"), SDKS),
+}
 # How many of a hundred calls a client makes, and how many at once.
-SHARES: Final = {"python": (45, 12), "node": (39, 12), "langchain": (15, 8), "llm": (1, 2)}
+SHARES: Final = {
+    "python": (14, 6),
+    "node": (14, 6),
+    "langchain": (11, 4),
+    "llm": (1, 2),
+    **dict.fromkeys(("responses", "responses-node", "anthropic", "anthropic-node"), (10, 5)),
+    **dict.fromkeys(("genai", "genai-node"), (10, 5)),
+}
 # Where no usage came, input and words are counted: "Say something." is ten tokens with its frame.
 COUNTED: Final = {"left": (10, 0, 1, 0), "broken": (10, 0, 3, 0)}
 STATES: Final = {"left": "client_disconnected", "broken": "upstream_interrupted"}
 _SETTLED_SECONDS: Final = 60
+# Before the id of an answer, where a client shows only that.
+_PREFIX: Final = re.compile("^(?:chatcmpl-|msg_|resp_)")
 
 
 @dataclass(slots=True)
@@ -95,6 +119,7 @@ class Run:
     caller: Caller
     chosen: list[Kind]
     models: list[str]  # of each job
+    dialects: list[str]  # that their providers speak
     outcomes: list[Outcome] = field(default_factory=list)
 
     def count(self, model: str) -> int:
@@ -108,12 +133,12 @@ class Run:
 def test_what_clients_saw_is_what_the_ledger_took(
     bench: Bench, clients: dict[str, Client], calls: int
 ) -> None:
-    stages = dict(zip(MODELS, bench.stages(*MODELS.values(), prices=PRICES), strict=True))
+    stages = {dialect: _make_stages(bench, dialect) for dialect in PROVIDER_DIALECTS}
     runs = [_prepare(bench, stages, name, -(-calls * SHARES[name][0] // 100)) for name in clients]
     bench.make_caller()  # What is configured is seen in its order.
 
     def run(one: Run) -> list[Outcome]:
-        stage = stages["usual"]
+        stage = stages["openai"]["usual"]
         jobs = [
             job_of(stage, what, **values, model=model, key=one.caller.raw)
             for (what, _, values), model in zip(one.chosen, one.models, strict=True)
@@ -125,23 +150,57 @@ def test_what_clients_saw_is_what_the_ledger_took(
             one.outcomes = outcomes
 
     assert sum(len(one.outcomes) for one in runs) >= calls
+    problems: dict[str, str] = {}
     for one in runs:
-        _check_outcomes(one)
-        _check_books(bench, one)
+        try:
+            _check_outcomes(one)
+            _check_books(bench, one)
+        except AssertionError as error:
+            problems[one.name] = str(error)
+    assert problems == {}
 
 
-def _prepare(bench: Bench, stages: Mapping[str, Stage], name: str, count: int) -> Run:
-    """Return so many jobs, each kind about as often, in an order that is always the same."""
+def _make_stages(bench: Bench, dialect: str) -> dict[str, Stage]:
+    """Return a stage for each of MODELS, at a provider that speaks a dialect."""
+    begin = WORDS_BEGIN[dialect]
+    names = [name.format(left=begin, broken=begin + 2) for name in MODELS.values()]
+    provider = Stages(bench, dialect).make_provider()
+    made = bench.stages(*names, provider=provider, prices=PRICES)
+    stages = dict(zip(MODELS, made, strict=True))
+    if dialect == "openai":
+        stages["embedding"] = bench.stage(EMBEDDING, provider=provider, prices=PRICES)
+    return stages
+
+
+def _prepare(bench: Bench, stages: Mapping[str, Mapping[str, Stage]], name: str, count: int) -> Run:
+    """Return so many jobs, each kind and dialect about as often, in an order that is always the
+    same.
+    """
     kinds = KINDS[name]
-    chosen = [kinds[at % len(kinds)] for at in range(count)]
+    dialects = OF_COMMANDS if name == "llm" else PROVIDER_DIALECTS
+    chosen: list[tuple[Kind, str]] = []
+    for at in range(count):
+        kind = kinds[at % len(kinds)]
+        dialect = dialects[(at + at // len(kinds)) % len(dialects)]
+        chosen.append((kind, "openai" if kind in OPENAIS else dialect))
     random.Random(SEED).shuffle(chosen)
     models = [
-        bench.make_model(FLAKY.format(f"{name}-{at}"), prices=PRICES).name
+        bench.make_model(
+            FLAKY.format(f"{name}-{at}"),
+            prices=PRICES,
+            provider=Provider.objects.get(routes__model=stages[dialect]["usual"].model),
+        ).name
         if model == "flaky"
-        else stages[model].model.name
-        for at, (_, model, _) in enumerate(chosen)
+        else stages[dialect][model].model.name
+        for at, ((_, model, _), dialect) in enumerate(chosen)
     ]
-    return Run(name, bench.make_caller(wallet_nanos=WALLET_NANOS), chosen, models)
+    return Run(
+        name,
+        bench.make_caller(wallet_nanos=WALLET_NANOS),
+        [kind for kind, _ in chosen],
+        models,
+        [dialect for _, dialect in chosen],
+    )
 
 
 def _check_outcomes(run: Run) -> None:
@@ -153,11 +212,12 @@ def _check_outcomes(run: Run) -> None:
             assert (outcome.error["status"], outcome.usages) == (400, ()), about
         elif model == "broken":
             assert outcome.error is not None, about
-            assert outcome.error["code"] == "upstream_interrupted", about
+            told = outcome.error["code"] or outcome.error["type"]
+            assert told in ("upstream_interrupted", "api_error", "UNAVAILABLE"), about
             assert (len(outcome.answers), outcome.usages) == (1, ()), about
         else:
             assert outcome.error is None, about
-            whole = {"tools": 2, "abort": 0}.get(what, 1)
+            whole = {"tools": 2, "agent": 2, "abort": 0}.get(what, 1)
             assert len(outcome.usages) == whole, about
             assert len(outcome.answers) == max(1, whole), about
 
@@ -171,7 +231,10 @@ def _check_books(bench: Bench, run: Run) -> None:
     rows = _read_rows(run.caller, len(expected) + unnamed)
 
     found = {name: row for row in rows for name in _names_of(row)}
-    named = {name: (found[name].state, found[name].charge_nanos) for name in expected}
+    named = {
+        name: (found[name].state, found[name].charge_nanos) if name in found else None
+        for name in expected
+    }
     assert named == expected
     left = {row.pk for row in rows} - {found[name].pk for name in expected}
     assert (len(left), len(rows)) == (unnamed, len(expected) + unnamed)
@@ -197,7 +260,7 @@ def _expect(run: Run) -> dict[str, Record]:
             found[name] = (STATES[model], _price(COUNTED[model]))
         elif outcome.error is None:
             pairs = zip(outcome.answers, outcome.usages, strict=True)
-            found |= {name: ("completed", _price(usage)) for name, usage in pairs}
+            found |= {_PREFIX.sub("", name): ("completed", _price(usage)) for name, usage in pairs}
         elif run.name != "llm":
             found[outcome.error["request_id"]] = ("failed", 0)
     return found
@@ -223,4 +286,4 @@ def _read_rows(caller: Caller, count: int) -> list[APIRequest]:
 
 def _names_of(row: APIRequest) -> tuple[str, str]:
     """Return what clients may call a call: its id, or the one that the provider gave its answer."""
-    return str(row.pk), "chatcmpl-" + row.upstream_request_id.removeprefix("req_")
+    return str(row.pk), row.upstream_request_id.removeprefix("req_")

@@ -32,6 +32,9 @@ _RUNNERS: Final = {
 EXECUTED: Final = {
     "openai-python.md": "python",
     "openai-node.md": "js",
+    "anthropic-python.md": "python",
+    "anthropic-node.md": "js",
+    "google-genai.md": "python",
     "langchain.md": "python",
     "llm.md": "sh",
 }

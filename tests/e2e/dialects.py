@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from apps.providers.models import Provider
 from tests.e2e.wire import post
 from tests.support.bench import Bench, Stage
 
@@ -19,11 +20,25 @@ class Stages:
 
     def make(self, wishes: str = "prompt=10,tokens=12", **values: Any) -> Stage:
         """Return a caller and a model of their own."""
+        (stage,) = self.make_all(wishes, **values)
+        return stage
+
+    def make_provider(self) -> Provider:
+        """Return a demo provider that speaks the dialect."""
         base_url = self._bench.demo.base_url
         if self.dialect == "gemini":
             base_url = base_url.removesuffix("/v1") + "/v1beta"
-        provider = self._bench.make_provider(base_url, dialect=self.dialect)
-        return self._bench.stage(f"demo-chat:{wishes}", provider=provider, **values)
+        return self._bench.make_provider(base_url, dialect=self.dialect)
+
+    def make_all(self, *wishes: str, **values: Any) -> list[Stage]:
+        """Return several after one wait, each with a provider of its own."""
+        made: list[Stage] = []
+        for at, wish in enumerate(wishes, start=1):
+            provider = self.make_provider()
+            made += self._bench.stages(
+                f"demo-chat:{wish}", provider=provider, waits=at == len(wishes), **values
+            )
+        return made
 
 
 class Surface(NamedTuple):

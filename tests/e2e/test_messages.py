@@ -214,6 +214,8 @@ def test_a_stream_that_fails_is_seen_to_fail(stages: Stages, fault: str) -> None
         ({"max_tokens": 0}, "max_tokens"),
         ({"messages": "Hi"}, "messages"),
         ({"mcp_servers": [{"type": "url"}]}, "mcp_servers"),
+        ({"thread": {"type": "continue", "previous_message_id": "msg_1"}}, "thread"),
+        ({"compaction": {"type": "summarize"}}, "compaction"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"type": "code_execution_20250825", "name": "x"}]}, "tools[0].type"),
         ({"maxTokens": 5}, "maxTokens"),
@@ -238,6 +240,27 @@ def test_what_cannot_be_metered_is_refused_by_name(
     assert parameter in told["error"]["message"]
     assert stage.upstream_calls == []
     assert bench.statement(stage.caller).rows == ()
+
+
+def test_the_tool_runner_sends_the_whole_conversation(stages: Stages) -> None:
+    stage = stages.make("prompt=10,tools=on")
+
+    @anthropic.beta_tool
+    def get_weather(place: str) -> str:
+        """Tell the weather of a place."""
+        return f"rain in {place}"
+
+    with client_of(stage) as client:
+        runner = client.beta.messages.tool_runner(
+            model=stage.model.name, max_tokens=200, messages=HELLO, tools=[get_weather]
+        )
+        first, second = list(runner)
+
+    assert (first.stop_reason, second.stop_reason) == ("tool_use", "end_turn")
+    assert second.content[0].type == "text"
+    assert "rain in demo" in second.content[0].text
+    assert len(stage.settled(2).rows) == len(stage.upstream_calls) == 2
+    assert all("thread" not in call["body"] for call in stage.upstream_calls)
 
 
 def test_what_another_dialect_cannot_say_is_refused_by_name(bench: Bench) -> None:

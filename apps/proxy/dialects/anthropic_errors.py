@@ -33,6 +33,11 @@ _STATUSES: Final[dict[int, str]] = {
     429: "rate_limit_error",
     529: "overloaded_error",
 }
+# Conversations that Anthropic keeps, of which a request has only what is new. Told so, Claude Code
+# and the SDKs' tool runners send the whole of it, and ask for no thread again.
+# Source: https://platform.claude.com/docs/en/build-with-claude/message-threads
+_THREAD: Final = "thread"
+_NO_THREAD: Final = {"error_code": "thread_unsupported_request"}
 _OVERLOADED: Final = 529
 _UNAVAILABLE: Final = 503
 
@@ -74,8 +79,7 @@ def _document(error: GatewayError, request_id: str) -> dict[str, Any]:
     if error.param is not None and error.param not in message:
         # There is no member of its own for the parameter.
         message = f"{error.param}: {message}"
-    return {
-        "type": "error",
-        "error": {"type": anthropic_type(error), "message": message},
-        "request_id": request_id,
-    }
+    told: dict[str, Any] = {"type": anthropic_type(error), "message": message}
+    if error.row == "E14" and error.param == _THREAD:
+        told["details"] = _NO_THREAD
+    return {"type": "error", "error": told, "request_id": request_id}

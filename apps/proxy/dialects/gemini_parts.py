@@ -8,16 +8,20 @@ Sources: https://ai.google.dev/gemini-api/docs/thought-signatures (also of the s
 stands for none) and https://ai.google.dev/api/caching#Part
 """
 
+import base64
 import hashlib
 from typing import Any, Final, TypeGuard
 
 from apps.proxy.dialects.neutral import Part, Thinking
+from apps.proxy.dialects.sealed_thoughts import is_openais
 
 # Gemini refuses calls without a signature, but for those that another model made.
 NO_SIGNATURE: Final = "skip_thought_signature_validator"
 # Before the thought that another provider hides. Eight characters are whole bytes of base64, so
 # that SDKs, which decode a signature and encode it again, keep them.
 _REDACTED: Final = "redacted"
+# Before the base64 of what OpenAI sealed, which is no base64 itself, or in the other alphabet.
+_OPENAIS: Final = "openaied"
 _URL_ALPHABET: Final = str.maketrans("-_", "+/")
 _ID_LENGTH: Final = 24
 
@@ -35,7 +39,18 @@ def signed_thought(signature: str) -> Thinking | None:
         return None
     if signature.startswith(_REDACTED):
         return Thinking(redacted=signature.removeprefix(_REDACTED))
-    return Thinking(signature=signature)
+    return Thinking(signature=_plain(signature))
+
+
+def _plain(signature: str) -> str:
+    """Return a signature as it was before it was told."""
+    if not signature.startswith(_OPENAIS):
+        return signature
+    try:
+        sealed = base64.b64decode(signature.removeprefix(_OPENAIS), validate=True).decode()
+    except ValueError:
+        return signature
+    return sealed if is_openais(sealed) else signature
 
 
 def is_open_thought(part: Part | None) -> TypeGuard[Thinking]:
@@ -92,6 +107,8 @@ def _joined(pieces: list[Thinking]) -> Thinking:
 def thought_part(thought: Thinking) -> dict[str, Any]:
     """Return a thought as a client is told it, with what it has to give back."""
     signature = _REDACTED + thought.redacted if thought.redacted else thought.signature
+    if is_openais(signature):
+        signature = _OPENAIS + base64.b64encode(signature.encode()).decode()
     told: dict[str, Any] = {"text": thought.text, "thought": True}
     if signature:
         told["thoughtSignature"] = signature

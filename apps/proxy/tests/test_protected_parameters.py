@@ -24,15 +24,16 @@ from tests.support.cases import for_all
 CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 # Kept apart from the list in the code on purpose: what that forgets, this does not.
 COST_DECIDING = [
-    "additionalModelRequestFields", "agent_id", "cached_content", "candidateCount", "chat_template",
-    "compound_custom", "connectors", "container", "conversation_id", "data_sources", "dataSources",
-    "deferred", "enable_search", "fallbacks", "generationConfig", "google_search", "googleSearch",
-    "inference_geo", "inferenceConfig", "max_gen_len", "max_new_tokens", "maxOutputTokens",
-    "max_output_tokens", "maxTokensToSample", "mcp_servers", "mcpServers",
-    "mm_processor_kwargs", "models", "moderation", "n_predict", "num_predict", "num_generations",
-    "numReturnSequences", "options", "parameters", "performanceConfig", "plugins", "preset",
-    "previous_response_id", "route", "safety_model", "search_parameters", "speed",
-    "tokens_to_generate", "vl_high_resolution_images", "web_search", "webSearch",
+    "additionalModelRequestFields", "agent_id", "billing_policy", "cached_content",
+    "candidateCount", "chat_template", "compaction", "compound_custom", "connectors", "container",
+    "conversation_id", "data_sources", "dataSources", "deferred", "enable_search", "fallbacks",
+    "generationConfig", "google_search", "googleSearch", "inference_geo", "inferenceConfig",
+    "max_gen_len", "max_new_tokens", "maxOutputTokens", "max_output_tokens", "maxTokensToSample",
+    "mcp_servers", "mcpServers", "mm_processor_kwargs", "models", "moderation", "n_predict",
+    "num_predict", "num_generations", "numReturnSequences", "options", "parameters",
+    "performanceConfig", "plugins", "preset", "previous_response_id", "route", "safety_model",
+    "search_parameters", "speed", "thread", "tokens_to_generate", "vl_high_resolution_images",
+    "web_search", "webSearch",
 ]  # fmt: skip
 
 

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import openai
+from calls import PICTURE, PROMPT, QUESTION, Weather, call_tool
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
-from openai_calls import PICTURE, call_tool
-from orders import SECONDS_MAX, Outcome, serve
-from pydantic import BaseModel
-
-PROMPT = "Say something."
-
-
-class Weather(BaseModel):
-    """The weather of a city."""
-
-    city: str
-    degrees: int
+from orders import SECONDS_MAX, Outcome, serve, tell_openai_error
 
 
 @tool
 def find_weather(city: str) -> str:
     """Tell the weather of a city."""
-    return call_tool("find_weather", json.dumps({"city": city}))
+    return call_tool("find_weather", {"city": city})
 
 
 async def run(job: dict[str, Any], outcome: Outcome) -> None:
@@ -46,17 +35,9 @@ async def run(job: dict[str, Any], outcome: Outcome) -> None:
     try:
         await _JOBS[job["do"]](model, job, outcome)
     except openai.APIError as error:
-        outcome.error = {
-            # LangChain raises subclasses of its own for some.
-            "class": next(
-                cls.__name__ for cls in type(error).__mro__ if cls.__module__.startswith("openai")
-            ),
-            "status": getattr(error, "status_code", None),
-            "code": error.code,
-            "type": error.type,
-            "param": error.param,
-            "request_id": getattr(error, "request_id", None),
-        }
+        # LangChain raises subclasses of its own for some.
+        names = [cls.__name__ for cls in type(error).__mro__ if cls.__module__.startswith("openai")]
+        outcome.error = tell_openai_error(error, names[0])
 
 
 def _see(outcome: Outcome, message: Any) -> None:
@@ -132,7 +113,7 @@ async def _structured(model: Any, job: dict[str, Any], outcome: Outcome) -> None
 
 async def _vision(model: Any, job: dict[str, Any], outcome: Outcome) -> None:
     parts: list[Any] = [
-        {"type": "text", "text": "What is this?"},
+        {"type": "text", "text": QUESTION},
         {"type": "image_url", "image_url": {"url": PICTURE}},
     ]
     message = await model.ainvoke([HumanMessage(parts)])

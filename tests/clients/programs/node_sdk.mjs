@@ -1,26 +1,12 @@
 // The official Node SDK: reads orders, one JSON line each, and prints what it saw (see orders.py).
 
-import { createInterface } from "node:readline";
-
 import OpenAI from "openai";
 
-const MESSAGES = [{ role: "user", content: "Say something." }];
-const PICTURE =
-  "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk" +
-  "YPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
-const WEATHER = {
-  type: "object",
-  properties: { city: { type: "string" }, degrees: { type: "integer" } },
-  required: ["city", "degrees"],
-  additionalProperties: false,
-};
-
-// As in orders.py.
-const SECONDS_MAX = 300;
+import { MESSAGES, PICTURE, PROMPT, QUESTION, TOOL, WEATHER, callTool } from "./calls.mjs";
+import { SECONDS_MAX, seeRequests, serve, tellOpenAIError } from "./orders.mjs";
 
 function see(outcome, answer) {
-  // What runs tools drops the request's id; that of the answer is left.
-  outcome.answers.push(answer._request_id ?? answer.id);
+  outcome.answers.push(answer._request_id);
   seeUsage(outcome, answer.usage);
 }
 
@@ -67,7 +53,8 @@ const JOBS = {
     }
   },
   async tools(client, job, outcome) {
-    const runner = client.chat.completions.runTools(
+    const seeing = seeRequests(client, outcome);
+    const runner = seeing.chat.completions.runTools(
       {
         model: job.model,
         messages: MESSAGES,
@@ -75,15 +62,9 @@ const JOBS = {
           {
             type: "function",
             function: {
-              name: "find_weather",
-              description: "Tell the weather of a city.",
+              ...TOOL,
               parse: JSON.parse,
-              parameters: {
-                type: "object",
-                properties: { city: { type: "string" } },
-                required: ["city"],
-              },
-              function: ({ city }) => `21 degrees in ${city}`,
+              function: (asked) => callTool(TOOL.name, asked),
             },
           },
         ],
@@ -91,10 +72,10 @@ const JOBS = {
       { maxChatCompletions: job.turns_max },
     );
     outcome.text = await runner.finalContent();
-    for (const completion of runner.allChatCompletions()) see(outcome, completion);
+    for (const { usage } of runner.allChatCompletions()) seeUsage(outcome, usage);
   },
   async structured(client, job, outcome) {
-    const answer = await client.chat.completions.parse({
+    const answer = await seeRequests(client, outcome).chat.completions.parse({
       model: job.model,
       messages: MESSAGES,
       response_format: {
@@ -103,7 +84,7 @@ const JOBS = {
       },
     });
     outcome.data = answer.choices[0].message.parsed;
-    see(outcome, answer);
+    seeUsage(outcome, answer.usage);
   },
   async vision(client, job, outcome) {
     const answer = await client.chat.completions.create({
@@ -112,7 +93,7 @@ const JOBS = {
         {
           role: "user",
           content: [
-            { type: "text", text: "What is this?" },
+            { type: "text", text: QUESTION },
             { type: "image_url", image_url: { url: PICTURE } },
           ],
         },
@@ -122,7 +103,7 @@ const JOBS = {
     see(outcome, answer);
   },
   async completion(client, job, outcome) {
-    const answer = await client.completions.create({ model: job.model, prompt: "Say something." });
+    const answer = await client.completions.create({ model: job.model, prompt: PROMPT });
     outcome.text = answer.choices[0].text;
     see(outcome, answer);
   },
@@ -148,8 +129,7 @@ const JOBS = {
   },
 };
 
-async function run(job) {
-  const outcome = { text: "", data: null, answers: [], usages: [], error: null };
+await serve(async (job, outcome) => {
   const options = "retries" in job ? { maxRetries: job.retries } : {};
   const client = new OpenAI({
     apiKey: job.key,
@@ -162,32 +142,6 @@ async function run(job) {
   } catch (error) {
     // What a broken connection in a stream raises is Node's own.
     if (!(error instanceof OpenAI.APIError) && error?.message !== "terminated") throw error;
-    outcome.error = {
-      class: error.constructor.name,
-      status: error.status ?? null,
-      code: error.code ?? null,
-      type: error.type ?? null,
-      param: error.param ?? null,
-      request_id: error.requestID ?? null,
-    };
+    outcome.error = tellOpenAIError(error);
   }
-  return outcome;
-}
-
-async function runAll(jobs, parallel) {
-  const outcomes = new Array(jobs.length);
-  let next = 0;
-  async function work() {
-    while (next < jobs.length) {
-      const at = next++;
-      outcomes[at] = await run(jobs[at]);
-    }
-  }
-  await Promise.all(Array.from({ length: parallel }, work));
-  return outcomes;
-}
-
-for await (const line of createInterface({ input: process.stdin })) {
-  const order = JSON.parse(line);
-  process.stdout.write(JSON.stringify(await runAll(order.jobs, order.parallel)) + "\n");
-}
+});

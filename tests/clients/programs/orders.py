@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -45,6 +45,23 @@ class Outcome:
         reasoning = (completion and completion.reasoning_tokens) or 0
         output = getattr(usage, "completion_tokens", 0)
         self.usages.append([usage.prompt_tokens - cached, cached, output - reasoning, reasoning])
+
+
+def root_of(job: Mapping[str, Any]) -> str:
+    """Return the base URL of SDKs that add the version by themselves."""
+    return str(job["base_url"]).removesuffix("/v1")
+
+
+def tell_openai_error(error: Any, class_name: str) -> dict[str, Any]:
+    """Return what an error of OpenAI's SDK shows."""
+    return {
+        "class": class_name,
+        "status": getattr(error, "status_code", None),
+        "code": error.code,
+        "type": error.type,
+        "param": error.param,
+        "request_id": getattr(error, "request_id", None),
+    }
 
 
 def serve(run: Callable[[dict[str, Any], Outcome], Awaitable[None]]) -> None:

@@ -6,15 +6,9 @@ from functools import cache
 from typing import Any
 
 import openai
+from calls import MESSAGES, PICTURE, PROMPT, QUESTION, TOOL, WEATHER_SCHEMA, Weather, call_tool
 from openai import AsyncOpenAI
-from openai_calls import MESSAGES, PICTURE, TOOL, WEATHER_SCHEMA, call_tool
-from orders import SECONDS_MAX, Outcome, serve
-from pydantic import BaseModel
-
-
-class Weather(BaseModel):
-    city: str
-    degrees: int
+from orders import SECONDS_MAX, Outcome, serve, tell_openai_error
 
 
 async def run(job: dict[str, Any], outcome: Outcome) -> None:
@@ -26,14 +20,7 @@ async def run(job: dict[str, Any], outcome: Outcome) -> None:
     try:
         await _JOBS[job["do"]](client, job, outcome)
     except openai.APIError as error:
-        outcome.error = {
-            "class": type(error).__name__,
-            "status": getattr(error, "status_code", None),
-            "code": error.code,
-            "type": error.type,
-            "param": error.param,
-            "request_id": getattr(error, "request_id", None),
-        }
+        outcome.error = tell_openai_error(error, type(error).__name__)
 
 
 @cache
@@ -104,7 +91,7 @@ async def _structured(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome
 
 async def _vision(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> None:
     parts: list[Any] = [
-        {"type": "text", "text": "What is this?"},
+        {"type": "text", "text": QUESTION},
         {"type": "image_url", "image_url": {"url": PICTURE}},
     ]
     answer = await client.chat.completions.create(
@@ -115,7 +102,7 @@ async def _vision(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) ->
 
 
 async def _completion(client: AsyncOpenAI, job: dict[str, Any], outcome: Outcome) -> None:
-    answer = await client.completions.create(model=job["model"], prompt="Say something.")
+    answer = await client.completions.create(model=job["model"], prompt=PROMPT)
     outcome.text = answer.choices[0].text
     outcome.see_openai(answer)
 

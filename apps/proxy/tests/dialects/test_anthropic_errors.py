@@ -99,3 +99,15 @@ def test_an_error_in_a_stream_has_its_event_line() -> None:
         b'data: {"type":"error","error":{"type":"api_error","message":"Cut."},'
         b'"request_id":"req_1"}\n\n'
     )
+
+
+def test_who_wants_anthropic_to_keep_the_conversation_is_told_to_send_it_whole() -> None:
+    refused = GatewayError("E14", param="thread")
+    other = GatewayError("E14", param="threads")
+
+    details = [
+        orjson.loads(anthropic_body(error, "r"))["error"].get("details")
+        for error in (refused, other)
+    ]
+
+    assert details == [{"error_code": "thread_unsupported_request"}, None]

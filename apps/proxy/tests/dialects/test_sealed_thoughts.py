@@ -1,10 +1,11 @@
 """Which thoughts go back to whom."""
 
+import base64
 from typing import Any
 
 import pytest
 
-from apps.proxy.dialects.conversion import DIALECTS
+from apps.proxy.dialects.conversion import DIALECTS, Reply
 from apps.proxy.dialects.neutral import Target, Thinking
 from apps.proxy.dialects.sealed_thoughts import encrypted_content, is_openais, read_thought
 
@@ -64,3 +65,49 @@ def test_anthropic_gets_no_thought_that_openai_sealed() -> None:
     body = DIALECTS["anthropic"].write_request(request, Target("m", output_cap=9000))
 
     assert body["messages"][1] == {"role": "assistant", "content": "Yes."}
+
+
+@pytest.mark.parametrize("is_repeated_by_the_sdk", [False, True])
+def test_googles_sdks_can_read_what_openai_sealed_and_give_it_back(
+    is_repeated_by_the_sdk: bool,
+) -> None:
+    token = "gAAAAABs-_lk=="
+    item = {
+        "type": "reasoning",
+        "id": "rs_1",
+        "summary": [{"type": "summary_text", "text": "Hm."}],
+        "encrypted_content": token,
+    }
+    answer = DIALECTS["openai-responses"].read_answer(
+        {"id": "resp_1", "model": "m", "status": "completed", "output": [item]}
+    )
+
+    told = DIALECTS["gemini"].write_answer(answer, Reply("", 0))["candidates"][0]["content"]
+    signature = told["parts"][0]["thoughtSignature"]
+    # A signature is bytes to the SDKs, which decode it, and encode it in the alphabet for URLs.
+    decoded = base64.b64decode(signature, validate=True)
+    if is_repeated_by_the_sdk:
+        told["parts"][0]["thoughtSignature"] = base64.urlsafe_b64encode(decoded).decode()
+    turns = [
+        {"role": "user", "parts": [{"text": "Rain?"}]},
+        {"role": "model", "parts": [*told["parts"], {"text": "Yes."}]},
+        {"role": "user", "parts": [{"text": "Sure?"}]},
+    ]
+    request = DIALECTS["gemini"].read_request({"model": "m", "contents": turns})
+    written = DIALECTS["openai-responses"].write_request(request, Target("m"))
+
+    assert [item["encrypted_content"] for item in written["input"] if "summary" in item] == [token]
+
+
+def test_a_signature_that_only_looks_like_openais_stays_as_it_is() -> None:
+    for signature in ("openaied", "openaied!", "openaied/w==", "openaiedc2lnbg=="):
+        part = {"text": "Hm.", "thought": True, "thoughtSignature": signature}
+        turns = [
+            {"role": "model", "parts": [part, {"text": "Yes."}]},
+            {"role": "user", "parts": [{"text": "Sure?"}]},
+        ]
+        request = DIALECTS["gemini"].read_request({"model": "m", "contents": turns})
+
+        written = DIALECTS["anthropic"].write_request(request, Target("m", output_cap=9000))
+
+        assert f"'signature': '{signature}'" in str(written)
