@@ -126,7 +126,7 @@ async def follow_references(call: Call) -> None:
     """Have a call that names what a provider keeps go there, and with the same key.
 
     What is converted says all by itself, and may go where it could. Raises E13 where something is
-    not there for this caller, and E34.
+    not there for this caller, E14 for other spellings of what names it, and E34.
     """
     plan = call.plan
     named = list_named(plan.request.body)

@@ -12,7 +12,8 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.openai_refusals import wrong_type, wrong_value
+from apps.core.parameter_names import fold_all, folded
+from apps.proxy.dialects.openai_refusals import unsupported, wrong_type, wrong_value
 
 PREVIOUS: Final = "previous_response_id"
 ID_LENGTH_MAX: Final = 256
@@ -20,6 +21,16 @@ ID_LENGTH_MAX: Final = 256
 ITEMS_MAX: Final = 256
 # In one request; a conversation of a thousand turns has about as many thoughts.
 NAMED_MAX: Final = 2_000
+# A conversation has been refused by now, where it is spelled as OpenAI does.
+_FOLDED_NAMES: Final = fold_all(frozenset({PREVIOUS, "conversation"}))
+_NAME_LENGTH_MIN: Final = min(map(len, _FOLDED_NAMES))
+# What most items hold: nothing of it can be read as another member.
+_MEMBERS: Final = frozenset(
+    {
+        "arguments", "call_id", "content", "encrypted_content", "id", "input", "name", "output",
+        "role", "status", "summary", "type",
+    }
+)  # fmt: skip
 # Items that are looked up by their id, whatever else they hold.
 _LOOKED_UP: Final = ("image_generation_call", "item_reference")
 
@@ -47,8 +58,12 @@ def kept_ids(response: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def list_named(body: Mapping[str, Any]) -> list[Named]:
-    """Return what a request names of what is kept. Raises E13."""
+    """Return what a request names of what is kept. Raises E13 and E14."""
     named: list[Named] = []
+    for key in body:
+        # No shorter name is folded into one of these.
+        if len(key) >= _NAME_LENGTH_MIN and key != PREVIOUS and folded(key) in _FOLDED_NAMES:
+            raise unsupported(key)
     previous = body.get(PREVIOUS)
     if previous is not None:
         if not isinstance(previous, str):
@@ -86,8 +101,15 @@ def _refusal(named: Named, message: str) -> GatewayError:
 
 
 def _named_items(items: list[Any]) -> Iterator[Named]:
+    """Yield what items name. Raises E14 for what some provider may read as an id, or a type."""
     for index, item in enumerate(items):
-        if isinstance(item, Mapping) and isinstance(item.get("id"), str) and _is_looked_up(item):
+        if not isinstance(item, dict):
+            continue
+        if not item.keys() <= _MEMBERS:
+            for key in item.keys() - _MEMBERS:
+                if folded(key) in ("id", "type"):
+                    raise unsupported(f"input[{index}].{key}")
+        if isinstance(item.get("id"), str) and _is_looked_up(item):
             yield Named(item["id"], f"input[{index}].id")
 
 

@@ -50,6 +50,30 @@ def test_the_earlier_answer_comes_first() -> None:
     assert list_named(body) == [Named("resp_1", "previous_response_id"), Named("m", "input[0].id")]
 
 
+@pytest.mark.parametrize(
+    ("key", "item"),
+    [
+        ("Type", {"role": "user", "content": "Hi", "Type": "item_reference", "id": "x"}),
+        ("ID", {"type": "item_reference", "ID": "x"}),
+    ],
+)
+def test_another_spelling_that_a_provider_may_understand_is_refused(
+    key: str, item: dict[str, Any]
+) -> None:
+    with pytest.raises(GatewayError) as refusal:
+        list_named({"input": [item]})
+
+    assert (refusal.value.row, refusal.value.param) == ("E14", f"input[0].{key}")
+
+
+@pytest.mark.parametrize("key", ["Previous_Response_Id", "previousResponseId", "Conversation"])
+def test_so_is_one_beside_the_input(key: str) -> None:
+    with pytest.raises(GatewayError) as refusal:
+        list_named({"input": "Hello", key: "resp_1"})
+
+    assert (refusal.value.row, refusal.value.param) == ("E14", key)
+
+
 @pytest.mark.parametrize("body", [{}, {"input": "Hello"}, {"previous_response_id": None}])
 def test_the_usual_request_names_nothing(body: dict[str, Any]) -> None:
     assert list_named(body) == []
