@@ -7,6 +7,7 @@ in order, whatever they did.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,7 @@ class SharedBench:
     """The gateway of all modules that wish nothing special: open while their tests run."""
 
     def __init__(self) -> None:
+        self._numbers = itertools.count(1)
         self._bench: Bench | None = None
         self._close: Callable[[], None] | None = None
 
@@ -66,11 +68,11 @@ class SharedBench:
         """
         if self._bench is not None:
             with test_databases.selected(self._bench.database):
-                known = AIModel.objects.count()
+                is_full = AIModel.objects.count() > _MODELS_MAX
                 self._bench.group = ModelGroup.objects.create(
-                    name=f"public with {known}", is_public=True
+                    name=f"public {next(self._numbers)}", is_public=True
                 )
-            if known > _MODELS_MAX:
+            if is_full:
                 self.close()
         if self._bench is None:
             demo = DemoThread()
@@ -139,12 +141,16 @@ def module_bench(
         bench = _shared.open(tmp_path_factory.mktemp("shared"), test_databases, django_db_blocker)
         with test_databases.selected(bench.database):
             yield bench
-            wait_until(
-                lambda: not Hold.objects.exists(),
-                timeout_seconds=_SETTLED_SECONDS,
-                what="the end of all calls",
-            )
-            check_books()
+            try:
+                wait_until(
+                    lambda: not Hold.objects.exists(),
+                    timeout_seconds=_SETTLED_SECONDS,
+                    what="the end of all calls",
+                )
+                check_books()
+            except Exception:
+                _shared.close()  # The next module shall not fail for what this one has left.
+                raise
 
 
 def _open_own_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
