@@ -22,10 +22,13 @@ from tests.e2e.wire import (
     text_of,
 )
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
+from tests.support.gateway import FAST
 from tests.support.processes import wait_until
 from tests.support.prometheus import parse
 
 # What comes over the wire, and what it costs, is judged before any database is asked.
+# Of its own: its memory is measured.
+CONSTANTS = FAST
 pytestmark = [pytest.mark.usefixtures("counting"), pytest.mark.sqlite]
 
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
