@@ -63,7 +63,8 @@ BAD_KEYS = [
 def test_e02_with_an_unknown_or_malformed_key(bench: Bench, header: str, key: str) -> None:
     value = f"Bearer {key}" if header == "Authorization" else key
 
-    answer = ask(bench.gateway, "GET", "/v1/models", headers={header: value})
+    # At a path that only one dialect has: who asks for models is told apart by his headers.
+    answer = ask(bench.gateway, "GET", "/v1/usage", headers={header: value})
 
     if "\x01" in key:
         # Not even HTTP.
