@@ -17,6 +17,9 @@ from google.genai import errors, types
 from tests.e2e.dialects import Stages
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 
+# What a dialect says does not depend on the database: test_dialects has what is charged on both.
+pytestmark = pytest.mark.sqlite
+
 HELLO: Final = "Say something."
 TOOL: Final = types.Tool(
     function_declarations=[

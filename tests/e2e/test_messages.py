@@ -15,6 +15,9 @@ import pytest
 from tests.e2e.dialects import Stages
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 
+# What a dialect says does not depend on the database: test_dialects has what is charged on both.
+pytestmark = pytest.mark.sqlite
+
 TOOL: Final[Any] = {
     "name": "get_weather",
     "description": "The weather of a place.",
