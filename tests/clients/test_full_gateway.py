@@ -12,7 +12,7 @@ from tests.support.gateway import FAST
 
 pytestmark = [pytest.mark.long, pytest.mark.slice]
 
-CONSTANTS = {**FAST, "apps.proxy.asgi:BYTES_IN_FLIGHT_MAX": 100_000}
+CONSTANTS = {**FAST, "apps.proxy.weight:BYTES_IN_FLIGHT_MAX": 100_000}
 
 
 @pytest.mark.parametrize("name", ["python", "node", "langchain"])

@@ -228,7 +228,7 @@ def test_e71_a_settlement_that_the_server_does_not_wait_for_is_not_tried_again(
 
 
 def test_e37_a_gateway_that_is_full(alone: Alone) -> None:
-    bench = alone.open(constants={**FAST, "apps.proxy.asgi:BYTES_IN_FLIGHT_MAX": 100_000})
+    bench = alone.open(constants={**FAST, "apps.proxy.weight:BYTES_IN_FLIGHT_MAX": 100_000})
     stage = bench.stage()
 
     small = chat(stage)
