@@ -2,6 +2,8 @@
 
 What a client sees is what its own dialect says, and usage × price is what it is charged, to the
 nano.
+
+Over 400 lines because all of a surface is tried with one SDK.
 """
 
 from __future__ import annotations

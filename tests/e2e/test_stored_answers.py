@@ -1,6 +1,8 @@
 """Answers that a provider keeps: who may name them, and in whose account they are looked for.
 
 The demo provider keeps them by the key that it was asked with, as OpenAI does by the account.
+
+Over 400 lines because every case has the same two users and two keys.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Anthropic's Messages API as the demo provider speaks it."""
+"""Anthropic's Messages API as the demo provider speaks it.
+
+Over 400 lines because all of a dialect is tried with one provider.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Google's Gemini API as the demo provider speaks it."""
+"""Google's Gemini API as the demo provider speaks it.
+
+Over 400 lines because all of a dialect is tried with one provider.
+"""
 
 from __future__ import annotations
 

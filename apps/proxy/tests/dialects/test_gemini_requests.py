@@ -1,4 +1,7 @@
-"""What a request of Google's dialect may hold that no golden file shows, and what it must not."""
+"""What a request of Google's dialect may hold that no golden file shows, and what it must not.
+
+Over 400 lines because it is one table of what a request may hold.
+"""
 
 import base64
 from typing import Any, Final

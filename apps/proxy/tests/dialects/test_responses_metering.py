@@ -1,4 +1,7 @@
-"""What calls of Responses can cost, and what they did: requests, whole answers and streams."""
+"""What calls of Responses can cost, and what they did: requests, whole answers and streams.
+
+Over 400 lines because requests, streams and whole answers share what is said in them.
+"""
 
 from typing import Any, Final
 
