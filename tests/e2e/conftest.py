@@ -148,8 +148,8 @@ def module_bench(
                     what="the end of all calls",
                 )
                 check_books()
-            except Exception:
-                _shared.close()  # The next module shall not fail for what this one has left.
+            except Exception:  # raised again: the next module must not fail for what this one left
+                _shared.close()
                 raise
 
 

@@ -30,6 +30,7 @@ from apps.proxy.dialects.neutral import (
 from apps.proxy.dialects.openai_parameters import (
     CACHE_HINTS,
     is_standard_tier,
+    read_choice_mode,
     read_user,
     read_verbosity,
 )
@@ -41,11 +42,6 @@ from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS
 
 _ROLES: Final = ("assistant", "developer", "system", "tool", "user")
 _SYSTEM_ROLES: Final = ("developer", "system")
-_CHOICE_MODES: Final[dict[str, ToolChoice]] = {
-    "auto": ToolChoice("auto"),
-    "none": ToolChoice("none"),
-    "required": ToolChoice("any"),
-}
 _SCHEMA_NAME: Final = "answer"
 
 
@@ -168,9 +164,7 @@ def _tool_choice(given: Parameters) -> ToolChoice | None:
     if value is None:
         return None
     if isinstance(value, str):
-        if value not in _CHOICE_MODES:
-            raise wrong_value("tool_choice", f"one of {', '.join(_CHOICE_MODES)}")
-        return _CHOICE_MODES[value]
+        return read_choice_mode(value)
     chosen = Parameters(value, "tool_choice")
     if chosen.require_text("type") != "function":
         raise chosen.refuse("type")

@@ -3,12 +3,25 @@
 import hashlib
 from typing import Final
 
-from apps.proxy.dialects.neutral import Verbosity
+from apps.proxy.dialects.neutral import ToolChoice, Verbosity
+from apps.proxy.dialects.openai_refusals import wrong_value
 from apps.proxy.dialects.parameters import Parameters
 
 # Each of these is a wish about caching that no answer depends on.
 CACHE_HINTS: Final = ("prompt_cache_key", "prompt_cache_retention")
+_CHOICE_MODES: Final[dict[str, ToolChoice]] = {
+    "auto": ToolChoice("auto"),
+    "none": ToolChoice("none"),
+    "required": ToolChoice("any"),
+}
 _VERBOSITIES: Final[dict[str, Verbosity | None]] = {"low": "low", "medium": None, "high": "high"}
+
+
+def read_choice_mode(mode: str) -> ToolChoice:
+    """Return whether tools are called, where no tool is named. Raises E13."""
+    if mode not in _CHOICE_MODES:
+        raise wrong_value("tool_choice", f"one of {', '.join(_CHOICE_MODES)}")
+    return _CHOICE_MODES[mode]
 
 
 def read_user(given: Parameters) -> tuple[str, str]:

@@ -14,10 +14,11 @@ from apps.proxy.dialects.neutral import OutputFormat, Reasoning, Request, ToolCh
 from apps.proxy.dialects.openai_parameters import (
     CACHE_HINTS,
     is_standard_tier,
+    read_choice_mode,
     read_user,
     read_verbosity,
 )
-from apps.proxy.dialects.openai_refusals import below_one, inexpressible, missing, wrong_value
+from apps.proxy.dialects.openai_refusals import below_one, inexpressible, missing
 from apps.proxy.dialects.parameters import Parameters
 from apps.proxy.dialects.reasoning import read_effort
 from apps.proxy.dialects.responses_input_reader import read_input
@@ -26,11 +27,6 @@ from apps.proxy.dialects.responses_tools import read_tools
 _KEPT_BY_OPENAI: Final = ("previous_response_id", "conversation", "prompt")
 _THOUGHTS: Final = "reasoning.encrypted_content"
 _SUMMARIES: Final = ("auto", "concise", "detailed")
-_CHOICE_MODES: Final[dict[str, ToolChoice]] = {
-    "auto": ToolChoice("auto"),
-    "none": ToolChoice("none"),
-    "required": ToolChoice("any"),
-}
 _NAMES: Final = {
     "output_limit": "max_output_tokens",
     "format": "text.format",
@@ -149,9 +145,7 @@ def _tool_choice(given: Parameters) -> ToolChoice | None:
     if value is None:
         return None
     if isinstance(value, str):
-        if value not in _CHOICE_MODES:
-            raise wrong_value("tool_choice", f"one of {', '.join(_CHOICE_MODES)}")
-        return _CHOICE_MODES[value]
+        return read_choice_mode(value)
     chosen = Parameters(value, "tool_choice")
     if chosen.require_text("type") not in ("function", "custom"):
         raise chosen.refuse("type")
