@@ -124,7 +124,7 @@ _REFUSED: Final = {
         message="The model does not exist or you do not have access to it.",
     ),
     "E08": ErrorRow(
-        condition="the key's scope does not include the endpoint",
+        condition="the endpoint is not among the operations that the key is allowed",
         statuses=(403,),
         type=_INVALID,
         codes=("insufficient_scope",),

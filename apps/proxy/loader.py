@@ -167,8 +167,8 @@ def one_moment() -> Iterator[None]:
 def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
     values = rows.values_list(
         "id", "digest", "user_id", "name", "is_active", "expires_at", "allowed_models",
-        "allowed_networks", "cap_nanos", "payload_mode", "rpm", "tpm", "concurrency",
-        "cache_seconds",
+        "allowed_networks", "allowed_operations", "cap_nanos", "payload_mode", "rpm", "tpm",
+        "concurrency", "cache_seconds",
     )  # fmt: skip
     for row in values.iterator(chunk_size=_CHUNK):
         (
@@ -180,6 +180,7 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
             expires_at,
             models,
             networks,
+            operations,
             cap,
             mode,
             *limits,
@@ -187,11 +188,12 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
         ) = row
         try:
             allowed_networks = tuple(ip_network(text, strict=False) for text in networks)
-            allowed_models = frozenset(models)
+            allowed_models, allowed_operations = frozenset(models), frozenset(operations)
         except (TypeError, ValueError):
             # One bad row must not keep everybody's configuration from loading.
             logger.error("API key %d is treated as disabled: its lists cannot be read", key_id)
-            allowed_networks, allowed_models, is_active = (), frozenset(), False
+            allowed_networks, is_active = (), False
+            allowed_models = allowed_operations = frozenset()
         yield (
             bytes(digest),
             Key(
@@ -206,6 +208,7 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
                 scope=scope_of(f"key:{key_id}", *limits),
                 payload_mode=mode,
                 cache_seconds=cache_seconds,
+                allowed_operations=allowed_operations,
             ),
         )
 

@@ -39,6 +39,7 @@ class Key:
     scope: Scope | None
     payload_mode: str
     cache_seconds: int | None = None  # how old an answer from the cache may be; None: none
+    allowed_operations: frozenset[str] = frozenset()  # empty: all
 
 
 @dataclass(frozen=True, slots=True)

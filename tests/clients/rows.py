@@ -103,6 +103,10 @@ def _elsewhere(bench: Bench, stack: ExitStack) -> Stage:
     return replace(bench.stage(), caller=bench.make_caller(allowed_networks=["10.0.0.0/8"]))
 
 
+def _narrow(bench: Bench, stack: ExitStack) -> Stage:
+    return replace(bench.stage(), caller=bench.make_caller(allowed_operations=["models"]))
+
+
 def _unlisted_model(bench: Bench, stack: ExitStack) -> Stage:
     stage = bench.stage()
     bench.group.models.remove(stage.model)
@@ -191,6 +195,7 @@ ROWS: Final = (
     Row("E05", 403, "account_disabled", _suspended),
     Row("E06", 403, "ip_not_authorized", _elsewhere),
     Row("E07", 404, "model_not_found", _unlisted_model, param="model"),
+    Row("E08", 403, "insufficient_scope", _narrow),
     Row("E09", 404, "unknown_url", _plain, job={"below": "/none"}),
     Row("E13", 400, "integer_below_min_value", _plain, param="n", job={"options": {"n": 0}}),
     Row("E14", 400, "unsupported_parameter", _plain, param="service_tier",
@@ -223,7 +228,6 @@ ROWS: Final = (
 ELSEWHERE: Final = {
     "E01": "SDKs send a key or do not start: test_error_rows_requests",
     "E03": "SDKs send one key: test_error_rows_requests",
-    "E08": "keys have no scopes yet: nothing answers it",
     "E10": "SDKs know the method: test_error_rows_requests",
     "E11": "SDKs write JSON: test_bodies",
     "E12": "SDKs name a parameter once: test_bodies",

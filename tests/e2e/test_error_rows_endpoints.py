@@ -60,6 +60,7 @@ def test_each_endpoint_refuses_alike_and_nothing_happens(bench: Bench, endpoint:
     poor = bench.make_caller(wallet_nanos=1)
     capped = bench.make_caller(cap_nanos=1)
     elsewhere = bench.make_caller(allowed_networks=["10.0.0.0/8"])
+    narrow = bench.make_caller(allowed_operations=["models"])
     unpriced = bench.make_model(stage.upstream_name, prices=None)
     bench.wait_for_model(unpriced, stage.caller)
     text = orjson.dumps(asked.body)
@@ -69,6 +70,7 @@ def test_each_endpoint_refuses_alike_and_nothing_happens(bench: Bench, endpoint:
         (lambda: ask(bench.gateway, "POST", asked.path, body=text),
          401, INVALID, "missing_api_key", None),
         (lambda: asked(caller=elsewhere), 403, INVALID, "ip_not_authorized", None),
+        (lambda: asked(caller=narrow), 403, INVALID, "insufficient_scope", None),
         (lambda: asked(model="none"), 404, INVALID, "model_not_found", "model"),
         (lambda: asked("GET"), 405, INVALID, "method_not_supported", None),
         (lambda: asked(raw=b"{"), 400, INVALID, "invalid_json", None),
@@ -85,7 +87,7 @@ def test_each_endpoint_refuses_alike_and_nothing_happens(bench: Bench, endpoint:
     for answer, status, type, code, param in rows:
         check_error(answer(), status=status, type=type, code=code, param=param)
 
-    for caller in (stage.caller, poor, capped, elsewhere):
+    for caller in (stage.caller, poor, capped, elsewhere, narrow):
         statement = bench.statement(caller)
         assert (statement.rows, statement.entries, statement.holds) == ((), (), 0)
     assert stage.upstream_calls == []

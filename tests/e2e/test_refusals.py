@@ -42,6 +42,7 @@ def test_refused_calls_are_counted_exactly_by_key_and_reason(bench: Bench) -> No
     stage = bench.stage()
     poor = bench.make_caller(wallet_nanos=0)
     capped = bench.make_caller(cap_nanos=1)
+    narrow = bench.make_caller(allowed_operations=["models"])
     body = orjson.dumps(stage.body())
     unknown = orjson.dumps(stage.body(model="no-such-model"))
     nobody = {"Authorization": "Bearer sk-audit-nobody-at-all-0123456789"}
@@ -52,6 +53,7 @@ def test_refused_calls_are_counted_exactly_by_key_and_reason(bench: Bench) -> No
         *[(stage.caller.headers, b"{")] * 3,
         *[(poor.headers, body)] * 13,
         *[(capped.headers, body)] * 9,
+        *[(narrow.headers, body)] * 6,
     ]
     before = _counted_after_one_more(bench, bench.make_caller())
 
@@ -63,8 +65,15 @@ def test_refused_calls_are_counted_exactly_by_key_and_reason(bench: Bench) -> No
         )
 
     keys = [0] * 18 + [stage.caller.key.pk] * 8 + [poor.key.pk] * 13 + [capped.key.pk] * 9
+    keys += [narrow.key.pk] * 6
     seen = Counter((key, answer.error["code"]) for key, answer in zip(keys, answers, strict=True))
-    assert Counter(answer.status for answer in answers) == {401: 18, 404: 5, 400: 3, 429: 22}
+    assert Counter(answer.status for answer in answers) == {
+        401: 18,
+        404: 5,
+        400: 3,
+        429: 22,
+        403: 6,
+    }
     wait_until(
         lambda: (_counted() - before).total() >= seen.total(), timeout_seconds=10, what="the counts"
     )

@@ -389,13 +389,25 @@ def test_one_transaction_is_one_version_whatever_it_changes() -> None:
         assert loader.read_version() == before + 1
 
 
+def test_what_a_key_may_be_used_for_is_followed() -> None:
+    key, _ = issue_key(user=make_user(), name="key")
+    snapshot = loader.load_snapshot()
+    APIKey.objects.filter(pk=key.pk).update(allowed_operations=["chat", "models"])
+
+    delta = _follow(snapshot)
+
+    assert list(delta.keys) == [key.pk]
+    assert snapshot.keys[bytes(key.digest)].allowed_operations == {"chat", "models"}
+
+
+@pytest.mark.parametrize("lists", [{"allowed_networks": ["10.0.0.300"]}, {"allowed_operations": 7}])
 def test_a_key_with_lists_that_cannot_be_read_is_disabled_and_the_others_load(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, lists: dict[str, Any]
 ) -> None:
     user = make_user()
     bad, _ = issue_key(user=user, name="bad")
     good, _ = issue_key(user=user, name="good")
-    APIKey.objects.filter(pk=bad.pk).update(allowed_networks=["10.0.0.300"])
+    APIKey.objects.filter(pk=bad.pk).update(**lists)
 
     keys = loader.load_snapshot().keys
 

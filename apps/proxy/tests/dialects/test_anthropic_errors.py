@@ -29,6 +29,7 @@ TYPES: Final = {
         ("E01", 401, "authentication_error"),
         ("E05", 403, "permission_error"),
         ("E07", 404, "not_found_error"),
+        ("E08", 403, "permission_error"),
         ("E10", 405, "invalid_request_error"),
         ("E11", 400, "invalid_request_error"),
         ("E14", 400, "invalid_request_error"),
