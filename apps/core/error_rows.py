@@ -232,6 +232,14 @@ _REFUSED: Final = {
         message="A spending limit is reached.",
         should_retry=False,
     ),
+    "E21": ErrorRow(
+        condition="the budget of a day or a month is spent: of the user or his user group",
+        statuses=(429,),
+        type=_QUOTA,
+        codes=("organization_spend_limit_exceeded",),
+        message="A budget is spent.",
+        should_retry=False,
+    ),
     "E22": ErrorRow(
         condition="too many requests per minute",
         statuses=(429,),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from django.db import close_old_connections
@@ -16,6 +16,7 @@ from django.db.models import Count, Sum
 
 from apps.audit.models import APIRequest
 from apps.billing.accounts import find_standing
+from apps.billing.budgets import BudgetUse, find_uses
 from apps.core.money import format_usd
 from apps.core.usage import INPUT_CLASSES, OUTPUT_CLASSES
 from apps.proxy.admission import find_model
@@ -116,11 +117,15 @@ class _Totals:
 
 
 def read_usage(caller: Caller) -> dict[str, Any]:
-    """Return the caller's balance, use and quotas; money as decimal strings of USD. Blocks."""
+    """Return the caller's balance, use, budgets and quotas; money as decimal strings of USD.
+
+    Blocks.
+    """
     try:
         close_old_connections()
         standing = find_standing(caller.member.customer_id)
         totals = _totals(caller.member.id)
+        budgets = find_uses(caller.member.budget, now=datetime.now(UTC))
         quotas = UserQuota.objects.filter(user_id=caller.member.id, is_active=True).select_related(
             "account", "model_group"
         )
@@ -132,6 +137,7 @@ def read_usage(caller: Caller) -> dict[str, Any]:
             "requests": totals.requests,
             "input_tokens": totals.input_tokens,
             "output_tokens": totals.output_tokens,
+            "budgets": {"day": _budget(budgets.day), "month": _budget(budgets.month)},
             "quotas": [_quota(quota) for quota in quotas.order_by("pk")[:100]],
         }
     finally:
@@ -149,6 +155,19 @@ def _totals(user_id: int) -> _Totals:
         output_tokens=sum(found[f"sum_{name}"] or 0 for name in OUTPUT_CLASSES),
         charge_nanos=found["charge"] or 0,
     )
+
+
+def _budget(use: BudgetUse | None) -> dict[str, Any] | None:
+    if use is None:
+        return None
+    return {
+        "budget": format_usd(use.budget_nanos),
+        "spent": format_usd(use.spent_nanos),
+        "held": format_usd(use.held_nanos),
+        "left": format_usd(use.left_nanos),
+        "begins_at": use.begins_at.isoformat(),
+        "resets_at": use.resets_at.isoformat(),
+    }
 
 
 def _quota(quota: UserQuota) -> dict[str, Any]:

@@ -126,6 +126,11 @@ def _capped(bench: Bench, stack: ExitStack) -> Stage:
     return replace(bench.stage(), caller=bench.make_caller(cap_nanos=1_000))
 
 
+def _without_budget(bench: Bench, stack: ExitStack) -> Stage:
+    poor = bench.make_caller(user_values={"monthly_budget_nanos": 1_000})
+    return replace(bench.stage(), caller=poor)
+
+
 def _busy(bench: Bench, stack: ExitStack) -> Stage:
     # It has to last while all the other rows are prepared.
     provider = bench.make_provider(idle_timeout_seconds=600)
@@ -203,6 +208,8 @@ ROWS: Final = (
     Row("E19", 429, "credit_balance_exhausted", _poor, _QUOTA,
         job={"options": {"max_tokens": 100}}),
     Row("E20", 429, "project_spend_limit_exceeded", _capped, _QUOTA,
+        job={"options": {"max_tokens": 100}}),
+    Row("E21", 429, "organization_spend_limit_exceeded", _without_budget, _QUOTA,
         job={"options": {"max_tokens": 100}}),
     # What is charged is the stream that runs meanwhile.
     Row("E24", 429, "slow_down", _busy, "rate_limit_error", tries=TRIES, is_charged=True),

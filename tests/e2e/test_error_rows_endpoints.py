@@ -59,6 +59,7 @@ def test_each_endpoint_refuses_alike_and_nothing_happens(bench: Bench, endpoint:
     stage, needed = asked.stage, ENDPOINTS[endpoint][2]
     poor = bench.make_caller(wallet_nanos=1)
     capped = bench.make_caller(cap_nanos=1)
+    spent = bench.make_caller(user_values={"daily_budget_nanos": 1})
     elsewhere = bench.make_caller(allowed_networks=["10.0.0.0/8"])
     narrow = bench.make_caller(allowed_operations=["models"])
     unpriced = bench.make_model(stage.upstream_name, prices=None)
@@ -81,13 +82,15 @@ def test_each_endpoint_refuses_alike_and_nothing_happens(bench: Bench, endpoint:
         (lambda: asked(caller=poor), 429, "insufficient_quota", "credit_balance_exhausted", None),
         (lambda: asked(caller=capped),
          429, "insufficient_quota", "project_spend_limit_exceeded", None),
+        (lambda: asked(caller=spent),
+         429, "insufficient_quota", "organization_spend_limit_exceeded", None),
         (lambda: asked(model=unpriced.name), 503, _SERVER, "model_not_available", None),
     ]  # fmt: skip
 
     for answer, status, type, code, param in rows:
         check_error(answer(), status=status, type=type, code=code, param=param)
 
-    for caller in (stage.caller, poor, capped, elsewhere, narrow):
+    for caller in (stage.caller, poor, capped, spent, elsewhere, narrow):
         statement = bench.statement(caller)
         assert (statement.rows, statement.entries, statement.holds) == ((), (), 0)
     assert stage.upstream_calls == []

@@ -17,6 +17,7 @@ from apps.api_keys.issue import issue_key
 from apps.api_keys.models import APIKey
 from apps.billing.ledger.commands import Cap
 from apps.billing.models import Account
+from apps.billing.periods import Budget
 from apps.billing.pricing import Price
 from apps.model_groups.models import ModelGroup
 from apps.providers.credentials import add_key
@@ -122,6 +123,22 @@ def test_caps_are_followed_however_they_change(how: str) -> None:
     assert snapshot.members[user.pk].cap == Cap("user", user.pk, 5)
     assert snapshot.catalogue.user_groups[group.pk].cap == Cap("user_group", group.pk, 5)
     assert route.provider.cap == Cap("provider", provider.pk, 5)
+
+
+@pytest.mark.parametrize("column", ["daily_budget_nanos", "monthly_budget_nanos"])
+def test_budgets_are_followed(column: str) -> None:
+    group = UserGroup.objects.create(name="group")
+    user = make_user(user_group=group)
+    snapshot = loader.load_snapshot()
+    amounts = (5, None) if column == "daily_budget_nanos" else (None, 5)
+    for kind, row_id in ((User, user.pk), (UserGroup, group.pk)):
+        kind._default_manager.filter(pk=row_id).update(**{column: 5})
+
+        _follow(snapshot)
+
+    assert snapshot.members[user.pk].budget == Budget("user", user.pk, *amounts)
+    budget = snapshot.catalogue.user_groups[group.pk].budget
+    assert budget == Budget("user_group", group.pk, *amounts)
 
 
 @pytest.mark.parametrize(

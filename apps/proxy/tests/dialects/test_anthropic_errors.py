@@ -38,6 +38,7 @@ TYPES: Final = {
         ("E18", 408, "timeout_error"),
         ("E19", 402, "billing_error"),
         ("E20", 402, "billing_error"),
+        ("E21", 402, "billing_error"),
         ("E22", 429, "rate_limit_error"),
         ("E27", 409, "conflict_error"),
         ("E28", 422, "invalid_request_error"),
