@@ -81,9 +81,8 @@ class Duties:
     def _sweep(self, engine: Engine) -> None:
         if not self._is_round_of(SWEEP_SECONDS):
             return
-        before = (datetime.now(UTC) - PERIOD_KEPT).date()
         # Ends: nobody makes counters of periods that are over.
-        while engine.sweep_counters(before) == SWEPT_MAX:
+        while engine.sweep_counters(PERIOD_KEPT) == SWEPT_MAX:
             self._breathe()
 
     def _is_round_of(self, seconds: float) -> bool:

@@ -233,11 +233,12 @@ _REFUSED: Final = {
         should_retry=False,
     ),
     "E21": ErrorRow(
-        condition="the budget of a day or a month is spent: of the user or his user group",
+        condition="the budget of a day or a month does not cover the call: of the user or his "
+        "user group",
         statuses=(429,),
         type=_QUOTA,
         codes=("organization_spend_limit_exceeded",),
-        message="A budget is spent.",
+        message="A budget does not cover this request.",
         should_retry=False,
     ),
     "E22": ErrorRow(

@@ -223,8 +223,8 @@ def _refusal(answer: HoldRefused) -> GatewayError:
     whose = cap.scope.replace("_", " ")
     return GatewayError(
         "E21",
-        message=f"The {name} budget of this {whose} is spent. It begins anew at "
-        f"{ends_at:%Y-%m-%dT%H:%MZ}.",
+        message=f"The {name} budget of this {whose} does not cover this request. It begins anew "
+        f"at {ends_at:%Y-%m-%dT%H:%MZ}.",
     )
 
 

@@ -37,10 +37,11 @@ def _one_day() -> None:
 
 
 def message_of(level: str, name: str) -> str:
-    """Return what is said where a budget is spent."""
+    """Return what is said where a budget does not cover a call."""
     _, ends_at = bounds_of(PERIODS[name](datetime.now(UTC)))
     return (
-        f"The {name} budget of {OF[level]} is spent. It begins anew at {ends_at:%Y-%m-%dT%H:%MZ}."
+        f"The {name} budget of {OF[level]} does not cover this request. "
+        f"It begins anew at {ends_at:%Y-%m-%dT%H:%MZ}."
     )
 
 

@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import date, datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -101,7 +101,8 @@ _UPDATE_COUNTERS = """UPDATE billing_spendcounter AS counter
     WHERE counter.id = new.id"""
 _SWEEP_COUNTERS = """DELETE FROM billing_spendcounter WHERE id IN (
     SELECT id FROM billing_spendcounter WHERE strpos(scope, ':') > 0 AND held_nanos = 0
-        AND split_part(scope, ':', 2) COLLATE "C" < %s
+        AND split_part(scope, ':', 2) COLLATE "C"
+            < to_char((clock_timestamp() - %s) AT TIME ZONE 'UTC', 'YYYY-MM-DD')
     ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED)"""
 _UPDATE_CHAIN = """UPDATE billing_incarnation SET sequence = $1::bigint, head = $2::bytea
     WHERE id = $3::bigint"""
@@ -439,12 +440,13 @@ class PostgresEngine:
         ):
             ensure_partitions(cursor, now=now)
 
-    def sweep_counters(self, before: date) -> int:
-        """Delete counters of periods that began before a day and hold nothing; return how many.
+    def sweep_counters(self, kept: timedelta) -> int:
+        """Delete counters of days and months that began longer ago and hold nothing; return how
+        many.
 
-        At most SWEPT_MAX. A month that the day lies in has begun before it.
+        At most SWEPT_MAX. By the database's clock: a host's may be wrong.
         """
-        return self._query(_SWEEP_COUNTERS, (before.isoformat(), SWEPT_MAX)).rowcount
+        return self._query(_SWEEP_COUNTERS, (kept, SWEPT_MAX)).rowcount
 
     def ping(self) -> None:
         """Ask the database for anything."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
@@ -332,14 +332,15 @@ class SqliteEngine:
     def make_partitions(self, now: datetime) -> None:
         """Do nothing: SQLite has no partitions."""
 
-    def sweep_counters(self, before: date) -> int:
-        """Delete counters of periods that began before a day and hold nothing; return how many.
+    def sweep_counters(self, kept: timedelta) -> int:
+        """Delete counters of days and months that began longer ago and hold nothing; return how
+        many.
 
-        At most SWEPT_MAX. A month that the day lies in has begun before it.
+        At most SWEPT_MAX.
         """
+        before = (datetime.now(UTC) - kept).date().isoformat()
         with self.transaction():
-            cursor = self._connection.execute(_SWEEP_COUNTERS, (before.isoformat(), SWEPT_MAX))
-            return cursor.rowcount
+            return self._connection.execute(_SWEEP_COUNTERS, (before, SWEPT_MAX)).rowcount
 
     def ping(self) -> None:
         """Ask the database for anything."""

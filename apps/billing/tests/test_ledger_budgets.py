@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -169,6 +169,11 @@ def test_what_a_dead_owner_left_counts_in_its_period_and_what_comes_late_too(
 # ---- counters of periods that are over
 
 
+def sweep(gateway: Gateway, before: datetime) -> int:
+    """Delete counters of periods that began before the day of a moment, whenever this runs."""
+    return gateway.engine.sweep_counters(datetime.now(UTC) - before)
+
+
 def test_counters_of_periods_that_are_over_are_deleted_when_they_hold_nothing(
     gateway: Gateway,
 ) -> None:
@@ -181,7 +186,7 @@ def test_counters_of_periods_that_are_over_are_deleted_when_they_hold_nothing(
         gateway.hold(0, caps=budgets_of(gateway, at=at))
     gateway.hold(UNIT, caps=Budget("user", gateway.world.user.pk, UNIT, None).caps_at(older))
 
-    deleted = [gateway.engine.sweep_counters(date(2026, 10, 22)) for _ in range(2)]
+    deleted = [sweep(gateway, datetime(2026, 10, 22, 12, tzinfo=UTC)) for _ in range(2)]
 
     assert deleted == [5, 0]
     assert set(counters()) == {
@@ -196,7 +201,7 @@ def test_counters_of_periods_that_are_over_are_deleted_when_they_hold_nothing(
 def test_a_call_whose_counters_are_gone_is_charged_all_the_same(gateway: Gateway) -> None:
     held = gateway.hold(0, caps=budgets_of(gateway))
     assert isinstance(held, Held)
-    gateway.engine.sweep_counters(date(2027, 3, 1))
+    sweep(gateway, datetime(2027, 3, 1, tzinfo=UTC))
 
     answer = gateway.resolve(held, 4)
 
