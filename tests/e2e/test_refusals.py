@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import orjson
 from django.db.models import Sum
 
+from apps.api_keys.models import APIKey
 from apps.audit.models import APIRequest, RefusalCount
 from apps.billing.models import Hold
 from tests.e2e.answers import ask
+from tests.e2e.wire import RawConnection, post_bytes
 from tests.support.bench import Bench, Caller
 from tests.support.gateway import FAST
 from tests.support.people import make_admin, rest_client
@@ -81,3 +84,31 @@ def test_refused_calls_are_counted_exactly_by_key_and_reason(bench: Bench) -> No
     assert APIRequest.objects.count() == Hold.objects.count() == 0
     sums = rest_client(make_admin()).get(f"/api/admin/refusals/sum/?api_key={poor.key.pk}").json()
     assert sums == {"total": 13, "codes": [{"code": "credit_balance_exhausted", "count": 13}]}
+
+
+def test_a_key_that_is_narrowed_while_its_body_comes_is_refused_and_counted_once(
+    bench: Bench,
+) -> None:
+    stage = bench.stage()
+    request = post_bytes(stage.caller, orjson.dumps(stage.body()))
+    statuses: list[int] = []
+    began = time.monotonic()
+
+    def is_narrowed() -> bool:
+        statuses.append(bench.gateway.get("/v1/usage", stage.caller.raw))
+        return statuses[-1] == 403
+
+    with RawConnection(bench.gateway.port) as connection:
+        connection.send(request[:-5])
+        APIKey.objects.filter(pk=stage.caller.key.pk).update(allowed_operations=["models"])
+        wait_until(is_narrowed, timeout_seconds=5, what="the narrowed key")
+        # Whose body took so long is looked at again.
+        time.sleep(max(0.0, began + 1.2 - time.monotonic()))
+        connection.send(request[-5:])
+        answer = connection.read_until(b"insufficient_scope")
+
+    counted = _counted_after_one_more(bench, bench.make_caller())
+    assert b"HTTP/1.1 403 " in answer
+    assert counted[stage.caller.key.pk, "insufficient_scope"] == 2
+    assert statuses.count(403) == 1
+    assert (bench.statement(stage.caller).rows, stage.upstream_calls) == ((), [])
