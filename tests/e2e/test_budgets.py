@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import anthropic
 import httpx
+import openai
 import orjson
 import pytest
+from google import genai
+from google.genai import errors, types
 
 from apps.billing.models import SpendCounter
 from apps.billing.periods import bounds_of, day_of, month_of
 from apps.users.models import UserGroup
+from tests.clients.refusals import refusals, subtract
 from tests.e2e.answers import HttpAnswer, ask, check_error, check_nothing_leaks
 from tests.e2e.rows import chat, check_nothing_happened
-from tests.support.bench import MESSAGES, Bench, Caller
+from tests.support.bench import MESSAGES, Bench, Caller, Stage
 
 PLAIN: Final = "demo-chat:prompt=10,tokens=16"
 BUDGET: Final = 300_000
@@ -211,3 +218,54 @@ def test_one_sees_what_is_left(bench: Bench) -> None:
         },
         "month": None,
     }
+
+
+def _raise_openai(stage: Stage) -> tuple[int | None, object]:
+    with pytest.raises(openai.RateLimitError) as raised:
+        stage.client().chat.completions.create(**stage.body())
+    return raised.value.status_code, raised.value.code
+
+
+def _raise_anthropic(stage: Stage) -> tuple[int | None, object]:
+    base_url = stage.bench.gateway.url
+    asked: Any = {"model": stage.model.name, "messages": MESSAGES, "max_tokens": 9}
+    with (
+        anthropic.Anthropic(api_key=stage.caller.raw, base_url=base_url, timeout=20) as client,
+        pytest.raises(anthropic.APIStatusError) as raised,
+    ):
+        client.messages.create(**asked)
+    return raised.value.status_code, raised.value.type
+
+
+def _raise_google(stage: Stage) -> tuple[int | None, object]:
+    options = types.HttpOptions(
+        base_url=stage.bench.gateway.url, retry_options=types.HttpRetryOptions(attempts=3)
+    )
+    with (
+        genai.Client(api_key=stage.caller.raw, http_options=options) as client,
+        pytest.raises(errors.ClientError) as raised,
+    ):
+        client.models.generate_content(model=stage.model.name, contents="Say something.")
+    return raised.value.code, raised.value.status
+
+
+@pytest.mark.parametrize(
+    ("act", "told"),
+    [
+        (_raise_openai, (429, "organization_spend_limit_exceeded")),
+        (_raise_anthropic, (402, "billing_error")),
+        (_raise_google, (402, "RESOURCE_EXHAUSTED")),
+    ],
+)
+def test_e21_the_sdks_raise_and_do_not_try_again(
+    bench: Bench, act: Callable[[Stage], tuple[int | None, object]], told: tuple[int, str]
+) -> None:
+    poor = bench.make_caller(user_values={"monthly_budget_nanos": 1})
+    stage = replace(bench.stage(PLAIN), caller=poor)
+    before = refusals(bench)
+
+    raised = act(stage)
+
+    assert raised == told
+    assert subtract(refusals(bench), before) == {("E21", "organization_spend_limit_exceeded"): 1}
+    check_nothing_happened(stage)
