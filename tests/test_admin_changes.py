@@ -132,6 +132,7 @@ def test_an_api_key_is_shown_once(client: Client, house: House) -> None:
         name="laptop",
         allowed_models="big\nsmall\n",
         allowed_networks="10.0.0.0/8",
+        allowed_operations=["chat", "usage"],
         cap_nanos="2.5",
         rpm="60",
     )
@@ -141,6 +142,7 @@ def test_an_api_key_is_shown_once(client: Client, house: House) -> None:
     key = APIKey.objects.get(digest=digest_of(raw))
     assert (key.user, key.name, key.cap_nanos, key.rpm) == (house.user, "laptop", 2_500_000_000, 60)
     assert (key.allowed_models, key.allowed_networks) == (["big", "small"], ["10.0.0.0/8"])
+    assert key.allowed_operations == ["chat", "usage"]
     assert raw not in client.get(page_of(APIKey, "change", key.pk)).content.decode()
     assert AdminEvent.objects.latest("id").action == "api_key.created"
 
@@ -149,9 +151,19 @@ def test_an_api_key_can_be_restricted_and_deactivated(client: Client, house: Hou
     path = page_of(APIKey, "change", house.key.pk)
 
     wrong = send(client, path, allowed_networks="elsewhere")
-    send(client, path, is_active=None, allowed_networks="10.0.0.7", cap_nanos="0.5")
+    unknown = send(client, path, allowed_operations=["chats"])
+    send(
+        client,
+        path,
+        is_active=None,
+        allowed_networks="10.0.0.7",
+        allowed_operations=["models"],
+        cap_nanos="0.5",
+    )
 
     house.key.refresh_from_db()
+    assert "chats is not one of the available choices" in unknown.content.decode()
+    assert house.key.allowed_operations == ["models"]
     assert "An allowed network is an address" in wrong.content.decode()
     assert (house.key.is_active, house.key.allowed_networks) == (False, ["10.0.0.7"])
     assert house.key.cap_nanos == 500_000_000

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from apps.audit.models import AdminEvent
+from apps.billing.models import SpendCounter
+from apps.billing.periods import day_of
 from apps.providers.models import Provider
 from apps.users.models import Session, User, UserGroup
 from apps.users.tokens import open_session
@@ -137,6 +140,19 @@ def test_caps_are_set_in_dollars_and_on_record(
         ({"cap_nanos": None}, {"cap_nanos": 2_500_000_000}),
         ({"cap_nanos": 2_500_000_000}, {"cap_nanos": None}),
     ]
+
+
+def test_budgets_of_a_user_are_shown_with_what_is_spent(client: Client, ada: User) -> None:
+    path = page_of(User, "change", ada.pk)
+    send(client, path, daily_budget_nanos="2.5", monthly_budget_nanos="10")
+    day = day_of(timezone.now())
+    SpendCounter.objects.create(scope=f"user:{day}", scope_id=ada.pk, spent_nanos=5 * 10**8)
+
+    shown = client.get(path).content.decode()
+
+    ada.refresh_from_db()
+    assert (ada.daily_budget_nanos, ada.monthly_budget_nanos) == (2_500_000_000, 10**10)
+    assert "$0.5 of $2.5 today, $0 of $10 this month" in shown
 
 
 @pytest.mark.parametrize("page", ["add", "change"])

@@ -190,7 +190,7 @@ def test_a_user_has_a_wallet(client: APIClient) -> None:
     [
         "role", "is_staff", "is_superuser", "balance", "posted_nanos", "held_nanos", "quota",
         "used", "customer", "customer_id", "wallet", "is_active", "id",
-        "date_joined", "groups", "user_permissions", "cap_nanos",
+        "date_joined", "groups", "user_permissions", "cap_nanos", "daily_budget_nanos", "budgets",
     ],
 )  # fmt: skip
 def test_nothing_is_smuggled_into_a_user(client: APIClient, extra: str) -> None:

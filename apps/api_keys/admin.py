@@ -12,6 +12,7 @@ from django.utils import timezone
 from apps.api_keys.changes import is_used
 from apps.api_keys.issue import NetworkMalformed, check_networks, issue_key
 from apps.api_keys.models import APIKey
+from apps.api_keys.operations import KEY_OPERATIONS
 from apps.audit.admin_pages import LinesFormField, SelfRecordedAdmin, adopt, staff_of, usd
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _LIMITS = (
     "expires_at",
     "allowed_models",
     "allowed_networks",
+    "allowed_operations",
     "cap_nanos",
     "rpm",
     "tpm",
@@ -41,6 +43,12 @@ class APIKeyForm(_ModelForm):
     )
     allowed_networks = LinesFormField(
         required=False, help_text="Addresses or networks, one a line. Empty: from anywhere."
+    )
+    allowed_operations = forms.MultipleChoiceField(
+        choices=[(name, name) for name in KEY_OPERATIONS],
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="What the key may be used for. None chosen: everything.",
     )
 
     class Meta:

@@ -12,7 +12,7 @@ from django.db import transaction
 from django.http import HttpRequest
 from django.utils import timezone
 
-from apps.api_keys.issue import KeyLimits, check_networks, lock_owner
+from apps.api_keys.issue import KeyLimits, check_lists, lock_owner
 from apps.api_keys.models import APIKey
 from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import is_call_open
@@ -65,9 +65,9 @@ def change_key(
 ) -> APIKey:
     """Change a key and return it. A key that an administrator disables is locked.
 
-    Raises KeyGone, NetworkMalformed, and for the owner KeyLocked and TooManyKeys.
+    Raises KeyGone, NetworkMalformed, OperationUnknown, and for the owner KeyLocked and TooManyKeys.
     """
-    check_networks(changes.get("allowed_networks", []))
+    check_lists(changes)
     with transaction.atomic():
         key = _lock(key_id)
         before = values_of(key)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import django_filters
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, TextField
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from apps.api_keys.models import APIKey
+from apps.api_keys.operations import KEY_OPERATIONS
 from apps.core.filters import (
     FlagFilter,
     IdFilter,
@@ -25,6 +27,11 @@ class OwnKeyFilters(StrictFilterSet):
     is_active = FlagFilter()
     is_default = FlagFilter()
     expired = FlagFilter(method="filter_expired")
+    operation = django_filters.ChoiceFilter(
+        choices=[(name, name) for name in KEY_OPERATIONS],
+        method="filter_operation",
+        label="Those that may be used for it.",
+    )
     prefix = django_filters.CharFilter(max_length=16)
     last_four = django_filters.CharFilter(max_length=4)
     search = SearchFilter(columns=("name",))
@@ -42,6 +49,12 @@ class OwnKeyFilters(StrictFilterSet):
         if value:
             return rows.filter(expires_at__lte=now)
         return rows.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=now))
+
+    def filter_operation(self, rows: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
+        """Return the keys that may be used for an operation: it is named, or nothing is."""
+        # As text: SQLite cannot look into a list, and the words need no escaping.
+        rows = rows.alias(operations=Cast("allowed_operations", TextField()))
+        return rows.filter(Q(operations="[]") | Q(operations__contains=f'"{value}"'))
 
 
 class _KeySearchFilter(SearchFilter):

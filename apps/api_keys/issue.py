@@ -21,6 +21,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from apps.api_keys.models import APIKey
+from apps.api_keys.operations import KEY_OPERATIONS
 from apps.audit.events import changed_values, record_event, values_of
 from apps.core.crypto import keyed_digest
 from apps.core.domain_errors import DomainError
@@ -55,12 +56,20 @@ class NetworkMalformed(DomainError):
     message = "An allowed network is an address such as 10.0.0.7 or a network such as 10.0.0.0/8."
 
 
+class OperationUnknown(DomainError):
+    """An allowed operation is none."""
+
+    code = "operation_unknown"
+    message = f"An allowed operation is one of {', '.join(KEY_OPERATIONS)}."
+
+
 class KeyLimits(TypedDict, total=False):
     """What a key may be restricted to; the fields of APIKey."""
 
     expires_at: datetime | None
     allowed_models: list[str]
     allowed_networks: list[str]
+    allowed_operations: list[str]
     cap_nanos: int | None
     rpm: int | None
     tpm: int | None
@@ -102,13 +111,13 @@ def issue_key(
 ) -> tuple[APIKey, str]:
     """Make a key for `user` and return it with the raw key, which nothing can show again.
 
-    A new default takes the place of the old one, which stays valid. Raises KeyExists, KeyMalformed
-    and NetworkMalformed.
+    A new default takes the place of the old one, which stays valid. Raises KeyExists, KeyMalformed,
+    NetworkMalformed and OperationUnknown.
     """
     raw = make_raw_key() if raw is None else raw
     if not _RAW_KEY.fullmatch(raw):
         raise KeyMalformed
-    check_networks(limits.get("allowed_networks", []))
+    check_lists(limits)
     shown, last_four = _shown_parts(raw)
     try:
         with transaction.atomic():
@@ -176,6 +185,13 @@ def reset_default_key(
         )
 
 
+def check_lists(limits: KeyLimits) -> None:
+    """Refuse restrictions that name nothing. Raises NetworkMalformed and OperationUnknown."""
+    check_networks(limits.get("allowed_networks", []))
+    if not set(limits.get("allowed_operations", [])) <= set(KEY_OPERATIONS):
+        raise OperationUnknown
+
+
 def check_networks(networks: list[str]) -> None:
     """Refuse what is neither an address nor a network. Raises NetworkMalformed."""
     for text in networks:
@@ -215,6 +231,7 @@ def _limits_of(key: APIKey) -> KeyLimits:
     return {
         "allowed_models": key.allowed_models,
         "allowed_networks": key.allowed_networks,
+        "allowed_operations": key.allowed_operations,
         "cap_nanos": key.cap_nanos,
         "rpm": key.rpm,
         "tpm": key.tpm,

@@ -37,6 +37,12 @@ class APIKey(models.Model):
     allowed_networks = models.JSONField(
         default=list, blank=True, help_text="Addresses or networks; empty: from anywhere."
     )
+    allowed_operations = models.JSONField(
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="What the key may be used for; empty: everything.",
+    )
     cap_nanos = models.BigIntegerField(
         null=True,
         blank=True,

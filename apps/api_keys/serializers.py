@@ -11,6 +11,7 @@ from rest_framework import serializers
 from apps.ai_models.models import CACHE_SECONDS_MAX, AIModel
 from apps.api_keys.issue import NetworkMalformed, check_networks
 from apps.api_keys.models import APIKey
+from apps.api_keys.operations import KEY_OPERATIONS
 from apps.core.rest import StrictSerializer, USDField, example
 from apps.providers.models import PayloadMode
 from apps.users.models import User
@@ -23,6 +24,7 @@ _LIMITS: Final = {
     "expires_at": "2027-12-31T23:59:59Z",
     "allowed_models": ["small", "big"],
     "allowed_networks": ["192.0.2.0/24"],
+    "allowed_operations": ["chat", "models"],
     "cap": "25",
     "rpm": 60,
     "tpm": 100_000,
@@ -73,6 +75,12 @@ class _LimitsInput(StrictSerializer):
         required=False,
         help_text="Addresses or networks; empty: from anywhere.",
     )
+    allowed_operations = serializers.ListField(
+        child=serializers.ChoiceField(choices=KEY_OPERATIONS),
+        max_length=len(KEY_OPERATIONS),
+        required=False,
+        help_text="What the key may be used for; empty: everything.",
+    )
     cap = USDField(
         source="cap_nanos",
         required=False,
@@ -93,6 +101,10 @@ class _LimitsInput(StrictSerializer):
 
     def validate_allowed_models(self, value: list[str]) -> list[str]:
         """Return each name once."""
+        return list(dict.fromkeys(value))
+
+    def validate_allowed_operations(self, value: list[str]) -> list[str]:
+        """Return each operation once."""
         return list(dict.fromkeys(value))
 
     def validate_allowed_networks(self, value: list[str]) -> list[str]:
@@ -210,6 +222,9 @@ class OwnKeyOutput(serializers.Serializer[Any]):
     expires_at = serializers.DateTimeField(allow_null=True)
     allowed_models = serializers.ListField(child=serializers.CharField())
     allowed_networks = serializers.ListField(child=serializers.CharField())
+    allowed_operations = serializers.ListField(
+        child=serializers.ChoiceField(choices=KEY_OPERATIONS)
+    )
     cap = USDField(source="cap_nanos", allow_null=True)
     spent = USDField(
         source="spent_nanos", allow_null=True, help_text="Counted while there is a cap."

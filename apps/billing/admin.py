@@ -121,8 +121,8 @@ class SpendCounterAdmin(ReadOnlyAdmin):
     """What capped things have spent and hold."""
 
     list_display = ("scope", "scope_id", usd("spent_nanos"), usd("held_nanos"))
-    list_filter = ("scope",)
-    search_fields = ("=scope_id",)
+    # No filter: each day has scopes of its own.
+    search_fields = ("scope", "=scope_id")
     ordering = ("-id",)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import generics
 from rest_framework.request import Request
@@ -12,11 +13,13 @@ from rest_framework.response import Response
 
 from apps.api_keys.issue import reset_default_key
 from apps.billing.accounts import find_standing, list_standings
+from apps.billing.budgets import budget_of_group, budget_of_user, find_uses, list_uses
 from apps.billing.customers import adjust_user_balance, create_user, delete_user
 from apps.billing.filters import UserFilter
 from apps.billing.serializers import (
     AdjustmentInput,
     AdjustmentOutput,
+    BudgetUsesOutput,
     EndedSessionsOutput,
     NothingInput,
     ResetKeyOutput,
@@ -27,8 +30,8 @@ from apps.billing.serializers import (
 from apps.core.repeat_keys import read_repeat_key, repeat_parameter
 from apps.core.rest import actor_of, answer_deletion
 from apps.users.changes import change_user, end_all_sessions, refuse_above
-from apps.users.models import User
-from apps.users.permissions import ViewersRead
+from apps.users.models import User, UserGroup
+from apps.users.permissions import AnalystsRead, ViewersRead
 
 
 class UsersView(generics.ListAPIView[User]):
@@ -98,7 +101,7 @@ class UserView(generics.GenericAPIView[User]):
     def patch(self, request: Request, user_id: str) -> Response:
         """Change what is given of a user.
 
-        Nobody changes his own role, activity, group, limits, cap or password here (403
+        Nobody changes his own role, activity, group, limits, cap, budgets or password here (403
         `own_account`), and an active administrator always remains (409 `last_admin`).
         """
         return self._change(request, is_partial=True)
@@ -212,11 +215,32 @@ class EndSessionsView(generics.GenericAPIView[User]):
         return Response(EndedSessionsOutput({"ended": ended}).data)
 
 
+class UserGroupBudgetsView(generics.GenericAPIView[UserGroup]):
+    """What a user group has spent of its budgets."""
+
+    permission_classes = (AnalystsRead,)
+    queryset = UserGroup.objects.all()
+    serializer_class = BudgetUsesOutput
+    lookup_url_kwarg = "user_group_id"
+    filter_backends = ()
+
+    @extend_schema(operation_id="admin_user_groups_budgets", summary="Show a user group's budgets")
+    def get(self, request: Request, user_group_id: str) -> Response:
+        """Return what the group's users have spent together in this day and month (UTC)."""
+        uses = find_uses(budget_of_group(self.get_object()), now=timezone.now())
+        return Response(BudgetUsesOutput(uses).data)
+
+
 def _admin(request: Request) -> User:
     return cast(User, actor_of(request))
 
 
 def _show(users: Sequence[User], request: Request) -> Any:
     standings = list_standings([user.customer_id for user in users])
-    context = {"request": request, "standings": standings}
+    budgets = [found for user in users if (found := budget_of_user(user)) is not None]
+    context = {
+        "request": request,
+        "standings": standings,
+        "budgets": list_uses(budgets, now=timezone.now()),
+    }
     return UserOutput(users, many=True, context=context).data

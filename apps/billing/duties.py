@@ -1,27 +1,30 @@
 """What the ledger's thread does between batches, beside renewing its lease.
 
 It writes what was noted, settles what the journal holds, resolves what dead processes left and what
-no call here knows, and makes partitions. Each duty flushes through the thread's own `Flusher`, and
-lets running calls through in between.
+no call here knows, makes partitions, and deletes counters of periods that are long over. Each duty
+flushes through the thread's own `Flusher`, and lets running calls through in between.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from apps.billing import reaper
 from apps.billing.flushing import Flusher, Locked, Trouble
 from apps.billing.journal import Journal
-from apps.billing.ledger.store import Engine
+from apps.billing.ledger.store import SWEPT_MAX, Engine
 from apps.billing.pending import Notes, Pace
 
 BATCH_ROWS: Final = 500
 BATCH_BYTES: Final = 4 << 20
 PARTITION_SECONDS: Final = 6 * 3600.0
+SWEEP_SECONDS: Final = 6 * 3600.0
+# How long the counter of a day or a month is kept from its beginning: the last one is still there.
+PERIOD_KEPT: Final = timedelta(days=62)
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +66,7 @@ class Duties:
     def list_due(self) -> tuple[Duty, ...]:
         """Return the duties of a round, in order; the lease has just been renewed."""
         self._rounds += 1
-        return (self._notes.write, self._settle_journal, self._reap, self._partition)
+        return (self._notes.write, self._settle_journal, self._reap, self._partition, self._sweep)
 
     def _settle_journal(self, engine: Engine) -> None:
         if self._journal.adopt_abandoned():
@@ -72,8 +75,19 @@ class Duties:
             self._void_strangers(engine)
 
     def _partition(self, engine: Engine) -> None:
-        if self._rounds % int(PARTITION_SECONDS / self._pace.duty) == 1:
+        if self._is_round_of(PARTITION_SECONDS):
             engine.make_partitions(datetime.now(UTC))
+
+    def _sweep(self, engine: Engine) -> None:
+        if not self._is_round_of(SWEEP_SECONDS):
+            return
+        # Ends: nobody makes counters of periods that are over.
+        while engine.sweep_counters(PERIOD_KEPT) == SWEPT_MAX:
+            self._breathe()
+
+    def _is_round_of(self, seconds: float) -> bool:
+        """Return whether it is time for what is done so often, and first with a connection."""
+        return self._rounds % int(seconds / self._pace.duty) == 1
 
     def _replay_journal(self) -> bool:
         """Settle what the journal holds and return whether nothing is left in it."""

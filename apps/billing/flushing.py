@@ -287,7 +287,7 @@ def _rows_of(resolves: Sequence[Resolve], holds: Sequence[PlaceHold]) -> set[Row
         found.update(("counter", counter_id) for counter_id in resolve.counters)
     for hold in holds:
         accounts.update(hold.buckets)
-        found.update((cap.scope, cap.scope_id) for cap in (*hold.caps, *hold.spare_caps))
+        found.update(cap.key for cap in (*hold.caps, *hold.spare_caps))
     found.update(("account", account_id) for account_id in accounts)
     return found
 

@@ -224,10 +224,13 @@ class SpendCounter(models.Model):
     """What one capped thing has spent and holds, counted inside the hold's transaction.
 
     It begins with the first call under a cap, and counts the calls that were placed under one.
+    Of a budget each period has a counter of its own, deleted when it is long over.
     """
 
     scope = models.CharField(
-        max_length=16, help_text="What is capped: api_key, user, user_group or provider."
+        max_length=32,
+        help_text="What is capped: api_key, user, user_group or provider; of a budget with its "
+        "period, such as user:2026-11-29 or user_group:2026-11.",
     )
     scope_id = models.BigIntegerField()
     spent_nanos = models.BigIntegerField(default=0, editable=False)

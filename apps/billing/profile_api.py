@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import generics
 from rest_framework.request import Request
@@ -11,6 +12,7 @@ from rest_framework.response import Response
 
 from apps.api_keys.models import APIKey
 from apps.billing.accounts import find_standing
+from apps.billing.budgets import budget_of_user, find_uses
 from apps.billing.serializers import ProfileInput, ProfileOutput
 from apps.core.rest import actor_of
 from apps.users.models import User
@@ -31,7 +33,7 @@ class ProfileView(generics.GenericAPIView[User]):
         responses=ProfileOutput,
     )
     def get(self, request: Request) -> Response:
-        """Return who one is, the wallet, the limits and the default key as far as it is shown."""
+        """Return who one is, wallet, limits, budgets and the default key as far as it is shown."""
         return _show(cast(User, actor_of(request)))
 
     @extend_schema(
@@ -59,6 +61,7 @@ def _show(user: User) -> Response:
     answer = {
         "user": user,
         "wallet": find_standing(user.customer_id),
+        "budgets": find_uses(budget_of_user(user), now=timezone.now()),
         "default_key": APIKey.objects.filter(user=user, is_default=True, is_active=True).first(),
     }
     return Response(ProfileOutput(answer).data)

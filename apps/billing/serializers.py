@@ -14,6 +14,7 @@ from rest_framework.validators import UniqueValidator
 
 from apps.api_keys.models import APIKey
 from apps.billing.accounts import Standing
+from apps.billing.budgets import NO_BUDGETS, BudgetUses
 from apps.core.rest import MaskedSerializer, MultiplierField, StrictSerializer, USDField, example
 from apps.users.models import Role, User, UserGroup
 
@@ -31,6 +32,19 @@ _NEW_USER: Final = {
     "tpm": None,
     "concurrency": 4,
     "cap": "100",
+    "daily_budget": "5",
+    "monthly_budget": None,
+}
+_BUDGETS: Final = {
+    "day": {
+        "budget": "5",
+        "spent": "1.25",
+        "held": "0.01",
+        "left": "3.74",
+        "begins_at": "2026-11-21T00:00:00Z",
+        "resets_at": "2026-11-22T00:00:00Z",
+    },
+    "month": None,
 }
 
 
@@ -59,6 +73,8 @@ class _PersonInput(StrictSerializer):
     tpm = _limit()
     concurrency = _limit()
     cap = USDField(source="cap_nanos", allow_null=True, required=False)
+    daily_budget = USDField(source="daily_budget_nanos", allow_null=True, required=False)
+    monthly_budget = USDField(source="monthly_budget_nanos", allow_null=True, required=False)
 
     def validate_user_group(self, value: int | None) -> UserGroup | None:
         """Return the group; it must exist."""
@@ -113,6 +129,25 @@ class WalletOutput(serializers.Serializer[Any]):
     available = USDField(source="available_nanos")
 
 
+class BudgetUseOutput(serializers.Serializer[Any]):
+    """One budget in the period that runs now, a day or a month of UTC."""
+
+    budget = USDField(source="budget_nanos")
+    spent = USDField(source="spent_nanos")
+    held = USDField(source="held_nanos")
+    left = USDField(source="left_nanos")
+    begins_at = serializers.DateTimeField()
+    resets_at = serializers.DateTimeField()
+
+
+@example(_BUDGETS)
+class BudgetUsesOutput(serializers.Serializer[Any]):
+    """What has been spent of budgets; null where there is none."""
+
+    day = BudgetUseOutput(allow_null=True)
+    month = BudgetUseOutput(allow_null=True)
+
+
 @example(
     {
         "id": 7,
@@ -122,16 +157,20 @@ class WalletOutput(serializers.Serializer[Any]):
         "created_at": "2026-11-21T03:44:00Z",
         "last_login": None,
         "wallet": _WALLET,
+        "budgets": _BUDGETS,
     }
 )
 class UserOutput(MaskedSerializer):
-    """A user with the wallet, without secrets. Pass the standings by customer in the context.
+    """A user with wallet and budgets, without secrets.
 
-    `email` is null for viewers and analysts, `cap` and `wallet` are null for viewers.
+    Pass the standings by customer and the uses of budgets by user in the context. `email` is null
+    for viewers and analysts; cap, budgets and `wallet` are null for viewers.
     """
 
     hidden_from: ClassVar[Mapping[str, frozenset[str]]] = {
-        Role.VIEWER: frozenset({"email", "cap", "wallet"}),
+        Role.VIEWER: frozenset(
+            {"email", "cap", "daily_budget", "monthly_budget", "wallet", "budgets"}
+        ),
         Role.ANALYST: frozenset({"email"}),
     }
 
@@ -146,15 +185,24 @@ class UserOutput(MaskedSerializer):
     tpm = serializers.IntegerField(allow_null=True)
     concurrency = serializers.IntegerField(allow_null=True)
     cap = USDField(source="cap_nanos", allow_null=True)
+    daily_budget = USDField(source="daily_budget_nanos", allow_null=True)
+    monthly_budget = USDField(source="monthly_budget_nanos", allow_null=True)
     created_at = serializers.DateTimeField(source="date_joined")
     last_login = serializers.DateTimeField(allow_null=True)
     wallet = serializers.SerializerMethodField()
+    budgets = serializers.SerializerMethodField()
 
     @extend_schema_field(WalletOutput(allow_null=True))
     def get_wallet(self, user: User) -> Any:
         """Return what the user has."""
         standings: Mapping[int, Standing] = self.context["standings"]
         return WalletOutput(standings[user.customer_id]).data
+
+    @extend_schema_field(BudgetUsesOutput(allow_null=True))
+    def get_budgets(self, user: User) -> Any:
+        """Return what the user has spent of his budgets."""
+        uses: Mapping[int, BudgetUses] = self.context["budgets"]
+        return BudgetUsesOutput(uses.get(user.pk, NO_BUDGETS)).data
 
 
 @example({"amount": "10", "reason": "welcome credit"})
@@ -253,6 +301,8 @@ class OwnLimitsOutput(serializers.Serializer[User]):
     tpm = serializers.IntegerField(allow_null=True)
     concurrency = serializers.IntegerField(allow_null=True)
     cap = USDField(source="cap_nanos", allow_null=True)
+    daily_budget = USDField(source="daily_budget_nanos", allow_null=True)
+    monthly_budget = USDField(source="monthly_budget_nanos", allow_null=True)
 
 
 class DefaultKeyOutput(serializers.Serializer[APIKey]):
@@ -270,7 +320,15 @@ class DefaultKeyOutput(serializers.Serializer[APIKey]):
         "name": "Ada Lovelace",
         "role": "user",
         "user_group": {"id": 2, "name": "staff", "multiplier": "0.8"},
-        "limits": {"rpm": 60, "tpm": None, "concurrency": 4, "cap": "100"},
+        "limits": {
+            "rpm": 60,
+            "tpm": None,
+            "concurrency": 4,
+            "cap": "100",
+            "daily_budget": "5",
+            "monthly_budget": None,
+        },
+        "budgets": _BUDGETS,
         "created_at": "2026-11-21T03:44:00Z",
         "last_login": "2026-11-21T03:50:00Z",
         "wallet": _WALLET,
@@ -287,6 +345,7 @@ class ProfileOutput(serializers.Serializer[Any]):
     role = serializers.ChoiceField(source="user.role", choices=Role.choices)
     user_group = OwnGroupOutput(source="user.user_group", allow_null=True)
     limits = OwnLimitsOutput(source="user")
+    budgets = BudgetUsesOutput()
     created_at = serializers.DateTimeField(source="user.date_joined")
     last_login = serializers.DateTimeField(source="user.last_login", allow_null=True)
     wallet = WalletOutput()

@@ -6,6 +6,7 @@ from apps.billing.api import (
     AdjustBalanceView,
     EndSessionsView,
     ResetKeyView,
+    UserGroupBudgetsView,
     UsersView,
     UserView,
 )
@@ -43,6 +44,7 @@ urlpatterns = [
     rest_path("admin/users/{id:user_id}/adjust-balance", AdjustBalanceView),
     rest_path("admin/users/{id:user_id}/reset-key", ResetKeyView),
     rest_path("admin/users/{id:user_id}/end-sessions", EndSessionsView),
+    rest_path("admin/user-groups/{id:user_group_id}/budgets", UserGroupBudgetsView),
     rest_path("user/profile", ProfileView),
     rest_path("admin/users/{id:user_id}/ledger", UserLedgerView),
     rest_path("admin/ledger/accounts", AccountsView),

@@ -18,11 +18,13 @@ from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 
 from apps.api_keys.admin import show_key_once
 from apps.api_keys.issue import reset_default_key
 from apps.audit.admin_pages import NanosFormField, SelfRecordedAdmin, adopt, staff_of, usd
 from apps.billing.accounts import find_standing
+from apps.billing.budgets import budget_of_user, find_uses
 from apps.billing.customers import adjust_user_balance, create_user
 from apps.billing.models import AccountKind
 from apps.core.domain_errors import find_refusal
@@ -39,7 +41,10 @@ else:
     _UserModelForm = forms.ModelForm
     _NewUserForm = AdminUserCreationForm
 
-_LIMITS = ("rpm", "tpm", "concurrency", "cap_nanos")
+_LIMITS = (
+    *("rpm", "tpm", "concurrency"),
+    *("cap_nanos", "daily_budget_nanos", "monthly_budget_nanos"),
+)
 _PERSON = ("username", "email", "name", "role", "user_group")
 
 
@@ -123,13 +128,13 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
     list_select_related = ("user_group",)
     list_filter = ("role", "is_active", "is_superuser", "user_group", "date_joined")
     search_fields = ("username", "email", "name")
-    readonly_fields = ("wallet", "customer", "last_login", "date_joined")
+    readonly_fields = ("wallet", "spent", "customer", "last_login", "date_joined")
     filter_horizontal = ()
     ordering = ("-id",)
     fieldsets = (
         (None, {"fields": (*_PERSON, "is_active", "is_superuser")}),
         ("Money", {"fields": ("wallet", "customer")}),
-        ("Limits", {"fields": _LIMITS}),
+        ("Limits", {"fields": (*_LIMITS, "spent")}),
         ("Dates", {"fields": ("last_login", "date_joined")}),
     )
     add_fieldsets = ((None, {"fields": (*_PERSON, "usable_password", "password1", "password2")}),)
@@ -155,6 +160,17 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
             f"held ${format_usd(standing.held_nanos)}, "
             f"available ${format_usd(standing.available_nanos)}"
         )
+
+    @admin.display(description="spent of the budgets")
+    def spent(self, row: User) -> str:
+        """Show what the user has spent in the day and the month that run."""
+        uses = find_uses(budget_of_user(row), now=timezone.now())
+        told = [
+            f"${format_usd(use.spent_nanos)} of ${format_usd(use.budget_nanos)} {period}"
+            for use, period in ((uses.day, "today"), (uses.month, "this month"))
+            if use is not None
+        ]
+        return ", ".join(told) or "no budgets"
 
     def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Make the user with accounts, or change what was changed in the form."""

@@ -124,7 +124,7 @@ _REFUSED: Final = {
         message="The model does not exist or you do not have access to it.",
     ),
     "E08": ErrorRow(
-        condition="the key's scope does not include the endpoint",
+        condition="the endpoint is not among the operations that the key is allowed",
         statuses=(403,),
         type=_INVALID,
         codes=("insufficient_scope",),
@@ -230,6 +230,15 @@ _REFUSED: Final = {
         type=_QUOTA,
         codes=("project_spend_limit_exceeded",),
         message="A spending limit is reached.",
+        should_retry=False,
+    ),
+    "E21": ErrorRow(
+        condition="the budget of a day or a month does not cover the call: of the user or his "
+        "user group",
+        statuses=(429,),
+        type=_QUOTA,
+        codes=("organization_spend_limit_exceeded",),
+        message="A budget does not cover this request.",
         should_retry=False,
     ),
     "E22": ErrorRow(

@@ -24,6 +24,8 @@ _GROUP: Final = {
     "tpm": None,
     "concurrency": 50,
     "cap": "1000",
+    "daily_budget": None,
+    "monthly_budget": "200",
 }
 
 
@@ -51,6 +53,8 @@ class UserGroupInput(StrictSerializer):
     tpm = _limit()
     concurrency = _limit()
     cap = USDField(source="cap_nanos", allow_null=True, required=False)
+    daily_budget = USDField(source="daily_budget_nanos", allow_null=True, required=False)
+    monthly_budget = USDField(source="monthly_budget_nanos", allow_null=True, required=False)
 
     def validate_model_groups(self, value: list[int]) -> list[ModelGroup]:
         """Return the model groups; all of them must exist."""
@@ -63,9 +67,11 @@ class UserGroupInput(StrictSerializer):
 
 @example({"id": 2, **_GROUP, "user_count": 12, "created_at": "2026-11-21T03:44:00Z"})
 class UserGroupOutput(MaskedSerializer):
-    """A user group and how many users it has. `cap` is null for viewers."""
+    """A user group and how many users it has. Cap and budgets are null for viewers."""
 
-    hidden_from: ClassVar[Mapping[str, frozenset[str]]] = {Role.VIEWER: frozenset({"cap"})}
+    hidden_from: ClassVar[Mapping[str, frozenset[str]]] = {
+        Role.VIEWER: frozenset({"cap", "daily_budget", "monthly_budget"})
+    }
 
     id = serializers.IntegerField()
     name = serializers.CharField()
@@ -76,6 +82,8 @@ class UserGroupOutput(MaskedSerializer):
     tpm = serializers.IntegerField(allow_null=True)
     concurrency = serializers.IntegerField(allow_null=True)
     cap = USDField(source="cap_nanos", allow_null=True)
+    daily_budget = USDField(source="daily_budget_nanos", allow_null=True)
+    monthly_budget = USDField(source="monthly_budget_nanos", allow_null=True)
     user_count = serializers.IntegerField()
     created_at = serializers.DateTimeField()
 

@@ -61,6 +61,8 @@ class UserGroupValues(TypedDict, total=False):
     tpm: int | None
     concurrency: int | None
     cap_nanos: int | None
+    daily_budget_nanos: int | None
+    monthly_budget_nanos: int | None
 
 
 def list_user_groups() -> QuerySet[UserGroup]:

@@ -24,6 +24,7 @@ from apps.proxy.dialects.openai_refusals import unsupported
 from apps.proxy.dialects.parsed_request import READING_ENDPOINTS, ParsedRequest
 from apps.proxy.dialects.surfaces import input_tokens_bound, within_context
 from apps.proxy.json_body import serialise
+from apps.proxy.operations import Operation
 from apps.proxy.route_bodies import NOT_CONVERTED, find_bodies
 from apps.proxy.routing import no_key_row
 from apps.proxy.snapshot import Access, Caller, Key, Model, Route, Snapshot, find_access
@@ -146,6 +147,16 @@ def authenticate(
         else None
     )
     return Caller(key, member, group)
+
+
+def check_operation(key: Key, operation: Operation) -> None:
+    """Refuse what a key may not be used for. Raises E08."""
+    if key.allowed_operations and operation.key_operation not in key.allowed_operations:
+        raise GatewayError(
+            "E08",
+            message="The API key may not use this endpoint: its operations do not include "
+            f"{operation.key_operation}.",
+        )
 
 
 def _is_allowed(address: str, key: Key) -> bool:

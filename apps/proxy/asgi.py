@@ -20,7 +20,7 @@ from apps.core.errors import GatewayError
 from apps.core.ids import new_uuid7
 from apps.core.logs import Origin, origin
 from apps.proxy import reads
-from apps.proxy.admission import authenticate, plan_call
+from apps.proxy.admission import authenticate, check_operation, plan_call
 from apps.proxy.cached_calls import look_in_cache
 from apps.proxy.call import Call
 from apps.proxy.dialects.gemini_paths import is_array
@@ -77,6 +77,7 @@ PROBES: Final = frozenset({"/health", "/api/health", "/livez", "/readyz"})
 _SLOW_BODY_SECONDS: Final = 1.0
 _FIELDS_MAX: Final = 20  # of a query, in which only two are known
 _LARGE_BODY_BYTES: Final = 256 << 10
+_OF_CALLERS: Final = frozenset({"E02", "E04", "E05", "E06", "E08"})  # counted by who finds them
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ class DataPlane:
     ) -> None:
         snapshot = self._snapshot()
         now = datetime.now(UTC)
-        caller, _, _ = self._authenticate(snapshot, scope, now)
+        caller, _, _ = self._authenticate(snapshot, scope, now, operation)
         dialect = dialect_of(scope["path"], scope["headers"])
         found: dict[str, Any]
         extra: Headers = []
@@ -190,7 +191,7 @@ class DataPlane:
         self, operation: Operation, scope: Scope, send: Send, request_id: UUID
     ) -> None:
         snapshot = self._snapshot()
-        caller, _, _ = self._authenticate(snapshot, scope, datetime.now(UTC))
+        caller, _, _ = self._authenticate(snapshot, scope, datetime.now(UTC), operation)
         extra = await count_request(self.gateway, caller.scopes, str(request_id))
         question = read_question(operation, scope["method"], scope["query_string"])
         body = await ask_provider(self.gateway, snapshot, caller, question, str(request_id))
@@ -210,7 +211,7 @@ class DataPlane:
         gateway = self.gateway
         begun, now = gateway.monotonic(), datetime.now(UTC)
         snapshot = self._snapshot()
-        caller, headers, address = self._authenticate(snapshot, scope, now)
+        caller, headers, address = self._authenticate(snapshot, scope, now, operation)
         connection: Connection = scope["extensions"]["gateway.connection"]
         weight = Weight(gateway)
         call: Call | None = None
@@ -221,7 +222,7 @@ class DataPlane:
             if gateway.monotonic() - begun > _SLOW_BODY_SECONDS:
                 # The key may have been revoked while its body was under way.
                 snapshot = self._snapshot()
-                caller, _, _ = self._authenticate(snapshot, scope, datetime.now(UTC))
+                caller, _, _ = self._authenticate(snapshot, scope, datetime.now(UTC), operation)
             if len(body) <= _LARGE_BODY_BYTES:
                 parsed = parse_object(body)
             else:
@@ -296,7 +297,8 @@ class DataPlane:
             )
             if error is None:
                 return
-            if (error.row < "E40" or is_unheld) and (call is None or not call.is_settled):
+            is_counted = error.row in _OF_CALLERS or (call is not None and call.is_settled)
+            if (error.row < "E40" or is_unheld) and not is_counted:
                 gateway.count_refusal(caller.key.id, error.code)
                 if error.row >= "E40":  # No key is left; what is below is counted with the others.
                     gateway.counts.refusals.add(error.row, error.code)
@@ -342,11 +344,15 @@ class DataPlane:
         return snapshot
 
     def _authenticate(
-        self, snapshot: Snapshot, scope: Scope, now: datetime
+        self, snapshot: Snapshot, scope: Scope, now: datetime, operation: Operation
     ) -> tuple[Caller, dict[bytes, bytes], str]:
-        """Return who calls, with the headers by name, and from which address."""
+        """Return who calls, with the headers by name, and from which address.
+
+        Raises E01 to E06 and E08, and counts them.
+        """
         headers = header_map(scope)
         address = client_address(scope, headers, self.gateway.trusted_proxies)
+        key_id = 0
         try:
             caller = authenticate(
                 snapshot,
@@ -356,8 +362,10 @@ class DataPlane:
                 now=now,
                 query_key=_key_in_query(scope) if scope["query_string"] else None,
             )
+            key_id = caller.key.id
+            check_operation(caller.key, operation)
         except GatewayError as error:
-            self.gateway.count_refusal(0, error.code)
+            self.gateway.count_refusal(key_id, error.code)
             raise
         return caller, headers, address
 

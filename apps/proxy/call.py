@@ -190,7 +190,7 @@ class Call:
         """Reserve the worst case and return the lowered cap on output, None where it is not
         lowered.
 
-        Raises E19, E20, E32 to E37, Repeated where its idempotency key has been used, and
+        Raises E19 to E21, E32 to E37, Repeated where its idempotency key has been used, and
         Interrupted where the client left meanwhile.
         """
         self.held, self.routes, self.detail = await place_hold(self)

@@ -1,10 +1,11 @@
 """Places the hold of a call: which caps count it, and which providers may answer under it.
 
-The caps of the key, its user and his user group have to cover the hold, and so has the budget of
-the provider that is tried first. A provider that may take over is counted, too, where its budget
-covers the hold; otherwise the call does not fail over to it. So no budget is ever exceeded by a
-call that it had not been asked for, whoever answers. An answer is lowered to what a provider's
-budget leaves only when no other provider could give it whole.
+The caps of the key, its user and his user group have to cover the hold, so have their budgets of
+the day and the month, and so has the budget of the provider that is tried first. A provider that
+may take over is counted, too, where its budget covers the hold; otherwise the call does not fail
+over to it. So no budget is ever exceeded by a call that it had not been asked for, whoever answers.
+An answer is lowered to what a provider's budget leaves only when no other provider could give it
+whole.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from apps.audit.records import Row
 from apps.billing.ledger.commands import Cap, Held, HoldRefused, PlaceHold, has_spent
+from apps.billing.periods import bounds_of, is_month
 from apps.billing.writer import LedgerBusy, LedgerUnavailable
 from apps.core.errors import GatewayError
 from apps.proxy.health import WHOLE
@@ -43,7 +45,7 @@ async def place_hold(call: Call) -> tuple[Held, list[Route], Row]:
     """Reserve the worst case of a call and return the hold, the routes that may be tried, and the
     columns of its APIRequest that the hold keeps.
 
-    Raises E19, E20, E32 to E37, E41, E42, Repeated where its idempotency key has been used, and
+    Raises E19 to E21, E32 to E37, E41, E42, Repeated where its idempotency key has been used, and
     Interrupted where the client left meanwhile; E33 also where all providers are at their limits.
     """
     if call.cached is not None:
@@ -179,7 +181,7 @@ async def _place(
         amount_nanos=plan.wanted_nanos,
         amount_nanos_min=plan.least_nanos,
         detail=detail,
-        caps=(*plan.caller.caps, *caps),
+        caps=(*plan.caller.caps_at(call.started_at), *caps),
         spare_caps=spare_caps,
         is_whole_at_provider=is_whole,
         claim=None if call.keyed is None else call.keyed.claim,
@@ -211,8 +213,19 @@ def _reason(answer: HoldRefused) -> Exception:
 
 
 def _refusal(answer: HoldRefused) -> GatewayError:
-    message = None if answer.cap is None else _REACHED[answer.cap.scope]
-    return GatewayError(_REFUSALS[answer.reason], message=message)
+    cap = answer.cap
+    if cap is None:
+        return GatewayError(_REFUSALS[answer.reason])
+    if not cap.period:
+        return GatewayError(_REFUSALS[answer.reason], message=_REACHED[cap.scope])
+    name = "monthly" if is_month(cap.period) else "daily"
+    _, ends_at = bounds_of(cap.period)
+    whose = cap.scope.replace("_", " ")
+    return GatewayError(
+        "E21",
+        message=f"The {name} budget of this {whose} does not cover this request. It begins anew "
+        f"at {ends_at:%Y-%m-%dT%H:%MZ}.",
+    )
 
 
 def _describe(call: Call, route: Route) -> Row:

@@ -23,6 +23,7 @@ from apps.ai_models.models import Route as RouteRow
 from apps.ai_models.overrides import Conversion, OverridesRefused, parse_overrides
 from apps.api_keys.models import APIKey
 from apps.billing.models import Account, AccountKind
+from apps.billing.periods import make_budget
 from apps.billing.pricing import MULTIPLIER_ONE, Price, PriceIncomplete, price_of_columns
 from apps.model_groups.models import ModelGroup as ModelGroupRow
 from apps.proxy.dialects.neutral import Target
@@ -167,8 +168,8 @@ def one_moment() -> Iterator[None]:
 def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
     values = rows.values_list(
         "id", "digest", "user_id", "name", "is_active", "expires_at", "allowed_models",
-        "allowed_networks", "cap_nanos", "payload_mode", "rpm", "tpm", "concurrency",
-        "cache_seconds",
+        "allowed_networks", "allowed_operations", "cap_nanos", "payload_mode", "rpm", "tpm",
+        "concurrency", "cache_seconds",
     )  # fmt: skip
     for row in values.iterator(chunk_size=_CHUNK):
         (
@@ -180,6 +181,7 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
             expires_at,
             models,
             networks,
+            operations,
             cap,
             mode,
             *limits,
@@ -187,11 +189,12 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
         ) = row
         try:
             allowed_networks = tuple(ip_network(text, strict=False) for text in networks)
-            allowed_models = frozenset(models)
+            allowed_models, allowed_operations = frozenset(models), frozenset(operations)
         except (TypeError, ValueError):
             # One bad row must not keep everybody's configuration from loading.
             logger.error("API key %d is treated as disabled: its lists cannot be read", key_id)
-            allowed_networks, allowed_models, is_active = (), frozenset(), False
+            allowed_networks, is_active = (), False
+            allowed_models = allowed_operations = frozenset()
         yield (
             bytes(digest),
             Key(
@@ -206,6 +209,7 @@ def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:
                 scope=scope_of(f"key:{key_id}", *limits),
                 payload_mode=mode,
                 cache_seconds=cache_seconds,
+                allowed_operations=allowed_operations,
             ),
         )
 
@@ -219,6 +223,8 @@ def _load_members(rows: QuerySet[User]) -> dict[int, Member]:
             "customer_id",
             "user_group_id",
             "cap_nanos",
+            "daily_budget_nanos",
+            "monthly_budget_nanos",
             "rpm",
             "tpm",
             "concurrency",
@@ -240,7 +246,7 @@ def _load_members(rows: QuerySet[User]) -> dict[int, Member]:
     ):
         allowances[user_id].append(Allowance(account_id, model_group_id, expires_at))
     members = {}
-    for user_id, name, is_active, customer_id, group_id, cap, *limits in users:
+    for user_id, name, is_active, customer_id, group_id, cap, day, month, *limits in users:
         wallet_id = account_ids.get((customer_id, AccountKind.WALLET))
         receivable_id = account_ids.get((customer_id, AccountKind.RECEIVABLE))
         if wallet_id is None or receivable_id is None:
@@ -256,6 +262,7 @@ def _load_members(rows: QuerySet[User]) -> dict[int, Member]:
             cap=cap_of("user", user_id, cap),
             scope=scope_of(f"user:{user_id}", *limits),
             allowances=tuple(allowances.get(user_id, ())),
+            budget=make_budget("user", user_id, day, month),
         )
     return members
 
@@ -335,6 +342,9 @@ def _load_catalogue() -> Catalogue:
             multiplier_millionths=row.multiplier_millionths,
             cap=cap_of("user_group", row.pk, row.cap_nanos),
             scope=scope_of(f"user_group:{row.pk}", row.rpm, row.tpm, row.concurrency),
+            budget=make_budget(
+                "user_group", row.pk, row.daily_budget_nanos, row.monthly_budget_nanos
+            ),
         )
         for row in UserGroupRow.objects.all()
     }

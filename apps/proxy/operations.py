@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
+from apps.api_keys.operations import KeyOperation
 from apps.proxy.dialects.gemini_paths import (
     GEMINI_PREFIXES,
     find_gemini_path,
@@ -33,6 +34,11 @@ class Operation(NamedTuple):
         """The methods by which it is asked for."""
         return _METHODS.get(self.kind, ("POST",))
 
+    @property
+    def key_operation(self) -> KeyOperation:
+        """What a key has to be allowed for it."""
+        return _OF_KINDS.get(self.kind) or _OF_ENDPOINTS[self.endpoint]
+
 
 _METHODS: Final[dict[Kind, tuple[str, ...]]] = {
     "model": ("GET", "HEAD"),
@@ -40,6 +46,25 @@ _METHODS: Final[dict[Kind, tuple[str, ...]]] = {
     "stored": ("GET", "DELETE"),
     "stored_input": ("GET",),
     "usage": ("GET", "HEAD"),
+}
+# What a key can be narrowed to. A call, the count of its input and its stored answer go together.
+_OF_KINDS: Final[dict[Kind, KeyOperation]] = {
+    "model": "models",
+    "models": "models",
+    "quote": "quote",
+    "usage": "usage",
+}
+_OF_ENDPOINTS: Final[dict[Endpoint, KeyOperation]] = {
+    "batchEmbedContents": "embeddings",
+    "chat/completions": "chat",
+    "completions": "completions",
+    "embedContent": "embeddings",
+    "embeddings": "embeddings",
+    "generateContent": "chat",
+    "messages": "chat",
+    "moderations": "moderations",
+    "rerank": "rerank",
+    "responses": "chat",
 }
 _BY_PATH: Final[dict[str, Operation]] = {
     "chat/completions": Operation("call"),

@@ -7,12 +7,13 @@ never waits for or delays the ledger.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from django.db import close_old_connections
 
 from apps.billing.accounts import find_standing
+from apps.billing.budgets import BudgetUse, find_uses
 from apps.core.money import format_usd
 from apps.proxy.admission import find_model
 from apps.proxy.dialects.gemini_paths import model_document
@@ -105,11 +106,15 @@ _LISTS: Final[dict[DialectName, Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
 def read_usage(used: UsedTotals, caller: Caller) -> dict[str, Any]:
-    """Return the caller's balance, use and quotas; money as decimal strings of USD. Blocks."""
+    """Return the caller's balance, use, budgets and quotas; money as decimal strings of USD.
+
+    Blocks.
+    """
     try:
         close_old_connections()
         standing = find_standing(caller.member.customer_id)
         totals = used.read(caller.member.id)
+        budgets = find_uses(caller.member.budget, now=datetime.now(UTC))
         quotas = UserQuota.objects.filter(user_id=caller.member.id, is_active=True).select_related(
             "account", "model_group"
         )
@@ -121,10 +126,24 @@ def read_usage(used: UsedTotals, caller: Caller) -> dict[str, Any]:
             "requests": totals.requests,
             "input_tokens": totals.input_tokens,
             "output_tokens": totals.output_tokens,
+            "budgets": {"day": _budget(budgets.day), "month": _budget(budgets.month)},
             "quotas": [_quota(quota) for quota in quotas.order_by("pk")[:100]],
         }
     finally:
         close_old_connections()
+
+
+def _budget(use: BudgetUse | None) -> dict[str, Any] | None:
+    if use is None:
+        return None
+    return {
+        "budget": format_usd(use.budget_nanos),
+        "spent": format_usd(use.spent_nanos),
+        "held": format_usd(use.held_nanos),
+        "left": format_usd(use.left_nanos),
+        "begins_at": use.begins_at.isoformat(),
+        "resets_at": use.resets_at.isoformat(),
+    }
 
 
 def _quota(quota: UserQuota) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from apps.ai_models.overrides import Parameters
 from apps.billing.ledger.commands import Cap
+from apps.billing.periods import Budget
 from apps.billing.pricing import Price
 from apps.core.addresses import ParsedUrl
 from apps.providers.authorisation import BEARER, Authorisation
@@ -39,6 +40,7 @@ class Key:
     scope: Scope | None
     payload_mode: str
     cache_seconds: int | None = None  # how old an answer from the cache may be; None: none
+    allowed_operations: frozenset[str] = frozenset()  # empty: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class UserGroup:
     multiplier_millionths: int
     cap: Cap | None
     scope: Scope | None
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Member:
     cap: Cap | None
     scope: Scope | None
     allowances: tuple[Allowance, ...]
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +214,17 @@ class Caller(NamedTuple):
         found = (self.key.scope, self.member.scope, self.group.scope if self.group else None)
         return tuple(scope for scope in found if scope is not None)
 
-    @property
-    def caps(self) -> tuple[Cap, ...]:
-        """What this caller may spend in all."""
-        found = (self.key.cap, self.member.cap, self.group.cap if self.group else None)
-        return tuple(cap for cap in found if cap is not None)
+    def caps_at(self, at: datetime) -> tuple[Cap, ...]:
+        """Return what this caller may spend: in all, and in the periods of a call that begins
+        then.
+        """
+        member, group = self.member, self.group
+        found = (self.key.cap, member.cap, group.cap if group else None)
+        caps = tuple(cap for cap in found if cap is not None)
+        for budget in (member.budget, group.budget if group else None):
+            if budget is not None:
+                caps += budget.caps_at(at)
+        return caps
 
 
 class Access(NamedTuple):

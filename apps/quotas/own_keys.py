@@ -26,7 +26,7 @@ def issue_own_key(
 ) -> tuple[APIKey, str]:
     """Make a key for oneself and return it with the raw key.
 
-    Raises ModelNotAllowed, TooManyKeys and NetworkMalformed.
+    Raises ModelNotAllowed, TooManyKeys, NetworkMalformed and OperationUnknown.
     """
     _check_models(user, limits.get("allowed_models", []), known=())
     with transaction.atomic():
@@ -38,7 +38,7 @@ def issue_own_key(
 def change_own_key(*, user: User, key: APIKey, changes: KeyChanges, request: HttpRequest) -> APIKey:
     """Change a key of one's own and return it. Names that the key has already may stay.
 
-    Raises ModelNotAllowed, KeyLocked, TooManyKeys, KeyGone and NetworkMalformed.
+    Raises ModelNotAllowed, KeyLocked, TooManyKeys, KeyGone, NetworkMalformed and OperationUnknown.
     """
     _check_models(user, changes.get("allowed_models", []), known=key.allowed_models)
     return change_key(key_id=key.pk, changes=changes, actor=user, is_by_owner=True, request=request)

@@ -1,7 +1,7 @@
 """Changing people: what an administrator may change of others, and what of nobody.
 
-- Nobody changes his own role, activity, group, limits or cap, or sets his own password here; nor
-  does he give himself money while there is another active administrator.
+- Nobody changes his own role, activity, group, limits, cap or budgets, or sets his own password
+  here; nor does he give himself money while there is another active administrator.
 - Who may not use the Django admin does not take over an account that may.
 - Only who is an active administrator at that moment gives a role: nobody gives one above his own.
 - Only administrators use the Django admin (`is_superuser`); another role takes it away.
@@ -29,7 +29,8 @@ from apps.users.tokens import end_sessions
 _NOT_OWN: Final = frozenset(
     {
         *("role", "is_active", "is_superuser", "user_group_id"),
-        *("rpm", "tpm", "concurrency", "cap_nanos"),
+        *("rpm", "tpm", "concurrency"),
+        *("cap_nanos", "daily_budget_nanos", "monthly_budget_nanos"),
     }
 )
 # Whoever sets one of these can sign in as somebody else, or keep him from signing in.
@@ -93,6 +94,8 @@ class UserLimits(TypedDict, total=False):
     tpm: int | None
     concurrency: int | None
     cap_nanos: int | None
+    daily_budget_nanos: int | None
+    monthly_budget_nanos: int | None
 
 
 class UserChanges(UserLimits, total=False):

@@ -25,6 +25,17 @@ class Customer(models.Model):
         return self.name
 
 
+def _budget_constraints(table: str) -> list[models.CheckConstraint]:
+    return [
+        models.CheckConstraint(
+            condition=models.Q(**{f"{name}_nanos__isnull": True})
+            | models.Q(**{f"{name}_nanos__gte": 0}),
+            name=f"{table}_{name}",
+        )
+        for name in ("daily_budget", "monthly_budget")
+    ]
+
+
 class UserGroup(models.Model):
     """Users that share a price multiplier, limits and model groups."""
 
@@ -48,6 +59,18 @@ class UserGroup(models.Model):
         help_text="The most its members may spend together, counted while it is capped, in "
         "nano-USD; empty: no cap.",
     )
+    daily_budget_nanos = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="The most its members may spend together in a day (UTC), in nano-USD; empty: no "
+        "budget.",
+    )
+    monthly_budget_nanos = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="The most its members may spend together in a month (UTC), in nano-USD; empty: "
+        "no budget.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -62,6 +85,7 @@ class UserGroup(models.Model):
                 condition=models.Q(cap_nanos__isnull=True) | models.Q(cap_nanos__gte=0),
                 name="users_usergroup_cap",
             ),
+            *_budget_constraints("users_usergroup"),
         ]
 
     def __str__(self) -> str:
@@ -93,6 +117,16 @@ class User(AbstractUser):
         help_text="The most this user may spend with all keys, counted while capped, in "
         "nano-USD; empty: no cap.",
     )
+    daily_budget_nanos = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="The most this user may spend in a day (UTC), in nano-USD; empty: no budget.",
+    )
+    monthly_budget_nanos = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="The most this user may spend in a month (UTC), in nano-USD; empty: no budget.",
+    )
 
     class Meta:
         constraints = [
@@ -103,6 +137,7 @@ class User(AbstractUser):
                 condition=models.Q(cap_nanos__isnull=True) | models.Q(cap_nanos__gte=0),
                 name="users_user_cap",
             ),
+            *_budget_constraints("users_user"),
         ]
 
     def __str__(self) -> str:

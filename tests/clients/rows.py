@@ -103,6 +103,10 @@ def _elsewhere(bench: Bench, stack: ExitStack) -> Stage:
     return replace(bench.stage(), caller=bench.make_caller(allowed_networks=["10.0.0.0/8"]))
 
 
+def _narrow(bench: Bench, stack: ExitStack) -> Stage:
+    return replace(bench.stage(), caller=bench.make_caller(allowed_operations=["models"]))
+
+
 def _unlisted_model(bench: Bench, stack: ExitStack) -> Stage:
     stage = bench.stage()
     bench.group.models.remove(stage.model)
@@ -120,6 +124,11 @@ def _poor(bench: Bench, stack: ExitStack) -> Stage:
 
 def _capped(bench: Bench, stack: ExitStack) -> Stage:
     return replace(bench.stage(), caller=bench.make_caller(cap_nanos=1_000))
+
+
+def _without_budget(bench: Bench, stack: ExitStack) -> Stage:
+    poor = bench.make_caller(user_values={"monthly_budget_nanos": 1_000})
+    return replace(bench.stage(), caller=poor)
 
 
 def _busy(bench: Bench, stack: ExitStack) -> Stage:
@@ -191,6 +200,7 @@ ROWS: Final = (
     Row("E05", 403, "account_disabled", _suspended),
     Row("E06", 403, "ip_not_authorized", _elsewhere),
     Row("E07", 404, "model_not_found", _unlisted_model, param="model"),
+    Row("E08", 403, "insufficient_scope", _narrow),
     Row("E09", 404, "unknown_url", _plain, job={"below": "/none"}),
     Row("E13", 400, "integer_below_min_value", _plain, param="n", job={"options": {"n": 0}}),
     Row("E14", 400, "unsupported_parameter", _plain, param="service_tier",
@@ -198,6 +208,8 @@ ROWS: Final = (
     Row("E19", 429, "credit_balance_exhausted", _poor, _QUOTA,
         job={"options": {"max_tokens": 100}}),
     Row("E20", 429, "project_spend_limit_exceeded", _capped, _QUOTA,
+        job={"options": {"max_tokens": 100}}),
+    Row("E21", 429, "organization_spend_limit_exceeded", _without_budget, _QUOTA,
         job={"options": {"max_tokens": 100}}),
     # What is charged is the stream that runs meanwhile.
     Row("E24", 429, "slow_down", _busy, "rate_limit_error", tries=TRIES, is_charged=True),
@@ -223,7 +235,6 @@ ROWS: Final = (
 ELSEWHERE: Final = {
     "E01": "SDKs send a key or do not start: test_error_rows_requests",
     "E03": "SDKs send one key: test_error_rows_requests",
-    "E08": "keys have no scopes yet: nothing answers it",
     "E10": "SDKs know the method: test_error_rows_requests",
     "E11": "SDKs write JSON: test_bodies",
     "E12": "SDKs name a parameter once: test_bodies",

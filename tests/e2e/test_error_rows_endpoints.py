@@ -59,7 +59,9 @@ def test_each_endpoint_refuses_alike_and_nothing_happens(bench: Bench, endpoint:
     stage, needed = asked.stage, ENDPOINTS[endpoint][2]
     poor = bench.make_caller(wallet_nanos=1)
     capped = bench.make_caller(cap_nanos=1)
+    spent = bench.make_caller(user_values={"daily_budget_nanos": 1})
     elsewhere = bench.make_caller(allowed_networks=["10.0.0.0/8"])
+    narrow = bench.make_caller(allowed_operations=["models"])
     unpriced = bench.make_model(stage.upstream_name, prices=None)
     bench.wait_for_model(unpriced, stage.caller)
     text = orjson.dumps(asked.body)
@@ -69,6 +71,7 @@ def test_each_endpoint_refuses_alike_and_nothing_happens(bench: Bench, endpoint:
         (lambda: ask(bench.gateway, "POST", asked.path, body=text),
          401, INVALID, "missing_api_key", None),
         (lambda: asked(caller=elsewhere), 403, INVALID, "ip_not_authorized", None),
+        (lambda: asked(caller=narrow), 403, INVALID, "insufficient_scope", None),
         (lambda: asked(model="none"), 404, INVALID, "model_not_found", "model"),
         (lambda: asked("GET"), 405, INVALID, "method_not_supported", None),
         (lambda: asked(raw=b"{"), 400, INVALID, "invalid_json", None),
@@ -79,13 +82,15 @@ def test_each_endpoint_refuses_alike_and_nothing_happens(bench: Bench, endpoint:
         (lambda: asked(caller=poor), 429, "insufficient_quota", "credit_balance_exhausted", None),
         (lambda: asked(caller=capped),
          429, "insufficient_quota", "project_spend_limit_exceeded", None),
+        (lambda: asked(caller=spent),
+         429, "insufficient_quota", "organization_spend_limit_exceeded", None),
         (lambda: asked(model=unpriced.name), 503, _SERVER, "model_not_available", None),
     ]  # fmt: skip
 
     for answer, status, type, code, param in rows:
         check_error(answer(), status=status, type=type, code=code, param=param)
 
-    for caller in (stage.caller, poor, capped, elsewhere):
+    for caller in (stage.caller, poor, capped, spent, elsewhere, narrow):
         statement = bench.statement(caller)
         assert (statement.rows, statement.entries, statement.holds) == ((), (), 0)
     assert stage.upstream_calls == []

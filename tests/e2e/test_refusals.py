@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import orjson
 from django.db.models import Sum
 
+from apps.api_keys.models import APIKey
 from apps.audit.models import APIRequest, RefusalCount
 from apps.billing.models import Hold
 from tests.e2e.answers import ask
+from tests.e2e.wire import RawConnection, post_bytes
 from tests.support.bench import Bench, Caller
 from tests.support.gateway import FAST
 from tests.support.people import make_admin, rest_client
@@ -42,6 +45,7 @@ def test_refused_calls_are_counted_exactly_by_key_and_reason(bench: Bench) -> No
     stage = bench.stage()
     poor = bench.make_caller(wallet_nanos=0)
     capped = bench.make_caller(cap_nanos=1)
+    narrow = bench.make_caller(allowed_operations=["models"])
     body = orjson.dumps(stage.body())
     unknown = orjson.dumps(stage.body(model="no-such-model"))
     nobody = {"Authorization": "Bearer sk-audit-nobody-at-all-0123456789"}
@@ -52,6 +56,7 @@ def test_refused_calls_are_counted_exactly_by_key_and_reason(bench: Bench) -> No
         *[(stage.caller.headers, b"{")] * 3,
         *[(poor.headers, body)] * 13,
         *[(capped.headers, body)] * 9,
+        *[(narrow.headers, body)] * 6,
     ]
     before = _counted_after_one_more(bench, bench.make_caller())
 
@@ -63,8 +68,15 @@ def test_refused_calls_are_counted_exactly_by_key_and_reason(bench: Bench) -> No
         )
 
     keys = [0] * 18 + [stage.caller.key.pk] * 8 + [poor.key.pk] * 13 + [capped.key.pk] * 9
+    keys += [narrow.key.pk] * 6
     seen = Counter((key, answer.error["code"]) for key, answer in zip(keys, answers, strict=True))
-    assert Counter(answer.status for answer in answers) == {401: 18, 404: 5, 400: 3, 429: 22}
+    assert Counter(answer.status for answer in answers) == {
+        401: 18,
+        404: 5,
+        400: 3,
+        429: 22,
+        403: 6,
+    }
     wait_until(
         lambda: (_counted() - before).total() >= seen.total(), timeout_seconds=10, what="the counts"
     )
@@ -72,3 +84,31 @@ def test_refused_calls_are_counted_exactly_by_key_and_reason(bench: Bench) -> No
     assert APIRequest.objects.count() == Hold.objects.count() == 0
     sums = rest_client(make_admin()).get(f"/api/admin/refusals/sum/?api_key={poor.key.pk}").json()
     assert sums == {"total": 13, "codes": [{"code": "credit_balance_exhausted", "count": 13}]}
+
+
+def test_a_key_that_is_narrowed_while_its_body_comes_is_refused_and_counted_once(
+    bench: Bench,
+) -> None:
+    stage = bench.stage()
+    request = post_bytes(stage.caller, orjson.dumps(stage.body()))
+    statuses: list[int] = []
+    began = time.monotonic()
+
+    def is_narrowed() -> bool:
+        statuses.append(bench.gateway.get("/v1/usage", stage.caller.raw))
+        return statuses[-1] == 403
+
+    with RawConnection(bench.gateway.port) as connection:
+        connection.send(request[:-5])
+        APIKey.objects.filter(pk=stage.caller.key.pk).update(allowed_operations=["models"])
+        wait_until(is_narrowed, timeout_seconds=5, what="the narrowed key")
+        # Whose body took so long is looked at again.
+        time.sleep(max(0.0, began + 1.2 - time.monotonic()))
+        connection.send(request[-5:])
+        answer = connection.read_until(b"insufficient_scope")
+
+    counted = _counted_after_one_more(bench, bench.make_caller())
+    assert b"HTTP/1.1 403 " in answer
+    assert counted[stage.caller.key.pk, "insufficient_scope"] == 2
+    assert statuses.count(403) == 1
+    assert (bench.statement(stage.caller).rows, stage.upstream_calls) == ((), [])

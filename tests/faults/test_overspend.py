@@ -13,7 +13,8 @@ import pytest
 
 from apps.ai_models.models import AIModel, Route
 from apps.audit.models import APIRequest
-from apps.billing.models import Account
+from apps.billing.models import Account, SpendCounter
+from apps.users.models import User
 from tests.faults.crowd import Outcome
 from tests.faults.site import DOLLAR, INPUT_NANOS, OUTPUT_NANOS, Payer, Site, chat
 from tests.support.gateway import GatewayProcess
@@ -103,6 +104,30 @@ def test_200_clients_against_a_wallet_for_20_calls(site: Site) -> None:
     assert all(posted >= held >= 0 for posted, held in seen)
     assert max(held for _, held in seen) == AFFORDABLE * hold
     site.check_books("overspend, fixed maximum", outcomes, healed_at=healed_at, faults=0)
+
+
+def test_200_clients_against_a_budget_of_a_month_for_20_calls(site: Site) -> None:
+    model = site.make_model(f"tokens={TOKENS}")
+    gateways = start(site)
+    body = chat(model, max_tokens=TOKENS)
+    hold = worst_case_of(site, gateways[0], body)
+    make_answers_cost(model, hold)
+    payer = site.make_payer()
+    budget = AFFORDABLE * hold
+    User.objects.filter(pk=payer.user_id).update(monthly_budget_nanos=budget)
+    time.sleep(1.5)  # The gateways learn of key and budget within a second.
+
+    with wallet_watched(site, payer) as seen:
+        outcomes = rush(site, gateways, payer, body)
+        healed_at = time.monotonic()
+
+    answers = Counter((one.status, one.kind) for one in outcomes)
+    (counter,) = SpendCounter.objects.filter(scope_id=payer.user_id)
+    assert answers == {(200, ""): AFFORDABLE, (429, "insufficient_quota"): CLIENTS - AFFORDABLE}
+    assert (counter.spent_nanos, counter.held_nanos) == (budget, 0)
+    assert 100 * DOLLAR - payer.wallet.posted_nanos == budget
+    assert max(held for _, held in seen) == budget
+    site.check_books("overspend, budget of a month", outcomes, healed_at=healed_at, faults=0)
 
 
 def test_200_clients_without_a_maximum_share_what_is_there(site: Site) -> None:

@@ -17,6 +17,7 @@ _RACES: Final = f"{_TESTS}/test_ledger_races.py"
 _STORIES: Final = f"{_TESTS}/test_ledger_stories.py"
 _LEASES: Final = f"{_TESTS}/test_leases.py"
 _CAPS: Final = f"{_TESTS}/test_ledger_caps.py"
+_BUDGETS: Final = f"{_TESTS}/test_ledger_budgets.py"
 _KEYS: Final = f"{_TESTS}/test_call_keys.py"
 _HELD_KEYS: Final = "apps/billing/ledger/keys.py"
 _MEMORY: Final = f"{_TESTS}/test_memory.py"
@@ -241,6 +242,22 @@ LEDGER: Final = (
         'return HoldRefused("cap", cap, left)',
         'return (_take(buckets, amount), HoldRefused("cap", cap, left))[1]',
         (f"{_CAPS}::test_a_refusal_at_one_level_leaves_the_others_as_they_were",),
+    ),
+    Mutant(
+        "all-days-of-a-budget-are-one",
+        "I-16",
+        "apps/billing/ledger/commands.py",
+        'scope = f"{self.scope}:{self.period}" if self.period else self.scope',
+        'scope = f"{self.scope}:{len(self.period)}" if self.period else self.scope',
+        (f"{_BUDGETS}::test_a_day_begins_at_zero_and_its_month_goes_on",),
+    ),
+    Mutant(
+        "a-counter-that-still-holds-is-deleted",
+        "I-15",
+        "apps/billing/ledger/sqlite.py",
+        "WHERE instr(scope, ':') > 0 AND held_nanos = 0",
+        "WHERE instr(scope, ':') > 0",
+        (f"{_BUDGETS}::test_counters_of_periods_that_are_over_are_deleted_when_they_hold_nothing",),
     ),
     Mutant(
         "counters-are-read-without-a-lock",

@@ -76,7 +76,13 @@ class Change:
         return world.users[self.by or "user"]
 
 
-_KEY: Final = {"name": "laptop", "allowed_networks": ["192.0.2.0/24"], "cap": "25", "rpm": 60}
+_KEY: Final = {
+    "name": "laptop",
+    "allowed_networks": ["192.0.2.0/24"],
+    "cap": "25",
+    "rpm": 60,
+    "allowed_operations": ["chat", "models"],
+}
 _PROVIDER: Final = {"base_url": "https://new.example.com/v1", "api_key": NEW_SECRET}
 _PRICES: Final = {"prices": {"input": "2.5", "output": "10"}}
 

@@ -72,7 +72,7 @@ _CALL: Final = (
     "cost_version_id",
 )  # fmt: skip
 _DETAIL: Final = (*_CALL, "explained_cost", "entries", "error_text")
-_PERSON: Final = ("email", "cap", "wallet")
+_PERSON: Final = ("email", "cap", "daily_budget", "wallet", "budgets")
 _PROVIDER: Final = ("base_url", "keys", "cap")
 # Role → path → fields that are null for it and not for administrators.
 MASKED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
@@ -87,8 +87,8 @@ MASKED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "/api/admin/routes/{route_id}/": ("cost_prices",),
         "/api/admin/stats/overview/": _MONEY,
         "/api/admin/stats/users/{user_id}/requests/": _MONEY,
-        "/api/admin/user-groups/": ("cap",),
-        "/api/admin/user-groups/{user_group_id}/": ("cap",),
+        "/api/admin/user-groups/": ("cap", "monthly_budget"),
+        "/api/admin/user-groups/{user_group_id}/": ("cap", "monthly_budget"),
         "/api/admin/users/": _PERSON,
         "/api/admin/users/{user_id}/": _PERSON,
     },

@@ -233,7 +233,9 @@ def _configuration(root: User, base_url: str) -> dict[str, Any]:
         "spare_route": ensure_route(model=unpriced, provider=spare).pk,
         "group": group.pk,
         "spare_group": create_group(name="without quotas", actor=root).pk,
-        "user_group": UserGroup.objects.create(name="with members", cap_nanos=DOLLAR).pk,
+        "user_group": UserGroup.objects.create(
+            name="with members", cap_nanos=DOLLAR, monthly_budget_nanos=DOLLAR
+        ).pk,
         "spare_user_group": UserGroup.objects.create(name="without members").pk,
     }
 
@@ -241,8 +243,8 @@ def _configuration(root: User, base_url: str) -> dict[str, Any]:
 def _people(world: RestWorld, root: User) -> dict[str, Any]:
     user = world.users["user"]
     user.user_group_id = UserGroup.objects.get(name="with members").pk
-    user.cap_nanos = 9 * DOLLAR
-    user.save(update_fields=["user_group", "cap_nanos"])
+    user.cap_nanos = user.daily_budget_nanos = 9 * DOLLAR
+    user.save(update_fields=["user_group", "cap_nanos", "daily_budget_nanos"])
     adjust_user_balance(user=user, amount_nanos=5 * DOLLAR, reason="gift", actor=root)
     used, used_raw = issue_key(user=user, name="main", is_default=True, actor=root)
     spare, spare_raw = issue_key(user=user, name="unused", actor=user)

@@ -14,6 +14,7 @@ from apps.api_keys.issue import (
     KeyExists,
     KeyMalformed,
     NetworkMalformed,
+    OperationUnknown,
     checksum,
     digest_of,
     issue_key,
@@ -82,6 +83,13 @@ def test_what_is_no_key_is_refused(raw: str, db: None) -> None:
 def test_what_is_no_network_is_refused() -> None:
     with pytest.raises(NetworkMalformed):
         issue_key(user=make_user(), name="demo", allowed_networks=["10.0.0.0/8", "elsewhere"])
+    assert APIKey.objects.count() == 0
+
+
+@pytest.mark.usefixtures("db")
+def test_what_is_no_operation_is_refused() -> None:
+    with pytest.raises(OperationUnknown):
+        issue_key(user=make_user(), name="demo", allowed_operations=["chat", "chats"])
     assert APIKey.objects.count() == 0
 
 

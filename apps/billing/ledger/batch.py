@@ -8,7 +8,7 @@ the receivable account. Every charge ends as revenue, one entry for the whole ba
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 import orjson
@@ -19,6 +19,7 @@ from apps.billing.ledger.commands import (
     Batch,
     Cap,
     Changes,
+    CounterState,
     Held,
     HoldRefused,
     Line,
@@ -180,8 +181,7 @@ def _release(resolve: Resolve, state: State) -> None:
         account = state.accounts[account_id]
         account.held -= nanos
         account.is_changed = True
-    for counter_id in resolve.counters:
-        counter = state.counters[counter_id]
+    for counter in _counters_of(resolve, state):
         counter.held -= resolve.held_nanos
         counter.is_changed = True
     _count(resolve, resolve.charge_nanos, resolve.row["provider_id"], state)
@@ -189,11 +189,18 @@ def _release(resolve: Resolve, state: State) -> None:
 
 def _count(resolve: Resolve, nanos: int, provider_id: int | None, state: State) -> None:
     """Add a charge to the counters of a hold; of its providers to the one that answered."""
-    for counter_id in resolve.counters:
-        counter = state.counters[counter_id]
+    for counter in _counters_of(resolve, state):
         if counter.scope != "provider" or counter.scope_id == provider_id:
             counter.spent += nanos
             counter.is_changed = True
+
+
+def _counters_of(resolve: Resolve, state: State) -> Iterator[CounterState]:
+    """Yield the counters of a hold. One of a period that is long over may have been deleted."""
+    for counter_id in resolve.counters:
+        counter = state.counters.get(counter_id)
+        if counter is not None:
+            yield counter
 
 
 def _charge_lines(resolve: Resolve, state: State) -> list[Line]:

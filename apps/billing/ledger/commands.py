@@ -14,6 +14,7 @@ from uuid import UUID
 
 Row = dict[str, Any]
 Leg = tuple[int, int]  # account id, nanos
+CounterKey = tuple[str, int]  # what a counter counts: scope, and its period if it has one; id
 CapScope = Literal["api_key", "user", "user_group", "provider"]
 RowKey = tuple[str, int]  # "account" or "counter" and its id, or what a counter counts: scope, id
 KeyId = tuple[int, bytes]  # user id, digest of an idempotency key of his
@@ -21,14 +22,21 @@ KeyId = tuple[int, bytes]  # user id, digest of an idempotency key of his
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """The most that one thing may spend in all, for example an API key.
+    """The most that one thing may spend, for example an API key: in all, or in one period.
 
-    A provider's counts what its answers are charged.
+    A provider's counts what its answers are charged. A period is one of `apps.billing.periods`.
     """
 
     scope: CapScope
     scope_id: int
     cap_nanos: int
+    period: str = ""  # empty: in all
+
+    @property
+    def key(self) -> CounterKey:
+        """Which counter counts what it limits."""
+        scope = f"{self.scope}:{self.period}" if self.period else self.scope
+        return scope, self.scope_id
 
 
 class Claim(NamedTuple):
@@ -265,7 +273,7 @@ class State:
     accounts: dict[int, AccountState]
     owing: set[int]  # receivable accounts with a debt
     counters: dict[int, CounterState]
-    counter_ids: dict[tuple[str, int], int]
+    counter_ids: dict[CounterKey, int]
     chain: ChainState
     claimed: set[UUID]  # holds that this transaction has deleted
     resolved: dict[UUID, RecordedCharge]  # by request
@@ -273,7 +281,7 @@ class State:
 
     def counter_id(self, cap: Cap) -> int:
         """Return which counter counts what a cap limits."""
-        return self.counter_ids[cap.scope, cap.scope_id]
+        return self.counter_ids[cap.key]
 
 
 @dataclass(slots=True)

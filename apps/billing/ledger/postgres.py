@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -49,7 +49,13 @@ from apps.billing.ledger.pipeline import (
     uuid,
     uuids,
 )
-from apps.billing.ledger.store import TABLES, IncarnationEnded, no_chain, tables_of
+from apps.billing.ledger.store import (
+    SWEPT_MAX,
+    TABLES,
+    IncarnationEnded,
+    no_chain,
+    tables_of,
+)
 
 _LOCK_ACCOUNTS = """SELECT id, kind, posted_nanos, held_nanos, sequence, head FROM billing_account
     WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE"""
@@ -116,6 +122,11 @@ _UPDATE_COUNTERS = """UPDATE billing_spendcounter AS counter
     SET spent_nanos = new.spent, held_nanos = new.held
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS new (id, spent, held)
     WHERE counter.id = new.id"""
+_SWEEP_COUNTERS = """DELETE FROM billing_spendcounter WHERE id IN (
+    SELECT id FROM billing_spendcounter WHERE strpos(scope, ':') > 0 AND held_nanos = 0
+        AND split_part(scope, ':', 2) COLLATE "C"
+            < to_char((clock_timestamp() - %s) AT TIME ZONE 'UTC', 'YYYY-MM-DD')
+    ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED)"""
 _UPDATE_CHAIN = """UPDATE billing_incarnation SET sequence = $1::bigint, head = $2::bytea
     WHERE id = $3::bigint"""
 _BEGIN: Statement = ("BEGIN", ())
@@ -486,6 +497,14 @@ class PostgresEngine:
             self._connection.cursor(row_factory=tuple_row) as cursor,
         ):
             ensure_partitions(cursor, now=now)
+
+    def sweep_counters(self, kept: timedelta) -> int:
+        """Delete counters of days and months that began longer ago and hold nothing; return how
+        many.
+
+        At most SWEPT_MAX. By the database's clock: a host's may be wrong.
+        """
+        return self._query(_SWEEP_COUNTERS, (kept, SWEPT_MAX)).rowcount
 
     def ping(self) -> None:
         """Ask the database for anything."""

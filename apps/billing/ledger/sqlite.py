@@ -32,7 +32,13 @@ from apps.billing.ledger.commands import (
     RowKey,
     State,
 )
-from apps.billing.ledger.store import TABLES, IncarnationEnded, no_chain, tables_of
+from apps.billing.ledger.store import (
+    SWEPT_MAX,
+    TABLES,
+    IncarnationEnded,
+    no_chain,
+    tables_of,
+)
 
 _BUSY_SECONDS = 10.0
 # How many rows one INSERT takes. Each statement gives the interpreter away and has to get it back,
@@ -55,6 +61,9 @@ _RESOLVED = """SELECT request.id, COALESCE((SELECT -SUM(amount_nanos) FROM billi
         request.provider_id
     FROM audit_apirequest AS request WHERE request.id IN (SELECT value FROM json_each(?))"""
 
+_SWEEP_COUNTERS = """DELETE FROM billing_spendcounter WHERE id IN (
+    SELECT id FROM billing_spendcounter WHERE instr(scope, ':') > 0 AND held_nanos = 0
+        AND substr(scope, instr(scope, ':') + 1) < ? ORDER BY id LIMIT ?)"""
 _ANSWER_KEY = """UPDATE audit_callkey SET status_code = ?, headers = ?, body = ?, expires_at = ?
     WHERE request_id = ?"""
 
@@ -322,6 +331,16 @@ class SqliteEngine:
 
     def make_partitions(self, now: datetime) -> None:
         """Do nothing: SQLite has no partitions."""
+
+    def sweep_counters(self, kept: timedelta) -> int:
+        """Delete counters of days and months that began longer ago and hold nothing; return how
+        many.
+
+        At most SWEPT_MAX.
+        """
+        before = (datetime.now(UTC) - kept).date().isoformat()
+        with self.transaction():
+            return self._connection.execute(_SWEEP_COUNTERS, (before, SWEPT_MAX)).rowcount
 
     def ping(self) -> None:
         """Ask the database for anything."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
-from typing import Any, Protocol
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from apps.billing.chains import ADDED_FIELDS, REQUEST_FIELDS
@@ -82,6 +82,7 @@ class Engine(Protocol):
     def checkpoint(self, rows: Sequence[tuple[UUID, str]]) -> None: ...
     def count_refusals(self, rows: Sequence[tuple[int, str, datetime, int]]) -> None: ...
     def make_partitions(self, now: datetime) -> None: ...
+    def sweep_counters(self, kept: timedelta) -> int: ...
     def ping(self) -> None: ...
     def abort(self) -> None: ...
     def close(self) -> None: ...
@@ -147,9 +148,7 @@ def _lock(
     state = engine.lock(
         account_ids=sorted(accounts),
         receivable_ids=sorted({hold.receivable_id for hold in holds}),
-        scopes=sorted(
-            {(cap.scope, cap.scope_id) for hold in holds for cap in (*hold.caps, *hold.spare_caps)}
-        ),
+        scopes=sorted({cap.key for hold in holds for cap in (*hold.caps, *hold.spare_caps)}),
         counter_ids=sorted({counter for resolve in resolves for counter in resolve.counters}),
         incarnation_id=incarnation_id,
         hold_ids=hold_ids,
@@ -198,6 +197,9 @@ def no_chain() -> ChainState:
     """Return the chain of a transaction that records no API requests."""
     return ChainState(0, 0, b"")
 
+
+# How many counters one sweep deletes: on SQLite all calls wait for it.
+SWEPT_MAX: Final = 1_000
 
 # Table → columns, in the order in which a batch writes them.
 TABLES: dict[str, tuple[str, ...]] = {

@@ -30,19 +30,22 @@ from hypothesis.stateful import (
 from apps.billing.ledger.commands import Batch, Cap, Held, HoldRefused, Line, Resolve
 from apps.billing.ledger.store import Engine, flush
 from apps.billing.models import Account, Hold, SpendCounter
+from apps.billing.periods import day_of, month_of
 from apps.billing.verification import report
-from tests.support.world import Gateway, make_quota, make_world, post_lines, top_up
+from tests.support.world import NOW, Gateway, make_quota, make_world, post_lines, top_up
 
 UNIT = 1_000
-# The cap of each level, and of a provider that may take over from the first one.
+# The cap of each level and of budgets, and of a provider that may take over from the first one.
 CAPS = {
     "api_key": 40 * UNIT,
     "user": 60 * UNIT,
     "user_group": 80 * UNIT,
+    "day": 45 * UNIT,
+    "month": 70 * UNIT,
     "provider": 50 * UNIT,
     "spare": 30 * UNIT,
 }
-LEVELS = ("api_key", "user", "user_group", "provider")
+LEVELS = ("api_key", "user", "user_group", "day", "month", "provider")
 _ids = itertools.count(1_000_000)  # of groups and providers that need no rows
 Connect = Callable[[], Engine]
 
@@ -178,10 +181,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model = Model()
         self.spare_id = next(_ids)
         self.providers = {"provider": self.world.provider.pk, "spare": self.spare_id}
+        group_id = next(_ids)
         self.caps: dict[str, Cap] = {
             "api_key": Cap("api_key", self.world.key.pk, CAPS["api_key"]),
             "user": Cap("user", self.world.user.pk, CAPS["user"]),
-            "user_group": Cap("user_group", next(_ids), CAPS["user_group"]),
+            "user_group": Cap("user_group", group_id, CAPS["user_group"]),
+            "day": Cap("user", self.world.user.pk, CAPS["day"], day_of(NOW)),
+            "month": Cap("user_group", group_id, CAPS["month"], month_of(NOW)),
             "provider": Cap("provider", self.world.provider.pk, CAPS["provider"]),
             "spare": Cap("provider", self.spare_id, CAPS["spare"]),
         }
@@ -296,7 +302,7 @@ class LedgerMachine(RuleBasedStateMachine):
             for row in SpendCounter.objects.all()
         }
         for level, cap in self.caps.items():
-            shown = counters.get((cap.scope, cap.scope_id), (0, 0))
+            shown = counters.get(cap.key, (0, 0))
             assert shown == (self.model.spent[level], self.model.counted[level]), level
         open_calls = {key for key, call in self.model.calls.items() if call.charged is None}
         held = Hold.objects.filter(customer_id=self.world.customer.pk)

@@ -20,7 +20,8 @@ SMUGGLED = (
     "role", "is_staff", "is_superuser", "balance", "posted", "held", "quota", "used", "group",
     "user_group", "user", "owner", "status", "paid_at", "amount", "price", "email",
     "email_verified", "username", "allowed_routes", "created_at", "id", "rpm", "tpm", "concurrency",
-    "cap", "limits", "wallet", "is_active", "customer", "default_key", "last_login",
+    "cap", "daily_budget", "monthly_budget", "budgets",
+    "limits", "wallet", "is_active", "customer", "default_key", "last_login",
 )  # fmt: skip
 
 
@@ -58,11 +59,15 @@ def test_one_sees_who_one_is_and_what_one_has(
         "name": "Ada",
         "role": "user",
         "user_group": {"id": ada.user_group_id, "name": "staff", "multiplier": "0.8"},
-        "limits": {"rpm": 60, "tpm": None, "concurrency": None, "cap": "100"},
+        "limits": {
+            "rpm": 60, "tpm": None, "concurrency": None, "cap": "100", "daily_budget": None,
+            "monthly_budget": None,
+        },
+        "budgets": {"day": None, "month": None},
         "last_login": None,
         "wallet": {"balance": "9.99", "held": "0", "available": "9.99"},
         "default_key": {"prefix": key.prefix, "last_four": key.last_four},
-    }
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("role", Role.values)

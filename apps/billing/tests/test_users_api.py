@@ -25,7 +25,8 @@ DOLLAR = 10**9
 USERS = "/api/admin/users/"
 FIELDS = {
     "id", "username", "email", "name", "role", "user_group", "is_active", "rpm", "tpm",
-    "concurrency", "cap", "created_at", "last_login", "wallet",
+    "concurrency", "cap", "daily_budget", "monthly_budget", "created_at", "last_login", "wallet",
+    "budgets",
 }  # fmt: skip
 SMUGGLED = (
     "is_staff", "is_superuser", "is_super_admin", "balance", "posted", "posted_nanos", "held",

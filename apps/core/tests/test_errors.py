@@ -35,6 +35,7 @@ EXPECTED = {
     "E18": (408, "invalid_request_error", "request_timeout", None, None, "connection"),
     "E19": (429, "insufficient_quota", "credit_balance_exhausted", None, False, ""),
     "E20": (429, "insufficient_quota", "project_spend_limit_exceeded", None, False, ""),
+    "E21": (429, "insufficient_quota", "organization_spend_limit_exceeded", None, False, ""),
     "E22": (429, "requests", "rate_limit_exceeded", 1, None, ""),
     "E23": (429, "tokens", "rate_limit_exceeded", 1, None, ""),
     "E24": (429, "rate_limit_error", "slow_down", 1, None, ""),

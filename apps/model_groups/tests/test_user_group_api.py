@@ -16,7 +16,7 @@ from tests.support.people import make_admin, make_user, rest_client
 PATH = "/api/admin/user-groups/"
 FIELDS = {
     "id", "name", "description", "multiplier", "model_groups", "rpm", "tpm", "concurrency", "cap",
-    "user_count", "created_at",
+    "daily_budget", "monthly_budget", "user_count", "created_at",
 }  # fmt: skip
 SMUGGLED = (
     "id", "pk", "created_at", "user_count", "users", "multiplier_millionths", "cap_nanos", "role",
@@ -47,6 +47,7 @@ def test_a_group_is_made_changed_and_deleted_on_record(client: APIClient) -> Non
     body = {
         "name": "staff", "description": "us", "multiplier": "0.8", "model_groups": [first.pk],
         "rpm": 60, "tpm": None, "concurrency": 0, "cap": "100",
+        "daily_budget": "2.5", "monthly_budget": None,
     }  # fmt: skip
 
     made = client.post(PATH, body)
@@ -131,6 +132,8 @@ def test_viewers_and_analysts_read_and_do_not_write(db: None) -> None:
         ({"concurrency": "many"}, "concurrency"),
         ({"cap": "-1"}, "cap"),
         ({"cap": "9000001"}, "cap"),
+        ({"daily_budget": "-1"}, "daily_budget"),
+        ({"monthly_budget": 1.5}, "monthly_budget"),
     ],
 )
 def test_what_is_wrong_about_a_group_is_named(

@@ -15,6 +15,7 @@ _ROWS: Final[dict[str, tuple[int | None, str]]] = {
     "E18": (None, "timeout_error"),
     "E19": (402, "billing_error"),
     "E20": (402, "billing_error"),
+    "E21": (402, "billing_error"),
     "E33": (529, "overloaded_error"),
     "E36": (None, "overloaded_error"),
     "E37": (529, "overloaded_error"),

@@ -20,6 +20,7 @@ from apps.core.errors import GatewayError
 _ROWS: Final[dict[str, tuple[int | None, str]]] = {
     "E19": (402, "RESOURCE_EXHAUSTED"),
     "E20": (402, "RESOURCE_EXHAUSTED"),
+    "E21": (402, "RESOURCE_EXHAUSTED"),
     "E32": (501, "UNIMPLEMENTED"),
     "E52": (501, "INTERNAL"),
     "E71": (501, "INTERNAL"),

@@ -12,8 +12,9 @@ from apps.billing.pricing import USUAL, Price
 from apps.core.crypto import keyed_digest
 from apps.core.errors import GatewayError
 from apps.core.price_terms import ServiceTier, Terms, TimeWindow
-from apps.proxy.admission import authenticate, plan_call
+from apps.proxy.admission import authenticate, check_operation, plan_call
 from apps.proxy.dialects.openai_request import parse_request
+from apps.proxy.operations import Operation
 from apps.proxy.snapshot import Caller, PriceHistory
 from apps.proxy.tests.values import EARLIER, NO_PRICES, NOW, make_caller, make_snapshot
 
@@ -79,6 +80,23 @@ def test_a_right_key_that_may_not_be_used_is_told_why(
         _authenticate(BEARER, **changes)
 
     assert (raised.value.row, raised.value.code) == (row, code)
+
+
+@pytest.mark.parametrize("allowed", [(), ("chat",), ("usage", "chat")])
+def test_a_key_is_used_for_what_it_is_allowed(allowed: tuple[str, ...]) -> None:
+    key = make_caller(key={"allowed_operations": frozenset(allowed)}).key
+
+    check_operation(key, Operation("call", "gemini", "generateContent"))
+
+
+@pytest.mark.parametrize("allowed", [("completions",), ("chats",), ("models", "usage")])
+def test_a_key_is_not_used_for_anything_else(allowed: tuple[str, ...]) -> None:
+    key = make_caller(key={"allowed_operations": frozenset(allowed)}).key
+
+    with pytest.raises(GatewayError) as raised:
+        check_operation(key, Operation("count", "anthropic", "messages"))
+
+    assert (raised.value.row, raised.value.code) == ("E08", "insufficient_scope")
 
 
 def test_a_key_inside_its_bounds_is_let_in() -> None:

@@ -17,6 +17,7 @@ from apps.api_keys.issue import issue_key
 from apps.api_keys.models import APIKey
 from apps.billing.ledger.commands import Cap
 from apps.billing.models import Account
+from apps.billing.periods import Budget
 from apps.billing.pricing import Price
 from apps.model_groups.models import ModelGroup
 from apps.providers.credentials import add_key
@@ -122,6 +123,22 @@ def test_caps_are_followed_however_they_change(how: str) -> None:
     assert snapshot.members[user.pk].cap == Cap("user", user.pk, 5)
     assert snapshot.catalogue.user_groups[group.pk].cap == Cap("user_group", group.pk, 5)
     assert route.provider.cap == Cap("provider", provider.pk, 5)
+
+
+@pytest.mark.parametrize("column", ["daily_budget_nanos", "monthly_budget_nanos"])
+def test_budgets_are_followed(column: str) -> None:
+    group = UserGroup.objects.create(name="group")
+    user = make_user(user_group=group)
+    snapshot = loader.load_snapshot()
+    amounts = (5, None) if column == "daily_budget_nanos" else (None, 5)
+    for kind, row_id in ((User, user.pk), (UserGroup, group.pk)):
+        kind._default_manager.filter(pk=row_id).update(**{column: 5})
+
+        _follow(snapshot)
+
+    assert snapshot.members[user.pk].budget == Budget("user", user.pk, *amounts)
+    budget = snapshot.catalogue.user_groups[group.pk].budget
+    assert budget == Budget("user_group", group.pk, *amounts)
 
 
 @pytest.mark.parametrize(
@@ -389,13 +406,25 @@ def test_one_transaction_is_one_version_whatever_it_changes() -> None:
         assert loader.read_version() == before + 1
 
 
+def test_what_a_key_may_be_used_for_is_followed() -> None:
+    key, _ = issue_key(user=make_user(), name="key")
+    snapshot = loader.load_snapshot()
+    APIKey.objects.filter(pk=key.pk).update(allowed_operations=["chat", "models"])
+
+    delta = _follow(snapshot)
+
+    assert list(delta.keys) == [key.pk]
+    assert snapshot.keys[bytes(key.digest)].allowed_operations == {"chat", "models"}
+
+
+@pytest.mark.parametrize("lists", [{"allowed_networks": ["10.0.0.300"]}, {"allowed_operations": 7}])
 def test_a_key_with_lists_that_cannot_be_read_is_disabled_and_the_others_load(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, lists: dict[str, Any]
 ) -> None:
     user = make_user()
     bad, _ = issue_key(user=user, name="bad")
     good, _ = issue_key(user=user, name="good")
-    APIKey.objects.filter(pk=bad.pk).update(allowed_networks=["10.0.0.300"])
+    APIKey.objects.filter(pk=bad.pk).update(**lists)
 
     keys = loader.load_snapshot().keys
 

@@ -1,8 +1,13 @@
 """What stands at which path, and in which dialect it answers."""
 
+from typing import get_args
+
 import pytest
 
+from apps.api_keys.operations import KeyOperation
+from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.operations import (
+    Kind,
     Operation,
     dialect_of,
     find_operation,
@@ -47,6 +52,45 @@ from apps.proxy.operations import (
 def test_a_path_asks_for_one_operation(path: str, operation: Operation | None) -> None:
     assert is_operation_path(path)
     assert find_operation(path) == operation
+
+
+@pytest.mark.parametrize(
+    ("path", "operation"),
+    [
+        ("/v1/chat/completions", "chat"),
+        ("/v1/completions", "completions"),
+        ("/v1/embeddings", "embeddings"),
+        ("/v1/messages", "chat"),
+        ("/v1/messages/count_tokens", "chat"),
+        ("/v1/models", "models"),
+        ("/v1/models/m", "models"),
+        ("/v1/moderations", "moderations"),
+        ("/v1/quote", "quote"),
+        ("/v1/rerank", "rerank"),
+        ("/v1/responses", "chat"),
+        ("/v1/responses/input_tokens", "chat"),
+        ("/v1/responses/resp_1", "chat"),
+        ("/v1/responses/resp_1/input_items", "chat"),
+        ("/v1/usage", "usage"),
+        ("/v1beta/models", "models"),
+        ("/v1beta/models/m:generateContent", "chat"),
+        ("/v1beta/models/m:countTokens", "chat"),
+        ("/v1beta/models/m:embedContent", "embeddings"),
+        ("/v1beta/models/m:batchEmbedContents", "embeddings"),
+    ],
+)
+def test_a_key_is_allowed_kinds_of_paths(path: str, operation: str) -> None:
+    found = find_operation(path)
+
+    assert found is not None
+    assert found.key_operation == operation
+
+
+def test_all_that_can_be_asked_for_can_be_allowed_and_the_other_way_round() -> None:
+    asked = {Operation("call", endpoint=endpoint) for endpoint in get_args(Endpoint)}
+    asked |= {Operation(kind) for kind in get_args(Kind)}
+
+    assert {operation.key_operation for operation in asked} == set(get_args(KeyOperation))
 
 
 @pytest.mark.parametrize("path", ["/v1betas/models", "/v1alpha/models", "/v2/models", "/v1beta2"])

@@ -26,6 +26,7 @@ LIMITS = {
     "expires_at": "2027-01-01T00:00:00Z",
     "allowed_models": ["open"],
     "allowed_networks": ["10.0.0.0/8", "2001:db8::/32"],
+    "allowed_operations": ["chat", "models"],
     "cap": "2.5",
     "rpm": 60,
     "tpm": 100_000,
@@ -119,6 +120,10 @@ WRONG = [
     ({"allowed_networks": ["10.0.0.1/8"]}, "allowed_networks"),
     ({"allowed_networks": ["localhost"]}, "allowed_networks"),
     ({"allowed_networks": ["10.0.0.1"] * 101}, "allowed_networks"),
+    ({"allowed_operations": "chat"}, "allowed_operations"),
+    ({"allowed_operations": ["chats"]}, "allowed_operations"),
+    ({"allowed_operations": [["chat"]]}, "allowed_operations"),
+    ({"allowed_operations": ["chat"] * 9}, "allowed_operations"),
     ({"cap": "-1"}, "cap"),
     ({"cap": 0.1}, "cap"),
     ({"cap": "1e99"}, "cap"),
@@ -203,6 +208,23 @@ def test_an_administrator_names_models_that_exist(admin: APIClient, ada: User) -
         400,
         {"allowed_models": ["There is no model nowhere."]},
     )
+
+
+def test_an_owner_changes_what_his_key_may_be_used_for(
+    admin: APIClient, own: APIClient, ada: User
+) -> None:
+    key = _key(ada)
+
+    narrowed = admin.patch(f"{PATH}{key.pk}/", {"allowed_operations": ["chat", "usage", "chat"]})
+    changed = own.patch(f"{OWN}{key.pk}/", {"allowed_operations": []})
+
+    assert narrowed.json()["allowed_operations"] == ["chat", "usage"]
+    assert (changed.status_code, changed.json()["allowed_operations"]) == (200, [])
+    events = AdminEvent.objects.filter(action="api_key.changed").order_by("id")
+    assert [(event.actor_name, event.before, event.after) for event in events] == [
+        ("root", {"allowed_operations": []}, {"allowed_operations": ["chat", "usage"]}),
+        ("ada", {"allowed_operations": ["chat", "usage"]}, {"allowed_operations": []}),
+    ]
 
 
 def test_a_change_keeps_what_it_does_not_name(admin: APIClient, ada: User) -> None:
@@ -327,7 +349,7 @@ def test_what_is_no_token_is_plain_401(own: APIClient, ada: User, credential: st
 
 
 def test_a_refreshed_key_takes_the_place_of_the_old_one(own: APIClient, ada: User) -> None:
-    old = _key(ada, is_default=True, cap_nanos=7)
+    old = _key(ada, is_default=True, cap_nanos=7, allowed_operations=["chat"])
 
     answer = own.post("/api/auth/refresh-key/")
     smuggled = own.post("/api/auth/refresh-key/", {"user": 1})
@@ -337,6 +359,7 @@ def test_a_refreshed_key_takes_the_place_of_the_old_one(own: APIClient, ada: Use
     new = APIKey.objects.get(digest=digest_of(answer.json()["api_key"]))
     old.refresh_from_db()
     assert (new.user, new.is_default, new.is_active, new.cap_nanos) == (ada, True, True, 7)
+    assert new.allowed_operations == ["chat"]
     assert (old.is_default, old.is_active, old.is_locked) == (False, False, False)
     assert _events()[1:] == [("api_key.deactivated", "ada"), ("api_key.created", "ada")]
 

@@ -52,6 +52,9 @@ def _key(user: User, **values: Any) -> APIKey:
         ("?expired=false", ["b", "a"]),
         ("?prefix=sk-", ["c", "b", "a"]),
         ("?last_four=zzzz", ["c"]),
+        ("?operation=chat", ["c", "a"]),
+        ("?operation=completions", ["b", "a"]),
+        ("?operation=usage", ["c", "a"]),
         ("?search=ADA@example", ["b", "a"]),
         ("?search=%25", []),
         ("?ordering=name", ["a", "b", "c"]),
@@ -59,9 +62,17 @@ def _key(user: User, **values: Any) -> APIKey:
 )
 def test_keys_are_found(admin: APIClient, ada: User, query: str, expected: list[str]) -> None:
     _key(ada, name="a", raw="sk-one12", is_default=True)
-    APIKey.objects.filter(pk=_key(ada, name="b", raw="sk-two12").pk).update(is_active=False)
+    only = _key(ada, name="b", raw="sk-two12", allowed_operations=["completions"])
+    APIKey.objects.filter(pk=only.pk).update(is_active=False)
     past = datetime(2026, 1, 1, tzinfo=UTC)
-    _key(make_user(), name="c", raw="sk-" + "y" * 30 + "zzzz", expires_at=past)
+    operations = ["usage", "chat"]
+    _key(
+        make_user(),
+        name="c",
+        raw="sk-" + "y" * 30 + "zzzz",
+        expires_at=past,
+        allowed_operations=operations,
+    )
 
     answer = admin.get(PATH + query.format(ada=ada.pk))
 
@@ -69,7 +80,15 @@ def test_keys_are_found(admin: APIClient, ada: User, query: str, expected: list[
 
 
 @pytest.mark.parametrize(
-    "query", ["?digest=x", "?is_active=1", "?user=x", "?ordering=digest", "?user__email=a"]
+    "query",
+    [
+        "?operation=chats",
+        "?digest=x",
+        "?is_active=1",
+        "?user=x",
+        "?ordering=digest",
+        "?user__email=a",
+    ],
 )
 def test_what_cannot_be_understood_shows_nothing(admin: APIClient, query: str) -> None:
     assert admin.get(PATH + query).status_code == 400

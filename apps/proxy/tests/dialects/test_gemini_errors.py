@@ -38,6 +38,7 @@ RETRIED: Final = {408, 429, 500, 502, 503, 504}
         ("E18", 408, "DEADLINE_EXCEEDED"),
         ("E19", 402, "RESOURCE_EXHAUSTED"),
         ("E20", 402, "RESOURCE_EXHAUSTED"),
+        ("E21", 402, "RESOURCE_EXHAUSTED"),
         ("E22", 429, "RESOURCE_EXHAUSTED"),
         ("E27", 409, "ABORTED"),
         ("E28", 422, "INVALID_ARGUMENT"),
