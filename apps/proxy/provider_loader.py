@@ -18,6 +18,7 @@ from apps.providers.hosting import find_hosting
 from apps.providers.models import LeavingPolicy
 from apps.providers.models import Provider as ProviderRow
 from apps.proxy.credentials import open_keys
+from apps.proxy.dialects.amazon_events import load_parser
 from apps.proxy.scopes import cap_of, scope_of
 from apps.proxy.snapshot import Provider
 
@@ -45,6 +46,8 @@ def load_providers() -> dict[int, tuple[Provider, RouteHeaders]]:
         credentials, keyless_row = open_keys(row, vault)
         scope = scope_of(f"provider:{row.pk}", row.rpm, row.tpm, row.concurrency)
         hosting = find_hosting(row.dialect, row.base_url)
+        if hosting is not None and hosting.is_framed:
+            load_parser()  # Here, where no call waits for it.
         daily = [row.daily_cost_nanos, *(key.daily_cost_nanos for key in credentials)]
         provider = Provider(
             id=row.pk,

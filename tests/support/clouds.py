@@ -34,6 +34,10 @@ SESSION_TOKEN: Final = "IQoJb3JpZ2luX2VjEXAMPLE/canary+token=="
 EMAIL: Final = "gateway@a-project.iam.gserviceaccount.com"
 KEY_ID: Final = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c"
 PROJECT: Final = "/v1/projects/a-project/locations/global"
+# What the control plane's library adds to a request; the data plane writes its requests itself.
+_BY_LIBRARY: Final = frozenset(
+    {"accept", "accept-encoding", "connection", "content-length", "user-agent"}
+)
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _INVOKE: Final = re.compile(r"/model/(?P<model>[^/]+)/invoke(?P<stream>-with-response-stream)?")
@@ -190,6 +194,7 @@ class Cloud:
                 region=REGION,
                 service="bedrock",
                 now=self._now(),
+                unsigned=_BY_LIBRARY if request.values("user-agent") else frozenset(),
             )
         except SignatureRefused as error:
             told = f"x-amzn-ErrorType: {error.name}:http://internal.amazon.com/coral/"

@@ -2,7 +2,7 @@
 
 A frame has two checksums, headers and a payload; of Bedrock's the payload is `{"bytes": …}` with
 an event of the model's own dialect in base64, or says why there is no more. botocore's parser takes
-the frames apart and checks their checksums; it is imported with the first stream.
+the frames apart and checks their checksums; it is imported with the first provider that needs it.
 
 Sources: https://docs.aws.amazon.com/lexv2/latest/dg/event-stream-encoding.html,
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ResponseStream.html
@@ -11,6 +11,7 @@ https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ResponseStre
 from __future__ import annotations
 
 import base64
+import functools
 import struct
 from typing import Any, Final
 
@@ -53,18 +54,25 @@ class StreamRefused(Exception):
         self.text: Final = text
 
 
+@functools.cache
+def load_parser() -> tuple[Any, type[Exception]]:
+    """Import the parser and what it raises, once in a process; some 20 ms."""
+    from botocore.eventstream import EventStreamBuffer, ParserError
+
+    return EventStreamBuffer, ParserError
+
+
 class FrameReader:
     """Takes frames out of the chunks of one stream. Where it raises, the stream is over.
 
     Raises FrameBroken, EventTooLarge and StreamRefused; what was complete before is in `events`.
     """
 
-    __slots__ = ("_buffer", "_pending", "events")
+    __slots__ = ("_buffer", "_error", "_pending", "events")
 
     def __init__(self) -> None:
-        from botocore.eventstream import EventStreamBuffer
-
-        self._buffer: Any = EventStreamBuffer()
+        parser, self._error = load_parser()
+        self._buffer: Any = parser()
         self._pending = bytearray()
         self.events = b""  # complete, and not yet taken
 
@@ -91,12 +99,10 @@ class FrameReader:
             self.events += self._read(frame)
 
     def _read(self, frame: bytes) -> bytes:
-        from botocore.eventstream import ParserError
-
         self._buffer.add_data(frame)
         try:
             message = next(self._buffer)
-        except (ParserError, StopIteration, ValueError, LookupError, struct.error) as error:
+        except (self._error, StopIteration, ValueError, LookupError, struct.error) as error:
             raise FrameBroken(type(error).__name__) from error
         kind = message.headers.get(":message-type")
         if kind == "event":
