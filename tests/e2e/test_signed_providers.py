@@ -533,7 +533,7 @@ def test_a_stream_that_breaks_is_seen_to_break_and_paid_as_delivered(
     [
         ("throttlingException", 429, "rate_limit_error", 429),
         ("validationException", 400, "invalid_request_error", 400),
-        ("modelTimeoutException", 504, "timeout_error", 408),
+        ("modelTimeoutException", 502, "api_error", 408),
         ("internalServerException", 502, "api_error", 500),
         ("serviceUnavailableException", 529, "overloaded_error", 503),
     ],

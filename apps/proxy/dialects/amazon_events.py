@@ -129,6 +129,4 @@ def _refusal(name: str, payload: bytes) -> StreamRefused:
     short = name.removesuffix("Exception")
     status = _STATUSES.get(short[:1].lower() + short[1:], 500)
     text = payload.decode("utf-8", "replace")
-    if status == 408:
-        return StreamRefused(status, GatewayError("E48"), text)
     return StreamRefused(status, upstream_error(status, {}, payload), text)

@@ -162,7 +162,7 @@ def test_what_amazon_adds_to_an_event_does_not_go_on() -> None:
         ("throttlingException", 429, "E43"),
         ("ThrottlingException", 429, "E43"),
         ("validationException", 400, "E40"),
-        ("modelTimeoutException", 408, "E48"),
+        ("modelTimeoutException", 408, "E46"),
         ("modelStreamErrorException", 424, "E46"),
         ("internalServerException", 500, "E46"),
         ("serviceUnavailableException", 503, "E46"),
