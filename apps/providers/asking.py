@@ -175,7 +175,7 @@ def _ask(
     if identity is None:
         headers[known.header] = f"{known.prefix}{secret}"
     else:
-        headers |= _prove(identity, method, url, headers, body or b"", resolve)
+        headers |= _sign(identity, method, url, headers, body or b"", resolve)
     ask = Ask(url=url, method=method, headers=headers, body=body or b"")
     try:
         answer = fetch(ask, private=settings.PRIVATE_UPSTREAMS, resolve=resolve)
@@ -186,7 +186,7 @@ def _ask(
     return _read(answer)
 
 
-def _prove(
+def _sign(
     identity: Identity,
     method: str,
     url: str,

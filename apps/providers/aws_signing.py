@@ -67,17 +67,17 @@ def sign(
     signer_class, request_class = load_signer()
     credentials = _Credentials(key.access_key_id, key.secret_access_key, key.session_token or None)
     signer = signer_class(credentials, service, key.region)
-    proof = {"x-amz-date": now.astimezone(UTC).strftime(_TIMESTAMP), "x-amz-content-sha256": digest}
+    added = {"x-amz-date": now.astimezone(UTC).strftime(_TIMESTAMP), "x-amz-content-sha256": digest}
     if key.session_token:
-        proof["x-amz-security-token"] = key.session_token
-    request = request_class(method=method, url=url, headers={**headers, **proof})
-    request.context["timestamp"] = proof["x-amz-date"]
+        added["x-amz-security-token"] = key.session_token
+    request = request_class(method=method, url=url, headers={**headers, **added})
+    request.context["timestamp"] = added["x-amz-date"]
     # `add_auth` does the same by the machine's clock, which may be the one that is wrong.
     to_sign = signer.string_to_sign(request, signer.canonical_request(request))
     signature = signer.signature(to_sign, request)
     names = signer.signed_headers(signer.headers_to_sign(request))
-    proof["authorization"] = (
+    added["authorization"] = (
         f"{_ALGORITHM} Credential={signer.scope(request)}, SignedHeaders={names}, "
         f"Signature={signature}"
     )
-    return proof
+    return added

@@ -105,7 +105,7 @@ class Relay:
             output_cap=self._cap,
             cap_parameter=(request.output_parameter if converted is None else None)
             or route.max_tokens_parameter,
-            headers=own_headers,
+            headers=(*own_headers, *route.headers) if dialect.is_framed else (),
         )
         endpoint = request.endpoint if converted is None else dialect.converted
         call.upstream_body = dialect.body(body, sending)
@@ -123,7 +123,7 @@ class Relay:
                 on_connected=call.note_asked if route.provider.drain_seconds else None,
             )
             row["status_code"] = answer.status
-            secret = answer.proof or credential.secret
+            secret = answer.sent_secret or credential.secret
             call.upstream_request_id = request_id_of(answer, secret)
             if answer.status != 200:
                 await self._fail_by_status(answer, secret)

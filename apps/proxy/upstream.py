@@ -30,7 +30,7 @@ from apps.proxy.http_client import (
     Pool,
     Target,
 )
-from apps.proxy.proofs import ProofFailed, Proofs
+from apps.proxy.signing import Signing, SigningFailed
 from apps.proxy.snapshot import Credential, Provider, Route
 
 ANSWER_BYTES_MAX: Final = 32 << 20
@@ -101,7 +101,7 @@ class Upstream:
         self._tls = ssl.create_default_context()
         self._tls.set_alpn_protocols(["http/1.1"])
         self._names = GuardedNames(private)
-        self._proofs = Proofs(private)
+        self._signing = Signing(private)
         self._heads: dict[tuple[Authorisation, str, str, str, RouteHeaders], bytes] = {}
         self._private_only: set[Target] = set()
 
@@ -170,23 +170,34 @@ class Upstream:
         on_connected: Callable[[], None] | None,
         method: str,
     ) -> Answer:
-        """Send a request with a proof of its own; once more where the first one was outdated."""
+        """Send a request that is signed anew; once more where the first signature was outdated."""
         sent = {**headers, "x-request-id": request_id, "content-length": str(len(body))}
         for is_repeated in (False, True):
-            prepared = await self._proofs.prepare(identity, body)
+            prepared = await self._signing.prepare(identity, body)
             url = provider.url
             connection = await self._take(
                 (url.scheme, url.host, url.port), provider.connect_timeout_seconds
             )
             # After the wait for a connection: a signature holds the moment at which it was made.
-            proof = self._proofs.prove(
-                identity, prepared, provider=provider, method=method, target=target, headers=sent
-            )
+            try:
+                signed = self._signing.sign(
+                    identity,
+                    prepared,
+                    provider=provider,
+                    method=method,
+                    target=target,
+                    headers=sent,
+                )
+            except BaseException:
+                connection.abort()
+                raise
             if on_connected is not None:
                 on_connected()
-            answer = await connection.send(_write_head(method, target, {**sent, **proof}) + body)
-            answer.proof = identity.session_token if isinstance(identity, AwsKey) else prepared
-            if is_repeated or not self._proofs.learn(
+            answer = await connection.send(_write_head(method, target, {**sent, **signed}) + body)
+            answer.sent_secret = (
+                identity.session_token if isinstance(identity, AwsKey) else prepared
+            )
+            if is_repeated or not self._signing.learn(
                 identity, prepared, host=url.host, answer=answer
             ):
                 break
@@ -195,7 +206,7 @@ class Upstream:
 
     async def close(self) -> None:
         """Close all connections."""
-        self._proofs.close()
+        self._signing.close()
         self._pool.close()
 
     async def _take(self, target: Target, seconds: float) -> ClientConnection:
@@ -256,7 +267,7 @@ def _target_of(provider: Provider, path: str) -> str:
 
 
 def _headers_of(provider: Provider, headers: RouteHeaders) -> dict[str, str]:
-    """Return what all requests carry beside a proof.
+    """Return what all requests carry beside what shows who asks.
 
     What may stand here was checked when the configuration was loaded, and of the client's own when
     it came.
@@ -284,7 +295,7 @@ def failure_of(error: BaseException, status: int | None) -> AttemptFailed:
     E46 broken off, E47 unreachable, E37 where it is this process that can open no more connections,
     E41 where the key got no access token.
     """
-    if isinstance(error, ProofFailed):
+    if isinstance(error, SigningFailed):
         return AttemptFailed(GatewayError(error.row), error.status, error.text)
     cause = error.__cause__ if isinstance(error, ConnectFailed) else error
     if isinstance(cause, OSError) and cause.errno in _OWN_LIMITS:

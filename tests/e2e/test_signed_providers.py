@@ -46,8 +46,8 @@ CONSTANTS = {
     **FAST,
     "apps.proxy.sharing:SHARE_SECONDS": 0.05,
     # Tokens of a few seconds are renewed in time.
-    "apps.proxy.proofs:MARGIN_SECONDS": 0.0,
-    "apps.proxy.proofs:RENEW_SECONDS": 0.0,
+    "apps.proxy.signing:MARGIN_SECONDS": 0.0,
+    "apps.proxy.signing:RENEW_SECONDS": 0.0,
 }
 WISHES: Final = "demo-chat:prompt=10,tokens=12"
 CHARGE: Final = 10 * INPUT_NANOS + 12 * OUTPUT_NANOS
@@ -167,24 +167,31 @@ def test_bedrock_gets_its_version_and_the_betas_in_the_body_alone(
     bench: Bench, cloud: Cloud
 ) -> None:
     stage = stage_at(bench, cloud, "bedrock-anthropic", headers={"x-team": "a  b"})
+    operators = stage_at(
+        bench, cloud, "bedrock-anthropic", headers={"anthropic-beta": "operator-2025-02-02"}
+    )
     betas = {"anthropic-beta": "interleaved-thinking-2025-05-14, other-2025-01-01"}
 
     for is_stream in (False, True):
         ask_anthropic(stage, is_stream=is_stream, extra_headers=betas)
 
-    for body in cloud.bodies:
+    bodies, heads = list(cloud.bodies), list(cloud.heads)
+    ask_openai(operators, is_stream=False)
+
+    assert cloud.bodies[-1]["anthropic_beta"] == ["operator-2025-02-02"]
+    for body in bodies:
         assert body == {
             "max_tokens": 100,
             "messages": HELLO,
             "anthropic_version": "bedrock-2023-05-31",
             "anthropic_beta": ["interleaved-thinking-2025-05-14", "other-2025-01-01"],
         }
-    for heard in cloud.heads:
+    for heard in heads:
         names = [name.lower() for name in heard.names]
         assert "x-api-key" not in names
         assert not any(name.startswith("anthropic") for name in names)
         assert "x-team" in names
-    assert [heard.lines[0].split(" ")[1].rpartition("/")[2] for heard in cloud.heads] == [
+    assert [heard.lines[0].split(" ")[1].rpartition("/")[2] for heard in heads] == [
         "invoke",
         "invoke-with-response-stream",
     ]

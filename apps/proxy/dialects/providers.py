@@ -39,7 +39,7 @@ class Sending(NamedTuple):
     is_stream: bool
     output_cap: int | None  # None unless the maximum had to be lowered
     cap_parameter: str
-    headers: tuple[tuple[str, str], ...] = ()  # that go on, for where they stand in the body
+    headers: tuple[tuple[str, str | None], ...] = ()  # that go on, where the body holds some
 
 
 class ProviderDialect(NamedTuple):
@@ -147,7 +147,7 @@ def _hosted_anthropic_body(hosting: Hosting, body: Mapping[str, Any], sending: S
     if hosting.names_stream and sending.is_stream:
         sent["stream"] = True
     if hosting.has_betas_in_body:
-        betas = dict(sending.headers).get(_HEADER_OF_BETAS, "")
+        betas = dict(sending.headers).get(_HEADER_OF_BETAS) or ""
         if listed := [beta for part in betas.split(",") if (beta := part.strip())]:
             sent["anthropic_beta"] = listed
     if sending.output_cap is not None:

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from apps.core.addresses import parse_private_upstreams
 from apps.providers.aws_signing import digest_of
 from apps.providers.identities import GOOGLE, AwsKey, ServiceAccount, keep_secret, read_identity
-from apps.proxy import proofs
+from apps.proxy import signing
 from apps.proxy.http_client import Answer
-from apps.proxy.proofs import ProofFailed, Proofs
+from apps.proxy.signing import Signing, SigningFailed
 from apps.proxy.upstream import failure_of
 from tests.support.clouds import Cloud, make_private_key
 from tests.support.gateway import DemoThread
@@ -55,7 +55,7 @@ def account_of(cloud: Cloud, **changes: Any) -> ServiceAccount:
 
 
 async def test_many_that_wait_cause_one_token(cloud: Cloud) -> None:
-    made, account = Proofs(PRIVATE), account_of(cloud)
+    made, account = Signing(PRIVATE), account_of(cloud)
 
     found = await asyncio.gather(*(made.prepare(account, b"") for _ in range(200)))
     again = await made.prepare(account, b"")
@@ -66,7 +66,7 @@ async def test_many_that_wait_cause_one_token(cloud: Cloud) -> None:
 
 
 async def test_who_leaves_takes_the_token_from_nobody(cloud: Cloud) -> None:
-    made, account = Proofs(PRIVATE), account_of(cloud)
+    made, account = Signing(PRIVATE), account_of(cloud)
 
     leaving = asyncio.create_task(made.prepare(account, b""))
     staying = asyncio.create_task(made.prepare(account, b""))
@@ -87,7 +87,7 @@ class Clock:
         return self.now
 
 
-async def become_idle(made: Proofs) -> None:
+async def become_idle(made: Signing) -> None:
     """Wait for the renewals that go on."""
     fetching = [held.fetching for held in made._held.values() if held.fetching is not None]
     await asyncio.wait(fetching)
@@ -95,7 +95,7 @@ async def become_idle(made: Proofs) -> None:
 
 async def test_a_token_is_renewed_before_its_end_while_the_old_one_serves(cloud: Cloud) -> None:
     clock = Clock()
-    made, account = Proofs(PRIVATE, monotonic=clock), account_of(cloud)
+    made, account = Signing(PRIVATE, monotonic=clock), account_of(cloud)
     first = await made.prepare(account, b"")
 
     clock.now += 3_299
@@ -112,7 +112,7 @@ async def test_a_token_is_renewed_before_its_end_while_the_old_one_serves(cloud:
 
 async def test_a_token_that_is_over_is_waited_for_once(cloud: Cloud) -> None:
     clock = Clock()
-    made, account = Proofs(PRIVATE, monotonic=clock), account_of(cloud)
+    made, account = Signing(PRIVATE, monotonic=clock), account_of(cloud)
     first = await made.prepare(account, b"")
 
     clock.now += 3_571  # half a minute before its end
@@ -128,7 +128,7 @@ async def test_an_endpoint_that_fails_costs_no_call_while_the_old_token_is_good(
     cloud: Cloud,
 ) -> None:
     clock = Clock()
-    made, account = Proofs(PRIVATE, monotonic=clock), account_of(cloud)
+    made, account = Signing(PRIVATE, monotonic=clock), account_of(cloud)
     first = await made.prepare(account, b"")
     cloud.token_refusal = (503, {"error": "internal_failure"})
 
@@ -142,7 +142,7 @@ async def test_an_endpoint_that_fails_costs_no_call_while_the_old_token_is_good(
     await become_idle(made)
     asked_again = list(cloud.refused)
     clock.now += 190
-    with pytest.raises(ProofFailed) as raised:
+    with pytest.raises(SigningFailed) as raised:
         await made.prepare(account, b"")
 
     assert found == [first] * 7
@@ -152,10 +152,10 @@ async def test_an_endpoint_that_fails_costs_no_call_while_the_old_token_is_good(
 
 
 async def test_a_refused_account_is_a_refused_key(cloud: Cloud) -> None:
-    made = Proofs(PRIVATE)
+    made = Signing(PRIVATE)
     cloud.token_refusal = (400, {"error": "invalid_grant", "error_description": "No such account"})
 
-    with pytest.raises(ProofFailed) as raised:
+    with pytest.raises(SigningFailed) as raised:
         await made.prepare(account_of(cloud), b"")
 
     failure = failure_of(raised.value, None)
@@ -165,10 +165,10 @@ async def test_a_refused_account_is_a_refused_key(cloud: Cloud) -> None:
 
 
 async def test_a_claim_signed_with_another_key_is_refused(cloud: Cloud) -> None:
-    made, account = Proofs(PRIVATE), account_of(cloud)
+    made, account = Signing(PRIVATE), account_of(cloud)
     cloud.private_key = make_private_key()
 
-    with pytest.raises(ProofFailed) as raised:
+    with pytest.raises(SigningFailed) as raised:
         await made.prepare(account, b"")
 
     assert (raised.value.row, cloud.tokens, cloud.refused) == ("E41", [], [400])
@@ -193,10 +193,10 @@ async def test_a_claim_signed_with_another_key_is_refused(cloud: Cloud) -> None:
 async def test_any_other_trouble_says_nothing_about_the_key(
     cloud: Cloud, refusal: tuple[int, dict[str, Any]]
 ) -> None:
-    made = Proofs(PRIVATE)
+    made = Signing(PRIVATE)
     cloud.token_refusal = refusal
 
-    with pytest.raises(ProofFailed) as raised:
+    with pytest.raises(SigningFailed) as raised:
         await made.prepare(account_of(cloud), b"")
 
     assert (raised.value.row, raised.value.status) == ("E47", None)
@@ -204,10 +204,10 @@ async def test_any_other_trouble_says_nothing_about_the_key(
 
 
 async def test_a_wrong_clock_says_nothing_about_the_key(cloud: Cloud) -> None:
-    made = Proofs(PRIVATE)
+    made = Signing(PRIVATE)
     cloud.clock = timedelta(hours=2)
 
-    with pytest.raises(ProofFailed, match="The clock of this machine is wrong") as raised:
+    with pytest.raises(SigningFailed, match="The clock of this machine is wrong") as raised:
         await made.prepare(account_of(cloud), b"")
 
     assert raised.value.row == "E47"
@@ -217,9 +217,9 @@ async def test_a_wrong_clock_says_nothing_about_the_key(cloud: Cloud) -> None:
 async def test_no_address_but_googles_is_asked_where_private_ones_are_not_allowed(
     cloud: Cloud,
 ) -> None:
-    made, account = Proofs(()), account_of(cloud)
+    made, account = Signing(()), account_of(cloud)
 
-    with pytest.raises(ProofFailed, match="not allowed"):
+    with pytest.raises(SigningFailed, match="not allowed"):
         await made.prepare(account, b"")
 
     assert (cloud.tokens, cloud.refused) == ([], [])
@@ -227,7 +227,7 @@ async def test_no_address_but_googles_is_asked_where_private_ones_are_not_allowe
 
 
 def refusal(status: int, date: str = "") -> Answer:
-    """Return an answer that refuses a proof."""
+    """Return an answer that refuses a token."""
     answer = Answer(None)  # type: ignore[arg-type]  # Nothing is read of it.
     answer.status = status
     if date:
@@ -239,7 +239,7 @@ async def test_a_token_that_was_revoked_is_taken_for_no_word_about_the_key_once(
     cloud: Cloud,
 ) -> None:
     clock = Clock()
-    made, account = Proofs(PRIVATE, monotonic=clock), account_of(cloud)
+    made, account = Signing(PRIVATE, monotonic=clock), account_of(cloud)
     first = await made.prepare(account, b"")
     clock.now += 60
 
@@ -258,12 +258,12 @@ async def test_large_bodies_are_digested_in_a_thread(monkeypatch: pytest.MonkeyP
         threads.append(threading.current_thread().name)
         return digest_of(body)
 
-    monkeypatch.setattr(proofs, "digest_of", watched)
-    made, key = Proofs(PRIVATE), AwsKey("AKIAIOSFODNN7EXAMPLE", "us-east-1", "secret")
+    monkeypatch.setattr(signing, "digest_of", watched)
+    made, key = Signing(PRIVATE), AwsKey("AKIAIOSFODNN7EXAMPLE", "us-east-1", "secret")
 
-    small = await made.prepare(key, b"x" * proofs.DIGESTED_BYTES)
-    large = await made.prepare(key, b"x" * (proofs.DIGESTED_BYTES + 1))
+    small = await made.prepare(key, b"x" * signing.DIGESTED_BYTES)
+    large = await made.prepare(key, b"x" * (signing.DIGESTED_BYTES + 1))
 
-    assert [name.partition("_")[0] for name in threads] == ["MainThread", "proofs"]
+    assert [name.partition("_")[0] for name in threads] == ["MainThread", "signing"]
     assert (len(small), len(large)) == (64, 64)
     made.close()

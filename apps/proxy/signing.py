@@ -22,7 +22,8 @@ from functools import partial
 from typing import Final
 
 from apps.core.addresses import AllowedNetwork
-from apps.providers.aws_signing import digest_of, service_of, sign
+from apps.providers.aws_signing import digest_of, service_of
+from apps.providers.aws_signing import sign as sign_for_aws
 from apps.providers.google_tokens import Token, TokenRefused, TokenUnavailable, fetch_token
 from apps.providers.identities import Identity, ServiceAccount
 from apps.proxy.http_client import Answer, ConnectFailed
@@ -47,8 +48,8 @@ CLOCK_SECONDS_MAX: Final = 86_400.0
 logger = logging.getLogger(__name__)
 
 
-class ProofFailed(ConnectFailed):
-    """Nothing could be sent, for want of a proof. `row` is that of the error, `status` what the
+class SigningFailed(ConnectFailed):
+    """Nothing could be sent, for want of a token. `row` is that of the error, `status` what the
     record says, None where nobody answered.
     """
 
@@ -71,8 +72,8 @@ class _Held:
     fetching: asyncio.Task[str] | None = None
 
 
-class Proofs:
-    """Makes the proofs of one process. Belongs to the event loop."""
+class Signing:
+    """Signs the requests of one process. Belongs to the event loop."""
 
     def __init__(
         self,
@@ -84,10 +85,10 @@ class Proofs:
         self._monotonic = monotonic
         self._held: dict[ServiceAccount, _Held] = {}
         self._offsets: dict[str, timedelta] = {}  # of clocks, by host
-        self._threads = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="proofs")
+        self._threads = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="signing")
 
     async def prepare(self, identity: Identity, body: bytes) -> str:
-        """Return what takes time: a token, or the digest of a body. Raises ProofFailed."""
+        """Return what takes time: a token, or the digest of a body. Raises SigningFailed."""
         if isinstance(identity, ServiceAccount):
             return await self._find_token(identity)
         if len(body) <= DIGESTED_BYTES:
@@ -95,7 +96,7 @@ class Proofs:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, digest_of, body)
 
-    def prove(
+    def sign(
         self,
         identity: Identity,
         prepared: str,
@@ -109,7 +110,7 @@ class Proofs:
         if isinstance(identity, ServiceAccount):
             return {"authorization": f"Bearer {prepared}"}
         url = provider.url
-        return sign(
+        return sign_for_aws(
             identity,
             method=method,
             url=url.origin + target,
@@ -120,7 +121,7 @@ class Proofs:
         )
 
     def learn(self, identity: Identity, prepared: str, *, host: str, answer: Answer) -> bool:
-        """Return whether a refusal is no word about the key, and another proof may be taken.
+        """Return whether a refusal is no word about the key, and the request may be signed again.
 
         A token may have been revoked before its end, and the clock of this machine be wrong.
         """
@@ -165,10 +166,12 @@ class Proofs:
             token: Token = await loop.run_in_executor(self._threads, fetch)
         except TokenRefused as error:
             held.value, held.renew_at, held.ends_at = "", 0.0, 0.0
-            raise ProofFailed("E41", 401, f"the token endpoint refused the key: {error}") from error
+            raise SigningFailed(
+                "E41", 401, f"the token endpoint refused the key: {error}"
+            ) from error
         except TokenUnavailable as error:
             held.again_at = self._monotonic() + AGAIN_SECONDS
-            raise ProofFailed("E47", None, f"no access token: {error}") from error
+            raise SigningFailed("E47", None, f"no access token: {error}") from error
         finally:
             held.fetching = None
         held.value, held.got_at = token.value, self._monotonic()
