@@ -80,9 +80,12 @@ def fetch_token(
         "iat": issued_at,
         "exp": issued_at + CLAIM_SECONDS,
     }
-    assertion = jwt.encode(
-        claim, account.private_key, algorithm="RS256", headers={"kid": account.private_key_id}
-    )
+    try:
+        assertion = jwt.encode(
+            claim, account.private_key, algorithm="RS256", headers={"kid": account.private_key_id}
+        )
+    except (ValueError, jwt.PyJWTError) as error:
+        raise TokenUnavailable("The private key cannot be used.") from error
     ask = Ask(
         url=account.token_uri,
         method="POST",

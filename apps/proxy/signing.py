@@ -85,7 +85,9 @@ class Signing:
         self._monotonic = monotonic
         self._held: dict[ServiceAccount, _Held] = {}
         self._offsets: dict[str, timedelta] = {}  # of clocks, by host
-        self._threads = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="signing")
+        self._fetchers = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="tokens")
+        # Not among those that may wait for an endpoint.
+        self._digester = ThreadPoolExecutor(1, thread_name_prefix="digests")
 
     async def prepare(self, identity: Identity, body: bytes) -> str:
         """Return what takes time: a token, or the digest of a body. Raises SigningFailed."""
@@ -94,7 +96,7 @@ class Signing:
         if len(body) <= DIGESTED_BYTES:
             return digest_of(body)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, digest_of, body)
+        return await loop.run_in_executor(self._digester, digest_of, body)
 
     def sign(
         self,
@@ -136,7 +138,8 @@ class Signing:
         for held in self._held.values():
             if held.fetching is not None:
                 held.fetching.cancel()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._fetchers.shutdown(wait=False, cancel_futures=True)
+        self._digester.shutdown(wait=False, cancel_futures=True)
 
     # ---- tokens
 
@@ -163,7 +166,7 @@ class Signing:
         begun = self._monotonic()
         fetch = partial(fetch_token, account, now=datetime.now(UTC), private=self._private)
         try:
-            token: Token = await loop.run_in_executor(self._threads, fetch)
+            token: Token = await loop.run_in_executor(self._fetchers, fetch)
         except TokenRefused as error:
             held.value, held.renew_at, held.ends_at = "", 0.0, 0.0
             raise SigningFailed(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any, Final
 
 import pytest
@@ -264,6 +265,54 @@ async def test_large_bodies_are_digested_in_a_thread(monkeypatch: pytest.MonkeyP
     small = await made.prepare(key, b"x" * signing.DIGESTED_BYTES)
     large = await made.prepare(key, b"x" * (signing.DIGESTED_BYTES + 1))
 
-    assert [name.partition("_")[0] for name in threads] == ["MainThread", "signing"]
+    assert [name.partition("_")[0] for name in threads] == ["MainThread", "digests"]
     assert (len(small), len(large)) == (64, 64)
+    made.close()
+
+
+HOST: Final = "bedrock-runtime.us-east-1.amazonaws.com"
+AWS_KEY: Final = AwsKey("AKIAIOSFODNN7EXAMPLE", "us-east-1", "secret")
+
+
+def told(**offset: int) -> str:
+    """Return a date as a provider tells it whose clock is so far ahead."""
+    return format_datetime(datetime.now(UTC) + timedelta(**offset), usegmt=True)
+
+
+@pytest.mark.parametrize("offset", [{"minutes": -5}, {"minutes": 5}, {"hours": -23}])
+async def test_a_clock_that_is_off_is_followed_and_followed_back(offset: dict[str, int]) -> None:
+    made = Signing(PRIVATE)
+    prepared = await made.prepare(AWS_KEY, b"")
+
+    assert made.learn(AWS_KEY, prepared, host=HOST, answer=refusal(403, told(**offset)))
+    # By the clock that it was given the key is wrong.
+    assert not made.learn(AWS_KEY, prepared, host=HOST, answer=refusal(403, told(**offset)))
+    assert made.learn(AWS_KEY, prepared, host=HOST, answer=refusal(403, told()))
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "offset"),
+    [
+        (403, {"minutes": 0}),
+        (403, {"minutes": 3}),
+        (403, {"hours": 25}),
+        (403, {"hours": -25}),
+        (400, {"hours": 1}),
+        (429, {"hours": 1}),
+        (500, {"hours": 1}),
+    ],
+)
+async def test_no_other_refusal_is_about_the_clock(status: int, offset: dict[str, int]) -> None:
+    made = Signing(PRIVATE)
+
+    assert not made.learn(AWS_KEY, "", host=HOST, answer=refusal(status, told(**offset)))
+    made.close()
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Sun, 29 Nov 2020 12:00:00"])
+async def test_a_clock_that_cannot_be_read_is_none(date: str) -> None:
+    made = Signing(PRIVATE)
+
+    assert not made.learn(AWS_KEY, "", host=HOST, answer=refusal(403, date))
     made.close()
