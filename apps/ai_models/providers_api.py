@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.core.rest import StrictSerializer, actor_of, answer_deletion
+from apps.providers.credentials import SecretMalformed
 from apps.providers.filters import ProviderFilters
 from apps.providers.models import Dialect, Provider
 from apps.providers.registration import (
@@ -27,6 +28,7 @@ from apps.providers.serializers import (
     ProviderInput,
     ProviderOutput,
     ProviderReplacement,
+    refused_secret,
 )
 from apps.users.permissions import ViewersRead
 
@@ -67,6 +69,8 @@ class ProvidersView(generics.ListAPIView[Provider]):
             )
         except BaseUrlRefused as error:
             raise _refused(error) from error
+        except SecretMalformed as error:
+            raise refused_secret(error) from error
         return _shown(provider, request, status=201)
 
 
@@ -93,8 +97,9 @@ class ProviderView(generics.GenericAPIView[Provider]):
     def put(self, request: Request, provider_id: str) -> Response:
         """Set a provider; what is left out keeps its value.
 
-        Another `base_url` needs `api_key` in the same call, else 400 `key_required`. The keys there
-        were are deactivated: each was typed for the old address.
+        Another `base_url` needs `api_key` in the same call, else 400 `key_required`, and so does a
+        `key_header` by which requests are signed in another way. The keys there were are
+        deactivated: each was typed for the old address or use.
         """
         return self._change(request, ProviderReplacement)
 
@@ -107,8 +112,9 @@ class ProviderView(generics.GenericAPIView[Provider]):
     def patch(self, request: Request, provider_id: str) -> Response:
         """Change some values of a provider.
 
-        Another `base_url` needs `api_key` in the same call, else 400 `key_required`. The keys there
-        were are deactivated: each was typed for the old address.
+        Another `base_url` needs `api_key` in the same call, else 400 `key_required`, and so does a
+        `key_header` by which requests are signed in another way. The keys there were are
+        deactivated: each was typed for the old address or use.
         """
         return self._change(request, ProviderChange)
 
@@ -140,6 +146,8 @@ class ProviderView(generics.GenericAPIView[Provider]):
             )
         except BaseUrlRefused as error:
             raise _refused(error) from error
+        except SecretMalformed as error:
+            raise refused_secret(error) from error
         return _shown(changed, request)
 
 

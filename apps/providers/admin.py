@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django import forms
 from django.contrib import admin, messages
+from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest
 
 from apps.audit.admin_pages import RecordedAdmin, adopt, staff_of
@@ -19,11 +20,13 @@ from apps.providers.credentials import (
 )
 from apps.providers.headers import HeadersRefused, check_headers
 from apps.providers.health import enable_key
+from apps.providers.identities import SECRET_LENGTH_MAX
 from apps.providers.models import Provider, ProviderKey
 from apps.providers.registration import (
     BaseUrlRefused,
     admit_base_url,
     has_history,
+    is_moved,
     leave_keys_behind,
 )
 
@@ -31,10 +34,12 @@ if TYPE_CHECKING:
     _KeyModelForm = forms.ModelForm[ProviderKey]
     _ProviderModelForm = forms.ModelForm[Provider]
     _KeyInline = admin.TabularInline[ProviderKey, Provider]
+    _KeyFormSet = BaseInlineFormSet[ProviderKey, Provider, forms.ModelForm[ProviderKey]]
 else:
     # Generic only in the type stubs.
     _KeyModelForm = _ProviderModelForm = forms.ModelForm
     _KeyInline = admin.TabularInline
+    _KeyFormSet = BaseInlineFormSet
 
 
 _KEY_STATE = ("last_four", "disabled_at", "disabled_reason", "left_behind_at", "created_at")
@@ -46,11 +51,12 @@ class ProviderKeyForm(_KeyModelForm):
 
     secret = forms.CharField(
         required=False,
-        max_length=4_096,
+        max_length=SECRET_LENGTH_MAX,
         widget=forms.PasswordInput(
             render_value=False, attrs={"autocomplete": "new-password", "class": "vTextField"}
         ),
-        help_text="Stored encrypted and never shown again. Empty: keep the one there is.",
+        help_text="Stored encrypted and never shown again. Empty: keep the one there is. Where "
+        "requests are signed: the JSON of a service account's key, or of an AWS key.",
     )
     enable_again = forms.BooleanField(
         required=False, help_text="Use it once more although it was disabled automatically."
@@ -61,21 +67,28 @@ class ProviderKeyForm(_KeyModelForm):
         fields = ("name", "weight", *_LIMITS, "is_active")
 
     def clean_secret(self) -> str:
-        """Require a secret for a new key and refuse what cannot be a header value."""
+        """Require a secret for a new key."""
         secret = str(self.cleaned_data["secret"])
-        if not secret:
-            if self.instance.pk is None:
-                raise forms.ValidationError("A new key needs its secret.")
-            return ""
-        try:
-            check_secret(secret)
-        except SecretMalformed as error:
-            raise forms.ValidationError(str(error)) from error
+        if not secret and self.instance.pk is None:
+            raise forms.ValidationError("A new key needs its secret.")
         return secret
+
+    def check_kind(self, key_header: str) -> None:
+        """Refuse a secret that is none of the kind its provider wants."""
+        secret = self.cleaned_data.get("secret")
+        if secret:
+            try:
+                check_secret(secret, key_header)
+            except SecretMalformed as error:
+                self.add_error("secret", str(error))
 
     def clean(self) -> dict[str, Any]:
         """Refuse to use a secret again that was typed for another address."""
         values = super().clean() or self.cleaned_data
+        # Beside its provider's own form, the formset knows what that is about to become.
+        provider = values.get("provider") or (self.instance.pk and self.instance.provider)
+        if provider and not self.prefix:
+            self.check_kind(provider.key_header)
         is_left_behind = self.instance.left_behind_at is not None and not values.get("secret")
         if values.get("is_active") and is_left_behind:
             self.add_error("secret", KeyRequired.message)
@@ -111,11 +124,23 @@ def save_key(request: HttpRequest, form: Any, *, provider: Provider) -> None:
     adopt(key, changed)
 
 
+class ProviderKeyFormSet(_KeyFormSet):
+    """The keys of a provider, each of the kind that the form beside it says."""
+
+    def clean(self) -> None:
+        """Check the secrets that were typed."""
+        super().clean()
+        for form in self.forms:
+            if isinstance(form, ProviderKeyForm) and form.has_changed():
+                form.check_kind(self.instance.key_header)
+
+
 class ProviderKeyInline(_KeyInline):
     """The keys of a provider."""
 
     model = ProviderKey
     form = ProviderKeyForm
+    formset = ProviderKeyFormSet
     fields = (
         *("name", "secret", "last_four", "weight", *_LIMITS, "is_active", "enable_again"),
         *("disabled_at", "disabled_reason", "left_behind_at", "created_at"),
@@ -191,7 +216,7 @@ class ProviderAdmin(RecordedAdmin):
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         """Save keys; after a move to another address only keys typed anew stay active."""
         super().save_related(request, form, formsets, change)
-        if not change or form.values_before["base_url"] == form.instance.base_url:
+        if not change or not is_moved(form.instance, form.values_before):
             return
         count = leave_keys_behind(
             provider=form.instance,
@@ -202,8 +227,8 @@ class ProviderAdmin(RecordedAdmin):
         if count:
             self.message_user(
                 request,
-                "The provider moved to another address: its stored keys were deactivated. "
-                "Type the secret again to use a key there.",
+                "The provider moved to another address or way of signing: its stored keys were "
+                "deactivated. Type the secret again to use a key there.",
                 messages.WARNING,
             )
 

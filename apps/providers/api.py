@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.core.rest import actor_of, answer_deletion
-from apps.providers.credentials import add_key, change_key, delete_key
+from apps.providers.credentials import SecretMalformed, add_key, change_key, delete_key
 from apps.providers.health import enable_key
 from apps.providers.models import Provider, ProviderKey
 from apps.providers.presets import list_presets
@@ -25,6 +25,7 @@ from apps.providers.serializers import (
     ProviderKeyChange,
     ProviderKeyInput,
     ProviderKeyOutput,
+    refused_secret,
 )
 
 
@@ -65,13 +66,16 @@ class ProviderKeysView(_KeysOfProvider, generics.ListAPIView[ProviderKey]):
         given = ProviderKeyInput(data=request.data)
         given.is_valid(raise_exception=True)
         values = dict(given.validated_data)
-        key = add_key(
-            provider=provider,
-            secret=values.pop("api_key"),
-            actor=actor_of(request),
-            request=request._request,
-            **values,
-        )
+        try:
+            key = add_key(
+                provider=provider,
+                secret=values.pop("api_key"),
+                actor=actor_of(request),
+                request=request._request,
+                **values,
+            )
+        except SecretMalformed as error:
+            raise refused_secret(error) from error
         return Response(ProviderKeyOutput(key).data, status=201)
 
 
@@ -126,13 +130,16 @@ class ProviderKeyView(_KeysOfProvider):
         given = ProviderKeyChange(data=request.data)
         given.is_valid(raise_exception=True)
         values = dict(given.validated_data)
-        changed = change_key(
-            key=key,
-            secret=values.pop("api_key", ""),
-            values=values,
-            actor=actor_of(request),
-            request=request._request,
-        )
+        try:
+            changed = change_key(
+                key=key,
+                secret=values.pop("api_key", ""),
+                values=values,
+                actor=actor_of(request),
+                request=request._request,
+            )
+        except SecretMalformed as error:
+            raise refused_secret(error) from error
         return Response(ProviderKeyOutput(changed).data)
 
 

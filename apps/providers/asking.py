@@ -6,19 +6,26 @@ only its class is told.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 from django.conf import settings
 from django.db.models import F
 
+from apps.core.addresses import UrlRefused, check_upstream_url
 from apps.core.counters import count_up
 from apps.core.crypto import SecretUnreadable
 from apps.core.domain_errors import DomainError
 from apps.providers.authorisation import find_authorisation
+from apps.providers.aws_signing import digest_of, service_of, sign
 from apps.providers.credentials import open_secret
+from apps.providers.google_tokens import TokenRefused, TokenUnavailable, fetch_token
 from apps.providers.headers import HeadersRefused, check_headers
+from apps.providers.hosting import find_hosting
+from apps.providers.identities import AwsKey, Identity, KeyUnusable, read_identity
 from apps.providers.models import Provider, ProviderKey
 from apps.providers.outgoing import (
     Answer,
@@ -29,13 +36,7 @@ from apps.providers.outgoing import (
     fetch,
     resolve_name,
 )
-from apps.providers.questions import (
-    is_answer,
-    join_url,
-    list_path,
-    one_token,
-    read_entries,
-)
+from apps.providers.questions import find_list, is_answer, join_url, one_token
 from apps.providers.registration import BaseUrlRefused
 
 NAMES_MAX: Final = 5_000
@@ -109,9 +110,10 @@ def ask_for_models(
 
     Raises ProviderFailed, BaseUrlRefused, NoActiveKey and StoredKeyUnreadable.
     """
-    path = list_path(provider.dialect)
-    value = _ask(provider, key, path=path, body=None, resolve=resolve)
-    entries = read_entries(provider.dialect, value)
+    is_signed = find_authorisation(provider.dialect, provider.key_header).scheme != ""
+    listed = find_list(provider.dialect, provider.base_url, is_signed=is_signed)
+    value = _ask(provider, key, url=listed.url, body=None, resolve=resolve)
+    entries = listed.read(value)
     if entries is None:
         raise ProviderFailed
     if len(entries) > NAMES_MAX:
@@ -128,13 +130,13 @@ def ask_for_one_token(
     resolve: Resolve = resolve_name,
 ) -> None:
     """Have a model say one token. Raises what `ask_for_models` raises."""
-    path, body = one_token(provider.dialect, upstream_name, max_tokens_parameter)
+    base_url = provider.base_url
+    path, body = one_token(provider.dialect, upstream_name, max_tokens_parameter, base_url)
     value = _ask(
         provider,
         None,
-        path=path,
+        url=join_url(base_url, path, upstream_name=upstream_name),
         body=orjson.dumps(body),
-        upstream_name=upstream_name,
         resolve=resolve,
     )
     if not is_answer(provider.dialect, value):
@@ -154,27 +156,27 @@ def _ask(
     provider: Provider,
     key: ProviderKey | None,
     *,
-    path: str,
+    url: str,
     body: bytes | None,
-    upstream_name: str = "model",
     resolve: Resolve,
 ) -> Any:
     secret = _secret_of(key or _pick_key(provider))
     # As calls carry them: without some, a provider refuses a key that is well.
-    known = find_authorisation(provider.dialect, provider.key_header)
-    headers = {
-        **dict(known.fixed),
-        **_headers_of(provider),
-        known.header: f"{known.prefix}{secret}",
-    }
+    is_hosted = find_hosting(provider.dialect, provider.base_url) is not None
+    known = find_authorisation(provider.dialect, provider.key_header, is_hosted=is_hosted)
+    headers = {**dict(known.fixed), **_headers_of(provider)}
     if body is not None:
         headers["content-type"] = "application/json"
-    ask = Ask(
-        url=join_url(provider.base_url, path, upstream_name=upstream_name),
-        method="GET" if body is None else "POST",
-        headers=headers,
-        body=body or b"",
-    )
+    method = "GET" if body is None else "POST"
+    try:
+        identity = read_identity(secret, known.scheme)
+    except KeyUnusable as error:
+        raise StoredKeyUnreadable from error
+    if identity is None:
+        headers[known.header] = f"{known.prefix}{secret}"
+    else:
+        headers |= _sign(identity, method, url, headers, body or b"", resolve)
+    ask = Ask(url=url, method=method, headers=headers, body=body or b"")
     try:
         answer = fetch(ask, private=settings.PRIVATE_UPSTREAMS, resolve=resolve)
     except OutgoingFailed as error:
@@ -182,6 +184,39 @@ def _ask(
             raise BaseUrlRefused from error
         raise ProviderFailed(error.failure.value) from error
     return _read(answer)
+
+
+def _sign(
+    identity: Identity,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    resolve: Resolve,
+) -> dict[str, str]:
+    """Return the headers that show who asks, where that is made anew for each request."""
+    now, private = datetime.now(UTC), settings.PRIVATE_UPSTREAMS
+    if isinstance(identity, AwsKey):
+        try:
+            parsed = check_upstream_url(url, private)
+        except UrlRefused as error:
+            raise BaseUrlRefused from error
+        return sign(
+            identity,
+            method=method,
+            url=parsed.origin + parsed.target,
+            headers={"host": parsed.origin.partition("://")[2], **headers},
+            digest=digest_of(body),
+            service=service_of(parsed.host),
+            now=now,
+        )
+    try:
+        token = fetch_token(identity, now=now, private=private, resolve=resolve)
+    except TokenRefused as error:
+        raise ProviderFailed("The provider refused the key.") from error
+    except TokenUnavailable as error:
+        raise ProviderFailed(str(error)) from error
+    return {"authorization": f"Bearer {token.value}"}
 
 
 def _pick_key(provider: Provider) -> ProviderKey:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final, TypedDict, Unpack
 
@@ -15,11 +14,10 @@ from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import Look, Trace, look_for_calls
 from apps.core.crypto import Vault
 from apps.core.domain_errors import DomainError
+from apps.providers.identities import SCHEMES, KeyUnusable, keep_secret, shown_part
 from apps.providers.models import Provider, ProviderKey
 
 KEYS_MAX: Final = 100
-# A secret goes into a header: no white space, no control characters.
-_SECRET: Final = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
 
 
 class ProviderKeyLimits(TypedDict, total=False):
@@ -32,17 +30,17 @@ class ProviderKeyLimits(TypedDict, total=False):
 
 
 class SecretMalformed(DomainError):
-    """The secret could not be sent in a header."""
+    """The secret is none of the kind that the provider wants."""
 
     code = "secret_malformed"
-    message = "A provider key is 1 to 4096 printable ASCII characters without spaces."
+    message = "The provider key cannot be used."
 
 
 class KeyRequired(DomainError):
-    """The stored secret was typed for another address: it must be typed for this one."""
+    """The stored secret was typed for another address or use: it must be typed for this one."""
 
     code = "key_required"
-    message = "The base URL is another one: type the provider's key again."
+    message = "The base URL or the kind of key is another one: type the provider's key again."
 
 
 class Gone(DomainError):
@@ -73,7 +71,7 @@ def add_key(
     **limits: Unpack[ProviderKeyLimits],
 ) -> ProviderKey:
     """Store a new credential of `provider`, sealed. Raises SecretMalformed and TooManyKeys."""
-    check_secret(secret)
+    kept = check_secret(secret, provider.key_header)
     with transaction.atomic():
         # Locked, so that two at once count one after the other.
         lock_provider(provider)
@@ -86,10 +84,10 @@ def add_key(
             weight=weight,
             is_active=is_active,
             sealed_secret="",
-            last_four=_last_four(secret),
+            last_four=shown_part(kept),
             **limits,
         )
-        _seal(key, secret)
+        _seal(key, kept)
         record_event(
             actor=actor,
             action="provider_key.created",
@@ -112,12 +110,11 @@ def change_key(
 
     Raises SecretMalformed, and KeyRequired where a key that was left behind shall be active again.
     """
-    if secret:
-        check_secret(secret)
+    kept = check_secret(secret, key.provider.key_header) if secret else ""
     with transaction.atomic():
         row = lock_key(key)
-        if secret:
-            _replace(row, secret, actor=actor, request=request)
+        if kept:
+            _replace(row, kept, actor=actor, request=request)
         before = values_of(row)
         for name, value in values.items():
             setattr(row, name, value)
@@ -145,9 +142,9 @@ def replace_secret(
     request: HttpRequest | None = None,
 ) -> None:
     """Put another secret in the place of the old one. Raises SecretMalformed."""
-    check_secret(secret)
+    kept = check_secret(secret, key.provider.key_header)
     with transaction.atomic():
-        _replace(key, secret, actor=actor, request=request)
+        _replace(key, kept, actor=actor, request=request)
 
 
 def delete_key(
@@ -217,25 +214,38 @@ def look_for_key(key: ProviderKey) -> Look:
 
 
 def open_secret(key: ProviderKey) -> str:
-    """Return the secret in clear. Raises SecretUnreadable when it was damaged or moved."""
+    """Return the secret in clear, as it is kept (see `identities`).
+
+    Raises SecretUnreadable when it was damaged or moved.
+    """
     return _vault().open(key.sealed_secret, context=key.seal_context)
 
 
-def check_secret(secret: str) -> None:
-    """Refuse what cannot be a header value. Raises SecretMalformed."""
-    if not _SECRET.fullmatch(secret):
-        raise SecretMalformed
+def check_secret(secret: str, key_header: str = "") -> str:
+    """Return what is kept of a secret as it was typed, for a provider of that `key_header`.
+
+    Raises SecretMalformed for what is none of its kind.
+    """
+    try:
+        return keep_secret(secret, scheme_of(key_header), settings.PRIVATE_UPSTREAMS)
+    except KeyUnusable as error:
+        raise SecretMalformed(str(error)) from error
+
+
+def scheme_of(key_header: str) -> str:
+    """Return what requests are signed with, "" where the key goes into a header as it is."""
+    return key_header if key_header in SCHEMES else ""
 
 
 def _replace(
     key: ProviderKey,
-    secret: str,
+    kept: str,
     *,
     actor: AbstractBaseUser | None,
     request: HttpRequest | None,
 ) -> None:
     before = {"last_four": key.last_four}
-    _seal(key, secret)
+    _seal(key, kept)
     record_event(
         actor=actor,
         action="provider_key.secret_replaced",
@@ -246,9 +256,9 @@ def _replace(
     )
 
 
-def _seal(key: ProviderKey, secret: str) -> None:
-    key.sealed_secret = _vault().seal(secret, context=key.seal_context)
-    key.last_four = _last_four(secret)
+def _seal(key: ProviderKey, kept: str) -> None:
+    key.sealed_secret = _vault().seal(kept, context=key.seal_context)
+    key.last_four = shown_part(kept)
     key.left_behind_at = None
     # What the provider said about the secret before says nothing about this one.
     key.disabled_at, key.disabled_reason = None, ""
@@ -264,8 +274,3 @@ def _seal(key: ProviderKey, secret: str) -> None:
 
 def _vault() -> Vault:
     return Vault.from_text(settings.ENCRYPTION_KEY)
-
-
-def _last_four(secret: str) -> str:
-    # Four characters of a short secret would be a good part of it.
-    return secret[-4:] if len(secret) >= 16 else ""

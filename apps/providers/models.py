@@ -13,13 +13,15 @@ class Dialect(models.TextChoices):
 
 
 class KeyHeader(models.TextChoices):
-    """By which header a provider gets its key."""
+    """By which header a provider gets its key, or what requests to it are signed with."""
 
     DIALECT = "", "as its dialect says"
     AUTHORIZATION = "authorization", "Authorization: Bearer"
     API_KEY = "api-key", "api-key"
     X_API_KEY = "x-api-key", "x-api-key"
     X_GOOG_API_KEY = "x-goog-api-key", "x-goog-api-key"
+    GOOGLE_SERVICE_ACCOUNT = "google-service-account", "token of a Google service account"
+    AWS_SIGV4 = "aws-sigv4", "AWS Signature Version 4"
 
 
 class PayloadMode(models.TextChoices):
@@ -76,7 +78,8 @@ class Provider(models.Model):
         default=KeyHeader.DIALECT,
         db_default=KeyHeader.DIALECT,
         blank=True,
-        help_text="Where the provider wants its key, if elsewhere than its dialect says.",
+        help_text="Where the provider wants its key, if elsewhere than its dialect says, or what "
+        "its requests are signed with.",
     )
     priority = models.IntegerField(default=0, help_text="Given to new routes; lower goes first.")
     weight = models.PositiveIntegerField(default=1, help_text="Given to new routes.")

@@ -10,8 +10,10 @@ from typing import Final
 import orjson
 
 from apps.core.domain_errors import DomainError
-from apps.providers.models import Dialect
+from apps.providers.models import Dialect, KeyHeader
 
+# What stands in an address for what only its owner knows.
+_BLANK: Final = "/PROJECT/"
 _FILE: Final = Path(__file__).with_name("presets.json")
 
 
@@ -30,8 +32,14 @@ class Preset:
     name: str
     base_url: str
     dialect: Dialect
+    key_header: KeyHeader
     documentation_url: str
     models: tuple[str, ...]  # what it offers where that is fixed, else nothing
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether its base URL can be used as it is; else PROJECT has to be replaced in it."""
+        return _BLANK not in self.base_url
 
     @property
     def is_local(self) -> bool:
@@ -48,6 +56,7 @@ def list_presets() -> tuple[Preset, ...]:
             name=entry["name"],
             base_url=entry["base_url"],
             dialect=Dialect(entry["dialect"]),
+            key_header=KeyHeader(entry.get("key_header", "")),
             documentation_url=entry["documentation_url"],
             models=tuple(entry["models"]),
         )

@@ -2,13 +2,19 @@
 
 Sources: https://platform.openai.com/docs/api-reference, https://platform.claude.com/docs/en/api,
 https://ai.google.dev/api
+and, where clouds serve these dialects,
+https://docs.cloud.google.com/vertex-ai/docs/reference/rest/v1beta1/publishers.models/list,
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_ListFoundationModels.html
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
+
+from apps.providers.hosting import BEDROCK_ANTHROPIC, find_hosting
 
 # Where the list has pages, one that holds all that a provider is likely to have.
 _LIST_PATHS: Final = {"anthropic": "models?limit=1000", "gemini": "models?pageSize=1000"}
@@ -28,32 +34,79 @@ def join_url(base_url: str, path: str, *, upstream_name: str = "model") -> str:
     return f"{url}?{asked}" if asked else url
 
 
-def list_path(dialect: str) -> str:
-    """Return where a provider lists its models."""
-    return _LIST_PATHS.get(dialect, "models")
+class ModelList(NamedTuple):
+    """Where a provider lists its models, and how their names stand in the list."""
 
+    url: str
+    wrapped_in: str
+    name_key: str = "id"
+    prefix: str = ""  # of a name in the list
+    given_prefix: str = ""  # of the name that calls use, in its place
 
-def read_entries(dialect: str, value: Any) -> list[Any] | None:
-    """Return the names in a list of models, None where it is none; a name may be anything."""
-    if dialect == "gemini":
-        entries = value.get("models") if isinstance(value, dict) else None
-        key = "name"
-    else:
+    def read(self, value: Any) -> list[Any] | None:
+        """Return the names in a list of models, None where it is none; a name may be anything."""
         # Most wrap the list as {"data": […]}; some send it bare.
-        entries = value.get("data") if isinstance(value, dict) else value
-        key = "id"
-    if not isinstance(entries, list):
-        return None
-    names = [entry.get(key) if isinstance(entry, dict) else None for entry in entries]
+        is_bare = isinstance(value, list) and self.wrapped_in == "data"
+        entries = (
+            value if is_bare else value.get(self.wrapped_in) if isinstance(value, dict) else None
+        )
+        if not isinstance(entries, list):
+            return None
+        names = [entry.get(self.name_key) if isinstance(entry, dict) else None for entry in entries]
+        return [self._given(name) if isinstance(name, str) else None for name in names]
+
+    def _given(self, name: str) -> str:
+        return self.given_prefix + name.removeprefix(self.prefix)
+
+
+# The address of a publisher's models, or of all in OpenAI's dialect, at Vertex AI.
+_VERTEX: Final = re.compile(
+    r"(?P<origin>https?://[^/]+)/v1(?:beta1)?/(?:projects/[^/]+/locations/[^/]+/)?"
+    r"(?:publishers/(?P<publisher>[a-z0-9-]+)|endpoints/openapi)",
+    re.ASCII,
+)
+_BEDROCK: Final = re.compile(r"(?P<scheme>https?://)(?P<host>[^/]+)", re.ASCII)
+_RUNTIME: Final = "bedrock-runtime"
+
+
+def find_list(dialect: str, base_url: str, *, is_signed: bool = False) -> ModelList:
+    """Return where a provider lists its models.
+
+    Bedrock's lists are at another host than its models, where only requests that are signed go: a
+    key itself is sent nowhere but below its base URL.
+    """
+    address = base_url.partition("?")[0].rstrip("/")
+    if found := _VERTEX.fullmatch(address):
+        publisher = found["publisher"] or "google"
+        return ModelList(
+            f"{found['origin']}/v1beta1/publishers/{publisher}/models?pageSize=300",
+            "publisherModels",
+            "name",
+            prefix=f"publishers/{publisher}/models/",
+            given_prefix="" if found["publisher"] else "google/",
+        )
+    if (found := _BEDROCK.match(address)) and is_signed:
+        is_runtime = found["host"].startswith(_RUNTIME)
+        if is_runtime or find_hosting(dialect, base_url) is BEDROCK_ANTHROPIC:
+            host = found["host"].replace(_RUNTIME, "bedrock", 1) if is_runtime else found["host"]
+            url = f"{found['scheme']}{host}/foundation-models"
+            return ModelList(url, "modelSummaries", "modelId")
+    url = join_url(base_url, _LIST_PATHS.get(dialect, "models"))
     if dialect == "gemini":
-        return [name.removeprefix(_PREFIX) if isinstance(name, str) else None for name in names]
-    return names
+        return ModelList(url, "models", "name", prefix=_PREFIX)
+    return ModelList(url, "data")
 
 
 def one_token(
-    dialect: str, upstream_name: str, max_tokens_parameter: str
+    dialect: str, upstream_name: str, max_tokens_parameter: str, base_url: str = ""
 ) -> tuple[str, Mapping[str, Any]]:
     """Return the path and the body by which a model is asked for as little as it can say."""
+    if hosting := find_hosting(dialect, base_url):
+        return hosting.path(upstream_name, is_stream=False), {
+            "anthropic_version": hosting.version,
+            "messages": [{"role": "user", "content": "Hi"}],
+            "max_tokens": 1,
+        }
     if dialect == "gemini":
         path = f"models/{quote(upstream_name, safe='')}:generateContent"
         parts = [{"parts": [{"text": "Hi"}], "role": "user"}]

@@ -1,7 +1,7 @@
 """Registering providers, changing them and moving them to another address.
 
-A stored key is never sent anywhere but to the base URL it was typed for: a move leaves all keys
-behind, and none of them becomes active again before its secret is typed once more.
+A stored key is never sent anywhere but to the base URL it was typed for, nor in another way: a move
+leaves all keys behind, and none of them becomes active again before its secret is typed once more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from apps.audit.history import Look, Trace, look_for_calls
 from apps.core.addresses import UrlRefused, check_upstream_url
 from apps.core.crypto import redact
 from apps.core.domain_errors import DomainError
-from apps.providers.credentials import KeyRequired, add_key, check_secret, lock_provider
+from apps.providers.credentials import (
+    KeyRequired,
+    add_key,
+    check_secret,
+    lock_provider,
+    scheme_of,
+)
 from apps.providers.models import Dialect, Provider, ProviderKey
 
 _HOST_LENGTH_MAX: Final = 253
@@ -48,7 +54,9 @@ class KeyNotExpected(DomainError):
     """A key came with a change that does not move the provider."""
 
     code = "key_not_expected"
-    message = "A key comes with another base URL only. Keys have a path of their own."
+    message = (
+        "A key comes with another base URL or kind of key only. Keys have a path of their own."
+    )
 
 
 def create_provider(
@@ -94,7 +102,7 @@ def change_provider(
     actor: AbstractBaseUser | None = None,
     request: HttpRequest | None = None,
 ) -> Provider:
-    """Set the given columns and return the provider. Another base URL needs a secret with it.
+    """Set the given columns and return the provider. A move needs a secret with it.
 
     Raises ProviderExists, BaseUrlRefused, SecretMalformed, KeyRequired and KeyNotExpected.
     """
@@ -102,11 +110,11 @@ def change_provider(
     if base_url != provider.base_url:
         admit_base_url(base_url, actor=actor, request=request)
     if secret:
-        check_secret(secret)
+        check_secret(secret, values.get("key_header", provider.key_header))
     try:
         with transaction.atomic():
             row = lock_provider(provider)
-            is_move = "base_url" in values and values["base_url"] != row.base_url
+            is_move = is_moved(row, {**_place_of(row), **values})
             if is_move and not secret:
                 raise KeyRequired
             if secret and not is_move:
@@ -133,6 +141,20 @@ def change_provider(
             raise ProviderExists from error
         raise
     return row
+
+
+def is_moved(provider: Provider, values: Mapping[str, Any]) -> bool:
+    """Return whether keys that were typed for the provider are of no use with these values: it is
+    at another base URL, or its requests are signed in another way.
+    """
+    return bool(
+        values["base_url"] != provider.base_url
+        or scheme_of(values["key_header"]) != scheme_of(provider.key_header)
+    )
+
+
+def _place_of(provider: Provider) -> dict[str, str]:
+    return {"base_url": provider.base_url, "key_header": provider.key_header}
 
 
 def delete_provider(

@@ -15,6 +15,7 @@ from rest_framework.validators import UniqueValidator
 from apps.core.rest import MaskedSerializer, StrictSerializer, USDField, example
 from apps.providers.credentials import SecretMalformed, check_secret
 from apps.providers.headers import HeadersRefused, check_headers
+from apps.providers.identities import SECRET_LENGTH_MAX
 from apps.providers.models import (
     Dialect,
     DisabledReason,
@@ -110,16 +111,31 @@ class SecretField(serializers.CharField):
     """A provider's key: goes in, never comes out."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=4_096, write_only=True, trim_whitespace=False, **kwargs)
+        super().__init__(
+            max_length=SECRET_LENGTH_MAX,
+            write_only=True,
+            trim_whitespace=False,
+            help_text="One word, or by the provider's key_header the JSON of a Google service "
+            "account's key, or of an AWS key: access_key_id, secret_access_key, session_token "
+            "(if there is one), region.",
+            **kwargs,
+        )
 
     def to_internal_value(self, data: Any) -> str:
         """Return the key; what cannot be a header value is refused."""
         secret = super().to_internal_value(data)
+        if secret.lstrip().startswith("{"):
+            return secret  # JSON: whether the provider wants it is for who knows the provider.
         try:
             check_secret(secret)
         except SecretMalformed as error:
             raise serializers.ValidationError(str(error), code=error.code) from error
         return secret
+
+
+def refused_secret(error: SecretMalformed) -> serializers.ValidationError:
+    """Return what is answered to a secret that is none of the kind its provider wants."""
+    return serializers.ValidationError({"api_key": [str(error)]}, code=error.code)
 
 
 @extend_schema_field(
@@ -177,7 +193,8 @@ class _ProviderSettings(_Limits):
         choices=KeyHeader.choices,
         required=False,
         allow_blank=True,
-        help_text="Where it wants its key, if elsewhere than its dialect says.",
+        help_text="Where it wants its key, if elsewhere than its dialect says, or what its "
+        "requests are signed with. Another way of signing needs `api_key`.",
     )
     priority = serializers.IntegerField(
         min_value=-NUMBER_MAX,
@@ -253,12 +270,14 @@ def _preset_values(data: Any) -> dict[str, Any]:
         preset = None
     if preset is None:
         return {}
-    return {"name": preset.name, "base_url": preset.base_url, "dialect": preset.dialect}
+    given = {"name": preset.name, "dialect": preset.dialect, "key_header": preset.key_header}
+    # Without one it is asked for.
+    return {**given, "base_url": preset.base_url} if preset.is_complete else given
 
 
 @example({"preset": "antinomy", "api_key": "sk-live-0123456789abcdef", "priority": 0})
 class ProviderInput(_ProviderSettings):
-    """A new provider with its first key. A preset gives name, base URL and dialect."""
+    """A new provider with its first key. A preset gives name, base URL, dialect and key header."""
 
     preset = serializers.CharField(max_length=64, required=False)
     name = _name_field(is_required=False)
@@ -309,7 +328,10 @@ class ProviderKeyOutput(serializers.Serializer[ProviderKey]):
 
     id = serializers.IntegerField()
     name = serializers.CharField()
-    last_four = serializers.CharField(help_text="Of the secret; empty where it is short.")
+    last_four = serializers.CharField(
+        help_text="Of the secret; empty where it is short. Of an AWS key those of its access key "
+        "id, of a service account's key those of its private key id."
+    )
     weight = serializers.IntegerField()
     rpm = serializers.IntegerField(allow_null=True)
     tpm = serializers.IntegerField(allow_null=True)
@@ -412,6 +434,7 @@ class ProviderKeyChange(_KeySettings):
         "name": "Antinomy AI",
         "base_url": "https://antinomy.ai/api/v1",
         "dialect": "openai",
+        "key_header": "",
         "documentation_url": "https://antinomy.ai",
         "models": ["anthropic/claude-sonnet-4", "x-ai/grok-3-beta"],
         "is_local": False,
@@ -422,8 +445,9 @@ class PresetOutput(serializers.Serializer[Any]):
 
     slug = serializers.CharField()
     name = serializers.CharField()
-    base_url = serializers.CharField()
+    base_url = serializers.CharField(help_text="Where PROJECT stands in it, replace that.")
     dialect = serializers.ChoiceField(choices=Dialect.choices)
+    key_header = serializers.ChoiceField(choices=KeyHeader.choices, allow_blank=True)
     documentation_url = serializers.CharField()
     models = serializers.ListField(
         child=serializers.CharField(), help_text="What it offers, where that is fixed."

@@ -6,6 +6,8 @@ import logging
 from typing import Final
 
 from apps.core.crypto import SecretUnreadable, Vault
+from apps.providers.aws_signing import load_signer
+from apps.providers.identities import AwsKey, KeyUnusable, read_identity
 from apps.providers.models import DisabledReason, Provider
 from apps.proxy.scopes import scope_of
 from apps.proxy.snapshot import Credential
@@ -31,9 +33,12 @@ def open_keys(provider: Provider, vault: Vault) -> tuple[tuple[Credential, ...],
             continue
         try:
             secret = vault.open(key.sealed_secret, context=key.seal_context)
-        except SecretUnreadable as error:
+            identity = read_identity(secret, provider.key_header)
+        except (SecretUnreadable, KeyUnusable) as error:
             logger.error("a key of provider %s is left out: %s", provider.name, error)
             continue
+        if isinstance(identity, AwsKey):
+            load_signer()  # Here, where no call waits for it.
         found.append(
             Credential(
                 id=key.pk,
@@ -41,6 +46,7 @@ def open_keys(provider: Provider, vault: Vault) -> tuple[tuple[Credential, ...],
                 secret=secret,
                 scope=scope_of(f"provider_key:{key.pk}", key.rpm, key.tpm, key.concurrency),
                 daily_cost_nanos=key.daily_cost_nanos,
+                identity=identity,
             )
         )
     # An empty account outlasts a wrong key: it is the better word for both.

@@ -39,7 +39,15 @@ class BadAnswer(Exception):
 class Answer:
     """An answer whose head has arrived. Whoever has it ends with `release` or `close`."""
 
-    __slots__ = ("_connection", "error", "headers", "is_complete", "status", "waiting")
+    __slots__ = (
+        "_connection",
+        "error",
+        "headers",
+        "is_complete",
+        "sent_secret",
+        "status",
+        "waiting",
+    )
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
@@ -48,6 +56,7 @@ class Answer:
         self.headers: dict[bytes, bytes] = {}  # by lower-case name; the first of several
         self.is_complete = False
         self.error: Exception | None = None
+        self.sent_secret = ""  # what was sent of a secret, where that is not the key itself
 
     def header(self, name: bytes) -> str:
         """Return a header by its lower-case name, "" where there is none."""
@@ -58,6 +67,10 @@ class Answer:
         return {
             name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers.items()
         }
+
+    def conceal(self, text: str) -> str:
+        """Return a text of the provider's without what it was sent of a secret beside the key."""
+        return text.replace(self.sent_secret, "[redacted]") if self.sent_secret else text
 
     async def read(self) -> bytes:
         """Return what has arrived of the body, as soon as there is any; b"" at its end.

@@ -14,9 +14,11 @@ from apps.core.addresses import AllowedNetwork, UrlRefused, check_upstream_url
 from apps.core.crypto import Vault
 from apps.providers.authorisation import find_authorisation
 from apps.providers.headers import HeadersRefused, check_headers
+from apps.providers.hosting import find_hosting
 from apps.providers.models import LeavingPolicy
 from apps.providers.models import Provider as ProviderRow
 from apps.proxy.credentials import open_keys
+from apps.proxy.dialects.amazon_events import load_parser
 from apps.proxy.scopes import cap_of, scope_of
 from apps.proxy.snapshot import Provider
 
@@ -43,6 +45,9 @@ def load_providers() -> dict[int, tuple[Provider, RouteHeaders]]:
             continue
         credentials, keyless_row = open_keys(row, vault)
         scope = scope_of(f"provider:{row.pk}", row.rpm, row.tpm, row.concurrency)
+        hosting = find_hosting(row.dialect, row.base_url)
+        if hosting is not None and hosting.is_framed:
+            load_parser()  # Here, where no call waits for it.
         daily = [row.daily_cost_nanos, *(key.daily_cost_nanos for key in credentials)]
         provider = Provider(
             id=row.pk,
@@ -64,7 +69,10 @@ def load_providers() -> dict[int, tuple[Provider, RouteHeaders]]:
             daily_cost_nanos=row.daily_cost_nanos,
             is_limited=any(limit is not None for limit in (scope, *daily))
             or any(key.scope is not None for key in credentials),
-            authorisation=find_authorisation(row.dialect, row.key_header),
+            authorisation=find_authorisation(
+                row.dialect, row.key_header, is_hosted=hosting is not None
+            ),
+            hosting=hosting,
             drain_seconds=row.drain_seconds if row.leaving_policy == LeavingPolicy.DRAIN else 0.0,
         )
         found[row.pk] = provider, tuple(headers.items())

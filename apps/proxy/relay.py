@@ -25,10 +25,11 @@ from apps.proxy.dialects.gemini_array import GeminiArray
 from apps.proxy.dialects.metered_answer import MeteredAnswer
 from apps.proxy.dialects.openai_answer import answer_to_sse
 from apps.proxy.dialects.parsed_request import Endpoint
-from apps.proxy.dialects.providers import PROVIDERS, ProviderDialect, Sending
+from apps.proxy.dialects.providers import ProviderDialect, Sending, find_provider_dialect
 from apps.proxy.dialects.stream_meter import StreamMeter
 from apps.proxy.dialects.upstream_errors import upstream_error
 from apps.proxy.endings import AttemptFailed, Ending, Interrupted
+from apps.proxy.framed_answer import FramedAnswer, failure_inside
 from apps.proxy.framing import CutInsideAnEvent, last_event
 from apps.proxy.http import Headers
 from apps.proxy.http_client import Answer, BadAnswer, ConnectFailed, ConnectionClosed
@@ -90,7 +91,8 @@ class Relay:
     async def _exchange(self, route: Route, credential: Credential, row: Row) -> None:
         call, request = self._call, self._plan.request
         converted = self._plan.converted.get(route.id)
-        dialect = PROVIDERS[route.provider.dialect]
+        dialect = find_provider_dialect(route.provider.dialect, route.provider.hosting)
+        own_headers = request.headers if converted is None else ()
         body: Mapping[str, Any] = request.body if converted is None else converted
         if route.parameters is not None:
             body, row["changes"] = route.parameters.apply(body)
@@ -103,6 +105,7 @@ class Relay:
             output_cap=self._cap,
             cap_parameter=(request.output_parameter if converted is None else None)
             or route.max_tokens_parameter,
+            headers=(*own_headers, *route.headers) if dialect.is_framed else (),
         )
         endpoint = request.endpoint if converted is None else dialect.converted
         call.upstream_body = dialect.body(body, sending)
@@ -116,13 +119,14 @@ class Relay:
                 path=dialect.path(endpoint, sending),
                 body=call.upstream_body,
                 request_id=call.request_text,
-                headers=request.headers if converted is None else (),
+                headers=own_headers if dialect.takes_headers else (),
                 on_connected=call.note_asked if route.provider.drain_seconds else None,
             )
             row["status_code"] = answer.status
-            call.upstream_request_id = request_id_of(answer, credential.secret)
+            secret = answer.sent_secret or credential.secret
+            call.upstream_request_id = request_id_of(answer, secret)
             if answer.status != 200:
-                await self._fail_by_status(answer, credential.secret)
+                await self._fail_by_status(answer, secret)
             if encoding_of(answer):
                 raise AttemptFailed(GatewayError("E49"), 200, "an encoding that was not asked for")
             converter = self._converter = self._find_converter(route, converted is not None)
@@ -193,14 +197,17 @@ class Relay:
         answer: Answer,
     ) -> None:
         kind = answer.header(b"content-type").partition(";")[0].strip()
-        if self._plan.request.is_stream and kind.lower() == "text/event-stream":
+        if self._plan.request.is_stream and kind.lower() == dialect.stream_type:
             meter = dialect.meter(self._plan.request, converter is not None)
-            await self._pass_stream(route, answer, meter, converter)
+            stream = FramedAnswer(answer) if dialect.is_framed else answer
+            await self._pass_stream(route, stream, meter, converter)
         elif kind.lower() == "application/json" or kind.lower().endswith("+json"):
             await self._pass_answer(dialect, endpoint, converter, route, answer)
         else:
             # In its own letters: a key in it would not be known in others.
-            raise AttemptFailed(GatewayError("E49"), answer.status, f"content type {kind}")
+            raise AttemptFailed(
+                GatewayError("E49"), answer.status, f"content type {answer.conceal(kind)}"
+            )
 
     # ---- a whole answer
 
@@ -255,7 +262,7 @@ class Relay:
     async def _pass_stream(
         self,
         route: Route,
-        answer: Answer,
+        answer: Answer | FramedAnswer,
         meter: StreamMeter,
         converter: AnswerConverter | None,
     ) -> None:
@@ -272,7 +279,7 @@ class Relay:
                     break
         except (*_BROKEN, EventTooLarge, CutInsideAnEvent) as error:
             if not self._has_started:
-                raise AttemptFailed(GatewayError("E46"), 200, type(error).__name__) from error
+                raise failure_inside(error) from error
             await self._break_off_by_provider()
             return
         is_failed = meter.error is not None or _is_cut(converter)

@@ -18,6 +18,8 @@ from apps.billing.periods import Budget
 from apps.billing.pricing import Price
 from apps.core.addresses import ParsedUrl
 from apps.providers.authorisation import BEARER, Authorisation
+from apps.providers.hosting import Hosting
+from apps.providers.identities import Identity
 from apps.proxy.dialects.neutral import USUAL_TARGET, Target
 from apps.quotas.limits import Scope
 
@@ -89,6 +91,7 @@ class Credential:
     secret: str = field(repr=False)
     scope: Scope | None = None
     daily_cost_nanos: int | None = None
+    identity: Identity | None = field(default=None, repr=False)  # where requests are signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ class Provider:
     is_limited: bool = False  # itself, or one of its keys
     drain_seconds: float = 0.0  # how long answers are read on when their client has left
     authorisation: Authorisation = BEARER
+    hosting: Hosting | None = None  # where a cloud serves the dialect in its own way
 
 
 @dataclass(frozen=True, slots=True)

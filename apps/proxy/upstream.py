@@ -11,7 +11,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aiohappyeyeballs import start_connection
@@ -19,6 +19,7 @@ from aiohappyeyeballs import start_connection
 from apps.core.addresses import AllowedNetwork, is_address_allowed
 from apps.core.errors import GatewayError
 from apps.providers.authorisation import Authorisation
+from apps.providers.identities import AwsKey, Identity
 from apps.providers.questions import join_url
 from apps.proxy.endings import AttemptFailed
 from apps.proxy.http_client import (
@@ -29,6 +30,7 @@ from apps.proxy.http_client import (
     Pool,
     Target,
 )
+from apps.proxy.signing import Signing, SigningFailed
 from apps.proxy.snapshot import Credential, Provider, Route
 
 ANSWER_BYTES_MAX: Final = 32 << 20
@@ -41,7 +43,7 @@ _OWN_LIMITS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno
 _SECOND_ADDRESS_SECONDS: Final = 0.25
 _NAMES_MAX: Final = 10_000
 _HEADS_MAX: Final = 10_000
-_ID_HEADERS: Final = (b"x-request-id", b"request-id")
+_ID_HEADERS: Final = (b"x-request-id", b"request-id", b"x-amzn-requestid")
 
 RouteHeaders = tuple[tuple[str, str | None], ...]
 Address = tuple[Any, Any, int, str, tuple[Any, ...]]  # as getaddrinfo returns it
@@ -99,6 +101,7 @@ class Upstream:
         self._tls = ssl.create_default_context()
         self._tls.set_alpn_protocols(["http/1.1"])
         self._names = GuardedNames(private)
+        self._signing = Signing(private)
         self._heads: dict[tuple[Authorisation, str, str, str, RouteHeaders], bytes] = {}
         self._private_only: set[Target] = set()
 
@@ -128,6 +131,17 @@ class Upstream:
         more = (*headers, *route.headers) if headers else route.headers
         if "{model}" in provider.url.path:
             path = join_url(provider.url.target, path, upstream_name=route.upstream_name)
+        if credential.identity is not None:
+            return await self._send_signed(
+                provider,
+                credential.identity,
+                target=_target_of(provider, path),
+                headers=_headers_of(provider, more),
+                body=body,
+                request_id=request_id,
+                on_connected=on_connected,
+                method=method,
+            )
         if method == "POST":
             head = self._head(provider, path, credential.secret, more)
         else:
@@ -144,8 +158,55 @@ class Upstream:
         )
         return await connection.send(data)
 
+    async def _send_signed(
+        self,
+        provider: Provider,
+        identity: Identity,
+        *,
+        target: str,
+        headers: dict[str, str],
+        body: bytes,
+        request_id: str,
+        on_connected: Callable[[], None] | None,
+        method: str,
+    ) -> Answer:
+        """Send a request that is signed anew; once more where the first signature was outdated."""
+        sent = {**headers, "x-request-id": request_id, "content-length": str(len(body))}
+        for is_repeated in (False, True):
+            prepared = await self._signing.prepare(identity, body)
+            url = provider.url
+            connection = await self._take(
+                (url.scheme, url.host, url.port), provider.connect_timeout_seconds
+            )
+            # After the wait for a connection: a signature holds the moment at which it was made.
+            try:
+                signed = self._signing.sign(
+                    identity,
+                    prepared,
+                    provider=provider,
+                    method=method,
+                    target=target,
+                    headers=sent,
+                )
+            except BaseException:
+                connection.abort()
+                raise
+            if on_connected is not None:
+                on_connected()
+            answer = await connection.send(_write_head(method, target, {**sent, **signed}) + body)
+            answer.sent_secret = (
+                identity.session_token if isinstance(identity, AwsKey) else prepared
+            )
+            if is_repeated or not self._signing.learn(
+                identity, prepared, host=url.host, answer=answer
+            ):
+                break
+            answer.release()
+        return answer
+
     async def close(self) -> None:
         """Close all connections."""
+        self._signing.close()
         self._pool.close()
 
     async def _take(self, target: Target, seconds: float) -> ClientConnection:
@@ -195,26 +256,47 @@ def _make_head(
     if not (secret.isascii() and secret.isprintable()):
         raise ConnectFailed("the provider's key cannot stand in a header")
     known = provider.authorisation
-    target = path if path.startswith("/") else join_url(provider.url.target, path)
-    # What may stand here was checked when the configuration was loaded, and of the client's own
-    # when it came.
-    more = {"accept": "*/*", **dict(known.fixed), **dict(headers)}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in more.items() if value)
-    return (
-        f"{method} {target} HTTP/1.1\r\n"
-        f"host: {provider.url.origin.partition('://')[2]}\r\n"
-        f"{known.header}: {known.prefix}{secret}\r\n"
-        "content-type: application/json\r\n"
-        f"{lines}"
-        "accept-encoding: identity\r\n"
-    ).encode("ascii")
+    usual = _headers_of(provider, headers)
+    host = usual.pop("host")
+    sent = {"host": host, known.header: f"{known.prefix}{secret}", **usual}
+    return _write_head(method, _target_of(provider, path), sent, is_whole=False)
+
+
+def _target_of(provider: Provider, path: str) -> str:
+    return path if path.startswith("/") else join_url(provider.url.target, path)
+
+
+def _headers_of(provider: Provider, headers: RouteHeaders) -> dict[str, str]:
+    """Return what all requests carry beside what shows who asks.
+
+    What may stand here was checked when the configuration was loaded, and of the client's own when
+    it came.
+    """
+    more = {"accept": "*/*", **dict(provider.authorisation.fixed), **dict(headers)}
+    return {
+        "host": provider.url.origin.partition("://")[2],
+        "content-type": "application/json",
+        **{name: value for name, value in more.items() if value},
+        "accept-encoding": "identity",
+    }
+
+
+def _write_head(
+    method: str, target: str, headers: Mapping[str, str], *, is_whole: bool = True
+) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    end = "\r\n" if is_whole else ""
+    return f"{method} {target} HTTP/1.1\r\n{lines}{end}".encode("ascii")
 
 
 def failure_of(error: BaseException, status: int | None) -> AttemptFailed:
     """Return what a broken attempt means; `status` is that of the head, None where none came.
 
-    E46 broken off, E47 unreachable, E37 where it is this process that can open no more connections.
+    E46 broken off, E47 unreachable, E37 where it is this process that can open no more connections,
+    E41 where the key got no access token.
     """
+    if isinstance(error, SigningFailed):
+        return AttemptFailed(GatewayError(error.row), error.status, error.text)
     cause = error.__cause__ if isinstance(error, ConnectFailed) else error
     if isinstance(cause, OSError) and cause.errno in _OWN_LIMITS:
         return AttemptFailed(GatewayError("E37"), None, type(cause).__name__)

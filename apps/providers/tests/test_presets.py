@@ -12,13 +12,14 @@ def test_presets_can_be_used_as_they_are() -> None:
     private = parse_private_upstreams("127.0.0.1:11434,127.0.0.1:8000")
     presets = list_presets()
 
-    assert len({preset.slug for preset in presets}) == len(presets) == 21
+    assert len({preset.slug for preset in presets}) == len(presets) == 26
     assert len({preset.name for preset in presets}) == len(presets)
     for preset in presets:
         parsed = check_upstream_url(preset.base_url, private if preset.is_local else ())
         assert not parsed.query
         assert preset.base_url == preset.base_url.rstrip("/")
         assert check_upstream_url(preset.documentation_url, ()).scheme == "https"
+        assert preset.is_complete is ("PROJECT" not in preset.base_url)
     assert {preset.slug for preset in presets if preset.is_local} == {"ollama", "vllm"}
 
 

@@ -1,11 +1,14 @@
 """The dialects that providers speak: how a request is sent, and how its answer is metered.
 
-A dialect is added here once, beside its converters in `conversion`.
+A dialect is added here once, beside its converters in `conversion`. Where a cloud serves it in its
+own way, `hosting` says how.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
+from apps.providers.hosting import HOSTINGS, Hosting
 from apps.proxy.dialects import (
     anthropic_metering,
     gemini_embedding,
@@ -13,6 +16,7 @@ from apps.proxy.dialects import (
     openai_answer,
     responses_metering,
 )
+from apps.proxy.dialects.amazon_events import CONTENT_TYPE as FRAMES
 from apps.proxy.dialects.anthropic_stream import AnthropicStreamMeter
 from apps.proxy.dialects.gemini_paths import upstream_path
 from apps.proxy.dialects.gemini_request import capped
@@ -35,6 +39,7 @@ class Sending(NamedTuple):
     is_stream: bool
     output_cap: int | None  # None unless the maximum had to be lowered
     cap_parameter: str
+    headers: tuple[tuple[str, str | None], ...] = ()  # that go on, where the body holds some
 
 
 class ProviderDialect(NamedTuple):
@@ -47,6 +52,9 @@ class ProviderDialect(NamedTuple):
     meter: Callable[[ParsedRequest, bool], StreamMeter]  # whether its events are converted
     read_answer: Callable[[Endpoint, bytes], MeteredAnswer]  # raises E49
     needs_maximum: bool = False  # a request has to say how much may be written
+    takes_headers: bool = True  # the client's own go on as headers
+    stream_type: str = "text/event-stream"
+    is_framed: bool = False  # streams come in Amazon's frames
 
 
 def _openai_body(body: Mapping[str, Any], sending: Sending) -> bytes:
@@ -126,3 +134,42 @@ PROVIDERS: Final[dict[str, ProviderDialect]] = {
         read_answer=responses_metering.read_metered_answer,
     ),
 }
+
+
+_HEADER_OF_BETAS: Final = "anthropic-beta"
+# What a cloud is told otherwise, or not at all.
+_NOT_HOSTED: Final = frozenset({"anthropic_beta", "anthropic_version", "model", "stream"})
+
+
+def _hosted_anthropic_body(hosting: Hosting, body: Mapping[str, Any], sending: Sending) -> bytes:
+    sent = {name: value for name, value in body.items() if name not in _NOT_HOSTED}
+    sent["anthropic_version"] = hosting.version
+    if hosting.names_stream and sending.is_stream:
+        sent["stream"] = True
+    if hosting.has_betas_in_body:
+        betas = dict(sending.headers).get(_HEADER_OF_BETAS) or ""
+        if listed := [beta for part in betas.split(",") if (beta := part.strip())]:
+            sent["anthropic_beta"] = listed
+    if sending.output_cap is not None:
+        sent["max_tokens"] = sending.output_cap
+    return serialise(sent)
+
+
+def _hosted(hosting: Hosting) -> ProviderDialect:
+    return PROVIDERS[hosting.dialect]._replace(
+        path=lambda endpoint, sending: hosting.path(
+            sending.upstream_model, is_stream=sending.is_stream
+        ),
+        body=partial(_hosted_anthropic_body, hosting),
+        takes_headers=not hosting.has_betas_in_body,
+        stream_type=FRAMES if hosting.is_framed else "text/event-stream",
+        is_framed=hosting.is_framed,
+    )
+
+
+_HOSTED: Final = {hosting.name: _hosted(hosting) for hosting in HOSTINGS}
+
+
+def find_provider_dialect(dialect: str, hosting: Hosting | None) -> ProviderDialect:
+    """Return what the data plane needs of a provider that speaks the dialect, hosted or not."""
+    return PROVIDERS[dialect] if hosting is None else _HOSTED[hosting.name]

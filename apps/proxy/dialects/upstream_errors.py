@@ -60,11 +60,12 @@ _BAD_KEY_TEXT: Final = re.compile(
 )
 # What stands in a 403 whose key may use other models, in either order: "Project … does not have
 # access to model …" (OpenAI), "The model … is blocked at the project level" (Groq), "You don't have
-# access to the model with the specified model ID." (Bedrock). "Missing scopes: model.request" is
-# about the key.
+# access to the model with the specified model ID.", "… is not authorized to perform:
+# bedrock:InvokeModel on resource: …" (Bedrock). "Missing scopes: model.request" is about the key.
 _NO_MODEL_TEXT: Final = re.compile(
     r"(?:access|permi(?:ssion|tted)|allowed|authori[sz]ed|entitled|blocked|enabled)\b"
     r"[^\n]{0,60}\bmodels?\b(?!\.\w)"
+    r"|not authorized to perform: bedrock:Invoke"
     r"|\bmodels?\b(?!\.\w)[^\n]{0,200}"
     r"\b(?:access|permi(?:ssion|tted)|allowed|authori[sz]ed|entitled|blocked|enabled)",
     re.IGNORECASE,

@@ -221,6 +221,19 @@ def error_body(**members: object) -> bytes:
     return json.dumps({"error": {"message": "no", "type": None, "param": None} | members}).encode()
 
 
+# As Bedrock says it: https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html
+AWS_POLICY = (
+    b'{"message":"User: arn:aws:iam::123456789012:user/x is not authorized to perform: '
+    b"bedrock:InvokeModel on resource: arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude"
+    b'-v2 because no identity-based policy allows the bedrock:InvokeModel action"}'
+)
+AWS_TOKEN = b'{"message":"The security token included in the request is invalid."}'
+AWS_SIGNATURE = (
+    b'{"message":"The request signature we calculated does not match the signature you provided. '
+    b'Check your AWS Secret Access Key and signing method."}'
+)
+
+
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
@@ -240,6 +253,9 @@ def error_body(**members: object) -> bytes:
         (403, error_body(message="The model m-4.1 is blocked at the project level."), ("E44", 503)),
         (403, error_body(message="No permission to use the specified resource."), ("E41", 502)),
         (403, error_body(message="Not permitted. Missing scopes: model.request."), ("E41", 502)),
+        (403, AWS_POLICY, ("E44", 503)),
+        (403, AWS_TOKEN, ("E41", 502)),
+        (403, AWS_SIGNATURE, ("E41", 502)),
         (403, error_body(message="API key expired: no access to models."), ("E41", 502)),
         (401, error_body(message="Project `p` does not have access to model `m`."), ("E41", 502)),
         (403, error_body(code=403, message="Your input was flagged for hate."), ("E40", 400)),
