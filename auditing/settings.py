@@ -52,6 +52,7 @@ INSTALLED_APPS = [
     "apps.api_keys",
     "apps.billing",
     "apps.quotas",
+    "apps.risk",
     "apps.analytics",
     "apps.proxy",
 ]

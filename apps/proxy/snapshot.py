@@ -19,6 +19,7 @@ from apps.core.addresses import ParsedUrl
 from apps.providers.authorisation import BEARER, Authorisation
 from apps.proxy.dialects.neutral import USUAL_TARGET, Target
 from apps.quotas.limits import Scope
+from apps.risk.rules import RuleBook
 
 Network = IPv4Network | IPv6Network
 PAYLOAD_MODES = ("off", "metadata", "full")  # strictest first
@@ -195,6 +196,7 @@ class Snapshot:
     digests: dict[int, bytes]  # key id → digest
     members: dict[int, Member]
     catalogue: Catalogue
+    rules: RuleBook | None = None  # None: there are none
 
 
 class Caller(NamedTuple):
