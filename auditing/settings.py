@@ -194,6 +194,8 @@ SPECTACULAR_SETTINGS = {
         "EntryKind": "apps.billing.models.EntryKind",
         "PriceState": "apps.ai_models.prices.PRICE_STATES",
         "RequestState": "apps.audit.models.RequestState",
+        "RuleAction": "apps.risk.models.RuleAction",
+        "RuleKind": "apps.risk.models.RuleKind",
         "TransactionKind": "apps.billing.models.TransactionKind",
     },
     "SWAGGER_UI_DIST": "SIDECAR",

@@ -195,7 +195,11 @@ CONTENTS: Final[dict[str, dict[str, Any]]] = {
     },
 }
 INPUTS: Final[dict[Endpoint, list[dict[str, Any]]]] = {
-    "completions": [{"prompt": "bomb"}, {"prompt": ["x", "bomb"]}, {"prompt": "x", "suffix": "bomb"}],
+    "completions": [
+        {"prompt": "bomb"},
+        {"prompt": ["x", "bomb"]},
+        {"prompt": "x", "suffix": "bomb"},
+    ],
     "embeddings": [{"input": "bomb"}, {"input": ["x", "bomb"]}],
     "moderations": [
         {"input": "bomb"},
