@@ -37,8 +37,8 @@ from apps.risk.rules import (
     judge_texts,
 )
 
-# Bytes of a body times rules that look for words: what takes less than a millisecond.
-SCANNED_IN_LOOP_MAX: Final = 64 << 10
+# Bytes of a body times rules that look for words: a millisecond, four if it has nothing but parts.
+SCANNED_IN_LOOP_MAX: Final = 32 << 10
 SCAN_THREADS: Final = 2
 SCANS_MAX: Final = 64
 SCAN_SECONDS_MAX: Final = 5.0

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 
 from apps.core.instruments import Counter
 from apps.proxy.threads import DeadlineThread
@@ -44,6 +44,11 @@ class RuleFindings:
         self._writing: asyncio.Task[None] | None = None
         self._thread = DeadlineThread("findings")
         self._is_failing = False
+
+    @property
+    def waiting(self) -> Sequence[Finding]:
+        """What is to be written yet."""
+        return tuple(self._waiting)
 
     def add(self, finding: Finding) -> None:
         """Have a finding written down, within the bounds."""
@@ -90,6 +95,10 @@ class RuleFindings:
         """Write findings; return whether they are done with, written or not."""
         try:
             await self._thread.run(seconds, write_findings, batch)
+        except (DataError, IntegrityError) as error:
+            # No database would ever take them. Its words would tell what is in them.
+            logger.error("%d findings of rules are lost: %s", len(batch), type(error).__name__)
+            self._drop(batch)
         except (DatabaseError, InterfaceError, OSError) as error:
             if not self._is_failing:
                 logger.warning("findings of rules have to wait: %s", type(error).__name__)
@@ -97,7 +106,10 @@ class RuleFindings:
             return False
         except Exception:  # a bug, logged whole: nothing may be tried for ever
             logger.exception("%d findings of rules cannot be written", len(batch))
-            for _ in batch:
-                self.dropped.add()
+            self._drop(batch)
         self._is_failing = False
         return True
+
+    def _drop(self, batch: Sequence[Finding]) -> None:
+        for _ in batch:
+            self.dropped.add()

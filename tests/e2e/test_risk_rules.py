@@ -217,26 +217,26 @@ def test_what_is_only_noted_passes_and_is_charged(bench: Bench) -> None:
 
 def test_a_change_of_a_rule_reaches_a_running_gateway(bench: Bench) -> None:
     stage = bench.stage()
-    said = {"messages": [{"role": "user", "content": "red or blue"}]}
+    said = [{"role": "user", "content": "red or blue"}]
     rule = _make_rule(stage, words=["red"])
-    seen = [chat(stage, **said).status]
+    seen = [chat(stage, messages=said).status]
 
     RiskRule.objects.filter(pk=rule.pk).update(words=["green"])
     _wait_for_changes(bench)
-    seen.append(chat(stage, **said).status)
+    seen.append(chat(stage, messages=said).status)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE risk_riskrule SET pattern = 'b.ue' WHERE id = %s", [rule.pk])
     _wait_for_changes(bench)
-    seen.append(chat(stage, **said).status)
+    seen.append(chat(stage, messages=said).status)
     RiskRule.objects.filter(pk=rule.pk).update(is_active=False)
     _wait_for_changes(bench)
-    seen.append(chat(stage, **said).status)
+    seen.append(chat(stage, messages=said).status)
     RiskRule.objects.filter(pk=rule.pk).update(is_active=True)
     _wait_for_changes(bench)
-    seen.append(chat(stage, **said).status)
+    seen.append(chat(stage, messages=said).status)
     RiskRule.objects.filter(pk=rule.pk).delete()
     _wait_for_changes(bench)
-    seen.append(chat(stage, **said).status)
+    seen.append(chat(stage, messages=said).status)
 
     assert seen == [400, 200, 400, 200, 400, 200]
     assert len(stage.settled(3).rows) == 3

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from typing import Final
+from uuid import UUID
 
 import pytest
-from django.db import OperationalError
+from django.db import connection
 
 from apps.core.ids import new_uuid7
 from apps.proxy import rule_findings
@@ -36,88 +37,38 @@ def _one(rule_id: int = 1, api_key_id: int = 3) -> Finding:
     return replace(FINDING, request_id=new_uuid7(), rule_id=rule_id, api_key_id=api_key_id)
 
 
-@pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """Return what is written, instead of writing it."""
-    found: list[Finding] = []
-    monkeypatch.setattr(rule_findings, "write_findings", found.extend)
-    monkeypatch.setattr(rule_findings, "GATHER_SECONDS", 0.01)
-    return found
+def test_findings_of_one_key_and_rule_leave_room_for_others() -> None:
+    async def add() -> None:
+        clock = _Clock()
+        findings = RuleFindings(clock)
 
-
-async def test_findings_of_one_key_and_rule_leave_room_for_others(written: list[Finding]) -> None:
-    clock = _Clock()
-    findings = RuleFindings(clock)
-
-    for _ in range(OF_ONE_MAX + 5):
+        for _ in range(OF_ONE_MAX + 5):
+            findings.add(_one())
+        findings.add(_one(rule_id=2))
+        findings.add(_one(api_key_id=4))
+        clock.now = 60.0
         findings.add(_one())
-    findings.add(_one(rule_id=2))
-    findings.add(_one(api_key_id=4))
-    clock.now = 60.0
-    findings.add(_one())
-    await findings.stop()
 
-    assert len(written) == OF_ONE_MAX + 3
-    assert findings.dropped.counts == {(): 5}
+        assert len(findings.waiting) == OF_ONE_MAX + 3
+        assert findings.dropped.counts == {(): 5}
+
+    asyncio.run(add())
 
 
-async def test_findings_of_a_minute_are_bounded(written: list[Finding]) -> None:
-    findings = RuleFindings(_Clock())
+def test_findings_of_a_minute_and_those_that_wait_are_bounded() -> None:
+    async def add() -> None:
+        clock = _Clock()
+        findings = RuleFindings(clock)
 
-    for number in range(A_MINUTE_MAX + 7):
-        findings.add(_one(api_key_id=number))
-    await findings.stop()
+        for number in range(A_MINUTE_MAX + 7):
+            findings.add(_one(api_key_id=number))
+        clock.now = 60.0
+        findings.add(_one())
 
-    assert len(written) == A_MINUTE_MAX
-    assert findings.dropped.counts == {(): 7}
+        assert len(findings.waiting) == A_MINUTE_MAX
+        assert findings.dropped.counts == {(): 8}
 
-
-async def test_findings_wait_while_the_database_is_away(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    written: list[Finding] = []
-    tries = []
-
-    def write(batch: list[Finding]) -> None:
-        tries.append(len(batch))
-        if len(tries) < 4:
-            raise OperationalError("secret")
-        written.extend(batch)
-
-    monkeypatch.setattr(rule_findings, "write_findings", write)
-    monkeypatch.setattr(rule_findings, "GATHER_SECONDS", 0.01)
-    clock = _Clock()
-    findings = RuleFindings(clock)
-
-    for number in range(A_MINUTE_MAX):
-        findings.add(_one(api_key_id=number))
-    clock.now = 60.0
-    findings.add(_one())  # No room is left.
-    while findings._waiting:  # noqa: ASYNC110 (bounded by the timeout of the test run)
-        await asyncio.sleep(0.01)
-    await findings.stop()
-
-    assert len(written) == A_MINUTE_MAX
-    assert findings.dropped.counts == {(): 1}
-    assert [record.getMessage() for record in caplog.records] == [
-        "findings of rules have to wait: OperationalError"
-    ]
-
-
-async def test_a_bug_does_not_have_findings_tried_for_ever(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def write(batch: list[Finding]) -> None:
-        raise KeyError("a bug")
-
-    monkeypatch.setattr(rule_findings, "write_findings", write)
-    findings = RuleFindings(_Clock())
-
-    findings.add(_one())
-    await findings.stop()
-
-    assert findings.dropped.counts == {(): 1}
-    assert "1 findings of rules cannot be written" in caplog.text
+    asyncio.run(add())
 
 
 async def test_findings_that_gathered_are_in_the_database_soon(committed_db: Database) -> None:
@@ -126,10 +77,60 @@ async def test_findings_that_gathered_are_in_the_database_soon(committed_db: Dat
 
     for finding in found:
         findings.add(finding)
-    while findings._waiting:  # noqa: ASYNC110 (bounded by the timeout of the test run)
-        await asyncio.sleep(0.05)
+    await _until_written(findings)
     findings.add(found[0])
     await findings.stop()
 
-    rows = await asyncio.to_thread(lambda: list(RiskFinding.objects.order_by("id")))
-    assert sorted(row.request_id for row in rows) == sorted(one.request_id for one in found)
+    assert await asyncio.to_thread(_request_ids) == sorted(one.request_id for one in found)
+
+
+async def test_findings_wait_while_the_database_is_away(
+    committed_db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    findings = RuleFindings(_Clock())
+    await asyncio.to_thread(_execute, "ALTER TABLE risk_riskfinding RENAME TO away")
+
+    finding = _one()
+    findings.add(finding)
+    await asyncio.sleep(3 * rule_findings.GATHER_SECONDS)
+    is_waiting = list(findings.waiting) == [finding]
+    await asyncio.to_thread(_execute, "ALTER TABLE away RENAME TO risk_riskfinding")
+    await _until_written(findings)
+    await findings.stop()
+
+    assert is_waiting
+    assert await asyncio.to_thread(_request_ids) == [finding.request_id]
+    assert findings.dropped.counts == {}
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 1  # and not one a try
+    assert lines[0].startswith("findings of rules have to wait: ")
+
+
+async def test_what_no_database_takes_is_not_tried_for_ever(
+    committed_db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    findings = RuleFindings(_Clock())
+
+    findings.add(_one(rule_id=2**70))
+    await _until_written(findings)
+    await findings.stop()
+
+    assert findings.dropped.counts == {(): 1}
+    (record,) = caplog.records
+    assert record.getMessage().startswith("1 findings of rules ")
+    assert await asyncio.to_thread(_request_ids) == []
+
+
+async def _until_written(findings: RuleFindings) -> None:
+    async with asyncio.timeout(30):
+        while findings.waiting:  # noqa: ASYNC110 (bounded)
+            await asyncio.sleep(0.05)
+
+
+def _request_ids() -> list[UUID]:
+    return sorted(RiskFinding.objects.values_list("request_id", flat=True))
+
+
+def _execute(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)

@@ -121,10 +121,11 @@ def test_rules_are_loaded_by_kind_and_in_order(db: None, caplog: pytest.LogCaptu
     late = make_rule("late", priority=5, words=["a"], pattern="b")
     early = make_rule("early", priority=-5, action="record", message="No.", users=[1])
     request = make_rule("request", kind="request", networks=["192.0.2.1"], operations=["rerank"])
-    for number, values in enumerate(
-        [{"pattern": "(canary"}, {}, {"words": "canary"}, {"words": ["a"], "users": "12"},
-         {"words": ["a"], "networks": ["canary"]}]
-    ):  # fmt: skip
+    broken: list[dict[str, Any]] = [
+        {"pattern": "(canary"}, {}, {"words": "canary"}, {"words": ["a"], "users": "12"},
+        {"words": ["a"], "networks": ["canary"]},
+    ]  # fmt: skip
+    for number, values in enumerate(broken):
         RiskRule.objects.create(**{**CONTENT, "name": f"broken {number}", **values})
     book = load_rules()
 
