@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 from django.utils import timezone
 
 from apps.audit.models import AdminEvent
@@ -162,6 +162,15 @@ def test_findings_fit_their_columns_and_are_written_once(db: None) -> None:
     assert rows[0].request_id == finding.request_id
     assert rows[0].user_agent == "a  " + "x" * 253
     assert rows[0].user_name == "y" * 150
+
+
+def test_findings_are_never_edited(db: None) -> None:
+    finding = note_finding(make_rule())
+
+    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
+        RiskFinding.objects.filter(pk=finding.pk).update(user_name="somebody else")
+
+    assert RiskFinding.objects.get().user_name == "alice"
 
 
 def test_findings_end_after_90_days(db: None) -> None:
