@@ -20,7 +20,7 @@ from typing import Final
 # What is folded in one go, without letting other threads on: a millisecond of work at most.
 PIECE_CHARACTERS: Final = 32 << 10
 # How far back a place is looked for where a text can be cut.
-_CUT_CHARACTERS: Final = 512
+_CUT_CHARACTERS: Final = 40
 # An escape of JSON is at most so long: none may be cut.
 _ESCAPE_CHARACTERS: Final = 6
 _IGNORED: Final = re.compile(
@@ -33,7 +33,13 @@ _IGNORED: Final = re.compile(
     "\\U0001d173-\\U0001d17a\\U000e0000-\\U000e0fff"
     "]+"
 )
-# The same of ASCII, in the form that is quickest for it.
+# Marks are put in order by moving each to its place, which takes time by the square of their
+# number: where there may be so many in a row, fewer characters are looked at together. Whatever may
+# become a mark is no letter, digit or space, but for two marks of Japanese in half width.
+_MANY_MARKS: Final = re.compile(r"[^\w\s\x00-\x7f]{31}")
+_HALF_WIDTH_MARKS: Final = ("\uff9e", "\uff9f")
+_FEW_CHARACTERS: Final = 128
+# What is ignored of ASCII, in the form that is quickest for it.
 _IGNORED_ASCII: Final = dict.fromkeys([*range(0x09), *range(0x0E, 0x20), 0x7F])
 # Leading, medial and final letters of Korean: one syllable together.
 _JAMO: Final = range(0x1100, 0x1200)
@@ -43,8 +49,19 @@ def fold(text: str) -> str:
     """Return a text as it is compared."""
     if text.isascii():
         return text.translate(_IGNORED_ASCII).lower()
-    seen = unicodedata.normalize("NFKC", _IGNORED.sub("", text))
-    return unicodedata.normalize("NFKC", seen.casefold())
+    seen = _IGNORED.sub("", text)
+    if len(seen) <= _FEW_CHARACTERS or not _may_have_many_marks(seen):
+        return _folded(seen)
+    return "".join(map(_folded, pieces(seen, _FEW_CHARACTERS)))
+
+
+def _folded(seen: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", seen).casefold())
+
+
+def _may_have_many_marks(text: str) -> bool:
+    is_half_width = any(mark in text for mark in _HALF_WIDTH_MARKS)
+    return is_half_width or _MANY_MARKS.search(text) is not None
 
 
 def fold_in_pieces(texts: Iterable[str]) -> Iterator[str]:
@@ -67,11 +84,11 @@ def fold_in_pieces(texts: Iterable[str]) -> Iterator[str]:
         yield fold("".join(held))
 
 
-def pieces(text: str) -> Iterator[str]:
+def pieces(text: str, size: int = PIECE_CHARACTERS) -> Iterator[str]:
     """Yield a text in pieces, cut where no character belongs to the one before it."""
     start = 0
     while start < len(text):  # each turn takes at least half a piece
-        end = _find_cut(text, start + PIECE_CHARACTERS)
+        end = _find_cut(text, start + size)
         yield text[start:end]
         start = end
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import time
 import unicodedata
 
 from hypothesis import example, given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from apps.risk.folding import PIECE_CHARACTERS, fold, fold_in_pieces, pieces, without_escapes
 from tests.support.cases import for_all
 
+_FEW = 128
 ALIKE = {
     "case": "BoMB",
     "full width": "ｂｏｍｂ",
@@ -74,6 +77,41 @@ def test_no_control_character_is_left_but_white_space() -> None:
     assert left == [0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x85]
 
 
+MARKS_ALONE = {
+    "in order": "a" + "\u0316\u0301" * 16_000,
+    "one after all others": "a" + "\u0301" * 32_000 + "\u0316",
+    "with what becomes a mark": "a" + "\uff9e\u0334" * 16_000,
+    "after others": "\u0301" * 20_000 + "\u0316" * 12_000,
+}
+
+
+@for_all("name", MARKS_ALONE)
+def test_marks_in_a_row_take_no_time_by_their_square(name: str) -> None:
+    begun = time.perf_counter()
+
+    fold(MARKS_ALONE[name])
+
+    # Put in order together they would take seconds, and nothing else would run meanwhile.
+    assert time.perf_counter() - begun < 0.5
+
+
+def test_what_may_become_a_mark_is_known() -> None:
+    surprising = [
+        chr(code)
+        for code in range(sys.maxunicode + 1)
+        if unicodedata.combining(unicodedata.normalize("NFKD", chr(code))[0])
+        and re.match(r"\w|\s", chr(code))
+    ]
+
+    assert surprising == ["\uff9e", "\uff9f"]
+
+
+def test_as_many_marks_as_a_letter_may_have_are_put_in_order() -> None:
+    marks = "\u0316\u0301" * 15
+
+    assert fold(f"e{marks}x") == unicodedata.normalize("NFKC", f"e{marks}x")
+
+
 @given(st.text())
 def test_a_folded_text_is_folded(text: str) -> None:
     assert fold(fold(text)) == fold(text)
@@ -107,6 +145,14 @@ def test_short_texts_are_folded_together() -> None:
         PIECE_CHARACTERS + 1
     )
     assert [len(piece) for piece in found] == [2, PIECE_CHARACTERS, PIECE_CHARACTERS, 1]
+
+
+def test_a_text_with_many_signs_is_folded_in_few_characters_as_it_is_whole() -> None:
+    # Lines and stars are no marks, and letters beside them are put together all the same.
+    for shift in range(_FEW):
+        text = "─" * 40 + "x" * shift + "e\u0301 각 \u1112\u1161\u11ab ﬁ" * 50
+        whole = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        assert fold(text) == whole, shift
 
 
 def test_a_text_of_marks_alone_is_cut_nevertheless() -> None:
