@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 from apps.audit.admin_pages import LinesFormField, ReadOnlyAdmin, RecordedAdmin
-from apps.risk.changes import IDS_MAX, NETWORKS_MAX, RuleInvalid, check_rule, save_new
+from apps.risk.changes import IDS_MAX, NETWORKS_MAX, RuleInvalid, check_ids, check_rule, save_new
 from apps.risk.models import OPERATIONS, RiskFinding, RiskRule
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class RiskRuleForm(_ModelForm):
         values = super().clean() or self.cleaned_data
         if not self.errors:
             try:
+                check_ids({name: values[name] for name in self.changed_data})
                 check_rule(values)
             except RuleInvalid as error:
                 self.add_error(error.field, str(error))

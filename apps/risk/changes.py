@@ -8,14 +8,19 @@ from typing import Any, Final
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
+from django.db.models import Model
 from django.http import HttpRequest
 
+from apps.ai_models.models import AIModel
+from apps.api_keys.models import APIKey
 from apps.audit.events import changed_values, record_event, values_of
 from apps.core.domain_errors import DomainError
+from apps.model_groups.models import ModelGroup
 from apps.risk.loading import read_rule
 from apps.risk.matchers import PatternRefused, match_pattern, match_words
 from apps.risk.models import OPERATIONS, RiskRule, RuleKind
 from apps.risk.rules import judge_texts
+from apps.users.models import User, UserGroup
 
 # Every gateway has all of them in memory, and looks at them for every call.
 RULES_MAX: Final = 100
@@ -26,6 +31,16 @@ _RESTRICTING: Final = (
     "users", "user_groups", "api_keys", "models", "model_groups", "networks", "user_agent",
     "operations",
 )  # fmt: skip
+
+
+# What lists of ids name, by the field.
+_NAMED: Final[dict[str, tuple[type[Model], str]]] = {
+    "users": (User, "user"),
+    "user_groups": (UserGroup, "user group"),
+    "api_keys": (APIKey, "API key"),
+    "models": (AIModel, "model"),
+    "model_groups": (ModelGroup, "model group"),
+}
 
 
 class RuleExists(DomainError):
@@ -78,6 +93,21 @@ def check_rule(values: Mapping[str, Any]) -> None:
         raise RuleInvalid("kind", "Words and patterns are for rules about contents.")
     if not any(values[name] for name in _RESTRICTING):
         raise RuleInvalid("kind", "This rule names nothing: it would find every call.")
+
+
+def check_ids(values: Mapping[str, Any]) -> None:
+    """Refuse ids of what is not there, in the fields that are given. Raises RuleInvalid.
+
+    For what somebody writes now: what is deleted later stays in its rules.
+    """
+    for field, (kind, noun) in _NAMED.items():
+        ids = values.get(field)
+        if not ids:
+            continue
+        found = set(kind._default_manager.filter(pk__in=ids).values_list("pk", flat=True))
+        missing = [pk for pk in ids if pk not in found]
+        if missing:
+            raise RuleInvalid(field, f"There is no {noun} {missing[0]}.")
 
 
 def _check_networks(networks: list[str]) -> None:

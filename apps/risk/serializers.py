@@ -8,7 +8,13 @@ from rest_framework import serializers
 from rest_framework.validators import UniqueValidator
 
 from apps.core.rest import StrictSerializer, example
-from apps.risk.changes import IDS_MAX, NETWORKS_MAX, TRIED_CHARACTERS_MAX
+from apps.risk.changes import (
+    IDS_MAX,
+    NETWORKS_MAX,
+    TRIED_CHARACTERS_MAX,
+    RuleInvalid,
+    check_ids,
+)
 from apps.risk.matchers import PATTERN_LENGTH_MAX, WORD_LENGTH_MAX, WORDS_MAX
 from apps.risk.models import (
     MESSAGE_LENGTH_MAX,
@@ -122,6 +128,14 @@ class RiskRuleInput(StrictSerializer):
         trim_whitespace=False,
         help_text="A regular expression (RE2) that a content rule looks for as well.",
     )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse ids of what is not there."""
+        try:
+            check_ids(attrs)
+        except RuleInvalid as error:
+            raise serializers.ValidationError({error.field: [str(error)]}) from error
+        return attrs
 
 
 @example(

@@ -10,20 +10,24 @@ from django.test import Client
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from apps.ai_models.models import AIModel
+from apps.api_keys.issue import issue_key
 from apps.audit.models import AdminEvent
+from apps.model_groups.models import ModelGroup
 from apps.risk import changes
 from apps.risk.models import RiskFinding, RiskRule
-from apps.users.models import Role
+from apps.users.models import Role, UserGroup
 from tests.support.house import page_of, send, texts_of
 from tests.support.people import make_admin, make_user, rest_client
 from tests.support.risk import make_rule, note_finding
 
+Named = dict[str, list[int]]
 PATH: Final = "/api/admin/risk-rules/"
 FOUND: Final = "/api/admin/risk-findings/"
 RULE: Final = {
     "name": "no weapons", "description": "Asked for by legal.", "kind": "content",
-    "action": "block", "priority": 3, "is_active": False, "message": "Not here.", "users": [1],
-    "user_groups": [2], "api_keys": [3], "models": [4], "model_groups": [5],
+    "action": "block", "priority": 3, "is_active": False, "message": "Not here.", "users": [],
+    "user_groups": [], "api_keys": [], "models": [], "model_groups": [],
     "networks": ["192.0.2.0/24"], "user_agent": "curl", "operations": ["messages"],
     "words": ["nerve gas"], "are_whole_words": True, "pattern": "pipe.?bomb",
 }  # fmt: skip
@@ -35,8 +39,34 @@ def client(db: None) -> APIClient:
     return rest_client(make_admin(username="root"))
 
 
-def test_a_rule_is_made_changed_and_deleted_on_record(client: APIClient) -> None:
-    made = client.post(PATH, RULE)
+@pytest.fixture
+def named(client: APIClient) -> Named:
+    """Return ids of what a rule can name."""
+    user = make_user()
+    key, _ = issue_key(user=user, name="laptop")
+    return {
+        "users": [user.pk],
+        "user_groups": [UserGroup.objects.create(name="staff").pk],
+        "api_keys": [key.pk],
+        "models": [AIModel.objects.create(name="small").pk],
+        "model_groups": [ModelGroup.objects.create(name="chat").pk],
+    }
+
+
+def test_what_is_deleted_later_stays_in_a_rule(client: APIClient, named: Named) -> None:
+    made = client.post(PATH, {**RULE, **named}).json()
+    AIModel.objects.all().delete()
+
+    changed = client.patch(f"{PATH}{made['id']}/", {"priority": 9})
+    renamed = client.patch(f"{PATH}{made['id']}/", {"models": made["models"]})
+
+    assert (changed.status_code, changed.json()["models"]) == (200, made["models"])
+    assert (renamed.status_code, list(renamed.json())) == (400, ["models"])
+
+
+def test_a_rule_is_made_changed_and_deleted_on_record(client: APIClient, named: Named) -> None:
+    rule = {**RULE, **named}
+    made = client.post(PATH, rule)
     path = f"{PATH}{made.json()['id']}/"
     shown = client.get(path)
     changed = client.patch(path, {"words": [], "is_active": True})
@@ -45,7 +75,7 @@ def test_a_rule_is_made_changed_and_deleted_on_record(client: APIClient) -> None
 
     statuses = [answer.status_code for answer in (made, shown, changed, replaced, deleted)]
     assert statuses == [201, 200, 200, 200, 204]
-    assert {name: made.json()[name] for name in RULE} == RULE
+    assert {name: made.json()[name] for name in rule} == rule
     assert set(made.json()) == {*RULE, "id", "created_at", "updated_at"}
     assert made.json() == shown.json()
     assert (changed.json()["words"], changed.json()["pattern"]) == ([], "pipe.?bomb")
@@ -70,6 +100,11 @@ def test_a_rule_is_made_changed_and_deleted_on_record(client: APIClient) -> None
         ({"users": [0]}, "users"),
         ({"users": ["1"]}, "users"),
         ({"models": list(range(1, 102))}, "models"),
+        ({"users": [999_999]}, "users"),
+        ({"user_groups": [999_999]}, "user_groups"),
+        ({"api_keys": [999_999]}, "api_keys"),
+        ({"models": [999_999]}, "models"),
+        ({"model_groups": [999_999]}, "model_groups"),
         ({"networks": ["anywhere"]}, "networks"),
         ({"user_agent": "("}, "user_agent"),
         ({"operations": ["images"]}, "operations"),
@@ -187,20 +222,23 @@ def test_rules_in_the_django_admin_are_checked_and_on_record(db: None) -> None:
     browser.force_login(make_admin())
     add = page_of(RiskRule, "add")
 
+    people = [make_user().pk, make_user().pk]
     refused = send(browser, add, name="new", kind="content", action="block", pattern="(")
+    nobody = send(browser, add, name="new", kind="request", action="block", users="999999")
     bad_ids = send(browser, add, name="new", kind="request", action="block", users="x")
     none = RiskRule.objects.count()
     send(
         browser, add, name="new", kind="content", action="block", words="pipe bomb\nnerve gas",
-        users="3\n7", networks="192.0.2.0/24",
+        users="\n".join(map(str, people)), networks="192.0.2.0/24",
     )  # fmt: skip
     rule = RiskRule.objects.get()
     send(browser, page_of(RiskRule, "change", rule.pk), priority="4")
 
     assert "This is no regular expression" in refused.content.decode()
     assert "Enter ids" in bad_ids.content.decode()
+    assert "There is no user 999999." in nobody.content.decode()
     assert none == 0
-    assert (rule.words, rule.users) == (["pipe bomb", "nerve gas"], [3, 7])
+    assert (rule.words, rule.users) == (["pipe bomb", "nerve gas"], people)
     assert rule.networks == ["192.0.2.0/24"]
     events = AdminEvent.objects.filter(object_type="risk.riskrule").order_by("id")
     assert [event.action for event in events] == ["risk_rule.created", "risk_rule.changed"]
