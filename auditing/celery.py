@@ -34,6 +34,7 @@ SCHEDULE: Final = {
     "audit.prune_call_keys": 900.0,
     "users.prune_sessions": 6 * 3600.0,
     "quotas.prune_repeat_keys": 24 * 3600.0,
+    "risk.prune_findings": 6 * 3600.0,
 }
 
 

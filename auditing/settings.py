@@ -52,6 +52,7 @@ INSTALLED_APPS = [
     "apps.api_keys",
     "apps.billing",
     "apps.quotas",
+    "apps.risk",
     "apps.analytics",
     "apps.proxy",
 ]
@@ -193,6 +194,8 @@ SPECTACULAR_SETTINGS = {
         "EntryKind": "apps.billing.models.EntryKind",
         "PriceState": "apps.ai_models.prices.PRICE_STATES",
         "RequestState": "apps.audit.models.RequestState",
+        "RuleAction": "apps.risk.models.RuleAction",
+        "RuleKind": "apps.risk.models.RuleKind",
         "TransactionKind": "apps.billing.models.TransactionKind",
     },
     "SWAGGER_UI_DIST": "SIDECAR",

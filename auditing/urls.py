@@ -26,6 +26,7 @@ _APPS: Final = (
     "api_keys",
     "billing",
     "quotas",
+    "risk",
     "analytics",
     "audit",
 )

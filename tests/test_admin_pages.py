@@ -47,6 +47,7 @@ READ_ONLY: Final = {
     "proxy.configurationversion",
     "proxy.configurationchange",
     "proxy.storedanswer",
+    "risk.riskfinding",
     "users.session",
 }
 

@@ -265,6 +265,20 @@ _REFUSED: Final = {
         message="Too many requests at the same time.",
         retry_after=1,
     ),
+    "E25": ErrorRow(
+        condition="a risk rule blocks the request for where it comes from or what it is for",
+        statuses=(403,),
+        type=_INVALID,
+        codes=("request_blocked",),
+        message="The request was refused by a rule of this gateway.",
+    ),
+    "E26": ErrorRow(
+        condition="a risk rule blocks what the request says",
+        statuses=(400,),
+        type=_INVALID,
+        codes=("content_policy_violation",),
+        message="The request was refused because of what it says.",
+    ),
     "E27": ErrorRow(
         condition="the first request with the same `Idempotency-Key` is still running",
         statuses=(409,),

@@ -34,6 +34,7 @@ from apps.proxy.dialects.surfaces import (
 from apps.proxy.endings import Interrupted
 from apps.proxy.estimate import estimate_tokens
 from apps.proxy.gateway import Gateway
+from apps.proxy.guard import Circumstances
 from apps.proxy.http import (
     ClientGone,
     Headers,
@@ -251,6 +252,10 @@ class DataPlane:
                     keyed = await make_keyed(gateway, caller, key, endpoint, parsed, len(body))
                 if QUOTE_HEADER in headers:
                     agreed = await find_agreed(gateway, caller, headers[QUOTE_HEADER])
+            if snapshot.rules is not None:
+                agent = headers.get(b"user-agent", b"")
+                around = Circumstances(request_id, address, agent, len(body), now)
+                await gateway.guard.check(snapshot.rules, snapshot, caller, request, around)
             promise = agreed and agreed.promise
             if len(body) <= PLANNED_IN_LOOP_BYTES_MAX:
                 plan = plan_call(snapshot, caller, request, now, promise)

@@ -27,6 +27,7 @@ from apps.proxy.call import Call
 from apps.proxy.counter import TokenCounter
 from apps.proxy.counts import Counts
 from apps.proxy.daily_costs import READ_SECONDS, find_limited, read_daily_costs
+from apps.proxy.guard import Guard
 from apps.proxy.health import Health
 from apps.proxy.latency import Latencies
 from apps.proxy.provider_limits import ProviderLimits
@@ -83,6 +84,7 @@ class Gateway:
         self.retries = RetryBudget()
         self.sharing = Sharing(self.health, self.monotonic)
         self.stored = StoredAnswers()
+        self.guard = Guard(self.monotonic)
         self.latencies = Latencies()
         self.calls: dict[UUID, Call] = {}
         self.habits = Habits()
@@ -144,6 +146,7 @@ class Gateway:
             task.cancel()
         self.quotes.lapse_all()
         await self.writer.stop()
+        await self.guard.stop()
         await self.limiter.close()
         await self.upstream.close()
         await self.token_counter.stop()

@@ -45,6 +45,8 @@ from apps.proxy.snapshot import (
     UserGroup,
 )
 from apps.quotas.models import UserQuota
+from apps.risk.loading import load_rules
+from apps.risk.rules import RuleBook
 from apps.users.models import User
 from apps.users.models import UserGroup as UserGroupRow
 
@@ -62,6 +64,8 @@ class Delta:
     keys: dict[int, tuple[bytes, Key] | None] = field(default_factory=dict)
     members: dict[int, Member | None] = field(default_factory=dict)
     catalogue: Catalogue | None = None
+    has_rules: bool = False  # they changed, and are these now
+    rules: RuleBook | None = None
 
 
 def read_version() -> int:
@@ -80,6 +84,7 @@ def load_snapshot() -> Snapshot:
             digests={key.id: digest for digest, key in keys.items()},
             members=_load_members(User.objects.all()),
             catalogue=_load_catalogue(),
+            rules=load_rules(),
         )
 
 
@@ -113,6 +118,8 @@ def load_delta(since: int) -> Delta | None:
         if user_ids:
             delta.members = dict.fromkeys(user_ids)
             delta.members.update(_load_members(User.objects.filter(pk__in=user_ids)))
+        if changed.pop("risk_riskrule", None):
+            delta.has_rules, delta.rules = True, load_rules()
         if changed:
             delta.catalogue = _load_catalogue()
     return delta
@@ -135,6 +142,8 @@ def apply_delta(snapshot: Snapshot, delta: Delta) -> None:
             snapshot.members[user_id] = member
     if delta.catalogue is not None:
         snapshot.catalogue = delta.catalogue
+    if delta.has_rules:
+        snapshot.rules = delta.rules
     snapshot.version = delta.version
 
 

@@ -78,6 +78,21 @@ METRICS: Final = (
         ("row", "code"),
     ),
     Metric(
+        "gateway_rule_matches_total",
+        "counter",
+        "calls that a risk rule found, by its id; `action` is block or record",
+        "a jump: somebody tries, or the rule is wrong",
+        lambda gateway: gateway.guard.matches,
+        ("rule", "action"),
+    ),
+    Metric(
+        "gateway_rule_findings_dropped_total",
+        "counter",
+        "of these, what is not in the list of findings since there were too many",
+        "",
+        lambda gateway: gateway.guard.findings.dropped,
+    ),
+    Metric(
         "gateway_replays_total",
         "counter",
         "calls answered with what the first call with their idempotency key was answered",

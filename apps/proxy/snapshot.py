@@ -22,6 +22,7 @@ from apps.providers.hosting import Hosting
 from apps.providers.identities import Identity
 from apps.proxy.dialects.neutral import USUAL_TARGET, Target
 from apps.quotas.limits import Scope
+from apps.risk.rules import RuleBook
 
 Network = IPv4Network | IPv6Network
 PAYLOAD_MODES = ("off", "metadata", "full")  # strictest first
@@ -203,6 +204,7 @@ class Snapshot:
     digests: dict[int, bytes]  # key id → digest
     members: dict[int, Member]
     catalogue: Catalogue
+    rules: RuleBook | None = None  # None: there are none
 
 
 class Caller(NamedTuple):

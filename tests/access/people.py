@@ -24,6 +24,7 @@ from apps.users.models import Role, Session, User, UserGroup
 from apps.users.tokens import SESSION_CLAIM, open_session
 from tests.support.calls import record_call
 from tests.support.people import make_admin, make_user, rest_client
+from tests.support.risk import make_rule
 
 _PARAMETER: Final = re.compile(r"\{\w+\}")
 _DOLLAR: Final = 1_000_000_000
@@ -104,6 +105,7 @@ def _shared(base_url: str) -> dict[str, Any]:
         "model": model,
         "group": group,
         "user_group": UserGroup.objects.create(name="friends"),
+        "risk_rule": make_rule(),
     }
 
 
@@ -138,6 +140,7 @@ def _belongings(user: User, root: User, shared: dict[str, Any]) -> dict[str, str
         "/api/admin/routes/{}": str(shared["model"].routes.get().pk),
         "/api/admin/model-groups/{}": str(shared["group"].pk),
         "/api/admin/quotas/{}": str(quota.pk),
+        "/api/admin/risk-rules/{}": str(shared["risk_rule"].pk),
         "/api/admin/keys/{}": str(second.pk),
         "/api/admin/requests/{}": str(call.pk),
         "/api/admin/ledger/accounts/{}": str(user.customer.accounts.get(kind="wallet").pk),

@@ -24,6 +24,7 @@ from tests.e2e.test_error_rows_upstream import FAILED, Failed
 from tests.e2e.wire import RawConnection, post_bytes
 from tests.support.bench import Bench, Stage
 from tests.support.processes import free_port, wait_until
+from tests.support.risk import make_rule
 
 PLANT: Final = [
     "tests.e2e.planted:break_before_settlement",
@@ -188,6 +189,23 @@ def _bug_after(bench: Bench, stack: ExitStack) -> Stage:
     return bench.stage(f"{planted.AFTER_SETTLEMENT}:prompt=10,fault=json_for_stream")
 
 
+def _blocked(bench: Bench, stack: ExitStack) -> Stage:
+    return _ruled(bench, kind="request", networks=["127.0.0.0/8", "::1/128"])
+
+
+def _worded(bench: Bench, stack: ExitStack) -> Stage:
+    return _ruled(bench, pattern="[a-z]")
+
+
+def _ruled(bench: Bench, **values: Any) -> Stage:
+    stage = bench.stage()
+    user = stage.caller.user
+    make_rule(f"rule of {user.username}", users=[user.pk], **values)
+    # The gateway sees changes in their order: who is known now was made after the rule.
+    bench.make_caller(wallet_nanos=0)
+    return stage
+
+
 # ---- the table
 
 _QUOTA: Final = "insufficient_quota"
@@ -213,6 +231,8 @@ ROWS: Final = (
         job={"options": {"max_tokens": 100}}),
     # What is charged is the stream that runs meanwhile.
     Row("E24", 429, "slow_down", _busy, "rate_limit_error", tries=TRIES, is_charged=True),
+    Row("E25", 403, "request_blocked", _blocked),
+    Row("E26", 400, "content_policy_violation", _worded),
     Row("E32", 503, "model_not_available", _without_price, _SERVER),
     Row("E35", 503, "service_unavailable", _broken_record, _SERVER, tries=TRIES),
     *(

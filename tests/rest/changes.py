@@ -153,6 +153,29 @@ CHANGES: Final = (
         "POST", "/api/admin/models/{model_id}/prices/", 201, ("price.created",), _PRICES,
         on=("model",),
     ),
+    # Risk rules
+    Change(
+        "POST", "/api/admin/risk-rules/", 201, ("risk_rule.created",),
+        {"name": "new", "kind": "content", "action": "record", "words": ["bomb"],
+         "user_groups": ["{user_group}"]},
+    ),
+    Change(
+        "POST", "/api/admin/risk-rules/test/", 200, (), {"text": "a bomb"},
+        why_silent="It changes nothing.",
+    ),
+    Change(
+        "PUT", "/api/admin/risk-rules/{risk_rule_id}/", 200, ("risk_rule.changed",),
+        {"name": "other", "kind": "request", "action": "record", "networks": ["192.0.2.0/24"]},
+        on=("risk_rule",),
+    ),
+    Change(
+        "PATCH", "/api/admin/risk-rules/{risk_rule_id}/", 200, ("risk_rule.changed",),
+        {"is_active": False, "message": "Not here."}, on=("risk_rule",),
+    ),
+    Change(
+        "DELETE", "/api/admin/risk-rules/{risk_rule_id}/", 204, ("risk_rule.deleted",),
+        on=("risk_rule",),
+    ),
     # Providers
     Change(
         "POST", "/api/admin/providers/", 201, ("provider.created", "provider_key.created"),

@@ -27,6 +27,7 @@ from apps.users.tokens import open_session
 from tests.rest.world import DOLLAR, RestWorld, body_of
 from tests.support.calls import record_call
 from tests.support.people import make_user
+from tests.support.risk import make_rule, note_finding
 
 SCHEMA: Final = json.loads((Path(__file__).parents[2] / "openapi.json").read_text())
 ROWS: Final = 5
@@ -47,6 +48,8 @@ QUERIES: Final = {
     "/api/admin/quotas/": 3,
     "/api/admin/refusals/": 2,
     "/api/admin/requests/": 2,
+    "/api/admin/risk-findings/": 2,
+    "/api/admin/risk-rules/": 3,
     "/api/admin/routes/": 4,
     "/api/admin/routes/{route_id}/costs/": 5,
     "/api/admin/user-groups/": 4,
@@ -103,6 +106,7 @@ def _add_configuration(number: int, group: ModelGroup, root: User) -> None:
     made = create_model(name=f"model-{number}", provider=provider, prices=prices)
     set_price(route=made.routes.get(), prices=prices)
     group.models.add(made)
+    note_finding(make_rule(f"rule {number}"))
     other = ModelGroup.objects.create(name=f"group {number}")
     other.models.set(AIModel.objects.all()[: number + 1])
     user_group = create_user_group(name=f"user group {number}", model_groups=[group, other])

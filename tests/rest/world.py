@@ -39,6 +39,7 @@ from apps.users.tokens import SESSION_CLAIM, TokenPair, open_session
 from tests.access.people import Cast, build_cast, keep_payload
 from tests.support.calls import record_call
 from tests.support.people import make_user
+from tests.support.risk import make_rule
 
 DOLLAR: Final = 10**9
 PASSWORD: Final = "canary-PASSWORD-7b1f0d92"
@@ -110,6 +111,7 @@ class RestWorld:
             "route_id": self.ids["route"],
             "model_group_id": self.ids["group"],
             "quota_id": self.ids["quota"],
+            "risk_rule_id": self.ids["risk_rule"],
             "key_id": self.ids["spare_provider_key" if "/providers/" in path else "key"],
             "request_id": self.ids["call"],
             "account_id": wallet.pk,
@@ -237,6 +239,7 @@ def _configuration(root: User, base_url: str) -> dict[str, Any]:
             name="with members", cap_nanos=DOLLAR, monthly_budget_nanos=DOLLAR
         ).pk,
         "spare_user_group": UserGroup.objects.create(name="without members").pk,
+        "risk_rule": make_rule("about requests", kind="request", operations=["rerank"]).pk,
     }
 
 

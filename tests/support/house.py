@@ -30,6 +30,7 @@ from apps.quotas.models import RepeatKey, UserQuota
 from apps.users.models import User, UserGroup
 from apps.users.tokens import open_session
 from tests.support.people import make_admin, make_user
+from tests.support.risk import make_rule, note_finding
 
 SECRET: Final = "sk-CANARY-UP-0123456789"
 PROMPT: Final = "CANARY prompt <script>alert(1)</script>"
@@ -114,6 +115,7 @@ def _write_history(user: User, key: APIKey, provider: Provider, model: AIModel) 
         status_code=200, headers="[]", body=PROMPT.encode(), created_at=now, expires_at=now,
     )  # fmt: skip
     RefusalCount.objects.create(api_key_id=key.pk, code="rate_limited", minute=now, count=3)
+    note_finding(make_rule())
     write([Kept(("resp_1",), Place(1, 1), user_id=user.pk, model_id=1)])
     CircuitRest.objects.create(
         route_id=1,

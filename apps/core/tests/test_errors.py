@@ -39,6 +39,8 @@ EXPECTED = {
     "E22": (429, "requests", "rate_limit_exceeded", 1, None, ""),
     "E23": (429, "tokens", "rate_limit_exceeded", 1, None, ""),
     "E24": (429, "rate_limit_error", "slow_down", 1, None, ""),
+    "E25": (403, "invalid_request_error", "request_blocked", None, None, ""),
+    "E26": (400, "invalid_request_error", "content_policy_violation", None, None, ""),
     "E27": (409, "idempotency_error", "idempotency_in_progress", 1, None, ""),
     "E28": (422, "idempotency_error", "idempotency_key_reused", None, None, ""),
     "E29": (400, "idempotency_error", "invalid_idempotency_key", None, None, ""),

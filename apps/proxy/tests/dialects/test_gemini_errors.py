@@ -40,6 +40,8 @@ RETRIED: Final = {408, 429, 500, 502, 503, 504}
         ("E20", 402, "RESOURCE_EXHAUSTED"),
         ("E21", 402, "RESOURCE_EXHAUSTED"),
         ("E22", 429, "RESOURCE_EXHAUSTED"),
+        ("E25", 403, "PERMISSION_DENIED"),
+        ("E26", 400, "INVALID_ARGUMENT"),
         ("E27", 409, "ABORTED"),
         ("E28", 422, "INVALID_ARGUMENT"),
         ("E31", 409, "ABORTED"),

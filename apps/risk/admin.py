@@ -1,0 +1,117 @@
+"""Risk rules and findings in the Django admin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest
+
+from apps.audit.admin_pages import LinesFormField, ReadOnlyAdmin, RecordedAdmin
+from apps.risk.changes import IDS_MAX, NETWORKS_MAX, RuleInvalid, check_ids, check_rule, save_new
+from apps.risk.models import OPERATIONS, RiskFinding, RiskRule
+
+if TYPE_CHECKING:
+    _ModelForm = forms.ModelForm[RiskRule]
+else:
+    # Generic only in the type stubs.
+    _ModelForm = forms.ModelForm
+
+_ID_MAX = 2**63 - 1
+
+
+class IdsFormField(LinesFormField):
+    """One id a line in the form, a list of numbers in the row."""
+
+    def to_python(self, value: Any) -> Any:
+        """Return the ids."""
+        lines = super().to_python(value)
+        if not all(line.isascii() and line.isdigit() and len(line) < 20 for line in lines):
+            raise forms.ValidationError("Enter ids, one a line.")
+        found = [int(line) for line in lines]
+        if len(found) > IDS_MAX or not all(0 < pk <= _ID_MAX for pk in found):
+            raise forms.ValidationError(f"Enter at most {IDS_MAX} ids.")
+        return found
+
+
+def _ids(what: str) -> IdsFormField:
+    return IdsFormField(required=False, help_text=f"Ids of {what}, one a line. Empty: all.")
+
+
+class RiskRuleForm(_ModelForm):
+    """A rule."""
+
+    users = _ids("users")
+    user_groups = _ids("user groups")
+    api_keys = _ids("API keys")
+    models = _ids("models")
+    model_groups = _ids("model groups")
+    networks = LinesFormField(
+        required=False, help_text="Addresses or networks, one a line. Empty: from anywhere."
+    )
+    operations = LinesFormField(
+        required=False, help_text=f"One a line, of {', '.join(OPERATIONS)}. Empty: any."
+    )
+    words = LinesFormField(
+        required=False, help_text="Words and phrases that a content rule looks for, one a line."
+    )
+
+    class Meta:
+        model = RiskRule
+        fields = (
+            *("name", "description", "kind", "action", "priority", "is_active", "message"),
+            *("users", "user_groups", "api_keys", "models", "model_groups"),
+            *("networks", "user_agent", "operations", "words", "are_whole_words", "pattern"),
+        )
+
+    def clean_networks(self) -> list[str]:
+        """Refuse more than there may be."""
+        networks: list[str] = self.cleaned_data["networks"]
+        if len(networks) > NETWORKS_MAX:
+            raise forms.ValidationError(f"Enter at most {NETWORKS_MAX} networks.")
+        return networks
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse what could not be in force."""
+        values = super().clean() or self.cleaned_data
+        if not self.errors:
+            try:
+                check_ids({name: values[name] for name in self.changed_data})
+                check_rule(values)
+            except RuleInvalid as error:
+                self.add_error(error.field, str(error))
+        return values
+
+
+@admin.register(RiskRule)
+class RiskRuleAdmin(RecordedAdmin):
+    """Rules, in the order in which they are looked at."""
+
+    noun = "risk_rule"
+    form = RiskRuleForm
+    list_display = ("name", "kind", "action", "priority", "is_active", "updated_at")
+    list_filter = ("kind", "action", "is_active")
+    search_fields = ("name", "description")
+    readonly_fields = ("created_at", "updated_at")
+    ordering = ("priority", "id")
+
+    def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Write the rule; there is a bound to their number."""
+        if change:
+            obj.save()
+        else:
+            save_new(obj)
+
+
+@admin.register(RiskFinding)
+class RiskFindingAdmin(ReadOnlyAdmin):
+    """Calls that rules found."""
+
+    list_display = (
+        *("created_at", "rule_name", "action", "user_name", "api_key_name"),
+        *("requested_model", "operation", "ip_address", "request_id"),
+    )
+    list_filter = ("kind", "action", "created_at")
+    search_fields = ("=rule_id", "=user_id", "=api_key_id", "=request_id")
+    ordering = ("-id",)
