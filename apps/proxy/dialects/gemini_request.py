@@ -78,6 +78,9 @@ _OWN_STORAGE: Final = "gs:"
 # Functions that the client runs. All others are Google's: billed by the call, or they read what
 # nobody bounds. Source: https://ai.google.dev/gemini-api/docs/pricing
 _CLIENT_TOOLS: Final = _both("functionDeclarations")
+_SEARCH_TOOLS: Final = _both("googleSearch")
+# What changes where is searched, and not how often it is billed; images are searched for apart.
+_SEARCH_KEYS: Final = _both("blockingConfidence", "excludeDomains", "timeRangeFilter")
 # Members of a configuration that decide what is written; in other letters they are refused.
 _METERED: Final = ("candidateCount", "maxOutputTokens", "responseModalities")
 _METERED_NAMES: Final = _both(*_METERED)
@@ -98,7 +101,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     config = given.member("generationConfig") or GoogleParameters({}, "generationConfig")
     _check_spelling(given, config)
     _check_contents(kept)
-    _check_tools(given)
+    search = _check_tools(given)
     media = set(map(_checked_kind_of, _all_media(kept)))
     return ParsedRequest(
         endpoint=endpoint,
@@ -112,6 +115,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         has_audio="audio" in media,
         body=kept,
         service_tier=_service_tier(given),
+        search_parameter=search,
         audio_parameter=_audio_parameter(config),
         dialect="gemini",
         is_array=kept.get("alt") is not None,
@@ -253,12 +257,28 @@ def _data_length(blob: object) -> int:
     return 0 if '"' in data or "\\" in data else len(data)
 
 
-def _check_tools(given: GoogleParameters) -> None:
-    """Raise E14 for a tool that Google runs, which an empty object is enough to ask for."""
+def _check_tools(given: GoogleParameters) -> str:
+    """Return by which parameter the provider may search, "" where it may not.
+
+    Raises E14 for other tools that Google runs, which an empty object is enough to ask for.
+    """
+    search = ""
     for tool in given.objects("tools"):
         for name in tool.names():
-            if name not in _CLIENT_TOOLS:
+            if name in _SEARCH_TOOLS:
+                search = tool.name(name)
+                _check_search(tool, name)
+            elif name not in _CLIENT_TOOLS:
                 raise unsupported(tool.name(name))
+    return search
+
+
+def _check_search(tool: GoogleParameters, name: str) -> None:
+    """Raise E14 for what would be billed otherwise than a search of the web."""
+    options = tool.member(name)
+    for key in () if options is None else options.names():
+        if key not in _SEARCH_KEYS:
+            raise unsupported(f"{tool.name(name)}.{key}")
 
 
 def _service_tier(given: GoogleParameters) -> str:

@@ -1,8 +1,8 @@
 """Reads requests of Google's generateContent into the neutral form.
 
-Source: https://ai.google.dev/api/generate-content. What Google runs itself and bills (searches,
-code, caches that lie there) is refused by name: no other provider has it. The model and whether
-it is to be a stream are in the path: `with_path` puts them into the body first.
+Source: https://ai.google.dev/api/generate-content. What Google runs itself and bills (code,
+caches that lie there) is refused by name, other than a search: no other provider has it. The model
+and whether it is to be a stream are in the path: `with_path` puts them into the body first.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,11 @@ from apps.proxy.dialects.neutral import (
     Text,
     Tool,
     ToolChoice,
+    WebSearch,
 )
 from apps.proxy.dialects.openai_refusals import below_one, inexpressible, wrong_value
 from apps.proxy.dialects.reasoning import EFFORTS
+from apps.proxy.dialects.web_search import only_one, read_google_search
 
 _MODEL_PREFIX: Final = "models/"
 _JSON: Final = "application/json"
@@ -78,13 +80,14 @@ def read_request(body: Mapping[str, Any]) -> Request:
     given = GoogleParameters(body)
     config = given.member("generationConfig") or GoogleParameters({}, "generationConfig")
     turns = read_contents(given)
-    tools = _tools(given)
+    tools, web_search = _tools(given)
     thinking = config.member("thinkingConfig")
     request = Request(
         model=given.require_text("model").removeprefix(_MODEL_PREFIX),
         system=_system(given),
         turns=turns,
         tools=tools,
+        web_search=web_search,
         tool_choice=_tool_choice(given, tools),
         reasoning=None if thinking is None else _reasoning(thinking),
         format=_format(config),
@@ -214,13 +217,18 @@ def _format(config: GoogleParameters) -> OutputFormat | None:
     return None
 
 
-def _tools(given: GoogleParameters) -> tuple[Tool, ...]:
+def _tools(given: GoogleParameters) -> tuple[tuple[Tool, ...], WebSearch | None]:
+    """Return the client's functions, and whether the provider may search."""
     found: list[Tool] = []
+    searches: list[WebSearch] = []
     for tool in given.objects("tools"):
         found += [_read_tool(declared) for declared in tool.objects("functionDeclarations")]
+        search = read_google_search(tool)
+        if search is not None:
+            searches.append(search)
         # A tool of Google's is told by an empty object.
         tool.finish(empty=(None,))
-    return tuple(found)
+    return tuple(found), only_one(searches)
 
 
 def _read_tool(declared: GoogleParameters) -> Tool:
