@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from apps.proxy.dialects.conversion import DIALECTS
+from apps.proxy.dialects.conversion import DIALECTS, PIECES_MAX
 from apps.proxy.dialects.neutral import EXTENSIONS
 
 GOLDEN_FOLDER: Final = "apps/proxy/tests/dialects/golden"
@@ -26,7 +26,8 @@ that your client speaks; the columns are the dialects of providers:
 {summary}
 
 Where client and provider speak the same dialect nothing is converted, and nothing of this page
-applies.
+applies. What is converted may hold at most {pieces:,} turns, parts and tools (E13): each takes its
+time.
 
 - **✓ exact**: it means the same, and comes back as it was when converted back.
 - **≈ adapted**: by the rule that is written there.
@@ -58,6 +59,7 @@ def compatibility_page(folder: Path) -> str:
     features = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     head = _HEAD.format(
         folder=GOLDEN_FOLDER,
+        pieces=PIECES_MAX,
         summary=_summary(features),
         extensions="\n".join(f"| `{name}` | {takers} |" for name, takers in EXTENSIONS.items()),
     )
@@ -82,7 +84,7 @@ def _counts(features: list[Feature], pair: str) -> str:
         for row in feature["rows"]
         if pair in row["cells"]
     )
-    return ", ".join(f"{found[name]} {mark}" for name, mark in _MARKS.items()) if found else "all ✓"
+    return ", ".join(f"{found[name]} {mark}" for name, mark in _MARKS.items()) if found else "as it is"
 
 
 def _anchor(heading: str) -> str:
