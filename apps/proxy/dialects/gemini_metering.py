@@ -21,6 +21,7 @@ from apps.proxy.dialects.stream_meter import clean_label
 from apps.proxy.estimate import Excerpt, excerpt
 from apps.proxy.media import streamed_tokens
 
+_INLINE: Final = b'"inlineData"'
 _GROUNDING: Final = b"rounding"  # of groundingMetadata, in either spelling
 
 
@@ -46,8 +47,9 @@ def read_metered_answer(endpoint: Endpoint, body: bytes) -> MeteredAnswer:
         usage = found if usage is not None or found.web_search else None
     reasons = [word(candidate, "finishReason") for candidate in candidates]
     parts = [part for candidate in candidates for part in _parts(candidate)]
-    sounds = _media(parts, "audio/")
-    images = len(_media(parts, "image/"))
+    has_media = _INLINE in body
+    sounds = _media(parts, "audio/") if has_media else []
+    images = len(_media(parts, "image/")) if has_media else 0
     return MeteredAnswer(
         usage=usage,
         is_usage_unusable=usage is None and reported is not None,

@@ -25,7 +25,6 @@ _NAMES_MAX: Final = 1_024
 
 
 @lru_cache(maxsize=_NAMES_MAX)
-@lru_cache(maxsize=1024)
 def snake_case(name: str) -> str:
     """Return the other name of a member."""
     return _CAPITAL.sub(lambda found: f"_{found[0].lower()}", name)

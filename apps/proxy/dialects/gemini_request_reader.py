@@ -29,6 +29,7 @@ _MODEL_PREFIX: Final = "models/"
 _JSON: Final = "application/json"
 # How a stream is asked for, beside its method.
 _OF_PATHS: Final = ("alt", "stream")
+_TOLD_BY_PATHS: Final = frozenset({*_OF_PATHS, "model"})
 _ARRAY: Final = "json"
 _MODES: Final = ("MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", "VALIDATED")
 # Filters that no other provider has are of no use there, unless they are off.
@@ -46,6 +47,18 @@ def with_path(
     `is_array`: the stream is to be one JSON array. Raises E13 where the body names another model,
     and E14 where it has what only a path can say.
     """
+    if not body.keys().isdisjoint(_TOLD_BY_PATHS):
+        _check_path(body, model)
+    told = {**body, "model": model}
+    if is_stream:
+        told["stream"] = True
+    if is_array:
+        told["alt"] = _ARRAY
+    return told
+
+
+def _check_path(body: Mapping[str, Any], model: str) -> None:
+    """Raise E13 and E14 for what a body says otherwise than its path, or in its place."""
     given = GoogleParameters(body)
     named = given.text("model")
     if named is not None and named.removeprefix(_MODEL_PREFIX) != model:
@@ -53,12 +66,6 @@ def with_path(
     for name in _OF_PATHS:
         if name in body:
             raise given.refuse(name)
-    told = {**body, "model": model}
-    if is_stream:
-        told["stream"] = True
-    if is_array:
-        told["alt"] = _ARRAY
-    return told
 
 
 def counted_request(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,9 @@ def _counts(features: list[Feature], pair: str) -> str:
         for row in feature["rows"]
         if pair in row["cells"]
     )
-    return ", ".join(f"{found[name]} {mark}" for name, mark in _MARKS.items()) if found else "as it is"
+    return (
+        ", ".join(f"{found[name]} {mark}" for name, mark in _MARKS.items()) if found else "as it is"
+    )
 
 
 def _anchor(heading: str) -> str:
