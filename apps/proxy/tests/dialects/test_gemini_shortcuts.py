@@ -67,7 +67,9 @@ def outcome(body: dict[str, Any]) -> ParsedRequest | tuple[str, str | None]:
         return (error.row, error.param)
 
 
-numbers = st.integers(-1, 9) | st.sampled_from((None, True, 1.0, 1.5, "3", 2**31, [], {}))
+numbers: st.SearchStrategy[Any] = st.integers(-1, 9) | st.sampled_from(
+    (None, True, 1.0, 1.5, "3", 2**31, [], {})
+)
 
 
 @given(
