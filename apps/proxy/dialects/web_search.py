@@ -122,7 +122,7 @@ def _at_least_one(given: Parameters, name: str) -> int | None:
 
 def _read_size(given: Parameters) -> str:
     size = given.one_of("search_context_size", _CONTEXT_SIZES)
-    return "" if size in (None, _USUAL_SIZE) else size or ""
+    return "" if size is None or size == _USUAL_SIZE else size
 
 
 def _read_place(given: Parameters | None, *, within: bool = False) -> Mapping[str, str] | None:
