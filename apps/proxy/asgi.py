@@ -176,10 +176,10 @@ class DataPlane:
         if operation.kind == "models":
             found = reads.list_models(snapshot, caller, now, dialect)
         elif operation.kind == "usage":
-            # All that a user ever called is summed up for it, in a thread that others wait for.
+            # The calls of a user are summed up for it, in a thread that others wait for.
             extra = await count_request(self.gateway, caller.scopes, str(request_id))
             try:
-                found = await self.gateway.read(reads.read_usage, caller)
+                found = await self.gateway.read(reads.read_usage, self.gateway.used, caller)
             except (DatabaseError, InterfaceError) as error:
                 raise GatewayError("E34") from error
         else:

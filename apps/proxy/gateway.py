@@ -38,6 +38,7 @@ from apps.proxy.snapshot import Catalogue, Snapshot
 from apps.proxy.stored_answers import StoredAnswers
 from apps.proxy.threads import DeadlineThread, with_fresh_connection
 from apps.proxy.upstream import Upstream
+from apps.proxy.used import UsedTotals
 from apps.quotas.limits import Limiter, LocalLimiter
 from apps.quotas.shared_limits import SharedLimiter
 
@@ -100,6 +101,7 @@ class Gateway:
         self.limiter: Limiter
         self.provider_limits: ProviderLimits
         self._loader = DeadlineThread("configuration")
+        self.used = UsedTotals()
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reads")
         self._reads_waiting = 0
         self._tasks: list[asyncio.Task[None]] = []

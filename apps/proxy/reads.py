@@ -7,21 +7,18 @@ never waits for or delays the ledger.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from django.db import close_old_connections
-from django.db.models import Count, Sum
 
-from apps.audit.models import APIRequest
 from apps.billing.accounts import find_standing
 from apps.core.money import format_usd
-from apps.core.usage import INPUT_CLASSES, OUTPUT_CLASSES
 from apps.proxy.admission import find_model
 from apps.proxy.dialects.gemini_paths import model_document
 from apps.proxy.dialects.parsed_request import DialectName
 from apps.proxy.snapshot import Caller, Model, Snapshot, find_access
+from apps.proxy.used import UsedTotals
 from apps.quotas.allowances import remaining
 from apps.quotas.models import UserQuota
 
@@ -107,20 +104,12 @@ _LISTS: Final[dict[DialectName, Callable[[list[dict[str, Any]]], dict[str, Any]]
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Totals:
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    charge_nanos: int
-
-
-def read_usage(caller: Caller) -> dict[str, Any]:
+def read_usage(used: UsedTotals, caller: Caller) -> dict[str, Any]:
     """Return the caller's balance, use and quotas; money as decimal strings of USD. Blocks."""
     try:
         close_old_connections()
         standing = find_standing(caller.member.customer_id)
-        totals = _totals(caller.member.id)
+        totals = used.read(caller.member.id)
         quotas = UserQuota.objects.filter(user_id=caller.member.id, is_active=True).select_related(
             "account", "model_group"
         )
@@ -136,19 +125,6 @@ def read_usage(caller: Caller) -> dict[str, Any]:
         }
     finally:
         close_old_connections()
-
-
-def _totals(user_id: int) -> _Totals:
-    tokens = {f"sum_{name}": Sum(f"{name}_tokens") for name in INPUT_CLASSES + OUTPUT_CLASSES}
-    found = APIRequest.objects.filter(user_id=user_id).aggregate(
-        requests=Count("pk"), charge=Sum("charge_nanos"), **tokens
-    )
-    return _Totals(
-        requests=found["requests"],
-        input_tokens=sum(found[f"sum_{name}"] or 0 for name in INPUT_CLASSES),
-        output_tokens=sum(found[f"sum_{name}"] or 0 for name in OUTPUT_CLASSES),
-        charge_nanos=found["charge"] or 0,
-    )
 
 
 def _quota(quota: UserQuota) -> dict[str, Any]:

@@ -116,12 +116,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(nextitem: pytest.Item | None) -> Iterator[None]:
-    """Stop the shared gateway when the next test does not need it: idle ones take time, too."""
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Stop the shared gateway when the next test does not need it: idle ones take time, too.
+
+    Within a module it is still needed: the module's own books are checked at its end.
+    """
     try:
         yield
     finally:
-        if nextitem is None or not _shares_bench(nextitem):
+        if nextitem is None or not (_shares_bench(nextitem) or nextitem.path == item.path):
             _shared.close()
 
 

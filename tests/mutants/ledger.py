@@ -19,6 +19,7 @@ _LEASES: Final = f"{_TESTS}/test_leases.py"
 _CAPS: Final = f"{_TESTS}/test_ledger_caps.py"
 _KEYS: Final = f"{_TESTS}/test_call_keys.py"
 _HELD_KEYS: Final = "apps/billing/ledger/keys.py"
+_MEMORY: Final = f"{_TESTS}/test_memory.py"
 _OUTAGES: Final = f"{_TESTS}/test_writer_outages.py"
 
 LEDGER: Final = (
@@ -67,8 +68,8 @@ LEDGER: Final = (
         "balances-are-read-without-a-lock",
         "I-05",
         _POSTGRES,
-        "WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE",
-        "WHERE id = ANY($1::bigint[]) ORDER BY id",
+        'ORDER BY id FOR NO KEY UPDATE"""\n_OWING',
+        'ORDER BY id"""\n_OWING',
         (f"{_RACES}::test_64_holds_against_a_wallet_for_ten_grant_ten",),
         ("postgres",),
     ),
@@ -254,8 +255,8 @@ LEDGER: Final = (
         "accounts-are-locked-as-they-come",
         "I-16",
         _POSTGRES,
-        "WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE",
-        "WHERE id = ANY($1::bigint[]) ORDER BY random() FOR NO KEY UPDATE",
+        'ORDER BY id FOR NO KEY UPDATE"""\n_OWING',
+        'ORDER BY random() FOR NO KEY UPDATE"""\n_OWING',
         (f"{_RACES}::test_gateways_that_take_accounts_in_opposite_orders_do_not_deadlock",),
         ("postgres",),
     ),
@@ -343,5 +344,23 @@ LEDGER: Final = (
         "if detail.get(HAS_KEY) else None",
         "if detail.get(HAS_KEY) and charge else None",
         (f"{_KEYS}::test_the_key_of_a_dead_owner_that_delivered_nothing_is_free_again",),
+    ),
+    Mutant(
+        "what-is-remembered-is-not-checked",
+        "I-04",
+        _POSTGRES,
+        "self._waiting += _checks(state, receivable_ids, hold_ids, key_ids)",
+        "pass",
+        (f"{_MEMORY}::test_money_that_another_gateway_took_is_not_there",),
+        ("postgres",),
+    ),
+    Mutant(
+        "what-did-not-commit-is-remembered",
+        "I-02",
+        _POSTGRES,
+        "self._memory.forget()",
+        "pass",
+        (f"{_MEMORY}::test_what_did_not_commit_is_not_remembered",),
+        ("postgres",),
     ),
 )

@@ -1,7 +1,8 @@
 """The ledger's statements on PostgreSQL, over a synchronous psycopg connection.
 
-A batch costs two round trips: one begins, locks and reads, one writes and commits. Rows travel as
-one JSON parameter a table.
+A batch costs two round trips: one begins, locks and reads, one writes and commits. Where all of its
+rows are remembered it costs one: what locks them checks that they are so. Rows travel as one JSON
+parameter a table.
 
 Over 400 lines because it is one engine's side of `Engine`, statement by statement.
 """
@@ -34,6 +35,7 @@ from apps.billing.ledger.commands import (
     RowKey,
     State,
 )
+from apps.billing.ledger.memory import Memory, StaleMemory
 from apps.billing.ledger.pipeline import (
     Pipeline,
     Result,
@@ -84,6 +86,27 @@ _ANSWER_KEYS = """UPDATE audit_callkey AS key SET status_code = new.status_code,
         headers = new.headers, body = new.body, expires_at = new.expires_at
     FROM json_populate_recordset(NULL::audit_callkey, $1::json) AS new
     WHERE key.request_id = new.request_id"""
+# Checks of what a batch was decided on: 1, or a division by zero that ends the transaction.
+_CHECK_ACCOUNTS = """SELECT 1 / COALESCE(array_agg(posted_nanos) = $2::bigint[]
+        AND array_agg(held_nanos) = $3::bigint[]
+        AND array_agg(sequence) = $4::bigint[], FALSE)::int
+    FROM (SELECT posted_nanos, held_nanos, sequence FROM billing_account
+        WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE) AS locked"""
+_CHECK_OWING = """SELECT 1 / (count(*) = 0)::int FROM billing_account
+    WHERE id = ANY($1::bigint[]) AND posted_nanos < 0"""
+_CHECK_COUNTERS = """SELECT 1 / COALESCE(array_agg(spent_nanos) = $2::bigint[]
+        AND array_agg(held_nanos) = $3::bigint[], FALSE)::int
+    FROM (SELECT spent_nanos, held_nanos FROM billing_spendcounter
+        WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE) AS locked"""
+_CHECK_CHAIN = """SELECT 1 / (count(*) = 1)::int
+    FROM (SELECT 1 FROM billing_incarnation WHERE id = $1::bigint AND sequence = $2::bigint
+        AND ended_at IS NULL FOR NO KEY UPDATE) AS locked"""
+_CHECK_HOLDS = """WITH claimed AS (
+        DELETE FROM billing_hold WHERE request_id = ANY($1::uuid[]) RETURNING 1)
+    SELECT 1 / (count(*) = $2::bigint)::int FROM claimed"""
+_CHECK_KEYS = """SELECT 1 / (count(*) = 0)::int
+    FROM unnest($1::bigint[], $2::bytea[]) AS wanted (user_id, digest)
+    JOIN audit_callkey AS key ON key.user_id = wanted.user_id AND key.digest = wanted.digest"""
 _UPDATE_ACCOUNTS = """UPDATE billing_account AS account
     SET posted_nanos = new.posted, held_nanos = new.held, sequence = new.sequence, head = new.head
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[])
@@ -143,6 +166,10 @@ class PostgresEngine:
         self._pipeline = Pipeline(connection, prepares=is_own)
         self._is_batching = False
         self._waiting: list[Statement] = []  # go with the next round trip
+        # Of a connection that others use, too, nobody says what has committed.
+        self._memory = Memory() if is_own else None
+        self._has_guessed = False
+        self._written: State | None = None  # what the open transaction leaves
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -152,18 +179,34 @@ class PostgresEngine:
             yield
             return
         self._is_batching = True
+        self._has_guessed = False
+        self._written = None
         self._waiting = [_BEGIN]
         try:
             yield
             # Where nothing has been sent yet there is nothing to commit.
             if self._waiting != [_BEGIN]:
                 self._run([_COMMIT])
-        except BaseException:
+            self._remember()
+        except BaseException as error:
             self._roll_back()
+            if self._memory is not None:
+                self._memory.forget()
+                if self._has_guessed and isinstance(error, psycopg.errors.DivisionByZero):
+                    self._memory.note_guess(is_right=False)
+                    raise StaleMemory from None
             raise
         finally:
             self._is_batching = False
             self._waiting = []
+
+    def _remember(self) -> None:
+        """Remember the rows of the transaction that has just committed."""
+        if self._memory is None or self._written is None:
+            return
+        self._memory.keep(self._written)
+        if self._has_guessed:
+            self._memory.note_guess(is_right=True)
 
     def _run(self, statements: Sequence[Statement]) -> list[Result]:
         """Run what waits and these statements in one round trip; return the results of these."""
@@ -191,8 +234,22 @@ class PostgresEngine:
     ) -> State:
         """Lock and read all that a batch needs, and delete the holds that it claims.
 
-        Idempotency keys are read after the accounts are locked.
+        Idempotency keys are read after the accounts are locked. What is remembered is not read: it
+        is locked and checked with what is sent next. Then the transaction raises StaleMemory where
+        it is not so.
         """
+        if self._memory is not None and self._is_batching and incarnation_id is not None:
+            state = self._memory.recall(
+                account_ids=account_ids,
+                scopes=scopes,
+                counter_ids=counter_ids,
+                incarnation_id=incarnation_id,
+                hold_ids=hold_ids,
+            )
+            if state is not None:
+                self._has_guessed = True
+                self._waiting += _checks(state, receivable_ids, hold_ids, key_ids)
+                return state
         wanted = (labels(scope for scope, _ in scopes), integers(number for _, number in scopes))
         statements: dict[str, Statement] = {}
         if account_ids:
@@ -291,6 +348,7 @@ class PostgresEngine:
             )
             statements.append((_UPDATE_CHAIN, link))
         if self._is_batching:
+            self._written = state
             self._waiting += statements
         elif statements:
             self._run(statements)
@@ -460,6 +518,47 @@ class PostgresEngine:
         """Have a statement that goes another way stand in the same transaction."""
         if self._waiting:
             self._run([])
+
+
+def _checks(
+    state: State,
+    receivable_ids: Sequence[int],
+    hold_ids: Sequence[UUID],
+    key_ids: Sequence[KeyId],
+) -> Iterator[Statement]:
+    """Yield what locks the rows of a batch in their order and checks that they are as in `state`.
+
+    To be taken before anything is decided: that changes `state`.
+    """
+    if state.accounts:
+        accounts = state.accounts.values()
+        yield (
+            _CHECK_ACCOUNTS,
+            (
+                integers(state.accounts),
+                integers(account.posted for account in accounts),
+                integers(account.held for account in accounts),
+                integers(account.sequence for account in accounts),
+            ),
+        )
+    if receivable_ids:
+        yield _CHECK_OWING, (integers(receivable_ids),)
+    if state.counters:
+        counters = state.counters.values()
+        yield (
+            _CHECK_COUNTERS,
+            (
+                integers(state.counters),
+                integers(counter.spent for counter in counters),
+                integers(counter.held for counter in counters),
+            ),
+        )
+    yield _CHECK_CHAIN, (b"%d" % state.chain.incarnation_id, b"%d" % state.chain.sequence)
+    if hold_ids:
+        yield _CHECK_HOLDS, (uuids(hold_ids), b"%d" % len(hold_ids))
+    if key_ids:
+        users = integers(user_id for user_id, _ in key_ids)
+        yield _CHECK_KEYS, (users, digests(found for _, found in key_ids))
 
 
 def _chain(incarnation_id: int | None, rows: list[list[bytes | None]]) -> ChainState:

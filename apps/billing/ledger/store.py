@@ -30,6 +30,7 @@ from apps.billing.ledger.commands import (
     RowKey,
     State,
 )
+from apps.billing.ledger.memory import StaleMemory
 
 
 class IncarnationEnded(Exception):
@@ -95,6 +96,15 @@ def flush(
     what the database raises passes through, and nothing has been committed then (unless the
     connection broke while it committed).
     """
+    try:
+        return _flush(engine, batch, incarnation_id)
+    except StaleMemory:  # It remembers nothing any more, so now it reads.
+        return _flush(engine, batch, incarnation_id)
+
+
+def _flush(
+    engine: Engine, batch: Batch, incarnation_id: int
+) -> tuple[list[Resolved], list[Held | HoldRefused]]:
     with engine.transaction():
         ends = (*batch.resolves, *batch.spent)
         state = _lock(engine, ends, batch.holds, batch.revenue_id, incarnation_id)

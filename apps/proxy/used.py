@@ -1,0 +1,98 @@
+"""What users have used in all, exact and without reading all of it again.
+
+The first time all calls of a user are summed; from then on only what each incarnation has added to
+its chain since. A client that asks after every call would otherwise have the database read
+all calls before it each time.
+
+Bound: USERS_MAX users are remembered, those who asked last.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+from typing import Final, NamedTuple
+
+from django.db.models import Max, Q, QuerySet
+
+from apps.audit.models import APIRequest
+from apps.audit.totals import sum_requests
+from apps.billing.models import Incarnation
+from apps.proxy.loader import one_moment
+
+USERS_MAX: Final = 1_000
+# An incarnation renews its lease every ten seconds: of one that has not for so long nobody notes
+# how far it was read.
+_QUIET: Final = timedelta(hours=1)
+
+
+class Used(NamedTuple):
+    """What the recorded calls of a user come to."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    charge_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a user had used when he was last read of."""
+
+    used: Used
+    read_at: datetime
+    read_up_to: dict[int, int]  # incarnation → sequence
+    newest: int  # the last incarnation that there was
+
+
+class UsedTotals:
+    """The totals of one process. For any thread."""
+
+    def __init__(self) -> None:
+        self._guard = Lock()
+        self._known: OrderedDict[int, _Known] = OrderedDict()
+
+    def read(self, user_id: int) -> Used:
+        """Return what a user has used up to now. Reads the database."""
+        with self._guard:
+            known = self._known.get(user_id)
+        known = _read(user_id, known, datetime.now(UTC))
+        with self._guard:
+            self._known[user_id] = known
+            self._known.move_to_end(user_id)
+            while len(self._known) > USERS_MAX:
+                self._known.popitem(last=False)
+        return known.used
+
+
+def _read(user_id: int, known: _Known | None, now: datetime) -> _Known:
+    calls = APIRequest.objects.filter(user_id=user_id)
+    with one_moment():
+        since = now if known is None else known.read_at
+        live = Incarnation.objects.filter(renewed_at__gte=since - _QUIET)
+        heads = dict(live.values_list("id", "sequence"))
+        newest = Incarnation.objects.aggregate(newest=Max("id"))["newest"] or 0
+        if known is None or _is_lost(known, heads):
+            return _Known(_sum(calls), now, heads, newest)
+        added = Q()
+        for incarnation_id, sequence in heads.items():
+            start = known.read_up_to.get(incarnation_id, 0)
+            if sequence > start:
+                added |= Q(incarnation_id=incarnation_id, sequence__gt=start)
+        if not added:
+            return _Known(known.used, now, known.read_up_to | heads, newest)
+        more = _sum(calls.filter(added))
+    total = Used(*(before + new for before, new in zip(known.used, more, strict=True)))
+    return _Known(total, now, known.read_up_to | heads, newest)
+
+
+def _is_lost(known: _Known, heads: dict[int, int]) -> bool:
+    """Return whether one writes again of which nobody noted how far it was read."""
+    return any(one not in known.read_up_to and one <= known.newest for one in heads)
+
+
+def _sum(calls: QuerySet[APIRequest]) -> Used:
+    sums = sum_requests(calls)
+    return Used(sums.requests, sums.input_tokens, sums.output_tokens, sums.charge_nanos)
