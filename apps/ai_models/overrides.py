@@ -34,7 +34,13 @@ _SHOWN_VALUE_LENGTH: Final = 40
 
 REASONING_FORMS: Final = ("none", "effort", "budget")
 # What some providers of a dialect take and others refuse; the writers of requests know them.
-EXTENSION_NAMES: Final = ("cache_control", "reasoning_content", "system_turns", "top_k")
+EXTENSION_NAMES: Final = (
+    "cache_control",
+    "reasoning_content",
+    "system_turns",
+    "top_k",
+    "web_search",
+)
 _PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 # Read as input, or decide the model, how much it writes, what is billed by the piece, or by whom
 # a request is answered. As `folded` spells them.

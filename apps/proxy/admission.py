@@ -21,7 +21,11 @@ from apps.billing.pricing import (
 from apps.core.crypto import keyed_digest
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.openai_refusals import unsupported
-from apps.proxy.dialects.parsed_request import READING_ENDPOINTS, ParsedRequest
+from apps.proxy.dialects.parsed_request import (
+    READING_ENDPOINTS,
+    WEB_SEARCHES_MAX,
+    ParsedRequest,
+)
 from apps.proxy.dialects.surfaces import input_tokens_bound, within_context
 from apps.proxy.json_body import serialise
 from apps.proxy.operations import Operation
@@ -31,8 +35,6 @@ from apps.proxy.snapshot import Access, Caller, Key, Model, Route, Snapshot, fin
 
 # The least cap on output that is worth sending to a provider.
 OUTPUT_CAP_MIN: Final = 256
-# For how many searches a call that may search holds; what is reported beyond comes as an excess.
-WEB_SEARCHES_MAX: Final = 10
 # What Cohere ranks for one unit, and the tokens above which a text counts as several.
 # Source: https://cohere.com/pricing
 RANKED_A_UNIT: Final = 100
@@ -221,7 +223,7 @@ def plan_call(
     input_bound = input_tokens_bound(
         request, serialised, model.context_length, model.image_tokens_max
     )
-    if converted:
+    if converted and not is_reading:
         # What a dialect says in more words (tools, above all) is read, too.
         longest = max(len(serialise(body)) for body in converted.values())
         growth = max(longest - len(serialised), 0)
@@ -276,7 +278,7 @@ def _count_bounds(price: Price, request: ParsedRequest, input_bound: int) -> Map
     """Return how much that is counted by the piece a call holds for, where that has a price."""
     bounds: dict[str, int] = {}
     if request.has_web_search:
-        bounds["web_search"] = WEB_SEARCHES_MAX
+        bounds["web_search"] = request.searches_max or WEB_SEARCHES_MAX
     if price.image is not None and request.endpoint in _WRITTEN_ENDPOINTS:
         bounds["image"] = request.choices
     if price.tool_call is not None and request.endpoint == "rerank":

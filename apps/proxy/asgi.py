@@ -247,7 +247,8 @@ class DataPlane:
                     )
                 request = parse_request(endpoint, operation.dialect, parsed)
                 if request.dialect != "openai":
-                    request = request._replace(headers=headers_for(request.dialect, headers))
+                    told = headers_for(request.dialect, headers)
+                    request = request._replace(headers=told) if told else request
                 if key is not None and operation.kind == "call":
                     keyed = await make_keyed(gateway, caller, key, endpoint, parsed, len(body))
                 if QUOTE_HEADER in headers:
@@ -377,10 +378,13 @@ class DataPlane:
 
 def _key_in_query(scope: Scope) -> bytes | None:
     """Return the API key in an address, which Google's clients may send there; it is in no log."""
+    query = scope["query_string"]
+    if b"key" not in query and b"%" not in query:
+        return None  # In no spelling of it.
     if dialect_of(scope["path"], scope["headers"]) != "gemini":
         return None
     try:
-        given = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=_FIELDS_MAX)
+        given = parse_qs(query.decode("latin-1"), max_num_fields=_FIELDS_MAX)
     except ValueError:
         return None  # More than any client sends.
     keys = {key.encode("utf-8") for key in given.get("key", ())}

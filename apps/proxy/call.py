@@ -24,6 +24,7 @@ from apps.proxy.admission import Plan
 from apps.proxy.answer_cache import CachedAnswer
 from apps.proxy.attempt_costs import cost_nanos
 from apps.proxy.dialects.metered_answer import MeteredAnswer
+from apps.proxy.dialects.providers import PROVIDERS
 from apps.proxy.dialects.stream_meter import StreamMeter
 from apps.proxy.endings import AttemptFailed, Ending, Interrupted, Reason
 from apps.proxy.estimate import estimate_tokens
@@ -253,11 +254,27 @@ class Call:
 
         Providers that search for every call with these options do not say how often.
         """
-        request = self.plan.request
-        is_untold = request.has_web_search and not request.tells_searches
-        if is_untold and usage.source != "none" and not usage.web_search:
-            return usage._replace(web_search=1)
-        return usage
+        if not self.plan.request.has_web_search or usage.source == "none" or usage.web_search:
+            return usage
+        route = self.route or self.plan.routes[0]
+        is_untold = not PROVIDERS[route.provider.dialect].tells_searches
+        return usage._replace(web_search=1) if is_untold else usage
+
+    async def count_answer(self, found: MeteredAnswer) -> MeteredAnswer:
+        """Return a whole answer with its tokens counted here, since its client is told of them.
+
+        From now on the client's leaving is no interruption: the provider has done its work.
+        """
+        self.close_to_interruption()
+        counted = await recount(
+            found.final_usage(estimated_input_tokens=self.estimated_input_tokens()),
+            found,
+            plan=self.plan,
+            route=self.route,
+            counter=self.gateway.token_counter,
+        )
+        self.answer = found._replace(usage=counted)
+        return self.answer
 
     def ending_of_answer(self, usage: Usage, finish_reason: str) -> Ending:
         """Return how a call ends whose answer is complete, for whoever it was read."""

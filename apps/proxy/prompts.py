@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.conversion import DIALECTS
+from apps.proxy.dialects.conversion import DIALECTS, read_bounded
 from apps.proxy.dialects.gemini_embedding import ENDPOINTS as EMBEDDING_ENDPOINTS
 from apps.proxy.dialects.gemini_embedding import texts_of
 from apps.proxy.dialects.neutral import Target
@@ -83,7 +83,7 @@ def read_prompt(
 def _converted(request: ParsedRequest, family: Family, model: str, image_tokens_max: int) -> Prompt:
     """Return the input of a request of another dialect, read as the chat that it comes to."""
     try:
-        asked = DIALECTS[request.dialect].read_request(request.body)
+        asked = read_bounded(request.dialect, request.body)
         body = DIALECTS["openai"].write_request(asked, Target(model, reasoning="effort"))
     except GatewayError:
         # Only its own provider can express it: what it says is read as it stands.

@@ -21,10 +21,11 @@ from apps.proxy.call import Call, ending_of_interruption
 from apps.proxy.delivery import Delivery
 from apps.proxy.dialects.answer_conversion import AnswerConverter, error_event, error_status
 from apps.proxy.dialects.conversion import Reply
+from apps.proxy.dialects.embedding_conversion import EmbeddingConverter
 from apps.proxy.dialects.gemini_array import GeminiArray
 from apps.proxy.dialects.metered_answer import MeteredAnswer
 from apps.proxy.dialects.openai_answer import answer_to_sse
-from apps.proxy.dialects.parsed_request import Endpoint
+from apps.proxy.dialects.parsed_request import EMBEDDING_ENDPOINTS, Endpoint
 from apps.proxy.dialects.providers import ProviderDialect, Sending, find_provider_dialect
 from apps.proxy.dialects.stream_meter import StreamMeter
 from apps.proxy.dialects.upstream_errors import upstream_error
@@ -107,7 +108,7 @@ class Relay:
             or route.max_tokens_parameter,
             headers=(*own_headers, *route.headers) if dialect.is_framed else (),
         )
-        endpoint = request.endpoint if converted is None else dialect.converted
+        endpoint = request.endpoint if converted is None else dialect.endpoint_for(request.endpoint)
         call.upstream_body = dialect.body(body, sending)
         call.deadline = self._gateway.monotonic() + route.provider.first_byte_timeout_seconds
         answer: Answer | None = None
@@ -175,7 +176,8 @@ class Relay:
 
     def _make_converter(self, route: Route) -> AnswerConverter:
         request = self._plan.request
-        return AnswerConverter(route.provider.dialect, request.dialect, self._reply())
+        kind = EmbeddingConverter if request.endpoint in EMBEDDING_ENDPOINTS else AnswerConverter
+        return kind(route.provider.dialect, request.dialect, self._reply())
 
     def _reply(self) -> Reply:
         call, request = self._call, self._plan.request
@@ -228,12 +230,15 @@ class Relay:
         # servers send the head at once, and then the model thinks.
         body = await read_limited(answer, ANSWER_BYTES_MAX, on_read=renew_deadline)
         found = call.answer = dialect.read_answer(endpoint, body)
+        if found.usage is None and isinstance(converter, EmbeddingConverter):
+            found = await call.count_answer(found)
         told = self._told(body, found, converter, route)
         call.close_to_interruption()
         call.note_first_byte()
         self._attempts.observe_latency()
         usage = found.final_usage(estimated_input_tokens=call.estimated_input_tokens())
         call.capture(told)
+        call.upstream_request_id = call.upstream_request_id or found.upstream_id
         self._attempts.finish("answered")
         await call.settle(call.ending_of_answer(usage, found.finish_reason or ""))
         if found.stored_ids and converter is None:
@@ -250,7 +255,7 @@ class Relay:
         """Return a whole answer as the client gets it. Raises E49 where it cannot be said so."""
         request = self._plan.request
         if not request.is_stream:
-            return body if converter is None else converter.convert_whole(found.document)
+            return body if converter is None else converter.convert_metered(found)
         if request.dialect == "openai" and converter is None:
             return b"".join(
                 answer_to_sse(request.endpoint, found.document, include_usage=request.include_usage)

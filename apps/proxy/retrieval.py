@@ -39,8 +39,11 @@ if TYPE_CHECKING:
 SECONDS: Final = 60.0
 OPEN_MAX: Final = 16
 _NOT_FOUND: Final = 404
-# What may be asked of a response, and of its input. A stream of what has been said is none.
-# Source: https://platform.openai.com/docs/api-reference/responses
+# What may be asked of a response, and of its input. OpenAI streams again (`stream` and
+# `starting_after`) only what was made in the background, which is refused when it is to be made:
+# nobody would be told what it cost.
+# Sources: https://platform.openai.com/docs/api-reference/responses and
+# https://platform.openai.com/docs/guides/background
 _PARAMETERS: Final = {
     "stored": frozenset({"include", "include[]"}),
     "stored_input": frozenset({"after", "before", "include", "include[]", "limit", "order"}),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.conversion import DIALECTS
-from apps.proxy.dialects.parsed_request import ParsedRequest
+from apps.proxy.dialects.conversion import DIALECTS, read_bounded
+from apps.proxy.dialects.embedding_conversion import (
+    not_answered_here,
+    read_embedding,
+    write_embedding,
+)
+from apps.proxy.dialects.neutral import Target
+from apps.proxy.dialects.parsed_request import EMBEDDING_ENDPOINTS, ParsedRequest
 from apps.proxy.dialects.providers import PROVIDERS
 from apps.proxy.snapshot import Route
 
@@ -42,10 +48,7 @@ def find_bodies(request: ParsedRequest, routes: Sequence[Route], output_bound: i
     refusal: GatewayError | None = None
     converted: dict[int, dict[str, Any]] = {}
     try:
-        if request.endpoint not in _CONVERTIBLE:
-            message = "The providers of this model cannot answer at this endpoint."
-            raise GatewayError("E14", param="model", message=message)
-        asked = DIALECTS[request.dialect].read_request(request.body)
+        write = _read(request)
     except GatewayError:
         if not own:
             raise
@@ -55,14 +58,24 @@ def find_bodies(request: ParsedRequest, routes: Sequence[Route], output_bound: i
             continue
         dialect = PROVIDERS[route.provider.dialect]
         try:
-            write = DIALECTS[route.provider.dialect].write_request
             target = route.target
             if request.output_tokens_asked is None and dialect.needs_maximum:
                 target = target._replace(output_cap=output_bound)
-            converted[route.id] = write(asked, target)
+            converted[route.id] = write(route.provider.dialect, target)
         except GatewayError as error:
             refusal = refusal or error
     usable = [route for route in routes if route in own or route.id in converted]
     if refusal is not None and not usable:
         raise refusal
     return RouteBodies(usable, converted)
+
+
+def _read(request: ParsedRequest) -> Callable[[str, Target], dict[str, Any]]:
+    """Return what writes a request in another dialect. Raises E13 and E14."""
+    if request.endpoint in EMBEDDING_ENDPOINTS:
+        wanted = read_embedding(request.dialect, request.body)
+        return lambda dialect, target: write_embedding(dialect, wanted, target)
+    if request.endpoint not in _CONVERTIBLE:
+        raise not_answered_here()
+    asked = read_bounded(request.dialect, request.body)
+    return lambda dialect, target: DIALECTS[dialect].write_request(asked, target)

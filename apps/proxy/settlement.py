@@ -15,9 +15,13 @@ from apps.audit.records import Row, request_row
 from apps.billing.ledger.commands import Held, PayloadRecord, Resolve, StoredAnswer
 from apps.billing.pricing import USUAL, Conditions, charge_nanos, charged_tier
 from apps.core.usage import Usage
-from apps.proxy.admission import WEB_SEARCHES_MAX, Plan
+from apps.proxy.admission import Plan
 from apps.proxy.attempt_costs import cost_nanos, sum_up
-from apps.proxy.dialects.parsed_request import READING_ENDPOINTS, ParsedRequest
+from apps.proxy.dialects.parsed_request import (
+    READING_ENDPOINTS,
+    WEB_SEARCHES_MAX,
+    ParsedRequest,
+)
 from apps.proxy.dialects.plausibility import Asked, fits
 from apps.proxy.endings import Ending
 from apps.proxy.snapshot import strictest_payload_mode

@@ -372,8 +372,8 @@ def test_texts_are_embedded_by_a_provider_of_the_same_dialect(bench: Bench) -> N
     ]
 
 
-def test_no_other_provider_embeds_for_a_client_of_gemini(bench: Bench) -> None:
-    stage = Stages(bench, "openai").make()
+def test_what_has_no_vectors_embeds_nothing_for_a_client_of_gemini(bench: Bench) -> None:
+    stage = Stages(bench, "anthropic").make()
 
     answer = post(stage, "embedContent", {"content": {"parts": [{"text": "One."}]}})
 

@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from apps.ai_models.models import AIModel
+from apps.proxy.dialects.conversion import PIECES_MAX
 from tests.e2e.dialects import PROVIDER_DIALECTS
 from tests.e2e.raw_upstream import Heard, RawUpstream, respond
 from tests.e2e.wire import RawConnection, post
@@ -190,7 +191,7 @@ def test_nothing_of_the_provider_leaks_and_no_failure_looks_whole(
 
 def test_a_body_that_takes_long_to_convert_keeps_nobody_waiting(bench: Bench) -> None:
     stage = bench.stage("demo-chat:prompt=10")
-    contents = {"contents": [{"parts": [{"text": "a"}] * 100_000}]}
+    contents = {"contents": [{"parts": [{"text": "a"}] * (PIECES_MAX - 1)}]}
     request = post(stage.caller, contents, f"/v1beta/models/{stage.model.name}:generateContent")
     waits = []
 
@@ -207,5 +208,21 @@ def test_a_body_that_takes_long_to_convert_keeps_nobody_waiting(bench: Bench) ->
         seconds = time.monotonic() - begun
 
     assert slow.received.startswith(b"HTTP/1.1 200 ")
-    assert seconds > 0.5  # of which the conversion is the most
-    assert max(waits) < seconds / 3
+    assert seconds > 0.1  # of which the conversion is the most
+    assert max(waits) < seconds / 2
+
+
+def test_a_body_that_takes_longer_to_convert_is_refused_by_what_holds_its_pieces(
+    bench: Bench,
+) -> None:
+    stage = bench.stage("demo-chat:prompt=10")
+    contents = {"contents": [{"parts": [{"text": "a"}] * PIECES_MAX}]}
+    path = f"/v1beta/models/{stage.model.name}:generateContent"
+
+    with RawConnection(bench.gateway.port) as connection:
+        connection.send(post(stage.caller, contents, path))
+        refusal = connection.read_until(b"]}}")
+
+    assert refusal.startswith(b"HTTP/1.1 400 ")
+    assert b'"field":"contents"' in refusal
+    assert stage.upstream_calls == []

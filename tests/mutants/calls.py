@@ -468,4 +468,34 @@ CALLS: Final = (
         "            return True",
         (f"{_DIALECTS}::test_the_end_of_a_stream_waits_for_its_charge",),
     ),
+    Mutant(
+        "pages-that-were-found-are-free",
+        "I-27",
+        "apps/proxy/dialects/anthropic_stream.py",
+        "return tokens_of_quarters(self._found_characters * 3 // 4)",
+        "return 0",
+        (
+            f"{_PROXY}/dialects/test_outrun_meters.py"
+            "::test_pages_that_anthropic_found_are_paid_for_by_who_leaves",
+        ),
+    ),
+    Mutant(
+        "several-texts-are-held-for-like-one",
+        "I-17",
+        "apps/proxy/admission.py",
+        "if converted and not is_reading:",
+        "if converted:",
+        (
+            "tests/e2e/test_converted_embeddings.py"
+            "::test_each_text_is_held_for_with_a_context_of_its_own",
+        ),
+    ),
+    Mutant(
+        "a-bound-of-searches-is-forgotten",
+        "I-17",
+        "apps/proxy/admission.py",
+        "request.searches_max or WEB_SEARCHES_MAX",
+        "WEB_SEARCHES_MAX",
+        ("tests/e2e/test_searches.py::test_a_bound_of_the_client_is_what_is_held_for",),
+    ),
 )

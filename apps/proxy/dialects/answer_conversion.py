@@ -8,6 +8,7 @@ import orjson
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.answer_deltas import deltas_of
 from apps.proxy.dialects.conversion import DIALECTS, Dialect, Reply
+from apps.proxy.dialects.metered_answer import MeteredAnswer
 from apps.proxy.dialects.neutral import Delta, Done, Failure
 
 
@@ -48,6 +49,10 @@ class AnswerConverter:
         """Return a whole answer. Raises E49 where it holds what has no equal."""
         answer = self._upstream.read_answer(document)
         return orjson.dumps(self._client.write_answer(answer, self._reply))
+
+    def convert_metered(self, found: MeteredAnswer) -> bytes:
+        """Return a whole answer whose usage is known. Raises E49 as `convert_whole`."""
+        return self.convert_whole(found.document)
 
     def stream_whole(self, document: Mapping[str, Any]) -> bytes:
         """Return a whole answer as a stream. Raises E49 where it holds what has no equal."""

@@ -20,6 +20,7 @@ from apps.proxy.dialects.neutral import (
     ToolUse,
 )
 from apps.proxy.dialects.tool_arguments import arguments_object, arguments_text
+from apps.proxy.dialects.web_search import ANTHROPIC_NAME
 
 _STOPS: Final[dict[str, StopReason]] = {
     "end_turn": "end",
@@ -30,6 +31,7 @@ _STOPS: Final[dict[str, StopReason]] = {
     "refusal": "refusal",
     "model_context_window_exceeded": "context_length",
 }
+SEARCH_RESULT: Final = "web_search_tool_result"
 _STOP_REASONS: Final[dict[StopReason, str]] = {stop: name for name, stop in _STOPS.items()}
 
 
@@ -53,10 +55,23 @@ def read_answer(document: Mapping[str, Any]) -> Answer:
     return Answer(
         id=_word(document, "id"),
         model=_word(document, "model"),
-        parts=tuple(_read_block(block) for block in blocks),
+        parts=tuple(_read_block(block) for block in blocks if not is_search(block)),
         stop=read_stop(document.get("stop_reason")),
         usage=(parse_anthropic_usage(usage) if isinstance(usage, Mapping) else None) or Usage(),
         stop_sequence=sequence if isinstance(sequence, str) else None,
+    )
+
+
+def is_search(block: object) -> bool:
+    """Return whether a block is a search that Anthropic made, or what it found.
+
+    Neither has an equal elsewhere, and what the model says of it is text.
+    """
+    if not isinstance(block, Mapping):
+        return False
+    kind = block.get("type")
+    return kind == SEARCH_RESULT or (
+        kind == "server_tool_use" and block.get("name") == ANTHROPIC_NAME
     )
 
 
@@ -73,7 +88,7 @@ def _read_block(block: object) -> Part:
     if kind == "tool_use" and isinstance(block.get("input"), dict):
         arguments = arguments_text(block["input"])
         return ToolUse(_word(block, "id"), _word(block, "name"), arguments)
-    # Such as the work of a tool that Anthropic runs, which no client can have asked for.
+    # Such as the work of another tool that Anthropic runs, which no client can have asked for.
     raise GatewayError("E49")
 
 

@@ -21,6 +21,7 @@ from apps.proxy.dialects.request_fields import (
     read_integer,
     read_messages,
     read_model,
+    search_bound,
 )
 
 # What is metered here, and what most requests hold beside it.
@@ -36,6 +37,13 @@ _ROLES: Final = ("assistant", "system", "user")
 # bounds. Source: https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview
 _CLIENT_TOOLS: Final = ("bash_", "computer_", "memory_", "text_editor_")
 _SEARCH_TOOL: Final = "web_search_"
+# What a tool of the client's own may hold.
+_TOOL_KEYS: Final = frozenset(
+    {
+        "allowed_callers", "cache_control", "defer_loading", "description", "eager_input_streaming",
+        "input_examples", "input_schema", "name", "strict", "type",
+    }
+)  # fmt: skip
 # Edits that only leave something out; others have the model write a summary, beyond any maximum.
 _FREE_EDITS: Final = "clear_"
 # Blocks whose text is all that is read of them.
@@ -69,6 +77,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         raise missing("max_tokens")
     has_images = _check_messages(kept)
     _check_edits(kept)
+    search, searches_max = _check_tools(kept)
     return ParsedRequest(
         endpoint=endpoint,
         model=read_model(kept),
@@ -81,9 +90,9 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         has_audio=False,
         body=kept,
         service_tier=_service_tier(kept),
-        search_parameter=_check_tools(kept),
+        search_parameter=search,
         dialect="anthropic",
-        tells_searches=True,
+        searches_max=searches_max,
     )
 
 
@@ -178,16 +187,16 @@ def _check_content(content: object, where: str) -> None:
             raise wrong_type(f"{where}[{position}]", "an object")
 
 
-def _check_tools(body: Mapping[str, Any]) -> str:
-    """Return by which parameter the provider may search, "" where it may not. Raises E14 for other
-    tools that it runs by itself.
+def _check_tools(body: Mapping[str, Any]) -> tuple[str, int | None]:
+    """Return by which parameter the provider may search, "" where it may not, and how often at
+    most. Raises E14 for other tools that it runs by itself, and for what nobody knows of a tool.
     """
     tools = body.get("tools")
     if tools is None:
-        return ""
+        return "", None
     if not isinstance(tools, list):
         raise wrong_type("tools", "an array of objects")
-    search = ""
+    searches: list[tuple[str, int | None]] = []
     for index, tool in enumerate(tools):
         if not isinstance(tool, dict):
             raise wrong_type(f"tools[{index}]", "an object")
@@ -196,14 +205,21 @@ def _check_tools(body: Mapping[str, Any]) -> str:
                 raise unsupported(f"tools[{index}].{key}")
         kind = tool.get("type")
         if kind is None or kind == "custom":
+            for key, value in tool.items():
+                # As some provider may know it: a tool that it runs, or a longer prompt.
+                if key not in _TOOL_KEYS and value is not None and value is not False:
+                    raise unsupported(f"tools[{index}].{key}")
             continue
         if not isinstance(kind, str):
             raise wrong_type(f"tools[{index}].type", "a string")
         if kind.startswith(_SEARCH_TOOL):
-            search = f"tools[{index}].type"
+            searches.append((f"tools[{index}].type", search_bound(tool.get("max_uses"))))
         elif not kind.startswith(_CLIENT_TOOLS):
             raise unsupported(f"tools[{index}].type")
-    return search
+    if len(searches) > 1:
+        # Each has a bound of its own, and nobody knows which counts.
+        return searches[0][0], None
+    return searches[0] if searches else ("", None)
 
 
 def _check_edits(body: Mapping[str, Any]) -> None:

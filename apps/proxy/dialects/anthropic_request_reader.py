@@ -1,7 +1,7 @@
 """Reads requests of Anthropic's Messages API into the neutral form.
 
-Source: https://platform.claude.com/docs/en/api/messages. Tools that Anthropic runs itself, or
-whose shape only its models know, are refused by name: no other provider has them.
+Source: https://platform.claude.com/docs/en/api/messages. Tools that Anthropic runs itself, other
+than a search, or whose shape only its models know, are refused by name: no other provider has them.
 """
 
 from collections.abc import Mapping
@@ -23,11 +23,13 @@ from apps.proxy.dialects.neutral import (
     ToolResult,
     ToolUse,
     Turn,
+    WebSearch,
 )
 from apps.proxy.dialects.openai_refusals import below_one, missing, wrong_type, wrong_value
 from apps.proxy.dialects.parameters import Parameters
 from apps.proxy.dialects.reasoning import EFFORTS, read_thinking
 from apps.proxy.dialects.tool_arguments import arguments_text
+from apps.proxy.dialects.web_search import ANTHROPIC_TOOL, only_one, read_anthropic_search
 
 _ROLES: Final = ("user", "assistant", "system")
 _EFFORTS: Final = tuple(effort for effort in EFFORTS if effort != "minimal")
@@ -66,11 +68,13 @@ def read_request(body: Mapping[str, Any]) -> Request:
         metadata.finish()
     tier = given.one_of("service_tier", ("auto", "standard_only"))
     turns = _turns(given)
+    tools, web_search = _tools(given)
     request = Request(
         model=given.require_text("model"),
         system=_system(given),
         turns=turns,
-        tools=tuple(_read_tool(tool) for tool in given.objects("tools")),
+        tools=tools,
+        web_search=web_search,
         tool_choice=tool_choice,
         is_parallel=is_parallel,
         reasoning=reasoning,
@@ -146,6 +150,18 @@ def _tool_choice(given: Parameters) -> tuple[ToolChoice | None, bool | None]:
     return found, None if is_serial is None else not is_serial
 
 
+def _tools(given: Parameters) -> tuple[tuple[Tool, ...], WebSearch | None]:
+    """Return the client's tools, and whether the provider may search."""
+    tools: list[Tool] = []
+    searches: list[WebSearch] = []
+    for tool in given.objects("tools"):
+        if tool.text("type") == ANTHROPIC_TOOL:
+            searches.append(read_anthropic_search(tool))
+        else:
+            tools.append(_read_tool(tool))
+    return tuple(tools), only_one(searches)
+
+
 def _read_tool(tool: Parameters) -> Tool:
     if (tool.text("type") or "custom") != "custom":
         raise tool.refuse("type")
@@ -163,6 +179,7 @@ def _read_tool(tool: Parameters) -> Tool:
     )
     # How large the pieces of a stream are is the provider's business.
     tool.ignore("eager_input_streaming")
+    tool.ignore("allowed_callers", unless=(["direct"],))
     tool.ignore("defer_loading", unless=(False,))
     tool.finish()
     return found

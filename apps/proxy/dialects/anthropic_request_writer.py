@@ -37,6 +37,7 @@ from apps.proxy.dialects.reasoning import (
 from apps.proxy.dialects.sampling import without_defaults
 from apps.proxy.dialects.sealed_thoughts import is_openais
 from apps.proxy.dialects.tool_arguments import arguments_object
+from apps.proxy.dialects.web_search import anthropic_search
 
 _TEMPERATURE_MAX: Final = 1
 _IMAGE_TYPES: Final = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
@@ -70,7 +71,7 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         "top_p": request.top_p,
         "top_k": request.top_k,
         "stop_sequences": list(request.stop) or None,
-        "tools": [_tool(tool) for tool in request.tools] or None,
+        "tools": _tools(request) or None,
         "tool_choice": _tool_choice(request),
         "thinking": thinking,
         "output_config": told or None,
@@ -281,6 +282,13 @@ def _document(part: Document) -> dict[str, Any]:
         **{name: value for name, value in told.items() if value},
         **cache_members(part.cache),
     }
+
+
+def _tools(request: Request) -> list[dict[str, Any]]:
+    """Return the client's tools, and the search that Anthropic runs."""
+    tools = [_tool(tool) for tool in request.tools]
+    search = anthropic_search(request)
+    return tools if search is None else [*tools, search]
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -20,6 +20,7 @@ _SEALS: Final = re.compile(
     rb'"signature":\s*+"([^"\\]++)"|"type":\s*+"redacted_thinking",\s*+"data":\s*+"([^"\\]++)"'
 )
 _SEARCHED: Final = b'"web_search_tool_result"'
+_FOUND: Final = re.compile(rb'"encrypted_content":\s*+"([^"\\]++)"')
 _TOOL_USE: Final = re.compile(rb'"type":\s*+"tool_use"')
 
 
@@ -30,12 +31,13 @@ class AnthropicStreamMeter(StreamMeter):
     MARKS = (b'"message_stop"', b'"error"', b"event: error", b"event:error")
     TEXTS = {key: member_pattern(key) for key in _TEXT_KEYS}
 
-    __slots__ = ("_reported", "_searches")
+    __slots__ = ("_found_characters", "_reported", "_searches")
 
     def __init__(self) -> None:
         super().__init__()
         self._reported: dict[str, Any] = {}
         self._searches = 0
+        self._found_characters = 0  # of pages that searches found, sealed in base64
 
     def is_whole(self, choices: int) -> bool:
         """Return whether the stream has told its end: nothing else is one."""
@@ -105,6 +107,10 @@ class AnthropicStreamMeter(StreamMeter):
         shown = tokens_of_quarters(self._quarters.get(b"thinking", 0))
         return max(super()._sealed_tokens() - shown, 0)
 
+    def _found_tokens(self) -> int:
+        # Only the usage at the end counts what was found to what was read.
+        return tokens_of_quarters(self._found_characters * 3 // 4)
+
     def _count(self, raw: bytes) -> None:
         for signature, data in _SEALS.findall(raw):
             self._sealed_characters += len(signature) + len(data)
@@ -114,6 +120,7 @@ class AnthropicStreamMeter(StreamMeter):
             searches -= raw.count(b'"web_search_tool_result_error"')
             self._searches += max(searches, 0)
             self._has_content = True
+            self._found_characters += sum(map(len, _FOUND.findall(raw)))
         for key in _TEXT_KEYS:
             self._count_text(raw, key)
         if not self._has_content:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
-from apps.proxy.dialects.anthropic_answer import read_stop
+from apps.proxy.dialects.anthropic_answer import is_search, read_stop
 from apps.proxy.dialects.anthropic_usage import merge_usage, parse_anthropic_usage
 from apps.proxy.dialects.neutral import (
     ArgumentsPiece,
@@ -115,6 +115,8 @@ class AnthropicStreamReader:
             self._say(ThinkingPiece(_word(block, "thinking")), deltas)
         elif kind == "redacted_thinking":
             self._say(RedactedThinking(_word(block, "data")), deltas)
+        elif is_search(block):
+            kind = _SEARCH
         else:
             raise _Unreadable
         self._kind = kind
@@ -122,6 +124,8 @@ class AnthropicStreamReader:
     def _continue_block(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         delta = _object(event, "delta")
         kind = delta.get("type")
+        if self._kind == _SEARCH or (kind == _CITATION and self._kind == "text"):
+            return  # What is searched for, and where something was found.
         expected, member, piece = _PIECES.get(kind, _NO_PIECE) if type(kind) is str else _NO_PIECE
         text = delta.get(member)
         if expected != self._kind or type(text) is not str:
@@ -167,6 +171,9 @@ class AnthropicStreamReader:
 
 
 _START: Final = "message_start"
+_CITATION: Final = "citations_delta"
+# The kind of a block that is passed over.
+_SEARCH: Final = "search"
 # Of a piece: the kind of block it belongs to, where its text is, and what it becomes.
 _Piece = tuple[str, str, Callable[[str], Delta]]
 _NO_PIECE: Final[_Piece] = ("none", "", TextPiece)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
-from apps.proxy.dialects.gemini_parameters import snake_case
+from apps.proxy.dialects.gemini_parameters import member, word
 from apps.proxy.dialects.gemini_parts import (
     add_signature,
     add_thought,
@@ -19,6 +19,7 @@ from apps.proxy.dialects.gemini_parts import (
     join_thoughts,
     thought_part,
 )
+from apps.proxy.dialects.gemini_searches import count_searches, with_searches
 from apps.proxy.dialects.gemini_usage import gemini_usage, parse_gemini_usage
 from apps.proxy.dialects.neutral import (
     Answer,
@@ -92,18 +93,6 @@ def finish_reason(stop: StopReason) -> str:
     return _FINISH_REASONS[stop]
 
 
-def member(holder: Mapping[str, Any], name: str) -> Any:
-    """Return a member under whichever of its names it is there."""
-    value = holder.get(name)
-    return holder.get(snake_case(name)) if value is None else value
-
-
-def word(holder: Mapping[str, Any], name: str) -> str:
-    """Return a text, empty where there is none."""
-    value = member(holder, name)
-    return value if isinstance(value, str) else ""
-
-
 def first_candidate(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the only candidate, None if there is none."""
     candidates = document.get("candidates")
@@ -160,13 +149,14 @@ def read_answer(document: Mapping[str, Any]) -> Answer:
     """Return what a response says; raises E49 if it is none, or says what has no equal."""
     candidate = first_candidate(document)
     identifier = word(document, "responseId")
-    usage = member(document, "usageMetadata")
+    reported = member(document, "usageMetadata")
+    usage = (parse_gemini_usage(reported) if isinstance(reported, Mapping) else None) or Usage()
     answer = Answer(
         id=identifier,
         model=word(document, "modelVersion"),
         parts=(),
         stop="refusal",
-        usage=(parse_gemini_usage(usage) if isinstance(usage, Mapping) else None) or Usage(),
+        usage=with_searches(usage, count_searches(document)),
     )
     if candidate is None:
         if not block_reason(document):

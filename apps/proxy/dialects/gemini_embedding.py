@@ -1,7 +1,6 @@
 """Embeddings in Google's dialect: one content, or a batch of them.
 
-They are answered by providers of the same dialect only. What is not text is refused by name: how
-many tokens it takes is nowhere bounded.
+What is not text is refused by name: how many tokens it takes is nowhere bounded.
 
 Source: https://ai.google.dev/api/embeddings
 """
@@ -10,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.gemini_answer import member
-from apps.proxy.dialects.gemini_parameters import GoogleParameters
+from apps.proxy.dialects.gemini_parameters import GoogleParameters, member
 from apps.proxy.dialects.gemini_usage import parse_gemini_usage
 from apps.proxy.dialects.metered_answer import MeteredAnswer, load_answer
 from apps.proxy.dialects.openai_refusals import above, missing, unsupported, wrong_value

@@ -5,11 +5,14 @@ nobody knows here is the client's business: it passes.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from apps.core.errors import GatewayError
+from apps.core.usage import Usage
 from apps.proxy.dialects import gemini_embedding
-from apps.proxy.dialects.gemini_answer import block_reason, member, word
+from apps.proxy.dialects.gemini_answer import block_reason
+from apps.proxy.dialects.gemini_parameters import member, word
+from apps.proxy.dialects.gemini_searches import count_searches, with_searches
 from apps.proxy.dialects.gemini_stream import called_texts
 from apps.proxy.dialects.gemini_usage import parse_gemini_usage
 from apps.proxy.dialects.metered_answer import MeteredAnswer, load_answer
@@ -17,6 +20,9 @@ from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.dialects.stream_meter import clean_label
 from apps.proxy.estimate import Excerpt, excerpt
 from apps.proxy.media import streamed_tokens
+
+_INLINE: Final = b'"inlineData"'
+_GROUNDING: Final = b"rounding"  # of groundingMetadata, in either spelling
 
 
 def read_metered_answer(endpoint: Endpoint, body: bytes) -> MeteredAnswer:
@@ -35,10 +41,15 @@ def read_metered_answer(endpoint: Endpoint, body: bytes) -> MeteredAnswer:
     reported = member(document, "usageMetadata")
     reported = reported if isinstance(reported, dict) else None
     usage = None if reported is None else parse_gemini_usage(reported)
+    if _GROUNDING in body:
+        # Beside a usage that tells nothing of tokens, too.
+        found = with_searches(usage or Usage(source="reported"), count_searches(document))
+        usage = found if usage is not None or found.web_search else None
     reasons = [word(candidate, "finishReason") for candidate in candidates]
     parts = [part for candidate in candidates for part in _parts(candidate)]
-    sounds = _media(parts, "audio/")
-    images = len(_media(parts, "image/"))
+    has_media = _INLINE in body
+    sounds = _media(parts, "audio/") if has_media else []
+    images = len(_media(parts, "image/")) if has_media else 0
     return MeteredAnswer(
         usage=usage,
         is_usage_unusable=usage is None and reported is not None,

@@ -8,7 +8,7 @@ Source: https://protobuf.dev/programming-guides/json/
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -25,10 +25,21 @@ _NAMES_MAX: Final = 1_024
 
 
 @lru_cache(maxsize=_NAMES_MAX)
-@lru_cache(maxsize=1024)
 def snake_case(name: str) -> str:
     """Return the other name of a member."""
     return _CAPITAL.sub(lambda found: f"_{found[0].lower()}", name)
+
+
+def member(holder: Mapping[str, Any], name: str) -> Any:
+    """Return a member under whichever of its names it is there."""
+    value = holder.get(name)
+    return holder.get(snake_case(name)) if value is None else value
+
+
+def word(holder: Mapping[str, Any], name: str) -> str:
+    """Return a text, empty where there is none."""
+    value = member(holder, name)
+    return value if isinstance(value, str) else ""
 
 
 class GoogleParameters(Parameters):

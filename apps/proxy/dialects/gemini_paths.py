@@ -5,6 +5,7 @@ https://ai.google.dev/api/tokens and https://ai.google.dev/api/models
 """
 
 import re
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import parse_qsl, quote
 
@@ -13,10 +14,14 @@ from apps.proxy.dialects.request_fields import MODEL_NAME_LENGTH_MAX
 Method = Literal[
     "generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents"
 ]
+_METHODS: Final[dict[str, Method]] = {method: method for method in get_args(Method)}
 # Under these nothing else is offered; Google's first version has the prefix that others have, too.
 GEMINI_PREFIXES: Final = ("/v1beta", "/api/v1beta")
 _MODELS: Final = tuple(f"{prefix}/models" for prefix in (*GEMINI_PREFIXES, "/v1", "/api/v1"))
+_EVENTS: Final = b"alt=sse"
 _COLLECTION: Final = "models/"
+# Of providers: one for each of their models and what is asked of it.
+_PATHS_MAX: Final = 4_096
 _NAME: Final = re.compile(r"[^?#\x00-\x1f\x7f]+")
 
 
@@ -34,8 +39,8 @@ def find_gemini_path(path: str) -> GeminiPath | None:
         return None
     # Names may hold a colon themselves, methods never.
     name, _, method = rest.rpartition(":")
-    known = next((known for known in get_args(Method) if known == method), None)
-    return GeminiPath(name, known) if _is_name(name) and known is not None else None
+    known = _METHODS.get(method)
+    return GeminiPath(name, known) if known is not None and _is_name(name) else None
 
 
 def find_listed_model(path: str) -> str | None:
@@ -58,9 +63,12 @@ def _is_name(text: str) -> bool:
 
 def is_array(query: bytes) -> bool:
     """Return whether a stream is to be one JSON array: it is, unless events are asked for."""
+    if query == _EVENTS:
+        return False  # As nearly all say it.
     return dict(parse_qsl(query.decode("latin-1"))).get("alt") != "sse"
 
 
+@lru_cache(maxsize=_PATHS_MAX)
 def upstream_path(model: str, method: str = "generateContent", *, is_stream: bool = False) -> str:
     """Return the path below the base URL of a provider; streams are always events.
 

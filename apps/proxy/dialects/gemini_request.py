@@ -9,7 +9,7 @@ Source: https://ai.google.dev/api/generate-content
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from apps.core.parameter_names import fold_all, folded
 from apps.proxy.dialects import gemini_embedding
@@ -78,9 +78,37 @@ _OWN_STORAGE: Final = "gs:"
 # Functions that the client runs. All others are Google's: billed by the call, or they read what
 # nobody bounds. Source: https://ai.google.dev/gemini-api/docs/pricing
 _CLIENT_TOOLS: Final = _both("functionDeclarations")
+_SEARCH_TOOLS: Final = _both("googleSearch")
+# What changes where is searched, and not how often it is billed; images are searched for apart.
+_SEARCH_KEYS: Final = _both("blockingConfidence", "excludeDomains", "timeRangeFilter")
 # Members of a configuration that decide what is written; in other letters they are refused.
 _METERED: Final = ("candidateCount", "maxOutputTokens", "responseModalities")
 _METERED_NAMES: Final = _both(*_METERED)
+# What is looked at here, and what most configurations hold beside it: none is looked for in other
+# letters.
+_CONFIG_KEYS: Final = _METERED_NAMES | _both(
+    "frequencyPenalty",
+    "presencePenalty",
+    "responseJsonSchema",
+    "responseMimeType",
+    "responseSchema",
+    "seed",
+    "stopSequences",
+    "temperature",
+    "thinkingConfig",
+    "topK",
+    "topP",
+)
+# The same as most clients write it, without what needs a closer look.
+_USUAL: Final = frozenset(
+    {
+        "alt", "contents", "generationConfig", "labels", "model", "safetySettings", "stream",
+        "systemInstruction",
+    }
+)  # fmt: skip
+_USUAL_CONFIG: Final = frozenset(
+    name for name in _CONFIG_KEYS - {"responseModalities"} if name == name.replace("_", "")
+)
 _FOLDED_METERED: Final = fold_all(_METERED_NAMES)
 _MODALITIES: Final = ("TEXT", "IMAGE", "AUDIO", "MODALITY_UNSPECIFIED")
 _USUAL_TIERS: Final = ("standard", "unspecified", "service_tier_unspecified")
@@ -89,30 +117,38 @@ _TOOLS_PROMPT_TOKENS: Final = 2048
 _TEMPLATE_TOKENS: Final = 64
 
 
+class _Told(NamedTuple):
+    """What a request says beside its contents that decides what it can cost."""
+
+    candidates: int | None = None
+    output_tokens: int | None = None
+    service_tier: str = ""
+    search_parameter: str = ""
+    audio_parameter: str = ""
+
+
 def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     """Return what a request asks for. Raises E13 and E14 with the parameter at fault."""
     if endpoint in gemini_embedding.ENDPOINTS:
         return gemini_embedding.parse_request(endpoint, body)
     kept = body if body.keys() <= _PLAIN else keep_allowed(body, _PLAIN, _PLAIN)
-    given = GoogleParameters(kept)
-    config = given.member("generationConfig") or GoogleParameters({}, "generationConfig")
-    _check_spelling(given, config)
-    _check_contents(kept)
-    _check_tools(given)
-    media = set(map(_checked_kind_of, _all_media(kept)))
+    told = _find_usual(kept) or _read_told(kept)
+    is_text_only = _check_contents(kept)
+    media = set() if is_text_only else set(map(_checked_kind_of, _all_media(kept)))
     return ParsedRequest(
         endpoint=endpoint,
         model=read_model(kept),
         is_stream=read_boolean(kept, "stream"),
         include_usage=True,
-        choices=_read_count(config, "candidateCount", CANDIDATES_MAX) or 1,
-        output_tokens_asked=_read_count(config, "maxOutputTokens", INTEGER_MAX),
+        choices=told.candidates or 1,
+        output_tokens_asked=told.output_tokens,
         output_parameter="maxOutputTokens",
         has_images=bool(media - {"audio", "text"}),
         has_audio="audio" in media,
         body=kept,
-        service_tier=_service_tier(given),
-        audio_parameter=_audio_parameter(config),
+        service_tier=told.service_tier,
+        search_parameter=told.search_parameter,
+        audio_parameter=told.audio_parameter,
         dialect="gemini",
         is_array=kept.get("alt") is not None,
     )
@@ -148,12 +184,48 @@ def capped(body: Mapping[str, Any], cap: int) -> dict[str, Any]:
     return {**body, name: changed}
 
 
+def _find_usual(body: Mapping[str, Any]) -> _Told | None:
+    """Return what a usual request says, None for any other: nearly every request is one. This is a
+    shorter way to what `_read_told` says of it.
+    """
+    if not body.keys() <= _USUAL:
+        return None
+    config = body.get("generationConfig")
+    if config is None:
+        return _Told()
+    if type(config) is not dict or not config.keys() <= _USUAL_CONFIG:
+        return None
+    candidates, maximum = config.get("candidateCount"), config.get("maxOutputTokens")
+    # type() and not isinstance(): true is an int.
+    if candidates is not None and not (
+        type(candidates) is int and 0 < candidates <= CANDIDATES_MAX
+    ):
+        return None
+    if maximum is not None and not (type(maximum) is int and 0 < maximum <= INTEGER_MAX):
+        return None
+    return _Told(candidates, maximum)
+
+
+def _read_told(body: Mapping[str, Any]) -> _Told:
+    """Return what a request says beside its contents. Raises E12 to E14."""
+    given = GoogleParameters(body)
+    config = given.member("generationConfig") or GoogleParameters({}, "generationConfig")
+    _check_spelling(given, config)
+    return _Told(
+        candidates=_read_count(config, "candidateCount", CANDIDATES_MAX),
+        output_tokens=_read_count(config, "maxOutputTokens", INTEGER_MAX),
+        service_tier=_service_tier(given),
+        search_parameter=_check_tools(given),
+        audio_parameter=_audio_parameter(config),
+    )
+
+
 def _check_spelling(given: GoogleParameters, config: GoogleParameters) -> None:
     """Raise E12 or E14 for a second name of what is metered, or one in other letters."""
     for name in ("contents", "tools", "serviceTier", "systemInstruction"):
         given.spelling(name)
     for name in config.names():
-        if name not in _METERED_NAMES and (folded(name) in _FOLDED_METERED or is_unsupported(name)):
+        if name not in _CONFIG_KEYS and (folded(name) in _FOLDED_METERED or is_unsupported(name)):
             raise unsupported(config.name(name))
     for name in _METERED:
         config.spelling(name)
@@ -171,34 +243,43 @@ def _read_count(config: GoogleParameters, name: str, maximum: int) -> int | None
     return value
 
 
-def _check_contents(body: Mapping[str, Any]) -> None:
+def _check_contents(body: Mapping[str, Any]) -> bool:
+    """Return whether each part is a text and nothing else."""
     contents = body.get("contents")
     if contents is None or contents == []:
         raise missing("contents")
     if not isinstance(contents, list):
         raise wrong_type("contents", "an array of objects")
+    is_text_only = True
     for index, content in enumerate(contents):
-        _check_content(content, f"contents[{index}]")
+        is_text_only = _check_content(content, f"contents[{index}]") and is_text_only
     for name in _SYSTEM:
         if body.get(name) is not None:
-            _check_content(body[name], name)
+            is_text_only = _check_content(body[name], name) and is_text_only
+    return is_text_only
 
 
-def _check_content(content: object, where: str) -> None:
+def _check_content(content: object, where: str) -> bool:
+    """Return whether each part is a text and nothing else. Raises E13 and E14."""
     if not isinstance(content, dict):
         raise wrong_type(where, "an object")
     if not content.keys() <= _CONTENT_KEYS:
         check_spelling(content, _CONTENT_KEYS, where)
     parts = content.get("parts")
     if parts is None:
-        return
+        return True
+    is_text_only = True
     if not isinstance(parts, list):
         raise wrong_type(f"{where}.parts", "an array of objects")
     for position, part in enumerate(parts):
         if not isinstance(part, dict):
             raise wrong_type(f"{where}.parts[{position}]", "an object")
+        if len(part) == 1 and "text" in part:
+            continue
+        is_text_only = False
         if not part.keys() <= _PART_KEYS:
             check_spelling(part, _PART_KEYS, f"{where}.parts[{position}]")
+    return is_text_only
 
 
 def _all_media(body: Mapping[str, Any]) -> Iterator[object]:
@@ -253,12 +334,28 @@ def _data_length(blob: object) -> int:
     return 0 if '"' in data or "\\" in data else len(data)
 
 
-def _check_tools(given: GoogleParameters) -> None:
-    """Raise E14 for a tool that Google runs, which an empty object is enough to ask for."""
+def _check_tools(given: GoogleParameters) -> str:
+    """Return by which parameter the provider may search, "" where it may not.
+
+    Raises E14 for other tools that Google runs, which an empty object is enough to ask for.
+    """
+    search = ""
     for tool in given.objects("tools"):
         for name in tool.names():
-            if name not in _CLIENT_TOOLS:
+            if name in _SEARCH_TOOLS:
+                search = tool.name(name)
+                _check_search(tool, name)
+            elif name not in _CLIENT_TOOLS:
                 raise unsupported(tool.name(name))
+    return search
+
+
+def _check_search(tool: GoogleParameters, name: str) -> None:
+    """Raise E14 for what would be billed otherwise than a search of the web."""
+    options = tool.member(name)
+    for key in () if options is None else options.names():
+        if key not in _SEARCH_KEYS:
+            raise unsupported(f"{tool.name(name)}.{key}")
 
 
 def _service_tier(given: GoogleParameters) -> str:

@@ -1,8 +1,8 @@
 """Reads requests of Google's generateContent into the neutral form.
 
-Source: https://ai.google.dev/api/generate-content. What Google runs itself and bills (searches,
-code, caches that lie there) is refused by name: no other provider has it. The model and whether
-it is to be a stream are in the path: `with_path` puts them into the body first.
+Source: https://ai.google.dev/api/generate-content. What Google runs itself and bills (code,
+caches that lie there) is refused by name, other than a search: no other provider has it. The model
+and whether it is to be a stream are in the path: `with_path` puts them into the body first.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,17 @@ from apps.proxy.dialects.neutral import (
     Text,
     Tool,
     ToolChoice,
+    WebSearch,
 )
 from apps.proxy.dialects.openai_refusals import below_one, inexpressible, wrong_value
 from apps.proxy.dialects.reasoning import EFFORTS
+from apps.proxy.dialects.web_search import only_one, read_google_search
 
 _MODEL_PREFIX: Final = "models/"
 _JSON: Final = "application/json"
 # How a stream is asked for, beside its method.
 _OF_PATHS: Final = ("alt", "stream")
+_TOLD_BY_PATHS: Final = frozenset({*_OF_PATHS, "model"})
 _ARRAY: Final = "json"
 _MODES: Final = ("MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", "VALIDATED")
 # Filters that no other provider has are of no use there, unless they are off.
@@ -44,6 +47,18 @@ def with_path(
     `is_array`: the stream is to be one JSON array. Raises E13 where the body names another model,
     and E14 where it has what only a path can say.
     """
+    if not body.keys().isdisjoint(_TOLD_BY_PATHS):
+        _check_path(body, model)
+    told = {**body, "model": model}
+    if is_stream:
+        told["stream"] = True
+    if is_array:
+        told["alt"] = _ARRAY
+    return told
+
+
+def _check_path(body: Mapping[str, Any], model: str) -> None:
+    """Raise E13 and E14 for what a body says otherwise than its path, or in its place."""
     given = GoogleParameters(body)
     named = given.text("model")
     if named is not None and named.removeprefix(_MODEL_PREFIX) != model:
@@ -51,12 +66,6 @@ def with_path(
     for name in _OF_PATHS:
         if name in body:
             raise given.refuse(name)
-    told = {**body, "model": model}
-    if is_stream:
-        told["stream"] = True
-    if is_array:
-        told["alt"] = _ARRAY
-    return told
 
 
 def counted_request(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,13 +87,14 @@ def read_request(body: Mapping[str, Any]) -> Request:
     given = GoogleParameters(body)
     config = given.member("generationConfig") or GoogleParameters({}, "generationConfig")
     turns = read_contents(given)
-    tools = _tools(given)
+    tools, web_search = _tools(given)
     thinking = config.member("thinkingConfig")
     request = Request(
         model=given.require_text("model").removeprefix(_MODEL_PREFIX),
         system=_system(given),
         turns=turns,
         tools=tools,
+        web_search=web_search,
         tool_choice=_tool_choice(given, tools),
         reasoning=None if thinking is None else _reasoning(thinking),
         format=_format(config),
@@ -214,13 +224,18 @@ def _format(config: GoogleParameters) -> OutputFormat | None:
     return None
 
 
-def _tools(given: GoogleParameters) -> tuple[Tool, ...]:
+def _tools(given: GoogleParameters) -> tuple[tuple[Tool, ...], WebSearch | None]:
+    """Return the client's functions, and whether the provider may search."""
     found: list[Tool] = []
+    searches: list[WebSearch] = []
     for tool in given.objects("tools"):
         found += [_read_tool(declared) for declared in tool.objects("functionDeclarations")]
+        search = read_google_search(tool)
+        if search is not None:
+            searches.append(search)
         # A tool of Google's is told by an empty object.
         tool.finish(empty=(None,))
-    return tuple(found)
+    return tuple(found), only_one(searches)
 
 
 def _read_tool(declared: GoogleParameters) -> Tool:

@@ -35,6 +35,7 @@ from apps.proxy.dialects.reasoning import BUDGET_TOKENS, budget_of_effort, effor
 from apps.proxy.dialects.sampling import without_defaults
 from apps.proxy.dialects.sealed_thoughts import is_openais
 from apps.proxy.dialects.tool_arguments import arguments_object
+from apps.proxy.dialects.web_search import google_search
 
 # What a client's path said, and a provider's will.
 _OF_PATHS: Final = ("alt", "model", "stream")
@@ -83,10 +84,14 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         **({} if request.format is None else _format(request.format)),
     }
     declared = [_tool(tool) for tool in request.tools]
+    search = google_search(request, target)
+    tools = [{"functionDeclarations": declared}] if declared else []
+    if search is not None:
+        tools.append(search)
     members: dict[str, Any] = {
         "systemInstruction": {"parts": system} if system else None,
         "contents": contents,
-        "tools": [{"functionDeclarations": declared}] if declared else None,
+        "tools": tools or None,
         "toolConfig": _tool_config(request),
         "generationConfig": {name: value for name, value in config.items() if value is not None},
         "serviceTier": "standard" if request.is_standard_tier else None,

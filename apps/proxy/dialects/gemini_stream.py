@@ -14,8 +14,10 @@ import orjson
 
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
-from apps.proxy.dialects.gemini_answer import block_reason, first_candidate, member, word
+from apps.proxy.dialects.gemini_answer import block_reason, first_candidate
 from apps.proxy.dialects.gemini_errors import known_code
+from apps.proxy.dialects.gemini_parameters import member, word
+from apps.proxy.dialects.gemini_searches import Searches, with_searches
 from apps.proxy.dialects.gemini_usage import parse_gemini_usage
 from apps.proxy.dialects.openai_chunks import is_error, load_chunk
 from apps.proxy.dialects.stream_meter import StreamMeter, clean_label, member_pattern
@@ -25,6 +27,7 @@ from apps.proxy.sse import event_data, first_data, split_events
 CANDIDATES_MAX: Final = 8
 _USAGE: Final = b'"usageMetadata"'
 _CALL: Final = b'"functionCall"'
+_GROUNDING: Final = b'"groundingMetadata"'
 _MEDIUM: Final = b'"mimeType"'
 # Calls are objects, and counted as the text that they come to.
 _ARGUMENTS: Final = b"arguments"
@@ -52,9 +55,11 @@ class GeminiStreamMeter(StreamMeter):
         "_last_usage",
         "_looked_bytes",
         "_read_bytes",
+        "_searches",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_search: bool = False) -> None:
+        """`may_search`: Google may search the web for the answer."""
         self._known_usage: Usage | None = None
         super().__init__()
         self._audio_characters = 0  # of sound, in base64
@@ -64,6 +69,7 @@ class GeminiStreamMeter(StreamMeter):
         self._last_usage = b""  # the last events that told a usage, of those that were counted
         self._looked_bytes = 0  # up to where media were looked for
         self._read_bytes = 0  # up to where usage was read
+        self._searches = Searches() if may_search else None
 
     # ---- the end
 
@@ -153,6 +159,15 @@ class GeminiStreamMeter(StreamMeter):
         self._report(parse_gemini_usage(usage))
         self.service_tier = clean_label(usage.get("serviceTier")) or self.service_tier
 
+    def final_usage(self, *, estimated_input_tokens: int) -> Usage:
+        """Return the usage to charge, with the searches that were told."""
+        usage = super().final_usage(estimated_input_tokens=estimated_input_tokens)
+        if self._searches is None or usage.source == "none":
+            return usage
+        self._count_batch()
+        # Google tells of them last, and searches first: who leaves before has had one.
+        return with_searches(usage, self._searches.count or int(self.finish_reason is None))
+
     # ---- what was delivered
 
     def _has_unseen_output(self) -> bool:
@@ -179,12 +194,20 @@ class GeminiStreamMeter(StreamMeter):
         self._count_text(raw, _TEXT)
         if _CALL in raw:
             self._count_calls(raw)
+        if self._searches is not None and _GROUNDING in raw:
+            self._find_searches(self._searches, raw)
         for kind, data in _MEDIA.findall(raw):
             self._has_media = self._has_content = True
             if kind == b"image":
                 self._images += 1
             else:
                 self._audio_characters += len(data)
+
+    def _find_searches(self, searches: Searches, raw: bytes) -> None:
+        for event in split_events(raw):
+            document = load_chunk(event_data(event)) if _GROUNDING in event else None
+            if document is not None:
+                searches.take(document)
 
     def _count_calls(self, raw: bytes) -> None:
         for event in split_events(raw):

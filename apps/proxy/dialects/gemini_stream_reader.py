@@ -17,15 +17,15 @@ from apps.proxy.dialects.gemini_answer import (
     Unreadable,
     block_reason,
     first_candidate,
-    member,
     parts_of,
     stop_reason,
     text_of,
     tool_use,
-    word,
 )
 from apps.proxy.dialects.gemini_errors import known_code
+from apps.proxy.dialects.gemini_parameters import member, word
 from apps.proxy.dialects.gemini_parts import signed_thought
+from apps.proxy.dialects.gemini_searches import Searches, with_searches
 from apps.proxy.dialects.gemini_usage import parse_gemini_usage
 from apps.proxy.dialects.neutral import (
     ArgumentsPiece,
@@ -50,13 +50,23 @@ _DECLINED: Final = "SAFETY"
 class GeminiStreamReader:
     """Follows one stream. After `Done` or `Failure` it gives nothing any more."""
 
-    __slots__ = ("_calls", "_id", "_is_over", "_is_started", "_open", "_reason", "_usage")
+    __slots__ = (
+        "_calls",
+        "_id",
+        "_is_over",
+        "_is_started",
+        "_open",
+        "_reason",
+        "_searches",
+        "_usage",
+    )
 
     def __init__(self) -> None:
         self._open: Literal["text", "thinking"] | None = None
         self._calls = 0
         self._id = ""
         self._reason: str | None = None
+        self._searches = Searches()
         self._usage: Mapping[str, Any] | None = None
         self._is_started = False
         self._is_over = False
@@ -98,13 +108,16 @@ class GeminiStreamReader:
         deltas.append(Failure(GatewayError("E60"), known_code(document)))
 
     def _known_usage(self) -> Usage | None:
-        return None if self._usage is None else parse_gemini_usage(self._usage)
+        usage = None if self._usage is None else parse_gemini_usage(self._usage)
+        return None if usage is None else with_searches(usage, self._searches.count)
 
     def _take(self, document: dict[str, Any], deltas: list[Delta]) -> None:
         usage = member(document, "usageMetadata")
         if isinstance(usage, dict):
             self._usage = usage
         candidate = first_candidate(document)
+        if candidate is not None and member(candidate, "groundingMetadata") is not None:
+            self._searches.take(document)
         if candidate is None and not block_reason(document):
             return
         if not self._is_started:

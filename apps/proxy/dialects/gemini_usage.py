@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from apps.core.usage import Usage
-from apps.proxy.dialects.usage_reader import UsageReader, disjoint, include
+from apps.proxy.dialects.usage_reader import TOKENS_MAX, UsageReader, disjoint, include
 
 GEMINI_NAMES: Final = frozenset(
     {
@@ -21,12 +21,58 @@ GEMINI_NAMES: Final = frozenset(
         "responseTokenCount",
     }
 )
+# What Google reports of a text that was answered with text.
+_DETAILS: Final = ("promptTokensDetails", "candidatesTokensDetails")
+_PLAIN: Final = frozenset(
+    {
+        "candidatesTokenCount",
+        "promptTokenCount",
+        "serviceTier",
+        "thoughtsTokenCount",
+        "totalTokenCount",
+        *_DETAILS,
+    }
+)
 # A video is read as a row of images, and costs as much.
 _IMAGES: Final = ("IMAGE", "VIDEO")
 
 
 def parse_gemini_usage(value: Mapping[str, Any]) -> Usage | None:
     """Return what a `usageMetadata` object says, None if nothing in it can be used."""
+    return _plain_usage(value) or _parse_usage(value)
+
+
+def _plain_usage(value: Mapping[str, Any]) -> Usage | None:
+    """Return the usage of counts that agree, of nothing but text: a shorter way to what
+    `_parse_usage` says of it.
+    """
+    if not value.keys() <= _PLAIN:
+        return None
+    prompt, candidates = value.get("promptTokenCount"), value.get("candidatesTokenCount")
+    thoughts, total = value.get("thoughtsTokenCount", 0), value.get("totalTokenCount")
+    # type() and not isinstance(): true is an int.
+    if type(prompt) is not int or type(candidates) is not int or type(total) is not int:
+        return None
+    if type(thoughts) is not int or prompt < 0 or candidates < 0 or thoughts < 0:
+        return None
+    if total > TOKENS_MAX or total != prompt + candidates + thoughts:
+        return None
+    for name in _DETAILS:
+        if name in value and not _is_text(value[name]):
+            return None
+    return Usage(input=prompt, output=candidates, reasoning=thoughts, source="reported")
+
+
+def _is_text(details: object) -> bool:
+    """Return whether a list of modalities tells of one, and that is text."""
+    if type(details) is not list or len(details) != 1 or type(details[0]) is not dict:
+        return False
+    entry = details[0]
+    count = entry.get("tokenCount")
+    return entry.get("modality") == "TEXT" and type(count) is int and 0 <= count <= TOKENS_MAX
+
+
+def _parse_usage(value: Mapping[str, Any]) -> Usage | None:
     reader = UsageReader()
     prompt = reader.read(value, "promptTokenCount", "prompt_token_count")
     # The last name is that of the Live API.

@@ -13,6 +13,7 @@ from apps.proxy.dialects.plausibility import (
     tells_enough,
     tells_too_little,
 )
+from apps.proxy.dialects.stream_meter import clean_label
 from apps.proxy.dialects.usage_pieces import has_pieces, with_pieces
 from apps.proxy.estimate import Excerpt, tokens_of_quarters
 
@@ -36,6 +37,11 @@ class MeteredAnswer(NamedTuple):
     count_spoken: Callable[[], int] | None = None  # estimates the tokens of sound, where there is
     service_tier: str | None = None  # that the upstream says it served
     stored_ids: tuple[str, ...] = ()  # by which what its provider keeps can be named
+
+    @property
+    def upstream_id(self) -> str:
+        """Return the upstream's own id of the answer, "" without one."""
+        return clean_label(self.document.get("responseId") or self.document.get("id")) or ""
 
     @property
     def estimated_output_tokens(self) -> int:

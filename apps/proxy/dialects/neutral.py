@@ -141,6 +141,22 @@ class Tool(NamedTuple):
     cache: CacheMark | None = None
 
 
+class WebSearch(NamedTuple):
+    """The provider may search the web by itself, which is billed by the search."""
+
+    at: str
+    searches_max: int | None = None  # None: as often as the model likes
+    allowed_domains: tuple[str, ...] = ()  # no others, where there are any
+    blocked_domains: tuple[str, ...] = ()
+    location: Mapping[str, str] | None = None  # of the client's user: city, country, …
+    context_size: str = ""  # how much of what is found is read, where it is not the usual
+    names: Mapping[str, str] = MappingProxyType({})  # field → the client's parameter
+
+    def refuse(self, field: str) -> GatewayError:
+        """Return the refusal of what this field holds, by the client's name for it."""
+        return inexpressible(self.names.get(field, self.at))
+
+
 class ToolChoice(NamedTuple):
     """Whether the model calls tools: if it likes, never, at least one, or the one of this name."""
 
@@ -174,6 +190,7 @@ class Request(NamedTuple):
     turns: tuple[Turn, ...]
     system: tuple[Text, ...] = ()  # before the first turn
     tools: tuple[Tool, ...] = ()
+    web_search: WebSearch | None = None
     tool_choice: ToolChoice | None = None
     is_parallel: bool | None = None  # whether several tools may be called at once
     reasoning: Reasoning | None = None
@@ -224,6 +241,9 @@ EXTENSIONS: Final = {
     "top_k": "vLLM: https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html",
     "system_turns": "Claude from Opus 4.8 on: "
     "https://platform.claude.com/docs/en/build-with-claude/mid-conversation-system-messages",
+    "web_search": "Gemini up to 2.5, which counts one search a prompt, and OpenAI's search models:"
+    " https://ai.google.dev/gemini-api/docs/pricing,"
+    " https://platform.openai.com/docs/guides/tools-web-search",
 }
 
 

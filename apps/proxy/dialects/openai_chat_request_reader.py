@@ -39,6 +39,7 @@ from apps.proxy.dialects.openai_request import OUTPUT_PARAMETERS
 from apps.proxy.dialects.parameters import Parameters
 from apps.proxy.dialects.reasoning import read_effort, read_thinking
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS
+from apps.proxy.dialects.web_search import read_chat_search
 
 _ROLES: Final = ("assistant", "developer", "system", "tool", "user")
 _SYSTEM_ROLES: Final = ("developer", "system")
@@ -56,6 +57,7 @@ def read_request(body: Mapping[str, Any]) -> Request:
         system=system,
         turns=turns,
         tools=tuple(_read_tool(tool) for tool in given.objects("tools")),
+        web_search=read_chat_search(given),
         tool_choice=_tool_choice(given),
         is_parallel=given.flag("parallel_tool_calls"),
         reasoning=_reasoning(given),

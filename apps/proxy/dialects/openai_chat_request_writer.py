@@ -33,6 +33,7 @@ from apps.proxy.dialects.openai_parameters import short_name
 from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import effort_name
 from apps.proxy.dialects.sampling import without_defaults
+from apps.proxy.dialects.web_search import CHAT_PARAMETER, chat_search
 
 _STOPS_MAX: Final = 4
 TOOL_NAME_LENGTH_MAX: Final = 64
@@ -66,6 +67,7 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         "seed": request.seed,
         "tools": [writer.tool(tool) for tool in request.tools] or None,
         "tool_choice": None if request.tool_choice is None else _tool_choice(request.tool_choice),
+        CHAT_PARAMETER: chat_search(request, target),
         # Without tools OpenAI refuses to be told.
         "parallel_tool_calls": request.is_parallel if request.tools else None,
         "reasoning_effort": writer.effort(),

@@ -7,8 +7,9 @@ from apps.proxy.dialects.openai_chunks import find_usage, is_error, load_chunk
 from apps.proxy.dialects.openai_request import CHOICES_MAX
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.stream_meter import StreamMeter, clean_label, member_pattern
+from apps.proxy.estimate import tokens_of_quarters
 from apps.proxy.media import streamed_tokens
-from apps.proxy.sse import event_data, first_data, is_done
+from apps.proxy.sse import event_data, first_data, is_done, split_events
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -28,6 +29,8 @@ _TOOL_DELTA: Final = re.compile(rb'"(?:tool_calls":\s*+\[\s*+\{|function_call":\
 _CONTENT_PARTS: Final = re.compile(rb'"content":\s*+\[\s*+\{\s*+"type"')
 _IMAGES_KEY: Final = b'"images"'
 _IMAGE: Final = re.compile(rb'"image_url":\s*+[{"]')
+# Source: https://openrouter.ai/docs/guides/best-practices/reasoning-tokens
+_SEALED: Final = b'"reasoning.encrypted"'
 _AUDIO: Final = re.compile(rb'"audio":\s*+\{')
 _AUDIO_DATA: Final = re.compile(rb'"data":\s*+"([A-Za-z0-9+/=]*+)"')
 
@@ -117,6 +120,23 @@ class OpenAIStreamMeter(StreamMeter):
             at = at if type(at) is int and 0 <= at < CHOICES_MAX else 0
             self._finished |= 1 << at
 
+    def _count_sealed(self, raw: bytes) -> None:
+        """Count thoughts that come sealed (OpenRouter)."""
+        for event in split_events(raw):
+            document = load_chunk(event_data(event)) if _SEALED in event else None
+            choices = None if document is None else document.get("choices")
+            for choice in choices if isinstance(choices, list) else ():
+                delta = choice.get("delta") if isinstance(choice, dict) else None
+                details = delta.get("reasoning_details") if isinstance(delta, dict) else None
+                for detail in details if isinstance(details, list) else ():
+                    data = detail.get("data") if isinstance(detail, dict) else None
+                    self._sealed_characters += len(data) if isinstance(data, str) else 0
+
+    def _sealed_tokens(self) -> int:
+        # What was shown of a thought is within its seal, too.
+        shown = max((self._quarters.get(key, 0) for key in self.SYNONYMS), default=0)
+        return max(super()._sealed_tokens() - tokens_of_quarters(shown), 0)
+
     def _has_unseen_output(self) -> bool:
         return self._images > 0 or self._has_audio
 
@@ -141,6 +161,8 @@ class OpenAIStreamMeter(StreamMeter):
             keys.append(b"transcript")
         if _CONTENT_PARTS.search(raw) is not None:
             keys += [b"text", b"thinking"]
+        if _SEALED in raw:
+            self._count_sealed(raw)
         for key in keys:
             self._count_text(raw, key)
         if _IMAGES_KEY in raw:

@@ -15,10 +15,13 @@ Endpoint = Literal[
     "rerank",
     "responses",
 ]
+# What these answer are vectors.
+EMBEDDING_ENDPOINTS: Final = frozenset({"batchEmbedContents", "embedContent", "embeddings"})
 # What these answer is not written token by token, and costs what was read.
-READING_ENDPOINTS: Final = frozenset(
-    {"batchEmbedContents", "embedContent", "embeddings", "moderations", "rerank"}
-)
+READING_ENDPOINTS: Final = EMBEDDING_ENDPOINTS | {"moderations", "rerank"}
+# For how many searches a call that may search holds, where its client sets no bound: what is
+# reported beyond comes as an excess.
+WEB_SEARCHES_MAX: Final = 10
 
 
 class ParsedRequest(NamedTuple):
@@ -39,7 +42,7 @@ class ParsedRequest(NamedTuple):
     prediction_bound: int = 0  # tokens of each choice that are billed as output beside its maximum
     audio_parameter: str = ""  # by which a spoken answer is asked for, likewise
     dialect: DialectName = "openai"
-    tells_searches: bool = False  # the provider reports how often it searched
+    searches_max: int | None = None  # the client's own bound of searches
     headers: tuple[tuple[str, str], ...] = ()  # that go to a provider of the same dialect
     is_array: bool = False  # a stream is one JSON array, and no events
 

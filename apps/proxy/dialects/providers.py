@@ -25,7 +25,7 @@ from apps.proxy.dialects.gemini_stream import GeminiStreamMeter
 from apps.proxy.dialects.metered_answer import MeteredAnswer
 from apps.proxy.dialects.openai_stream import OpenAIStreamMeter
 from apps.proxy.dialects.openai_upstream import upstream_body
-from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
+from apps.proxy.dialects.parsed_request import EMBEDDING_ENDPOINTS, Endpoint, ParsedRequest
 from apps.proxy.dialects.responses_request import OUTPUT_PARAMETER
 from apps.proxy.dialects.responses_stream import ResponsesStreamMeter
 from apps.proxy.dialects.stream_meter import StreamMeter
@@ -46,7 +46,7 @@ class ProviderDialect(NamedTuple):
     """What the data plane needs of one dialect to have a provider of it answer."""
 
     endpoints: frozenset[Endpoint]  # whose requests and answers pass as they are
-    converted: Endpoint  # where requests of other dialects go
+    converted: Endpoint  # where conversations of other dialects go
     path: Callable[[Endpoint, Sending], str]  # below the base URL
     body: Callable[[Mapping[str, Any], Sending], bytes]
     meter: Callable[[ParsedRequest, bool], StreamMeter]  # whether its events are converted
@@ -55,6 +55,12 @@ class ProviderDialect(NamedTuple):
     takes_headers: bool = True  # the client's own go on as headers
     stream_type: str = "text/event-stream"
     is_framed: bool = False  # streams come in Amazon's frames
+    tells_searches: bool = True  # an answer says how often was searched
+    embedding: Endpoint = "embeddings"  # where what other dialects want embedded goes
+
+    def endpoint_for(self, asked: Endpoint) -> Endpoint:
+        """Return where a request of another dialect goes."""
+        return self.embedding if asked in EMBEDDING_ENDPOINTS else self.converted
 
 
 def _openai_body(body: Mapping[str, Any], sending: Sending) -> bytes:
@@ -105,6 +111,7 @@ PROVIDERS: Final[dict[str, ProviderDialect]] = {
         body=_openai_body,
         meter=_openai_meter,
         read_answer=openai_answer.read_answer,
+        tells_searches=False,
     ),
     "anthropic": ProviderDialect(
         endpoints=frozenset({"messages"}),
@@ -122,8 +129,9 @@ PROVIDERS: Final[dict[str, ProviderDialect]] = {
             sending.upstream_model, endpoint, is_stream=sending.is_stream
         ),
         body=_gemini_body,
-        meter=lambda request, is_converted: GeminiStreamMeter(),
+        meter=lambda request, is_converted: GeminiStreamMeter(may_search=request.has_web_search),
         read_answer=gemini_metering.read_metered_answer,
+        embedding="batchEmbedContents",
     ),
     "openai-responses": ProviderDialect(
         endpoints=frozenset({"responses"}),

@@ -105,6 +105,14 @@ def read_integer(body: Mapping[str, Any], name: str, maximum: int) -> int | None
     return value
 
 
+def search_bound(asked: object) -> int | None:
+    """Return how often a provider may search by the client's own bound, None without one.
+
+    What is no bound is the provider's to refuse.
+    """
+    return min(asked, INTEGER_MAX) if type(asked) is int and asked > 0 else None
+
+
 def read_messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the messages, each of which is an object. Raises E13."""
     messages = body.get("messages")

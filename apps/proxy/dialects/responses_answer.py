@@ -20,8 +20,9 @@ from apps.proxy.dialects.neutral import (
     Thinking,
     ToolUse,
 )
-from apps.proxy.dialects.openai_usage import openai_usage, parse_usage
+from apps.proxy.dialects.openai_usage import openai_usage
 from apps.proxy.dialects.responses_input_reader import PARAGRAPH
+from apps.proxy.dialects.responses_metering import SEARCH_ITEM, reported_usage
 from apps.proxy.dialects.responses_tools import (
     ClientTool,
     called_name,
@@ -89,7 +90,7 @@ def read_answer(document: Mapping[str, Any]) -> Answer:
             has_tools=any(isinstance(part, ToolUse) for part in parts),
             has_refusal=any(isinstance(part, Refusal) for part in parts),
         ),
-        usage=parse_usage(document.get("usage")) or Usage(),
+        usage=reported_usage(document) or Usage(),
     )
 
 
@@ -101,11 +102,14 @@ def read_item(item: object) -> list[Part]:
             return [_read_content(part) for part in _objects(item.get("content"))]
         if kind == "reasoning":
             return _read_reasoning(item)
+        if kind == SEARCH_ITEM:
+            # It has no equal elsewhere, and what the model says of it is a message.
+            return []
         if kind == "function_call":
             return [_read_call(item, item.get("arguments") or NO_ARGUMENTS)]
         if kind == "custom_tool_call" and isinstance(item.get("input"), str):
             return [_read_call(item, custom_arguments(item["input"]))]
-    # Such as the work of a tool that OpenAI runs, which no client can have asked for.
+    # Such as the work of another tool that OpenAI runs, which no client can have asked for.
     raise GatewayError("E49")
 
 

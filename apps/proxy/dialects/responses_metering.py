@@ -16,6 +16,7 @@ from apps.proxy.dialects.responses_stored import kept_ids
 from apps.proxy.dialects.stream_meter import clean_label
 from apps.proxy.estimate import Excerpt, excerpt
 
+SEARCH_ITEM: Final = "web_search_call"
 _COMPLETE: Final = ("completed", "incomplete")
 _CALLS: Final = ("custom_tool_call", "function_call")
 # What an item says, by its members.
@@ -68,7 +69,7 @@ def is_search(item: object) -> bool:
 
     Source: https://platform.openai.com/docs/guides/tools-web-search
     """
-    if not isinstance(item, Mapping) or item.get("type") != "web_search_call":
+    if not isinstance(item, Mapping) or item.get("type") != SEARCH_ITEM:
         return False
     action = item.get("action")
     kind = action.get("type") if isinstance(action, Mapping) else None

@@ -22,6 +22,7 @@ from apps.proxy.dialects.request_fields import (
     read_boolean,
     read_integer,
     read_model,
+    search_bound,
 )
 
 OUTPUT_PARAMETER: Final = "max_output_tokens"
@@ -109,7 +110,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         service_tier=read_service_tier(kept),
         search_parameter=search,
         dialect="openai-responses",
-        tells_searches=True,
+        searches_max=search_bound(kept.get("max_tool_calls")) if search else None,
     )
 
 

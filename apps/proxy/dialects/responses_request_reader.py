@@ -1,8 +1,9 @@
 """Reads requests of OpenAI's Responses into the neutral form.
 
 What lies with OpenAI (earlier answers, conversations, prompts, files) is refused by name, and so
-are tools that it runs itself. Nothing is stored elsewhere: `store` is refused where it is asked
-for, while OpenAI's own default is passed over, and the answer then says that it is not stored.
+are tools that it runs itself, other than a search. Nothing is stored elsewhere: `store` is refused
+where it is asked for, while OpenAI's own default is passed over, and the answer then says that it
+is not stored.
 
 Source: https://platform.openai.com/docs/api-reference/responses/create
 """
@@ -50,11 +51,13 @@ def read_request(body: Mapping[str, Any]) -> Request:
         raise below_one("max_output_tokens")
     user, user_name = read_user(given)
     output_format, verbosity = _text(given)
+    tools, web_search = read_tools(given)
     request = Request(
         model=given.require_text("model"),
         system=system,
         turns=turns,
-        tools=read_tools(given),
+        tools=tools,
+        web_search=web_search,
         tool_choice=_tool_choice(given),
         is_parallel=given.flag("parallel_tool_calls"),
         reasoning=_reasoning(given),
@@ -84,7 +87,8 @@ def _check_the_rest(given: Parameters) -> None:
     if options is not None:
         options.ignore("include_obfuscation")
         options.finish()
-    # The former is about tools that OpenAI runs; the latter is Codex's note to OpenAI.
+    # The former is about tools that OpenAI runs, and known where there is one that searches; the
+    # latter is Codex's note to OpenAI.
     given.ignore("max_tool_calls", "client_metadata")
     given.ignore(*CACHE_HINTS)
     given.ignore("store", "background", unless=(False,))

@@ -40,6 +40,7 @@ from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import effort_name
 from apps.proxy.dialects.sampling import without_defaults
 from apps.proxy.dialects.sealed_thoughts import encrypted_content, is_openais
+from apps.proxy.dialects.web_search import responses_search
 
 # Source: https://git.x-ys.cn/badlogic/pi-mono/issues/1022 (what OpenAI answers to others)
 _CALL_ID_LENGTH_MAX: Final = 64
@@ -58,13 +59,19 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         raise request.refuse("output_limit")
     reasoning, include = _reasoning(request, target)
     instructions, items = _conversation(request)
+    tools: list[dict[str, Any]] = [_tool(tool) for tool in request.tools]
+    search = responses_search(request)
+    if search is not None:
+        tools.append(search[0])
     members: dict[str, Any] = {
         "instructions": instructions,
         "input": items,
         "max_output_tokens": limit,
         "temperature": request.temperature,
         "top_p": request.top_p,
-        "tools": [_tool(tool) for tool in request.tools] or None,
+        "tools": tools or None,
+        # The client's own tools are none of these.
+        "max_tool_calls": None if search is None else search[1],
         "tool_choice": None if request.tool_choice is None else _tool_choice(request.tool_choice),
         "parallel_tool_calls": request.is_parallel if request.tools else None,
         "reasoning": reasoning,

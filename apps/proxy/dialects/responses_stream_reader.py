@@ -31,9 +31,9 @@ from apps.proxy.dialects.neutral import (
     UsageReport,
 )
 from apps.proxy.dialects.openai_chunks import load_chunk
-from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.responses_answer import read_item, stop_reason
 from apps.proxy.dialects.responses_input_reader import PARAGRAPH
+from apps.proxy.dialects.responses_metering import SEARCH_ITEM, reported_usage
 from apps.proxy.dialects.responses_tools import called_name
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS
 from apps.proxy.dialects.upstream_errors import allowed_code
@@ -241,7 +241,7 @@ class ResponsesStreamReader:
             # Perhaps all is told at once.
             for item in _objects(response, "output"):
                 self._end_item({"item": item}, deltas)
-        usage = parse_usage(response.get("usage"))
+        usage = reported_usage(response)
         if usage is not None:
             deltas.append(UsageReport(usage))
         # Some servers tell the status by nothing but the event.
@@ -258,7 +258,9 @@ def _failed(reader: ResponsesStreamReader, event: dict[str, Any], deltas: list[D
 _EVENT_PREFIX: Final = "response."
 _START: Final = "response.created"
 _FAILURES: Final = frozenset({"error", "response.failed", "response.cancelled"})
-_ITEMS: Final = frozenset({"custom_tool_call", "function_call", "message", "reasoning"})
+_ITEMS: Final = frozenset(
+    {"custom_tool_call", "function_call", "message", "reasoning", SEARCH_ITEM}
+)
 _CONTENTS: Final = frozenset({"output_text", "reasoning_text", "refusal"})
 _PIECES: Final[dict[_Kind, Callable[[str], Delta]]] = {
     "text": TextPiece,

@@ -12,10 +12,11 @@ https://github.com/openai/codex/blob/main/codex-rs/tools/src/tool_spec.rs
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from apps.proxy.dialects.neutral import Tool
+from apps.proxy.dialects.neutral import Tool, WebSearch
 from apps.proxy.dialects.openai_refusals import wrong_value
 from apps.proxy.dialects.parameters import Parameters
 from apps.proxy.dialects.tool_arguments import arguments_object, arguments_text
+from apps.proxy.dialects.web_search import RESPONSES_TOOL, only_one, read_responses_search
 
 _INPUT: Final = "input"
 _CUSTOM_SCHEMA: Final = {
@@ -37,11 +38,17 @@ class ClientTool(NamedTuple):
     is_custom: bool = False
 
 
-def read_tools(given: Parameters) -> tuple[Tool, ...]:
-    """Return the tools of a request; raises E14 for those that OpenAI runs itself."""
+def read_tools(given: Parameters) -> tuple[tuple[Tool, ...], WebSearch | None]:
+    """Return the tools of a request, and whether the provider may search; raises E14 for others
+    that OpenAI runs itself.
+    """
     tools: list[Tool] = []
+    searches: list[WebSearch] = []
     for tool in given.objects("tools"):
-        if tool.text("type") == "namespace":
+        kind = tool.text("type")
+        if kind == RESPONSES_TOOL:
+            searches.append(read_responses_search(tool, given))
+        elif kind == "namespace":
             tools += _read_namespace(tool)
         else:
             tools.append(_read_tool(tool, ""))
@@ -50,7 +57,7 @@ def read_tools(given: Parameters) -> tuple[Tool, ...]:
         if found.name in names:
             raise wrong_value(f"{found.at}.name", "another name than the other tools have")
         names.add(found.name)
-    return tuple(tools)
+    return tuple(tools), only_one(searches)
 
 
 def _read_namespace(group: Parameters) -> list[Tool]:

@@ -255,7 +255,7 @@ class StreamMeter(ABC):
             usage = self._judged(reported)
         else:
             usage = Usage(
-                input=estimated_input_tokens,
+                input=estimated_input_tokens + self._found_tokens(),
                 output=self.estimated_output_tokens(),
                 reasoning=self._sealed_tokens(),
                 audio_out=self._spoken_tokens(),
@@ -291,6 +291,7 @@ class StreamMeter(ABC):
             return usage._replace(is_suspect=True)
         # A count that a client can outrun by leaving is no report (I-27).
         return usage._replace(
+            input=usage.input + self._found_tokens(),
             output=written,
             reasoning=self._sealed_tokens(),
             audio_out=spoken,
@@ -311,6 +312,10 @@ class StreamMeter(ABC):
         """Return an estimate of the tokens of thoughts that came sealed: base64 of all of them."""
         characters = max(self._sealed_characters - _SEAL_CHARACTERS, 0)
         return tokens_of_quarters(characters * 3 // 4)
+
+    def _found_tokens(self) -> int:
+        """Return an estimate of the tokens that the provider gave the model to read meanwhile."""
+        return 0
 
     def _spoken_tokens(self) -> int:
         """Return an estimate of the tokens that were spoken."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from apps.proxy.dialects.gemini_searches import BILLED_BY_PROMPT
 from apps.proxy.dialects.neutral import EXTENSIONS, ReasoningForm, Target
 
 
@@ -22,6 +23,13 @@ class _Quirk(NamedTuple):
 
 
 _QUIRKS: Final = (
+    # Models that search, and once.
+    # Source: https://platform.openai.com/docs/guides/tools-web-search
+    _Quirk(
+        "openai",
+        re.compile(r"(?:^|/)gpt-[\w.-]*search-(?:api|preview)"),
+        extensions=frozenset({"web_search"}),
+    ),
     # Models that do not think at all.
     # Source: https://platform.openai.com/docs/guides/reasoning
     _Quirk("openai", re.compile(r"(?:^|/)(?:gpt-3|gpt-4|chatgpt-4)"), reasoning="none"),
@@ -59,6 +67,13 @@ _QUIRKS: Final = (
     # Source: https://ai.google.dev/gemini-api/docs/thinking
     _Quirk("gemini", re.compile(r"(?:^|/)(?:gemini-(?:1|2\.0|pro)|gemma)"), reasoning="none"),
     _Quirk("gemini", re.compile(r"(?:^|/)gemini-2\.5"), reasoning="budget"),
+    # A search is billed by the prompt, and by the query from 3 on.
+    # Source: https://ai.google.dev/gemini-api/docs/pricing
+    _Quirk(
+        "gemini",
+        BILLED_BY_PROMPT,
+        extensions=frozenset({"web_search"}),
+    ),
     # Source: https://ai.google.dev/gemini-api/docs/function-calling#multimodal
     _Quirk(
         "gemini",

@@ -69,7 +69,9 @@ class Cell(NamedTuple):
 
 
 def golden_cells(kind: str, *verdicts: str) -> list[Any]:
-    """Return the cells of a kind (request, answer, stream) as parameters of a test."""
+    """Return the cells of a kind as parameters of a test: request, answer, stream,
+    embedding_request or embedding_answer.
+    """
     cells = []
     for path in sorted(FOLDER.glob("*.json")):
         feature = json.loads(path.read_text())

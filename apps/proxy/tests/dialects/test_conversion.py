@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.conversion import DIALECTS
+from apps.proxy.dialects.conversion import DIALECTS, PIECES_MAX, read_bounded
 from apps.proxy.dialects.neutral import (
     EXTENSIONS,
     OutputFormat,
@@ -220,3 +220,58 @@ def test_what_all_clients_usually_send_stays_one_of_geminis_requests(
         assert all(content["parts"] for content in written["contents"])
         assert written["generationConfig"]["maxOutputTokens"] == 3000
         assert all("id" not in declared for declared in written.get("tools", ()))
+
+
+@pytest.mark.parametrize(
+    ("dialect", "asked", "param"),
+    [
+        ("openai", {"messages": [{"role": "user", "content": "a"}] * (PIECES_MAX + 1)}, "messages"),
+        (
+            "anthropic",
+            {
+                "max_tokens": 9,
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "a"}] * PIECES_MAX}
+                ],
+            },
+            "messages",
+        ),
+        (
+            "openai-responses",
+            {"input": "a", "tools": [{"type": "function", "name": "a"}] * (PIECES_MAX + 1)},
+            "tools",
+        ),
+        (
+            "gemini",
+            {
+                "contents": [
+                    {
+                        "parts": [
+                            {
+                                "functionResponse": {
+                                    "name": "a",
+                                    "response": {},
+                                    "parts": [{"inlineData": {}}] * PIECES_MAX,
+                                }
+                            }
+                        ]
+                    }
+                ]
+            },
+            "contents",
+        ),
+    ],
+)
+def test_more_pieces_than_can_be_converted_are_refused_by_what_holds_them(
+    dialect: str, asked: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(GatewayError) as refusal:
+        read_bounded(dialect, {"model": "m", **asked})
+
+    assert (refusal.value.row, refusal.value.param) == ("E13", param)
+
+
+def test_as_many_pieces_as_can_be_converted_are_read() -> None:
+    messages = [{"role": "user", "content": "a"}] * PIECES_MAX
+
+    assert len(read_bounded("openai", {"model": "m", "messages": messages}).turns) == PIECES_MAX

@@ -129,7 +129,7 @@ def test_a_request_that_cannot_be_metered_is_refused_by_name(
 @pytest.mark.parametrize(
     "tool",
     [
-        "googleSearch", "google_search", "google_search_retrieval", "codeExecution",
+        "google_search_retrieval", "GoogleSearch", "codeExecution",
         "code_execution", "urlContext", "url_context", "fileSearch", "googleMaps", "computerUse",
         "retrieval", "mcpServers", "aToolOfTomorrow", "FunctionDeclarations",
     ],
@@ -137,6 +137,23 @@ def test_a_request_that_cannot_be_metered_is_refused_by_name(
 @pytest.mark.parametrize("told", [{}, None, [{"name": "a"}]])
 def test_a_tool_that_google_runs_is_refused(tool: str, told: Any) -> None:
     assert refusal_of(asked(tools=[{tool: told}])) == ("E14", f"tools[0].{tool}")
+
+
+@pytest.mark.parametrize("name", ["googleSearch", "google_search"])
+def test_a_search_is_known_by_its_place(name: str) -> None:
+    told = {"timeRangeFilter": {"startTime": "2025-01-01T00:00:00Z"}}
+    request = parse(asked(tools=[{"functionDeclarations": []}, {name: told}]))
+
+    assert (request.search_parameter, request.has_web_search) == (f"tools[1].{name}", True)
+    # An empty object is enough.
+    assert parse(asked(tools=[{name: {}}])).has_web_search
+    assert not parse(asked(tools=[{"functionDeclarations": []}])).has_web_search
+
+
+def test_a_search_for_what_is_billed_otherwise_is_refused() -> None:
+    images: dict[str, Any] = {"googleSearch": {"searchTypes": {"imageSearch": {}}}}
+
+    assert refusal_of(asked(tools=[images])) == ("E14", "tools[0].googleSearch.searchTypes")
 
 
 @pytest.mark.parametrize(
@@ -341,9 +358,9 @@ def test_models_are_told_in_googles_shape() -> None:
 @pytest.mark.parametrize(
     ("name", "reasoning", "extensions"),
     [
-        ("gemini-1.5-pro", "none", set()),
-        ("gemini-2.0-flash", "none", set()),
-        ("gemini-2.5-flash-lite", "budget", set()),
+        ("gemini-1.5-pro", "none", {"web_search"}),
+        ("gemini-2.0-flash", "none", {"web_search"}),
+        ("gemini-2.5-flash-lite", "budget", {"web_search"}),
         ("gemini-3-pro-preview", "effort", {"media_results"}),
         ("publishers/google/models/gemini-3.1-flash", "effort", {"media_results"}),
         ("gemini-flash-latest", "effort", set()),

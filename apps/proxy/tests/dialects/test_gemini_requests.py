@@ -125,9 +125,9 @@ def test_a_request_that_cannot_be_is_refused_by_the_parameter_at_fault(
 @pytest.mark.parametrize(
     "tool",
     [
-        "googleSearch", "google_search", "googleSearchRetrieval", "codeExecution", "code_execution",
-        "urlContext", "url_context", "fileSearch", "googleMaps", "computerUse", "retrieval",
-        "enterpriseWebSearch", "mcpServers", "aToolOfTomorrow",
+        "googleSearchRetrieval", "codeExecution", "code_execution", "urlContext", "url_context",
+        "fileSearch", "googleMaps", "computerUse", "retrieval", "enterpriseWebSearch", "mcpServers",
+        "aToolOfTomorrow",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("told", [{}, {"x": 1}, []])

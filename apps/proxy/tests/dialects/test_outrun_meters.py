@@ -7,6 +7,7 @@ import pytest
 
 from apps.core.usage import Usage
 from apps.proxy.dialects.anthropic_stream import AnthropicStreamMeter
+from apps.proxy.dialects.openai_stream import OpenAIStreamMeter
 from apps.proxy.dialects.responses_stream import ResponsesStreamMeter
 from apps.proxy.dialects.stream_meter import StreamMeter
 
@@ -82,7 +83,55 @@ def test_searches_of_anthropic_are_paid_for_and_failed_ones_are_not() -> None:
 
     usage = left(AnthropicStreamMeter(), START, asked, found, found, failed)
 
-    assert (usage.web_search, usage.input, usage.source) == (2, 40, "estimated")
+    assert (usage.web_search, usage.input, usage.source) == (2, 41, "estimated")
+
+
+def test_pages_that_anthropic_found_are_paid_for_by_who_leaves() -> None:
+    # Base64 of 3000 bytes: 750 tokens, which only the usage at the end counts to the input.
+    page = {"type": "web_search_result", "title": "a", "encrypted_content": "A" * 4_000}
+    found = block({"type": "web_search_tool_result", "tool_use_id": "s1", "content": [page]}, 1)
+    end = event(
+        "message_delta",
+        delta={"stop_reason": "end_turn"},
+        usage={"input_tokens": 900, "output_tokens": 5},
+    )
+    spoken = delta({"type": "text_delta", "text": "word"})
+    gone, whole = AnthropicStreamMeter(), AnthropicStreamMeter()
+
+    usage = left(gone, START, found, found, spoken)
+    told = left(whole, START, found, found, spoken, end)
+
+    assert usage == Usage(input=40 + 2 * 750, output=1, web_search=2, source="estimated")
+    assert told == Usage(input=900, output=5, web_search=2, source="reported")
+
+
+def chunk(said: dict[str, Any], **members: Any) -> bytes:
+    choice = {"index": 0, "delta": said, "finish_reason": None}
+    return b"data: %b\n\n" % orjson.dumps({"id": "gen-1", "choices": [choice], **members})
+
+
+@pytest.mark.parametrize(
+    ("shown", "output", "reasoning"), [({}, 0, 750), ({"reasoning": "word" * 250}, 250, 500)]
+)
+def test_thoughts_that_openrouter_passes_on_sealed_are_paid_for(
+    shown: dict[str, Any], output: int, reasoning: int
+) -> None:
+    sealed = {"format": "x", "index": 0, "type": "reasoning.encrypted", "data": SEALED}
+    meter = OpenAIStreamMeter(strip_usage=False)
+
+    usage = left(meter, chunk({"reasoning_details": [sealed], **shown}))
+
+    assert usage == Usage(input=99, output=output, reasoning=reasoning, source="estimated")
+
+
+def test_a_usage_of_openrouters_takes_the_place_of_the_estimate() -> None:
+    sealed = {"type": "reasoning.encrypted", "data": SEALED}
+    used = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
+    meter = OpenAIStreamMeter(strip_usage=False)
+
+    usage = left(meter, chunk({"reasoning_details": [sealed]}), chunk({}, usage=used))
+
+    assert usage == Usage(input=10, output=20, source="reported")
 
 
 def test_thoughts_that_openai_seals_are_paid_for() -> None:

@@ -225,7 +225,7 @@ def test_a_request_of_codex_becomes_one_of_anthropics() -> None:
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
-@pytest.mark.parametrize("kind", ["web_search", "image_generation", "tool_search", "local_shell"])
+@pytest.mark.parametrize("kind", ["image_generation", "tool_search", "local_shell"])
 def test_a_tool_that_only_openai_has_is_refused_by_its_place(provider: str, kind: str) -> None:
     with pytest.raises(GatewayError) as refusal:
         sent(provider, tools=[*REQUEST["tools"], {"type": kind}])

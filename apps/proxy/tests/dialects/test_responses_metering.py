@@ -155,7 +155,8 @@ def test_what_cannot_be_metered_is_refused_by_its_place(
 def test_a_search_is_known_by_its_place(members: dict[str, Any], param: str) -> None:
     request = parsed(**members)
 
-    assert (request.search_parameter, request.tells_searches) == (param, True)
+    assert (request.search_parameter, request.searches_max) == (param, None)
+    assert parsed(**members, max_tool_calls=3).searches_max == 3
 
 
 def test_text_is_bounded_by_its_bytes() -> None:
