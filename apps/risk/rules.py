@@ -89,9 +89,10 @@ class Rule:
     contents: tuple[Matcher, ...] = ()  # of content rules: any of these is looked for
 
     @property
-    def is_quick(self) -> bool:
-        """Return whether a short text is looked through at once, whatever stands in it."""
-        return all(content.is_quick for content in self.contents)
+    def words(self) -> int | None:
+        """Return how many words are looked for, None where a pattern is."""
+        counts = [content.words for content in self.contents]
+        return sum(counts) if all(counts) else None
 
     def concerns(self, subject: Subject, origin: Origin) -> bool:
         """Return whether everything but the content fits."""

@@ -14,7 +14,13 @@ from apps.core.errors import GatewayError
 from apps.core.ids import new_uuid7
 from apps.proxy import guard as guard_module
 from apps.proxy.dialects.surfaces import parse_request
-from apps.proxy.guard import SCANNED_IN_LOOP_MAX, SCANS_MAX, Circumstances, Guard
+from apps.proxy.guard import (
+    COMPARED_IN_LOOP_MAX,
+    SCANNED_IN_LOOP_MAX,
+    SCANS_MAX,
+    Circumstances,
+    Guard,
+)
 from apps.proxy.tests.values import MODEL, NOW, make_caller, make_snapshot
 from apps.risk.findings import Finding
 from apps.risk.matchers import Matcher, match_pattern, match_words
@@ -112,20 +118,20 @@ async def test_a_model_that_cannot_be_called_is_not_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "is_quick", "size", "is_in_loop"),
+    ("count", "words", "size", "is_in_loop"),
     [
-        (1, True, SCANNED_IN_LOOP_MAX, True),
-        (1, True, SCANNED_IN_LOOP_MAX + 1, False),
-        (2, True, SCANNED_IN_LOOP_MAX // 2, True),
-        (2, True, SCANNED_IN_LOOP_MAX // 2 + 1, False),
-        (1, False, 10, False),
+        (1, 1, SCANNED_IN_LOOP_MAX, True),
+        (1, 1, SCANNED_IN_LOOP_MAX + 1, False),
+        (2, 50, COMPARED_IN_LOOP_MAX // 100, True),
+        (2, 50, COMPARED_IN_LOOP_MAX // 100 + 1, False),
+        (1, 0, 10, False),
     ],
 )
 async def test_what_takes_longer_is_looked_through_in_a_thread(
-    count: int, is_quick: bool, size: int, is_in_loop: bool
+    count: int, words: int, size: int, is_in_loop: bool
 ) -> None:
     guard, probe = _Noting(), _Probe()
-    rules = [_rule(number, contents=(Matcher(probe, is_quick),)) for number in range(count)]
+    rules = [_rule(number, contents=(Matcher(probe, words),)) for number in range(count)]
 
     with pytest.raises(GatewayError) as raised:
         await guard.look(RuleBook((), tuple(rules)), "bomb".rjust(size))
@@ -153,7 +159,7 @@ async def test_what_cannot_be_looked_through_in_time_is_refused(
 async def test_too_many_large_texts_at_once_are_refused() -> None:
     guard, probe = _Noting(), _Probe()
     probe.go.clear()
-    rules = RuleBook((), (_rule(contents=(Matcher(probe, is_quick=False),)),))
+    rules = RuleBook((), (_rule(contents=(Matcher(probe, 0),)),))
     running = [asyncio.create_task(guard.look(rules, "nothing")) for _ in range(SCANS_MAX)]
     await asyncio.sleep(0)
 

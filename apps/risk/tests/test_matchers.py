@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
@@ -128,10 +129,16 @@ def test_words_are_bounded(words: list[str], reason: str) -> None:
         match_words(words, are_whole=False)
 
 
-def test_as_many_words_as_there_may_be_fit_the_memory() -> None:
-    words = [f"word{number:05} äöü" for number in range(WORDS_MAX)]
+@pytest.mark.parametrize("alphabet", ["abcdefgh", "快速的棕色狐狸"])
+def test_no_list_of_words_takes_longer_than_it_and_the_text_are_long(alphabet: str) -> None:
+    letters = random.Random(1)
+    words = ["".join(letters.choices(alphabet, k=20)) for _ in range(WORDS_MAX)]
+    almost = " ".join(word[:-1] for word in words * 4)[:60_000]
 
     for are_whole in (False, True):
         matcher = match_words(words, are_whole=are_whole)
-        assert _is_in(matcher, "the word00999 ÄÖÜ")
-        assert not _is_in(matcher, "word01000 äöü")
+        begun = time.perf_counter()
+        assert not _is_in(matcher, almost)
+        # Sixty million comparisons, at a nanosecond or some each.
+        assert time.perf_counter() - begun < 3
+        assert _is_in(matcher, f"{almost} {words[-1]} x")

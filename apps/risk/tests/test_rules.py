@@ -201,8 +201,8 @@ def test_others_get_on_between_pieces() -> None:
     assert len(pauses) == 16
 
 
-def test_a_rule_is_quick_where_it_looks_for_words_alone() -> None:
-    rule = _content(1, "bomb")
+def test_a_rule_tells_how_many_words_it_looks_for() -> None:
+    rule = _content(1, "bomb", "gun", "BOMB")
 
-    assert rule.is_quick
-    assert not replace(rule, contents=(*rule.contents, match_pattern("x+y"))).is_quick
+    assert rule.words == 2
+    assert replace(rule, contents=(*rule.contents, match_pattern("x+y"))).words is None
