@@ -14,6 +14,7 @@ from uuid import UUID
 
 from tests.faults.site import INPUT_NANOS, OUTPUT_NANOS
 from tests.nemesis.seen import Seen
+from tests.nemesis.surfaces import dialect_of
 
 EXACT: Final = "exact"
 LOST_ATTEMPT: Final = "an attempt lost to a failover"
@@ -263,11 +264,11 @@ def _is_paid(row: Recorded, last: Upstream | None) -> bool:
     """Return whether a call is paid whose owner had been frozen: others ended it, and it has paid
     the rest, if there was any.
     """
-    least = last.nanos if last else 0
+    if row.is_made_again:
+        return True
     if last is not None and last.fault in _SPOILT_USAGE:
         return row.paid_nanos > 0
-    if row.is_made_again and not row.paid_nanos:
-        return True
+    least = last.nanos if last else 0
     # Of a checkpoint that was above what the provider reported in the end nothing is given back.
     is_above = row.usage_source == "checkpoint" and not row.late_nanos and row.paid_nanos >= least
     return row.paid_nanos == least or is_above
@@ -288,10 +289,15 @@ def check_quotes(seen: Iterable[Seen], recorded: Mapping[UUID, Recorded]) -> lis
 
 
 def mark_repeats(recorded: Mapping[UUID, Recorded]) -> dict[UUID, Recorded]:
-    """Return the records, with those marked that a repeat with their key has taken the place of."""
-    charged = {row.key: key for key, row in recorded.items() if row.key and row.paid_nanos}
+    """Return the records, with those marked that a repeat with their key has taken the place of:
+    their owner was taken for dead, and what it settled later was not charged.
+    """
+    charged = {row.key for row in recorded.values() if row.key and row.paid_nanos}
     return {
-        request_id: replace(row, is_made_again=charged.get(row.key, request_id) != request_id)
+        request_id: replace(
+            row,
+            is_made_again=row.key in charged and row.state in _BY_REAPER and not row.paid_nanos,
+        )
         for request_id, row in recorded.items()
     }
 
@@ -310,7 +316,6 @@ def check_keys(
     problems = [f"the key {key} was charged for {ids}" for key, ids in charged.items()
                 if len(ids) > 1]  # fmt: skip
     for key, ids in answered.items():
-        # The one whose owner was taken for dead, and whose repeat was charged in its place.
         rows = {one: recorded.get(UUID(one)) for one in ids}
         final = [one for one, row in rows.items() if row is None or not row.is_made_again]
         if len(final) > 1:
@@ -326,7 +331,7 @@ def read_upstream(calls: Iterable[Mapping[str, Any]]) -> dict[UUID, list[Upstrea
     found: dict[UUID, list[Upstream]] = {}
     made = (call for call in calls if call["method"] == "POST")
     for call in sorted(made, key=lambda call: call["started_at"]):
-        dialect = _dialect_of(call["path"])
+        dialect = dialect_of(call["path"])
         # What is reported early has been told to its end where all was sent.
         is_told = dialect not in _REPORTED_EARLY or call["ended"] == "done"
         found.setdefault(UUID(call["request_headers"]["x-request-id"]), []).append(
@@ -342,11 +347,3 @@ def read_upstream(calls: Iterable[Mapping[str, Any]]) -> dict[UUID, list[Upstrea
             )
         )
     return found
-
-
-def _dialect_of(path: str) -> str:
-    if "/models/" in path:
-        return "gemini"
-    if path.endswith("/messages"):
-        return "anthropic"
-    return "openai-responses" if path.endswith("/responses") else "openai"

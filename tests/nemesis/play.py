@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from tests.nemesis.faults import Fault, World, make_fault
+from tests.nemesis.faults import Fault
 from tests.nemesis.schedule import Planned
+
+MakeFault = Callable[[str, str, Random], Fault]
 
 _TICK_SECONDS: Final = 0.1
 _TRIES_MAX: Final = 20
@@ -34,8 +36,8 @@ class Happened:
 class Play:
     """One run of a schedule."""
 
-    def __init__(self, world: World, schedule: Sequence[Planned], seed: int) -> None:
-        self._world = world
+    def __init__(self, schedule: Sequence[Planned], seed: int, make: MakeFault) -> None:
+        self._make = make
         self._schedule = schedule
         self._seed = seed
         self._began_at = 0.0
@@ -74,7 +76,7 @@ class Play:
                 return
             # Only now: what it harms may have been started anew meanwhile.
             random = Random(f"{self._seed} {number}")
-            fault = make_fault(self._world, planned.kind, planned.target, random)
+            fault = self._make(planned.kind, planned.target, random)
             began_at = time.monotonic()
             self._harm(fault, planned, until)
             self._heal(fault, planned)

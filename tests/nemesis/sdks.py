@@ -17,7 +17,7 @@ from tests.faults.site import Payer
 from tests.nemesis.calling import CALL_SECONDS_MAX, Door
 from tests.nemesis.menu import Dishes
 from tests.nemesis.seen import Diary, Seen
-from tests.nemesis.surfaces import OUTPUT_MAX
+from tests.nemesis.surfaces import OUTPUT_MAX, dialect_of
 
 _TRY_HEADER: Final = "x-nemesis"
 _SAID: Final = "Say it."
@@ -111,7 +111,7 @@ class Sdks:
 
     async def _note_try(self, response: Any) -> None:
         path: str = response.request.url.path
-        seen = Seen("sdk", dialect=_dialect_of(path))
+        seen = Seen("sdk", dialect=dialect_of(path))
         seen.client = f"sdk {seen.dialect}"
         seen.note_head(response.status_code, response.headers)
         if response.status_code != 200:
@@ -188,11 +188,3 @@ _USES: Final[dict[str, Callable[[Sdks, _Ask], Awaitable[bool]]]] = {
     "gemini": Sdks._generate,
     "openai-responses": Sdks._respond,
 }
-
-
-def _dialect_of(path: str) -> str:
-    if "/models/" in path:
-        return "gemini"
-    if path.endswith("/messages"):
-        return "anthropic"
-    return "openai-responses" if path.endswith("/responses") else "openai"

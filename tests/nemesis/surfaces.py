@@ -127,6 +127,14 @@ SURFACES: Final = (OPENAI, ANTHROPIC, GEMINI, GEMINI_ARRAY, RESPONSES)
 DIALECTS: Final = ("openai", "anthropic", "gemini", "openai-responses")
 
 
+def dialect_of(path: str) -> str:
+    """Return the dialect of a call by its path, of a gateway or of a provider."""
+    if "/models/" in path:
+        return "gemini"
+    names = [name for name, known in _PATHS.items() if path == known]
+    return names[0] if names else "openai"
+
+
 class Follower:
     """Follows a stream as its client does, whatever pieces it comes in."""
 

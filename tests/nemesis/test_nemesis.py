@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,7 @@ from tests.nemesis import books
 from tests.nemesis.calling import Door
 from tests.nemesis.clients import Clients
 from tests.nemesis.desk import Desk
-from tests.nemesis.faults import World, list_kinds
+from tests.nemesis.faults import World, list_kinds, make_fault
 from tests.nemesis.join import Joined, Upstream, check_keys, join, mark_repeats
 from tests.nemesis.menu import CAPPED_NANOS, MISBEHAVIOURS, make_menu
 from tests.nemesis.play import Play, worst_recovery
@@ -61,7 +62,7 @@ def test_nemesis(
     doors = [Door(keeper.port) for keeper in world.keepers.values()]
     diary, holds = Diary(), HoldWatch(world.site.database)
     clients = Clients(world.site.crowd, menu, doors, diary, seed)
-    desk, play = Desk(menu, seed), Play(world, schedule, seed)
+    desk, play = Desk(menu, seed), Play(schedule, seed, partial(make_fault, world))
 
     clients.start()
     holds.start()
