@@ -47,7 +47,13 @@ from apps.billing.ledger.pipeline import (
     uuid,
     uuids,
 )
-from apps.billing.ledger.store import TABLES, IncarnationEnded, no_chain, tables_of
+from apps.billing.ledger.store import (
+    TABLES,
+    IncarnationEnded,
+    SteadyClock,
+    no_chain,
+    tables_of,
+)
 
 _LOCK_ACCOUNTS = """SELECT id, kind, posted_nanos, held_nanos, sequence, head FROM billing_account
     WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE"""
@@ -143,6 +149,7 @@ class PostgresEngine:
         self._pipeline = Pipeline(connection, prepares=is_own)
         self._is_batching = False
         self._waiting: list[Statement] = []  # go with the next round trip
+        self._clock: SteadyClock | None = None  # the database's, once it was asked for
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -443,6 +450,14 @@ class PostgresEngine:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    def now(self) -> datetime:
+        """Return the time by the database's clock, which is read once."""
+        if self._clock is None:
+            row = self._query("SELECT clock_timestamp()").fetchone()
+            assert row is not None  # noqa: S101 (it always is a row)
+            self._clock = SteadyClock(row[0])
+        return self._clock.now()
 
     def _query(self, sql: str, params: tuple[object, ...] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
         self._send_waiting()

@@ -32,7 +32,13 @@ from apps.billing.ledger.commands import (
     RowKey,
     State,
 )
-from apps.billing.ledger.store import TABLES, IncarnationEnded, no_chain, tables_of
+from apps.billing.ledger.store import (
+    TABLES,
+    IncarnationEnded,
+    SteadyClock,
+    no_chain,
+    tables_of,
+)
 
 _BUSY_SECONDS = 10.0
 # How many rows one INSERT takes. Each statement gives the interpreter away and has to get it back,
@@ -81,6 +87,12 @@ class SqliteEngine:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        # It is the only clock there is; being set while this process runs changes nothing.
+        self._clock = SteadyClock(datetime.now(UTC))
+
+    def now(self) -> datetime:
+        """Return the time, as it was when this began and has passed since."""
+        return self._clock.now()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -6,9 +6,10 @@ incarnation, then holds. Engines differ only in the statements of `Engine`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -36,6 +37,20 @@ class IncarnationEnded(Exception):
     """This process was taken for dead and its holds were resolved by others: it needs a new
     lease.
     """
+
+
+class SteadyClock:
+    """A time that was read once, and is carried on by a clock that nobody sets."""
+
+    __slots__ = ("_read_at", "_since")
+
+    def __init__(self, read_at: datetime) -> None:
+        self._read_at = read_at
+        self._since = time.monotonic()
+
+    def now(self) -> datetime:
+        """Return the time."""
+        return self._read_at + timedelta(seconds=time.monotonic() - self._since)
 
 
 class Engine(Protocol):
@@ -82,6 +97,7 @@ class Engine(Protocol):
     def count_refusals(self, rows: Sequence[tuple[int, str, datetime, int]]) -> None: ...
     def make_partitions(self, now: datetime) -> None: ...
     def ping(self) -> None: ...
+    def now(self) -> datetime: ...
     def abort(self) -> None: ...
     def close(self) -> None: ...
 
