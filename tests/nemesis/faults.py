@@ -161,12 +161,19 @@ class DatabaseLocked:
             )
             with contextlib.suppress(sqlite3.OperationalError):
                 self._holder.execute("BEGIN IMMEDIATE")
-        else:
-            self._holder = psycopg.connect(**self._database.server.parameters(self._database.name))
-            self._holder.execute("LOCK TABLE billing_account IN ACCESS EXCLUSIVE MODE")
+            return
+        # The server may still be recovering from what came before.
+        with contextlib.suppress(psycopg.OperationalError), contextlib.ExitStack() as stack:
+            holder = psycopg.connect(**self._database.server.parameters(self._database.name))
+            stack.callback(holder.close)
+            holder.execute("LOCK TABLE billing_account IN ACCESS EXCLUSIVE MODE")
+            stack.pop_all()
+            self._holder = holder
 
     def tick(self) -> None:
-        """Keep it."""
+        """Keep it, or take it if that was not possible."""
+        if self._holder is None:
+            self.inject()
 
     def heal(self) -> None:
         """Give it back."""

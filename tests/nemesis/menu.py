@@ -27,9 +27,9 @@ from tests.support.people import make_admin
 
 # A call that says nothing about its length holds at least this; what it costs is far less.
 POOR_NANOS: Final = 3_000_000
-# Some hundred calls.
-CAPPED_NANOS: Final = 10_000_000
-# As much. A call holds up to 66 million nanos, of which a quota pays a part.
+# Some thirty calls; the last ones may write less and less.
+CAPPED_NANOS: Final = 2_000_000
+# Some hundred. A call holds up to 66 million nanos, of which a quota pays a part.
 QUOTA_NANOS: Final = DOLLAR // 100
 # Clocks are set back by up to a day, and a price is needed then, too.
 _PRICED_SINCE: Final = timedelta(days=3)

@@ -31,7 +31,7 @@ from tests.nemesis.menu import CAPPED_NANOS, MISBEHAVIOURS, make_menu
 from tests.nemesis.play import Play, worst_recovery
 from tests.nemesis.schedule import plan_faults
 from tests.nemesis.seen import Diary, Seen
-from tests.nemesis.surfaces import DIALECTS
+from tests.nemesis.surfaces import DIALECTS, SURFACES
 from tests.nemesis.watch import HoldWatch, Usage, compare, count_connections, measure
 from tests.support.processes import NotReady, wait_until
 
@@ -45,6 +45,13 @@ RECOVERY_SECONDS_MAX: Final = 60.0
 _WARM_UP_SECONDS: Final = 8.0
 _CALLS_END_SECONDS: Final = 100.0
 _PROBLEMS_SHOWN: Final = 25
+# In so long a run all that is tried has been reached.
+_REACH_SECONDS: Final = 60.0
+_KINDS: Final = (
+    *(f"plain {surface.name}" for surface in SURFACES),
+    *(f"sdk {dialect}" for dialect in DIALECTS),
+    *("keyed", "quoted", "conversation"),
+)
 
 
 def test_nemesis(
@@ -91,6 +98,7 @@ def test_nemesis(
     for payer in menu.capped:
         problems += books.check_cap(payer, CAPPED_NANOS, recorded.values())
     problems += _check_success(diary.seen, healed_at)
+    problems += _check_reach(diary.seen, upstream) if seconds >= _REACH_SECONDS else []
     recovery = worst_recovery(play.happened, lambda moment: _first_success(diary.seen, moment))
     _describe(report, play, diary, joined, upstream)
     report.append(
@@ -157,6 +165,21 @@ def _check_success(seen: Sequence[Seen], healed_at: float) -> list[str]:
     if len(failed) > len(from_there) * (1 - SUCCESS_MIN) or not from_there:
         return [f"{len(failed)} of {len(from_there)} calls failed after all was well: {failed[:3]}"]
     return []
+
+
+def _check_reach(seen: Sequence[Seen], upstream: Mapping[UUID, Sequence[Upstream]]) -> list[str]:
+    """Return which clients were never answered, and which dialects never met: all that was said of
+    them would be empty.
+    """
+    answered = {one.client for one in seen if one.is_whole}
+    met = set(_pairs(seen, upstream))
+    problems = [f"{kind}: never answered" for kind in _KINDS if kind not in answered]
+    return problems + [
+        f"a client of {one} was never answered by a provider of {other}"
+        for one in DIALECTS
+        for other in DIALECTS
+        if (one, other) not in met
+    ]
 
 
 def _first_success(seen: Sequence[Seen], moment: float) -> float | None:
