@@ -62,6 +62,7 @@ _BUSY: Final = (503, "busy", "Too much is asked for at once.")
 _TOO_LARGE: Final = (413, "body_too_large", f"A body has at most {BODY_BYTES_MAX} bytes.")
 _CHARSET: Final = (415, "charset_unsupported", "Bodies are UTF-8.")
 _TOO_SLOW: Final = (408, "body_too_slow", "The body did not arrive in time.")
+_ENDING: Final = (503, "service_restarting", "The service is restarting. Try again.")
 
 
 class ControlPlane:
@@ -98,7 +99,15 @@ class ControlPlane:
         _check_charset(scope)
         first = await self._read_body(receive) if _has_body(scope) else None
         async with _place(self._places) as place:
-            await self._application(scope, _replay(first, receive), _giving_back(send, place))
+            talk = _Talk(_replay(first, receive), _giving_back(send, place))
+            try:
+                await self._application(scope, talk.receive, talk.send)
+            except asyncio.CancelledError:
+                # The gateway ends and waits no longer: a statement hangs, for example.
+                talk.is_over = True
+                if talk.has_started:
+                    raise _ClientLeft from None
+                raise _Refused(*_ENDING) from None
 
     async def _read_body(self, receive: _Receive) -> _Message:
         """Return the whole body as one message. Raises _Refused and _ClientLeft."""
@@ -129,6 +138,33 @@ class ControlPlane:
         if self._settings is None:
             self._settings = _pooled(wrapper.settings_dict)
         wrapper.settings_dict = self._settings
+
+
+class _Talk:
+    """What Django hears and says: nothing any more once it is over, whatever goes on there."""
+
+    def __init__(self, receive: _Receive, send: _Send) -> None:
+        self._receive = receive
+        self._send = send
+        self.has_started = False
+        self.is_over = False
+
+    async def receive(self) -> _Message:
+        """Return what comes next."""
+        message = await self._receive()
+        self._go_on()
+        return message
+
+    async def send(self, message: _Message) -> None:
+        """Say something."""
+        self._go_on()
+        self.has_started = True
+        await self._send(message)
+
+    def _go_on(self) -> None:
+        # Tasks that Django leaves behind end so, and nobody asks them how.
+        if self.is_over:
+            raise asyncio.CancelledError
 
 
 def _pooled(settings: dict[str, Any]) -> dict[str, Any]:

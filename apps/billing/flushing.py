@@ -195,13 +195,14 @@ class Flusher:
         self, resolves: list[Resolve], holds: list[PlaceHold]
     ) -> tuple[list[Resolved], list[Held | HoldRefused]]:
         for left in range(_TRIES - 1, -1, -1):
-            batch = Batch(
-                resolves=tuple(resolves),
-                holds=tuple(holds),
-                revenue_id=self._revenue_id,
-                now=datetime.now(UTC),
-            )
             try:
+                batch = Batch(
+                    resolves=tuple(resolves),
+                    holds=tuple(holds),
+                    revenue_id=self._revenue_id,
+                    now=datetime.now(UTC),
+                    keys_now=self._engine.now() if _has_keys(resolves, holds) else None,
+                )
                 return flush(self._engine, batch, incarnation_id=self._incarnation_id)
             except _PASSING as error:
                 if not left:
@@ -274,6 +275,13 @@ def _describe(error: Exception) -> str:
         named = (diagnosis.table_name, diagnosis.column_name, diagnosis.constraint_name)
         return " ".join([type(error).__name__, *filter(None, named)])
     return f"{type(error).__name__}: {error}"
+
+
+def _has_keys(resolves: list[Resolve], holds: list[PlaceHold]) -> bool:
+    """Return whether anything here has an idempotency key."""
+    return any(hold.claim is not None for hold in holds) or any(
+        resolve.claim_end is not None for resolve in resolves
+    )
 
 
 def _rows_of(resolves: Sequence[Resolve], holds: Sequence[PlaceHold]) -> set[RowKey]:

@@ -80,3 +80,45 @@ async def test_nothing_is_kept_of_addresses_that_have_gone() -> None:
             pass
 
     assert shares.addresses == 0
+
+
+async def test_a_page_that_the_end_of_the_gateway_does_not_wait_for_is_answered_and_forgotten() -> (
+    None
+):
+    said: list[Any] = []
+    begun, left = asyncio.Event(), asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def hang(scope: object, receive: Any, send: Any) -> None:
+        """Do as Django does: listen, and work in a task of its own that nobody ends."""
+
+        async def listen() -> None:
+            await receive()
+            raise RuntimeError("told that the client has left")
+
+        async def work() -> None:
+            await left.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        tasks.extend([asyncio.create_task(listen()), asyncio.create_task(work())])
+        begun.set()
+        await asyncio.wait(tasks)
+
+    async def receive() -> dict[str, Any]:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    scope = {"headers": [], "client": ("192.0.2.1", 1)}
+    call = asyncio.create_task(ControlPlane(hang)(scope, receive, send))
+    await begun.wait()
+    call.cancel("timeout graceful shutdown exceeded")
+    await call
+    left.set()
+    await asyncio.wait(tasks)
+
+    assert [message.get("status") for message in said] == [503, None]
+    assert b"service_restarting" in said[1]["body"]
+    assert [task.cancelled() for task in tasks] == [True, True]

@@ -109,9 +109,10 @@ class Site:
 
     def make_provider(self, name: str = "", port: int = 0, **values: Any) -> Provider:
         """Make a row for the demo provider, or for what stands before it on another port."""
+        version = "v1beta" if values.get("dialect") == "gemini" else "v1"
         row = Provider.objects.create(
             name=name or f"demo-{next(_numbers)}",
-            base_url=f"http://127.0.0.1:{port or self.provider_port}/v1",
+            base_url=f"http://127.0.0.1:{port or self.provider_port}/{version}",
             **values,
         )
         add_key(provider=row, secret=PROVIDER_SECRET)

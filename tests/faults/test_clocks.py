@@ -18,6 +18,7 @@ from tests.faults.machine import FakeClock, needs_faketime
 from tests.faults.rest import ask, sign_in
 from tests.faults.site import INPUT_NANOS, OUTPUT_NANOS, PROMPT_TOKENS, SHORT_LEASE, Site, chat
 from tests.faults.test_redis import make_limited
+from tests.faults.test_repeats import charges, post
 from tests.support.people import PASSWORD, make_admin
 from tests.support.processes import wait_until
 from tests.support.redis import RedisServer, is_installed
@@ -77,6 +78,35 @@ def test_a_clock_that_jumps_ends_no_hold_and_changes_no_amount(site: Site, tmp_p
         [*streams, *outcomes],
         healed_at=healed_at,
         faults=len(JUMPS),
+    )
+
+
+def test_an_idempotency_key_is_used_once_whatever_the_clock_of_a_gateway_says(
+    site: Site, tmp_path: Path
+) -> None:
+    payer, model = site.make_payer(), make_old_model(site, "tokens=5")
+    clock = FakeClock(tmp_path / "clock")
+    (wrong,) = site.start_gateways("wrong", environment=clock.environment)
+    others = () if site.database.server is None else site.start_gateways("right")
+    answers: list[bytes] = []
+
+    # Kept for a day: by a clock that is a day behind, or ahead, it would be over at once.
+    for first, then in ((-DAY, 0), (0, DAY), (DAY, 0)):
+        clock.set_offset(first)
+        time.sleep(STEP_SECONDS)
+        key = f"{first} {then}"
+        made = post(wrong, payer, model, key)
+        clock.set_offset(then)
+        time.sleep(STEP_SECONDS)
+        repeats = [post(gateway, payer, model, key) for gateway in (wrong, *others)]
+        assert [repeat.body for repeat in repeats] == [made.body] * len(repeats)
+        assert {repeat.headers.get("idempotent-replayed") for repeat in repeats} == {"true"}
+        answers.append(made.body)
+
+    assert len(set(answers)) == 3
+    assert charges(payer) == [-CHARGE] * 3
+    site.check_books(
+        "F90 idempotency keys and a clock that is a day off", [], healed_at=time.monotonic()
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from apps.audit.models import APIRequest, Attempt, RequestState
 from apps.billing.models import Account, Entry
 from tests.faults.site import Payer, Site, paid_by_call
 from tests.nemesis.join import Recorded, Upstream, read_upstream
+from tests.nemesis.keyed import AGENT
 from tests.support.processes import wait_until
 
 _LOG_QUIET_SECONDS: Final = 1.0
@@ -29,11 +30,11 @@ def read_recorded() -> dict[UUID, Recorded]:
     for request_id, nanos in entries.values_list("request_id", "amount_nanos"):
         assert request_id is not None
         late[request_id] -= nanos
-    attempts: defaultdict[UUID, list[str]] = defaultdict(list)
-    for request_id, identifier in Attempt.objects.order_by("number").values_list(
-        "request_id", "upstream_request_id"
+    attempts: defaultdict[UUID, list[tuple[str, str]]] = defaultdict(list)
+    for request_id, identifier, model in Attempt.objects.order_by("number").values_list(
+        "request_id", "upstream_request_id", "upstream_model"
     ):
-        attempts[request_id].append(identifier)
+        attempts[request_id].append((identifier, model))
     return {
         row.pk: Recorded(
             state=row.state,
@@ -44,7 +45,10 @@ def read_recorded() -> dict[UUID, Recorded]:
             attempt_count=row.attempt_count,
             error_code=row.error_code,
             late_nanos=late[row.pk],
-            attempt_ids=tuple(attempts[row.pk]),
+            attempt_ids=tuple(identifier for identifier, _ in attempts[row.pk]),
+            attempt_models=tuple(model for _, model in attempts[row.pk]),
+            user_id=row.user_id,
+            key=row.user_agent.removeprefix(AGENT) if row.user_agent.startswith(AGENT) else "",
         )
         for row in APIRequest.objects.iterator()
     }
@@ -87,6 +91,18 @@ def check_balance(payer: Payer, paid_in_nanos: int) -> list[str]:
     expected = paid_in_nanos + (charges or 0)
     if balance != expected:
         return [f"customer {payer.customer_id} has {balance}, not {expected}"]
+    return []
+
+
+def check_cap(payer: Payer, cap_nanos: int, recorded: Iterable[Recorded]) -> list[str]:
+    """Return a problem where more was spent than a cap allows.
+
+    What is settled late had been given up, so that others could spend what it held.
+    """
+    rows = [row for row in recorded if row.user_id == payer.user_id]
+    spent = sum(row.charge_nanos for row in rows)
+    if spent > cap_nanos:
+        return [f"customer {payer.customer_id} has spent {spent}, at most {cap_nanos}"]
     return []
 
 

@@ -1,16 +1,18 @@
-"""An administrator who gives and takes money all the time, whatever the database does."""
+"""An administrator who gives and takes money, and funds quotas, whatever the database does."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Final
 
 from django.db import Error, connection
 
 from apps.billing.adjustments import InsufficientBalance
-from tests.faults.site import DOLLAR
-from tests.nemesis.menu import POOR_NANOS, Menu, pay_in
+from tests.faults.site import DOLLAR, Payer
+from tests.nemesis.menu import POOR_NANOS, QUOTA_NANOS, Menu, add_to_quota, pay_in
 
 _PAUSE_SECONDS: Final = (0.5, 2.5)
 _TRIES_AT_THE_END: Final = 30
@@ -50,15 +52,27 @@ class Desk:
         menu, random = self._menu, self._random
         self._next += 1
         assert menu.poor is not None
-        if random.random() < 0.5:
+        cause = f"desk {self._next}"
+        chance = random.random()
+        if chance < 0.4:
             payer, nanos = menu.poor, random.randint(1, POOR_NANOS // 2)
+            pay = partial(pay_in, payer, nanos, cause)
+        elif chance < 0.6:
+            payer, quota_id = random.choice(menu.quota_ids)
+            nanos = random.randint(1, QUOTA_NANOS // 10)
+            pay = partial(add_to_quota, quota_id, nanos, cause)
         else:
             payer = random.choice(menu.payers)
             nanos = random.choice((1, -1)) * random.randint(1, DOLLAR // 100)
+            pay = partial(pay_in, payer, nanos, cause)
+        self._do(pay, payer, nanos)
+
+    def _do(self, pay: Callable[[], None], payer: Payer, nanos: int) -> None:
+        """Pay, whatever it takes: once."""
         tries = 0
         while True:
             try:
-                pay_in(payer, nanos, f"desk {self._next}")
+                pay()
             except InsufficientBalance:
                 return
             except Error:

@@ -5,14 +5,16 @@ What the provider counted (tokens delivered, at the models' price) against what 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
 
 from tests.faults.site import INPUT_NANOS, OUTPUT_NANOS
 from tests.nemesis.seen import Seen
+from tests.nemesis.surfaces import dialect_of
 
 EXACT: Final = "exact"
 LOST_ATTEMPT: Final = "an attempt lost to a failover"
@@ -22,9 +24,17 @@ _ID_LENGTH: Final = 29
 _SAME_ID: Final = "dup_id"
 # What comes behind the end of a stream is not read: usage, or more text.
 _BEHIND_THE_END: Final = frozenset({"usage_after_finish", "late_after_done"})
+# What is reported there cannot be true: it is no number, or far too much, or far too little.
+_BELIED_USAGE: Final = frozenset({"bad_usage", "big_body", "huge_line", "inflated_usage"})
 # Where usage was none, or not to be believed or read, a call is charged an estimate.
-_SPOILT_USAGE: Final = _BEHIND_THE_END | {"bad_usage", "no_usage"}
+_SPOILT_USAGE: Final = _BEHIND_THE_END | _BELIED_USAGE | {"no_usage"}
+# Dialects that report usage from the first event on; the others do it once, at the end.
+_REPORTED_EARLY: Final = frozenset({"anthropic", "gemini"})
+# The one that tells with each piece how much it has been so far.
+_TOLD_AS_IT_GOES: Final = frozenset({"gemini"})
 _BY_REAPER: Final = frozenset({"interrupted"})
+# A hold that was placed with a quote was spent or has lapsed, or ended with its gateway.
+_QUOTE_STATES: Final = _BY_REAPER | {"voided"}
 # How a call that ended early is explained, by its state.
 _ENDED_EARLY: Final = {
     "client_disconnected": "the client left",
@@ -45,6 +55,7 @@ class Upstream:
     response_id: str
     model: str
     fault: str
+    dialect: str = "openai"
 
     @property
     def nanos(self) -> int:
@@ -64,7 +75,11 @@ class Recorded:
     attempt_count: int
     error_code: str
     late_nanos: int = 0
-    attempt_ids: tuple[str, ...] = ()  # the provider's ids
+    attempt_ids: tuple[str, ...] = ()  # the provider's ids, "" where it told none
+    attempt_models: tuple[str, ...] = ()  # the provider's names
+    user_id: int = 0
+    key: str = ""  # idempotency key
+    is_made_again: bool = False  # by a repeat with its key, which was charged
 
     @property
     def paid_nanos(self) -> int:
@@ -90,6 +105,8 @@ class Joined:
             f"difference {difference}:"
         ]
         for reason, nanos in sorted(self.nanos.items(), key=lambda item: -abs(item[1])):
+            if not nanos:
+                continue
             lines.append(f"  {nanos:+16d}  {self.calls[reason]:6d} x {reason}")
         exact = sum(count for reason, count in self.calls.items() if not self.nanos[reason])
         lines.append(f"  {0:+16d}  {exact:6d} x {EXACT}, or nothing at all")
@@ -102,7 +119,7 @@ def join(
     recorded: Mapping[UUID, Recorded],
 ) -> Joined:
     """Join the logs and return what they say together."""
-    joined = Joined()
+    joined, seen = Joined(), list(seen)
     for request_id in upstream.keys() | recorded.keys():
         calls, row = upstream.get(request_id, ()), recorded.get(request_id)
         if row is None:
@@ -116,6 +133,7 @@ def join(
             if problem:
                 joined.problems.append(f"{one.request_id} ({one.client}, {one.model}): {problem}")
         joined.problems += [f"{one.request_id} ({one.client}): {text}" for text in one.problems]
+    joined.problems += check_quotes(seen, recorded)
     return joined
 
 
@@ -157,10 +175,19 @@ def explain(calls: Sequence[Upstream], row: Recorded) -> list[tuple[str, int]]:
 
 
 def find_last(calls: Sequence[Upstream], row: Recorded) -> Upstream | None:
-    """Return the call of the last attempt. One that was given up may arrive later than it did."""
-    identifier = row.attempt_ids[-1][-_ID_LENGTH:] if row.attempt_ids else ""
-    answered = [call for call in calls if call.response_id == identifier]
-    found = answered or calls
+    """Return the call of the last attempt. One that was given up may arrive later than it did.
+
+    Where that one's id is not known (Google tells it in the answer alone), it is none of which
+    the id is known, and was made by the name that the attempt says.
+    """
+    known = [identifier[-_ID_LENGTH:] for identifier in row.attempt_ids]
+    answered = [call for call in calls if known and call.response_id == known[-1]]
+    unknown = [
+        call
+        for call in calls
+        if call.response_id not in known and call.model == (row.attempt_models or ("",))[-1]
+    ]
+    found = answered or unknown or calls
     return found[-1] if found else None
 
 
@@ -180,7 +207,9 @@ def _explain_last(difference: int, last: Upstream | None, row: Recorded) -> str:
     if row.state == "failed":
         return "failed before any content" if not row.paid_nanos else "?a failure was charged"
     if row.is_suspect:
-        return "usage that cannot be true: cut at the hold"
+        is_belied = last is not None and last.fault in _BELIED_USAGE
+        why = "usage that cannot be true: cut at the hold"
+        return why if is_belied else f"?{why}, and nothing was wrong with it"
     if row.state == "completed":
         assert last is not None
         if last.fault in _BEHIND_THE_END:
@@ -192,7 +221,9 @@ def _explain_last(difference: int, last: Upstream | None, row: Recorded) -> str:
     if early is None:
         return f"?{row.state}"
     if row.usage_source == "reported":
-        return f"?{early}, and usage was reported"
+        # What was sent and not read any more had been counted by the provider, and not told.
+        is_part = last is not None and last.dialect in _TOLD_AS_IT_GOES and difference < 0
+        return f"{early}: what was told by then" if is_part else f"?{early}, and usage was reported"
     return f"{early}: {row.usage_source}"
 
 
@@ -217,37 +248,102 @@ def check_view(one: Seen, row: Recorded | None, calls: Sequence[Upstream]) -> st
         return "an answer, and no record of it" if one.status == 200 else ""
     if one.status not in (0, 200):
         return f"{one.status} was charged {row}" if one.is_free and row.paid_nanos else ""
+    if one.is_quote:
+        is_one = row.state in _QUOTE_STATES and not row.paid_nanos and not calls
+        return "" if is_one else f"a quote is on record as {row}, {calls}"
     if not one.is_whole:
         return ""
     if row.state == "completed":
         return ""
-    # The owner had been frozen: others ended the call, and it has paid the rest, if there was any.
-    # Of a checkpoint that was above what the provider reported in the end nothing is given back.
-    last = find_last(calls, row)
-    least = last.nanos if last else 0
-    is_paid = row.paid_nanos == least or (
-        row.usage_source == "checkpoint" and not row.late_nanos and row.paid_nanos >= least
-    )
-    if last is not None and last.fault in _SPOILT_USAGE:
-        is_paid = row.paid_nanos > 0
-    if row.state in _BY_REAPER and is_paid:
+    if row.state in _BY_REAPER and _is_paid(row, find_last(calls, row)):
         return ""
     return f"the client saw the end of a call that was not completed: {row}, {calls}"
 
 
+def _is_paid(row: Recorded, last: Upstream | None) -> bool:
+    """Return whether a call is paid whose owner had been frozen: others ended it, and it has paid
+    the rest, if there was any.
+    """
+    if row.is_made_again:
+        return True
+    if last is not None and last.fault in _SPOILT_USAGE:
+        return row.paid_nanos > 0
+    least = last.nanos if last else 0
+    # Of a checkpoint that was above what the provider reported in the end nothing is given back.
+    is_above = row.usage_source == "checkpoint" and not row.late_nanos and row.paid_nanos >= least
+    return row.paid_nanos == least or is_above
+
+
+def check_quotes(seen: Iterable[Seen], recorded: Mapping[UUID, Recorded]) -> list[str]:
+    """Return where the hold of a quote was spent more than once, or is not on record as spent."""
+    spent: defaultdict[str, set[str]] = defaultdict(set)
+    for one in seen:
+        if one.quote_id and one.status == 200:
+            spent[one.quote_id].add(one.request_id)
+    problems = [f"{quote} was spent by {ids}" for quote, ids in spent.items() if len(ids) > 1]
+    for quote in spent:
+        row = recorded.get(UUID(quote))
+        if row is None or row.error_code != "quote_spent":
+            problems.append(f"{quote} was spent, and is on record as {row}")
+    return problems
+
+
+def mark_repeats(recorded: Mapping[UUID, Recorded]) -> dict[UUID, Recorded]:
+    """Return the records, with those marked that a repeat with their key has taken the place of:
+    their owner was taken for dead, and what it settled later was not charged.
+    """
+    charged = {row.key for row in recorded.values() if row.key and row.paid_nanos}
+    return {
+        request_id: replace(
+            row,
+            is_made_again=row.key in charged and row.state in _BY_REAPER and not row.paid_nanos,
+        )
+        for request_id, row in recorded.items()
+    }
+
+
+def check_keys(
+    answered: Mapping[str, AbstractSet[str]], recorded: Mapping[UUID, Recorded]
+) -> list[str]:
+    """Return where an idempotency key was charged twice, or has two answers.
+
+    `answered` are the calls that a client saw whole, by their key.
+    """
+    charged: defaultdict[str, list[UUID]] = defaultdict(list)
+    for request_id, row in recorded.items():
+        if row.key and row.paid_nanos:
+            charged[row.key].append(request_id)
+    problems = [f"the key {key} was charged for {ids}" for key, ids in charged.items()
+                if len(ids) > 1]  # fmt: skip
+    for key, ids in answered.items():
+        rows = {one: recorded.get(UUID(one)) for one in ids}
+        final = [one for one, row in rows.items() if row is None or not row.is_made_again]
+        if len(final) > 1:
+            problems.append(f"the key {key} has several answers: {rows}")
+    return problems
+
+
 def read_upstream(calls: Iterable[Mapping[str, Any]]) -> dict[UUID, list[Upstream]]:
-    """Return the provider's log by the gateway's request ids, each in the order of its calls."""
+    """Return the provider's log by the gateway's request ids, each in the order of its calls.
+
+    Questions about answers that are kept are no calls: they are not on record.
+    """
     found: dict[UUID, list[Upstream]] = {}
-    for call in sorted(calls, key=lambda call: call["started_at"]):
+    made = (call for call in calls if call["method"] == "POST")
+    for call in sorted(made, key=lambda call: call["started_at"]):
+        dialect = dialect_of(call["path"])
+        # What is reported early has been told to its end where all was sent.
+        is_told = dialect not in _REPORTED_EARLY or call["ended"] == "done"
         found.setdefault(UUID(call["request_headers"]["x-request-id"]), []).append(
             Upstream(
                 started_at=call["started_at"],
                 input_tokens=call["input_tokens"],
                 output_tokens=call["output_tokens"],
-                has_usage=call["usage_sent"],
+                has_usage=call["usage_sent"] and is_told,
                 response_id=call["response_id"],
                 model=call["model"] or "",
                 fault=call["fault"],
+                dialect=dialect,
             )
         )
     return found

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from random import Random
+from typing import Any, Final
 
 from django.utils import timezone
 from rest_framework_simplejwt.tokens import AccessToken
 
 from apps.ai_models.models import AIModel, PriceVersion
+from apps.api_keys.models import APIKey
 from apps.billing.adjustments import adjust_balance
 from apps.model_groups.models import ModelGroup
 from apps.providers.demo.faults import FAULTS
 from apps.providers.models import Provider
-from apps.quotas.allowances import create_quota
-from apps.users.models import User
+from apps.quotas.allowances import change_quota, create_quota
+from apps.quotas.repeats import Repeat
+from apps.users.models import User, UserGroup
 from apps.users.tokens import open_session
 from tests.faults.site import DOLLAR, Payer, Site
+from tests.nemesis.surfaces import DIALECTS
 from tests.support.people import make_admin
 
 # A call that says nothing about its length holds at least this; what it costs is far less.
 POOR_NANOS: Final = 3_000_000
-CAPPED_NANOS: Final = 400_000_000
-_QUOTA_NANOS: Final = DOLLAR // 2
+# Some thirty calls; the last ones may write less and less.
+CAPPED_NANOS: Final = 2_000_000
+# Some hundred. A call holds up to 66 million nanos, of which a quota pays a part.
+QUOTA_NANOS: Final = DOLLAR // 100
 # Clocks are set back by up to a day, and a price is needed then, too.
 _PRICED_SINCE: Final = timedelta(days=3)
 # What a provider may take its time for.
-_PATIENCE: Final = {
+_PATIENCE: Final[dict[str, Any]] = {
     "connect_timeout_seconds": 3.0,
     "first_byte_timeout_seconds": 6.0,
     "idle_timeout_seconds": 5.0,
@@ -78,9 +85,10 @@ MISBEHAVIOURS: Final = tuple(
 
 
 @dataclass(slots=True)
-class Menu:
-    """The models by what they are good for, and the payers."""
+class Dishes:
+    """What the providers of one dialect have, by what it is good for."""
 
+    dialect: str
     quick: AIModel
     short: AIModel
     medium: AIModel
@@ -89,18 +97,30 @@ class Menu:
     bulky: AIModel  # for slow readers: more than fits into any buffer
     shaky: list[AIModel]  # behind the connection that is harmed, alone and with a good route
     naughty: list[AIModel] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Menu:
+    """What there is, by the dialect of the providers that have it, and the payers."""
+
+    dishes: dict[str, Dishes]
     rich: list[Payer] = field(default_factory=list)
-    quota: Payer | None = None
+    quotas: list[Payer] = field(default_factory=list)
+    quota_ids: list[tuple[Payer, int]] = field(default_factory=list)
     poor: Payer | None = None
-    capped: Payer | None = None
+    capped: list[Payer] = field(default_factory=list)  # the key, the user, the user's group
     limited: Payer | None = None
     admin_token: str = ""
 
     @property
     def payers(self) -> list[Payer]:
         """All who pay."""
-        others = (self.quota, self.poor, self.capped, self.limited)
-        return [*self.rich, *(payer for payer in others if payer is not None)]
+        others = [payer for payer in (self.poor, self.limited) if payer is not None]
+        return [*self.rich, *self.quotas, *self.capped, *others]
+
+    def choose(self, random: Random) -> Dishes:
+        """Return what the providers of one of the dialects have."""
+        return self.dishes[random.choice(DIALECTS)]
 
 
 PACED_TOKENS: Final = 12
@@ -108,32 +128,46 @@ PACED_TOKENS: Final = 12
 
 def make_menu(site: Site, shaky_port: int) -> Menu:
     """Write everything that is called, and everybody who pays."""
-    Provider.objects.filter(name="demo").update(**_PATIENCE)
-    demo = Provider.objects.get(name="demo")
-    far = site.make_provider("far", shaky_port, cap_nanos=1_000 * DOLLAR, **_PATIENCE)
-    bad = site.make_provider("bad", site.provider_port, **_PATIENCE)
-    menu = Menu(
-        quick=site.make_model("tokens=5"),
-        short=site.make_model("tokens=20,pace=0.02"),
-        medium=site.make_model("tokens=40,pace=0.1"),
-        long=site.make_model("tokens=120,pace=0.1"),
-        paced=site.make_model(f"tokens={PACED_TOKENS},pace=0.08"),
-        bulky=site.make_model("tokens=3000"),
-        shaky=[site.make_model("tokens=30,pace=0.1", provider=far) for _ in range(2)],
-    )
-    site.add_route(menu.shaky[0], "tokens=30,pace=0.1", provider=demo)
-    for wish in MISBEHAVIOURS:
-        # A refused key is used no more: it is to take no other misbehaviour along.
-        provider = bad
-        if wish in _REFUSING:
-            provider = site.make_provider(f"bad {wish}", site.provider_port, **_PATIENCE)
-        alone, backed = (site.make_model(f"fault={wish}", provider=provider) for _ in range(2))
-        site.add_route(backed, "tokens=8", provider=demo)
-        menu.naughty += [alone, backed]
+    near = {
+        dialect: site.make_provider(f"near {dialect}", dialect=dialect, **_PATIENCE)
+        for dialect in DIALECTS
+    }
+    menu = Menu({dialect: _make_dishes(site, near, dialect, shaky_port) for dialect in DIALECTS})
     _price_the_past()
     _make_payers(site, menu)
     menu.admin_token = _sign_in()
     return menu
+
+
+def _make_dishes(site: Site, near: Mapping[str, Provider], dialect: str, shaky_port: int) -> Dishes:
+    own = near[dialect]
+    # What fails is answered by a provider of the next dialect, so that a call is converted that
+    # passed as it is, or the other way round.
+    other = near[DIALECTS[(DIALECTS.index(dialect) + 1) % len(DIALECTS)]]
+    far = site.make_provider(
+        f"far {dialect}", shaky_port, dialect=dialect, cap_nanos=1_000 * DOLLAR, **_PATIENCE
+    )
+    dishes = Dishes(
+        dialect,
+        quick=site.make_model("tokens=5", provider=own),
+        short=site.make_model("tokens=20,pace=0.02", provider=own),
+        medium=site.make_model("tokens=40,pace=0.1", provider=own),
+        long=site.make_model("tokens=120,pace=0.1", provider=own),
+        paced=site.make_model(f"tokens={PACED_TOKENS},pace=0.08", provider=own),
+        bulky=site.make_model("tokens=3000", provider=own),
+        shaky=[site.make_model("tokens=30,pace=0.1", provider=far) for _ in range(2)],
+    )
+    site.add_route(dishes.shaky[0], "tokens=30,pace=0.1", provider=other)
+    bad = site.make_provider(f"bad {dialect}", dialect=dialect, **_PATIENCE)
+    for wish in MISBEHAVIOURS:
+        # A refused key is used no more: it is to take no other misbehaviour along.
+        provider = bad
+        if wish in _REFUSING:
+            provider = site.make_provider(f"bad {dialect} {wish}", dialect=dialect, **_PATIENCE)
+        alone, backed = (site.make_model(f"fault={wish}", provider=provider) for _ in range(2))
+        site.add_route(backed, "tokens=8", provider=other)
+        dishes.naughty += [alone, backed]
+    return dishes
 
 
 def _sign_in() -> str:
@@ -154,14 +188,40 @@ def _price_the_past() -> None:
 
 def _make_payers(site: Site, menu: Menu) -> None:
     menu.rich = [site.make_payer(1_000 * DOLLAR, rpm=1_000_000) for _ in range(3)]
-    menu.quota = site.make_payer(100 * DOLLAR)
+    menu.quotas = [site.make_payer(100 * DOLLAR) for _ in range(2)]
     menu.poor = site.make_payer(POOR_NANOS)
-    menu.capped = site.make_payer(100 * DOLLAR, cap_nanos=CAPPED_NANOS)
+    menu.capped = [site.make_payer(100 * DOLLAR) for _ in range(3)]
     menu.limited = site.make_payer(100 * DOLLAR, rpm=30, concurrency=2)
-    user = User.objects.get(pk=menu.quota.user_id)
-    create_quota(
-        user=user, model_group=ModelGroup.objects.get(name="public"), total_nanos=_QUOTA_NANOS
-    )
+    _set_caps(menu.capped)
+    _give_quotas(menu)
+
+
+def _set_caps(capped: Sequence[Payer]) -> None:
+    """Cap a key, a user, and a group of users."""
+    by_key, by_user, by_group = (payer.user_id for payer in capped)
+    APIKey.objects.filter(user_id=by_key).update(cap_nanos=CAPPED_NANOS)
+    User.objects.filter(pk=by_user).update(cap_nanos=CAPPED_NANOS)
+    group = UserGroup.objects.create(name="capped", cap_nanos=CAPPED_NANOS)
+    User.objects.filter(pk=by_group).update(user_group=group)
+
+
+def _give_quotas(menu: Menu) -> None:
+    """Fund quotas: one on all models that runs out, and two beside each other, of which one is on
+    the models of some providers alone.
+    """
+    first, second = (User.objects.get(pk=payer.user_id) for payer in menu.quotas)
+    public = ModelGroup.objects.get(name="public")
+    some = ModelGroup.objects.create(name="some", is_public=True)
+    for dialect in ("anthropic", "gemini"):
+        dishes = menu.dishes[dialect]
+        some.models.add(dishes.quick, dishes.short)
+    for payer, user, group, nanos in (
+        (menu.quotas[0], first, public, QUOTA_NANOS),
+        (menu.quotas[1], second, public, QUOTA_NANOS),
+        (menu.quotas[1], second, some, 2 * QUOTA_NANOS),
+    ):
+        quota = create_quota(user=user, model_group=group, total_nanos=nanos)
+        menu.quota_ids.append((payer, quota.pk))
 
 
 def pay_in(payer: Payer, nanos: int, cause: str) -> None:
@@ -172,4 +232,15 @@ def pay_in(payer: Payer, nanos: int, cause: str) -> None:
         actor=None,
         reason=cause,
         idempotency_key=cause,
+    )
+
+
+def add_to_quota(quota_id: int, nanos: int, cause: str) -> None:
+    """Raise a quota as an administrator does. The same cause again moves nothing."""
+    change_quota(
+        quota_id=quota_id,
+        changes={"add_nanos": nanos},
+        actor=None,
+        reason=cause,
+        repeat=Repeat(key=cause, digest=cause),
     )

@@ -1,4 +1,8 @@
-"""Plays a schedule: each fault on a thread of its own, injected, kept up and healed."""
+"""Plays a schedule: each fault on a thread of its own, injected, kept up and healed.
+
+A fault that takes longer to heal than planned keeps the next one on the same thing waiting: it
+begins later, and is left out where the run would be over before it could.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from tests.nemesis.faults import Fault, World, make_fault
+from tests.nemesis.faults import Fault
 from tests.nemesis.schedule import Planned
+
+MakeFault = Callable[[str, str, Random], Fault]
 
 _TICK_SECONDS: Final = 0.1
 _TRIES_MAX: Final = 20
@@ -30,13 +36,17 @@ class Happened:
 class Play:
     """One run of a schedule."""
 
-    def __init__(self, world: World, schedule: Sequence[Planned], seed: int) -> None:
-        self._world = world
+    def __init__(self, schedule: Sequence[Planned], seed: int, make: MakeFault) -> None:
+        self._make = make
         self._schedule = schedule
         self._seed = seed
         self._began_at = 0.0
+        # When the schedule has all healed.
+        self._ends_at = max((one.at + one.seconds for one in schedule), default=0.0)
+        self._turns = {one.target: threading.Lock() for one in schedule}
         self._threads: list[threading.Thread] = []
         self.happened: list[Happened] = []
+        self.left_out: list[Planned] = []
         self.problems: list[str] = []
 
     def start(self) -> None:
@@ -59,13 +69,18 @@ class Play:
 
     def _play(self, number: int, planned: Planned) -> None:
         time.sleep(max(0.0, self._began_at + planned.at - time.monotonic()))
-        fault = make_fault(
-            self._world, planned.kind, planned.target, Random(f"{self._seed} {number}")
-        )
-        began_at = time.monotonic()
-        self._harm(fault, planned, began_at + planned.seconds)
-        self._heal(fault, planned)
-        self.happened.append(Happened(planned, began_at, time.monotonic()))
+        with self._turns[planned.target]:
+            until = min(time.monotonic() + planned.seconds, self._began_at + self._ends_at)
+            if until <= time.monotonic():
+                self.left_out.append(planned)
+                return
+            # Only now: what it harms may have been started anew meanwhile.
+            random = Random(f"{self._seed} {number}")
+            fault = self._make(planned.kind, planned.target, random)
+            began_at = time.monotonic()
+            self._harm(fault, planned, until)
+            self._heal(fault, planned)
+            self.happened.append(Happened(planned, began_at, time.monotonic()))
 
     def _harm(self, fault: Fault, planned: Planned, until: float) -> None:
         try:

@@ -6,19 +6,18 @@ import asyncio
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
+from tests.nemesis.calling import Order
 from tests.nemesis.menu import PACED_TOKENS
 from tests.nemesis.seen import Seen
+from tests.nemesis.surfaces import Follower
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-_WORD: Final = b'"content":'
-_FINISH: Final = b'"finish_reason":"stop"'
-_TAIL_BYTES: Final = 4096
-_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 _ANSWER_SECONDS_MAX: Final = 60.0
+_LINE_END: Final = b"\r\n"
 
 # The four points at which clients leave.
 POINTS: Final = ("before headers", "after the first word", "after the last word", "before usage")
@@ -34,22 +33,52 @@ class Habit:
     pause_seconds: float = 0.0
 
 
-class RawCall:
-    """One streamed call on a connection of its own."""
+class Unchunker:
+    """Takes the framing of a chunked body off, whatever pieces it comes in."""
 
-    def __init__(self, seen: Seen, habit: Habit) -> None:
+    def __init__(self) -> None:
+        self._waiting = b""
+        self._left = 0  # of the chunk, with the end of its line
+        self.is_complete = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what these bytes bring of the body."""
+        self._waiting += data
+        body = b""
+        while self._waiting and not self.is_complete:
+            if self._left:
+                piece = self._waiting[: self._left]
+                self._waiting = self._waiting[len(piece) :]
+                body += piece[: max(0, self._left - len(_LINE_END))]
+                self._left -= len(piece)
+                continue
+            size, end, rest = self._waiting.partition(_LINE_END)
+            if not end:
+                break
+            self._waiting = rest
+            length = int(size, 16)
+            self.is_complete = not length
+            self._left = length + len(_LINE_END) if length else 0
+        return body
+
+
+class RawCall:
+    """One call on a connection of its own."""
+
+    def __init__(self, seen: Seen, habit: Habit, order: Order) -> None:
         self._seen = seen
         self._habit = habit
-        self._data = b""
-        self._words = 0
+        self._order = order
+        self._followed = Follower(order.surface)
+        self._framing = Unchunker()
 
-    async def run(self, port: int, key: str, body: dict[str, Any], *, patience: float) -> None:
+    async def run(self, port: int, *, patience: float) -> None:
         """Call. `patience` is how many seconds pass before a client leaves before the head."""
         try:
             async with asyncio.timeout(_ANSWER_SECONDS_MAX):
                 reader, writer = await self._connect(port)
                 try:
-                    writer.write(_render(port, key, body))
+                    writer.write(_render(port, self._order))
                     await self._read(reader, patience)
                 finally:
                     if self._habit.resets:
@@ -89,33 +118,36 @@ class RawCall:
             data = await reader.read(habit.read_bytes)
             if not data:
                 break
-            self._words += (self._data[-len(_WORD) + 1 :] + data).count(_WORD)
-            self._data = (self._data + data)[-_TAIL_BYTES:]
+            self._followed.feed(self._framing.feed(data))
             if habit.pause_seconds:
                 await asyncio.sleep(habit.pause_seconds)
         if not seen.has_left:
-            seen.is_clean = self._data.endswith(_LAST_CHUNK)
-            seen.note_stream(self._data.removesuffix(_LAST_CHUNK))
+            seen.is_clean = self._framing.is_complete
+            seen.note_stream(self._followed)
 
     def _is_over(self) -> bool:
         """Return whether the answer is complete, or the point is reached at which to leave."""
-        leaves = self._habit.leaves
+        leaves, followed = self._habit.leaves, self._followed
+        words = followed.words - self._order.surface.words_before
         self._seen.has_left = (
-            (leaves == "after the first word" and self._words >= 2)
-            or (leaves == "after the last word" and self._words > PACED_TOKENS)
-            or (leaves == "before usage" and _FINISH in self._data)
+            (leaves == "after the first word" and words >= 1)
+            or (leaves == "after the last word" and words >= PACED_TOKENS)
+            or (leaves == "before usage" and followed.has_finish)
         )
-        return self._seen.has_left or self._data.endswith(_LAST_CHUNK)
+        return self._seen.has_left or self._framing.is_complete
 
 
-def _render(port: int, key: str, body: dict[str, Any]) -> bytes:
-    content = orjson.dumps(body)
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
-        f"authorization: Bearer {key}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(content)}\r\n\r\n"
-    )
-    return head.encode() + content
+def _render(port: int, order: Order) -> bytes:
+    surface = order.surface
+    asked = surface.body(order.model, is_stream=order.is_stream)
+    if surface.dialect == "openai" and order.is_stream:
+        asked["stream_options"] = {"include_usage": True}
+    content = orjson.dumps(asked)
+    lines = [f"POST {surface.path(order.model, is_stream=order.is_stream)} HTTP/1.1"]
+    lines.append(f"host: 127.0.0.1:{port}")
+    lines += [f"{name}: {value}" for name, value in surface.headers(order.payer.key).items()]
+    lines.append(f"content-length: {len(content)}")
+    return "\r\n".join([*lines, "", ""]).encode() + content
 
 
 def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:

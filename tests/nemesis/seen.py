@@ -8,28 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-import orjson
-
-from apps.core.error_rows import ROWS
 from tests.faults.site import PROVIDER_SECRET
+from tests.nemesis.refusals import is_repeated, read_refusal
+from tests.nemesis.surfaces import Follower
 from tests.support.environment import ENCRYPTION_KEY, SECRET_KEY
 
-DONE: Final = b"data: [DONE]\n\n"
-_IN_BAND: Final = b'data: {"error":'
 # What must not stand in any answer.
 _SECRETS: Final = re.compile(
     b'Traceback|File "/|psycopg|sqlite3|sk-audit-[0-9A-Za-z]{26}|'
     + b"|".join(re.escape(text.encode()) for text in (PROVIDER_SECRET, ENCRYPTION_KEY, SECRET_KEY))
 )
-_ALLOWED: Final = {
-    (status, row.type, code)
-    for row in ROWS.values()
-    for status in row.statuses
-    for code in row.codes
-}
 # Tokens are not valid where a clock is set wrong.
 _ADMINISTRATION: Final = frozenset({200, 401, 429, 503})
-_RETRIED: Final = frozenset({408, 409, 429})
 
 
 @dataclass(slots=True)
@@ -40,6 +30,7 @@ class Seen:
     model: str = ""
     is_ordinary: bool = False  # nothing but a fault of ours could have it fail
     is_stream: bool = False
+    dialect: str = "openai"
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     status: int = 0  # 0 where nothing was answered
@@ -49,27 +40,24 @@ class Seen:
     is_whole: bool = False  # the end was seen: [DONE], or the whole body
     is_clean: bool = False  # the answer ended as HTTP wants it
     has_left: bool = False  # the client ended it
+    quote_id: str = ""  # the quote whose hold it was to spend
+    is_quote: bool = False  # nothing was called: a hold waits for its call
     problems: list[str] = field(default_factory=list)
 
     def note_head(self, status: int, headers: Mapping[str, str]) -> None:
         """Take the head of an answer."""
         self.status = status
         self.request_id = headers.get("x-request-id", "")
-        is_retried = status in _RETRIED or status >= 500
-        self.is_free = is_retried and headers.get("x-should-retry") != "false"
+        self.is_free = is_repeated(self.dialect, status, headers)
         if not self.request_id:
             self.problems.append(f"a {status} without x-request-id")
 
     def note_refusal(self, body: bytes) -> None:
         """Take the body of an answer that is not 200."""
         self._look_for_secrets(body)
-        try:
-            error = orjson.loads(body)["error"]
-            self.error = error["code"]
-            is_known = (self.status, error["type"], self.error) in _ALLOWED
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            is_known = False
-        if not is_known:
+        refusal = read_refusal(self.dialect, self.status, body)
+        self.error = refusal.code
+        if not refusal.is_known:
             self.problems.append(f"not in the table of errors: {self.status} {body[:200]!r}")
 
     def note_administration(self, status: int, body: bytes) -> None:
@@ -79,17 +67,23 @@ class Seen:
         if status not in _ADMINISTRATION:
             self.problems.append(f"an administrator was answered {status}: {body[:200]!r}")
 
-    def note_stream(self, tail: bytes) -> None:
-        """Take what a stream ended with, as far as it came."""
-        self.is_whole = tail.endswith(DONE)
-        at = tail.rfind(_IN_BAND)
-        if at >= 0:
-            self._look_for_secrets(tail[at:])
+    def note_whole(self, body: bytes, mark: bytes) -> None:
+        """Take a whole answer of 200, in which a mark has to stand."""
+        self.is_clean = self.is_whole = True
+        if mark not in body:
+            self.problems.append(f"a 200 that is no answer: {body[:200]!r}")
+
+    def note_stream(self, followed: Follower) -> None:
+        """Take a stream as far as it came."""
+        is_over = followed.is_over(is_clean=self.is_clean)
+        self.is_whole = is_over and not followed.has_error
+        if followed.has_error:
+            self._look_for_secrets(followed.tail)
             self.error = "in the stream"
-            if self.is_whole or self.is_clean:
+            if is_over or self.is_clean:
                 self.problems.append("an error inside the stream, and then a clean end")
         elif self.is_clean and not self.is_whole:
-            self.problems.append("a clean end of an unfinished stream")
+            self.problems.append(f"a clean end of an unfinished stream: {followed.tail[-200:]!r}")
 
     def end(self) -> None:
         """Note how long it took."""

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 import pytest
 from django.db import connection
@@ -19,14 +22,16 @@ from django.db import connection
 from apps.billing.models import Account, Hold
 from tests.faults.site import Payer
 from tests.nemesis import books
-from tests.nemesis.clients import Clients, Door
+from tests.nemesis.calling import Door
+from tests.nemesis.clients import Clients
 from tests.nemesis.desk import Desk
-from tests.nemesis.faults import World, list_kinds
-from tests.nemesis.join import Joined, Upstream, join
-from tests.nemesis.menu import MISBEHAVIOURS, make_menu
+from tests.nemesis.faults import World, list_kinds, make_fault
+from tests.nemesis.join import Joined, Upstream, check_keys, join, mark_repeats
+from tests.nemesis.menu import CAPPED_NANOS, MISBEHAVIOURS, make_menu
 from tests.nemesis.play import Play, worst_recovery
 from tests.nemesis.schedule import plan_faults
 from tests.nemesis.seen import Diary, Seen
+from tests.nemesis.surfaces import DIALECTS, SURFACES
 from tests.nemesis.watch import HoldWatch, Usage, compare, count_connections, measure
 from tests.support.processes import NotReady, wait_until
 
@@ -40,6 +45,13 @@ RECOVERY_SECONDS_MAX: Final = 60.0
 _WARM_UP_SECONDS: Final = 8.0
 _CALLS_END_SECONDS: Final = 100.0
 _PROBLEMS_SHOWN: Final = 25
+# In so long a run all that is tried has been reached.
+_REACH_SECONDS: Final = 60.0
+_KINDS: Final = (
+    *(f"plain {surface.name}" for surface in SURFACES),
+    *(f"sdk {dialect}" for dialect in DIALECTS),
+    *("keyed", "quoted", "conversation"),
+)
 
 
 def test_nemesis(
@@ -57,7 +69,7 @@ def test_nemesis(
     doors = [Door(keeper.port) for keeper in world.keepers.values()]
     diary, holds = Diary(), HoldWatch(world.site.database)
     clients = Clients(world.site.crowd, menu, doors, diary, seed)
-    desk, play = Desk(menu, seed), Play(world, schedule, seed)
+    desk, play = Desk(menu, seed), Play(schedule, seed, partial(make_fault, world))
 
     clients.start()
     holds.start()
@@ -76,19 +88,25 @@ def test_nemesis(
     holds.stop()
     problems += _check_gateways(world, early, report)
     upstream = books.read_provider(world.site)
-    recorded = books.read_recorded()
+    recorded = mark_repeats(books.read_recorded())
     joined = join(diary.seen, upstream, recorded)
+    problems += check_keys(clients.keyed.answered, recorded)
     problems += joined.problems + books.check_records(recorded) + books.check_site(world.site)
     for payer in menu.payers:
         paid_in = at_first[payer.customer_id] + desk.done.get(payer.customer_id, 0)
         problems += books.check_balance(payer, paid_in)
+    for payer in menu.capped:
+        problems += books.check_cap(payer, CAPPED_NANOS, recorded.values())
     problems += _check_success(diary.seen, healed_at)
+    problems += _check_reach(diary.seen, upstream) if seconds >= _REACH_SECONDS else []
     recovery = worst_recovery(play.happened, lambda moment: _first_success(diary.seen, moment))
-    _describe(report, play, diary, joined, list(chain.from_iterable(upstream.values())))
+    _describe(report, play, diary, joined, upstream)
     report.append(
         f"oldest hold {holds.worst_seconds:.1f} s, worst recovery {recovery:.1f} s, "
-        f"adjustments failed and repeated {desk.failures}"
+        f"adjustments failed and repeated {desk.failures}, "
+        f"kept answers that could not be named {clients.conversing.forgotten}"
     )
+    report.append(_describe_room(world, directory))
     _keep(directory, "problems", problems)
     _keep(directory, "clients", diary.seen)
     _keep(directory, "records", recorded.items())
@@ -149,6 +167,21 @@ def _check_success(seen: Sequence[Seen], healed_at: float) -> list[str]:
     return []
 
 
+def _check_reach(seen: Sequence[Seen], upstream: Mapping[UUID, Sequence[Upstream]]) -> list[str]:
+    """Return which clients were never answered, and which dialects never met: all that was said of
+    them would be empty.
+    """
+    answered = {one.client for one in seen if one.is_whole}
+    met = set(_pairs(seen, upstream))
+    problems = [f"{kind}: never answered" for kind in _KINDS if kind not in answered]
+    return problems + [
+        f"a client of {one} was never answered by a provider of {other}"
+        for one in DIALECTS
+        for other in DIALECTS
+        if (one, other) not in met
+    ]
+
+
 def _first_success(seen: Sequence[Seen], moment: float) -> float | None:
     ends = (one.began + one.seconds for one in seen
             if one.is_ordinary and one.status == 200 and one.began >= moment)  # fmt: skip
@@ -160,17 +193,54 @@ def _describe(
     play: Play,
     diary: Diary,
     joined: Joined,
-    upstream: Sequence[Upstream],
+    upstream: Mapping[UUID, Sequence[Upstream]],
 ) -> None:
     """Say what the run was."""
+    calls = list(chain.from_iterable(upstream.values()))
     answers = Counter(one.status for one in diary.seen)
     clients = Counter(one.client for one in diary.seen)
+    refusals = Counter(one.error for one in diary.seen if one.error)
     faults = Counter(f"{one.planned.kind} {one.planned.target}" for one in play.happened)
-    met = {call.model.partition("fault=")[2] for call in upstream} & set(MISBEHAVIOURS)
+    wishes = {(call.dialect, call.model.partition("fault=")[2]) for call in calls}
+    met = [pair for pair in wishes if pair[1] in MISBEHAVIOURS]
+    offered = len(MISBEHAVIOURS) * len(DIALECTS)
+    pairs = Counter(_pairs(diary.seen, upstream))
+    passed = sum(count for (one, other), count in pairs.items() if one == other)
     report += [
-        f"{len(diary.seen)} answers {dict(sorted(answers.items()))}, {len(upstream)} upstream, "
-        f"{len(play.happened)} faults, {len(met)} of {len(MISBEHAVIOURS)} misbehaviours met",
-        "faults: " + ", ".join(f"{count} x {name}" for name, count in sorted(faults.items())),
-        "clients: " + ", ".join(f"{count} x {name}" for name, count in sorted(clients.items())),
+        f"{len(diary.seen)} answers {dict(sorted(answers.items()))}, {len(calls)} upstream, "
+        f"{len(play.happened)} faults, {len(met)} of {offered} misbehaviours met",
+        f"answered as they are {passed}, converted {sum(pairs.values()) - passed} "
+        f"in {sum(one != other for one, other in pairs)} directions",
+        "faults: " + _list(faults),
+        f"left out, as the one before took too long: {[str(one) for one in play.left_out]}",
+        "clients: " + _list(clients),
+        "errors: " + _list(refusals),
         *joined.lines(),
     ]
+
+
+def _describe_room(world: World, directory: Path) -> str:
+    """Say how much of the small disk the database has taken, and how much was logged."""
+    logs = sum(path.stat().st_size for path in directory.rglob("*.log")) + (
+        world.site.log.stat().st_size
+    )
+    told = f"{logs >> 20} MiB of logs"
+    if world.disk is None:
+        return told
+    disk = os.statvfs(world.disk.directory)
+    used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+    return f"{told}, {used >> 20} of {disk.f_blocks * disk.f_frsize >> 20} MiB of the disk"
+
+
+def _pairs(
+    seen: Iterable[Seen], upstream: Mapping[UUID, Sequence[Upstream]]
+) -> Iterator[tuple[str, str]]:
+    """Yield the dialects of client and provider of each call that was answered whole."""
+    for one in seen:
+        calls = upstream.get(UUID(one.request_id), ()) if one.request_id and one.is_whole else ()
+        if calls:
+            yield one.dialect, calls[-1].dialect
+
+
+def _list(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} x {name}" for name, count in sorted(counts.items()))

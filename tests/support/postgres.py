@@ -5,6 +5,7 @@ The wheel runs the server as another user where we are root, because PostgreSQL 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -101,7 +102,8 @@ class PostgresServer:
 
         parent = psutil.Process(self.pid())
         for process in (parent, *parent.children(recursive=True)):
-            process.send_signal(number)
+            with contextlib.suppress(psutil.NoSuchProcess):  # a session may have ended by now
+                process.send_signal(number)
 
     def is_running(self) -> bool:
         """Return whether the server's process is there; it may have given up by itself."""

@@ -319,6 +319,16 @@ def test_keys_are_forgotten_after_a_day_but_for_those_of_running_calls(db: None)
     assert set(bodies()) == {left, running}
 
 
+def test_a_worker_whose_clock_is_ahead_forgets_no_key_before_its_time(db: None) -> None:
+    make_key(hours_ago=25)
+    left = make_key(hours_ago=1)
+
+    deleted = prune_call_keys(now=NOW + timedelta(days=2))
+
+    assert deleted == 1
+    assert set(bodies()) == {left}
+
+
 def test_keys_are_forgotten_in_transactions_of_a_bounded_size(db: None) -> None:
     for _ in range(120):
         make_key(hours_ago=25)

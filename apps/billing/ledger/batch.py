@@ -159,7 +159,7 @@ def _decide_resolves(
                 settlement.add(line)
             revenue += resolve.charge_nanos
         if resolve.claim_end is not None:
-            end_claim(resolve, batch.now, state, changes)
+            end_claim(resolve, batch.key_time, state, changes)
         _record(resolve, batch.now, state, changes)
         answers.append(Resolved(resolve.request_id, resolve.charge_nanos))
     if settlement is not None:
@@ -243,7 +243,7 @@ def _settle_late(resolve: Resolve, batch: Batch, state: State, changes: Changes)
     difference = resolve.charge_nanos - recorded.nanos
     if difference <= 0 or recorded.is_late:
         return Resolved(resolve.request_id, 0, is_first=False)
-    if resolve.claim_end is not None and not take_back(resolve, batch.now, state, changes):
+    if resolve.claim_end is not None and not take_back(resolve, batch.key_time, state, changes):
         return Resolved(resolve.request_id, 0, is_first=False)
     key = f"late:{resolve.request_id}"
     reason = f"settled after the hold of {resolve.request_id} had been resolved"
@@ -297,7 +297,7 @@ def _decide_hold(
         if not end.is_first:
             return HoldRefused("spent")
     now = batch.now
-    first = None if hold.claim is None else find_first(hold.claim, now, state)
+    first = None if hold.claim is None else find_first(hold.claim, batch.key_time, state)
     if first is not None:
         return HoldRefused("repeated", first=first)
     if hold.receivable_id in state.owing:
@@ -326,7 +326,7 @@ def _decide_hold(
     legs = _take(buckets, amount)
     detail = hold.detail
     if hold.claim is not None:
-        take_key(hold.claim, hold.request_id, now, state, changes)
+        take_key(hold.claim, hold.request_id, batch.key_time, state, changes)
         detail = {**detail, HAS_KEY: True}
     changes.holds.append(
         {

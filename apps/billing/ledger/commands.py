@@ -306,7 +306,15 @@ class Batch:
     resolves: tuple[Resolve, ...]
     holds: tuple[PlaceHold, ...]
     revenue_id: int
-    now: datetime
+    now: datetime  # on this machine: what the rows say
+    # On the database's clock, where there are idempotency keys: their day is the same for all
+    # gateways, however wrong the clock of one is. None: `now`.
+    keys_now: datetime | None = None
+
+    @property
+    def key_time(self) -> datetime:
+        """By what keys expire."""
+        return self.keys_now or self.now
 
     @property
     def spent(self) -> tuple[Resolve, ...]:

@@ -53,6 +53,7 @@ from apps.billing.ledger.store import (
     SWEPT_MAX,
     TABLES,
     IncarnationEnded,
+    SteadyClock,
     no_chain,
     tables_of,
 )
@@ -181,6 +182,7 @@ class PostgresEngine:
         self._memory = Memory() if is_own else None
         self._has_guessed = False
         self._written: State | None = None  # what the open transaction leaves
+        self._clock: SteadyClock | None = None  # the database's, once it was asked for
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -520,6 +522,14 @@ class PostgresEngine:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    def now(self) -> datetime:
+        """Return the time by the database's clock, which is read once."""
+        if self._clock is None:
+            row = self._query("SELECT clock_timestamp()").fetchone()
+            assert row is not None  # noqa: S101 (it always is a row)
+            self._clock = SteadyClock(row[0])
+        return self._clock.now()
 
     def _query(self, sql: str, params: tuple[object, ...] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
         self._send_waiting()

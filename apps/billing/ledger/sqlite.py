@@ -36,6 +36,7 @@ from apps.billing.ledger.store import (
     SWEPT_MAX,
     TABLES,
     IncarnationEnded,
+    SteadyClock,
     no_chain,
     tables_of,
 )
@@ -90,6 +91,12 @@ class SqliteEngine:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        # It is the only clock there is; being set while this process runs changes nothing.
+        self._clock = SteadyClock(datetime.now(UTC))
+
+    def now(self) -> datetime:
+        """Return the time, as it was when this began and has passed since."""
+        return self._clock.now()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

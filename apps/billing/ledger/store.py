@@ -6,6 +6,7 @@ incarnation, then holds. Engines differ only in the statements of `Engine`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -37,6 +38,20 @@ class IncarnationEnded(Exception):
     """This process was taken for dead and its holds were resolved by others: it needs a new
     lease.
     """
+
+
+class SteadyClock:
+    """A time that was read once, and is carried on by a clock that nobody sets."""
+
+    __slots__ = ("_read_at", "_since")
+
+    def __init__(self, read_at: datetime) -> None:
+        self._read_at = read_at
+        self._since = time.monotonic()
+
+    def now(self) -> datetime:
+        """Return the time."""
+        return self._read_at + timedelta(seconds=time.monotonic() - self._since)
 
 
 class Engine(Protocol):
@@ -84,6 +99,7 @@ class Engine(Protocol):
     def make_partitions(self, now: datetime) -> None: ...
     def sweep_counters(self, kept: timedelta) -> int: ...
     def ping(self) -> None: ...
+    def now(self) -> datetime: ...
     def abort(self) -> None: ...
     def close(self) -> None: ...
 

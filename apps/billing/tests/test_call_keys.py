@@ -6,9 +6,11 @@ Over 400 lines because each way in which a hold ends is tried with and without a
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -155,6 +157,39 @@ def test_an_answer_is_kept_for_a_day_and_then_the_key_is_new(gateway: Gateway) -
     assert keys() == [(second.request_id, None, None)]
     assert charges() == [3 * UNIT]
     assert is_sound()
+
+
+def test_a_key_lasts_a_day_of_the_database_whatever_the_clock_of_a_gateway_says(
+    gateway: Gateway,
+) -> None:
+    """A key is ended by a gateway that is a day behind, and asked for by one that is ahead."""
+    batch = gateway.batch(holds=(placement(gateway),), at=NOW - DAY)
+    _, (first,) = flush(
+        gateway.engine, replace(batch, keys_now=NOW), incarnation_id=gateway.incarnation_id
+    )
+    assert isinstance(first, Held)
+    batch = gateway.batch(resolves=(ending(gateway, first, 3),), at=NOW - DAY)
+    flush(gateway.engine, replace(batch, keys_now=NOW), incarnation_id=gateway.incarnation_id)
+
+    batch = gateway.batch(holds=(placement(gateway),), at=NOW + 2 * DAY)
+    _, (repeat,) = flush(
+        gateway.engine, replace(batch, keys_now=NOW), incarnation_id=gateway.incarnation_id
+    )
+
+    assert repeat == HoldRefused(
+        "repeated", first=KeyState(first.request_id, FINGERPRINT, NOW + DAY)
+    )
+    assert APIRequest.objects.get().settled_at == NOW - DAY
+
+
+def test_the_time_of_an_engine_is_read_once(ledger_connect: Connect) -> None:
+    engine = ledger_connect()
+
+    first, begun = engine.now(), time.monotonic()
+    second = engine.now()
+
+    assert abs(first - datetime.now(UTC)) < timedelta(minutes=1)
+    assert timedelta() <= second - first <= timedelta(seconds=time.monotonic() - begun + 0.1)
 
 
 def test_the_answer_is_stored_as_it_came_with_the_settlement(gateway: Gateway) -> None:
