@@ -366,7 +366,7 @@ LEDGER: Final = (
         "what-is-remembered-is-not-checked",
         "I-04",
         _POSTGRES,
-        "self._waiting += _checks(state, receivable_ids, hold_ids, key_ids)",
+        "self._waiting += list_checks(state, receivable_ids, hold_ids, key_ids)",
         "pass",
         (f"{_MEMORY}::test_money_that_another_gateway_took_is_not_there",),
         ("postgres",),

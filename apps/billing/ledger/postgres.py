@@ -49,6 +49,7 @@ from apps.billing.ledger.pipeline import (
     uuid,
     uuids,
 )
+from apps.billing.ledger.postgres_checks import list_checks
 from apps.billing.ledger.store import (
     SWEPT_MAX,
     TABLES,
@@ -93,27 +94,6 @@ _ANSWER_KEYS = """UPDATE audit_callkey AS key SET status_code = new.status_code,
         headers = new.headers, body = new.body, expires_at = new.expires_at
     FROM json_populate_recordset(NULL::audit_callkey, $1::json) AS new
     WHERE key.request_id = new.request_id"""
-# Checks of what a batch was decided on: 1, or a division by zero that ends the transaction.
-_CHECK_ACCOUNTS = """SELECT 1 / COALESCE(array_agg(posted_nanos) = $2::bigint[]
-        AND array_agg(held_nanos) = $3::bigint[]
-        AND array_agg(sequence) = $4::bigint[], FALSE)::int
-    FROM (SELECT posted_nanos, held_nanos, sequence FROM billing_account
-        WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE) AS locked"""
-_CHECK_OWING = """SELECT 1 / (count(*) = 0)::int FROM billing_account
-    WHERE id = ANY($1::bigint[]) AND posted_nanos < 0"""
-_CHECK_COUNTERS = """SELECT 1 / COALESCE(array_agg(spent_nanos) = $2::bigint[]
-        AND array_agg(held_nanos) = $3::bigint[], FALSE)::int
-    FROM (SELECT spent_nanos, held_nanos FROM billing_spendcounter
-        WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE) AS locked"""
-_CHECK_CHAIN = """SELECT 1 / (count(*) = 1)::int
-    FROM (SELECT 1 FROM billing_incarnation WHERE id = $1::bigint AND sequence = $2::bigint
-        AND ended_at IS NULL FOR NO KEY UPDATE) AS locked"""
-_CHECK_HOLDS = """WITH claimed AS (
-        DELETE FROM billing_hold WHERE request_id = ANY($1::uuid[]) RETURNING 1)
-    SELECT 1 / (count(*) = $2::bigint)::int FROM claimed"""
-_CHECK_KEYS = """SELECT 1 / (count(*) = 0)::int
-    FROM unnest($1::bigint[], $2::bytea[]) AS wanted (user_id, digest)
-    JOIN audit_callkey AS key ON key.user_id = wanted.user_id AND key.digest = wanted.digest"""
 _UPDATE_ACCOUNTS = """UPDATE billing_account AS account
     SET posted_nanos = new.posted, held_nanos = new.held, sequence = new.sequence, head = new.head
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[])
@@ -261,7 +241,7 @@ class PostgresEngine:
             )
             if state is not None:
                 self._has_guessed = True
-                self._waiting += _checks(state, receivable_ids, hold_ids, key_ids)
+                self._waiting += list_checks(state, receivable_ids, hold_ids, key_ids)
                 return state
         wanted = (labels(scope for scope, _ in scopes), integers(number for _, number in scopes))
         statements: dict[str, Statement] = {}
@@ -547,47 +527,6 @@ class PostgresEngine:
         """Have a statement that goes another way stand in the same transaction."""
         if self._waiting:
             self._run([])
-
-
-def _checks(
-    state: State,
-    receivable_ids: Sequence[int],
-    hold_ids: Sequence[UUID],
-    key_ids: Sequence[KeyId],
-) -> Iterator[Statement]:
-    """Yield what locks the rows of a batch in their order and checks that they are as in `state`.
-
-    To be taken before anything is decided: that changes `state`.
-    """
-    if state.accounts:
-        accounts = state.accounts.values()
-        yield (
-            _CHECK_ACCOUNTS,
-            (
-                integers(state.accounts),
-                integers(account.posted for account in accounts),
-                integers(account.held for account in accounts),
-                integers(account.sequence for account in accounts),
-            ),
-        )
-    if receivable_ids:
-        yield _CHECK_OWING, (integers(receivable_ids),)
-    if state.counters:
-        counters = state.counters.values()
-        yield (
-            _CHECK_COUNTERS,
-            (
-                integers(state.counters),
-                integers(counter.spent for counter in counters),
-                integers(counter.held for counter in counters),
-            ),
-        )
-    yield _CHECK_CHAIN, (b"%d" % state.chain.incarnation_id, b"%d" % state.chain.sequence)
-    if hold_ids:
-        yield _CHECK_HOLDS, (uuids(hold_ids), b"%d" % len(hold_ids))
-    if key_ids:
-        users = integers(user_id for user_id, _ in key_ids)
-        yield _CHECK_KEYS, (users, digests(found for _, found in key_ids))
 
 
 def _chain(incarnation_id: int | None, rows: list[list[bytes | None]]) -> ChainState:

@@ -340,7 +340,7 @@ def test_two_that_remember_one_wallet_never_spend_it_twice(ledger_connect: Conne
 def test_control_what_is_not_checked_gives_spent_money_back(
     ledger_connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "_checks", lambda *_: ())
+    monkeypatch.setattr(postgres, "list_checks", lambda *_: ())
     world = make_world(10 * UNIT)
     gateway = warm_up(world, ledger_connect)
     spend_elsewhere(world, ledger_connect, 8)
