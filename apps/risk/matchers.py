@@ -14,7 +14,7 @@ Source: https://github.com/google/re2/wiki/Syntax
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import re2
@@ -29,6 +29,13 @@ PATTERN_LENGTH_MAX: Final = 500
 MEMORY_BYTES_MAX: Final = 4 << 20
 
 
+# Long enough for a thread that waits for the interpreter to get it, after a millisecond or so.
+PAUSE_SECONDS: Final = 0.0002
+_PAUSE_CHARACTERS: Final = 1 << 19
+
+Pause = Callable[[float], None]
+
+
 class PatternRefused(ValueError):
     """This cannot be looked for. The message is for who wrote it."""
 
@@ -39,9 +46,16 @@ class Matcher(NamedTuple):
     compiled: Any
     words: int  # how many; 0: a pattern, which may take some microseconds a character
 
-    def is_in(self, text: bytes, start: int = 0, end: int | None = None) -> bool:
-        """Return whether it stands in a text, between two places of it."""
+    def is_in(
+        self, text: bytes, start: int = 0, end: int | None = None, pause: Pause | None = None
+    ) -> bool:
+        """Return whether it stands in a text, between two places of it.
+
+        `pause` sleeps, now and then, so that other threads get on.
+        """
         stop = len(text) if end is None else end
+        if isinstance(self.compiled, _Words):
+            return self.compiled.search(text, start, stop, pause) is not None
         return self.compiled.search(text, start, stop) is not None
 
 
@@ -52,14 +66,19 @@ class _Words:
         self._words = words
         self._are_whole = are_whole
 
-    def search(self, text: bytes, start: int, end: int) -> str | None:
+    def search(self, text: bytes, start: int, end: int, pause: Pause | None) -> str | None:
         """Return a word that stands in a text. What is cut at its ends is no whole word."""
         seen = " ".join(text.decode("utf-8", "ignore").split())
         if start == 0:
             seen = f" {seen}"
         if end == len(text):
             seen += " "
+        compared = 0
         for word in self._words:
+            compared += len(seen)
+            if pause is not None and compared > _PAUSE_CHARACTERS:
+                compared = 0
+                pause(PAUSE_SECONDS)
             if word in seen and (not self._are_whole or _is_alone(word, seen)):
                 return word
         return None

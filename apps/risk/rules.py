@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final, NamedTuple
 
 from apps.risk.folding import fold_in_pieces
-from apps.risk.matchers import Matcher
+from apps.risk.matchers import PAUSE_SECONDS, Matcher, Pause
 
 Network = IPv4Network | IPv6Network
 
@@ -26,8 +26,6 @@ REACH_BYTES: Final = 16 << 10
 _EDGE_BYTES: Final = 8
 # What of a user agent is looked at; recorded are 256 characters of it.
 _AGENT_BYTES_MAX: Final = 512
-# Long enough for a thread that waits for the interpreter to get it.
-_PAUSE_SECONDS: Final = 0.0002
 _PAUSE_BYTES: Final = 64 << 10
 
 
@@ -140,7 +138,7 @@ def judge_texts(
     *,
     until: float = float("inf"),
     clock: Callable[[], float] = time.monotonic,
-    pause: Callable[[float], None] | None = None,
+    pause: Pause | None = None,
 ) -> Verdict:
     """Return what rules about contents say of texts that are read one after the other.
 
@@ -157,7 +155,8 @@ def judge_texts(
                 if is_open and blocked_by is None:
                     raise ScanTooLong
                 return _verdict(rules, found, blocked_by)
-            if any(one.is_in(window.text, window.start, window.end) for one in rule.contents):
+            where = (window.text, window.start, window.end, pause)
+            if any(one.is_in(*where) for one in rule.contents):
                 found.add(rule.id)
                 if rule.is_blocking:
                     blocked_by = rule
@@ -177,7 +176,7 @@ class Window(NamedTuple):
     end: int
 
 
-def windows(texts: Iterable[str], pause: Callable[[float], None] | None = None) -> Iterator[Window]:
+def windows(texts: Iterable[str], pause: Pause | None = None) -> Iterator[Window]:
     """Yield texts folded, one right behind the other, in windows that overlap: whatever is not
     longer than REACH_BYTES lies whole in one of them.
     """
@@ -190,7 +189,7 @@ def windows(texts: Iterable[str], pause: Callable[[float], None] | None = None) 
         worked += len(folded)
         if pause is not None and worked >= _PAUSE_BYTES:
             worked = 0
-            pause(_PAUSE_SECONDS)
+            pause(PAUSE_SECONDS)
         if size > WINDOW_BYTES:
             window = b"".join(parts)
             yield Window(window, start, size - _EDGE_BYTES)

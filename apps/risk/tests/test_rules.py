@@ -201,6 +201,15 @@ def test_others_get_on_between_pieces() -> None:
     assert len(pauses) == 16
 
 
+def test_others_get_on_between_words() -> None:
+    pauses: list[float] = []
+    rule = _content(1, *(f"word{number}" for number in range(10)))
+
+    judge_texts([rule], ["x" * (256 << 10)], pause=pauses.append)
+
+    assert len(pauses) == 4 + 5  # while it is folded, and after every second word
+
+
 def test_a_rule_tells_how_many_words_it_looks_for() -> None:
     rule = _content(1, "bomb", "gun", "BOMB")
 
