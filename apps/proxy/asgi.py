@@ -2,6 +2,8 @@
 
 It answers `/v1/…`, `/v1beta/…` and the same below `/api`, with and without a slash at the end, and
 the probes; `auditing.asgi` sends it those paths and nothing else.
+
+Over 400 lines because it is one way, from a request to its answer.
 """
 
 from __future__ import annotations

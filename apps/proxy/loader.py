@@ -3,6 +3,8 @@
 The whole configuration is read at the start; afterwards only what the change log names. Keys and
 users are replaced one by one, everything else (models, routes, prices, providers, groups: small)
 as a whole.
+
+Over 400 lines because it is one Snapshot, table by table.
 """
 
 from __future__ import annotations
