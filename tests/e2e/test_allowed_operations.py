@@ -61,13 +61,12 @@ ASKED: Final[dict[KeyOperation, tuple[str, tuple[Asked, ...]]]] = {
         "demo-embedding",
         (
             _post("/v1/embeddings", model="{model}", input="a text"),
-            # The demo's provider speaks OpenAI's dialect, and these are not converted.
-            _post("/v1beta/models/{model}:embedContent", "gemini", **_CONTENT)._replace(status=400),
+            _post("/v1beta/models/{model}:embedContent", "gemini", **_CONTENT),
             _post(
                 "/v1beta/models/{model}:batchEmbedContents",
                 "gemini",
                 requests=[{"model": "models/{model}", **_CONTENT}],
-            )._replace(status=400),
+            ),
         ),
     ),
     "models": (

@@ -509,7 +509,7 @@ class PostgresEngine:
             row = self._query("SELECT clock_timestamp()").fetchone()
             assert row is not None  # noqa: S101 (it always is a row)
             self._clock = SteadyClock(row[0])
-        return self._clock.now()
+        return self._clock.tell()
 
     def _query(self, sql: str, params: tuple[object, ...] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
         self._send_waiting()

@@ -96,7 +96,7 @@ class SqliteEngine:
 
     def now(self) -> datetime:
         """Return the time, as it was when this began and has passed since."""
-        return self._clock.now()
+        return self._clock.tell()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

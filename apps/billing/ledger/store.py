@@ -49,7 +49,7 @@ class SteadyClock:
         self._read_at = read_at
         self._since = time.monotonic()
 
-    def now(self) -> datetime:
+    def tell(self) -> datetime:
         """Return the time."""
         return self._read_at + timedelta(seconds=time.monotonic() - self._since)
 
