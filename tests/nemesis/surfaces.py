@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Final
 
@@ -25,9 +25,7 @@ class Surface:
     whole: bytes  # in every whole answer
     word: bytes  # in every event that has a word, once
     words_before: int  # events with that mark and without a word
-    finish: (
-        bytes  # where it stands that and why the answer ends, before usage where that comes last
-    )
+    finish: bytes  # where it stands why the answer ends, before usage where that comes last
     error: bytes  # in what tells inside a stream that it has failed
     ends: tuple[bytes, ...] = ()  # names of the events by which a stream is over; none: others tell
 
@@ -104,15 +102,7 @@ GEMINI: Final = Surface(
     finish=b'"finishReason":"',
     error=b'data: {"error":',
 )
-GEMINI_ARRAY: Final = Surface(
-    "gemini-array",
-    "gemini",
-    whole=b'"candidates":[{',
-    word=b'"text":',
-    words_before=0,
-    finish=b'"finishReason":"',
-    error=b'{"error":{"code":',
-)
+GEMINI_ARRAY: Final = replace(GEMINI, name="gemini-array", error=b'{"error":{"code":')
 RESPONSES: Final = Surface(
     "openai-responses",
     "openai-responses",
