@@ -327,22 +327,22 @@ def test_what_was_committed_before_a_lease_was_found_ended_is_not_placed_again(
     other = lease(Flusher(reaping), reaping)
 
     def reap() -> None:
-        reaping.end(flusher.lease_id)
-        resolve_all(reaping, other, [flusher.lease_id], now=datetime.now(UTC))
+        reaping.end(ours.lease_id)
+        resolve_all(reaping, other, [ours.lease_id], now=datetime.now(UTC))
 
     engine = cast(Engine, Meanwhile(ledger_connect(), reap))
-    flusher = lease(Flusher(engine), engine)
+    ours = lease(Flusher(engine), engine)
     good, bad = hold_of(world), hold_of(world)._replace(**NO_CUSTOMER)
 
     # The bad one has the two written one after the other; between them the lease ends.
-    _, (placed, waiting) = flusher.flush([], [good, bad])
+    _, (placed, waiting) = ours.flush([], [good, bad])
 
     assert isinstance(placed, Held)
-    assert (waiting, flusher.is_broken) == (Trouble(), False)
+    assert (waiting, ours.is_broken) == (Trouble(), False)
     assert open_holds() == set()
-    lease(flusher, engine)
-    assert flusher.flush([], [bad])[1] == [HoldRefused("broken")]
-    assert flusher.flush([resolve_of(world, placed, tokens=1)], []) == (
+    lease(ours, engine)
+    assert ours.flush([], [bad])[1] == [HoldRefused("broken")]
+    assert ours.flush([resolve_of(world, placed, tokens=1)], []) == (
         [Resolved(good.request_id, 1_000, is_first=False)],
         [],
     )
