@@ -295,12 +295,13 @@ def _has_keys(resolves: list[Resolve], holds: list[PlaceHold]) -> bool:
 
 
 def _rows_of(resolves: Sequence[Resolve], holds: Sequence[PlaceHold]) -> set[RowKey]:
-    """Return the accounts of customers and the counters that these change."""
+    """Return the accounts of customers and the counters that these may change."""
     ends = (*resolves, *spent_by(holds))
     accounts = {account_id for resolve in ends for account_id, _ in resolve.legs}
     found: set[RowKey] = set()
     for resolve in ends:
-        if resolve.charge_nanos > resolve.held_nanos:
+        if resolve.charge_nanos:
+            # Also within the hold: where somebody else has ended that, the charge falls on these.
             accounts.update((resolve.wallet_id, resolve.receivable_id))
         found.update(("counter", counter_id) for counter_id in resolve.counters)
     for hold in holds:

@@ -28,7 +28,7 @@ from apps.billing.tests.writer_kit import (
 )
 from apps.billing.verification import report
 from tests.support.databases import Database
-from tests.support.world import World, make_world
+from tests.support.world import World, make_quota, make_world
 
 WALLET = 1_000_000
 
@@ -351,3 +351,28 @@ def test_what_was_committed_before_a_lease_was_found_ended_is_not_placed_again(
         report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC)).findings
         == ()
     )
+
+
+@pytest.mark.postgres
+def test_a_late_charge_on_a_wallet_that_is_locked_does_not_keep_the_others_waiting(
+    committed_db: Database, flusher: Flusher, world: World, engine: Engine
+) -> None:
+    """It falls on the wallet, although its hold was on a quota alone."""
+    other, quota = make_world(WALLET), make_quota(world, 5_000)
+    _, (held,) = flusher.flush([], [hold_of(world)._replace(buckets=(quota, world.wallet_id))])
+    assert isinstance(held, Held)
+    assert [account_id for account_id, _ in held.legs] == [quota]
+    flusher.flush([resolve_of(world, held, tokens=0)], [])
+    late = resolve_of(world, held, tokens=1)
+    somebody = committed_db.connect()
+    somebody.execute("BEGIN")
+    lock_account(somebody, world.wallet_id)
+
+    ended, (placed,) = flusher.flush([late], [hold_of(other)])
+
+    assert (ended, flusher.is_broken) == ([Locked()], False)
+    assert isinstance(placed, Held)
+    somebody.execute("ROLLBACK")
+    somebody.close()
+    fresh = lease(Flusher(engine), engine)
+    assert fresh.flush([late], []) == ([Resolved(held.request_id, 1_000, is_first=False)], [])
