@@ -58,7 +58,8 @@ class Environment:
         metadata=_about(
             "SQLite in `DATA_DIR`",
             "`postgresql://user:password@host:5432/name`, PostgreSQL 14 or newer with `fsync` "
-            "and `synchronous_commit` on; or `sqlite:///path`.",
+            "and `synchronous_commit` on; or `sqlite:///path`. A pooler between (PgBouncer) has to "
+            "give whole sessions: the ledger's statements stay parsed on its connection.",
         ),
     )
     redis_url: str = field(

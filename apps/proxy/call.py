@@ -252,9 +252,11 @@ class Call:
     def with_search(self, usage: Usage) -> Usage:
         """Return the usage with a search where one was asked for and none was counted.
 
-        Providers that search for every call with these options do not say how often.
+        Providers that search for every call with these options do not say how often. What is kept
+        of an answer tells it.
         """
-        if not self.plan.request.has_web_search or usage.source == "none" or usage.web_search:
+        is_told = self.cached is not None or usage.source == "none" or usage.web_search
+        if is_told or not self.plan.request.has_web_search:
             return usage
         route = self.route or self.plan.routes[0]
         is_untold = not PROVIDERS[route.provider.dialect].tells_searches
@@ -349,7 +351,8 @@ class Call:
         if ending.state != RequestState.COMPLETED or len(body) != self.output_bytes:
             return
         if is_certain and not self.is_client_gone:
-            kept = CachedAnswer(body, usage, ending.finish_reason, self.gateway.monotonic())
+            counted = self.with_search(usage)
+            kept = CachedAnswer(body, counted, ending.finish_reason, self.gateway.monotonic())
             self.gateway.answers.keep(digest, kept)
 
 

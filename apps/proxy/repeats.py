@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from django.db import DatabaseError, InterfaceError, close_old_connections
+from django.db.models import Q
+from django.db.models.functions import Now
 
 from apps.audit.idempotency import (
     ANSWER_BYTES_MAX,
@@ -259,16 +260,15 @@ def _in_progress(first: KeyState) -> GatewayError:
 
 
 def _find_first(claim: Claim) -> KeyState | None:
-    """Return who has a key, as far as is committed. Blocks."""
+    """Return who has a key, as far as is committed, by the database's clock. Blocks."""
     try:
         close_old_connections()
         rows = CallKey.objects.filter(user_id=claim.user_id, digest=claim.digest)
-        row = rows.values_list("request_id", "fingerprint", "expires_at").first()
+        taken = rows.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=Now()))
+        row = taken.values_list("request_id", "fingerprint", "expires_at").first()
     finally:
         close_old_connections()
-    if row is None or (row[2] is not None and row[2] <= datetime.now(UTC)):
-        return None
-    return KeyState(row[0], bytes(row[1]), row[2])
+    return None if row is None else KeyState(row[0], bytes(row[1]), row[2])
 
 
 def _find_answer(keyed: KeyedCall, first: KeyState) -> tuple[StoredAnswer, bytes | None] | None:

@@ -380,4 +380,24 @@ LEDGER: Final = (
         (f"{_MEMORY}::test_what_did_not_commit_is_not_remembered",),
         ("postgres",),
     ),
+    Mutant(
+        "a-chain-is-told-by-its-length",
+        "I-68",
+        "apps/billing/ledger/postgres_checks.py",
+        "AND array_agg(head) = $4::bytea[], FALSE)",
+        "AND array_agg(head) IS NOT NULL AND $4::bytea[] IS NOT NULL, FALSE)",
+        (f"{_MEMORY}::test_an_entry_is_chained_to_the_one_that_is_there",),
+        ("postgres",),
+    ),
+    Mutant(
+        "a-hold-is-placed-again-under-the-next-lease",
+        "I-11",
+        "apps/billing/flushing.py",
+        "more_ended, more_held = self._flush_rest(resolves[middle:], holds[middle:])",
+        "more_ended, more_held = self.flush(resolves[middle:], holds[middle:])",
+        (
+            f"{_TESTS}/test_flushing.py"
+            "::test_what_was_committed_before_a_lease_was_found_ended_is_not_placed_again",
+        ),
+    ),
 )
