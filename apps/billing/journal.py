@@ -31,9 +31,9 @@ from apps.billing.ledger.commands import (
     Claim,
     ClaimEnd,
     PayloadRecord,
+    RepeatAnswer,
     Resolve,
     Row,
-    StoredAnswer,
 )
 
 BYTES_MAX: Final = 1 << 30
@@ -342,7 +342,7 @@ def _decode_end(value: Row) -> ClaimEnd | None:
     claim, answer = value["claim"], value["answer"]
     return ClaimEnd(
         None if claim is None else Claim(**_decode_row(claim)),
-        None if answer is None else StoredAnswer(**_decode_row(answer)),
+        None if answer is None else RepeatAnswer(**_decode_row(answer)),
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from apps.audit.models import AnswerSource, RequestState
 from apps.audit.payloads import seal_payload
 from apps.audit.records import Row, request_row
-from apps.billing.ledger.commands import Held, PayloadRecord, Resolve, StoredAnswer
+from apps.billing.ledger.commands import Held, PayloadRecord, RepeatAnswer, Resolve
 from apps.billing.pricing import USUAL, Conditions, charge_nanos, charged_tier
 from apps.core.usage import Usage
 from apps.proxy.admission import Plan
@@ -46,7 +46,7 @@ def make_resolve(
     held: Held,
     ending: Ending,
     kept: KeptBodies | None = None,
-    answer: StoredAnswer | None = None,
+    answer: RepeatAnswer | None = None,
 ) -> Resolve:
     """Return the command that ends the hold of a call, and count the call.
 

@@ -60,7 +60,7 @@ class KeyState(NamedTuple):
     expires_at: datetime | None  # None while that call runs
 
 
-class StoredAnswer(NamedTuple):
+class RepeatAnswer(NamedTuple):
     """An answer as it is stored for those who repeat the call."""
 
     status_code: int
@@ -72,7 +72,7 @@ class ClaimEnd(NamedTuple):
     """What becomes of a key when its call ends. Without an answer it is free again."""
 
     claim: Claim | None  # None where only the hold says that there was one
-    answer: StoredAnswer | None
+    answer: RepeatAnswer | None
 
 
 class PlaceHold(NamedTuple):
