@@ -39,7 +39,7 @@ from apps.proxy.http_client import Answer, BadAnswer, ConnectFailed, ConnectionC
 from apps.proxy.protocol import Connection
 from apps.proxy.snapshot import Credential, Route
 from apps.proxy.sse import EventBuffer, EventTooLarge
-from apps.proxy.stored_answers import keep_answer
+from apps.proxy.stored_answers import stored_record
 from apps.proxy.upstream import (
     ANSWER_BYTES_MAX,
     ERROR_BYTES_MAX,
@@ -242,9 +242,9 @@ class Relay:
         call.capture(told)
         call.upstream_request_id = call.upstream_request_id or found.upstream_id
         self._attempts.finish("answered")
-        await call.settle(call.ending_of_answer(usage, found.finish_reason or ""))
-        if found.stored_ids and converter is None:
-            await keep_answer(call, found.stored_ids)
+        is_stored = found.stored_ids and converter is None
+        stored = stored_record(call, found.stored_ids) if is_stored else None
+        await call.settle(call.ending_of_answer(usage, found.finish_reason or ""), stored)
         if call.is_client_gone:
             return
         self._has_started = True
@@ -350,9 +350,9 @@ class Relay:
         if not call.upstream_request_id:
             call.upstream_request_id = meter.upstream_id or ""
         self._attempts.finish("answered")
-        await call.settle(call.ending_of_answer(usage, meter.finish_reason or ""))
-        if meter.stored_ids and converter is None:
-            await keep_answer(call, meter.stored_ids)
+        is_stored = meter.stored_ids and converter is None
+        stored = stored_record(call, meter.stored_ids) if is_stored else None
+        await call.settle(call.ending_of_answer(usage, meter.finish_reason or ""), stored)
         if not call.is_client_gone:
             await self._delivery.end(last)
 
