@@ -28,8 +28,8 @@ def rows_of(record: StoredRecord) -> Iterator[Row]:
 def latest_by_id(rows: Sequence[Row]) -> list[Row]:
     """Return of the rows with one id at one provider the latest, in one order everywhere.
 
-    One statement replaces no row twice; and two gateways that write the same ids in one order do
-    not wait for each other.
+    One statement replaces no row twice; and of two gateways that write the same ids in one order
+    only one waits for the other.
     """
     latest: dict[tuple[bytes, int], Row] = {}
     for row in rows:
