@@ -35,6 +35,7 @@ READ_ONLY: Final = {
     "audit.payload",
     "audit.adminevent",
     "audit.refusalcount",
+    "audit.storedanswer",
     "billing.account",
     "billing.transaction",
     "billing.entry",
@@ -46,7 +47,6 @@ READ_ONLY: Final = {
     "proxy.circuitrest",
     "proxy.configurationversion",
     "proxy.configurationchange",
-    "proxy.storedanswer",
     "risk.riskfinding",
     "users.session",
 }

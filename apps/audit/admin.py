@@ -17,7 +17,15 @@ from django.utils.safestring import SafeString
 
 from apps.audit.admin_pages import ReadOnlyAdmin, staff_of, usd
 from apps.audit.events import record_event
-from apps.audit.models import AdminEvent, APIRequest, Attempt, CallKey, Payload, RefusalCount
+from apps.audit.models import (
+    AdminEvent,
+    APIRequest,
+    Attempt,
+    CallKey,
+    Payload,
+    RefusalCount,
+    StoredAnswer,
+)
 from apps.audit.payloads import open_body
 
 
@@ -192,6 +200,18 @@ class CallKeyAdmin(_FoundById):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return what is shown."""
         return self.list_display
+
+
+@admin.register(StoredAnswer)
+class StoredAnswerAdmin(ReadOnlyAdmin):
+    """Answers, and items of them, that providers keep for users."""
+
+    list_display = (
+        *("id", "user_id", "provider_id", "provider_key_id", "model_id"),
+        *("created_at", "expires_at"),
+    )
+    search_fields = ("=user_id", "=provider_id", "=provider_key_id")
+    ordering = ("-id",)
 
 
 @admin.register(AdminEvent)

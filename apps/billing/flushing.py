@@ -240,11 +240,17 @@ class Flusher:
             return [Trouble()] * len(resolves), [Trouble()] * len(holds)
 
     def _settle_bare(self, resolve: Resolve, error: Exception) -> Outcome:
-        """Settle without free texts and bodies, so that only numbers can be wrong."""
+        """Settle without free texts, bodies and what may be missing, so that only numbers can be
+        wrong.
+        """
         logger.error("settlement %s is refused: %s", resolve.request_id, _describe(error))
         row = {**resolve.row, **dict.fromkeys(_TEXTS, ""), "payload_digest": None}
         bare = resolve._replace(
-            row=row, attempts=(), payload=None, claim_end=_without_body(resolve.claim_end)
+            row=row,
+            attempts=(),
+            payload=None,
+            claim_end=_without_body(resolve.claim_end),
+            stored=None,
         )
         try:
             ended, _ = self._try([bare], [])

@@ -18,7 +18,7 @@ import orjson
 from apps.audit.models import RequestState
 from apps.audit.payloads import BODY_BYTES_MAX
 from apps.audit.records import Row
-from apps.billing.ledger.commands import Held, Resolve
+from apps.billing.ledger.commands import Held, Resolve, StoredRecord
 from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage
 from apps.proxy.admission import Plan
 from apps.proxy.answer_cache import CachedAnswer
@@ -288,8 +288,11 @@ class Call:
 
     # ---- the settlement
 
-    async def settle(self, ending: Ending) -> None:
-        """Resolve the hold and return when that is durable. Never more than once."""
+    async def settle(self, ending: Ending, stored: StoredRecord | None = None) -> None:
+        """Resolve the hold and return when that is durable. Never more than once.
+
+        `stored`: where the answer lies that the provider keeps.
+        """
         if self.is_settled or self.held is None:
             return
         self.close_to_interruption()
@@ -304,7 +307,7 @@ class Call:
             ending = ending._replace(usage=usage)
         kept = await seal_bodies(self)
         answer = None if self.keyed is None else await self.keyed.keep(self, ending)
-        resolve = make_resolve(self, self.held, ending, kept, answer)
+        resolve = make_resolve(self, self.held, ending, kept, answer, stored)
         # Only now: whatever failed above, the hold is still to be resolved.
         self.is_settled = True
         await self.gateway.writer.resolve(resolve)

@@ -21,6 +21,7 @@ _BUDGETS: Final = f"{_TESTS}/test_ledger_budgets.py"
 _KEYS: Final = f"{_TESTS}/test_call_keys.py"
 _HELD_KEYS: Final = "apps/billing/ledger/keys.py"
 _MEMORY: Final = f"{_TESTS}/test_memory.py"
+_STORED: Final = f"{_TESTS}/test_stored_answers.py"
 _OUTAGES: Final = f"{_TESTS}/test_writer_outages.py"
 
 LEDGER: Final = (
@@ -317,6 +318,14 @@ LEDGER: Final = (
         "return False  # What had been committed adds nothing the next time.",
         "pass",
         (f"{_OUTAGES}::test_a_replay_that_fails_leaves_the_journal_as_it_was",),
+    ),
+    Mutant(
+        "a-row-that-is-refused-keeps-its-call-open",
+        "I-20",
+        "apps/billing/flushing.py",
+        "stored=None,",
+        "stored=resolve.stored,",
+        (f"{_STORED}::test_a_poisonous_row_is_left_out_and_its_call_settled",),
     ),
     Mutant(
         "charges-are-posted-beside-their-call",

@@ -10,7 +10,7 @@ from typing import cast
 import psycopg
 import pytest
 
-from apps.audit.models import APIRequest, CallKey
+from apps.audit.models import APIRequest, CallKey, StoredAnswer
 from apps.billing.chains import (
     ADDED_FIELDS,
     REQUEST_FIELDS,
@@ -28,6 +28,7 @@ from apps.billing.ledger.commands import (
     Held,
     HoldRefused,
     State,
+    StoredRecord,
 )
 from apps.billing.ledger.memory import PAUSE_MAX, REMEMBERED_MAX, Memory
 from apps.billing.ledger.pipeline import Pipeline, Statement
@@ -167,6 +168,34 @@ def test_a_batch_of_remembered_rows_is_one_round_trip(
     assert counted == [2, 2, 1, 1, 1, 1]
     assert Account.objects.get(pk=world.wallet_id).posted_nanos == 93 * UNIT
     assert is_sound()
+
+
+@pytest.mark.postgres
+def test_a_settlement_that_says_where_its_answer_lies_is_one_round_trip(
+    ledger_connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(100 * UNIT)
+    gateway = warm_up(world, ledger_connect)
+    trips = Trips(gateway.engine, monkeypatch)
+    stored = StoredRecord((b"\x01" * 32, b"\x02" * 32), 31, 5, 7, 9, NOW, NOW)
+
+    sizes = []
+    for place in (None, stored):
+        held = gateway.hold(UNIT, caps=caps_of(world))
+        assert isinstance(held, Held)
+        command = gateway.resolution(held, 1)._replace(stored=place)
+        trips.take()
+        flush(
+            gateway.engine,
+            gateway.batch(resolves=(command,)),
+            incarnation_id=gateway.incarnation_id,
+        )
+        sizes.append(trips.sizes.copy())
+
+    # Of as many statements as without, and one for the rows.
+    ((usual,), (more,)) = sizes
+    assert more == usual + 1
+    assert StoredAnswer.objects.count() == 2
 
 
 def warm_up(world: World, connect: Connect) -> Gateway:
