@@ -79,6 +79,8 @@ def _answer(request: HttpRequest, status: int, code: str, detail: str) -> HttpRe
 
 admin.site.site_header = admin.site.site_title = "Audit and billing gateway"
 admin.site.index_title = "Administration"
+# There is no other site to view.
+admin.site.site_url = None
 
 handler400 = answer_bad_request
 handler404 = answer_not_found

@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
-from apps.ai_models.models import PriceVersion
+from apps.ai_models.models import AIModel, PriceVersion
 from apps.api_keys.issue import digest_of, issue_key
 from apps.api_keys.models import APIKey
 from apps.audit.models import AdminEvent
@@ -18,7 +18,7 @@ from apps.providers.credentials import open_secret
 from apps.providers.models import Provider, ProviderKey
 from apps.quotas.allowances import remaining
 from apps.quotas.models import UserQuota
-from apps.users.models import Session, User
+from apps.users.models import Session, User, UserGroup
 from tests.support.house import DOLLAR, House, make_house, page_of, send, texts_of
 from tests.support.people import PASSWORD
 
@@ -220,6 +220,47 @@ def test_a_multiplier_is_written_as_a_number(client: Client, house: House) -> No
     group.refresh_from_db()
     assert group.multiplier_millionths == 1_250_000
     assert list(group.models.all()) == [house.model]
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "reason"),
+    [
+        ("daily_budget_nanos", "-1", "An amount must not be below $0."),
+        ("cap_nanos", "9000001", "An amount must not exceed 9000000 USD."),
+        ("monthly_budget_nanos", "much", "An amount must be a decimal number such as 9.99."),
+        ("multiplier_millionths", "-1", "Enter a number from 0 to 1000"),
+        ("multiplier_millionths", "1001", "Enter a number from 0 to 1000"),
+        ("multiplier_millionths", "0.0000001", "Enter a number from 0 to 1000"),
+        ("multiplier_millionths", "half", "Enter a number from 0 to 1000"),
+    ],
+)
+def test_what_is_wrong_about_an_amount_is_said_beside_it(
+    client: Client, house: House, field: str, typed: str, reason: str
+) -> None:
+    group = UserGroup.objects.create(name="of the test")
+
+    answer = send(client, page_of(UserGroup, "change", group.pk), **{field: typed})
+
+    form = answer.context["adminform"].form
+    assert list(form.errors) == [field]
+    assert form.errors[field][0].startswith(reason)
+    group.refresh_from_db()
+    assert (group.daily_budget_nanos, group.cap_nanos, group.monthly_budget_nanos) == (None,) * 3
+    assert group.multiplier_millionths == 1_000_000
+
+
+def test_the_share_of_an_answer_given_again_is_written_as_a_part(
+    client: Client, house: House
+) -> None:
+    page = page_of(AIModel, "change", house.model.pk)
+
+    refused = send(client, page, cache_share_millionths="1.1")
+    send(client, page, cache_share_millionths="0.1")
+
+    errors = refused.context["adminform"].form.errors["cache_share_millionths"]
+    assert errors[0].startswith("Enter a number from 0 to 1 with")
+    house.model.refresh_from_db()
+    assert house.model.cache_share_millionths == 100_000
 
 
 def test_a_user_is_made_with_accounts(client: Client, house: House) -> None:

@@ -24,7 +24,7 @@ from django.urls import reverse
 from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import remembered_looks
 from apps.core.domain_errors import find_refusal
-from apps.core.money import InvalidAmount, format_usd, parse_usd
+from apps.core.money import InvalidAmount, format_usd, parse_usd, show_usd
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
@@ -37,10 +37,19 @@ else:
 _COUNT_MAX: Final = 10_000
 _LINES_MAX: Final = 1_000
 _MULTIPLIER_NANOS_PER_MILLIONTH: Final = 1_000
+_MILLIONTHS_OF_ONE: Final = 1_000_000
+_MILLIONTHS_MAX: Final = 1_000 * _MILLIONTHS_OF_ONE
 
 
 class NanosFormField(forms.CharField):
-    """Dollars in the form, nanos in the row."""
+    """Dollars in the form, nanos in the row.
+
+    `nanos_min` is the least that may be entered: in most places money is not negative.
+    """
+
+    def __init__(self, *, nanos_min: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._nanos_min = nanos_min
 
     def prepare_value(self, value: Any) -> Any:
         """Return dollars for stored nanos; what was typed stays as it was typed."""
@@ -51,9 +60,12 @@ class NanosFormField(forms.CharField):
         if value in self.empty_values:
             return None
         try:
-            return parse_usd(str(value).strip())
+            nanos = parse_usd(str(value).strip())
         except InvalidAmount as error:
             raise forms.ValidationError(str(error)) from error
+        if self._nanos_min is not None and nanos < self._nanos_min:
+            raise forms.ValidationError(f"An amount must not be below {show_usd(self._nanos_min)}.")
+        return nanos
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         """Return whether the amounts differ, however they are written."""
@@ -61,7 +73,11 @@ class NanosFormField(forms.CharField):
 
 
 class MillionthsFormField(NanosFormField):
-    """A decimal multiplier in the form, millionths in the row."""
+    """A decimal multiplier in the form, millionths in the row: from 0 to `millionths_max`."""
+
+    def __init__(self, *, millionths_max: int = _MILLIONTHS_MAX, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._nanos_max = millionths_max * _MULTIPLIER_NANOS_PER_MILLIONTH
 
     def prepare_value(self, value: Any) -> Any:
         """Return the multiplier for stored millionths."""
@@ -71,12 +87,18 @@ class MillionthsFormField(NanosFormField):
 
     def to_python(self, value: Any) -> Any:
         """Return millionths."""
-        nanos = super().to_python(value)
-        if nanos is None:
+        if value in self.empty_values:
             return None
+        try:
+            nanos = parse_usd(str(value).strip())
+        except InvalidAmount:
+            nanos = -1
         millionths, rest = divmod(nanos, _MULTIPLIER_NANOS_PER_MILLIONTH)
-        if rest:
-            raise forms.ValidationError("A multiplier has at most six decimals.")
+        if rest or not 0 <= nanos <= self._nanos_max:
+            raise forms.ValidationError(
+                f"Enter a number from 0 to {format_usd(self._nanos_max)} with at most six "
+                "decimals, such as 0.5."
+            )
         return millionths
 
 
@@ -97,7 +119,7 @@ def usd(name: str, label: str = "") -> Callable[[Any], str]:
 
     def show(row: Any) -> str:
         nanos = getattr(row, name)
-        return "–" if nanos is None else f"${format_usd(nanos)}"
+        return "–" if nanos is None else show_usd(nanos)
 
     shown = label or name.removesuffix("_nanos").replace("_", " ")
     return admin.display(description=shown, ordering=name)(_named(show, name))
@@ -130,11 +152,17 @@ class LinesFormField(forms.CharField):
     def to_python(self, value: Any) -> Any:
         """Return the list."""
         lines = [line.strip() for line in str(value or "").splitlines()]
-        return [line for line in lines if line][:_LINES_MAX]
+        found = [line for line in lines if line]
+        if len(found) > _LINES_MAX:
+            raise forms.ValidationError(f"Enter at most {_LINES_MAX} lines.")
+        return found
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """Return whether the lists differ."""
-        return bool(self.to_python(self.prepare_value(initial)) != self.to_python(data))
+        """Return whether the lists differ; what cannot be read is not what there was."""
+        try:
+            return bool(self.to_python(self.prepare_value(initial)) != self.to_python(data))
+        except forms.ValidationError:
+            return True
 
 
 def staff_of(request: HttpRequest) -> AbstractBaseUser:
@@ -151,6 +179,9 @@ class BaseAdmin(_ModelAdmin):
     list_per_page = 50
     list_max_show_all = 200
     show_full_result_count = False
+
+    class Media:
+        css = {"all": ("audit/admin.css",)}
 
     def changeform_view(
         self,
@@ -173,23 +204,34 @@ class BaseAdmin(_ModelAdmin):
         self, db_field: models.Field[Any, Any], request: HttpRequest, **kwargs: Any
     ) -> forms.Field | None:
         """Return the form field of a column."""
-        special: type[NanosFormField] | None = None
+        text = str(db_field.help_text)
+        given: dict[str, Any] = {
+            "required": not db_field.blank,
+            "initial": db_field.get_default() if db_field.has_default() else None,
+        }
         if db_field.name.endswith("_nanos"):
-            special, unit, suffix = NanosFormField, "USD", "_nanos"
-        elif db_field.name.endswith("_millionths"):
-            special, unit, suffix = MillionthsFormField, "", "_millionths"
-        if special is None:
-            return super().formfield_for_dbfield(db_field, request, **kwargs)
-        label = db_field.name.removesuffix(suffix).replace("_", " ").capitalize()
-        text = str(db_field.help_text).replace("Nano-USD", "USD").replace("nano-USD", "USD")
-        if special is MillionthsFormField:
-            text = "1 charges the list price, 0.5 half of it."
-        return special(
-            label=f"{label} ({unit})" if unit else label,
-            required=not db_field.blank,
-            help_text=text,
-            initial=db_field.get_default() if db_field.has_default() else None,
-        )
+            # Whatever is entered here is a price or a limit; what can be negative is typed nowhere.
+            return NanosFormField(
+                nanos_min=0,
+                label=f"{_label_of(db_field, '_nanos')} (USD)",
+                help_text=text.replace("Nano-USD", "USD").replace("nano-USD", "USD"),
+                **given,
+            )
+        if db_field.name.endswith("_millionths"):
+            is_share = db_field.name.endswith("share_millionths")
+            if is_share:
+                text = "A part of its price, such as 0.1; empty: all of it."
+            return MillionthsFormField(
+                millionths_max=_MILLIONTHS_OF_ONE if is_share else _MILLIONTHS_MAX,
+                label=_label_of(db_field, "_millionths"),
+                help_text=text if is_share else "1 charges the list price, 0.5 half of it.",
+                **given,
+            )
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
+
+
+def _label_of(field: models.Field[Any, Any], suffix: str) -> str:
+    return field.name.removesuffix(suffix).replace("_", " ").capitalize()
 
 
 class ReadOnlyAdmin(BaseAdmin):

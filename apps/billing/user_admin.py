@@ -28,7 +28,7 @@ from apps.billing.budgets import budget_of_user, find_uses
 from apps.billing.customers import adjust_user_balance, create_user
 from apps.billing.models import AccountKind
 from apps.core.domain_errors import find_refusal
-from apps.core.money import format_usd
+from apps.core.money import show_usd
 from apps.users.changes import UserChanges, change_user, end_all_sessions
 from apps.users.models import User
 from apps.users.names import UsernameAmbiguous, clean_names
@@ -156,9 +156,9 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
         """Show what the user has."""
         standing = find_standing(row.customer_id)
         return (
-            f"balance ${format_usd(standing.balance_nanos)}, "
-            f"held ${format_usd(standing.held_nanos)}, "
-            f"available ${format_usd(standing.available_nanos)}"
+            f"balance {show_usd(standing.balance_nanos)}, "
+            f"held {show_usd(standing.held_nanos)}, "
+            f"available {show_usd(standing.available_nanos)}"
         )
 
     @admin.display(description="spent of the budgets")
@@ -166,7 +166,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
         """Show what the user has spent in the day and the month that run."""
         uses = find_uses(budget_of_user(row), now=timezone.now())
         told = [
-            f"${format_usd(use.spent_nanos)} of ${format_usd(use.budget_nanos)} {period}"
+            f"{show_usd(use.spent_nanos)} of {show_usd(use.budget_nanos)} {period}"
             for use, period in ((uses.day, "today"), (uses.month, "this month"))
             if use is not None
         ]
@@ -235,8 +235,8 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
                 actor=_admin(request),
                 request=request,
             )
-            amount = format_usd(form.cleaned_data["amount"])
-            self.message_user(request, f"Adjusted by ${amount}.", messages.SUCCESS)
+            amount = show_usd(form.cleaned_data["amount"])
+            self.message_user(request, f"Adjusted by {amount}.", messages.SUCCESS)
 
         return self._ask(request, id, "Adjust balance", _about_nobody(AdjustmentForm), act)
 

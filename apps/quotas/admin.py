@@ -17,7 +17,7 @@ from apps.audit.admin_pages import (
     staff_of,
     usd,
 )
-from apps.core.money import format_usd
+from apps.core.money import show_usd
 from apps.quotas.allowances import change_quota, create_quota, remaining
 from apps.quotas.models import RepeatKey, UserQuota
 from apps.users.models import User
@@ -76,12 +76,12 @@ class UserQuotaAdmin(RecordedAdmin):
     @admin.display(description="used")
     def used(self, row: UserQuota) -> str:
         """Show what calls have used."""
-        return f"${format_usd(remaining(row).used_nanos)}"
+        return show_usd(remaining(row).used_nanos)
 
     @admin.display(description="remaining")
     def left(self, row: UserQuota) -> str:
         """Show what is left."""
-        return f"${format_usd(remaining(row).remaining_nanos)}"
+        return show_usd(remaining(row).remaining_nanos)
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[UserQuota]:
         """Return the quotas with what their names are made of."""

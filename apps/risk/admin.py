@@ -27,11 +27,13 @@ class IdsFormField(LinesFormField):
     def to_python(self, value: Any) -> Any:
         """Return the ids."""
         lines = super().to_python(value)
-        if not all(line.isascii() and line.isdigit() and len(line) < 20 for line in lines):
-            raise forms.ValidationError("Enter ids, one a line.")
-        found = [int(line) for line in lines]
-        if len(found) > IDS_MAX or not all(0 < pk <= _ID_MAX for pk in found):
+        if len(lines) > IDS_MAX:
             raise forms.ValidationError(f"Enter at most {IDS_MAX} ids.")
+        if not all(line.isascii() and line.isdigit() and len(line) < 20 for line in lines):
+            raise forms.ValidationError("Enter ids, one a line: whole numbers from 1 on.")
+        found = [int(line) for line in lines]
+        if not all(0 < pk <= _ID_MAX for pk in found):
+            raise forms.ValidationError("Enter ids, one a line: whole numbers from 1 on.")
         return found
 
 

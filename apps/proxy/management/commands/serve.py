@@ -200,7 +200,12 @@ class Command(BaseCommand):
         if connection.vendor != "sqlite":
             return None
         path = Path(f"{connection.settings_dict['NAME']}.gateway-lock")
-        lock = path.open("ab")
+        try:
+            lock = path.open("ab")
+        except OSError as error:
+            raise ImproperlyConfigured(
+                f"DATABASE_URL: {path.parent} cannot be used: {error.strerror}."
+            ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
