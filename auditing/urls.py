@@ -16,6 +16,8 @@ from django.views import defaults
 from django.views.decorators.http import condition, require_safe
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
+from apps.audit.admin_languages import mark_texts
+from apps.core.languages import translate_lazily
 from apps.users.password_page import OwnPasswordView
 
 _APPS: Final = (
@@ -77,8 +79,9 @@ def _answer(request: HttpRequest, status: int, code: str, detail: str) -> HttpRe
     return JsonResponse({"detail": detail, "code": code}, status=status)
 
 
-admin.site.site_header = admin.site.site_title = "Audit and billing gateway"
-admin.site.index_title = "Administration"
+admin.site.site_header = admin.site.site_title = translate_lazily("Audit and billing gateway")
+admin.site.index_title = translate_lazily("Administration")
+mark_texts(admin.site)
 # There is no other site to view.
 admin.site.site_url = None
 

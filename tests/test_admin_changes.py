@@ -6,19 +6,22 @@ import pytest
 from django.db import models
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from pytest_django import Settings
 
 from apps.ai_models.models import AIModel, PriceVersion
 from apps.api_keys.issue import digest_of, issue_key
 from apps.api_keys.models import APIKey
-from apps.audit.models import AdminEvent
+from apps.audit.models import AdminEvent, APIRequest
 from apps.billing.accounts import find_standing
+from apps.billing.models import Entry
 from apps.model_groups.models import ModelGroup
 from apps.providers.credentials import open_secret
 from apps.providers.models import Provider, ProviderKey
 from apps.quotas.allowances import remaining
 from apps.quotas.models import UserQuota
 from apps.users.models import Session, User, UserGroup
+from tests.support.calls import record_call
 from tests.support.house import DOLLAR, House, make_house, page_of, send, texts_of
 from tests.support.people import PASSWORD
 
@@ -220,6 +223,27 @@ def test_a_multiplier_is_written_as_a_number(client: Client, house: House) -> No
     group.refresh_from_db()
     assert group.multiplier_millionths == 1_250_000
     assert list(group.models.all()) == [house.model]
+
+
+def test_what_is_kept_in_whole_numbers_is_shown_in_dollars_and_as_numbers(
+    client: Client, house: House
+) -> None:
+    price = PriceVersion.objects.create(
+        model=house.model, effective_at=timezone.now(), input_nanos=2_500_000_000, output_nanos=1
+    )
+    call = record_call(multiplier_millionths=900_000)
+    entry = Entry.objects.filter(amount_nanos__lt=0).earliest("id")
+
+    priced = client.get(page_of(PriceVersion, "change", price.pk)).content.decode()
+    called = client.get(page_of(APIRequest, "change", call.pk)).content.decode()
+
+    assert "$2.5<" in priced
+    assert "$0.000000001<" in priced
+    assert "2500000000" not in priced
+    assert "<label>Input:</label>" in priced
+    assert ">0.9<" in called
+    assert "900000" not in called
+    assert str(entry) == "debit -$10"
 
 
 @pytest.mark.parametrize(

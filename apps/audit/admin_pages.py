@@ -20,11 +20,13 @@ from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
+from django.utils.text import capfirst
 
 from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import remembered_looks
 from apps.core.domain_errors import find_refusal
-from apps.core.money import InvalidAmount, format_usd, parse_usd, show_usd
+from apps.core.languages import translate, translate_lazily
+from apps.core.money import InvalidAmount, format_multiplier, format_usd, parse_usd, show_usd
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
@@ -62,9 +64,11 @@ class NanosFormField(forms.CharField):
         try:
             nanos = parse_usd(str(value).strip())
         except InvalidAmount as error:
-            raise forms.ValidationError(str(error)) from error
+            raise forms.ValidationError(translate(str(error))) from error
         if self._nanos_min is not None and nanos < self._nanos_min:
-            raise forms.ValidationError(f"An amount must not be below {show_usd(self._nanos_min)}.")
+            raise forms.ValidationError(
+                translate("An amount must not be below {}.").format(show_usd(self._nanos_min))
+            )
         return nanos
 
     def has_changed(self, initial: Any, data: Any) -> bool:
@@ -96,8 +100,9 @@ class MillionthsFormField(NanosFormField):
         millionths, rest = divmod(nanos, _MULTIPLIER_NANOS_PER_MILLIONTH)
         if rest or not 0 <= nanos <= self._nanos_max:
             raise forms.ValidationError(
-                f"Enter a number from 0 to {format_usd(self._nanos_max)} with at most six "
-                "decimals, such as 0.5."
+                translate(
+                    "Enter a number from 0 to {} with at most six decimals, such as 0.5."
+                ).format(format_usd(self._nanos_max))
             )
         return millionths
 
@@ -122,7 +127,18 @@ def usd(name: str, label: str = "") -> Callable[[Any], str]:
         return "–" if nanos is None else show_usd(nanos)
 
     shown = label or name.removesuffix("_nanos").replace("_", " ")
-    return admin.display(description=shown, ordering=name)(_named(show, name))
+    return admin.display(description=translate_lazily(shown), ordering=name)(_named(show, name))
+
+
+def multiplier(name: str) -> Callable[[Any], str]:
+    """Return a column that shows the millionths of the field `name` as a number."""
+
+    def show(row: Any) -> str:
+        millionths = getattr(row, name)
+        return "–" if millionths is None else format_multiplier(millionths)
+
+    shown = name.removesuffix("_millionths").replace("_", " ")
+    return admin.display(description=translate_lazily(shown), ordering=name)(_named(show, name))
 
 
 def hexadecimal(name: str) -> Callable[[Any], str]:
@@ -131,7 +147,7 @@ def hexadecimal(name: str) -> Callable[[Any], str]:
     def show(row: Any) -> str:
         return bytes(getattr(row, name) or b"").hex() or "–"
 
-    return admin.display(description=name.replace("_", " "))(_named(show, name))
+    return admin.display(description=translate_lazily(name.replace("_", " ")))(_named(show, name))
 
 
 def _named(function: Callable[[Any], str], name: str) -> Callable[[Any], str]:
@@ -154,7 +170,7 @@ class LinesFormField(forms.CharField):
         lines = [line.strip() for line in str(value or "").splitlines()]
         found = [line for line in lines if line]
         if len(found) > _LINES_MAX:
-            raise forms.ValidationError(f"Enter at most {_LINES_MAX} lines.")
+            raise forms.ValidationError(translate("Enter at most {} lines.").format(_LINES_MAX))
         return found
 
     def has_changed(self, initial: Any, data: Any) -> bool:
@@ -197,7 +213,7 @@ class BaseAdmin(_ModelAdmin):
             refusal = find_refusal(error)
             if refusal is None:
                 raise
-            self.message_user(request, refusal.message, messages.ERROR)
+            self.message_user(request, translate(refusal.message), messages.ERROR)
             return redirect(request.get_full_path())
 
     def formfield_for_dbfield(
@@ -220,18 +236,20 @@ class BaseAdmin(_ModelAdmin):
         if db_field.name.endswith("_millionths"):
             is_share = db_field.name.endswith("share_millionths")
             if is_share:
-                text = "A part of its price, such as 0.1; empty: all of it."
+                text = translate("A part of its price, such as 0.1; empty: all of it.")
             return MillionthsFormField(
                 millionths_max=_MILLIONTHS_OF_ONE if is_share else _MILLIONTHS_MAX,
                 label=_label_of(db_field, "_millionths"),
-                help_text=text if is_share else "1 charges the list price, 0.5 half of it.",
+                help_text=text
+                if is_share
+                else translate("1 charges the list price, 0.5 half of it."),
                 **given,
             )
         return super().formfield_for_dbfield(db_field, request, **kwargs)
 
 
 def _label_of(field: models.Field[Any, Any], suffix: str) -> str:
-    return field.name.removesuffix(suffix).replace("_", " ").capitalize()
+    return capfirst(translate(field.name.removesuffix(suffix).replace("_", " ")))
 
 
 class ReadOnlyAdmin(BaseAdmin):
@@ -259,13 +277,16 @@ class ReadOnlyAdmin(BaseAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return every column."""
-        columns = [_readable(field) for field in self.opts.concrete_fields]
+        columns = [readable(field) for field in self.opts.concrete_fields]
         return [*columns, *self.readonly_fields]
 
 
-def _readable(field: models.Field[Any, Any]) -> str | Callable[[Any], str]:
+def readable(field: models.Field[Any, Any]) -> str | Callable[[Any], str]:
+    """Return what shows a column: money in dollars, multipliers as numbers, bytes as digits."""
     if field.name.endswith("_nanos"):
         return usd(field.name)
+    if field.name.endswith("_millionths"):
+        return multiplier(field.name)
     return hexadecimal(field.name) if isinstance(field, models.BinaryField) else field.name
 
 
@@ -348,7 +369,7 @@ class RecordedAdmin(BaseAdmin):
             reason = self.find_history(row) if row is not None else ""
             if row is None or not reason:
                 return super().delete_view(request, object_id, extra_context)
-        self.message_user(request, f"“{row}” {reason}", messages.ERROR)
+        self.message_user(request, f"“{row}” {translate(reason)}", messages.ERROR)
         page = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
         return redirect(reverse(page, args=[row.pk]))
 

@@ -10,6 +10,7 @@ from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest
 
 from apps.audit.admin_pages import RecordedAdmin, adopt, staff_of
+from apps.core.languages import translate
 from apps.providers.credentials import (
     KeyRequired,
     SecretMalformed,
@@ -70,7 +71,7 @@ class ProviderKeyForm(_KeyModelForm):
         """Require a secret for a new key."""
         secret = str(self.cleaned_data["secret"])
         if not secret and self.instance.pk is None:
-            raise forms.ValidationError("A new key needs its secret.")
+            raise forms.ValidationError(translate("A new key needs its secret."))
         return secret
 
     def check_kind(self, key_header: str) -> None:
@@ -80,7 +81,7 @@ class ProviderKeyForm(_KeyModelForm):
             try:
                 check_secret(secret, key_header)
             except SecretMalformed as error:
-                self.add_error("secret", str(error))
+                self.add_error("secret", translate(str(error)))
 
     def clean(self) -> dict[str, Any]:
         """Refuse to use a secret again that was typed for another address."""
@@ -91,7 +92,7 @@ class ProviderKeyForm(_KeyModelForm):
             self.check_kind(provider.key_header)
         is_left_behind = self.instance.left_behind_at is not None and not values.get("secret")
         if values.get("is_active") and is_left_behind:
-            self.add_error("secret", KeyRequired.message)
+            self.add_error("secret", translate(KeyRequired.message))
         return values
 
 
@@ -164,7 +165,7 @@ class ProviderForm(_ProviderModelForm):
         try:
             return check_headers(self.cleaned_data["headers"] or {})
         except HeadersRefused as error:
-            raise forms.ValidationError(str(error)) from error
+            raise forms.ValidationError(translate(str(error))) from error
 
     # Whose form this is; set on the class that the admin makes for each request.
     request: HttpRequest
@@ -177,7 +178,7 @@ class ProviderForm(_ProviderModelForm):
         try:
             admit_base_url(base_url, actor=staff_of(self.request), request=self.request)
         except BaseUrlRefused as error:
-            raise forms.ValidationError(str(error)) from error
+            raise forms.ValidationError(translate(str(error))) from error
         return base_url
 
 
@@ -227,8 +228,10 @@ class ProviderAdmin(RecordedAdmin):
         if count:
             self.message_user(
                 request,
-                "The provider moved to another address or way of signing: its stored keys were "
-                "deactivated. Type the secret again to use a key there.",
+                translate(
+                    "The provider moved to another address or way of signing: its stored keys were "
+                    "deactivated. Type the secret again to use a key there."
+                ),
                 messages.WARNING,
             )
 

@@ -17,6 +17,7 @@ from apps.audit.admin_pages import (
     staff_of,
     usd,
 )
+from apps.core.languages import translate
 from apps.core.money import show_usd
 from apps.quotas.allowances import change_quota, create_quota, remaining
 from apps.quotas.models import RepeatKey, UserQuota
@@ -48,7 +49,7 @@ class UserQuotaForm(_ModelForm):
         """Refuse what is no allowance."""
         total: int = self.cleaned_data["total"]
         if total < 0:
-            raise forms.ValidationError("A total must not be negative.")
+            raise forms.ValidationError(translate("A total must not be negative."))
         return total
 
 
