@@ -51,12 +51,14 @@ def test_a_provider_is_made_with_a_sealed_key(client: Client, house: House) -> N
             "keys-0-name": "first",
             "keys-0-secret": "sk-CANARY-TWO-0123456789",
             "keys-0-weight": "2",
+            "keys-0-daily_cost_nanos": "12.5",
             "keys-0-is_active": "on",
         },
     )
 
     key = ProviderKey.objects.get(provider__name="elsewhere")
     assert answer.status_code == 200
+    assert key.daily_cost_nanos == 12_500_000_000  # Dollars were typed.
     assert open_secret(key) == "sk-CANARY-TWO-0123456789"
     assert (key.name, key.weight, key.last_four) == ("first", 2, "6789")
     assert b"CANARY-TWO" not in answer.content

@@ -13,7 +13,8 @@ from apps.api_keys.changes import is_used
 from apps.api_keys.issue import NetworkMalformed, check_networks, issue_key
 from apps.api_keys.models import APIKey
 from apps.api_keys.operations import KEY_OPERATIONS
-from apps.audit.admin_pages import LinesFormField, SelfRecordedAdmin, adopt, staff_of, usd
+from apps.audit.admin_fields import LinesFormField
+from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of, usd
 from apps.core.languages import translate
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from django.utils import timezone
 
 from apps.api_keys.admin import show_key_once
 from apps.api_keys.issue import reset_default_key
-from apps.audit.admin_pages import NanosFormField, SelfRecordedAdmin, adopt, staff_of, usd
+from apps.audit.admin_fields import NanosFormField
+from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of, usd
 from apps.billing.accounts import find_standing
 from apps.billing.budgets import budget_of_user, find_uses
 from apps.billing.customers import adjust_user_balance, create_user

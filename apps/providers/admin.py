@@ -9,6 +9,7 @@ from django.contrib import admin, messages
 from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest
 
+from apps.audit.admin_fields import MoneyInForms
 from apps.audit.admin_pages import RecordedAdmin, adopt, staff_of
 from apps.core.languages import translate
 from apps.providers.credentials import (
@@ -34,12 +35,12 @@ from apps.providers.registration import (
 if TYPE_CHECKING:
     _KeyModelForm = forms.ModelForm[ProviderKey]
     _ProviderModelForm = forms.ModelForm[Provider]
-    _KeyInline = admin.TabularInline[ProviderKey, Provider]
+    _KeyInline = admin.StackedInline[ProviderKey, Provider]
     _KeyFormSet = BaseInlineFormSet[ProviderKey, Provider, forms.ModelForm[ProviderKey]]
 else:
     # Generic only in the type stubs.
     _KeyModelForm = _ProviderModelForm = forms.ModelForm
-    _KeyInline = admin.TabularInline
+    _KeyInline = admin.StackedInline
     _KeyFormSet = BaseInlineFormSet
 
 
@@ -136,8 +137,8 @@ class ProviderKeyFormSet(_KeyFormSet):
                 form.check_kind(self.instance.key_header)
 
 
-class ProviderKeyInline(_KeyInline):
-    """The keys of a provider."""
+class ProviderKeyInline(MoneyInForms, _KeyInline):
+    """The keys of a provider, below each other: side by side they are wider than a screen."""
 
     model = ProviderKey
     form = ProviderKeyForm

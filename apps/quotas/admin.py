@@ -9,14 +9,8 @@ from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
 
-from apps.audit.admin_pages import (
-    NanosFormField,
-    ReadOnlyAdmin,
-    RecordedAdmin,
-    adopt,
-    staff_of,
-    usd,
-)
+from apps.audit.admin_fields import NanosFormField
+from apps.audit.admin_pages import ReadOnlyAdmin, RecordedAdmin, adopt, staff_of, usd
 from apps.core.languages import translate
 from apps.core.money import show_usd
 from apps.quotas.allowances import change_quota, create_quota, remaining

@@ -9,7 +9,8 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.text import capfirst, format_lazy
 
-from apps.audit.admin_pages import LinesFormField, ReadOnlyAdmin, RecordedAdmin
+from apps.audit.admin_fields import LinesFormField
+from apps.audit.admin_pages import ReadOnlyAdmin, RecordedAdmin
 from apps.core.languages import translate, translate_lazily
 from apps.risk.changes import IDS_MAX, NETWORKS_MAX, RuleInvalid, check_ids, check_rule, save_new
 from apps.risk.models import OPERATIONS, RiskFinding, RiskRule
