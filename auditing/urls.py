@@ -39,6 +39,12 @@ def show_front_page(request: HttpRequest) -> HttpResponse:
     return redirect("admin:index")
 
 
+@require_safe
+def show_no_icon(request: HttpRequest) -> HttpResponse:
+    """Answer browsers, which ask for an icon by themselves: there is none, and that is no fault."""
+    return HttpResponse(status=204, headers={"Cache-Control": "max-age=86400"})
+
+
 @lru_cache(maxsize=1)
 def _read_schema() -> tuple[bytes, str]:
     content = (settings.BASE_DIR / "openapi.json").read_bytes()
@@ -91,6 +97,7 @@ handler500 = answer_server_error
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", show_front_page),
+    path("favicon.ico", show_no_icon),
     *(path("", include(f"apps.{name}.urls")) for name in _APPS),
     re_path(r"^api/schema/?$", show_schema, name="schema"),
     re_path(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from django import forms
 from django.db import models
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
-from apps.ai_models.models import AIModel, PriceVersion
+from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.api_keys.issue import digest_of, issue_key
 from apps.api_keys.models import APIKey
+from apps.audit.admin_fields import NanosFormField
 from apps.audit.models import AdminEvent, APIRequest
 from apps.billing.accounts import find_standing
 from apps.billing.models import Entry
@@ -273,6 +275,33 @@ def test_what_is_wrong_about_an_amount_is_said_beside_it(
     group.refresh_from_db()
     assert (group.daily_budget_nanos, group.cap_nanos, group.monthly_budget_nanos) == (None,) * 3
     assert group.multiplier_millionths == 1_000_000
+
+
+@pytest.mark.sqlite  # What a form refuses is decided before any database is asked.
+@pytest.mark.parametrize("typed", ["-1", "99999999999999999999999"])
+@pytest.mark.parametrize(
+    "kind", [AIModel, APIKey, ModelGroup, Provider, ProviderKey, Route, User, UserGroup]
+)
+def test_no_number_is_answered_with_the_name_of_a_constraint(
+    client: Client, house: House, kind: type[models.Model], typed: str
+) -> None:
+    row = kind._default_manager.order_by("-pk")[:1].get()
+    before = kind._default_manager.filter(pk=row.pk).values().get()
+    page = page_of(kind, "change", row.pk)
+    form = client.get(page).context["adminform"].form
+    kinds = (forms.FloatField, forms.IntegerField, NanosFormField)
+    numbers = [name for name, field in form.fields.items() if isinstance(field, kinds)]
+
+    for name in numbers:
+        context = send(client, page, **{name: typed}).context
+        # Elsewhere it was taken: some numbers may be below zero, such as priorities.
+        if "adminform" in context:
+            assert list(context["adminform"].form.errors) == [name], name
+
+    assert numbers
+    after = kind._default_manager.filter(pk=row.pk).values().get()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed <= {"priority", "weight", "position", "updated_at"}
 
 
 def test_the_share_of_an_answer_given_again_is_written_as_a_part(

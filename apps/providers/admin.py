@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest
 
 from apps.audit.admin_fields import MoneyInForms
 from apps.audit.admin_pages import RecordedAdmin, adopt, staff_of
-from apps.core.languages import translate
+from apps.core.languages import translate, translate_lazily
 from apps.providers.credentials import (
     KeyRequired,
     SecretMalformed,
@@ -31,6 +32,13 @@ from apps.providers.registration import (
     is_moved,
     leave_keys_behind,
 )
+from apps.providers.serializers import (
+    CHECK_SECONDS_MAX,
+    DRAIN_SECONDS_MAX,
+    FAILURES_MAX,
+    SECONDS_MAX,
+    SECONDS_MIN,
+)
 
 if TYPE_CHECKING:
     _KeyModelForm = forms.ModelForm[ProviderKey]
@@ -45,6 +53,13 @@ else:
 
 
 _KEY_STATE = ("last_four", "disabled_at", "disabled_reason", "left_behind_at", "created_at")
+_TIMEOUTS: Final = ("connect", "first_byte", "idle", "total")
+_BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    **{f"{name}_timeout_seconds": (SECONDS_MIN, SECONDS_MAX) for name in _TIMEOUTS},
+    "drain_seconds": (SECONDS_MIN, DRAIN_SECONDS_MAX),
+    "failures_max": (1, FAILURES_MAX),
+    "check_seconds": (0, CHECK_SECONDS_MAX),
+}
 _LIMITS: Final = ("rpm", "tpm", "concurrency", "daily_cost_nanos")
 
 
@@ -160,6 +175,20 @@ class ProviderForm(_ProviderModelForm):
     class Meta:
         model = Provider
         fields = "__all__"
+        help_texts = {
+            "base_url": translate_lazily(
+                "For example https://api.openai.com/v1. Must be public, unless PRIVATE_UPSTREAMS "
+                "names it."
+            )
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Hold numbers to the bounds that REST has for them."""
+        super().__init__(*args, **kwargs)
+        for name, (least, most) in _BOUNDS.items():
+            if name in self.fields:
+                bounds = (MinValueValidator(least), MaxValueValidator(most))
+                self.fields[name].validators.extend(bounds)
 
     def clean_headers(self) -> dict[str, str]:
         """Refuse headers that must not be set."""

@@ -10,6 +10,7 @@ import resource
 import socket
 import sqlite3
 import sys
+import warnings
 from argparse import ArgumentParser
 from contextlib import suppress
 from pathlib import Path
@@ -157,6 +158,10 @@ class Command(BaseCommand):
         refuse_unfinished_restore()
         _raise_descriptor_limit()
         logging.captureWarnings(True)  # Every line on stderr is a line of the log.
+        # Static files are read so, whole and small; what streams here is asynchronous.
+        warnings.filterwarnings(
+            "ignore", "StreamingHttpResponse must consume synchronous iterators"
+        )
         lock = self._lock_database()
         self._check_durability()
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
