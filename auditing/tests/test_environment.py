@@ -109,14 +109,19 @@ def test_a_data_directory_that_cannot_be_made_stops_the_start(
 
 
 @pytest.mark.parametrize(
-    ("url", "reason"),
+    ("command", "url", "reason"),
     [
-        ("sqlite:///{}/no/db.sqlite3", "unable to open database file"),
-        ("postgresql://u:canary@127.0.0.1:1/d", "connection failed: "),
+        ("migrate", "sqlite:///{}/no/db.sqlite3", "unable to open database file."),
+        ("migrate", "postgresql://u:canary@127.0.0.1:1/d", "connection failed: "),
+        (
+            "verify_ledger",
+            "sqlite:///{}/db.sqlite3",
+            "no such table: billing_verifiedhead. Run manage.py migrate first.",
+        ),
     ],
 )
-def test_a_database_that_cannot_be_opened_is_one_line(
-    tmp_path: Path, url: str, reason: str
+def test_a_database_that_cannot_be_used_is_one_line(
+    tmp_path: Path, command: str, url: str, reason: str
 ) -> None:
     variables = {
         "PATH": os.environ["PATH"],
@@ -125,7 +130,7 @@ def test_a_database_that_cannot_be_opened_is_one_line(
     }
 
     ended = subprocess.run(
-        [sys.executable, "manage.py", "migrate"],
+        [sys.executable, "manage.py", command],
         cwd=ROOT,
         env=variables,
         capture_output=True,
