@@ -135,15 +135,14 @@ class MoneyInForms(_BaseModelAdmin):
                 **given,
             )
         if db_field.name.endswith("_millionths"):
-            is_share = db_field.name.endswith("share_millionths")
-            if is_share:
-                text = translate("A part of its price, such as 0.1; empty: all of it.")
+            text, most = "1 charges the list price, 0.5 half of it.", _MILLIONTHS_MAX
+            if db_field.name.endswith("share_millionths"):
+                text = "A part of its price, such as 0.1; empty: all of it."
+                most = _MILLIONTHS_OF_ONE
             return MillionthsFormField(
-                millionths_max=_MILLIONTHS_OF_ONE if is_share else _MILLIONTHS_MAX,
+                millionths_max=most,
                 label=_label_of(db_field, "_millionths"),
-                help_text=text
-                if is_share
-                else translate("1 charges the list price, 0.5 half of it."),
+                help_text=translate(text),
                 **given,
             )
         return super().formfield_for_dbfield(db_field, request, **kwargs)

@@ -1,7 +1,8 @@
 """Texts of the administration in the language of who reads them: English in code, Chinese by list.
 
 The list is `chinese.json`, English to Chinese. A text that is not in it stays English; a test opens
-every page and finds what is missing. REST and the client API speak English alone.
+every page and finds what is missing. What we say over REST and the client API stays English:
+programs go by codes.
 """
 
 from __future__ import annotations
