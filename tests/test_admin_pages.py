@@ -95,6 +95,12 @@ def test_every_page_opens_and_tells_no_secret(
             assert session.auth_hash not in text, path
 
 
+def test_a_browser_that_asks_for_an_icon_is_told_that_there_is_none(db: None) -> None:
+    answer = Client().get("/favicon.ico")
+
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
 def _request(user: User) -> Any:
     request = RequestFactory().get("/")
     request.user = user

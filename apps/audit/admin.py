@@ -27,6 +27,7 @@ from apps.audit.models import (
     StoredAnswer,
 )
 from apps.audit.payloads import open_body
+from apps.core.languages import translate
 
 
 def _find_by_uuid(
@@ -86,15 +87,15 @@ class APIRequestAdmin(_FoundById):
     def attempts(self, row: APIRequest) -> SafeString:
         """Link to the tries at providers."""
         page = reverse("admin:audit_attempt_changelist")
-        return format_html('<a href="{}?q={}">show</a>', page, row.pk)
+        return format_html('<a href="{}?q={}">{}</a>', page, row.pk, translate("show"))
 
     @admin.display(description="bodies")
     def bodies(self, row: APIRequest) -> SafeString | str:
         """Link to the payload; opening it is recorded."""
         if not Payload.objects.filter(pk=row.pk).exists():
-            return "not kept"
+            return translate("not kept")
         page = reverse("admin:audit_payload_change", args=[row.pk])
-        return format_html('<a href="{}">show (is recorded)</a>', page)
+        return format_html('<a href="{}">{}</a>', page, translate("show (is recorded)"))
 
 
 @admin.register(Attempt)
