@@ -58,7 +58,8 @@ class Environment:
         metadata=_about(
             "SQLite in `DATA_DIR`",
             "`postgresql://user:password@host:5432/name`, PostgreSQL 14 or newer with `fsync` "
-            "and `synchronous_commit` on; or `sqlite:///path`.",
+            "and `synchronous_commit` on; or `sqlite:///path`. A pooler between (PgBouncer) has to "
+            "give whole sessions: the ledger's statements stay parsed on its connection.",
         ),
     )
     redis_url: str = field(
@@ -203,7 +204,13 @@ def read_environment() -> Environment:
     if (BASE_DIR / ".env").exists():
         environ.Env.read_env(str(BASE_DIR / ".env"))
     data_dir = Path(env.str("DATA_DIR", default="") or BASE_DIR / "data").resolve()
-    stored = _stored_secrets(data_dir)
+    try:
+        stored = _stored_secrets(data_dir)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"DATA_DIR {data_dir} cannot be used: {error.strerror}. Name a directory that the "
+            "gateway's user may write to."
+        ) from error
     database_url = env.str("DATABASE_URL", default="") or f"sqlite:///{data_dir / 'db.sqlite3'}"
     found = Environment(
         port=_number(env, "PORT", 8000, 1, 65_535),
@@ -244,13 +251,7 @@ def make_private_file(path: Path) -> None:
 
 
 def _refuse_contradictions(found: Environment) -> None:
-    scheme = found.database_url.partition(":")[0]
-    if scheme in ("mysql", "mariadb"):
-        raise ImproperlyConfigured(
-            "DATABASE_URL: MySQL is not supported yet; use PostgreSQL or SQLite."
-        )
-    if scheme not in ("sqlite", "postgres", "postgresql"):
-        raise ImproperlyConfigured("DATABASE_URL must start with sqlite:// or postgresql://.")
+    scheme = _scheme_of_database(found.database_url)
     if scheme == "sqlite" and found.workers > 1:
         raise ImproperlyConfigured(
             "WORKERS above 1 needs PostgreSQL: SQLite takes one gateway process."
@@ -300,6 +301,27 @@ def _refuse_contradictions(found: Environment) -> None:
         raise ImproperlyConfigured(f"PAYLOAD_READERS must be one of {', '.join(_PAYLOAD_READERS)}.")
     if found.payloads not in _PAYLOAD_MODES:
         raise ImproperlyConfigured(f"PAYLOADS must be one of {', '.join(_PAYLOAD_MODES)}.")
+
+
+def _scheme_of_database(url: str) -> str:
+    """Return the scheme of DATABASE_URL. What is refused may hold a password: it is not told."""
+    scheme, mark, _ = url.partition("://")
+    if scheme in ("mysql", "mariadb"):
+        raise ImproperlyConfigured(
+            "DATABASE_URL: MySQL is not supported yet; use PostgreSQL or SQLite."
+        )
+    if not mark or scheme not in ("sqlite", "postgres", "postgresql"):
+        raise ImproperlyConfigured("DATABASE_URL must start with sqlite:// or postgresql://.")
+    try:
+        name = environ.Env.db_url_config(url).get("NAME")
+    except ValueError as error:
+        raise ImproperlyConfigured(
+            "DATABASE_URL cannot be read. Write it as postgresql://user:password@host:5432/name, "
+            "with what is special in a password percent-encoded."
+        ) from error
+    if not name:
+        raise ImproperlyConfigured("DATABASE_URL names no database.")
+    return scheme
 
 
 def _number(env: environ.Env, name: str, default: int, low: int, high: int) -> int:

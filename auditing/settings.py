@@ -123,6 +123,7 @@ AUTH_PASSWORD_VALIDATORS = [
 
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("zh-hans", "简体中文")]
+FORMAT_MODULE_PATH = "auditing.formats"
 TIME_ZONE = "UTC"
 USE_TZ = True
 

@@ -16,6 +16,8 @@ from django.views import defaults
 from django.views.decorators.http import condition, require_safe
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
+from apps.audit.admin_languages import mark_texts
+from apps.core.languages import translate_lazily
 from apps.users.password_page import OwnPasswordView
 
 _APPS: Final = (
@@ -35,6 +37,12 @@ _APPS: Final = (
 def show_front_page(request: HttpRequest) -> HttpResponse:
     """Send people who open the bare address to the administration."""
     return redirect("admin:index")
+
+
+@require_safe
+def show_no_icon(request: HttpRequest) -> HttpResponse:
+    """Answer browsers, which ask for an icon by themselves: there is none, and that is no fault."""
+    return HttpResponse(status=204, headers={"Cache-Control": "max-age=86400"})
 
 
 @lru_cache(maxsize=1)
@@ -77,8 +85,11 @@ def _answer(request: HttpRequest, status: int, code: str, detail: str) -> HttpRe
     return JsonResponse({"detail": detail, "code": code}, status=status)
 
 
-admin.site.site_header = admin.site.site_title = "Audit and billing gateway"
-admin.site.index_title = "Administration"
+admin.site.site_header = admin.site.site_title = translate_lazily("Audit and billing gateway")
+admin.site.index_title = translate_lazily("Administration")
+mark_texts(admin.site)
+# There is no other site to view.
+admin.site.site_url = None
 
 handler400 = answer_bad_request
 handler404 = answer_not_found
@@ -86,6 +97,7 @@ handler500 = answer_server_error
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", show_front_page),
+    path("favicon.ico", show_no_icon),
     *(path("", include(f"apps.{name}.urls")) for name in _APPS),
     re_path(r"^api/schema/?$", show_schema, name="schema"),
     re_path(

@@ -93,9 +93,11 @@ def model_of(dialect: str, model: str = MODEL) -> str:
     return model if dialect == OPENAI else f"{model}-{dialect}"
 
 
-def make_body(kind: str, client: str = OPENAI, provider: str = OPENAI) -> str:
+def make_body(
+    kind: str, client: str = OPENAI, provider: str = OPENAI, *, model: str = MODEL
+) -> str:
     """Return the body of a call."""
-    body = CLIENTS[client].body(model_of(provider), kind == "stream")
+    body = CLIENTS[client].body(model_of(provider, model), kind == "stream")
     if kind == "prompt":
         body["messages"] = _LONG_MESSAGES
     return json.dumps(body, separators=(",", ":"))

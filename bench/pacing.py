@@ -225,7 +225,7 @@ async def _sample_memory(site: Site, seen: list[float]) -> None:
 
 
 def _make_request(site: Site) -> bytes:
-    body = make_body("stream").encode()
+    body = make_body("stream", model=MODEL).encode()
     head = (
         f"POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
         f"authorization: Bearer {site.keys[0]}\r\ncontent-length: {len(body)}\r\n\r\n"

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import pytest
+from django import forms
 from django.db import models
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from pytest_django import Settings
 
-from apps.ai_models.models import PriceVersion
+from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.api_keys.issue import digest_of, issue_key
 from apps.api_keys.models import APIKey
-from apps.audit.models import AdminEvent
+from apps.audit.admin_fields import NanosFormField
+from apps.audit.models import AdminEvent, APIRequest
 from apps.billing.accounts import find_standing
+from apps.billing.models import Entry
 from apps.model_groups.models import ModelGroup
 from apps.providers.credentials import open_secret
 from apps.providers.models import Provider, ProviderKey
 from apps.quotas.allowances import remaining
 from apps.quotas.models import UserQuota
-from apps.users.models import Session, User
+from apps.users.models import Session, User, UserGroup
+from tests.support.calls import record_call
 from tests.support.house import DOLLAR, House, make_house, page_of, send, texts_of
 from tests.support.people import PASSWORD
 
@@ -48,12 +53,14 @@ def test_a_provider_is_made_with_a_sealed_key(client: Client, house: House) -> N
             "keys-0-name": "first",
             "keys-0-secret": "sk-CANARY-TWO-0123456789",
             "keys-0-weight": "2",
+            "keys-0-daily_cost_nanos": "12.5",
             "keys-0-is_active": "on",
         },
     )
 
     key = ProviderKey.objects.get(provider__name="elsewhere")
     assert answer.status_code == 200
+    assert key.daily_cost_nanos == 12_500_000_000  # Dollars were typed.
     assert open_secret(key) == "sk-CANARY-TWO-0123456789"
     assert (key.name, key.weight, key.last_four) == ("first", 2, "6789")
     assert b"CANARY-TWO" not in answer.content
@@ -220,6 +227,95 @@ def test_a_multiplier_is_written_as_a_number(client: Client, house: House) -> No
     group.refresh_from_db()
     assert group.multiplier_millionths == 1_250_000
     assert list(group.models.all()) == [house.model]
+
+
+def test_what_is_kept_in_whole_numbers_is_shown_in_dollars_and_as_numbers(
+    client: Client, house: House
+) -> None:
+    price = PriceVersion.objects.create(
+        model=house.model, effective_at=timezone.now(), input_nanos=2_500_000_000, output_nanos=1
+    )
+    call = record_call(multiplier_millionths=900_000)
+    entry = Entry.objects.filter(amount_nanos__lt=0).earliest("id")
+
+    priced = client.get(page_of(PriceVersion, "change", price.pk)).content.decode()
+    called = client.get(page_of(APIRequest, "change", call.pk)).content.decode()
+
+    assert "$2.5<" in priced
+    assert "$0.000000001<" in priced
+    assert "2500000000" not in priced
+    assert "<label>Input:</label>" in priced
+    assert ">0.9<" in called
+    assert "900000" not in called
+    assert str(entry) == "debit -$10"
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "reason"),
+    [
+        ("daily_budget_nanos", "-1", "An amount must not be below $0."),
+        ("cap_nanos", "9000001", "An amount must not exceed 9000000 USD."),
+        ("monthly_budget_nanos", "much", "An amount must be a decimal number such as 9.99."),
+        ("multiplier_millionths", "-1", "Enter a number from 0 to 1000"),
+        ("multiplier_millionths", "1001", "Enter a number from 0 to 1000"),
+        ("multiplier_millionths", "0.0000001", "Enter a number from 0 to 1000"),
+        ("multiplier_millionths", "half", "Enter a number from 0 to 1000"),
+    ],
+)
+def test_what_is_wrong_about_an_amount_is_said_beside_it(
+    client: Client, house: House, field: str, typed: str, reason: str
+) -> None:
+    group = UserGroup.objects.create(name="of the test")
+
+    answer = send(client, page_of(UserGroup, "change", group.pk), **{field: typed})
+
+    form = answer.context["adminform"].form
+    assert list(form.errors) == [field]
+    assert form.errors[field][0].startswith(reason)
+    group.refresh_from_db()
+    assert (group.daily_budget_nanos, group.cap_nanos, group.monthly_budget_nanos) == (None,) * 3
+    assert group.multiplier_millionths == 1_000_000
+
+
+@pytest.mark.sqlite  # What a form refuses is decided before any database is asked.
+@pytest.mark.parametrize("typed", ["-1", "99999999999999999999999"])
+@pytest.mark.parametrize(
+    "kind", [AIModel, APIKey, ModelGroup, Provider, ProviderKey, Route, User, UserGroup]
+)
+def test_no_number_is_answered_with_the_name_of_a_constraint(
+    client: Client, house: House, kind: type[models.Model], typed: str
+) -> None:
+    row = kind._default_manager.order_by("-pk")[:1].get()
+    before = kind._default_manager.filter(pk=row.pk).values().get()
+    page = page_of(kind, "change", row.pk)
+    form = client.get(page).context["adminform"].form
+    kinds = (forms.FloatField, forms.IntegerField, NanosFormField)
+    numbers = [name for name, field in form.fields.items() if isinstance(field, kinds)]
+
+    for name in numbers:
+        context = send(client, page, **{name: typed}).context
+        # Elsewhere it was taken: some numbers may be below zero, such as priorities.
+        if "adminform" in context:
+            assert list(context["adminform"].form.errors) == [name], name
+
+    assert numbers
+    after = kind._default_manager.filter(pk=row.pk).values().get()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed <= {"priority", "weight", "position", "updated_at"}
+
+
+def test_the_share_of_an_answer_given_again_is_written_as_a_part(
+    client: Client, house: House
+) -> None:
+    page = page_of(AIModel, "change", house.model.pk)
+
+    refused = send(client, page, cache_share_millionths="1.1")
+    send(client, page, cache_share_millionths="0.1")
+
+    errors = refused.context["adminform"].form.errors["cache_share_millionths"]
+    assert errors[0].startswith("Enter a number from 0 to 1 with")
+    house.model.refresh_from_db()
+    assert house.model.cache_share_millionths == 100_000
 
 
 def test_a_user_is_made_with_accounts(client: Client, house: House) -> None:

@@ -35,6 +35,7 @@ READ_ONLY: Final = {
     "audit.payload",
     "audit.adminevent",
     "audit.refusalcount",
+    "audit.storedanswer",
     "billing.account",
     "billing.transaction",
     "billing.entry",
@@ -46,7 +47,6 @@ READ_ONLY: Final = {
     "proxy.circuitrest",
     "proxy.configurationversion",
     "proxy.configurationchange",
-    "proxy.storedanswer",
     "risk.riskfinding",
     "users.session",
 }
@@ -93,6 +93,12 @@ def test_every_page_opens_and_tells_no_secret(
         for session in Session.objects.all():
             assert session.refresh_id not in text, path
             assert session.auth_hash not in text, path
+
+
+def test_a_browser_that_asks_for_an_icon_is_told_that_there_is_none(db: None) -> None:
+    answer = Client().get("/favicon.ico")
+
+    assert (answer.status_code, answer.content) == (204, b"")
 
 
 def _request(user: User) -> Any:

@@ -13,12 +13,13 @@ import psycopg
 import pytest
 from django.db import connections
 
-from apps.audit.models import AdminEvent
+from apps.audit.models import AdminEvent, StoredAnswer
 from apps.audit.partitions import PARTITIONED, month_start
 from apps.audit.retention import Selection, erase_payloads
 from apps.billing.anchors import append_anchor
 from apps.billing.ledger import postgres
-from apps.billing.ledger.commands import Held
+from apps.billing.ledger.commands import Held, StoredRecord
+from apps.billing.ledger.store import flush
 from apps.billing.models import Account
 from apps.billing.verification import anchors_path, report
 from apps.providers.credentials import open_secret
@@ -27,7 +28,7 @@ from apps.users.models import User
 from tests.support.databases import Database
 from tests.support.people import make_admin, rest_client
 from tests.support.postgres import PostgresServer
-from tests.support.world import Gateway, World, make_world
+from tests.support.world import NOW, Gateway, World, make_world
 
 ROLE = "gateway_app"
 SCRIPT = (Path(__file__).resolve().parents[1] / "docker" / "app_role.sql").read_text()
@@ -94,6 +95,22 @@ def test_a_call_is_held_and_settled_and_the_ledger_proven_under_the_role(
     wallet = Account.objects.get(pk=world.wallet_id)
     assert (wallet.posted_nanos, wallet.held_nanos) == (9_999_997_000, 0)
     assert (found.is_clean, found.requests, found.anchors) == (True, 1, 1)
+
+
+def test_where_an_answer_lies_is_written_and_replaced_under_the_role(
+    role: psycopg.Connection[Any], as_role: None, world: World
+) -> None:
+    gateway = Gateway(world, postgres.PostgresEngine(role))
+    gateway.engine.make_partitions(datetime.now(UTC))
+
+    for user_id in (7, 8):
+        held = gateway.hold(5_000)
+        assert isinstance(held, Held)
+        stored = StoredRecord((b"\x01" * 32,), 1, 2, user_id, 3, NOW, NOW)
+        batch = gateway.batch(resolves=(gateway.resolution(held, 3)._replace(stored=stored),))
+        flush(gateway.engine, batch, incarnation_id=gateway.incarnation_id)
+
+    assert list(StoredAnswer.objects.values_list("user_id", flat=True)) == [8]
 
 
 def test_the_rest_api_changes_things_and_records_them_under_the_role(

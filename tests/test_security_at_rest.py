@@ -157,7 +157,7 @@ def test_the_wrong_encryption_key_is_a_clear_error_that_tells_no_secret(
     with pytest.raises(SecretUnreadable) as raised:
         open_secret(ProviderKey.objects.get())
 
-    assert str(raised.value).startswith("no key ")
+    assert str(raised.value).startswith("no key of ENCRYPTION_KEY opens ")
     assert NEW.hex() not in str(raised.value)
     assert raised.value.__cause__ is None
 

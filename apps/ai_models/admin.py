@@ -15,7 +15,8 @@ from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.ai_models.overrides import OverridesRefused, check_overrides
 from apps.ai_models.removal import is_route_used
 from apps.ai_models.traces import look_for_model
-from apps.audit.admin_pages import RecordedAdmin, SelfRecordedAdmin, adopt, staff_of, usd
+from apps.audit.admin_pages import RecordedAdmin, SelfRecordedAdmin, adopt, readable, staff_of, usd
+from apps.core.languages import translate, translate_lazily
 from apps.core.price_terms import REQUEST, TermsInvalid, check_terms, parse_terms, show_terms
 from apps.core.usage import COUNTS, TOKEN_CLASSES
 
@@ -34,7 +35,7 @@ class AIModelForm(_ModelForm):
         try:
             return check_capabilities(self.cleaned_data["capabilities"] or {})
         except CapabilitiesRefused as error:
-            raise forms.ValidationError(str(error)) from error
+            raise forms.ValidationError(translate(str(error))) from error
 
 
 @admin.register(AIModel)
@@ -77,7 +78,7 @@ class RouteForm(_ModelForm):
         try:
             return check_overrides(self.cleaned_data["overrides"] or {})
         except OverridesRefused as error:
-            raise forms.ValidationError(str(error)) from error
+            raise forms.ValidationError(translate(str(error))) from error
 
 
 @admin.register(Route)
@@ -124,14 +125,16 @@ class PriceForm(_ModelForm):
         super().__init__(*args, **kwargs)
         if "effective_at" in self.fields:
             self.fields["effective_at"].required = False
-            self.fields["effective_at"].help_text = "Empty: from now on. Never in the past."
+            self.fields["effective_at"].help_text = translate_lazily(
+                "Empty: from now on. Never in the past."
+            )
 
     def clean_terms(self) -> Any:
         """Refuse what are no terms."""
         try:
             return show_terms(parse_terms(self.cleaned_data["terms"]))
         except TermsInvalid as error:
-            raise forms.ValidationError(str(error)) from error
+            raise forms.ValidationError(translate(str(error))) from error
 
     def clean(self) -> dict[str, Any]:
         """Require exactly one owner, and terms under which no longer request costs less."""
@@ -145,8 +148,17 @@ class PriceForm(_ModelForm):
             except TermsInvalid as error:
                 raise forms.ValidationError({"terms": str(error)}) from error
         if (values.get("model") is None) == (values.get("route") is None):
-            raise forms.ValidationError("Choose a model (what clients pay) or a route (our cost).")
+            raise forms.ValidationError(
+                translate("Choose a model (what clients pay) or a route (our cost).")
+            )
         return values
+
+
+_PRICE_FIELDS = (
+    *("model", "route", "effective_at"),
+    *(f"{name}_nanos" for name in (*TOKEN_CLASSES, REQUEST, *COUNTS)),
+    *("minimum_nanos", "terms"),
+)
 
 
 @admin.register(PriceVersion)
@@ -155,16 +167,6 @@ class PriceVersionAdmin(SelfRecordedAdmin):
 
     noun = "price"
     form = PriceForm
-    fields = (
-        "model",
-        "route",
-        "effective_at",
-        *(f"{name}_nanos" for name in TOKEN_CLASSES),
-        "request_nanos",
-        *(f"{name}_nanos" for name in COUNTS),
-        "minimum_nanos",
-        "terms",
-    )
     list_display = (
         "owner",
         "effective_at",
@@ -190,6 +192,17 @@ class PriceVersionAdmin(SelfRecordedAdmin):
         """Return the rows with what their names are made of."""
         rows: models.QuerySet[PriceVersion] = super().get_queryset(request)
         return rows.select_related("model", "route__model", "route__provider")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the fields; of a price that there is, in dollars."""
+        if obj is None:
+            return _PRICE_FIELDS
+        columns = {column.name: column for column in self.opts.concrete_fields}
+        return [*(readable(columns[name]) for name in _PRICE_FIELDS), "created_at"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return what is only shown: all of a price that there is."""
+        return () if obj is None else self.get_fields(request, obj)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse: a price explains charges for ever."""

@@ -13,7 +13,9 @@ from apps.api_keys.changes import is_used
 from apps.api_keys.issue import NetworkMalformed, check_networks, issue_key
 from apps.api_keys.models import APIKey
 from apps.api_keys.operations import KEY_OPERATIONS
-from apps.audit.admin_pages import LinesFormField, SelfRecordedAdmin, adopt, staff_of, usd
+from apps.audit.admin_fields import LinesFormField
+from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of, usd
+from apps.core.languages import translate
 
 if TYPE_CHECKING:
     _ModelForm = forms.ModelForm[APIKey]
@@ -61,7 +63,7 @@ class APIKeyForm(_ModelForm):
         try:
             check_networks(networks)
         except NetworkMalformed as error:
-            raise forms.ValidationError(str(error)) from error
+            raise forms.ValidationError(translate(str(error))) from error
         return networks
 
 
@@ -128,4 +130,6 @@ class APIKeyAdmin(SelfRecordedAdmin):
 
 def show_key_once(page: admin.ModelAdmin[Any], request: HttpRequest, raw: str) -> None:
     """Tell a new key in the one message that holds it."""
-    page.message_user(request, f"The new API key, shown this once: {raw}", messages.WARNING)
+    page.message_user(
+        request, translate("The new API key, shown this once: {}").format(raw), messages.WARNING
+    )

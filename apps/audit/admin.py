@@ -17,8 +17,17 @@ from django.utils.safestring import SafeString
 
 from apps.audit.admin_pages import ReadOnlyAdmin, staff_of, usd
 from apps.audit.events import record_event
-from apps.audit.models import AdminEvent, APIRequest, Attempt, CallKey, Payload, RefusalCount
+from apps.audit.models import (
+    AdminEvent,
+    APIRequest,
+    Attempt,
+    CallKey,
+    Payload,
+    RefusalCount,
+    StoredAnswer,
+)
 from apps.audit.payloads import open_body
+from apps.core.languages import translate
 
 
 def _find_by_uuid(
@@ -78,15 +87,15 @@ class APIRequestAdmin(_FoundById):
     def attempts(self, row: APIRequest) -> SafeString:
         """Link to the tries at providers."""
         page = reverse("admin:audit_attempt_changelist")
-        return format_html('<a href="{}?q={}">show</a>', page, row.pk)
+        return format_html('<a href="{}?q={}">{}</a>', page, row.pk, translate("show"))
 
     @admin.display(description="bodies")
     def bodies(self, row: APIRequest) -> SafeString | str:
         """Link to the payload; opening it is recorded."""
         if not Payload.objects.filter(pk=row.pk).exists():
-            return "not kept"
+            return translate("not kept")
         page = reverse("admin:audit_payload_change", args=[row.pk])
-        return format_html('<a href="{}">show (is recorded)</a>', page)
+        return format_html('<a href="{}">{}</a>', page, translate("show (is recorded)"))
 
 
 @admin.register(Attempt)
@@ -192,6 +201,18 @@ class CallKeyAdmin(_FoundById):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return what is shown."""
         return self.list_display
+
+
+@admin.register(StoredAnswer)
+class StoredAnswerAdmin(ReadOnlyAdmin):
+    """Answers, and items of them, that providers keep for users."""
+
+    list_display = (
+        *("id", "user_id", "provider_id", "provider_key_id", "model_id"),
+        *("created_at", "expires_at"),
+    )
+    search_fields = ("=user_id", "=provider_id", "=provider_key_id")
+    ordering = ("-id",)
 
 
 @admin.register(AdminEvent)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -21,10 +20,12 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 
+from apps.audit.admin_fields import MoneyInForms
 from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import remembered_looks
 from apps.core.domain_errors import find_refusal
-from apps.core.money import InvalidAmount, format_usd, parse_usd
+from apps.core.languages import translate, translate_lazily
+from apps.core.money import format_multiplier, show_usd
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
@@ -35,49 +36,6 @@ else:
     _Paginator = Paginator
 
 _COUNT_MAX: Final = 10_000
-_LINES_MAX: Final = 1_000
-_MULTIPLIER_NANOS_PER_MILLIONTH: Final = 1_000
-
-
-class NanosFormField(forms.CharField):
-    """Dollars in the form, nanos in the row."""
-
-    def prepare_value(self, value: Any) -> Any:
-        """Return dollars for stored nanos; what was typed stays as it was typed."""
-        return format_usd(value) if isinstance(value, int) else value
-
-    def to_python(self, value: Any) -> Any:
-        """Return nanos, None for an empty field."""
-        if value in self.empty_values:
-            return None
-        try:
-            return parse_usd(str(value).strip())
-        except InvalidAmount as error:
-            raise forms.ValidationError(str(error)) from error
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        """Return whether the amounts differ, however they are written."""
-        return bool(super().has_changed(self.prepare_value(initial), data))
-
-
-class MillionthsFormField(NanosFormField):
-    """A decimal multiplier in the form, millionths in the row."""
-
-    def prepare_value(self, value: Any) -> Any:
-        """Return the multiplier for stored millionths."""
-        if isinstance(value, int):
-            return format_usd(value * _MULTIPLIER_NANOS_PER_MILLIONTH)
-        return value
-
-    def to_python(self, value: Any) -> Any:
-        """Return millionths."""
-        nanos = super().to_python(value)
-        if nanos is None:
-            return None
-        millionths, rest = divmod(nanos, _MULTIPLIER_NANOS_PER_MILLIONTH)
-        if rest:
-            raise forms.ValidationError("A multiplier has at most six decimals.")
-        return millionths
 
 
 class BoundedPaginator(_Paginator):
@@ -97,10 +55,21 @@ def usd(name: str, label: str = "") -> Callable[[Any], str]:
 
     def show(row: Any) -> str:
         nanos = getattr(row, name)
-        return "–" if nanos is None else f"${format_usd(nanos)}"
+        return "–" if nanos is None else show_usd(nanos)
 
     shown = label or name.removesuffix("_nanos").replace("_", " ")
-    return admin.display(description=shown, ordering=name)(_named(show, name))
+    return admin.display(description=translate_lazily(shown), ordering=name)(_named(show, name))
+
+
+def multiplier(name: str) -> Callable[[Any], str]:
+    """Return a column that shows the millionths of the field `name` as a number."""
+
+    def show(row: Any) -> str:
+        millionths = getattr(row, name)
+        return "–" if millionths is None else format_multiplier(millionths)
+
+    shown = name.removesuffix("_millionths").replace("_", " ")
+    return admin.display(description=translate_lazily(shown), ordering=name)(_named(show, name))
 
 
 def hexadecimal(name: str) -> Callable[[Any], str]:
@@ -109,32 +78,13 @@ def hexadecimal(name: str) -> Callable[[Any], str]:
     def show(row: Any) -> str:
         return bytes(getattr(row, name) or b"").hex() or "–"
 
-    return admin.display(description=name.replace("_", " "))(_named(show, name))
+    return admin.display(description=translate_lazily(name.replace("_", " ")))(_named(show, name))
 
 
 def _named(function: Callable[[Any], str], name: str) -> Callable[[Any], str]:
     # The admin tells columns apart by the names of their functions.
     function.__name__ = f"{name}_column"
     return function
-
-
-class LinesFormField(forms.CharField):
-    """One item a line in the form, a list in the row."""
-
-    widget = forms.Textarea(attrs={"rows": 4, "cols": 60})
-
-    def prepare_value(self, value: Any) -> Any:
-        """Return lines for a stored list; what was typed stays as it was typed."""
-        return "\n".join(str(item) for item in value) if isinstance(value, list) else value
-
-    def to_python(self, value: Any) -> Any:
-        """Return the list."""
-        lines = [line.strip() for line in str(value or "").splitlines()]
-        return [line for line in lines if line][:_LINES_MAX]
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        """Return whether the lists differ."""
-        return bool(self.to_python(self.prepare_value(initial)) != self.to_python(data))
 
 
 def staff_of(request: HttpRequest) -> AbstractBaseUser:
@@ -144,13 +94,16 @@ def staff_of(request: HttpRequest) -> AbstractBaseUser:
     return request.user
 
 
-class BaseAdmin(_ModelAdmin):
-    """Dollars and multipliers instead of nanos and millionths in every form; no bulk actions."""
+class BaseAdmin(MoneyInForms, _ModelAdmin):
+    """Refusals of the domain beside the form; no bulk actions."""
 
     actions = None
     list_per_page = 50
     list_max_show_all = 200
     show_full_result_count = False
+
+    class Media:
+        css = {"all": ("audit/admin.css",)}
 
     def changeform_view(
         self,
@@ -166,30 +119,8 @@ class BaseAdmin(_ModelAdmin):
             refusal = find_refusal(error)
             if refusal is None:
                 raise
-            self.message_user(request, refusal.message, messages.ERROR)
+            self.message_user(request, translate(refusal.message), messages.ERROR)
             return redirect(request.get_full_path())
-
-    def formfield_for_dbfield(
-        self, db_field: models.Field[Any, Any], request: HttpRequest, **kwargs: Any
-    ) -> forms.Field | None:
-        """Return the form field of a column."""
-        special: type[NanosFormField] | None = None
-        if db_field.name.endswith("_nanos"):
-            special, unit, suffix = NanosFormField, "USD", "_nanos"
-        elif db_field.name.endswith("_millionths"):
-            special, unit, suffix = MillionthsFormField, "", "_millionths"
-        if special is None:
-            return super().formfield_for_dbfield(db_field, request, **kwargs)
-        label = db_field.name.removesuffix(suffix).replace("_", " ").capitalize()
-        text = str(db_field.help_text).replace("Nano-USD", "USD").replace("nano-USD", "USD")
-        if special is MillionthsFormField:
-            text = "1 charges the list price, 0.5 half of it."
-        return special(
-            label=f"{label} ({unit})" if unit else label,
-            required=not db_field.blank,
-            help_text=text,
-            initial=db_field.get_default() if db_field.has_default() else None,
-        )
 
 
 class ReadOnlyAdmin(BaseAdmin):
@@ -217,13 +148,16 @@ class ReadOnlyAdmin(BaseAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return every column."""
-        columns = [_readable(field) for field in self.opts.concrete_fields]
+        columns = [readable(field) for field in self.opts.concrete_fields]
         return [*columns, *self.readonly_fields]
 
 
-def _readable(field: models.Field[Any, Any]) -> str | Callable[[Any], str]:
+def readable(field: models.Field[Any, Any]) -> str | Callable[[Any], str]:
+    """Return what shows a column: money in dollars, multipliers as numbers, bytes as digits."""
     if field.name.endswith("_nanos"):
         return usd(field.name)
+    if field.name.endswith("_millionths"):
+        return multiplier(field.name)
     return hexadecimal(field.name) if isinstance(field, models.BinaryField) else field.name
 
 
@@ -306,7 +240,7 @@ class RecordedAdmin(BaseAdmin):
             reason = self.find_history(row) if row is not None else ""
             if row is None or not reason:
                 return super().delete_view(request, object_id, extra_context)
-        self.message_user(request, f"“{row}” {reason}", messages.ERROR)
+        self.message_user(request, f"“{row}” {translate(reason)}", messages.ERROR)
         page = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
         return redirect(reverse(page, args=[row.pk]))
 

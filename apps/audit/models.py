@@ -235,6 +235,33 @@ class CallKey(models.Model):
         return str(self.request_id)
 
 
+class StoredAnswer(models.Model):
+    """Where an answer lies that a provider keeps, or an item of one: in the account of one key.
+
+    Written by the ledger with the call's settlement. Who names it by its id has to be its owner,
+    and is sent there (see `apps.proxy.stored_answers`). Ids are a provider's own: the latest answer
+    with one is meant. No foreign keys: a row ends by its time.
+    """
+
+    digest = models.BinaryField(max_length=32, help_text="Of the id.")
+    provider_id = models.BigIntegerField()
+    provider_key_id = models.BigIntegerField()
+    user_id = models.BigIntegerField()
+    model_id = models.BigIntegerField()
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["digest", "provider_id"], name="audit_storedanswer_id"),
+        ]
+        # For the sweep.
+        indexes = [models.Index(fields=["expires_at"], name="audit_storedanswer_expires")]
+
+    def __str__(self) -> str:
+        return f"{bytes(self.digest).hex()} at provider {self.provider_id}"
+
+
 class AdminEvent(models.Model):
     """Who did what, when, from where, with the values before and after."""
 

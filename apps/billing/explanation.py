@@ -14,7 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from apps.ai_models.models import PriceVersion
-from apps.audit.models import APIRequest, Attempt, UsageSource
+from apps.audit.models import APIRequest, Attempt, RequestState, UsageSource
 from apps.audit.records import stored_usage
 from apps.billing.models import Entry, EntryKind
 from apps.billing.pricing import (
@@ -233,6 +233,11 @@ def _find_price(prices: dict[int, PriceVersion], version_id: int | None) -> Pric
 
 
 def _note(row: APIRequest) -> str:
+    if row.usage_source == UsageSource.NONE and row.state == RequestState.INTERRUPTED:
+        return (
+            "The gateway was lost before it had noted what this call produced: the hold was given "
+            "back whole."
+        )
     if row.usage_source == UsageSource.NONE:
         return "Nothing was produced for this call: the hold was given back whole."
     if row.usage_source == UsageSource.CHECKPOINT:

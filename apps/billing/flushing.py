@@ -221,20 +221,36 @@ class Flusher:
             return [self._settle_bare(resolves[0], error)], []
         if resolves and holds:
             ended, _ = self.flush(resolves, [])
-            _, held = self.flush([], holds)
+            _, held = self._flush_rest([], holds)
             return ended, held
-        if resolves:
-            middle = len(resolves) // 2
-            return self.flush(resolves[:middle], [])[0] + self.flush(resolves[middle:], [])[0], []
-        middle = len(holds) // 2
-        return [], self.flush([], holds[:middle])[1] + self.flush([], holds[middle:])[1]
+        middle = max(len(resolves), len(holds)) // 2
+        ended, held = self.flush(resolves[:middle], holds[:middle])
+        more_ended, more_held = self._flush_rest(resolves[middle:], holds[middle:])
+        return ended + more_ended, held + more_held
+
+    def _flush_rest(
+        self, resolves: list[Resolve], holds: list[PlaceHold]
+    ) -> tuple[list[Outcome], list[Outcome]]:
+        """Commit what is left of a batch of which some is committed: that must not be done again,
+        so a lease that ended in between is trouble of the rest alone, and found anew with it.
+        """
+        try:
+            return self.flush(resolves, holds)
+        except IncarnationEnded:
+            return [Trouble()] * len(resolves), [Trouble()] * len(holds)
 
     def _settle_bare(self, resolve: Resolve, error: Exception) -> Outcome:
-        """Settle without free texts and bodies, so that only numbers can be wrong."""
+        """Settle without free texts, bodies and what may be missing, so that only numbers can be
+        wrong.
+        """
         logger.error("settlement %s is refused: %s", resolve.request_id, _describe(error))
         row = {**resolve.row, **dict.fromkeys(_TEXTS, ""), "payload_digest": None}
         bare = resolve._replace(
-            row=row, attempts=(), payload=None, claim_end=_without_body(resolve.claim_end)
+            row=row,
+            attempts=(),
+            payload=None,
+            claim_end=_without_body(resolve.claim_end),
+            stored=None,
         )
         try:
             ended, _ = self._try([bare], [])
@@ -285,12 +301,13 @@ def _has_keys(resolves: list[Resolve], holds: list[PlaceHold]) -> bool:
 
 
 def _rows_of(resolves: Sequence[Resolve], holds: Sequence[PlaceHold]) -> set[RowKey]:
-    """Return the accounts of customers and the counters that these change."""
+    """Return the accounts of customers and the counters that these may change."""
     ends = (*resolves, *spent_by(holds))
     accounts = {account_id for resolve in ends for account_id, _ in resolve.legs}
     found: set[RowKey] = set()
     for resolve in ends:
-        if resolve.charge_nanos > resolve.held_nanos:
+        if resolve.charge_nanos:
+            # Also within the hold: where somebody else has ended that, the charge falls on these.
             accounts.update((resolve.wallet_id, resolve.receivable_id))
         found.update(("counter", counter_id) for counter_id in resolve.counters)
     for hold in holds:

@@ -31,9 +31,10 @@ from apps.billing.ledger.commands import (
     Claim,
     ClaimEnd,
     PayloadRecord,
+    RepeatAnswer,
     Resolve,
     Row,
-    StoredAnswer,
+    StoredRecord,
 )
 
 BYTES_MAX: Final = 1 << 30
@@ -303,6 +304,7 @@ def _encode(resolve: Resolve) -> bytes:
                 "is_response_truncated": payload.is_response_truncated,
             },
             **_encode_end(resolve.claim_end),
+            **_encode_stored(resolve.stored),
         },
         default=lambda value: {"base64": base64.b64encode(value).decode()},
     )
@@ -323,6 +325,7 @@ def _decode(value: dict[str, Any]) -> Resolve:
         attempts=tuple(_decode_row({**_ADDED_TO_ATTEMPTS, **row}) for row in value["attempts"]),
         payload=None if payload is None else PayloadRecord(**_decode_row(payload)),
         claim_end=_decode_end(value),
+        stored=_decode_stored(value),
     )
 
 
@@ -342,8 +345,23 @@ def _decode_end(value: Row) -> ClaimEnd | None:
     claim, answer = value["claim"], value["answer"]
     return ClaimEnd(
         None if claim is None else Claim(**_decode_row(claim)),
-        None if answer is None else StoredAnswer(**_decode_row(answer)),
+        None if answer is None else RepeatAnswer(**_decode_row(answer)),
     )
+
+
+def _encode_stored(stored: StoredRecord | None) -> Row:
+    return {} if stored is None else {"stored": stored._asdict()}
+
+
+def _decode_stored(value: Row) -> StoredRecord | None:
+    """Return where an answer lies; lines of calls whose answers nobody keeps have nothing of it."""
+    stored = value.get("stored")
+    if stored is None:
+        return None
+    for name in ("created_at", "expires_at"):
+        stored[name] = datetime.fromisoformat(stored[name])
+    stored["digests"] = tuple(base64.b64decode(one["base64"]) for one in stored["digests"])
+    return StoredRecord(**stored)
 
 
 def _decode_row(row: Row) -> Row:

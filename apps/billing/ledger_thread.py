@@ -19,7 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from apps.billing import reaper
@@ -39,8 +39,16 @@ SMALL_BATCH: Final = 24
 GATHER_SECONDS: Final = 0.003
 _OWN_HOLDS_MAX: Final = 20_000
 _RECONNECT_SECONDS: Final = 0.25
+CONNECT_TRIES: Final = 3  # before a server that is not there counts as away
 
 logger = logging.getLogger(__name__)
+
+
+class _Unusable(NamedTuple):
+    """Why there is no connection."""
+
+    error: Exception
+    is_reached: bool  # the server took the connection, which broke while it was taken up
 
 
 class LedgerThread:
@@ -198,25 +206,41 @@ class LedgerThread:
             return
 
     def _reconnect(self) -> None:
-        """Connect and take up what was left, or refuse all holds that wait."""
-        self._busy_since = time.monotonic()
+        """Connect and take up what was left, or refuse all holds that wait.
+
+        A server that is not there is asked CONNECT_TRIES times. One that is, and whose connections
+        break one after the other, is given half of the time that a hold may wait.
+        """
+        began = self._busy_since = time.monotonic()
+        patience = 0.0 if self._is_away else self._pace.hold / 2
+        unreached = 0
         try:
-            self._engine = self._connect()
-        except Exception as error:  # noqa: BLE001 (drivers raise what they like; each means: away)
-            self._warn_once("cannot be reached", error)
-        try:
-            if self._engine is not None:
-                self._is_away = not self._take_up(self._engine)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is tried again)
-            self._warn_once("was reached but cannot be used", error)
-            self._close()
+            while (trouble := self._connect_once()) is not None:
+                unreached += not trouble.is_reached
+                is_late = time.monotonic() - began >= patience
+                if is_late or unreached == CONNECT_TRIES:
+                    break
         finally:
             self._busy_since = None
+        if trouble is not None:
+            what = "was reached but cannot be used" if trouble.is_reached else "cannot be reached"
+            self._warn_once(what, trouble.error)
         if self._engine is None:
             self._is_away = True
             self._hand_over([(pending, Trouble()) for pending in self._holds])
             self._holds.clear()
             time.sleep(_RECONNECT_SECONDS)
+
+    def _connect_once(self) -> _Unusable | None:
+        """Open a connection and take up what was left; return what went wrong, if anything."""
+        try:
+            self._engine = self._connect()
+            self._is_away = not self._take_up(self._engine)
+        except Exception as error:  # noqa: BLE001 (drivers raise what they like; each means: away)
+            is_reached = self._engine is not None
+            self._close()
+            return _Unusable(error, is_reached)
+        return None
 
     def _warn_once(self, what: str, error: Exception) -> None:
         """Log the beginning of an outage, not each attempt to end it."""

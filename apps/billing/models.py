@@ -9,6 +9,7 @@ from __future__ import annotations
 from django.db import models
 
 from apps.core.ids import new_uuid7
+from apps.core.money import show_usd
 from apps.users.models import Customer
 
 REVENUE_ACCOUNTS = 16
@@ -157,7 +158,7 @@ class Entry(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.amount_nanos}"
+        return f"{self.kind} {show_usd(self.amount_nanos)}"
 
 
 class Incarnation(models.Model):

@@ -21,10 +21,10 @@ from apps.billing.ledger.commands import (
     ClaimEnd,
     Held,
     PlaceHold,
+    RepeatAnswer,
     Resolve,
     Resolved,
     Row,
-    StoredAnswer,
 )
 from apps.billing.ledger.keys import HAS_KEY
 from apps.billing.ledger.store import Engine
@@ -187,7 +187,7 @@ def _end(
 
 def _claim_end(charge: int, status_code: int) -> ClaimEnd:
     """Let a key go that has cost nothing; what was charged is not made a second time."""
-    return ClaimEnd(None, StoredAnswer(status_code, "[]", None) if charge else None)
+    return ClaimEnd(None, RepeatAnswer(status_code, "[]", None) if charge else None)
 
 
 def held_of(row: Row) -> Held:

@@ -22,13 +22,15 @@ from django.utils import timezone
 
 from apps.api_keys.admin import show_key_once
 from apps.api_keys.issue import reset_default_key
-from apps.audit.admin_pages import NanosFormField, SelfRecordedAdmin, adopt, staff_of, usd
+from apps.audit.admin_fields import NanosFormField
+from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of, usd
 from apps.billing.accounts import find_standing
 from apps.billing.budgets import budget_of_user, find_uses
 from apps.billing.customers import adjust_user_balance, create_user
 from apps.billing.models import AccountKind
 from apps.core.domain_errors import find_refusal
-from apps.core.money import format_usd
+from apps.core.languages import translate, translate_lazily
+from apps.core.money import show_usd
 from apps.users.changes import UserChanges, change_user, end_all_sessions
 from apps.users.models import User
 from apps.users.names import UsernameAmbiguous, clean_names
@@ -66,8 +68,10 @@ class UserForm(_UserModelForm):
     class Meta:
         model = User
         fields = (*_PERSON, *_LIMITS, "is_active", "is_superuser")
-        labels = {"is_superuser": "May use this administration"}
-        help_texts = {"is_superuser": "Only for the role admin; another role takes it away."}
+        labels = {"is_superuser": translate_lazily("May use this administration")}
+        help_texts = {
+            "is_superuser": translate_lazily("Only for the role admin; another role takes it away.")
+        }
 
     def clean(self) -> dict[str, Any]:
         """Return the values with the names as they are compared."""
@@ -90,8 +94,15 @@ def _with_clean_names(form: forms.BaseForm, values: dict[str, Any] | None) -> di
 class AdjustmentForm(forms.Form):
     """Money given or taken, and why."""
 
-    amount = NanosFormField(label="Amount (USD)", help_text="Negative takes money back.")
-    reason = forms.CharField(max_length=500, help_text="On record with the transaction.")
+    amount = NanosFormField(
+        label=translate_lazily("Amount (USD)"),
+        help_text=translate_lazily("Negative takes money back."),
+    )
+    reason = forms.CharField(
+        label=translate_lazily("Reason"),
+        max_length=500,
+        help_text=translate_lazily("On record with the transaction."),
+    )
 
 
 class NothingForm(forms.Form):
@@ -155,10 +166,10 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
     def wallet(self, row: User) -> str:
         """Show what the user has."""
         standing = find_standing(row.customer_id)
-        return (
-            f"balance ${format_usd(standing.balance_nanos)}, "
-            f"held ${format_usd(standing.held_nanos)}, "
-            f"available ${format_usd(standing.available_nanos)}"
+        return translate("balance {}, held {}, available {}").format(
+            show_usd(standing.balance_nanos),
+            show_usd(standing.held_nanos),
+            show_usd(standing.available_nanos),
         )
 
     @admin.display(description="spent of the budgets")
@@ -166,11 +177,11 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
         """Show what the user has spent in the day and the month that run."""
         uses = find_uses(budget_of_user(row), now=timezone.now())
         told = [
-            f"${format_usd(use.spent_nanos)} of ${format_usd(use.budget_nanos)} {period}"
-            for use, period in ((uses.day, "today"), (uses.month, "this month"))
+            translate(text).format(show_usd(use.spent_nanos), show_usd(use.budget_nanos))
+            for use, text in ((uses.day, "{} of {} today"), (uses.month, "{} of {} this month"))
             if use is not None
         ]
-        return ", ".join(told) or "no budgets"
+        return ", ".join(told) or translate("no budgets")
 
     def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Make the user with accounts, or change what was changed in the form."""
@@ -203,7 +214,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
         def act(user: User, form: forms.Form) -> None:
             password = form.cleaned_data["new_password1"]
             change_user(user=user, actor=_admin(request), request=request, password=password)
-            self.message_user(request, "The password is set.", messages.SUCCESS)
+            self.message_user(request, translate("The password is set."), messages.SUCCESS)
 
         return self._ask(request, id, "Set password", SetPasswordForm, act)
 
@@ -235,8 +246,10 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
                 actor=_admin(request),
                 request=request,
             )
-            amount = format_usd(form.cleaned_data["amount"])
-            self.message_user(request, f"Adjusted by ${amount}.", messages.SUCCESS)
+            amount = show_usd(form.cleaned_data["amount"])
+            self.message_user(
+                request, translate("Adjusted by {}.").format(amount), messages.SUCCESS
+            )
 
         return self._ask(request, id, "Adjust balance", _about_nobody(AdjustmentForm), act)
 
@@ -254,7 +267,9 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
 
         def act(user: User, form: forms.Form) -> None:
             count = end_all_sessions(user=user, actor=_admin(request), request=request)
-            self.message_user(request, f"Ended {count} sessions.", messages.SUCCESS)
+            self.message_user(
+                request, translate("Ended {} sessions.").format(count), messages.SUCCESS
+            )
 
         return self._ask(request, id, "Sign out everywhere", _about_nobody(NothingForm), act)
 
@@ -280,16 +295,16 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
                 refusal = find_refusal(error)
                 if refusal is None:
                     raise
-                form.add_error(None, refusal.message)
+                form.add_error(None, translate(refusal.message))
             else:
                 return redirect(reverse("admin:users_user_change", args=[user.pk]))
         context = {
             **self.admin_site.each_context(request),
-            "title": f"{title}: {user.username}",
+            "title": f"{translate(title)}: {user.username}",
             "opts": self.opts,
             "original": user,
             "wallet": self.wallet(user),
             "form": form,
-            "button": title,
+            "button": translate(title),
         }
         return TemplateResponse(request, "admin/users/user/ask.html", context)

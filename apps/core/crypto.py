@@ -115,7 +115,9 @@ class Vault:
         wanted, _, encoded = rest.partition(".")
         key = _find_key(self.keys, wanted)
         if version != _VERSION or key is None:
-            raise SecretUnreadable(f"no key {wanted or '?'} for {context}")
+            raise SecretUnreadable(
+                f"no key of ENCRYPTION_KEY opens {context}, which key {wanted or '?'} sealed"
+            )
         try:
             raw = base64.b64decode(encoded, validate=True)
             return (

@@ -61,6 +61,11 @@ def format_usd(nanos: int) -> str:
     return f"{sign}{dollars}.{fraction:09d}".rstrip("0")
 
 
+def show_usd(nanos: int) -> str:
+    """Return an amount as people write it: -$0.05."""
+    return f"{'-' if nanos < 0 else ''}${format_usd(abs(nanos))}"
+
+
 def format_multiplier(millionths: int) -> str:
     """Return a multiplier as the shortest exact decimal string."""
     whole, fraction = divmod(millionths, 1_000_000)

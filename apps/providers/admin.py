@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest
 
+from apps.audit.admin_fields import MoneyInForms
 from apps.audit.admin_pages import RecordedAdmin, adopt, staff_of
+from apps.core.languages import translate, translate_lazily
 from apps.providers.credentials import (
     KeyRequired,
     SecretMalformed,
@@ -29,20 +32,34 @@ from apps.providers.registration import (
     is_moved,
     leave_keys_behind,
 )
+from apps.providers.serializers import (
+    CHECK_SECONDS_MAX,
+    DRAIN_SECONDS_MAX,
+    FAILURES_MAX,
+    SECONDS_MAX,
+    SECONDS_MIN,
+)
 
 if TYPE_CHECKING:
     _KeyModelForm = forms.ModelForm[ProviderKey]
     _ProviderModelForm = forms.ModelForm[Provider]
-    _KeyInline = admin.TabularInline[ProviderKey, Provider]
+    _KeyInline = admin.StackedInline[ProviderKey, Provider]
     _KeyFormSet = BaseInlineFormSet[ProviderKey, Provider, forms.ModelForm[ProviderKey]]
 else:
     # Generic only in the type stubs.
     _KeyModelForm = _ProviderModelForm = forms.ModelForm
-    _KeyInline = admin.TabularInline
+    _KeyInline = admin.StackedInline
     _KeyFormSet = BaseInlineFormSet
 
 
 _KEY_STATE = ("last_four", "disabled_at", "disabled_reason", "left_behind_at", "created_at")
+_TIMEOUTS: Final = ("connect", "first_byte", "idle", "total")
+_BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    **{f"{name}_timeout_seconds": (SECONDS_MIN, SECONDS_MAX) for name in _TIMEOUTS},
+    "drain_seconds": (SECONDS_MIN, DRAIN_SECONDS_MAX),
+    "failures_max": (1, FAILURES_MAX),
+    "check_seconds": (0, CHECK_SECONDS_MAX),
+}
 _LIMITS: Final = ("rpm", "tpm", "concurrency", "daily_cost_nanos")
 
 
@@ -70,7 +87,7 @@ class ProviderKeyForm(_KeyModelForm):
         """Require a secret for a new key."""
         secret = str(self.cleaned_data["secret"])
         if not secret and self.instance.pk is None:
-            raise forms.ValidationError("A new key needs its secret.")
+            raise forms.ValidationError(translate("A new key needs its secret."))
         return secret
 
     def check_kind(self, key_header: str) -> None:
@@ -80,7 +97,7 @@ class ProviderKeyForm(_KeyModelForm):
             try:
                 check_secret(secret, key_header)
             except SecretMalformed as error:
-                self.add_error("secret", str(error))
+                self.add_error("secret", translate(str(error)))
 
     def clean(self) -> dict[str, Any]:
         """Refuse to use a secret again that was typed for another address."""
@@ -91,7 +108,7 @@ class ProviderKeyForm(_KeyModelForm):
             self.check_kind(provider.key_header)
         is_left_behind = self.instance.left_behind_at is not None and not values.get("secret")
         if values.get("is_active") and is_left_behind:
-            self.add_error("secret", KeyRequired.message)
+            self.add_error("secret", translate(KeyRequired.message))
         return values
 
 
@@ -135,8 +152,8 @@ class ProviderKeyFormSet(_KeyFormSet):
                 form.check_kind(self.instance.key_header)
 
 
-class ProviderKeyInline(_KeyInline):
-    """The keys of a provider."""
+class ProviderKeyInline(MoneyInForms, _KeyInline):
+    """The keys of a provider, below each other: side by side they are wider than a screen."""
 
     model = ProviderKey
     form = ProviderKeyForm
@@ -158,13 +175,27 @@ class ProviderForm(_ProviderModelForm):
     class Meta:
         model = Provider
         fields = "__all__"
+        help_texts = {
+            "base_url": translate_lazily(
+                "For example https://api.openai.com/v1. Must be public, unless PRIVATE_UPSTREAMS "
+                "names it."
+            )
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Hold numbers to the bounds that REST has for them."""
+        super().__init__(*args, **kwargs)
+        for name, (least, most) in _BOUNDS.items():
+            if name in self.fields:
+                bounds = (MinValueValidator(least), MaxValueValidator(most))
+                self.fields[name].validators.extend(bounds)
 
     def clean_headers(self) -> dict[str, str]:
         """Refuse headers that must not be set."""
         try:
             return check_headers(self.cleaned_data["headers"] or {})
         except HeadersRefused as error:
-            raise forms.ValidationError(str(error)) from error
+            raise forms.ValidationError(translate(str(error))) from error
 
     # Whose form this is; set on the class that the admin makes for each request.
     request: HttpRequest
@@ -177,7 +208,7 @@ class ProviderForm(_ProviderModelForm):
         try:
             admit_base_url(base_url, actor=staff_of(self.request), request=self.request)
         except BaseUrlRefused as error:
-            raise forms.ValidationError(str(error)) from error
+            raise forms.ValidationError(translate(str(error))) from error
         return base_url
 
 
@@ -227,8 +258,10 @@ class ProviderAdmin(RecordedAdmin):
         if count:
             self.message_user(
                 request,
-                "The provider moved to another address or way of signing: its stored keys were "
-                "deactivated. Type the secret again to use a key there.",
+                translate(
+                    "The provider moved to another address or way of signing: its stored keys were "
+                    "deactivated. Type the secret again to use a key there."
+                ),
                 messages.WARNING,
             )
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from apps.audit.admin_pages import ReadOnlyAdmin
-from apps.proxy.models import (
-    CircuitRest,
-    ConfigurationChange,
-    ConfigurationVersion,
-    StoredAnswer,
-)
+from apps.proxy.models import CircuitRest, ConfigurationChange, ConfigurationVersion
 
 
 @admin.register(ConfigurationVersion)
@@ -42,15 +37,3 @@ class CircuitRestAdmin(ReadOnlyAdmin):
     list_filter = ("reason",)
     search_fields = ("=route_id", "=provider_id", "=provider_key_id")
     ordering = ("-ends_at", "-id")
-
-
-@admin.register(StoredAnswer)
-class StoredAnswerAdmin(ReadOnlyAdmin):
-    """Answers, and items of them, that providers keep for users."""
-
-    list_display = (
-        *("id", "user_id", "provider_id", "provider_key_id", "model_id"),
-        *("created_at", "expires_at"),
-    )
-    search_fields = ("=user_id", "=provider_id", "=provider_key_id")
-    ordering = ("-id",)

@@ -18,7 +18,7 @@ import orjson
 from apps.audit.models import RequestState
 from apps.audit.payloads import BODY_BYTES_MAX
 from apps.audit.records import Row
-from apps.billing.ledger.commands import Held, Resolve
+from apps.billing.ledger.commands import Held, Resolve, StoredRecord
 from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage
 from apps.proxy.admission import Plan
 from apps.proxy.answer_cache import CachedAnswer
@@ -252,9 +252,11 @@ class Call:
     def with_search(self, usage: Usage) -> Usage:
         """Return the usage with a search where one was asked for and none was counted.
 
-        Providers that search for every call with these options do not say how often.
+        Providers that search for every call with these options do not say how often. What is kept
+        of an answer tells it.
         """
-        if not self.plan.request.has_web_search or usage.source == "none" or usage.web_search:
+        is_told = self.cached is not None or usage.source == "none" or usage.web_search
+        if is_told or not self.plan.request.has_web_search:
             return usage
         route = self.route or self.plan.routes[0]
         is_untold = not PROVIDERS[route.provider.dialect].tells_searches
@@ -286,8 +288,11 @@ class Call:
 
     # ---- the settlement
 
-    async def settle(self, ending: Ending) -> None:
-        """Resolve the hold and return when that is durable. Never more than once."""
+    async def settle(self, ending: Ending, stored: StoredRecord | None = None) -> None:
+        """Resolve the hold and return when that is durable. Never more than once.
+
+        `stored`: where the answer lies that the provider keeps.
+        """
         if self.is_settled or self.held is None:
             return
         self.close_to_interruption()
@@ -302,7 +307,7 @@ class Call:
             ending = ending._replace(usage=usage)
         kept = await seal_bodies(self)
         answer = None if self.keyed is None else await self.keyed.keep(self, ending)
-        resolve = make_resolve(self, self.held, ending, kept, answer)
+        resolve = make_resolve(self, self.held, ending, kept, answer, stored)
         # Only now: whatever failed above, the hold is still to be resolved.
         self.is_settled = True
         await self.gateway.writer.resolve(resolve)
@@ -349,7 +354,8 @@ class Call:
         if ending.state != RequestState.COMPLETED or len(body) != self.output_bytes:
             return
         if is_certain and not self.is_client_gone:
-            kept = CachedAnswer(body, usage, ending.finish_reason, self.gateway.monotonic())
+            counted = self.with_search(usage)
+            kept = CachedAnswer(body, counted, ending.finish_reason, self.gateway.monotonic())
             self.gateway.answers.keep(digest, kept)
 
 

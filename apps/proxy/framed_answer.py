@@ -6,6 +6,7 @@ from typing import Final
 
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.amazon_events import FrameBroken, FrameReader, StreamRefused
+from apps.proxy.dialects.upstream_errors import upstream_error
 from apps.proxy.endings import AttemptFailed
 from apps.proxy.http_client import Answer, BadAnswer, ConnectionClosed
 from apps.proxy.sse import EventTooLarge
@@ -56,7 +57,11 @@ class FramedAnswer:
             except EventTooLarge as error:
                 self._trouble = error
             except StreamRefused as refusal:
-                failure = AttemptFailed(refusal.error, refusal.status, refusal.text)
-                self._trouble = RefusedInside(failure)
+                self._trouble = RefusedInside(self._failure_of(refusal))
         events, reader.events = reader.events, b""
         return events
+
+    def _failure_of(self, refusal: StreamRefused) -> AttemptFailed:
+        text = self._answer.conceal(refusal.payload.decode("utf-8", "replace"))
+        error = upstream_error(refusal.status, {}, text.encode())
+        return AttemptFailed(error, refusal.status, text)

@@ -36,7 +36,6 @@ from apps.proxy.quotes import Habits
 from apps.proxy.retries import RetryBudget
 from apps.proxy.sharing import Sharing
 from apps.proxy.snapshot import Catalogue, Snapshot
-from apps.proxy.stored_answers import StoredAnswers
 from apps.proxy.threads import DeadlineThread, with_fresh_connection
 from apps.proxy.upstream import Upstream
 from apps.proxy.used import UsedTotals
@@ -83,7 +82,6 @@ class Gateway:
         self.health = Health()
         self.retries = RetryBudget()
         self.sharing = Sharing(self.health, self.monotonic)
-        self.stored = StoredAnswers()
         self.guard = Guard(self.monotonic)
         self.latencies = Latencies()
         self.calls: dict[UUID, Call] = {}
@@ -152,7 +150,6 @@ class Gateway:
         await self.token_counter.stop()
         self._loader.close()
         self.sharing.close()
-        self.stored.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def begin_drain(self) -> None:

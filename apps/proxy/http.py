@@ -24,6 +24,7 @@ BODY_SECONDS: Final = 300.0
 # aside all the while, and nobody is to keep that from others with a byte now and then.
 BODY_BYTES_PER_SECOND_MIN: Final = 16 << 10
 _COMMON: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+_FORWARDED_FOR: Final = b"x-forwarded-for"
 _JSON_TYPE: Final = re.compile(rb"\s*application/(?:[a-z.+-]*\+)?json\s*(?:;.*)?", re.IGNORECASE)
 
 
@@ -152,7 +153,9 @@ def client_address(scope: Scope, headers: dict[bytes, bytes], trusted: Sequence[
     """Return the client's address; forwarded ones count only from trusted proxies."""
     peer = scope.get("client")
     address = str(peer[0]) if peer else ""
-    forwarded = headers.get(b"x-forwarded-for")
-    if not trusted or forwarded is None:
-        return address
-    return find_client_address(address, forwarded.decode("latin-1"), trusted)
+    if not trusted or _FORWARDED_FOR not in headers:
+        # A socket for both kinds of addresses writes those of IPv4 in the form of IPv6.
+        return find_client_address(address, "", ()) if ":" in address else address
+    # Some proxies add a header of their own behind the one that their client made up.
+    hops = [value for name, value in scope["headers"] if name == _FORWARDED_FOR]
+    return find_client_address(address, b",".join(hops).decode("latin-1"), trusted)

@@ -1,7 +1,7 @@
 """What gateways tell each other through the database.
 
 The version of the configuration, stamped by triggers and polled by every gateway; and which routes
-rest; where answers lie that providers keep.
+rest.
 """
 
 from __future__ import annotations
@@ -61,29 +61,3 @@ class CircuitRest(models.Model):
 
     def __str__(self) -> str:
         return f"route {self.route_id}, key {self.provider_key_id}: {self.reason}"
-
-
-class StoredAnswer(models.Model):
-    """Where an answer lies that a provider keeps, or an item of one: in the account of one key.
-
-    Who names it by its id has to be its owner, and is sent there. Ids are a provider's own: the
-    latest answer with one is meant. No foreign keys: a row ends by its time.
-    """
-
-    digest = models.BinaryField(max_length=32, help_text="Of the id.")
-    provider_id = models.BigIntegerField()
-    provider_key_id = models.BigIntegerField()
-    user_id = models.BigIntegerField()
-    model_id = models.BigIntegerField()
-    created_at = models.DateTimeField()
-    expires_at = models.DateTimeField()
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["digest", "provider_id"], name="proxy_storedanswer_id"),
-        ]
-        # For the sweep.
-        indexes = [models.Index(fields=["expires_at"], name="proxy_storedanswer_expires")]
-
-    def __str__(self) -> str:
-        return f"{bytes(self.digest).hex()} at provider {self.provider_id}"

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from apps.audit.models import RequestState
 from apps.audit.records import Row
+from apps.billing.ledger.commands import StoredRecord
 from apps.core.errors import GatewayError
 from apps.proxy.attempts import Attempts
 from apps.proxy.blame import BLAMELESS_ROWS
@@ -39,7 +40,7 @@ from apps.proxy.http_client import Answer, BadAnswer, ConnectFailed, ConnectionC
 from apps.proxy.protocol import Connection
 from apps.proxy.snapshot import Credential, Route
 from apps.proxy.sse import EventBuffer, EventTooLarge
-from apps.proxy.stored_answers import keep_answer
+from apps.proxy.stored_answers import stored_record
 from apps.proxy.upstream import (
     ANSWER_BYTES_MAX,
     ERROR_BYTES_MAX,
@@ -213,6 +214,12 @@ class Relay:
                 GatewayError("E49"), answer.status, f"content type {answer.conceal(kind)}"
             )
 
+    def _stored(
+        self, ids: tuple[str, ...], converter: AnswerConverter | None
+    ) -> StoredRecord | None:
+        """Return where an answer with these ids lies. One that is converted has none of them."""
+        return stored_record(self._call, ids) if ids and converter is None else None
+
     # ---- a whole answer
 
     async def _pass_answer(
@@ -242,9 +249,8 @@ class Relay:
         call.capture(told)
         call.upstream_request_id = call.upstream_request_id or found.upstream_id
         self._attempts.finish("answered")
-        await call.settle(call.ending_of_answer(usage, found.finish_reason or ""))
-        if found.stored_ids and converter is None:
-            await keep_answer(call, found.stored_ids)
+        ending = call.ending_of_answer(usage, found.finish_reason or "")
+        await call.settle(ending, self._stored(found.stored_ids, converter))
         if call.is_client_gone:
             return
         self._has_started = True
@@ -350,9 +356,8 @@ class Relay:
         if not call.upstream_request_id:
             call.upstream_request_id = meter.upstream_id or ""
         self._attempts.finish("answered")
-        await call.settle(call.ending_of_answer(usage, meter.finish_reason or ""))
-        if meter.stored_ids and converter is None:
-            await keep_answer(call, meter.stored_ids)
+        ending = call.ending_of_answer(usage, meter.finish_reason or "")
+        await call.settle(ending, self._stored(meter.stored_ids, converter))
         if not call.is_client_gone:
             await self._delivery.end(last)
 

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from django.db import DatabaseError, InterfaceError, close_old_connections
+from django.db.models import Q
+from django.db.models.functions import Now
 
 from apps.audit.idempotency import (
     ANSWER_BYTES_MAX,
@@ -31,7 +32,7 @@ from apps.audit.idempotency import (
     seal_answer,
 )
 from apps.audit.models import CallKey
-from apps.billing.ledger.commands import Claim, ClaimEnd, KeyState, StoredAnswer
+from apps.billing.ledger.commands import Claim, ClaimEnd, KeyState, RepeatAnswer
 from apps.core.errors import GatewayError
 from apps.core.repeat_keys import is_repeat_key
 from apps.proxy.dialects.answer_conversion import error_body, error_status
@@ -101,7 +102,7 @@ class KeyedCall:
         self._size = 0
         self._is_too_large = False
 
-    async def keep(self, call: Call, ending: Ending) -> StoredAnswer | None:
+    async def keep(self, call: Call, ending: Ending) -> RepeatAnswer | None:
         """Return the answer of a call as it is stored, None where it ends without a final one."""
         error, headers, status = ending.error, [], ending.status_code
         if ending.is_whole:
@@ -120,18 +121,18 @@ class KeyedCall:
             return None
         told = orjson.dumps([("content-type", kind), *headers]).decode()
         if self._is_too_large or len(body) > ANSWER_BYTES_MAX:
-            return StoredAnswer(status, told, None)
+            return RepeatAnswer(status, told, None)
         if len(body) <= _IN_LOOP_BYTES:
             sealed = seal_answer(body, secret=self._secret, request_id=call.request_id)
         else:
             loop = asyncio.get_running_loop()
             sealed = await loop.run_in_executor(None, lambda: self._seal(body, call))
-        return StoredAnswer(status, told, sealed)
+        return RepeatAnswer(status, told, sealed)
 
-    def end(self, ending: Ending, charge_nanos: int, answer: StoredAnswer | None) -> ClaimEnd:
+    def end(self, ending: Ending, charge_nanos: int, answer: RepeatAnswer | None) -> ClaimEnd:
         """Return what becomes of the key: what was charged and has no answer keeps it."""
         if answer is None and charge_nanos:
-            answer = StoredAnswer(ending.status_code, "[]", None)
+            answer = RepeatAnswer(ending.status_code, "[]", None)
         return ClaimEnd(self.claim, answer)
 
     async def find_first(self) -> KeyState | None:
@@ -259,19 +260,18 @@ def _in_progress(first: KeyState) -> GatewayError:
 
 
 def _find_first(claim: Claim) -> KeyState | None:
-    """Return who has a key, as far as is committed. Blocks."""
+    """Return who has a key, as far as is committed, by the database's clock. Blocks."""
     try:
         close_old_connections()
         rows = CallKey.objects.filter(user_id=claim.user_id, digest=claim.digest)
-        row = rows.values_list("request_id", "fingerprint", "expires_at").first()
+        taken = rows.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=Now()))
+        row = taken.values_list("request_id", "fingerprint", "expires_at").first()
     finally:
         close_old_connections()
-    if row is None or (row[2] is not None and row[2] <= datetime.now(UTC)):
-        return None
-    return KeyState(row[0], bytes(row[1]), row[2])
+    return None if row is None else KeyState(row[0], bytes(row[1]), row[2])
 
 
-def _find_answer(keyed: KeyedCall, first: KeyState) -> tuple[StoredAnswer, bytes | None] | None:
+def _find_answer(keyed: KeyedCall, first: KeyState) -> tuple[RepeatAnswer, bytes | None] | None:
     """Return a stored answer and its body, None for a body that is gone. Blocks."""
     try:
         close_old_connections()
@@ -281,7 +281,7 @@ def _find_answer(keyed: KeyedCall, first: KeyState) -> tuple[StoredAnswer, bytes
         close_old_connections()
     if row is None or row[0] is None:
         return None
-    answer = StoredAnswer(row[0], row[1], None if row[2] is None else bytes(row[2]))
+    answer = RepeatAnswer(row[0], row[1], None if row[2] is None else bytes(row[2]))
     if answer.body is None:
         return answer, None
     try:

@@ -44,12 +44,18 @@ _SEALED: Final = frozenset(
 # Of the client's own form, but at the top, where `input` is what is said.
 _OWN: Final = frozenset(
     {
-        "args", "documents", "input", "input_examples", "input_schema", "parameters",
-        "parametersJsonSchema", "parameters_json_schema", "response", "responseJsonSchema",
-        "responseSchema", "response_json_schema", "response_schema", "schema",
+        "args", "arguments", "documents", "env", "input", "input_examples", "input_schema",
+        "parameters", "parametersJsonSchema", "parameters_json_schema", "response",
+        "responseJsonSchema", "responseSchema", "response_json_schema", "response_schema", "schema",
+        "variables",
     }
 )  # fmt: skip
-_OWN_AT_TOP: Final = frozenset({"documents", "chat_template_kwargs"})
+_OWN_AT_TOP: Final = frozenset(
+    {
+        "chat_template_kwargs", "documents", "format", "guided_json", "json_schema",
+        "structured_outputs",
+    }
+)  # fmt: skip
 # Lists whose elements are read as one: each name with what may stand above it.
 _PARTS: Final = frozenset({"content", "output", "parts", "summary", "system"})
 _ARGUMENTS: Final = "arguments"

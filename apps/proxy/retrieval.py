@@ -172,7 +172,8 @@ async def _read(answer: Answer, credential: Credential) -> bytes | None:
         return None
     if answer.status != 200:
         body = await read_limited(answer, ERROR_BYTES_MAX)
-        body = body.replace(credential.secret.encode(), b"[redacted]")
+        secret = answer.sent_secret or credential.secret
+        body = body.replace(secret.encode(), b"[redacted]")
         raise upstream_error(answer.status, answer.text_headers(), body)
     kind = answer.header(b"content-type").partition(";")[0].strip().lower()
     if kind != "application/json" or encoding_of(answer):

@@ -9,7 +9,6 @@ from typing import Final
 
 from apps.audit.models import RequestState
 from apps.core.errors import GatewayError
-from apps.core.usage import Usage
 from apps.proxy.admission import Plan, Promise, plan_call
 from apps.proxy.cached_calls import MISS, answer_from_cache
 from apps.proxy.call import Call, ending_of_interruption
@@ -99,10 +98,15 @@ async def _run_watched(call: Call, connection: Connection, extra: Headers) -> No
             logger.exception("a call failed after it was charged")
             message = f"Internal error, id {call.request_id}."
             raise GatewayError("E71", message=message) from error
-        # A client that saw nothing will try again, so it pays nothing (I-24).
-        usage = call.delivered_usage() if connection.has_started else Usage()
-        status = error_status(call.plan.request.dialect, GatewayError("E70"))
-        await call.settle(Ending(RequestState.FAILED, status, "internal_error", usage))
+        code = "internal_error"
+        if connection.has_started:
+            # No failure before any content: what was delivered is paid.
+            ending = Ending(RequestState.INTERRUPTED, 200, code, call.delivered_usage())
+        else:
+            # A client that saw nothing will try again, so it pays nothing (I-24).
+            status = error_status(call.plan.request.dialect, GatewayError("E70"))
+            ending = Ending(RequestState.FAILED, status, code)
+        await call.settle(ending)
         raise
     finally:
         connection.on_lost(None)

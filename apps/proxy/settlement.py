@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from apps.audit.models import AnswerSource, RequestState
 from apps.audit.payloads import seal_payload
 from apps.audit.records import Row, request_row
-from apps.billing.ledger.commands import Held, PayloadRecord, Resolve, StoredAnswer
+from apps.billing.ledger.commands import (
+    Held,
+    PayloadRecord,
+    RepeatAnswer,
+    Resolve,
+    StoredRecord,
+)
 from apps.billing.pricing import USUAL, Conditions, charge_nanos, charged_tier
 from apps.core.usage import Usage
 from apps.proxy.admission import Plan
@@ -46,11 +52,13 @@ def make_resolve(
     held: Held,
     ending: Ending,
     kept: KeptBodies | None = None,
-    answer: StoredAnswer | None = None,
+    answer: RepeatAnswer | None = None,
+    stored: StoredRecord | None = None,
 ) -> Resolve:
     """Return the command that ends the hold of a call, and count the call.
 
-    `answer`: what a repeat with the same idempotency key is answered.
+    `answer`: what a repeat with the same idempotency key is answered. `stored`: where the answer
+    lies that the provider keeps.
     """
     usage = judged(call.with_search(ending.usage), call.plan)
     conditions = conditions_served(call, usage)
@@ -92,6 +100,7 @@ def make_resolve(
         attempts=tuple(call.attempts),
         payload=None if kept is None else kept.record,
         claim_end=None if call.keyed is None else call.keyed.end(ending, charge, answer),
+        stored=stored,
     )
 
 

@@ -9,15 +9,10 @@ from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
 
-from apps.audit.admin_pages import (
-    NanosFormField,
-    ReadOnlyAdmin,
-    RecordedAdmin,
-    adopt,
-    staff_of,
-    usd,
-)
-from apps.core.money import format_usd
+from apps.audit.admin_fields import NanosFormField
+from apps.audit.admin_pages import ReadOnlyAdmin, RecordedAdmin, adopt, staff_of, usd
+from apps.core.languages import translate
+from apps.core.money import show_usd
 from apps.quotas.allowances import change_quota, create_quota, remaining
 from apps.quotas.models import RepeatKey, UserQuota
 from apps.users.models import User
@@ -48,7 +43,7 @@ class UserQuotaForm(_ModelForm):
         """Refuse what is no allowance."""
         total: int = self.cleaned_data["total"]
         if total < 0:
-            raise forms.ValidationError("A total must not be negative.")
+            raise forms.ValidationError(translate("A total must not be negative."))
         return total
 
 
@@ -76,12 +71,12 @@ class UserQuotaAdmin(RecordedAdmin):
     @admin.display(description="used")
     def used(self, row: UserQuota) -> str:
         """Show what calls have used."""
-        return f"${format_usd(remaining(row).used_nanos)}"
+        return show_usd(remaining(row).used_nanos)
 
     @admin.display(description="remaining")
     def left(self, row: UserQuota) -> str:
         """Show what is left."""
-        return f"${format_usd(remaining(row).remaining_nanos)}"
+        return show_usd(remaining(row).remaining_nanos)
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[UserQuota]:
         """Return the quotas with what their names are made of."""

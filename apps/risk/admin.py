@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils.text import capfirst, format_lazy
 
-from apps.audit.admin_pages import LinesFormField, ReadOnlyAdmin, RecordedAdmin
+from apps.audit.admin_fields import LinesFormField
+from apps.audit.admin_pages import ReadOnlyAdmin, RecordedAdmin
+from apps.core.languages import translate, translate_lazily
 from apps.risk.changes import IDS_MAX, NETWORKS_MAX, RuleInvalid, check_ids, check_rule, save_new
 from apps.risk.models import OPERATIONS, RiskFinding, RiskRule
 
@@ -19,6 +22,7 @@ else:
     _ModelForm = forms.ModelForm
 
 _ID_MAX = 2**63 - 1
+_IDS_WANTED = "Enter ids, one a line: whole numbers from 1 on."
 
 
 class IdsFormField(LinesFormField):
@@ -27,16 +31,20 @@ class IdsFormField(LinesFormField):
     def to_python(self, value: Any) -> Any:
         """Return the ids."""
         lines = super().to_python(value)
+        if len(lines) > IDS_MAX:
+            raise forms.ValidationError(translate("Enter at most {} ids.").format(IDS_MAX))
         if not all(line.isascii() and line.isdigit() and len(line) < 20 for line in lines):
-            raise forms.ValidationError("Enter ids, one a line.")
+            raise forms.ValidationError(translate(_IDS_WANTED))
         found = [int(line) for line in lines]
-        if len(found) > IDS_MAX or not all(0 < pk <= _ID_MAX for pk in found):
-            raise forms.ValidationError(f"Enter at most {IDS_MAX} ids.")
+        if not all(0 < pk <= _ID_MAX for pk in found):
+            raise forms.ValidationError(translate(_IDS_WANTED))
         return found
 
 
 def _ids(what: str) -> IdsFormField:
-    return IdsFormField(required=False, help_text=f"Ids of {what}, one a line. Empty: all.")
+    return IdsFormField(
+        required=False, label=capfirst(what), help_text=f"Ids of {what}, one a line. Empty: all."
+    )
 
 
 class RiskRuleForm(_ModelForm):
@@ -51,7 +59,10 @@ class RiskRuleForm(_ModelForm):
         required=False, help_text="Addresses or networks, one a line. Empty: from anywhere."
     )
     operations = LinesFormField(
-        required=False, help_text=f"One a line, of {', '.join(OPERATIONS)}. Empty: any."
+        required=False,
+        help_text=format_lazy(
+            translate_lazily("One a line, of {}. Empty: any."), ", ".join(OPERATIONS)
+        ),
     )
     words = LinesFormField(
         required=False, help_text="Words and phrases that a content rule looks for, one a line."
@@ -69,7 +80,9 @@ class RiskRuleForm(_ModelForm):
         """Refuse more than there may be."""
         networks: list[str] = self.cleaned_data["networks"]
         if len(networks) > NETWORKS_MAX:
-            raise forms.ValidationError(f"Enter at most {NETWORKS_MAX} networks.")
+            raise forms.ValidationError(
+                translate("Enter at most {} networks.").format(NETWORKS_MAX)
+            )
         return networks
 
     def clean(self) -> dict[str, Any]:
@@ -80,7 +93,7 @@ class RiskRuleForm(_ModelForm):
                 check_ids({name: values[name] for name in self.changed_data})
                 check_rule(values)
             except RuleInvalid as error:
-                self.add_error(error.field, str(error))
+                self.add_error(error.field, translate(str(error)))
         return values
 
 

@@ -32,6 +32,8 @@ MEMORY_BYTES_MAX: Final = 4 << 20
 # Long enough for a thread that waits for the interpreter to get it, after a millisecond or so.
 PAUSE_SECONDS: Final = 0.0002
 _PAUSE_CHARACTERS: Final = 1 << 19
+# Before each pattern: ^ and $ are the ends of lines.
+_LINES: Final = "(?m)"
 
 Pause = Callable[[float], None]
 
@@ -116,7 +118,7 @@ def match_pattern(pattern: str) -> Matcher:
     """
     if len(pattern) > PATTERN_LENGTH_MAX:
         raise PatternRefused(f"At most {PATTERN_LENGTH_MAX} characters.")
-    found = Matcher(_compile(f"(?m){pattern}"), 0)
+    found = Matcher(_compile(f"{_LINES}{pattern}"), 0)
     if found.is_in(b""):
         raise PatternRefused("It would be found in every text: it matches an empty one.")
     return found
@@ -143,6 +145,7 @@ def _compile(pattern: str) -> Any:
     except re2.error as error:
         said = error.args[0] if error.args else ""
         told = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+        told = told.replace(_LINES, "", 1)  # Nobody wrote that.
         raise PatternRefused(f"This is no regular expression of RE2: {told}"[:300]) from None
     finally:
         # The library would keep the last 128 of them: their memory ends with their rules.

@@ -31,6 +31,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 BAD = {
     "mysql": ({"DATABASE_URL": "mysql://u@h/d"}, "DATABASE_URL: MySQL is not supported yet"),
     "unknown database": ({"DATABASE_URL": "oracle://x"}, "DATABASE_URL must start with"),
+    "database without an address": ({"DATABASE_URL": "postgres"}, "DATABASE_URL must start with"),
+    "database that cannot be read": (
+        {"DATABASE_URL": "postgresql://u:canary@h:port/d"},
+        "DATABASE_URL cannot be read. Write it as postgresql://",
+    ),
+    "database without a name": ({"DATABASE_URL": "postgresql://h"}, "DATABASE_URL names no"),
     "workers on sqlite": ({"WORKERS": "2"}, "WORKERS above 1 needs PostgreSQL"),
     "no number": ({"PORT": "http"}, "PORT must be a whole number from 1 to 65535"),
     "port out of range": ({"PORT": "70000"}, "PORT must be a whole number from 1 to 65535"),
@@ -84,6 +90,59 @@ def test_a_setting_that_cannot_be_right_stops_the_start(
 
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+    assert "canary" not in str(raised.value)
+
+
+def test_a_data_directory_that_cannot_be_made_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "file" / "data"))
+
+    with pytest.raises(ImproperlyConfigured) as raised:
+        read_environment()
+
+    assert str(raised.value) == (
+        f"DATA_DIR {tmp_path / 'file' / 'data'} cannot be used: Not a directory. Name a directory "
+        "that the gateway's user may write to."
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "url", "reason"),
+    [
+        ("migrate", "sqlite:///{}/no/db.sqlite3", "unable to open database file."),
+        ("migrate", "postgresql://u:canary@127.0.0.1:1/d", "connection failed: "),
+        (
+            "verify_ledger",
+            "sqlite:///{}/db.sqlite3",
+            "no such table: billing_verifiedhead. Run manage.py migrate first.",
+        ),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_one_line(
+    tmp_path: Path, command: str, url: str, reason: str
+) -> None:
+    variables = {
+        "PATH": os.environ["PATH"],
+        "DATA_DIR": str(tmp_path / "data"),
+        "DATABASE_URL": url.format(tmp_path),
+    }
+
+    ended = subprocess.run(
+        [sys.executable, "manage.py", command],
+        cwd=ROOT,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"error: the database of DATABASE_URL: {reason}")
+    assert "canary" not in line
 
 
 def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:

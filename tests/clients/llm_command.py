@@ -9,6 +9,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -24,6 +25,11 @@ _FUNCTION: Final = """
 def find_weather(city: str) -> str:
     "Tell the weather of a city."
     return f"21 degrees in {city}"
+"""
+_HEEDING_CTRL_C: Final = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
 """
 _ERROR: Final = re.compile(r"Error code: (\d+) - (.+)")
 _SCHEMA: Final = "city, degrees int"
@@ -105,7 +111,8 @@ def prepare(home: Path, job: Job) -> dict[str, str]:
 def _abort(home: Path, environment: dict[str, str]) -> Outcome:
     """Press Ctrl-C when the first words are there."""
     process = subprocess.Popen(
-        [str(LLM), "prompt", "-m", "gateway", PROMPT],
+        # What a shell runs in the background ignores Ctrl-C, and so would whatever it starts.
+        [sys.executable, "-c", _HEEDING_CTRL_C, str(LLM), "prompt", "-m", "gateway", PROMPT],
         cwd=home,
         env=environment,
         stdin=subprocess.DEVNULL,

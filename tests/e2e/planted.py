@@ -13,6 +13,7 @@ from apps.quotas import limits
 
 BEFORE_SETTLEMENT = "demo-chat-bug-before"
 AFTER_SETTLEMENT = "demo-chat-bug-after"
+INSIDE_A_STREAM = "demo-chat-bug-inside"
 SECRET = "sk-canary-of-an-exception-0123456789"
 
 
@@ -74,3 +75,16 @@ def break_after_settlement() -> None:
         real(self, *arguments, **options)
 
     delivery.Delivery.start = start  # type: ignore[method-assign]  # that is the bug
+
+
+def break_inside_a_stream() -> None:
+    """Have streams of one model fail when some of an answer has been sent on."""
+    real = delivery.Delivery.send
+
+    async def send(self: delivery.Delivery, data: bytes) -> None:
+        route, sent = self._call.route, self._call.output_bytes
+        if route is not None and route.upstream_name.startswith(INSIDE_A_STREAM) and sent > 2_000:
+            raise PlantedBug(f"planted with {SECRET}")
+        await real(self, data)
+
+    delivery.Delivery.send = send  # type: ignore[method-assign]  # that is the bug

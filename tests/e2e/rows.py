@@ -27,6 +27,7 @@ PLANT = [
     "tests.e2e.planted:shorten_patience",
     "tests.e2e.planted:break_before_settlement",
     "tests.e2e.planted:break_after_settlement",
+    "tests.e2e.planted:break_inside_a_stream",
 ]
 
 

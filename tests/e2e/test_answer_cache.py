@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from apps.ai_models.catalogue import set_price
 from apps.billing.adjustments import adjust_balance
 from apps.billing.chain_walks import walk_requests
 from apps.billing.explanation import explain_request
@@ -70,6 +71,27 @@ def test_the_same_request_is_answered_again_at_a_share_of_the_price(
     findings = Findings()
     walk_requests(findings, is_full=True)
     assert findings.items == []
+
+
+def test_a_search_that_nobody_counted_is_held_for_as_it_is_charged(bench: Bench) -> None:
+    stage = make_stage(bench)
+    set_price(
+        model=stage.model,
+        prices={
+            "input": INPUT_NANOS * 1_000_000,
+            "output": OUTPUT_NANOS * 1_000_000,
+            "web_search": 10_000_000,
+        },
+    )
+    bench.make_caller()  # After it, gateways know the price.
+
+    for _ in range(2):
+        post(stage, web_search_options={})
+
+    fresh, kept = stage.settled(2).rows
+    assert (fresh.charge_nanos, fresh.answered_from) == (CHARGE + 10_000_000, "")
+    assert (kept.charge_nanos, kept.answered_from) == ((CHARGE + 10_000_000) // 10, "cache")
+    assert kept.hold_nanos == kept.charge_nanos
 
 
 @pytest.mark.parametrize(("key_seconds", "model_seconds"), [(None, 60), (60, None), (None, None)])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
 import openai
 import pytest
 
 from apps.api_keys.models import APIKey
+from apps.billing.verification import report
 from apps.providers.models import ProviderKey
 from tests.e2e import planted
 from tests.e2e.answers import check_error
@@ -317,3 +320,21 @@ def test_e71_a_bug_after_the_settlement_is_not_tried_again(bench: Bench, stream:
     statement = stage.settled()
     assert statement.charges == (10 * INPUT_NANOS + 16 * OUTPUT_NANOS,)
     assert len(stage.upstream_calls) == 1
+
+
+def test_a_bug_inside_a_stream_is_no_failure_before_it_and_pays_what_was_delivered(
+    bench: Bench,
+) -> None:
+    stage = bench.stage(f"{planted.INSIDE_A_STREAM}:prompt=10,tokens=200,pace=0.002")
+
+    with open_stream(stage) as connection:
+        received = connection.read_all()
+
+    assert b"[DONE]" not in received
+    (row,) = stage.settled().rows
+    assert (row.state, row.status_code, row.error_code) == ("interrupted", 200, "internal_error")
+    assert row.usage_source == "estimated"
+    assert 0 < row.output_tokens < 100
+    assert row.charge_nanos == row.input_tokens * INPUT_NANOS + row.output_tokens * OUTPUT_NANOS
+    found = report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
+    assert [finding for finding in found.findings if str(row.id) in finding.subject] == []

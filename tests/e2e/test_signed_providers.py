@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 import anthropic
+import openai
 import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -27,15 +28,18 @@ from apps.providers.credentials import change_key
 from apps.providers.health import check_key
 from apps.providers.models import Provider, ProviderKey
 from tests.e2e.answers import ask
+from tests.e2e.raw_upstream import Heard
 from tests.e2e.rows import chat
 from tests.e2e.wire import LAST_CHUNK, RawConnection, body_of, post_bytes
 from tests.support.amazon_frames import chunk, exception
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.clouds import (
+    ACCESS_KEY_ID,
     PROJECT,
     SECRET_ACCESS_KEY,
     SESSION_TOKEN,
     Cloud,
+    Refused,
     aws_key,
     make_private_key,
 )
@@ -378,6 +382,47 @@ def test_a_provider_that_tells_what_it_was_sent_tells_nobody(bench: Bench, cloud
     assert "[redacted]" in attempt.error_text
     for text in (attempt.error_text, refused.body.decode(), bench.gateway.log()):
         assert not any(token in text for token in cloud.tokens)
+
+
+def test_a_session_token_that_is_told_inside_a_stream_is_told_nobody(
+    bench: Bench, cloud: Cloud
+) -> None:
+    cloud.sessions = {ACCESS_KEY_ID: SESSION_TOKEN}
+    stage = stage_at(bench, cloud, "bedrock-anthropic", secret=aws_key(session_token=SESSION_TOKEN))
+    cloud.mangle = lambda frames: [exception("validationException", f"Not this: {SESSION_TOKEN}")]
+
+    received = stream(stage)
+
+    assert received.startswith(b"HTTP/1.1 400 ")
+    (attempt,) = stage.settled().attempts
+    assert "[redacted]" in attempt.error_text
+    for text in (attempt.error_text, received.decode(), bench.gateway.log()):
+        assert SESSION_TOKEN not in text
+
+
+def test_a_token_that_is_told_about_a_stored_answer_is_told_nobody(
+    bench: Bench, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.sessions = {ACCESS_KEY_ID: SESSION_TOKEN}
+    provider = bench.make_provider(
+        f"{cloud.origin}/openai/v1",
+        secret=aws_key(session_token=SESSION_TOKEN),
+        dialect="openai-responses",
+        key_header="aws-sigv4",
+    )
+    stage = bench.stage(WISHES, provider=provider)
+    client = stage.client(max_retries=0)
+    kept = client.responses.create(model=stage.model.name, input="Say something.")
+
+    def refuse(_: Heard) -> None:
+        raise Refused(400, {"error": {"message": f"Not this: {SESSION_TOKEN}"}})
+
+    monkeypatch.setattr(cloud, "_check_signature", refuse)
+    with pytest.raises(openai.BadRequestError) as refusal:
+        client.responses.retrieve(kept.id)
+
+    assert "Not this" in refusal.value.message
+    assert SESSION_TOKEN not in refusal.value.message
 
 
 @pytest.mark.parametrize("kind", ["bedrock-anthropic", "vertex-openai"])

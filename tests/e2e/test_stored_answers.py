@@ -7,7 +7,8 @@ Over 400 lines because every case has the same two users and two keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
@@ -19,10 +20,9 @@ from django.db.models import F
 from openai.types.responses import Response
 
 from apps.ai_models.models import Route
-from apps.audit.models import APIRequest
+from apps.audit.models import APIRequest, StoredAnswer
 from apps.providers.credentials import add_key
 from apps.providers.models import ProviderKey
-from apps.proxy.models import StoredAnswer
 from apps.proxy.stored_answers import KEPT, digest_of
 from tests.e2e.answers import ask as send
 from tests.e2e.dialects import Stages
@@ -349,19 +349,31 @@ def attempts_in_order(stage: Stage, count: int) -> list[Any]:
     return [by_call[row.id] for row in statement.rows]
 
 
+@contextmanager
+def refusing_rows() -> Iterator[None]:
+    """Have the database refuse every row of a stored answer."""
+    table = "audit_storedanswer"
+    is_sqlite = connection.vendor == "sqlite"
+    refuse = (
+        "BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        if is_sqlite
+        else "FOR EACH ROW EXECUTE FUNCTION refuse_change()"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE TRIGGER refusing BEFORE INSERT ON {table} {refuse}")
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TRIGGER refusing" + ("" if is_sqlite else f" ON {table}"))
+
+
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_an_answer_ends_and_is_charged_where_its_place_cannot_be_written(
+def test_an_answer_ends_and_is_charged_where_its_place_is_refused(
     bench: Bench, is_stream: bool
 ) -> None:
     stage = make_stage(bench)
-    rename = "ALTER TABLE {} RENAME TO {}"
-    with connection.cursor() as cursor:
-        cursor.execute(rename.format("proxy_storedanswer", "proxy_elsewhere"))
-    try:
+
+    with refusing_rows():
         first = ask(stage, is_stream=is_stream)
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute(rename.format("proxy_elsewhere", "proxy_storedanswer"))
 
     assert first.output_text
     assert stage.settled().charges == (58_000,)
@@ -371,6 +383,24 @@ def test_an_answer_ends_and_is_charged_where_its_place_cannot_be_written(
     # And it goes on being written.
     second = ask(stage)
     assert ask(stage, previous_response_id=second.id).previous_response_id == second.id
+
+
+def test_an_answer_can_be_named_when_its_settlement_comes_out_of_the_journal(bench: Bench) -> None:
+    stage = make_stage(bench)
+    rename = "ALTER TABLE {} RENAME TO {}"
+    with connection.cursor() as cursor:
+        cursor.execute(rename.format("audit_storedanswer", "audit_elsewhere"))
+    try:
+        first = ask(stage)
+        # It has ended without the database: its settlement is on disk.
+        assert not APIRequest.objects.filter(user_id=stage.caller.user.pk).exists()
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(rename.format("audit_elsewhere", "audit_storedanswer"))
+
+    assert stage.settled().charges == (58_000,)
+    assert len(rows_of(stage.caller)) == 2
+    assert ask(stage, previous_response_id=first.id).previous_response_id == first.id
 
 
 @pytest.mark.parametrize(

@@ -498,4 +498,26 @@ CALLS: Final = (
         "WEB_SEARCHES_MAX",
         ("tests/e2e/test_searches.py::test_a_bound_of_the_client_is_what_is_held_for",),
     ),
+    Mutant(
+        "a-kept-answer-is-searched-for-again",
+        "I-17",
+        "apps/proxy/call.py",
+        "counted = self.with_search(usage)",
+        "counted = usage",
+        (
+            "tests/e2e/test_answer_cache.py"
+            "::test_a_search_that_nobody_counted_is_held_for_as_it_is_charged",
+        ),
+    ),
+    Mutant(
+        "a-bug-inside-a-stream-is-a-failed-call",
+        "I-24",
+        "apps/proxy/running.py",
+        "ending = Ending(RequestState.INTERRUPTED, 200, code, call.delivered_usage())",
+        "ending = Ending(RequestState.FAILED, 500, code, call.delivered_usage())",
+        (
+            "tests/e2e/test_error_rows_upstream.py"
+            "::test_a_bug_inside_a_stream_is_no_failure_before_it_and_pays_what_was_delivered",
+        ),
+    ),
 )

@@ -21,6 +21,7 @@ _BUDGETS: Final = f"{_TESTS}/test_ledger_budgets.py"
 _KEYS: Final = f"{_TESTS}/test_call_keys.py"
 _HELD_KEYS: Final = "apps/billing/ledger/keys.py"
 _MEMORY: Final = f"{_TESTS}/test_memory.py"
+_STORED: Final = f"{_TESTS}/test_stored_answers.py"
 _OUTAGES: Final = f"{_TESTS}/test_writer_outages.py"
 
 LEDGER: Final = (
@@ -319,6 +320,14 @@ LEDGER: Final = (
         (f"{_OUTAGES}::test_a_replay_that_fails_leaves_the_journal_as_it_was",),
     ),
     Mutant(
+        "a-row-that-is-refused-keeps-its-call-open",
+        "I-20",
+        "apps/billing/flushing.py",
+        "stored=None,",
+        "stored=resolve.stored,",
+        (f"{_STORED}::test_a_poisonous_row_is_left_out_and_its_call_settled",),
+    ),
+    Mutant(
         "charges-are-posted-beside-their-call",
         "I-21",
         _BATCH,
@@ -379,5 +388,25 @@ LEDGER: Final = (
         "pass",
         (f"{_MEMORY}::test_what_did_not_commit_is_not_remembered",),
         ("postgres",),
+    ),
+    Mutant(
+        "a-chain-is-told-by-its-length",
+        "I-68",
+        "apps/billing/ledger/postgres_checks.py",
+        "AND array_agg(head) = $4::bytea[], FALSE)",
+        "AND array_agg(head) IS NOT NULL AND $4::bytea[] IS NOT NULL, FALSE)",
+        (f"{_MEMORY}::test_an_entry_is_chained_to_the_one_that_is_there",),
+        ("postgres",),
+    ),
+    Mutant(
+        "a-hold-is-placed-again-under-the-next-lease",
+        "I-11",
+        "apps/billing/flushing.py",
+        "more_ended, more_held = self._flush_rest(resolves[middle:], holds[middle:])",
+        "more_ended, more_held = self.flush(resolves[middle:], holds[middle:])",
+        (
+            f"{_TESTS}/test_flushing.py"
+            "::test_what_was_committed_before_a_lease_was_found_ended_is_not_placed_again",
+        ),
     ),
 )

@@ -18,7 +18,8 @@ _TURNS_MAX: Final = 3
 _READ: Final = 0.5
 _DELETED: Final = 0.3
 _ID: Final = re.compile(rb'"id":"(resp_[^"]+)"')
-# Where the row of an answer could not be written, it cannot be named later; so says the gateway.
+# Where the settlement of an answer is still in the journal, or its row was refused, it cannot be
+# named (yet); so says the gateway.
 _FORGOTTEN: Final = frozenset({"previous_response_not_found", "response_not_found"})
 
 

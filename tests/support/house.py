@@ -16,7 +16,7 @@ from apps.ai_models.catalogue import create_model
 from apps.ai_models.models import AIModel
 from apps.api_keys.issue import issue_key
 from apps.api_keys.models import APIKey
-from apps.audit.models import APIRequest, Attempt, CallKey, Payload, RefusalCount
+from apps.audit.models import APIRequest, Attempt, CallKey, Payload, RefusalCount, StoredAnswer
 from apps.billing.customers import adjust_user_balance
 from apps.billing.models import Hold, Incarnation, SpendCounter, Verification, VerifiedHead
 from apps.core.ids import new_uuid7
@@ -24,7 +24,6 @@ from apps.model_groups.groups import create_group
 from apps.providers.models import Provider, ProviderKey
 from apps.providers.registration import create_provider
 from apps.proxy.models import CircuitRest, ConfigurationChange
-from apps.proxy.stored_answers import Kept, Place, write
 from apps.quotas.allowances import create_quota
 from apps.quotas.models import RepeatKey, UserQuota
 from apps.users.models import User, UserGroup
@@ -116,7 +115,10 @@ def _write_history(user: User, key: APIKey, provider: Provider, model: AIModel) 
     )  # fmt: skip
     RefusalCount.objects.create(api_key_id=key.pk, code="rate_limited", minute=now, count=3)
     note_finding(make_rule())
-    write([Kept(("resp_1",), Place(1, 1), user_id=user.pk, model_id=1)])
+    StoredAnswer.objects.create(
+        digest=b"CANARY digest", provider_id=1, provider_key_id=1, user_id=user.pk, model_id=1,
+        created_at=now, expires_at=now,
+    )  # fmt: skip
     CircuitRest.objects.create(
         route_id=1,
         provider_id=1,

@@ -31,6 +31,7 @@ from apps.billing.ledger.commands import (
     State,
 )
 from apps.billing.ledger.keys import HAS_KEY, end_claim, find_first, take_back, take_key
+from apps.billing.ledger.stored import latest_by_id, rows_of
 from apps.core.ids import new_uuid7
 
 
@@ -119,6 +120,8 @@ def decide(batch: Batch, state: State) -> tuple[Changes, list[Resolved], list[He
     changes = Changes()
     resolved = _decide_resolves(batch.resolves, batch, state, changes)
     held = [_decide_hold(hold, batch, state, changes) for hold in batch.holds]
+    if changes.stored:
+        changes.stored = latest_by_id(changes.stored)
     return changes, resolved, held
 
 
@@ -145,6 +148,9 @@ def _decide_resolves(
     settlement: Poster | None = None
     revenue = 0
     for resolve in resolves:
+        if resolve.stored is not None:
+            # Also where others have ended the hold: the provider keeps the answer all the same.
+            changes.stored.extend(rows_of(resolve.stored))
         if resolve.request_id in state.resolved:
             answers.append(_settle_late(resolve, batch, state, changes))
             continue

@@ -60,8 +60,8 @@ class KeyState(NamedTuple):
     expires_at: datetime | None  # None while that call runs
 
 
-class StoredAnswer(NamedTuple):
-    """An answer as it is stored for those who repeat the call."""
+class RepeatAnswer(NamedTuple):
+    """An answer as it is kept here for those who repeat the call."""
 
     status_code: int
     headers: str  # JSON [[name, value], …]
@@ -72,7 +72,7 @@ class ClaimEnd(NamedTuple):
     """What becomes of a key when its call ends. Without an answer it is free again."""
 
     claim: Claim | None  # None where only the hold says that there was one
-    answer: StoredAnswer | None
+    answer: RepeatAnswer | None
 
 
 class PlaceHold(NamedTuple):
@@ -155,11 +155,27 @@ class PayloadRecord:
     is_response_truncated: bool
 
 
+class StoredRecord(NamedTuple):
+    """Where an answer lies that its provider keeps, by what it can be named.
+
+    Each of the digests, of its id and of those of its items, is a row.
+    """
+
+    digests: tuple[bytes, ...]
+    provider_id: int
+    provider_key_id: int
+    user_id: int
+    model_id: int
+    created_at: datetime
+    expires_at: datetime
+
+
 class Resolve(NamedTuple):
     """End a hold: charge what the call cost (0 voids it), release the rest, write the APIRequest.
 
     `legs` and `counters` are those of the hold; they say which rows to lock before the hold is
-    claimed. `claim_end` where it had an idempotency key.
+    claimed. `claim_end` where it had an idempotency key, `stored` where the provider keeps the
+    answer.
     """
 
     request_id: UUID
@@ -172,6 +188,7 @@ class Resolve(NamedTuple):
     attempts: tuple[Row, ...] = ()
     payload: PayloadRecord | None = None
     claim_end: ClaimEnd | None = None
+    stored: StoredRecord | None = None
 
     @property
     def held_nanos(self) -> int:
@@ -185,6 +202,8 @@ class Resolve(NamedTuple):
         )
         if self.claim_end is not None and self.claim_end.answer is not None:
             bodies += len(self.claim_end.answer.body or b"")
+        if self.stored is not None:
+            bodies += 200 * len(self.stored.digests)
         return 1_000 + bodies + 500 * len(self.attempts)
 
 
@@ -295,6 +314,7 @@ class Changes:
     payloads: list[Row] = field(default_factory=list)
     holds: list[Row] = field(default_factory=list)
     keys: list[Row] = field(default_factory=list)  # idempotency keys that are taken
+    stored: list[Row] = field(default_factory=list)  # stored answers, each id once
     freed_keys: list[UUID] = field(default_factory=list)  # of these calls, before any is taken
     answered_keys: list[Row] = field(default_factory=list)
 

@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from apps.audit.idempotency import KEPT
-from apps.billing.ledger.commands import Changes, Claim, KeyState, Resolve, Row, State, StoredAnswer
+from apps.billing.ledger.commands import Changes, Claim, KeyState, RepeatAnswer, Resolve, Row, State
 
 # In the detail of a hold: whoever ends it has to end a claim as well.
 HAS_KEY: Final = "has_key"
@@ -90,7 +90,7 @@ def _row(claim: Claim, request_id: UUID, now: datetime) -> Row:
     }
 
 
-def _answered(request_id: UUID, answer: StoredAnswer, now: datetime) -> Row:
+def _answered(request_id: UUID, answer: RepeatAnswer, now: datetime) -> Row:
     return {
         "request_id": request_id,
         "status_code": answer.status_code,

@@ -13,6 +13,7 @@ import select
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID
+from zlib import crc32
 
 import psycopg
 from psycopg import pq
@@ -90,7 +91,7 @@ class Pipeline:
             connection.send_query_prepared(name, values)
             return [True]
         self._number += 1
-        name = self._names[sql] = new[sql] = b"ledger_%d" % self._number
+        name = self._names[sql] = new[sql] = _name(sql, self._number)
         connection.send_prepare(name, sql.encode())
         connection.send_query_prepared(name, values)
         return [False, True]
@@ -126,6 +127,15 @@ class Pipeline:
             poller.register(descriptor, events)
             poller.poll()
             connection.consume_input()
+
+
+def _name(sql: str, number: int) -> bytes:
+    """Return under which name a statement is parsed.
+
+    It tells the statement: where a pooler gives a session of another gateway's in the middle, none
+    with the same number runs in its place.
+    """
+    return b"ledger_%d_%08x" % (number, crc32(sql.encode()))
 
 
 def integers(values: Iterable[int]) -> bytes:

@@ -51,6 +51,7 @@ from apps.billing.ledger.pipeline import (
 )
 from apps.billing.ledger.postgres_checks import list_checks
 from apps.billing.ledger.store import (
+    ENDS_OF_INSERTS,
     SWEPT_MAX,
     TABLES,
     IncarnationEnded,
@@ -120,7 +121,7 @@ def _insert(table: str, columns: tuple[str, ...]) -> str:
     values = ", ".join(_SET_BY_DATABASE.get(name, name) for name in columns)
     return (
         f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} "  # noqa: S608 (constants)
-        f"FROM json_populate_recordset(NULL::{table}, $1::json)"
+        f"FROM json_populate_recordset(NULL::{table}, $1::json) {ENDS_OF_INSERTS.get(table, '')}"
     )
 
 

@@ -1,6 +1,8 @@
 """Statements that lock what a batch was decided on, and check that it is so.
 
-Each returns 1, or divides by zero, which ends the transaction.
+Each returns 1, or divides by zero, which ends the transaction. Of chains the heads are compared,
+which stand for all that came before: a database that was restored under a running writer can have
+the same numbers again, and another history.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from apps.billing.ledger.pipeline import Statement, digests, integers, uuids
 
 _CHECK_ACCOUNTS = """SELECT 1 / COALESCE(array_agg(posted_nanos) = $2::bigint[]
         AND array_agg(held_nanos) = $3::bigint[]
-        AND array_agg(sequence) = $4::bigint[], FALSE)::int
-    FROM (SELECT posted_nanos, held_nanos, sequence FROM billing_account
+        AND array_agg(head) = $4::bytea[], FALSE)::int
+    FROM (SELECT posted_nanos, held_nanos, head FROM billing_account
         WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE) AS locked"""
 _CHECK_OWING = """SELECT 1 / (count(*) = 0)::int FROM billing_account
     WHERE id = ANY($1::bigint[]) AND posted_nanos < 0"""
@@ -23,7 +25,7 @@ _CHECK_COUNTERS = """SELECT 1 / COALESCE(array_agg(spent_nanos) = $2::bigint[]
     FROM (SELECT spent_nanos, held_nanos FROM billing_spendcounter
         WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE) AS locked"""
 _CHECK_CHAIN = """SELECT 1 / (count(*) = 1)::int
-    FROM (SELECT 1 FROM billing_incarnation WHERE id = $1::bigint AND sequence = $2::bigint
+    FROM (SELECT 1 FROM billing_incarnation WHERE id = $1::bigint AND head = $2::bytea
         AND ended_at IS NULL FOR NO KEY UPDATE) AS locked"""
 _CHECK_HOLDS = """WITH claimed AS (
         DELETE FROM billing_hold WHERE request_id = ANY($1::uuid[]) RETURNING 1)
@@ -51,7 +53,7 @@ def list_checks(
                 integers(state.accounts),
                 integers(account.posted for account in accounts),
                 integers(account.held for account in accounts),
-                integers(account.sequence for account in accounts),
+                digests(account.head for account in accounts),
             ),
         )
     if receivable_ids:
@@ -66,7 +68,8 @@ def list_checks(
                 integers(counter.held for counter in counters),
             ),
         )
-    yield _CHECK_CHAIN, (b"%d" % state.chain.incarnation_id, b"%d" % state.chain.sequence)
+    chain = state.chain
+    yield _CHECK_CHAIN, (b"%d" % chain.incarnation_id, b"\\x" + chain.head.hex().encode())
     if hold_ids:
         yield _CHECK_HOLDS, (uuids(hold_ids), b"%d" % len(hold_ids))
     if key_ids:

@@ -33,6 +33,7 @@ from apps.billing.ledger.commands import (
     State,
 )
 from apps.billing.ledger.store import (
+    ENDS_OF_INSERTS,
     SWEPT_MAX,
     TABLES,
     IncarnationEnded,
@@ -45,7 +46,7 @@ _BUSY_SECONDS = 10.0
 # How many rows one INSERT takes. Each statement gives the interpreter away and has to get it back,
 # which beside a busy event loop takes longer than to write a row.
 _ROWS_MAX = 16
-_STATEMENTS_KEPT = 256  # for seven tables, with up to _ROWS_MAX rows each
+_STATEMENTS_KEPT = 256  # for eight tables, with up to _ROWS_MAX rows each
 _READ = """SELECT
     (SELECT json_group_array(json_array(id, kind, posted_nanos, held_nanos, sequence, hex(head)))
         FROM billing_account WHERE id IN (SELECT value FROM json_each(?))),
@@ -390,7 +391,7 @@ def _insert(table: str, rows: int) -> str:
     row = f"({', '.join('?' * len(columns))})"
     return (
         f"INSERT INTO {table} ({', '.join(columns)}) "  # noqa: S608 (constants)
-        f"VALUES {', '.join([row] * rows)}"
+        f"VALUES {', '.join([row] * rows)} {ENDS_OF_INSERTS.get(table, '')}"
     )
 
 

@@ -244,7 +244,20 @@ TABLES: dict[str, tuple[str, ...]] = {
         "request_id", "user_id", "digest", "fingerprint", "status_code", "headers", "body",
         "created_at", "expires_at",
     ),
+    "audit_storedanswer": (
+        "digest", "provider_id", "provider_key_id", "user_id", "model_id", "created_at",
+        "expires_at",
+    ),
 }  # fmt: skip
+
+# Table → what ends its INSERT. Rows of other tables are new, or their transaction fails.
+ENDS_OF_INSERTS: dict[str, str] = {
+    "audit_storedanswer": """ON CONFLICT (digest, provider_id) DO UPDATE
+        SET provider_key_id = excluded.provider_key_id, user_id = excluded.user_id,
+            model_id = excluded.model_id, created_at = excluded.created_at,
+            expires_at = excluded.expires_at
+        WHERE audit_storedanswer.created_at <= excluded.created_at""",
+}
 
 
 def tables_of(changes: Changes) -> Iterable[tuple[str, tuple[str, ...], list[dict[str, Any]]]]:
@@ -257,6 +270,7 @@ def tables_of(changes: Changes) -> Iterable[tuple[str, tuple[str, ...], list[dic
         changes.payloads,
         changes.holds,
         changes.keys,
+        changes.stored,
     )
     for (table, columns), rows in zip(TABLES.items(), groups, strict=True):
         if rows:

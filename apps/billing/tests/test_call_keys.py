@@ -30,9 +30,9 @@ from apps.billing.ledger.commands import (
     HoldRefused,
     KeyState,
     PlaceHold,
+    RepeatAnswer,
     Resolve,
     Resolved,
-    StoredAnswer,
 )
 from apps.billing.ledger.store import Engine, flush
 from apps.billing.models import Account, Entry, Hold
@@ -44,8 +44,8 @@ from tests.support.world import NOW, Gateway, make_quota, make_world
 
 UNIT = 1_000
 DIGEST, FINGERPRINT, OTHER = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32
-ANSWER = StoredAnswer(200, '[["content-type","application/json"]]', b"\x00sealed\xff")
-NOT_KEPT = StoredAnswer(200, "[]", None)
+ANSWER = RepeatAnswer(200, '[["content-type","application/json"]]', b"\x00sealed\xff")
+NOT_KEPT = RepeatAnswer(200, "[]", None)
 DAY = timedelta(hours=24)
 Connect = Callable[[], Engine]
 
@@ -86,7 +86,7 @@ def held(gateway: Gateway, units: int = 10, *, at: datetime = NOW) -> Held:
 
 
 def ending(
-    gateway: Gateway, hold: Held, tokens: int, answer: StoredAnswer | None = ANSWER
+    gateway: Gateway, hold: Held, tokens: int, answer: RepeatAnswer | None = ANSWER
 ) -> Resolve:
     command = gateway.resolution(hold, tokens)
     return command._replace(claim_end=ClaimEnd(claim_of(gateway), answer))
@@ -96,7 +96,7 @@ def end(
     gateway: Gateway,
     hold: Held,
     tokens: int,
-    answer: StoredAnswer | None = ANSWER,
+    answer: RepeatAnswer | None = ANSWER,
     *,
     at: datetime = NOW,
 ) -> Resolved:
@@ -484,7 +484,7 @@ def test_a_settlement_that_comes_twice_keeps_its_answer_and_charges_once(gateway
 
 @pytest.mark.parametrize("answer", [ANSWER, NOT_KEPT, None], ids=["answer", "not kept", "free"])
 def test_the_journal_carries_what_becomes_of_the_key(
-    gateway: Gateway, tmp_path: Path, answer: StoredAnswer | None
+    gateway: Gateway, tmp_path: Path, answer: RepeatAnswer | None
 ) -> None:
     first = held(gateway)
     command = ending(gateway, first, 0 if answer is None else 5, answer)
@@ -504,7 +504,7 @@ def test_a_settlement_in_its_bare_form_keeps_the_key_without_the_answer(gateway:
     first = held(gateway)
     flusher = Flusher(gateway.engine)
     flusher.use_lease(gateway.incarnation_id)
-    command = ending(gateway, first, 5, StoredAnswer(200, "[]", b"x"))
+    command = ending(gateway, first, 5, RepeatAnswer(200, "[]", b"x"))
     poison = command._replace(attempts=({"id": "no uuid"},))
 
     (outcome,), _ = flusher.flush([poison], [])

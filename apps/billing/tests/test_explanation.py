@@ -161,6 +161,22 @@ def test_a_voided_call_has_no_lines_and_says_why(
     assert charge["note"].startswith("Nothing was produced")
 
 
+def test_a_call_that_was_lost_early_is_not_said_to_have_produced_nothing(
+    world: World, client: APIClient
+) -> None:
+    row = record_call(
+        state="interrupted", status_code=499, usage_source="none", charge_nanos=0, hold_nanos=DOLLAR
+    )
+
+    charge = _charge(client, row.pk)
+
+    assert (charge["lines"], charge["total"]) == ([], "0")
+    assert charge["note"] == (
+        "The gateway was lost before it had noted what this call produced: the hold was given "
+        "back whole."
+    )
+
+
 def test_a_price_per_request_has_a_line_of_its_own(
     world: World, gateway: Gateway, client: APIClient
 ) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -15,6 +16,7 @@ from apps.billing.flushing import Flusher, Locked, Quarantined, Trouble
 from apps.billing.ledger.commands import Cap, Held, HoldRefused, Resolve, Resolved
 from apps.billing.ledger.postgres import PostgresEngine
 from apps.billing.ledger.store import Engine, IncarnationEnded
+from apps.billing.reaper import resolve_all
 from apps.billing.tests.writer_kit import (
     NO_CUSTOMER,
     Switch,
@@ -26,7 +28,7 @@ from apps.billing.tests.writer_kit import (
 )
 from apps.billing.verification import report
 from tests.support.databases import Database
-from tests.support.world import World, make_world
+from tests.support.world import World, make_quota, make_world
 
 WALLET = 1_000_000
 
@@ -297,3 +299,80 @@ def test_a_database_that_turned_read_only_quarantines_nothing(
     assert [type(outcome) for outcome in ended] == [Trouble]
     assert flusher.is_broken
     assert kept == []
+
+
+class Meanwhile:
+    """A real engine, beside which something happens once, right after the next commit."""
+
+    def __init__(self, engine: Engine, happen: Callable[[], None]) -> None:
+        self._engine = engine
+        self._waiting = [happen]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Open a transaction of the real engine."""
+        with self._engine.transaction():
+            yield
+        if self._waiting:
+            self._waiting.pop()()
+
+
+def test_what_was_committed_before_a_lease_was_found_ended_is_not_placed_again(
+    world: World, ledger_connect: Callable[[], Engine]
+) -> None:
+    reaping = ledger_connect()
+    other = lease(Flusher(reaping), reaping)
+
+    def reap() -> None:
+        reaping.end(ours.lease_id)
+        resolve_all(reaping, other, [ours.lease_id], now=datetime.now(UTC))
+
+    engine = cast(Engine, Meanwhile(ledger_connect(), reap))
+    ours = lease(Flusher(engine), engine)
+    good, bad = hold_of(world), hold_of(world)._replace(**NO_CUSTOMER)
+
+    # The bad one has the two written one after the other; between them the lease ends.
+    _, (placed, waiting) = ours.flush([], [good, bad])
+
+    assert isinstance(placed, Held)
+    assert (waiting, ours.is_broken) == (Trouble(), False)
+    assert open_holds() == set()
+    lease(ours, engine)
+    assert ours.flush([], [bad])[1] == [HoldRefused("broken")]
+    assert ours.flush([resolve_of(world, placed, tokens=1)], []) == (
+        [Resolved(good.request_id, 1_000, is_first=False)],
+        [],
+    )
+    assert account(world.wallet_id) == (WALLET - 1_000, 0)
+    assert (
+        report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC)).findings
+        == ()
+    )
+
+
+@pytest.mark.postgres
+def test_a_late_charge_on_a_wallet_that_is_locked_does_not_keep_the_others_waiting(
+    committed_db: Database, flusher: Flusher, world: World, engine: Engine
+) -> None:
+    """It falls on the wallet, although its hold was on a quota alone."""
+    other, quota = make_world(WALLET), make_quota(world, 5_000)
+    _, (held,) = flusher.flush([], [hold_of(world)._replace(buckets=(quota, world.wallet_id))])
+    assert isinstance(held, Held)
+    assert [account_id for account_id, _ in held.legs] == [quota]
+    flusher.flush([resolve_of(world, held, tokens=0)], [])
+    late = resolve_of(world, held, tokens=1)
+    somebody = committed_db.connect()
+    somebody.execute("BEGIN")
+    lock_account(somebody, world.wallet_id)
+
+    ended, (placed,) = flusher.flush([late], [hold_of(other)])
+
+    assert (ended, flusher.is_broken) == ([Locked()], False)
+    assert isinstance(placed, Held)
+    somebody.execute("ROLLBACK")
+    somebody.close()
+    fresh = lease(Flusher(engine), engine)
+    assert fresh.flush([late], []) == ([Resolved(held.request_id, 1_000, is_first=False)], [])

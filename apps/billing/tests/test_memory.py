@@ -10,7 +10,14 @@ from typing import cast
 import psycopg
 import pytest
 
-from apps.audit.models import APIRequest, CallKey
+from apps.audit.models import APIRequest, CallKey, StoredAnswer
+from apps.billing.chains import (
+    ADDED_FIELDS,
+    REQUEST_FIELDS,
+    entry_hash,
+    request_hash,
+    transaction_digest,
+)
 from apps.billing.ledger import postgres
 from apps.billing.ledger.commands import (
     AccountState,
@@ -21,12 +28,13 @@ from apps.billing.ledger.commands import (
     Held,
     HoldRefused,
     State,
+    StoredRecord,
 )
 from apps.billing.ledger.memory import PAUSE_MAX, REMEMBERED_MAX, Memory
 from apps.billing.ledger.pipeline import Pipeline, Statement
 from apps.billing.ledger.postgres import PostgresEngine
 from apps.billing.ledger.store import Engine, IncarnationEnded, flush
-from apps.billing.models import Account, Hold, SpendCounter
+from apps.billing.models import Account, Entry, Hold, Incarnation, SpendCounter
 from apps.billing.tests.test_ledger_races import is_sound, race
 from tests.support.world import NOW, Gateway, World, make_world
 
@@ -162,6 +170,34 @@ def test_a_batch_of_remembered_rows_is_one_round_trip(
     assert is_sound()
 
 
+@pytest.mark.postgres
+def test_a_settlement_that_says_where_its_answer_lies_is_one_round_trip(
+    ledger_connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(100 * UNIT)
+    gateway = warm_up(world, ledger_connect)
+    trips = Trips(gateway.engine, monkeypatch)
+    stored = StoredRecord((b"\x01" * 32, b"\x02" * 32), 31, 5, 7, 9, NOW, NOW)
+
+    sizes = []
+    for place in (None, stored):
+        held = gateway.hold(UNIT, caps=caps_of(world))
+        assert isinstance(held, Held)
+        command = gateway.resolution(held, 1)._replace(stored=place)
+        trips.take()
+        flush(
+            gateway.engine,
+            gateway.batch(resolves=(command,)),
+            incarnation_id=gateway.incarnation_id,
+        )
+        sizes.append(trips.sizes.copy())
+
+    # Of as many statements as without, and one for the rows.
+    ((usual,), (more,)) = sizes
+    assert more == usual + 1
+    assert StoredAnswer.objects.count() == 2
+
+
 def warm_up(world: World, connect: Connect) -> Gateway:
     """Return a gateway that remembers all that a call of its world needs."""
     gateway = Gateway(world, connect())
@@ -243,6 +279,64 @@ def test_a_lease_that_others_ended_is_noticed(ledger_connect: Connect) -> None:
         gateway.hold(UNIT, caps=caps_of(world))
 
     assert not Hold.objects.exists()
+
+
+@pytest.mark.postgres
+def test_an_entry_is_chained_to_the_one_that_is_there(ledger_connect: Connect) -> None:
+    """A database that was restored under a running gateway, and then charged the same elsewhere,
+    has the numbers that it remembers, and another history.
+    """
+    world = make_world(10 * UNIT)
+    gateway = warm_up(world, ledger_connect)
+    Account.objects.filter(pk=world.wallet_id).update(head=b"\x07" * 32)
+
+    held = gateway.hold(UNIT, caps=caps_of(world))
+    assert isinstance(held, Held)
+    gateway.resolve(held, 1)
+
+    entry = Entry.objects.filter(account_id=world.wallet_id).latest("sequence")
+    assert entry.sequence == 4
+    assert bytes(entry.hash) == hash_after(b"\x07" * 32, entry)
+
+
+@pytest.mark.postgres
+def test_a_record_is_chained_to_the_one_that_is_there(ledger_connect: Connect) -> None:
+    world = make_world(10 * UNIT)
+    gateway = warm_up(world, ledger_connect)
+    Incarnation.objects.filter(pk=gateway.incarnation_id).update(head=b"\x07" * 32)
+
+    held = gateway.hold(UNIT, caps=caps_of(world))
+    assert isinstance(held, Held)
+    gateway.resolve(held, 1)
+
+    record = APIRequest.objects.latest("sequence")
+    assert record.sequence == 3
+    row = {name: getattr(record, name) for name in (*REQUEST_FIELDS, *ADDED_FIELDS)}
+    assert bytes(record.hash) == request_hash(b"\x07" * 32, row)
+
+
+def hash_after(head: bytes, entry: Entry) -> bytes:
+    """Return what an entry's hash has to be behind a head."""
+    posted = entry.transaction
+    return entry_hash(
+        head,
+        account_id=entry.account_id,
+        sequence=entry.sequence,
+        kind=entry.kind,
+        amount_nanos=entry.amount_nanos,
+        balance_after_nanos=entry.balance_after_nanos,
+        request_id=entry.request_id,
+        corrects_id=entry.corrects_id,
+        digest=transaction_digest(
+            transaction_id=posted.id,
+            kind=posted.kind,
+            idempotency_key=posted.idempotency_key,
+            actor_id=posted.actor_id,
+            actor_name=posted.actor_name,
+            reason=posted.reason,
+            created_at=posted.created_at,
+        ),
+    )
 
 
 @pytest.mark.postgres

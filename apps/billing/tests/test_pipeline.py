@@ -74,6 +74,21 @@ def test_an_error_is_the_driver_s_own_and_the_connection_goes_on(
         assert text(second.get_value(0, 0)) == "parsed behind the error"
 
 
+def test_no_other_statement_runs_where_a_pooler_changes_the_session(
+    raw: psycopg.Connection[Any], committed_db: Database
+) -> None:
+    """Behind a pooler that gives a session for a transaction, another gateway's names are there."""
+    assert committed_db.server is not None
+    with connect(committed_db.server.parameters(committed_db.name)) as other:
+        ours, theirs = Pipeline(raw, prepares=True), Pipeline(other, prepares=True)
+        ours.run([("SELECT $1::bigint", (b"7",))])
+        theirs.run([("SELECT $1::bigint + 1", (b"7",))])
+        ours._connection = other
+
+        with pytest.raises(psycopg.errors.InvalidSqlStatementName):
+            ours.run([("SELECT $1::bigint", (b"7",))])
+
+
 def test_many_bytes_both_ways_do_not_block(raw: psycopg.Connection[Any]) -> None:
     pipeline = Pipeline(raw, prepares=True)
     large = b"x" * 4_000_000

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import pytest
 from apps.billing.journal import Journal
 from apps.billing.ledger.commands import Held
 from apps.billing.ledger.store import Engine
+from apps.billing.ledger_thread import CONNECT_TRIES
 from apps.billing.pending import Pace
 from apps.billing.tests.writer_kit import (
+    WAIT_SECONDS,
     Switch,
     account,
     ends,
@@ -89,6 +92,50 @@ async def test_a_connection_that_breaks_once_is_not_noticed(
     assert await in_thread(ends)() == [("completed", 2_000)]
     assert await in_thread(account)(world.wallet_id) == (WALLET - 2_000, 0)
     assert len(switch.engines) == 3
+
+
+async def test_connections_that_break_one_after_the_other_refuse_nobody(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path, pace=Pace(hold=WAIT_SECONDS, duty=60)) as writer:
+        switch.breaks_before_commit = 1
+        switch.breaks_at_once = 10
+        held = await place(writer, world)
+        await writer.resolve(resolve_of(world, held, 2))
+
+    assert await in_thread(ends)() == [("completed", 2_000)]
+    assert len(switch.engines) == 12
+
+
+async def test_where_no_connection_holds_the_calls_that_wait_are_refused(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path, pace=Pace(hold=0.2, duty=60)) as writer:
+        switch.breaks_before_commit = 1
+        switch.breaks_at_once = sys.maxsize
+        with pytest.raises(LedgerUnavailable):
+            await place(writer, world)
+        await until(lambda: not writer.is_available)
+        switch.breaks_at_once = 0
+        await until(lambda: writer.is_available)
+        await place(writer, world)
+
+    assert await in_thread(account)(world.wallet_id) == (WALLET, 1_000)
+
+
+async def test_a_server_that_is_not_there_is_tried_before_anybody_is_refused(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path, pace=Pace(hold=WAIT_SECONDS, duty=60)) as writer:
+        switch.breaks_before_commit = 1
+        switch.refuses_connections = CONNECT_TRIES - 1
+        await place(writer, world)
+        switch.breaks_before_commit = 1
+        switch.refuses_connections = CONNECT_TRIES
+        with pytest.raises(LedgerUnavailable):
+            await place(writer, world)
+
+    assert await in_thread(account)(world.wallet_id) == (WALLET, 1_000)
 
 
 async def test_an_old_settlement_goes_to_the_journal_and_is_replayed_once(

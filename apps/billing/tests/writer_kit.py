@@ -75,6 +75,8 @@ class Switch:
     is_down: bool = False
     breaks_before_commit: int = 0  # how many transactions more
     breaks_after_commit: int = 0
+    breaks_at_once: int = 0  # how many of the next connections break as soon as they are used
+    refuses_connections: int = 0  # how many more
     failures: list[Exception] = field(default_factory=list)  # of the next transactions
     failing: set[str] = field(default_factory=set)  # what the engine can no longer do
     commits: int = 0  # transactions with writes, since the last reset
@@ -86,7 +88,8 @@ class Switch:
 
     def open(self) -> Engine:
         """Connect, if the database is there."""
-        if self.is_down:
+        if self.is_down or self.refuses_connections:
+            self.refuses_connections -= bool(self.refuses_connections)
             raise sqlite3.OperationalError("unable to open database file")
         engine = FailingEngine(self, self.connect())
         self.engines.append(engine)
@@ -108,6 +111,9 @@ class FailingEngine:
     def __getattr__(self, name: str) -> Any:
         if name not in ("close", "abort", "name"):
             self._switch.check()
+        if name == "renew" and self._switch.breaks_at_once:
+            self._switch.breaks_at_once -= 1
+            raise sqlite3.OperationalError("broke at once")
         if name in self._switch.failing:
             raise sqlite3.OperationalError(f"no such table: {name}")
         return getattr(self._engine, name)

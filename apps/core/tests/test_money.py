@@ -9,7 +9,15 @@ from apps.core.money import (
     format_multiplier,
     format_usd,
     parse_usd,
+    show_usd,
 )
+
+
+@pytest.mark.parametrize(
+    ("nanos", "shown"), [(0, "$0"), (1, "$0.000000001"), (-50_000_000, "-$0.05"), (10**9, "$1")]
+)
+def test_an_amount_is_shown_with_its_sign_before_the_dollars(nanos: int, shown: str) -> None:
+    assert show_usd(nanos) == shown
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,6 @@ from typing import Any, Final
 
 import orjson
 
-from apps.core.errors import GatewayError
-from apps.proxy.dialects.upstream_errors import upstream_error
 from apps.proxy.sse import MAX_EVENT_BYTES, EventTooLarge
 
 CONTENT_TYPE: Final = "application/vnd.amazon.eventstream"
@@ -45,13 +43,15 @@ class FrameBroken(Exception):
 
 
 class StreamRefused(Exception):
-    """The provider ends a stream with an exception of its own, as with an answer of that status."""
+    """The provider ends a stream with an exception of its own, as with an answer of that status.
 
-    def __init__(self, status: int, error: GatewayError, text: str) -> None:
-        super().__init__(error.code)
+    `payload` is its body, as it came.
+    """
+
+    def __init__(self, status: int, payload: bytes) -> None:
+        super().__init__(status)
         self.status: Final = status
-        self.error: Final = error
-        self.text: Final = text
+        self.payload: Final = payload
 
 
 @functools.cache
@@ -128,5 +128,4 @@ def _event_of(payload: bytes) -> bytes:
 def _refusal(name: str, payload: bytes) -> StreamRefused:
     short = name.removesuffix("Exception")
     status = _STATUSES.get(short[:1].lower() + short[1:], 500)
-    text = payload.decode("utf-8", "replace")
-    return StreamRefused(status, upstream_error(status, {}, payload), text)
+    return StreamRefused(status, payload)

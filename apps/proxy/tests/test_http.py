@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from apps.core.errors import GatewayError
 from apps.proxy import http
-from apps.proxy.http import BODY_BYTES_MAX, ClientGone, read_body
+from apps.proxy.http import (
+    BODY_BYTES_MAX,
+    ClientGone,
+    client_address,
+    header_map,
+    read_body,
+)
 
 
 class Client:
@@ -99,3 +105,34 @@ async def test_a_body_has_to_bring_something_and_not_only_signs_of_life(
         found = error.row
 
     assert found == row
+
+
+TRUSTED: Final = ("127.0.0.1", "10.0.0.0/8")
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "trusted", "address"),
+    [
+        ("192.0.2.7", (), (), "192.0.2.7"),
+        # How a socket for both kinds of addresses writes those of the older one.
+        ("::ffff:192.0.2.7", (), (), "192.0.2.7"),
+        ("::ffff:192.0.2.7", (), TRUSTED, "192.0.2.7"),
+        ("2001:db8::7", (), (), "2001:db8::7"),
+        # Whom nobody trusts tells nothing of others.
+        ("192.0.2.7", (b"198.51.100.1",), (), "192.0.2.7"),
+        ("192.0.2.7", (b"198.51.100.1",), TRUSTED, "192.0.2.7"),
+        ("127.0.0.1", (b"198.51.100.1",), TRUSTED, "198.51.100.1"),
+        ("127.0.0.1", (b"203.0.113.9, 198.51.100.1",), TRUSTED, "198.51.100.1"),
+        # Some proxies add a header of their own and leave the client's where it is.
+        ("127.0.0.1", (b"203.0.113.9", b"198.51.100.1"), TRUSTED, "198.51.100.1"),
+        ("127.0.0.1", (b"203.0.113.9", b"198.51.100.1", b"10.0.0.2"), TRUSTED, "198.51.100.1"),
+        ("127.0.0.1", (b"203.0.113.9", b""), TRUSTED, "127.0.0.1"),
+    ],
+)
+def test_where_a_call_comes_from(
+    peer: str, forwarded: tuple[bytes, ...], trusted: tuple[str, ...], address: str
+) -> None:
+    headers = [(b"x-forwarded-for", value) for value in forwarded]
+    scope = {"client": (peer, 4711), "headers": headers}
+
+    assert client_address(scope, header_map(scope), trusted) == address

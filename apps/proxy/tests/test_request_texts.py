@@ -41,7 +41,7 @@ def _said(content: Any, role: str = "user", **more: Any) -> dict[str, Any]:
     return _chat({"role": role, "content": content, **more})
 
 
-def _called(arguments: str) -> dict[str, Any]:
+def _called(arguments: Any) -> dict[str, Any]:
     function = {"name": "find", "arguments": arguments}
     call = {"id": "call_1", "type": "function", "function": function}
     return _said(None, "assistant", tool_calls=[call])
@@ -93,6 +93,13 @@ CHATS: Final[dict[str, dict[str, Any]]] = {
     "documents": _chat(documents=[{"title": "x", "bomb": "y"}]),
     "a template's own": _chat(chat_template_kwargs={"persona": "bomb"}),
     "what nobody here knows": _chat(some_prefix=["a bomb"]),
+    # Mistral takes arguments as an object, too.
+    "arguments that are an object": _called({"id": "bomb"}),
+    "a name in them": _called({"bomb": 1}),
+    "a schema of vLLM's": _chat(guided_json={"properties": {"bomb": {}}}),
+    "another one of vLLM's": _chat(structured_outputs={"json": {"properties": {"bomb": {}}}}),
+    "a schema of Ollama's": _chat(format={"type": "object", "properties": {"bomb": {}}}),
+    "a schema of llama.cpp's": _chat(json_schema={"properties": {"bomb": {}}}),
     "an image that is none": _said(
         [{"type": "image_url", "image_url": {"url": "data:image/png;base64,a bomb"}}]
     ),
@@ -167,6 +174,16 @@ RESPONSES: Final[dict[str, dict[str, Any]]] = {
         "input": "x", "text": {"format": {"type": "json_schema", "name": "x", "schema": _SCHEMA}}
     },
     "variables": {"prompt": {"id": "pmpt_1", "variables": {"x": "bomb"}}},
+    "a variable that is called as an id": {
+        "prompt": {"id": "pmpt_1", "variables": {"id": "bomb"}}
+    },
+    "a variable that is called as a format": {
+        "prompt": {"id": "pmpt_1", "variables": {"format": "a bomb"}}
+    },
+    "the environment of a command": {
+        "input": [{"type": "local_shell_call", "call_id": "c",
+                   "action": {"type": "exec", "command": ["ls"], "env": {"id": "bomb"}}}]
+    },
 }  # fmt: skip
 CONTENTS: Final[dict[str, dict[str, Any]]] = {
     "a text": {"contents": [{"parts": [{"text": "bomb"}]}]},

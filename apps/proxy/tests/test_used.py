@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,10 +10,13 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from apps.billing.ledger.commands import Held
+from apps.billing.ledger.store import Engine
 from apps.billing.models import Incarnation
 from apps.proxy import used
 from apps.proxy.used import Used, UsedTotals
 from tests.support.calls import record_call
+from tests.support.world import Gateway, make_world
 
 pytestmark = pytest.mark.usefixtures("committed_db")
 USER, OTHER = 7, 8
@@ -105,6 +109,49 @@ def test_one_that_is_known_and_falls_quiet_is_still_known() -> None:
     live.save()
 
     assert totals.read(USER).charge_nanos == 12
+
+
+def test_a_gateway_whose_clock_is_hours_ahead_counts_what_comes() -> None:
+    # Leases are by the database's clock, three hours behind.
+    totals, live = UsedTotals(), make_incarnation(timedelta(hours=3))
+    record(live, 5)
+    assert totals.read(USER).charge_nanos == 5
+
+    live.renewed_at += timedelta(seconds=10)
+    record(live, 7)
+    late = make_incarnation(timedelta(hours=3) - timedelta(seconds=20))
+    record(late, 11)
+
+    assert totals.read(USER) == Used(3, 6, 21, 23)
+
+
+def test_a_lease_of_a_clock_that_was_set_back_hides_no_other() -> None:
+    totals, live = UsedTotals(), make_incarnation()
+    make_incarnation(timedelta(hours=-5))
+    record(live, 5)
+    assert totals.read(USER).charge_nanos == 5
+
+    record(live, 7)
+
+    assert totals.read(USER).charge_nanos == 12
+
+
+def test_what_was_charged_late_is_used_as_well(ledger_connect: Callable[[], Engine]) -> None:
+    world = make_world(10_000)
+    owner, other = (Gateway(world, ledger_connect()) for _ in range(2))
+    totals, user_id = UsedTotals(), world.user.pk
+    held = owner.hold(8_000)
+    assert isinstance(held, Held)
+    other.resolve(held, 1, state="interrupted")
+    assert totals.read(user_id).charge_nanos == 1_000
+
+    # More than the wallet has left: a part of it is owed.
+    late = owner.resolve(held, 11)
+
+    assert late.charged_nanos == 10_000
+    assert totals.read(user_id) == Used(1, 1, 0, 11_000)
+    assert UsedTotals().read(user_id) == Used(1, 1, 0, 11_000)
+    assert UsedTotals().read(user_id + 1).charge_nanos == 0
 
 
 def test_who_asked_last_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

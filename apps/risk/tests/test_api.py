@@ -226,6 +226,9 @@ def test_rules_in_the_django_admin_are_checked_and_on_record(db: None) -> None:
     refused = send(browser, add, name="new", kind="content", action="block", pattern="(")
     nobody = send(browser, add, name="new", kind="request", action="block", users="999999")
     bad_ids = send(browser, add, name="new", kind="request", action="block", users="x")
+    zero = send(browser, add, name="new", kind="request", action="block", users="0")
+    lines = "\n".join(f"word{number}" for number in range(1_001))
+    many = send(browser, add, name="new", kind="content", action="block", words=lines)
     none = RiskRule.objects.count()
     send(
         browser, add, name="new", kind="content", action="block", words="pipe bomb\nnerve gas",
@@ -234,8 +237,11 @@ def test_rules_in_the_django_admin_are_checked_and_on_record(db: None) -> None:
     rule = RiskRule.objects.get()
     send(browser, page_of(RiskRule, "change", rule.pk), priority="4")
 
-    assert "This is no regular expression" in refused.content.decode()
-    assert "Enter ids" in bad_ids.content.decode()
+    assert "This is no regular expression of RE2: missing ): (</li>" in refused.content.decode()
+    for answer in (bad_ids, zero):
+        assert "Enter ids, one a line: whole numbers from 1 on." in answer.content.decode()
+    # Not the first thousand: what is left out in silence is not looked for.
+    assert "Enter at most 1000 lines." in many.content.decode()
     assert "There is no user 999999." in nobody.content.decode()
     assert none == 0
     assert (rule.words, rule.users) == (["pipe bomb", "nerve gas"], people)

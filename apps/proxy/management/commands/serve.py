@@ -10,6 +10,7 @@ import resource
 import socket
 import sqlite3
 import sys
+import warnings
 from argparse import ArgumentParser
 from contextlib import suppress
 from pathlib import Path
@@ -157,6 +158,10 @@ class Command(BaseCommand):
         refuse_unfinished_restore()
         _raise_descriptor_limit()
         logging.captureWarnings(True)  # Every line on stderr is a line of the log.
+        # Static files are read so, whole and small; what streams here is asynchronous.
+        warnings.filterwarnings(
+            "ignore", "StreamingHttpResponse must consume synchronous iterators"
+        )
         lock = self._lock_database()
         self._check_durability()
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
@@ -200,7 +205,12 @@ class Command(BaseCommand):
         if connection.vendor != "sqlite":
             return None
         path = Path(f"{connection.settings_dict['NAME']}.gateway-lock")
-        lock = path.open("ab")
+        try:
+            lock = path.open("ab")
+        except OSError as error:
+            raise ImproperlyConfigured(
+                f"DATABASE_URL: {path.parent} cannot be used: {error.strerror}."
+            ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -17,6 +17,7 @@ from apps.proxy.dialects.amazon_events import (
     FrameReader,
     StreamRefused,
 )
+from apps.proxy.dialects.upstream_errors import upstream_error
 from apps.proxy.sse import EventTooLarge
 from tests.support.amazon_frames import chunk, exception, frame, raw_chunk
 
@@ -176,8 +177,13 @@ def test_exceptions_are_errors_of_the_rows_that_their_statuses_have(
     with pytest.raises(StreamRefused) as raised:
         read(exception(name, "Told by Amazon."))
 
-    assert (raised.value.status, raised.value.error.row) == (status, row)
-    assert orjson.loads(raised.value.text) == {"message": "Told by Amazon."}
+    assert (raised.value.status, row_of(raised.value)) == (status, row)
+    assert orjson.loads(raised.value.payload) == {"message": "Told by Amazon."}
+
+
+def row_of(refusal: StreamRefused) -> str:
+    """Return what a call is refused for whose stream begins so."""
+    return upstream_error(refusal.status, {}, refusal.payload).row
 
 
 def test_an_error_without_a_payload_is_one_of_the_provider() -> None:
@@ -186,4 +192,4 @@ def test_an_error_without_a_payload_is_one_of_the_provider() -> None:
     with pytest.raises(StreamRefused) as raised:
         read(frame(told, b""))
 
-    assert (raised.value.status, raised.value.error.row) == (500, "E46")
+    assert (raised.value.status, row_of(raised.value)) == (500, "E46")

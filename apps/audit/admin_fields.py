@@ -1,0 +1,152 @@
+"""Fields of forms in the Django admin: money in dollars, multipliers, lists by the line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from django import forms
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest
+from django.utils.text import capfirst
+
+from apps.core.languages import translate
+from apps.core.money import InvalidAmount, format_usd, parse_usd, show_usd
+
+if TYPE_CHECKING:
+    _BaseModelAdmin = admin.options.BaseModelAdmin[Any]
+else:
+    # Generic only in the type stubs.
+    _BaseModelAdmin = admin.options.BaseModelAdmin
+
+_LINES_MAX: Final = 1_000
+_MULTIPLIER_NANOS_PER_MILLIONTH: Final = 1_000
+_MILLIONTHS_OF_ONE: Final = 1_000_000
+_MILLIONTHS_MAX: Final = 1_000 * _MILLIONTHS_OF_ONE
+
+
+class NanosFormField(forms.CharField):
+    """Dollars in the form, nanos in the row.
+
+    `nanos_min` is the least that may be entered: in most places money is not negative.
+    """
+
+    def __init__(self, *, nanos_min: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._nanos_min = nanos_min
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return dollars for stored nanos; what was typed stays as it was typed."""
+        return format_usd(value) if isinstance(value, int) else value
+
+    def to_python(self, value: Any) -> Any:
+        """Return nanos, None for an empty field."""
+        if value in self.empty_values:
+            return None
+        try:
+            nanos = parse_usd(str(value).strip())
+        except InvalidAmount as error:
+            raise forms.ValidationError(translate(str(error))) from error
+        if self._nanos_min is not None and nanos < self._nanos_min:
+            raise forms.ValidationError(
+                translate("An amount must not be below {}.").format(show_usd(self._nanos_min))
+            )
+        return nanos
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Return whether the amounts differ, however they are written."""
+        return bool(super().has_changed(self.prepare_value(initial), data))
+
+
+class MillionthsFormField(NanosFormField):
+    """A decimal multiplier in the form, millionths in the row: from 0 to `millionths_max`."""
+
+    def __init__(self, *, millionths_max: int = _MILLIONTHS_MAX, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._nanos_max = millionths_max * _MULTIPLIER_NANOS_PER_MILLIONTH
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return the multiplier for stored millionths."""
+        if isinstance(value, int):
+            return format_usd(value * _MULTIPLIER_NANOS_PER_MILLIONTH)
+        return value
+
+    def to_python(self, value: Any) -> Any:
+        """Return millionths."""
+        if value in self.empty_values:
+            return None
+        try:
+            nanos = parse_usd(str(value).strip())
+        except InvalidAmount:
+            nanos = -1
+        millionths, rest = divmod(nanos, _MULTIPLIER_NANOS_PER_MILLIONTH)
+        if rest or not 0 <= nanos <= self._nanos_max:
+            raise forms.ValidationError(
+                translate(
+                    "Enter a number from 0 to {} with at most six decimals, such as 0.5."
+                ).format(format_usd(self._nanos_max))
+            )
+        return millionths
+
+
+class LinesFormField(forms.CharField):
+    """One item a line in the form, a list in the row."""
+
+    widget = forms.Textarea(attrs={"rows": 4, "cols": 60})
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return lines for a stored list; what was typed stays as it was typed."""
+        return "\n".join(str(item) for item in value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        """Return the list."""
+        lines = [line.strip() for line in str(value or "").splitlines()]
+        found = [line for line in lines if line]
+        if len(found) > _LINES_MAX:
+            raise forms.ValidationError(translate("Enter at most {} lines.").format(_LINES_MAX))
+        return found
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Return whether the lists differ; what cannot be read is not what there was."""
+        try:
+            return bool(self.to_python(self.prepare_value(initial)) != self.to_python(data))
+        except forms.ValidationError:
+            return True
+
+
+class MoneyInForms(_BaseModelAdmin):
+    """Dollars and multipliers instead of nanos and millionths in every form, inlines too."""
+
+    def formfield_for_dbfield(
+        self, db_field: models.Field[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> forms.Field | None:
+        """Return the form field of a column."""
+        text = str(db_field.help_text)
+        given: dict[str, Any] = {
+            "required": not db_field.blank,
+            "initial": db_field.get_default() if db_field.has_default() else None,
+        }
+        if db_field.name.endswith("_nanos"):
+            # Whatever is entered here is a price or a limit; what can be negative is typed nowhere.
+            return NanosFormField(
+                nanos_min=0,
+                label=f"{_label_of(db_field, '_nanos')} (USD)",
+                help_text=text.replace("Nano-USD", "USD").replace("nano-USD", "USD"),
+                **given,
+            )
+        if db_field.name.endswith("_millionths"):
+            text, most = "1 charges the list price, 0.5 half of it.", _MILLIONTHS_MAX
+            if db_field.name.endswith("share_millionths"):
+                text = "A part of its price, such as 0.1; empty: all of it."
+                most = _MILLIONTHS_OF_ONE
+            return MillionthsFormField(
+                millionths_max=most,
+                label=_label_of(db_field, "_millionths"),
+                help_text=translate(text),
+                **given,
+            )
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
+
+
+def _label_of(field: models.Field[Any, Any], suffix: str) -> str:
+    return capfirst(translate(field.name.removesuffix(suffix).replace("_", " ")))
