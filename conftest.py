@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import ssl
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -238,6 +240,18 @@ def _quick_settings(
         STATIC_ROOT=root,
         STORAGES={**settings.STORAGES, "staticfiles": plain},
     ):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_tls_context() -> Iterator[None]:
+    """Have all clients that ask for nothing special share a TLS context.
+
+    An SDK makes one for each client, for which it reads all certificates: that takes longer than
+    most calls of the tests, which go to plain HTTP.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
         yield
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from django.db import transaction
+
 from apps.providers.models import Provider
 from tests.e2e.wire import post
 from tests.support.bench import Bench, Stage
@@ -33,11 +35,13 @@ class Stages:
     def make_all(self, *wishes: str, **values: Any) -> list[Stage]:
         """Return several after one wait, each with a provider of its own."""
         made: list[Stage] = []
-        for at, wish in enumerate(wishes, start=1):
-            provider = self.make_provider()
-            made += self._bench.stages(
-                f"demo-chat:{wish}", provider=provider, waits=at == len(wishes), **values
-            )
+        with transaction.atomic():
+            for wish in wishes:
+                provider = self.make_provider()
+                made += self._bench.stages(
+                    f"demo-chat:{wish}", provider=provider, waits=False, **values
+                )
+        self._bench.wait_for_stage(made[-1])
         return made
 
 

@@ -13,6 +13,9 @@ from tests.e2e.answers import HttpAnswer, ask, check_error, check_nothing_leaks
 from tests.e2e.rows import INVALID, check_nothing_happened
 from tests.support.bench import MESSAGES, Bench, Caller, Stage
 
+# Operations are judged before any database is asked.
+pytestmark = pytest.mark.sqlite
+
 _VERSION: Final = {"anthropic-version": "2023-06-01"}
 _STORED: Final = "/v1/responses/resp_0123456789abcdef"
 _CONTENTS: Final = {"contents": [{"parts": [{"text": "Say something."}]}]}

@@ -13,6 +13,9 @@ from tests.e2e.raw_upstream import Heard, RawUpstream, respond
 from tests.e2e.wire import RawConnection, post
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, PRICES, Bench, Stage
 
+# What audio costs is judged before any database is asked.
+pytestmark = pytest.mark.sqlite
+
 CHAT = "/v1/chat/completions"
 AUDIO_OUT_NANOS = 80_000
 AUDIO_PRICES = {**PRICES, "audio_in": 40_000_000_000, "audio_out": 80_000_000_000}

@@ -16,6 +16,9 @@ from tests.e2e.raw_upstream import RawUpstream, respond
 from tests.support.bench import INPUT_NANOS, Bench, Stage
 from tests.support.processes import wait_until
 
+# What is converted depends on no engine.
+pytestmark = pytest.mark.sqlite
+
 TEXTS: Final = ["One.", "Two."]
 
 

@@ -12,6 +12,9 @@ from tests.e2e.wire import RawConnection
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS
 from tests.support.processes import wait_until
 
+# What comes over the wire depends on no engine.
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.fixture(params=SURFACES)
 def surface(request: pytest.FixtureRequest) -> Surface:

@@ -13,6 +13,9 @@ from tests.e2e.answers import HttpAnswer, ask, check_error
 from tests.e2e.rows import INVALID
 from tests.support.bench import MESSAGES, Bench, Caller, Stage
 
+# What an endpoint refuses is judged before any database is asked.
+pytestmark = pytest.mark.sqlite
+
 _SERVER: Final = "server_error"
 # What an endpoint is asked, and what it cannot do without.
 ENDPOINTS: Final[dict[str, tuple[str, dict[str, Any], str]]] = {

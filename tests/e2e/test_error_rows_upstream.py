@@ -32,6 +32,9 @@ from tests.support.bench import (
 )
 from tests.support.processes import free_port, wait_until
 
+# What a provider does wrong is judged before any database is asked.
+pytestmark = pytest.mark.sqlite
+
 __all__ = ["CONSTANTS", "PLANT"]
 
 
@@ -137,8 +140,6 @@ def test_e41_and_e42_a_refused_key_is_out_of_use_after_one_call(bench: Bench, ca
             case,
             is_stream,
             id=f"{case.row} {case.fault}-{kind}",
-            # The rows are the same.
-            marks=[pytest.mark.sqlite] if is_stream and case.stream is None else [],
         )
         for case in FAILED
         for is_stream, kind in ((False, "whole"), (True, "stream"))

@@ -14,6 +14,9 @@ from pydantic import BaseModel
 
 from tests.support.bench import INPUT_NANOS, MESSAGES, OUTPUT_NANOS, Bench, Stage
 
+# What an SDK sees depends on no engine; what it is charged is in test_charges on both.
+pytestmark = pytest.mark.sqlite
+
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
 PREFIXES = ("/v1", "/api/v1", "/v1/", "/api/v1/")
 TOOL = {

@@ -23,6 +23,9 @@ from tests.support.gateway import FAST
 from tests.support.processes import wait_until
 from tests.support.risk import make_rule
 
+# Rules are judged before any database is asked; how they are loaded is tested on both.
+pytestmark = pytest.mark.sqlite
+
 CONSTANTS = FAST
 # Counts are written with the heartbeat: every half second instead of every ten.
 PLANT = ["tests.e2e.planted:shorten_patience"]
@@ -318,7 +321,6 @@ def test_a_prompt_in_tokens_cannot_slip_through(bench: Bench) -> None:
     assert len(_findings(stage)) == 1
 
 
-@pytest.mark.sqlite  # What a text says is decided before any database is asked.
 def test_a_word_at_the_end_of_a_large_body_is_found(bench: Bench) -> None:
     stage = bench.stage()
     _make_rule(stage, words=["red"], pattern="(x+x+)+y")

@@ -13,6 +13,9 @@ from apps.audit.models import APIRequest
 from tests.e2e.raw_upstream import RawUpstream, respond
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 
+# What a search may cost is judged before any database is asked.
+pytestmark = pytest.mark.sqlite
+
 ONE: Final = 1_000_000  # tokens
 SEARCH_NANOS: Final = 14_000_000
 HI: Final = [{"role": "user", "content": "News?"}]

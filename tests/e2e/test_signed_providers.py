@@ -46,6 +46,9 @@ from tests.support.clouds import (
 from tests.support.gateway import FAST
 from tests.support.processes import wait_until
 
+# What is signed, and how it is metered, depends on no engine.
+pytestmark = pytest.mark.sqlite
+
 CONSTANTS = {
     **FAST,
     "apps.proxy.sharing:SHARE_SECONDS": 0.05,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Unpack
 from uuid import UUID
 
+from django.db import transaction
 from openai import AsyncOpenAI, OpenAI
 
 from apps.ai_models.catalogue import create_model
@@ -188,6 +189,11 @@ class Bench:
         """Return when the gateway knows the model."""
         self.wait_for(f"/v1/models/{model.name}", caller.raw, 404)
 
+    def wait_for_stage(self, stage: Stage) -> None:
+        """Return when the gateway knows a stage, and all that was made before it."""
+        self.wait_for(_NO_MODEL, stage.caller.raw, 401)
+        self.wait_for_model(stage.model, stage.caller)
+
     def stage(self, upstream_name: str = "demo-chat:prompt=10", **values: Any) -> Stage:
         """Return a caller and a model of their own, known to the gateway.
 
@@ -202,12 +208,13 @@ class Bench:
         for wanted in upstream_names:
             base, colon, wishes = wanted.partition(":")
             upstream_name = f"{base}-{next(_numbers)}{colon}{wishes}"
-            model = self.make_model(upstream_name, **values)
-            caller = self._issue_key(10 * DOLLAR, None, None, {})
+            # At once: for each commit that it sees, a gateway reads its catalogue anew.
+            with transaction.atomic():
+                model = self.make_model(upstream_name, **values)
+                caller = self._issue_key(10 * DOLLAR, None, None, {})
             made.append(Stage(self, caller, model, upstream_name))
         if waits:
-            self.wait_for(_NO_MODEL, made[-1].caller.raw, 401)
-            self.wait_for_model(made[-1].model, made[-1].caller)
+            self.wait_for_stage(made[-1])
         return made
 
     # ---- clients

@@ -26,7 +26,7 @@ from tests.support.environment import ENCRYPTION_KEY, PRIVATE_UPSTREAMS, SECRET_
 from tests.support.processes import free_port, wait_until
 
 # The configuration is polled this often instead of once a second, so that tests need not wait.
-FAST: Final = {"apps.proxy.gateway:POLL_SECONDS": 0.02, "apps.proxy.gateway:TICK_SECONDS": 0.05}
+FAST: Final = {"apps.proxy.gateway:POLL_SECONDS": 0.05, "apps.proxy.gateway:TICK_SECONDS": 0.1}
 
 _ROOT: Final = Path(__file__).resolve().parent.parent.parent
 _START_SECONDS: Final = 120  # Two processors may have other work; one that has died is noticed.
