@@ -261,6 +261,7 @@ class LedgerThread:
         )
         if self.incarnation_id == 0 or not engine.renew(self.incarnation_id, self._pace.lease):
             self._open_lease(engine)
+            self._refuse_doubtful()
         self._flusher.use_lease(self.incarnation_id)
         self._duties.use(self._flusher)
         self._find_doubtful(engine)
@@ -279,6 +280,14 @@ class LedgerThread:
             lease_seconds=self._pace.lease,
         )
         self._flusher.use_lease(self.incarnation_id)
+
+    def _refuse_doubtful(self) -> None:
+        """Refuse the holds of which nobody knows whether they were committed before others ended
+        the lease: they may have been resolved since, and then must not be placed again.
+        """
+        doubtful = [pending for pending in self._holds if pending.is_doubtful]
+        self._holds = deque(pending for pending in self._holds if not pending.is_doubtful)
+        self._hand_over([(pending, Trouble()) for pending in doubtful])
 
     def _find_doubtful(self, engine: Engine) -> None:
         """Answer the holds that had been committed when the connection broke; repeat the others."""

@@ -8,15 +8,18 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from apps.billing.flushing import Flusher
 from apps.billing.journal import Journal
 from apps.billing.ledger.commands import Held
 from apps.billing.ledger.store import Engine
 from apps.billing.ledger_thread import CONNECT_TRIES
 from apps.billing.pending import Pace
+from apps.billing.reaper import resolve_all
 from apps.billing.tests.writer_kit import (
     WAIT_SECONDS,
     Switch,
@@ -24,6 +27,7 @@ from apps.billing.tests.writer_kit import (
     ends,
     hold_of,
     in_thread,
+    open_holds,
     resolve_of,
     running,
     until,
@@ -92,6 +96,31 @@ async def test_a_connection_that_breaks_once_is_not_noticed(
     assert await in_thread(ends)() == [("completed", 2_000)]
     assert await in_thread(account)(world.wallet_id) == (WALLET - 2_000, 0)
     assert len(switch.engines) == 3
+
+
+async def test_a_hold_in_doubt_is_refused_where_others_have_ended_its_lease(
+    world: World, switch: Switch, tmp_path: Path, ledger_connect: Callable[[], Engine]
+) -> None:
+    def open_late() -> Engine:
+        """Connect when another process has taken this one for dead and resolved its holds."""
+        if switch.engines:
+            engine = ledger_connect()
+            engine.end(writer.incarnation_id)
+            other = Flusher(engine)
+            other.use_lease(
+                engine.open_incarnation(kind="gateway", host="other", pid=1, lease_seconds=60)
+            )
+            resolve_all(engine, other, [writer.incarnation_id], now=datetime.now(UTC))
+        return switch.open()
+
+    async with running(open_late, tmp_path, pace=Pace(duty=60)) as writer:
+        switch.breaks_after_commit = 1
+        with pytest.raises(LedgerUnavailable):
+            await place(writer, world)
+
+    assert await in_thread(ends)() == [("interrupted", 0)]
+    assert await in_thread(open_holds)() == set()
+    assert await in_thread(account)(world.wallet_id) == (WALLET, 0)
 
 
 async def test_connections_that_break_one_after_the_other_refuse_nobody(
