@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import ssl
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, Phase
@@ -250,8 +251,17 @@ def _one_tls_context() -> Iterator[None]:
     An SDK makes one for each client, for which it reads all certificates: that takes longer than
     most calls of the tests, which go to plain HTTP.
     """
+    real = ssl.create_default_context
+
+    @cache
+    def make(_trusted: str | None, *args: Any, **options: Any) -> ssl.SSLContext:
+        return real(*args, **options)
+
+    def find(*args: Any, **options: Any) -> ssl.SSLContext:
+        return make(os.environ.get("SSL_CERT_FILE"), *args, **options)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
+        patch.setattr(ssl, "create_default_context", find)
         yield
 
 
