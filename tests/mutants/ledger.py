@@ -409,4 +409,15 @@ LEDGER: Final = (
             "::test_what_was_committed_before_a_lease_was_found_ended_is_not_placed_again",
         ),
     ),
+    Mutant(
+        "a-hold-in-doubt-is-placed-again",
+        "I-11",
+        "apps/billing/ledger_thread.py",
+        "            self._refuse_doubtful()",
+        "            pass",
+        (
+            f"{_TESTS}/test_writer_outages.py"
+            "::test_a_hold_in_doubt_is_refused_where_others_have_ended_its_lease",
+        ),
+    ),
 )
