@@ -28,7 +28,7 @@ run: $(INSTALLED) ## Run the gateway with all it needs, on PORT (8000), until Ct
 .PHONY: test
 test: $(INSTALLED_DEV) ## Run the tests on SQLite and on PostgreSQL, both at once
 	@$(PYTHON) scripts/at_once.py \
-		"$(PYTHON) -m pytest -n 3 --dist worksteal -q --engine=sqlite" \
+		"$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=sqlite" \
 		"$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=postgres"
 
 .PHONY: test-long
