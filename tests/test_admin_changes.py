@@ -1,4 +1,7 @@
-"""Tests of changing things in the Django admin: through the domain, on record, secrets unseen."""
+"""Tests of changing things in the Django admin: through the domain, on record, secrets unseen.
+
+Over 400 lines because every page that changes something is tried by the same administrators.
+"""
 
 from __future__ import annotations
 

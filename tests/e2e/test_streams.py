@@ -1,4 +1,7 @@
-"""Streams from provider to client: at once, never falsely complete, bounded, charged exactly."""
+"""Streams from provider to client: at once, never falsely complete, bounded, charged exactly.
+
+Over 400 lines because all that can happen to a stream is seen by the same readers of raw bytes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A writer that remembers its rows: one round trip, and never a decision on what others changed."""
+"""A writer that remembers its rows: one round trip, and never a decision on what others changed.
+
+Over 400 lines because what a writer remembers is tried against all who can change it meanwhile.
+"""
 
 from __future__ import annotations
 
