@@ -32,6 +32,7 @@ _GRACE_SECONDS: Final = 30.0
 _SAMPLE_SECONDS: Final = 0.25
 _DUE: Final = re.compile(rb"@(\d{19})@")
 _DUE_LENGTH: Final = 21
+_END: Final = b"0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +48,13 @@ class Lateness:
 
 
 class _Stream(asyncio.Protocol):
-    """One stream that notes when each event came and how late that was."""
+    """One stream that notes what came, and when; to read it during the load would add to that."""
 
-    def __init__(self, request: bytes, notes: array[float]) -> None:
+    def __init__(self, request: bytes) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.events = 0
         self._request = request
-        self._notes = notes  # pairs: the moment, and the lateness
-        self._rest = b""
-        self._is_first = True
+        self._pieces: list[bytes] = []
+        self._moments = array("d")  # when each piece came
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -65,27 +64,39 @@ class _Stream(asyncio.Protocol):
         self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        """Note the events in what has come."""
-        now = time.monotonic()
-        if self._is_first:
-            self._is_first = False
-            if not data.startswith(b"HTTP/1.1 200 "):
-                self._fail(f"a stream was answered {data[:300]!r}")
-                return
-        data = self._rest + data
-        end = 0
-        for found in _DUE.finditer(data):
-            self._notes.extend((now, now - int(found[1]) / 1e9))
-            self.events += 1
-            end = found.end()
-        self._rest = data[max(end, len(data) - _DUE_LENGTH) :]
-        if self._rest.endswith(b"0\r\n\r\n") and not self.ended.done():
+        """Note a piece."""
+        self._moments.append(time.monotonic())
+        self._pieces.append(data)
+        if len(self._pieces) == 1 and not data.startswith(b"HTTP/1.1 200 "):
+            self._fail(f"a stream was answered {data[:300]!r}")
+            return
+        if len(data) < len(_END):
+            data = b"".join(self._pieces[-len(_END) :])
+        if data.endswith(_END) and not self.ended.done():
             self.ended.set_result(None)
             self.close()
 
+    @property
+    def answered_at(self) -> float:
+        """When the answer began."""
+        return self._moments[0]
+
+    def list_late(self) -> list[tuple[float, float]]:
+        """Return of each event when it came and how late that was, in seconds."""
+        found: list[tuple[float, float]] = []
+        rest = b""
+        for moment, piece in zip(self._moments, self._pieces, strict=True):
+            data = rest + piece
+            end = 0
+            for due in _DUE.finditer(data):
+                found.append((moment, moment - int(due[1]) / 1e9))
+                end = due.end()
+            rest = data[max(end, len(data) - _DUE_LENGTH) :]
+        return found
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail where the stream had not ended."""
-        self._fail(f"a stream was cut after {self.events} events")
+        self._fail(f"a stream was cut after {len(self._pieces)} pieces")
 
     def close(self) -> None:
         """Close the connection."""
@@ -179,19 +190,21 @@ def _measure(site: Site, *, streams: int, events: int) -> Lateness:
 async def _run_streams(site: Site, *, streams: int, events: int) -> tuple[list[float], float]:
     """Return the lateness of each event while all streams ran, and the most memory seen."""
     loop = asyncio.get_running_loop()
-    notes: array[float] = array("d")
     request = _make_request(site)
     opened: list[_Stream] = []
     memory = [site.server.resident_mb()]
     sampler = loop.create_task(_sample_memory(site, memory))
     try:
-        for _ in range(streams):
-            _, stream = await loop.create_connection(
-                lambda: _Stream(request, notes), "127.0.0.1", site.port
-            )
-            opened.append(stream)
-            await asyncio.sleep(1 / _STARTED_PER_SECOND)
-        all_open_at = time.monotonic()
+        begun = loop.time()
+        connecting: list[asyncio.Task[tuple[asyncio.Transport, _Stream]]] = []
+        for place in range(streams):
+            # By the clock, and without waiting for one: the later ones meet a busy machine.
+            early = begun + place / _STARTED_PER_SECOND - loop.time()
+            if early > 0:
+                await asyncio.sleep(early)
+            connect = loop.create_connection(lambda: _Stream(request), "127.0.0.1", site.port)
+            connecting.append(loop.create_task(connect))
+        opened += [stream for _, stream in await asyncio.gather(*connecting)]
         first_end = loop.create_future()
         opened[0].ended.add_done_callback(lambda _: first_end.set_result(time.monotonic()))
         async with asyncio.timeout(events / PER_SECOND + _GRACE_SECONDS):
@@ -206,13 +219,13 @@ async def _run_streams(site: Site, *, streams: int, events: int) -> tuple[list[f
             if stream.ended.done() and not stream.ended.cancelled():
                 stream.ended.exception()  # Looked at: only the first one is raised.
             stream.close()
-    short = [stream.events for stream in opened if stream.events != events]
+    until = first_end.result()
+    all_open_at = max(stream.answered_at for stream in opened)
+    noted = [stream.list_late() for stream in opened]
+    short = [len(one) for one in noted if len(one) != events]
     if short:
         raise LoadFailed(f"{len(short)} streams with {short[0]} events instead of {events}")
-    until = first_end.result()
-    late = [
-        notes[at + 1] * 1e3 for at in range(0, len(notes), 2) if all_open_at <= notes[at] <= until
-    ]
+    late = [late * 1e3 for one in noted for moment, late in one if all_open_at <= moment <= until]
     if not late:
         raise LoadFailed("the streams were never open all at the same time")
     return late, max(memory)

@@ -36,6 +36,14 @@ class Delivery:
             length=None if is_stream else length,
         )
 
+    def has_room_for(self, data: bytes) -> bool:
+        """Return whether the client takes a piece of a stream at once: `send_now` may follow."""
+        return len(data) <= _PIECE_BYTES and not self._connection.is_write_paused
+
+    def send_now(self, data: bytes) -> None:
+        """Send a piece of a stream that there is room for."""
+        self._connection.write(data)
+
     async def send(self, data: bytes) -> None:
         """Send a piece of a stream, as the client takes it."""
         call, connection = self._call, self._connection

@@ -22,6 +22,8 @@ KEEPALIVE_SECONDS: Final = 30.0
 FINISH_SECONDS: Final = 1.0
 
 Target = tuple[str, str, int]  # scheme, host, port
+# Takes a piece of a body and returns True, or declines it, with nothing done, and returns False.
+Take = Callable[[bytes], bool]
 
 
 class ConnectFailed(Exception):
@@ -72,17 +74,21 @@ class Answer:
         """Return a text of the provider's without what it was sent of a secret beside the key."""
         return text.replace(self.sent_secret, "[redacted]") if self.sent_secret else text
 
-    async def read(self) -> bytes:
+    async def read(self, take: Take | None = None) -> bytes:
         """Return what has arrived of the body, as soon as there is any; b"" at its end.
 
-        Raises ConnectionClosed and BadAnswer, when all that came before has been read.
+        While nothing waits, what arrives is offered to `take` first, and returned from here only
+        where that declines: whoever reads need not be woken for each piece.
+
+        Raises ConnectionClosed, BadAnswer and what `take` raises, when all that came before has
+        been read.
         """
         while not self.waiting:  # what arrives need not hold anything of the body
             if self.is_complete:
                 return b""
             if self.error is not None:
                 raise self.error
-            await self._connection.wait()
+            await self._connection.wait(take)
         pieces, self.waiting = self.waiting, []
         self._connection.resume()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -126,6 +132,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
         self._answer: Answer | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._take: Take | None = None  # while the waiter waits for a piece of a body
         self._head_bytes = 0
         self._unread_bytes = 0
         self._has_head = False
@@ -157,13 +164,14 @@ class ClientConnection(asyncio.BufferedProtocol):
             raise
         return answer
 
-    async def wait(self) -> None:
-        """Return when something has arrived, or the connection has ended."""
+    async def wait(self, take: Take | None = None) -> None:
+        """Return when something has arrived that `take` declined, or the connection has ended."""
         self._waiter = self._loop.create_future()
+        self._take = take
         try:
             await self._waiter
         finally:
-            self._waiter = None
+            self._waiter = self._take = None
 
     def resume(self) -> None:
         """Read on from the socket: nothing waits any more."""
@@ -237,6 +245,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             if not answer.is_complete:
                 answer.error = BadAnswer(type(error).__name__)
         if answer.waiting:
+            if self._is_taken(answer):
+                return
             self._unread_bytes += nbytes
             if self._unread_bytes >= READ_BYTES and not self._is_paused:
                 self._is_paused = True
@@ -246,6 +256,20 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._finishing = None
             answer.release()
         self._wake()
+
+    def _is_taken(self, answer: Answer) -> bool:
+        """Offer what has arrived to who may take it, and return whether that is all there is."""
+        waiter, pieces = self._waiter, answer.waiting
+        # A reader that has been woken has its turn first: what it reads came before this.
+        if self._take is None or waiter is None or waiter.done():
+            return False
+        try:
+            if not self._take(pieces[0] if len(pieces) == 1 else b"".join(pieces)):
+                return False
+        except Exception as error:  # noqa: BLE001 (whatever it is, the reader raises it)
+            answer.error = error
+        pieces.clear()
+        return not answer.is_complete and answer.error is None
 
     def eof_received(self) -> None:
         """Let the transport close: nothing is sent to who says no more."""

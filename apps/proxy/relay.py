@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from apps.audit.models import RequestState
@@ -282,9 +283,15 @@ class Relay:
         self._call.meter = meter
         buffer = EventBuffer()
         preamble = b""
+        idle_seconds = route.provider.idle_timeout_seconds
+        is_plain = converter is None
+        take = partial(self._take_block, meter, buffer, idle_seconds) if is_plain else None
         try:
             while not (meter.done_seen or meter.error is not None or _is_cut(converter)):
-                chunk = await answer.read()
+                if self._has_started and isinstance(answer, Answer):
+                    chunk = await answer.read(take)
+                else:
+                    chunk = await answer.read()
                 block = buffer.feed(chunk) if chunk else last_event(buffer)
                 if block:
                     preamble = await self._pass_block(route, meter, converter, preamble + block)
@@ -305,6 +312,23 @@ class Relay:
             await self._break_off_by_provider()
             return
         await self._complete_stream(meter, converter)
+
+    def _take_block(
+        self, meter: StreamMeter, buffer: EventBuffer, idle_seconds: float, data: bytes
+    ) -> bool:
+        """Send on what can go as it came, without waking this call's task for it.
+
+        Most of a stream is that: whole events in which nothing matters, to a client that takes
+        them. For all else this does nothing and returns False.
+        """
+        call, delivery = self._call, self._delivery
+        goes_now = not (buffer.pending or call.is_drained) and data.endswith(b"\n\n")
+        if not (goes_now and delivery.has_room_for(data) and meter.pass_over(data)):
+            return False
+        call.capture(data)
+        delivery.send_now(data)
+        call.deadline = self._gateway.monotonic() + idle_seconds
+        return True
 
     async def _pass_block(
         self, route: Route, meter: StreamMeter, converter: AnswerConverter | None, block: bytes

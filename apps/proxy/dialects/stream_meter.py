@@ -146,6 +146,17 @@ class StreamMeter(ABC):
         self._keep(block)
         return block
 
+    def pass_over(self, block: bytes) -> bool:
+        """Take in a block of complete events that go on as they are and in which nothing matters.
+
+        Any other is left to `observe`: then this has done nothing and returns False.
+        """
+        has_ended = self.finish_reason is not None or self.done_seen or self.error is not None
+        if has_ended or self._find_hints(block):
+            return False
+        self._keep(block)
+        return True
+
     def _find_hints(self, block: bytes) -> list[int]:
         """Return the places in a block where something stands that may matter, in order."""
         found: list[int] = []
