@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from apps.proxy import http_client
-from apps.proxy.http_client import Answer, BadAnswer, ClientConnection, ConnectionClosed, Pool
+from apps.proxy.http_client import Answer, BadAnswer, ClientConnection, ConnectionClosed, Pool, Take
 
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
 JSON = (
@@ -26,8 +26,9 @@ UNTIL_CLOSED = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\nall of it"
 class Server:
     """Answers each request on a connection with the next script: pieces, written one by one."""
 
-    def __init__(self, scripts: Sequence[Sequence[bytes]], *, closes: bool) -> None:
+    def __init__(self, scripts: Sequence[Sequence[bytes]], *, closes: bool, gap: float) -> None:
         self._scripts = list(scripts)
+        self._gap = gap  # seconds between two pieces
         self._closes = closes
         self.connections = 0
         self.ended: list[int] = []  # how many requests each connection had carried
@@ -48,7 +49,7 @@ class Server:
                 for piece in self._scripts.pop(0):
                     writer.write(piece)
                     await writer.drain()
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(self._gap)
                 if self._closes:
                     break
         self.ended.append(requests)
@@ -59,10 +60,10 @@ class Server:
 
 @asynccontextmanager
 async def pool_to(
-    *scripts: Sequence[bytes], closes: bool = False
+    *scripts: Sequence[bytes], closes: bool = False, gap: float = 0
 ) -> AsyncIterator[tuple[Pool, Server]]:
     """A pool whose connections lead to a server with these scripts."""
-    server = Server(scripts, closes=closes)
+    server = Server(scripts, closes=closes, gap=gap)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     host, port = listener.sockets[0].getsockname()
     server.target = ("http", host, port)
@@ -91,10 +92,10 @@ async def ask(pool: Pool, server: Server) -> Answer:
     return await asyncio.wait_for(connection.send(REQUEST), 5)
 
 
-async def read_all(answer: Answer) -> bytes:
-    """Return the body."""
+async def read_all(answer: Answer, take: Take | None = None) -> bytes:
+    """Return the body, but for what is taken."""
     parts = []
-    while part := await asyncio.wait_for(answer.read(), 5):
+    while part := await asyncio.wait_for(answer.read(take), 5):
         parts.append(part)
     return b"".join(parts)
 
@@ -269,3 +270,87 @@ async def test_idle_connections_are_closed_when_they_are_old(
 
         assert pool.find(server.target) is None
         assert server.ended == [1]
+
+
+# ---- what is taken as it comes
+
+NUMBERS = [b"%03d," % number for number in range(200)]
+GAP = 0.001
+
+
+def chunked(pieces: Sequence[bytes]) -> list[bytes]:
+    """Return an answer in chunks, each of which is written by itself."""
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    return [head, *[b"%x\r\n%b\r\n" % (len(one), one) for one in pieces], b"0\r\n\r\n"]
+
+
+@pytest.mark.parametrize("declines", [2, 3, 7, 1_000])
+async def test_what_is_taken_and_what_is_read_are_in_order_the_whole_body(declines: int) -> None:
+    found: list[bytes] = []
+    calls = 0
+
+    def take(piece: bytes) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls % declines == 0:
+            return False
+        found.append(piece)
+        return True
+
+    async with pool_to(chunked(NUMBERS), [JSON], gap=GAP) as (pool, server):
+        answer = await ask(pool, server)
+        while part := await asyncio.wait_for(answer.read(take), 5):
+            found.append(part)
+            # What comes while nobody waits is not offered: it must not overtake what was read.
+            await asyncio.sleep(0.001 * (calls % 3))
+
+        assert b"".join(found) == b"".join(NUMBERS)
+        assert calls > 0
+        assert answer.is_read
+        answer.release()
+        assert await read_all(await ask(pool, server)) == b"{}"
+        assert server.connections == 1
+
+
+async def test_a_reader_is_not_woken_for_what_is_taken() -> None:
+    taken: list[bytes] = []
+
+    def take(piece: bytes) -> bool:
+        taken.append(piece)
+        return True
+
+    async with pool_to(chunked(NUMBERS), gap=GAP) as (pool, server):
+        answer = await ask(pool, server)
+        read = await read_all(answer, take)
+
+        # What had come before the first time it waited, at most.
+        assert len(taken) > len(NUMBERS) // 2
+        assert read + b"".join(taken) == b"".join(NUMBERS)
+
+
+async def test_a_failure_to_take_is_raised_to_the_reader() -> None:
+    def take(piece: bytes) -> bool:
+        raise ValueError("no")
+
+    async with pool_to(chunked(NUMBERS), gap=GAP) as (pool, server):
+        answer = await ask(pool, server)
+
+        with pytest.raises(ValueError, match="no"):
+            await read_all(answer, take)
+        answer.close()
+
+
+async def test_what_was_taken_before_a_break_was_all_that_came() -> None:
+    taken: list[bytes] = []
+
+    def take(piece: bytes) -> bool:
+        taken.append(piece)
+        return True
+
+    async with pool_to(chunked(NUMBERS)[:-1], closes=True, gap=GAP) as (pool, server):
+        answer = await ask(pool, server)
+        taken.append(await asyncio.wait_for(answer.read(), 5))
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(answer.read(take), 5)
+
+        assert b"".join(taken) == b"".join(NUMBERS)

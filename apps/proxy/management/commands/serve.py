@@ -44,7 +44,7 @@ KEEP_ALIVE_SECONDS = 75
 SILENT_SECONDS = 60
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Ends without a call being refused that somebody else could take.
 
     It stops listening at once, so that who connects is sent elsewhere, but goes on answering on
@@ -191,7 +191,7 @@ class Command(BaseCommand):
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=int(settings.DRAIN_SECONDS) + 3,
         )
-        _Server(config, application.data_plane.gateway).run()
+        Server(config, application.data_plane.gateway).run()
         if lock is not None:
             lock.close()
 
