@@ -8,9 +8,9 @@ from typing import Any
 import uvicorn
 import uvloop
 
+from apps.proxy.gateway import Gateway
 from apps.proxy.management.commands.serve import Server
 from apps.proxy.protocol import GatewayProtocol
-from auditing.asgi import application
 
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:
@@ -23,7 +23,7 @@ async def count_after(*, turns: int, clients: int) -> int:
         nothing, host="127.0.0.1", port=0, http=GatewayProtocol, log_config=None, lifespan="off"
     )
     config.load()
-    server = Server(config, application.data_plane.gateway)
+    server = Server(config, Gateway())
     server.lifespan = config.lifespan_class(config)
     await server.startup()
     address = server.servers[0].sockets[0].getsockname()
