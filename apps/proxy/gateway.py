@@ -47,6 +47,7 @@ POLL_SECONDS: Final = 1.0
 # A gateway that has not seen the configuration for so long would not notice a revoked key.
 STALE_SECONDS: Final = 15.0
 TICK_SECONDS: Final = 0.5
+TICK_SLICE_SECONDS: Final = 0.002  # how long that may take before events are looked after again
 RENEW_SECONDS: Final = 10.0
 # A timer that is so late is worth a line.
 STANDSTILL_SECONDS: Final = 2.0
@@ -254,7 +255,7 @@ class Gateway:
         while True:
             due = self.monotonic() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
-            now = self.monotonic()
+            now = since = self.monotonic()
             self.counts.loop_lag.observe(max(0.0, now - due))
             if now - due > STANDSTILL_SECONDS:
                 logger.warning("the event loop stood still for %.1f s", now - due)
@@ -266,6 +267,10 @@ class Gateway:
                     look_after(now)
                 except Exception:  # this task must not end, nor the limits of all others
                     logger.exception("a call cannot be looked after")
+                # Checkpoints of many streams at once must not keep their events waiting.
+                if self.monotonic() - since > TICK_SLICE_SECONDS:
+                    await asyncio.sleep(0)
+                    since = self.monotonic()
 
     async def _renew_limits(self) -> None:
         while True:
