@@ -26,10 +26,16 @@ run: $(INSTALLED) ## Run the gateway with all it needs, on PORT (8000), until Ct
 	@exec $(PYTHON) manage.py up
 
 .PHONY: test
-test: $(INSTALLED_DEV) ## Run the tests on SQLite and on PostgreSQL, both at once
+test: $(INSTALLED_DEV) ## Run the tests on SQLite and on PostgreSQL, both at once; test-e2e has the others
 	@$(PYTHON) scripts/at_once.py \
-		"$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=sqlite" \
-		"$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=postgres"
+		"$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=sqlite --ignore=tests/e2e" \
+		"$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=postgres --ignore=tests/e2e"
+
+.PHONY: test-e2e
+test-e2e: $(INSTALLED_DEV) ## Run the tests that call whole gateways, on both engines at once
+	@$(PYTHON) scripts/at_once.py \
+		"$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=sqlite tests/e2e" \
+		"$(PYTHON) -m pytest -n 2 --dist worksteal -q --engine=postgres tests/e2e"
 
 .PHONY: test-long
 test-long: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) ## Run the tests that kill, soak (20 minutes) and race at size

@@ -464,6 +464,14 @@ CALLS: Final = (
         (f"{_DIALECTS}::test_who_leaves_a_stream_pays_for_what_was_delivered",),
     ),
     Mutant(
+        "what-is-passed-over-is-free",
+        "I-27",
+        _STREAM,
+        "            return False\n        self._keep(block)\n        return True",
+        "            return False\n        return True",
+        (f"{_PROXY}/dialects/test_passing_over.py::test_most_of_an_answer_is_passed_over",),
+    ),
+    Mutant(
         "the-end-of-a-message-does-not-wait",
         "I-20",
         "apps/proxy/dialects/anthropic_stream.py",
