@@ -7,6 +7,8 @@ while nothing else writes: how long one takes depends on what else the machine d
 from __future__ import annotations
 
 import statistics
+import time
+from fractions import Fraction
 from typing import Final
 
 from bench import targets
@@ -18,6 +20,10 @@ from bench.sites import POSTGRES, Bed
 from bench.targets import Verdict, at_most
 
 COMMITS: Final = 300
+# A batch of one call comes some milliseconds after the last one.
+PAUSE_SECONDS: Final = 0.002
+_TIMES: Final = 500
+_PARTS: Final = 20
 
 
 def run(bed: Bed, options: Options) -> Result:
@@ -42,6 +48,11 @@ def run(bed: Bed, options: Options) -> Result:
     commit_p50 = statistics.median(percentile(times, 50) for times in commits)
     commit_p99 = statistics.median(percentile(times, 99) for times in commits)
     rows = [["one commit of one row", number(commit_p50, 3), number(commit_p99, 3)]]
+    at_once, rested = time_work(0.0), time_work(PAUSE_SECONDS)
+    rows += [
+        ["the same Python, again and again", number(at_once[0], 3), number(at_once[1], 3)],
+        ["… each time after 2 ms of nothing", number(rested[0], 3), number(rested[1], 3)],
+    ]
     for kind in KINDS:
         direct, through = series[kind, "direct"], series[kind, gateway.name]
         p50, p99 = _added(direct, through)
@@ -62,6 +73,19 @@ def run(bed: Bed, options: Options) -> Result:
         },
     }
     return result
+
+
+def time_work(pause_seconds: float) -> tuple[float, float]:
+    """Return p50 and p99 of the milliseconds that a fixed piece of Python takes after a pause."""
+    times = []
+    for turn in range(_TIMES):
+        if pause_seconds:
+            time.sleep(pause_seconds)
+        begun = time.perf_counter()
+        # Written in Python: some two hundred calls, as a batch of the ledger makes.
+        sum(Fraction(turn + part, 7) for part in range(_PARTS))
+        times.append((time.perf_counter() - begun) * 1e3)
+    return percentile(times, 50), percentile(times, 99)
 
 
 def _judge(kind: str, p50: float | None, p99: float | None, commit_ms: float) -> list[Verdict]:
