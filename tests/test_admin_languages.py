@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html import unescape
 from typing import Any, Final
 
@@ -14,6 +15,10 @@ from django.utils import translation
 
 from apps.api_keys.operations import KEY_OPERATIONS
 from apps.core.languages import read_chinese, translate
+from apps.providers.headers import check_headers
+from apps.providers.identities import GOOGLE, keep_secret
+from apps.risk.changes import check_ids
+from apps.risk.matchers import match_pattern, match_words
 from apps.risk.models import RiskRule
 from apps.users.models import User, UserGroup
 from tests.support.house import House, make_house, page_of, send
@@ -110,6 +115,43 @@ def test_a_text_is_english_where_the_list_lacks_it_and_for_other_languages() -> 
         assert translate("No such text.") == "No such text."
     with translation.override("en"):
         assert translate("risk rule") == "risk rule"
+
+
+@pytest.mark.parametrize(
+    ("refused", "chinese"),
+    [
+        (lambda: check_headers([]), "请输入由名称和值组成的 JSON 对象。"),
+        (lambda: check_headers({"Host": "x"}), "此处不能设置请求头 host。"),
+        (lambda: check_headers({"x-a": "é"}), "x-a 的值须为 1 至 500 个可打印的 ASCII 字符。"),
+        (lambda: match_words(["x" * 101], are_whole=False), "每个词语最多 100 个字符。"),
+        (lambda: match_pattern("("), "这不是 RE2 正则表达式：missing ): ("),
+        (lambda: check_ids({"user_groups": [999_999]}), "没有用户组 999999。"),
+        (lambda: keep_secret("x", GOOGLE, ()), "此提供商需要服务账号密钥的 JSON。"),
+        (
+            lambda: keep_secret("a b", "", ()),
+            "提供商密钥须为 1 至 4096 个可打印的 ASCII 字符，不含空格。",
+        ),
+    ],
+)
+def test_what_the_domain_refuses_is_said_in_chinese_with_its_parts(
+    db: None, refused: Callable[[], object], chinese: str
+) -> None:
+    with pytest.raises(ValueError) as caught, translation.override("zh-hans"):
+        refused()
+
+    with translation.override("zh-hans"):
+        assert translate(str(caught.value)) == chinese
+    with translation.override("en"):
+        assert translate(str(caught.value)) == str(caught.value)
+
+
+def test_a_part_stays_what_somebody_wrote() -> None:
+    with translation.override("zh-hans"):
+        assert translate("The header {} stands twice.") == "请求头 {} 出现了两次。"
+        assert translate("The header x-{0} stands twice.") == "请求头 x-{0} 出现了两次。"
+        assert translate("The header user stands twice, or so.") == (
+            "The header user stands twice, or so."
+        )
 
 
 def test_what_is_wrong_is_said_in_chinese(client: Client, house: House) -> None:

@@ -8,6 +8,7 @@ programs go by codes.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -32,7 +33,29 @@ def translate(english: str) -> str:
         return english
     texts = read_chinese()
     # Labels are the names of columns with a capital letter.
-    return texts.get(english) or texts.get(english[:1].lower() + english[1:]) or english
+    found = texts.get(english) or texts.get(english[:1].lower() + english[1:])
+    return found or _translate_with_parts(english)
+
+
+def _translate_with_parts(english: str) -> str:
+    """Return a text that was made of one in the list and parts; English where there is none."""
+    for pattern, chinese in _read_patterns():
+        if found := pattern.fullmatch(english):
+            return chinese.format(*found.groups())
+    return english
+
+
+@lru_cache(maxsize=1)
+def _read_patterns() -> list[tuple[re.Pattern[str], str]]:
+    """Return those texts of the list that have parts, which stand in the same order in both.
+
+    The longest comes first: a shorter one may be found in what it is the beginning of.
+    """
+    return [
+        (re.compile("(.*)".join(map(re.escape, english.split("{}"))), re.DOTALL), chinese)
+        for english, chinese in sorted(read_chinese().items(), key=lambda item: -len(item[0]))
+        if "{}" in english
+    ]
 
 
 # The same, looked up anew whenever it is shown: for what is written at import.
