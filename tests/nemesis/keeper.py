@@ -92,6 +92,10 @@ class Keeper:
         """Start the gateway and keep it; return when it takes calls."""
         self._is_wanted.set()
         self._thread.start()
+        self.wait()
+
+    def wait(self) -> None:
+        """Return when the gateway takes calls. Raises NotReady."""
         wait_until(self.is_ready, timeout_seconds=_START_SECONDS, what=f"gateway {self.name}")
 
     def is_ready(self) -> bool:
