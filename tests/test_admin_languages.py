@@ -14,6 +14,7 @@ from django.test import Client
 from django.utils import translation
 
 from apps.api_keys.operations import KEY_OPERATIONS
+from apps.core.domain_errors import DomainError
 from apps.core.languages import read_chinese, translate
 from apps.providers.headers import check_headers
 from apps.providers.identities import GOOGLE, keep_secret
@@ -143,6 +144,19 @@ def test_what_the_domain_refuses_is_said_in_chinese_with_its_parts(
         assert translate(str(caught.value)) == chinese
     with translation.override("en"):
         assert translate(str(caught.value)) == str(caught.value)
+
+
+def test_every_refusal_of_the_domain_has_its_chinese() -> None:
+    kinds, told = [DomainError], set()
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        told.add(kind.message)
+
+    with translation.override("zh-hans"):
+        english = {text for text in told if text and translate(text) == text}
+
+    assert len(told) > 40
+    assert english == set()
 
 
 def test_a_part_stays_what_somebody_wrote() -> None:

@@ -87,7 +87,7 @@ def _with_clean_names(form: forms.BaseForm, values: dict[str, Any] | None) -> di
                 username=values["username"], email=values["email"]
             )
         except UsernameAmbiguous as error:
-            form.add_error("username", error.message)
+            form.add_error("username", translate(error.message))
     return values
 
 
