@@ -99,9 +99,9 @@ class ControlPlane:
         _check_charset(scope)
         first = await self._read_body(receive) if _has_body(scope) else None
         async with _place(self._places) as place:
-            talk = _Talk(_replay(first, receive), _giving_back(send, place))
+            talk = _Talk(_replay(first, receive), send)
             try:
-                await self._application(scope, talk.receive, talk.send)
+                await self._application(scope, talk.receive, _giving_back(talk.send, place))
             except asyncio.CancelledError:
                 # The gateway ends and waits no longer: a statement hangs, for example.
                 talk.is_over = True

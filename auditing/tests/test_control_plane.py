@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 
 from auditing import control_plane
 from auditing.control_plane import ControlPlane, Shares
@@ -122,3 +124,42 @@ async def test_a_page_that_the_end_of_the_gateway_does_not_wait_for_is_answered_
     assert [message.get("status") for message in said] == [503, None]
     assert b"service_restarting" in said[1]["body"]
     assert [task.cancelled() for task in tasks] == [True, True]
+
+
+async def test_an_answer_that_waits_to_give_its_connection_back_has_not_begun() -> None:
+    said: list[Any] = []
+    released = threading.Event()
+    begun = asyncio.Event()
+    tasks: list[asyncio.Future[Any]] = []
+
+    async def answer(scope: object, receive: Any, send: Any) -> None:
+        """Answer while another request's statement keeps the thread."""
+
+        async def work() -> None:
+            begun.set()
+            headers = [(b"content-length", b"2")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"ok"})
+
+        tasks.append(asyncio.ensure_future(sync_to_async(released.wait)(10)))
+        tasks.append(asyncio.create_task(work()))
+        await asyncio.wait(tasks)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    scope = {"headers": [], "client": ("192.0.2.1", 1)}
+    call = asyncio.create_task(ControlPlane(answer)(scope, receive, send))
+    await begun.wait()
+    await asyncio.sleep(0.05)
+    call.cancel("timeout graceful shutdown exceeded")
+    await call
+    released.set()
+    await asyncio.wait(tasks)
+
+    assert [message.get("status") for message in said] == [503, None]
+    assert b"service_restarting" in said[1]["body"]
+    assert tasks[1].cancelled()

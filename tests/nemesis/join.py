@@ -13,7 +13,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from tests.faults.site import INPUT_NANOS, OUTPUT_NANOS
-from tests.nemesis.seen import Seen
+from tests.nemesis.seen import IN_THE_STREAM, Seen
 from tests.nemesis.surfaces import dialect_of
 
 EXACT: Final = "exact"
@@ -80,6 +80,7 @@ class Recorded:
     user_id: int = 0
     key: str = ""  # idempotency key
     is_made_again: bool = False  # by a repeat with its key, which was charged
+    is_broken_off: bool = False  # its client was told so inside the answer
 
     @property
     def paid_nanos(self) -> int:
@@ -120,11 +121,13 @@ def join(
 ) -> Joined:
     """Join the logs and return what they say together."""
     joined, seen = Joined(), list(seen)
+    broken_off = {one.request_id for one in seen if one.error == IN_THE_STREAM}
     for request_id in upstream.keys() | recorded.keys():
         calls, row = upstream.get(request_id, ()), recorded.get(request_id)
         if row is None:
             joined.problems.append(f"{request_id} reached the provider and is not on record")
             continue
+        row = replace(row, is_broken_off=str(request_id) in broken_off)
         _explain_call(request_id, calls, row, joined)
     for one in seen:
         if one.request_id:
@@ -231,7 +234,8 @@ def _explain_interrupted(difference: int, last: Upstream | None, row: Recorded) 
     """Explain a call that others ended, and that its owner may have settled late."""
     if row.late_nanos:
         is_told = last is not None and last.has_usage and last.fault not in _SPOILT_USAGE
-        if difference > 0 and is_told:
+        # What the provider sent may have been lost on its way: then its owner estimated, too.
+        if difference > 0 and is_told and not row.is_broken_off:
             # Only the difference to what was charged before may be posted.
             return "?late, beyond what the provider reported"
         return "settled late by the owner: estimated"

@@ -18,6 +18,8 @@ _SECRETS: Final = re.compile(
     b'Traceback|File "/|psycopg|sqlite3|sk-audit-[0-9A-Za-z]{26}|'
     + b"|".join(re.escape(text.encode()) for text in (PROVIDER_SECRET, ENCRYPTION_KEY, SECRET_KEY))
 )
+# How an answer ended that was broken off, and said so.
+IN_THE_STREAM: Final = "in the stream"
 # Tokens are not valid where a clock is set wrong.
 _ADMINISTRATION: Final = frozenset({200, 401, 429, 503})
 
@@ -79,7 +81,7 @@ class Seen:
         self.is_whole = is_over and not followed.has_error
         if followed.has_error:
             self._look_for_secrets(followed.tail)
-            self.error = "in the stream"
+            self.error = IN_THE_STREAM
             if is_over or self.is_clean:
                 self.problems.append("an error inside the stream, and then a clean end")
         elif self.is_clean and not self.is_whole:

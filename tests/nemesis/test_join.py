@@ -21,7 +21,7 @@ from tests.nemesis.join import (
 from tests.nemesis.keyed import KeyLog
 from tests.nemesis.raw import Unchunker
 from tests.nemesis.refusals import read_refusal
-from tests.nemesis.seen import Seen
+from tests.nemesis.seen import IN_THE_STREAM, Seen
 from tests.nemesis.surfaces import (
     ANTHROPIC,
     GEMINI,
@@ -152,6 +152,16 @@ def test_an_end_without_usage_to_go_by_is_paid_by_estimate(fault: str) -> None:
     assert join([WHOLE], {ID: [call]}, {ID: REAPED}).problems
     assert join([WHOLE], {ID: [call]}, {ID: replace(REAPED, late_nanos=29_000)}).problems == []
     assert join([WHOLE], {ID: [CALL]}, {ID: replace(REAPED, late_nanos=29_000)}).problems
+
+
+def test_what_was_lost_on_its_way_to_the_owner_is_paid_by_estimate() -> None:
+    """Its client was told that the answer broke off; who saw it whole pays what was counted."""
+    row = replace(REAPED, late_nanos=34_000)
+    broken = replace(WHOLE, is_whole=False, error=IN_THE_STREAM)
+
+    assert join([broken], {ID: [CALL]}, {ID: row}).problems == []
+    assert join([WHOLE], {ID: [CALL]}, {ID: row}).problems
+    assert join([broken], {ID: [CALL]}, {ID: replace(row, late_nanos=90_001)}).problems
 
 
 def test_a_checkpoint_that_was_estimated_above_the_report_is_kept() -> None:

@@ -12,7 +12,7 @@ import sqlite3
 import sys
 import warnings
 from argparse import ArgumentParser
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -198,13 +198,10 @@ class Command(BaseCommand):
     def _check_durability(self) -> None:
         """Refuse a database that could forget a commit; one that is away is waited for later."""
         try:
-            engine = connect()
+            with closing(connect()) as engine:
+                weakness = engine.check_durability()
         except (psycopg.Error, sqlite3.Error):
             return
-        try:
-            weakness = engine.check_durability()
-        finally:
-            engine.close()
         if weakness:
             raise ImproperlyConfigured(weakness)
 

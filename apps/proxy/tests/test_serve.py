@@ -1,14 +1,17 @@
-"""How many connections a busy gateway takes in one turn of its event loop."""
+"""A gateway's start: how it listens, and a database that goes away meanwhile."""
 
 import asyncio
 import socket
 from contextlib import ExitStack
 from typing import Any
 
+import pytest
 import uvicorn
 import uvloop
 
+from apps.billing.connections import connect
 from apps.proxy.gateway import Gateway
+from apps.proxy.management.commands import serve
 from apps.proxy.management.commands.serve import Server
 from apps.proxy.protocol import GatewayProtocol
 
@@ -41,3 +44,16 @@ async def count_after(*, turns: int, clients: int) -> int:
 def test_many_connections_are_taken_in_each_turn() -> None:
     """One in each would be 60 a second where a turn takes 30 ms, as with hundreds of streams."""
     assert uvloop.run(count_after(turns=4, clients=200)) >= 3 * 16
+
+
+def test_a_database_that_leaves_while_its_durability_is_read_is_waited_for_later(
+    committed_db: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect_and_lose() -> Any:
+        engine = connect()
+        engine.close()
+        return engine
+
+    monkeypatch.setattr(serve, "connect", connect_and_lose)
+
+    serve.Command()._check_durability()
