@@ -150,7 +150,8 @@ def test_every_refusal_of_the_domain_has_its_chinese() -> None:
     kinds, told = [DomainError], set()
     for kind in kinds:
         kinds += kind.__subclasses__()
-        told.add(kind.message)
+        if ".tests." not in kind.__module__:  # Tests have refusals of their own.
+            told.add(kind.message)
 
     with translation.override("zh-hans"):
         english = {text for text in told if text and translate(text) == text}
