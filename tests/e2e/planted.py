@@ -79,12 +79,20 @@ def break_after_settlement() -> None:
 
 def break_inside_a_stream() -> None:
     """Have streams of one model fail when some of an answer has been sent on."""
-    real = delivery.Delivery.send
+    real, real_now = delivery.Delivery.send, delivery.Delivery.send_now
 
-    async def send(self: delivery.Delivery, data: bytes) -> None:
+    def break_off(self: delivery.Delivery) -> None:
         route, sent = self._call.route, self._call.output_bytes
         if route is not None and route.upstream_name.startswith(INSIDE_A_STREAM) and sent > 2_000:
             raise PlantedBug(f"planted with {SECRET}")
+
+    async def send(self: delivery.Delivery, data: bytes) -> None:
+        break_off(self)
         await real(self, data)
 
+    def send_now(self: delivery.Delivery, data: bytes) -> None:
+        break_off(self)
+        real_now(self, data)
+
     delivery.Delivery.send = send  # type: ignore[method-assign]  # that is the bug
+    delivery.Delivery.send_now = send_now  # type: ignore[method-assign]  # the same
