@@ -165,6 +165,11 @@ class Provider(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def keys_by_age(self) -> list[ProviderKey]:
+        """Return the keys, oldest first: a database gives them in any order."""
+        return sorted(self.keys.all(), key=lambda key: key.pk)
+
 
 class ProviderKeyQuerySet(models.QuerySet["ProviderKey"]):
     """Keys of providers."""

@@ -396,7 +396,7 @@ class ProviderOutput(MaskedSerializer):
     drain_seconds = serializers.FloatField()
     headers = HeadersField(allow_null=True)
     is_active = serializers.BooleanField()
-    keys = ProviderKeyOutput(many=True, allow_null=True)
+    keys = ProviderKeyOutput(many=True, allow_null=True, source="keys_by_age")
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
 

@@ -25,7 +25,7 @@ def open_keys(provider: Provider, vault: Vault) -> tuple[tuple[Credential, ...],
     The row is "" where there is a key, or where none was disabled automatically.
     """
     found, disabled = [], set()
-    for key in provider.keys.all():
+    for key in provider.keys_by_age:
         if not key.is_active:
             continue
         if key.disabled_at is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.db.models import Prefetch
 
 from apps.audit.models import AdminEvent
 from apps.core.crypto import SecretUnreadable
@@ -71,3 +72,13 @@ def test_what_cannot_be_a_header_value_is_refused(provider: Provider, secret: st
 
 def test_of_a_short_secret_nothing_is_shown(provider: Provider) -> None:
     assert add_key(provider=provider, secret="short").last_four == ""
+
+
+def test_keys_come_oldest_first_in_whatever_order_the_database_has_them(provider: Provider) -> None:
+    ids = [add_key(provider=provider, secret=f"sk-{number}-0123456789").pk for number in range(3)]
+    youngest_first = Prefetch("keys", ProviderKey.objects.order_by("-id"))
+
+    found = Provider.objects.prefetch_related(youngest_first).get()
+
+    assert [key.pk for key in found.keys.all()] == ids[::-1]
+    assert [key.pk for key in found.keys_by_age] == ids
