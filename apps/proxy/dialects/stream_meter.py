@@ -4,6 +4,8 @@ The meter is given complete events. Almost all of them pass after a scan of thei
 that may hold usage, a reason to end, an error or the end are parsed. Text is kept in bounded pieces
 and counted in batches, for the case that no usage is reported. What is particular to a dialect is
 in its subclass.
+
+Over 400 lines because one class holds what a stream has said, and each part reads what others keep.
 """
 
 import re
