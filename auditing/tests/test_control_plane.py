@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -84,10 +85,29 @@ async def test_nothing_is_kept_of_addresses_that_have_gone() -> None:
     assert shares.addresses == 0
 
 
+async def told_at_the_end(
+    application: Callable[..., Awaitable[None]],
+    receive: Callable[[], Awaitable[Any]],
+    begun: asyncio.Event,
+) -> list[Any]:
+    """Return what is said to a client whose gateway ends meanwhile; what follows comes to it."""
+    said: list[Any] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    scope = {"headers": [], "client": ("192.0.2.1", 1)}
+    call = asyncio.create_task(ControlPlane(application)(scope, receive, send))
+    await begun.wait()
+    await asyncio.sleep(0.05)
+    call.cancel("timeout graceful shutdown exceeded")
+    await call
+    return said
+
+
 async def test_a_page_that_the_end_of_the_gateway_does_not_wait_for_is_answered_and_forgotten() -> (
     None
 ):
-    said: list[Any] = []
     begun, left = asyncio.Event(), asyncio.Event()
     tasks: list[asyncio.Task[None]] = []
 
@@ -110,14 +130,7 @@ async def test_a_page_that_the_end_of_the_gateway_does_not_wait_for_is_answered_
         await left.wait()
         return {"type": "http.disconnect"}
 
-    async def send(message: Any) -> None:
-        said.append(message)
-
-    scope = {"headers": [], "client": ("192.0.2.1", 1)}
-    call = asyncio.create_task(ControlPlane(hang)(scope, receive, send))
-    await begun.wait()
-    call.cancel("timeout graceful shutdown exceeded")
-    await call
+    said = await told_at_the_end(hang, receive, begun)
     left.set()
     await asyncio.wait(tasks)
 
@@ -127,7 +140,6 @@ async def test_a_page_that_the_end_of_the_gateway_does_not_wait_for_is_answered_
 
 
 async def test_an_answer_that_waits_to_give_its_connection_back_has_not_begun() -> None:
-    said: list[Any] = []
     released = threading.Event()
     begun = asyncio.Event()
     tasks: list[asyncio.Future[Any]] = []
@@ -148,15 +160,7 @@ async def test_an_answer_that_waits_to_give_its_connection_back_has_not_begun() 
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
-    async def send(message: Any) -> None:
-        said.append(message)
-
-    scope = {"headers": [], "client": ("192.0.2.1", 1)}
-    call = asyncio.create_task(ControlPlane(answer)(scope, receive, send))
-    await begun.wait()
-    await asyncio.sleep(0.05)
-    call.cancel("timeout graceful shutdown exceeded")
-    await call
+    said = await told_at_the_end(answer, receive, begun)
     released.set()
     await asyncio.wait(tasks)
 
