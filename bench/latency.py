@@ -82,7 +82,7 @@ def time_work(pause_seconds: float) -> tuple[float, float]:
         if pause_seconds:
             time.sleep(pause_seconds)
         begun = time.perf_counter()
-        # Written in Python: some two hundred calls, as a batch of the ledger makes.
+        # Written in Python, as a batch of the ledger is.
         sum(Fraction(turn + part, 7) for part in range(_PARTS))
         times.append((time.perf_counter() - begun) * 1e3)
     return percentile(times, 50), percentile(times, 99)
