@@ -62,8 +62,7 @@ class Journal:
         self._folder = folder
         self._bytes_max = bytes_max
         self._lock = threading.Lock()
-        self._path = folder / f"{os.getpid()}-{os.urandom(4).hex()}.jsonl"
-        self._file = _open_locked(self._path)
+        self._path, self._file = _create_locked(folder)
         _sync_folder(folder)
         self._folder_descriptor = _open_folder(folder)
         self._start = self._end = self._count = 0
@@ -231,6 +230,23 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     return True
 
 
+def _create_locked(folder: Path) -> tuple[Path, BinaryIO]:
+    """Make a file that is this process's own.
+
+    Between its making and its lock another process may take it for one whose owner is gone, and
+    remove it: then another one is made.
+    """
+    while True:
+        path = folder / f"{os.getpid()}-{os.urandom(4).hex()}.jsonl"
+        try:
+            file = _open_locked(path)
+        except BlockingIOError:
+            continue
+        if os.fstat(file.fileno()).st_nlink:
+            return path, file
+        file.close()
+
+
 def _open_locked(path: Path) -> BinaryIO:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -267,15 +283,17 @@ def _read_lines(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
 
     A torn last line was never acknowledged and is passed over; any other damage is reported.
     """
-    # What was read before is no longer what the file holds.
-    file.seek(start)
-    end = start
-    for line in file:
-        end += len(line)
-        if line.startswith(b"%08x " % zlib.crc32(_body(line))) and line.endswith(b"\n"):
-            yield end, line
-        elif line.endswith(b"\n"):
-            logger.error("a line of the settlement journal is damaged and cannot be replayed")
+    # With a buffer of its own: one that was read before may hold what the file does no longer, and
+    # a seek within it would not empty it.
+    with open(file.fileno(), "rb", closefd=False) as reader:
+        reader.seek(start)
+        end = start
+        for line in reader:
+            end += len(line)
+            if line.startswith(b"%08x " % zlib.crc32(_body(line))) and line.endswith(b"\n"):
+                yield end, line
+            elif line.endswith(b"\n"):
+                logger.error("a line of the settlement journal is damaged and cannot be replayed")
 
 
 def _body(line: bytes) -> bytes:

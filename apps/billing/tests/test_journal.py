@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 from collections.abc import Iterator
@@ -148,6 +149,52 @@ def test_a_write_that_does_not_fit_counts_for_nothing(journal: Journal, tmp_path
     assert meanwhile == [resolve(1)]
     assert journal.read(10) == [resolve(1), resolve(4)]
     assert len(journal) == 2
+
+
+def test_what_follows_a_write_that_did_not_fit_is_replayed(
+    journal: Journal, tmp_path: Path
+) -> None:
+    """The rest of the failed write lies behind what is replayed, and is read with it."""
+    journal.append([resolve(1)])
+    size = len(bytes_of(tmp_path))
+    with disk_with_room_for(size + 50), pytest.raises(JournalFull):
+        journal.append([resolve(2)])
+    assert journal.read(10) == [resolve(1)]
+    journal.discard(1)
+
+    journal.append([resolve(3)])
+    replayed = journal.read(10)
+    journal.discard(len(replayed))
+
+    assert replayed == [resolve(3)]
+    assert (len(journal), bytes_of(tmp_path)) == (0, b"")
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_a_file_that_others_take_for_abandoned_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_removed: bool
+) -> None:
+    """Another process looks at it between its making and its lock."""
+    lock, looked_at = fcntl.flock, []
+
+    def look_first(descriptor: int, kind: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.suffix == ".jsonl" and not looked_at:
+            looked_at.append(path)
+            path.unlink()
+            if not is_removed:
+                raise BlockingIOError  # It holds the lock still.
+        lock(descriptor, kind)
+
+    monkeypatch.setattr(fcntl, "flock", look_first)
+
+    journal = Journal(tmp_path)
+    journal.append([resolve(1)])
+
+    (path,) = tmp_path.glob("*.jsonl")
+    assert path.read_bytes()
+    assert [found.exists() for found in looked_at] == [False]
+    journal.close()
 
 
 def test_the_journal_has_a_bound(tmp_path: Path) -> None:
