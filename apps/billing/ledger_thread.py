@@ -159,8 +159,16 @@ class LedgerThread:
                 self._is_away = True
                 time.sleep(_RECONNECT_SECONDS)
         if self._engine is not None:
+            self._write_last_notes(self._engine)
             self._flusher.end_lease()
             self._close()
+
+    def _write_last_notes(self, engine: Engine) -> None:
+        """Write what was refused since the last heartbeat."""
+        try:
+            self.notes.write(engine)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the lease has to be ended)
+            logger.warning("refusals were not counted: %s: %s", type(error).__name__, error)
 
     def _turn(self) -> bool:
         """Do one round of work and return whether to stop."""

@@ -419,3 +419,14 @@ async def test_a_writer_that_stops_ends_its_lease(
 
     assert during.ended_at is None
     assert after.ended_at is not None
+
+
+async def test_a_writer_that_stops_counts_what_was_refused_last(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    async with running(switch.open, tmp_path, pace=Pace(duty=60)) as writer:
+        await writer.resolve(resolve_of(world, await place(writer, world)))
+        writer.count_refusal(7, "rate_limit_exceeded", datetime.now(UTC))
+    counts = await in_thread(list)(RefusalCount.objects.values_list("api_key_id", "count"))
+
+    assert counts == [(7, 1)]
