@@ -59,6 +59,16 @@ _OTHER_MODEL: Final = frozenset(
 )  # fmt: skip
 UNSUPPORTED: Final = _OUTPUT | _PAID | _LONGER_INPUT | _OTHER_MODEL
 
+# Objects of which a client may say only this. Beyond it a prompt is read and billed though nothing
+# is asked (`prewarm`), or compared with the prompts of others who share the provider's account.
+# Source: https://developers.openai.com/api/docs/guides/prompt-caching
+BOUNDED: Final[dict[str, frozenset[str]]] = {
+    "diagnostics": frozenset(),
+    "prompt_cache_options": frozenset({"mode", "ttl"}),
+}
+# What may only be true: without an answer nothing would be charged for the prompt.
+ASSERTED: Final = frozenset({"generate"})
+
 # By these a client could choose the upstream, its key or what stands around the call.
 REMOVED: Final = frozenset(
     {

@@ -49,6 +49,11 @@ class _Call:
         self.arguments: list[str] = []
         self.is_told = False  # wholly: nothing can follow any more
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether its arguments are a whole object."""
+        return is_complete("".join(self.arguments))
+
 
 class _Unreadable(Exception):
     """The upstream sent what this dialect does not know, or what has no equal elsewhere."""
@@ -65,11 +70,13 @@ class OpenAIStreamReader:
         "_is_started",
         "_is_stopped",
         "_open",
+        "_places",
     )
 
     def __init__(self) -> None:
-        self._calls: dict[int, _Call] = {}
-        self._current: int | None = None  # the call that is being told
+        self._calls: list[_Call] = []
+        self._places: dict[int, _Call] = {}  # the newest call at each position
+        self._current: _Call | None = None  # the call that is being told
         self._open: _Kind | None = None
         self._has_refusal = False
         self._is_started = False
@@ -127,7 +134,7 @@ class OpenAIStreamReader:
         reason = choice.get("finish_reason")
         if reason == "error":
             raise _Unreadable
-        if reason is not None:
+        if reason:  # Some servers send "" until then.
             self._end(deltas, reason)
 
     def _read_delta(self, delta: dict[str, Any], deltas: list[Delta]) -> None:
@@ -195,33 +202,39 @@ class OpenAIStreamReader:
         function = told.get("function")
         function = function if isinstance(function, dict) else {}
         text = function.get("arguments") or ""
-        # Some servers leave the position out, and tell each call whole.
-        index = told.get("index", len(self._calls))
-        if type(index) is not int or not isinstance(text, str):
+        index = told.get("index")
+        if not isinstance(text, str) or not (index is None or type(index) is int):
             raise _Unreadable
-        call = self._calls.get(index)
-        if call is None:
-            if len(self._calls) >= TOOL_CALLS_MAX:
-                raise _Unreadable
-            call = _Call(_word(told.get("id")), _word(function.get("name")))
-            is_waiting = self._open == "tool" and not self._is_current_complete()
-            if not is_waiting:
-                self._close(deltas)
-            self._calls[index] = call
-            if not is_waiting:
-                self._begin_call(index, deltas)
+        # Some servers leave the position out, and tell each call whole.
+        call = None if index is None else self._places.get(index)
+        if call is None or _is_another(call, told, function):
+            call = self._add_call(_word(told.get("id")), _word(function.get("name")), deltas)
+            if index is not None:
+                self._places[index] = call
         elif call.is_told:
             if text.strip():
                 raise _Unreadable
             return
         if text:
             call.arguments.append(text)
-            if index == self._current:
+            if call is self._current:
                 deltas.append(ArgumentsPiece(text))
 
+    def _add_call(self, identifier: str, name: str, deltas: list[Delta]) -> _Call:
+        """Begin to tell a call, or let it wait for the one that is open."""
+        if len(self._calls) >= TOOL_CALLS_MAX:
+            raise _Unreadable
+        call = _Call(identifier, name)
+        is_waiting = self._open == "tool" and not self._is_current_complete()
+        if not is_waiting:
+            self._close(deltas)
+        self._calls.append(call)
+        if not is_waiting:
+            self._begin_call(call, deltas)
+        return call
+
     def _is_current_complete(self) -> bool:
-        call = self._calls[self._current] if self._current is not None else None
-        return call is not None and is_complete("".join(call.arguments))
+        return self._current is not None and self._current.is_complete
 
     def _begin(self, kind: _Kind, deltas: list[Delta]) -> None:
         if self._open != kind:
@@ -229,17 +242,16 @@ class OpenAIStreamReader:
             self._open = kind
             self._has_refusal = self._has_refusal or kind == "refusal"
 
-    def _begin_call(self, index: int, deltas: list[Delta]) -> None:
-        self._open, self._current = "tool", index
-        call = self._calls[index]
+    def _begin_call(self, call: _Call, deltas: list[Delta]) -> None:
+        self._open, self._current = "tool", call
         deltas.append(ToolStart(call.id, call.name))
 
     def _close(self, deltas: list[Delta]) -> None:
         """End the part that is open, and tell all calls that waited."""
         self._end_part(deltas)
-        for index, call in self._calls.items():
+        for call in self._calls:
             if not call.is_told:
-                self._begin_call(index, deltas)
+                self._begin_call(call, deltas)
                 deltas += [ArgumentsPiece(text) for text in call.arguments if text]
                 self._end_part(deltas)
 
@@ -247,10 +259,9 @@ class OpenAIStreamReader:
         if self._open is None:
             return
         if self._current is not None:
-            call = self._calls[self._current]
-            if not any(call.arguments):
+            if not any(self._current.arguments):
                 deltas.append(ArgumentsPiece(NO_ARGUMENTS))
-            call.is_told = True
+            self._current.is_told = True
             self._current = None
         self._open = None
         deltas.append(PartEnd())
@@ -269,6 +280,18 @@ _PIECES: Final[dict[str, Callable[[str], Delta]]] = {
     "refusal": RefusalPiece,
     "thinking": ThinkingPiece,
 }
+
+
+def _is_another(call: _Call, told: dict[str, Any], function: dict[str, Any]) -> bool:
+    """Return whether what is told at a call's position is another one.
+
+    Some servers give all calls of an answer the same position. Others send a new id with each
+    piece of a call: an id alone says nothing.
+    """
+    identifier, name = _word(told.get("id")), _word(function.get("name"))
+    if not (identifier and name) or identifier == call.id:
+        return False
+    return call.is_complete or (not any(call.arguments) and name != call.name)
 
 
 def _items(value: object) -> list[object]:

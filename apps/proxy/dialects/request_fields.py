@@ -5,6 +5,8 @@ from functools import cache
 from typing import Any, Final
 
 from apps.core.parameter_names import (
+    ASSERTED,
+    BOUNDED,
     FOLDED_PREFIXES,
     METERED,
     REMOVED,
@@ -27,6 +29,8 @@ INTEGER_MAX: Final = 2**31 - 1
 _FOLDED_METERED: Final = fold_all(METERED)
 _FOLDED_UNSUPPORTED: Final = fold_all(UNSUPPORTED)
 _FOLDED_REMOVED: Final = fold_all(REMOVED)
+_FOLDED_ASSERTED: Final = fold_all(ASSERTED)
+_FOLDED_BOUNDED: Final = {folded(name): members for name, members in BOUNDED.items()}
 
 
 _folded_names = cache(fold_all)
@@ -64,8 +68,21 @@ def keep_allowed(
                 raise unsupported(key)
             if name in _FOLDED_UNSUPPORTED and value is not None and value is not False:
                 raise unsupported(key)
+            if name in _FOLDED_ASSERTED and value is not None and value is not True:
+                raise unsupported(key)
+            if name in _FOLDED_BOUNDED and value is not None:
+                _check_members(key, value, _FOLDED_BOUNDED[name])
         kept[key] = value
     return kept
+
+
+def _check_members(key: str, value: object, members: frozenset[str]) -> None:
+    """Raise E14 for what is asked for in an object beyond these members, E13 for no object."""
+    if not isinstance(value, dict):
+        raise wrong_type(key, "an object")
+    for name, asked in value.items():
+        if name not in members and asked is not None and asked is not False:
+            raise unsupported(f"{key}.{name}")
 
 
 def read_model(body: Mapping[str, Any]) -> str:

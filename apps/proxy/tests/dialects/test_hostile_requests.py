@@ -70,6 +70,51 @@ def plan(
     return plan_call(make_snapshot(b"d" * 32, model=model), make_caller(), request, NOW)
 
 
+# ---- what is billed without an answer, or tells about others
+
+
+@pytest.mark.parametrize("dialect", list(ENDPOINTS))
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("generate", False),
+        ("Generate", 0),
+        ("prompt_cache_options.prewarm", True),
+        ("promptCacheOptions.preWarm", 1),
+        ("prompt_cache_options.comparison_response_id", "resp_1"),
+        ("diagnostics.previous_message_id", "msg_1"),
+    ],
+)
+def test_nobody_has_a_prompt_read_for_nothing_or_compared_with_those_of_others(
+    dialect: DialectName, parameter: str, value: Any
+) -> None:
+    make = {"anthropic": anthropic, "gemini": gemini, "openai-responses": responses}.get(dialect)
+    name, _, member = parameter.partition(".")
+    asked = {name: {"mode": "explicit", member: value} if member else value}
+    if name == "diagnostics":
+        asked = {name: {member: value}}
+    plain = {"model": "gpt", "messages": [HI]} if make is None else make()
+
+    with pytest.raises(GatewayError) as refusal:
+        parse(dialect, {**plain, **asked})
+
+    assert (refusal.value.row, refusal.value.param) == ("E14", parameter)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"generate": True},
+        {"generate": None},
+        {"prompt_cache_options": {"mode": "explicit", "ttl": "30m", "prewarm": False}},
+        {"prompt_cache_options": None},
+        {"diagnostics": {"previous_message_id": None}},
+    ],
+)
+def test_what_asks_for_no_such_thing_passes(asked: dict[str, Any]) -> None:
+    assert parse("openai-responses", responses(**asked)).body == responses(**asked)
+
+
 # ---- other letters
 
 

@@ -181,6 +181,67 @@ def test_calls_that_waited_are_told_before_later_ones() -> None:
     assert arguments == '{}{"b":1}{}'
 
 
+def named_call(index: Any, identifier: str, name: str, text: str) -> dict[str, Any]:
+    return {"index": index, "id": identifier, "function": {"name": name, "arguments": text}}
+
+
+@pytest.mark.parametrize("places", [(0, 0), (None, None), (7, 7)])
+@pytest.mark.parametrize("first", ['{"a":1}', ""])
+def test_calls_at_one_position_are_told_apart(places: tuple[Any, Any], first: str) -> None:
+    calls = [
+        named_call(places[0], "c1", "f", first),
+        named_call(places[1], "c2", "g", '{"b":2}'),
+    ]
+
+    apart = read("openai", *(chunk({"tool_calls": [one]}) for one in calls), chunk(None, "stop"))
+    at_once = read("openai", chunk({"tool_calls": calls}), chunk(None, "stop"))
+
+    assert apart == at_once == [
+        Start("c", "m"), ToolStart("c1", "f"), ArgumentsPiece(first or "{}"), PartEnd(),
+        ToolStart("c2", "g"), ArgumentsPiece('{"b":2}'), PartEnd(), Stop("tool_use"),
+    ]  # fmt: skip
+
+
+def test_the_second_call_at_a_position_may_come_in_pieces() -> None:
+    found = read(
+        "openai",
+        call(0, '{"a":1}', "c1"),
+        call(0, '{"b"', "c2"),
+        call(0, ":2}"),
+        call(1, "{}", "c3"),
+        chunk(None, "tool_calls"),
+    )
+
+    told = [one for one in found if isinstance(one, ToolStart | ArgumentsPiece)]
+    assert told == [
+        ToolStart("c1", "find"), ArgumentsPiece('{"a":1}'),
+        ToolStart("c2", "find"), ArgumentsPiece('{"b"'), ArgumentsPiece(":2}"),
+        ToolStart("c3", "find"), ArgumentsPiece("{}"),
+    ]  # fmt: skip
+
+
+def test_a_new_id_with_each_piece_is_the_same_call() -> None:
+    found = read("openai", call(0, '{"a"', "c1"), call(0, ":1}", "c2"), chunk(None, "tool_calls"))
+
+    assert [one for one in found if isinstance(one, ToolStart)] == [ToolStart("c1", "find")]
+    assert [one.text for one in found if isinstance(one, ArgumentsPiece)] == ['{"a"', ":1}"]
+
+
+def test_an_empty_reason_is_none() -> None:
+    found = read(
+        "openai",
+        chunk({"role": "assistant", "content": ""}, ""),
+        chunk({"content": "Hel"}, ""),
+        chunk({"content": "lo"}, ""),
+        chunk(None, "length"),
+        b"data: [DONE]\n\n",
+    )
+
+    assert found == [
+        Start("c", "m"), TextPiece("Hel"), TextPiece("lo"), PartEnd(), Stop("length"), Done(),
+    ]  # fmt: skip
+
+
 def test_arguments_for_a_call_that_was_complete_are_a_failure() -> None:
     late = read("openai", call(0, "{}", "a"), call(1, "{}", "b"), call(0, ',"x":1}'))
     blank = read("openai", call(0, "{}", "a"), call(1, "{}", "b"), call(0, " "))
