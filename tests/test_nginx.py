@@ -8,13 +8,15 @@ import os
 import shutil
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 
+from apps.core.errors import GatewayError
+from apps.proxy.dialects.answer_conversion import error_body
 from tests.support.processes import accepts_connections, free_port
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -26,6 +28,15 @@ CONFIGURATION = Path(__file__).parent.parent / "nginx.conf"
 MIB = 1024 * 1024
 HEADERS_BYTES_MAX = 65_536
 WAIT_SECONDS = 10.0
+# Dialect and path: each has its own shape of errors.
+PATHS = [
+    ("openai", "/v1/chat/completions"),
+    ("openai", "/api/v1/messages_of_somebody"),
+    ("anthropic", "/v1/messages"),
+    ("anthropic", "/api/v1/messages/count_tokens"),
+    ("gemini", "/v1beta/models/demo:generateContent"),
+    ("gemini", "/v1/models/demo:streamGenerateContent"),
+]
 
 Answer = Callable[["Call", asyncio.StreamWriter], Awaitable[None]]
 
@@ -101,6 +112,23 @@ class Front:
 @pytest.fixture
 async def front(tmp_path: Path) -> AsyncIterator[Front]:
     """Start nginx with the shipped configuration; only addresses and paths differ."""
+    async with _running_front(tmp_path, {}) as front:
+        yield front
+
+
+@pytest.fixture
+async def front_of_balancer(tmp_path: Path) -> AsyncIterator[Front]:
+    """Start nginx as operators do behind a balancer, which is whoever connects from 127.0.0.1."""
+    named = {
+        "# 10.0.0.5/32 1;": "127.0.0.1/32 1;",
+        "# set_real_ip_from 10.0.0.5/32;": "set_real_ip_from 127.0.0.1/32;",
+    }
+    async with _running_front(tmp_path, named) as front:
+        yield front
+
+
+@asynccontextmanager
+async def _running_front(tmp_path: Path, changes: dict[str, str]) -> AsyncIterator[Front]:
     async with AsyncExitStack() as stack:
         gateway, web = Upstream("gateway", free_port()), Upstream("web", free_port())
         for upstream in (gateway, web):
@@ -109,7 +137,7 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
             )
             stack.callback(server.close)
         port = free_port()
-        process = await _start_nginx(tmp_path, port, gateway, web)
+        process = await _start_nginx(tmp_path, port, gateway, web, changes)
         try:
             # No certificates are needed, and loading them takes longer than a test.
             client = httpx.AsyncClient(
@@ -125,10 +153,11 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
 
 
 async def _start_nginx(
-    directory: Path, port: int, gateway: Upstream, web: Upstream
+    directory: Path, port: int, gateway: Upstream, web: Upstream, changes: dict[str, str]
 ) -> asyncio.subprocess.Process:
     text = CONFIGURATION.read_text()
     for shipped, ours in {
+        **changes,
         "listen 8080;": f"listen 127.0.0.1:{port};",
         "server gateway:8000 ": f"server 127.0.0.1:{gateway.port} ",
         "server web:8000;": f"server 127.0.0.1:{web.port};",
@@ -297,7 +326,7 @@ async def test_a_larger_body_is_refused_in_the_dialect_of_the_client(front: Fron
 
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 413 ")
-    assert json.loads(body)["error"]["code"] == "request_too_large"
+    assert body == error_body("openai", GatewayError("E15"), "")
     assert front.gateway.calls == []
 
 
@@ -318,19 +347,56 @@ async def test_what_the_pages_and_the_rest_api_take_has_at_most_1_mib(
     assert len(front.web.calls) == 1
 
 
-async def test_a_stopped_gateway_is_a_503_that_clients_retry(front: Front) -> None:
+@pytest.mark.parametrize(("dialect", "path"), PATHS)
+async def test_a_stopped_gateway_is_a_503_that_clients_retry(
+    front: Front, dialect: str, path: str
+) -> None:
     async def answer(call: Call, writer: asyncio.StreamWriter) -> None:
         raise ConnectionResetError
 
     front.gateway.answer = answer
 
-    refused = await front.client.post("/v1/chat/completions", json={})
+    refused = await front.client.post(path, json={})
 
+    request_id = refused.headers["x-request-id"]
     assert refused.status_code == 503
+    assert refused.headers["content-type"] == "application/json"
     assert refused.headers["retry-after"] == "1"
-    assert refused.json()["error"]["code"] == "server_is_overloaded"
+    assert refused.headers["request-id"] == request_id
+    assert refused.content == error_body(dialect, GatewayError("E36"), request_id)
     # A POST that may have been worked on is not sent again.
     assert len(front.gateway.calls) == 1
+
+
+@pytest.mark.parametrize(("dialect", "path"), PATHS)
+async def test_a_body_that_is_too_large_is_refused_in_the_shape_of_its_dialect(
+    front: Front, dialect: str, path: str
+) -> None:
+    reader, writer = await front.connect()
+    length = 32 * MIB + 1
+    writer.write(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n".encode())
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WAIT_SECONDS)
+    headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:] if line)
+    body = await reader.readexactly(int(headers["Content-Length"]))
+    writer.close()
+
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert headers["request-id"] == headers["x-request-id"]
+    assert body == error_body(dialect, GatewayError("E15"), headers["x-request-id"])
+    assert front.gateway.calls == []
+
+
+async def test_a_balancer_that_is_named_tells_who_called_and_how(front_of_balancer: Front) -> None:
+    front = front_of_balancer
+    told = {"X-Forwarded-For": "203.0.113.9, 198.51.100.7", "X-Forwarded-Proto": "https"}
+
+    await front.client.get("/v1/models", headers=told)
+    await front.client.get("/v1/models", headers={**told, "X-Forwarded-Proto": "spdy"})
+
+    headers = [call.headers for call in front.gateway.calls]
+    # What the balancer saw itself; what stood before it is its client's claim.
+    assert [found["x-forwarded-for"] for found in headers] == ["198.51.100.7"] * 2
+    assert [found["x-forwarded-proto"] for found in headers] == ["https", "http"]
 
 
 async def test_a_client_cannot_claim_to_be_somebody_else(front: Front) -> None:
