@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import zstandard
 from django.db import models
-from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -187,7 +186,7 @@ def send(client: Client, path: str, **changes: Any) -> Any:
     return send_values(client, path, read_values(client.get(path)), **changes)
 
 
-def read_values(page: HttpResponse) -> dict[str, Any]:
+def read_values(page: Any) -> dict[str, Any]:
     """Return what a browser would send if nothing in the form of a page were changed."""
     form = Form()
     form.feed(page.content.decode())

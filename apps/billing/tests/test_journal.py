@@ -175,7 +175,8 @@ def test_a_file_that_others_take_for_abandoned_is_not_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_removed: bool
 ) -> None:
     """Another process looks at it between its making and its lock."""
-    lock, looked_at = fcntl.flock, []
+    lock = fcntl.flock
+    looked_at: list[Path] = []
 
     def look_first(descriptor: int, kind: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
