@@ -27,8 +27,6 @@ class Delivery:
 
     def start(self, is_stream: bool, length: int | None = None) -> None:
         """Begin the answer: a stream, or a body of `length` bytes."""
-        if is_stream:
-            self._connection.keep_alive()
         is_events = is_stream and not self._call.plan.request.is_array
         kind = _EVENT_STREAM if is_events else _JSON
         self._connection.begin(
@@ -44,13 +42,14 @@ class Delivery:
         """Send a piece of a stream that there is room for."""
         self._connection.write(data)
 
-    async def send(self, data: bytes) -> None:
-        """Send a piece of a stream, as the client takes it."""
+    async def send(self, data: bytes, idle_seconds: float) -> None:
+        """Send a piece of a stream, as the client takes it: so long may it take nothing."""
         call, connection = self._call, self._connection
         # In pieces: however slow the client is, no more than one of them is added to what waits.
         for start in range(0, len(data), _PIECE_BYTES):
             if connection.is_write_paused:
                 call.is_sending = True
+                call.deadline = call.gateway.monotonic() + idle_seconds
                 await connection.drain()
                 call.is_sending = False
             connection.write(

@@ -3,8 +3,7 @@
 Uvicorn's, with bounds on heads and a way to break a stream off.
 
 A failed stream must not end like a finished one: `Connection.abort` closes without the last
-chunk, and `Connection.keep_alive` keeps uvicorn from announcing `connection: close` on an event
-stream, after which some clients take a cut for the end.
+chunk, and no stream announces `connection: close`, after which some clients take a cut for the end.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ HEAD_SECONDS: Final = 20.0
 # sender sees the answer and not a reset, before the connection is closed.
 LATE_BODY_BYTES_MAX: Final = 32 << 20
 LATE_BODY_SECONDS: Final = 30.0
-# How long a connection may be idle once the server is about to end.
-LAST_IDLE_SECONDS: Final = 1
+# How many requests may wait for the answer to one before them; each is kept whole in memory.
+PIPELINED_MAX: Final = 32
 # What may wait for a slow client; above it the provider is no longer read.
 WRITE_BUFFER_BYTES: Final = 16 << 10
 
@@ -108,10 +107,6 @@ class Connection:
                 parts.append(b"connection: close\r\n")
         parts.append(b"\r\n")
         self._head = b"".join(parts)
-
-    def keep_alive(self) -> None:
-        """Have the answer not announce that the connection will be closed."""
-        self._cycle.keep_alive = True
 
     def write(self, data: bytes) -> None:
         """Write a piece of the body, however much waits already: see `is_write_paused`."""
@@ -237,6 +232,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self._is_in_head = False
             self._head_bytes = 0
             super().on_headers_complete()
+            if len(self.pipeline) > PIPELINED_MAX:
+                self.transport.close()  # What else has been read is not looked at.
 
     def on_message_complete(self) -> None:
         """End the body; the next bytes belong to a new head."""
@@ -270,7 +267,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self._idle_since = self.loop.time()
-            if self._idle_timer is None or self.timeout_keep_alive <= LAST_IDLE_SECONDS:
+            if self._idle_timer is None:
                 self._start_idle_timer(self.timeout_keep_alive)
         cycle = self.cycle
         is_unfinished = not self._is_in_head and cycle is not None and cycle.response_complete
@@ -287,7 +284,6 @@ class GatewayProtocol(HttpToolsProtocol):
         if getattr(self.server_state, "is_draining", False):
             # An event stream does not announce it (see Connection): it ends, then its connection.
             cycle.keep_alive = False
-            self.timeout_keep_alive = LAST_IDLE_SECONDS
         cycle.scope["extensions"] = {"gateway.connection": Connection(self, cycle)}  # type: ignore[dict-item]  # our own extension
         super()._start_asgi_task(cycle, app)
 
@@ -325,11 +321,18 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_timer = None
         if self.transport.is_closing():
             return
+        cycle = self.cycle
+        if self.pipeline or (
+            self._is_in_head and cycle is not None and not cycle.response_complete
+        ):
+            # It is the answer that takes so long: until then the head may not even be read.
+            self._start_head_timer()
+            return
         if self._head_bytes:
             self._refuse(
                 GatewayError("E18", message="The head of the request did not arrive in time.")
             )
-        elif self.cycle is None:
+        elif cycle is None:
             self.transport.close()  # Connected and never said a word.
 
     def _is_head_too_large(self) -> bool:

@@ -358,13 +358,14 @@ class Relay:
             self._attempts.begin_answer()
             if not call.is_drained:
                 self._delivery.start(is_stream=True)
+        idle_seconds = route.provider.idle_timeout_seconds
         if going_on:
             call.capture(going_on)
             if call.is_drained:
                 call.note_drained(len(going_on))
             else:
-                await self._delivery.send(going_on)
-        call.deadline = self._gateway.monotonic() + route.provider.idle_timeout_seconds
+                await self._delivery.send(going_on, idle_seconds)
+        call.deadline = self._gateway.monotonic() + idle_seconds
         return b""
 
     async def _complete_stream(self, meter: StreamMeter, converter: AnswerConverter | None) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -54,19 +54,36 @@ class Clock:
 
 
 async def answer(scope: Any, receive: Any, send: Any) -> None:
-    """Answer with nothing, and leave the connection open as after an event stream."""
-    scope["extensions"]["gateway.connection"].keep_alive()
+    """Answer with nothing."""
     await send({"type": "http.response.start", "status": 204, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
 
+class Provider:
+    """Answers with an event stream, once the test says what comes."""
+
+    def __init__(self) -> None:
+        self.begins, self.ends = asyncio.Event(), asyncio.Event()
+        self.calls = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one call."""
+        self.calls += 1
+        connection = scope["extensions"]["gateway.connection"]
+        await self.begins.wait()
+        connection.begin([], length=None)
+        connection.write(b"data: 1\n\n")
+        await self.ends.wait()
+        connection.end(b"data: [DONE]\n\n")
+
+
 @asynccontextmanager
 async def connected(
-    state: DrainableState,
+    state: DrainableState, app: Any = answer
 ) -> AsyncIterator[tuple[Clock, asyncio.StreamReader, asyncio.StreamWriter]]:
     loop = asyncio.get_running_loop()
     clock = Clock(loop)
-    config = uvicorn.Config(answer, timeout_keep_alive=IDLE_SECONDS, lifespan="off")
+    config = uvicorn.Config(app, timeout_keep_alive=IDLE_SECONDS, lifespan="off")
     config.load()
     server = await loop.create_server(
         lambda: GatewayProtocol(config, state, {}, _loop=clock), "127.0.0.1", 0
@@ -129,13 +146,80 @@ async def test_a_head_under_way_is_not_idleness(monkeypatch: pytest.MonkeyPatch)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
 
 
-async def test_a_server_about_to_end_keeps_no_idle_connection_for_long() -> None:
+async def test_a_server_about_to_end_closes_after_each_answer() -> None:
     state = DrainableState()
-    async with connected(state) as (clock, reader, writer):
+    async with connected(state) as (_, reader, writer):
         await ask(reader, writer)
         state.is_draining = True
         await ask(reader, writer)
 
-        clock.advance(protocol.LAST_IDLE_SECONDS)
-
         assert await reader.read() == b""
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_a_stream_under_way_ends_with_its_connection_once_the_server_is_to_end(
+    has_begun: bool,
+) -> None:
+    state, provider = DrainableState(), Provider()
+    async with connected(state, provider) as (clock, reader, writer):
+        writer.write(REQUEST)
+        if has_begun:
+            provider.begins.set()
+            await reader.readuntil(b"data: 1\n\n")
+        else:
+            await until(lambda: provider.calls == 1)
+        (served,) = state.connections
+        served.shutdown()
+        provider.begins.set()
+        provider.ends.set()
+
+        rest = await reader.read()
+
+        assert rest.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+        assert b"connection: close" not in rest
+        assert clock.waiting == 0
+
+
+async def test_requests_that_nobody_waits_for_do_not_pile_up() -> None:
+    provider = Provider()
+    state = DrainableState()
+    async with connected(state, provider) as (_, reader, writer):
+        writer.write(REQUEST * (protocol.PIPELINED_MAX + 1))
+        await until(lambda: provider.calls == 1)
+        (served,) = state.connections
+        waiting = len(served.pipeline)
+        provider.begins.set()
+        served.flow.resume_reading()
+        writer.write(REQUEST * 10_000)
+
+        with suppress(ConnectionError):
+            await reader.read()
+
+        assert waiting == protocol.PIPELINED_MAX
+        assert len(served.pipeline) == protocol.PIPELINED_MAX + 1
+        assert provider.calls == 1
+
+
+@pytest.mark.parametrize("more", [b"\r\n", REQUEST[:10], REQUEST + REQUEST[:10]])
+async def test_what_comes_behind_a_request_does_not_cut_its_answer(more: bytes) -> None:
+    provider = Provider()
+    state = DrainableState()
+    async with connected(state, provider) as (clock, reader, writer):
+        writer.write(REQUEST)
+        await until(lambda: provider.calls == 1)
+        (served,) = state.connections
+        served.data_received(more)
+
+        clock.advance(protocol.HEAD_SECONDS)
+        clock.advance(protocol.HEAD_SECONDS)
+        provider.begins.set()
+        provider.ends.set()
+
+        assert b"data: 1" in await reader.readuntil(b"0\r\n\r\n")
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what other tasks do."""
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110 (nobody tells what a test waits for)
+            await asyncio.sleep(0.001)
