@@ -86,9 +86,9 @@ def break_inside_a_stream() -> None:
         if route is not None and route.upstream_name.startswith(INSIDE_A_STREAM) and sent > 2_000:
             raise PlantedBug(f"planted with {SECRET}")
 
-    async def send(self: delivery.Delivery, data: bytes) -> None:
+    async def send(self: delivery.Delivery, data: bytes, idle_seconds: float) -> None:
         break_off(self)
-        await real(self, data)
+        await real(self, data, idle_seconds)
 
     def send_now(self: delivery.Delivery, data: bytes) -> None:
         break_off(self)

@@ -49,7 +49,7 @@ class Sending:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer."""
-        delivery = Delivery(self.call, scope["extensions"]["gateway.connection"], ())
+        delivery = Delivery(self.call, scope["extensions"]["gateway.connection"], [])
         self.call.open_to_interruption()
         self.call.deadline = self.now + IDLE_SECONDS
         delivery.start(is_stream=True)

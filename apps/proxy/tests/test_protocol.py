@@ -187,6 +187,7 @@ async def test_requests_that_nobody_waits_for_do_not_pile_up() -> None:
         writer.write(REQUEST * (protocol.PIPELINED_MAX + 1))
         await until(lambda: provider.calls == 1)
         (served,) = state.connections
+        assert isinstance(served, GatewayProtocol)
         waiting = len(served.pipeline)
         provider.begins.set()
         served.flow.resume_reading()
