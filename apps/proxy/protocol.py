@@ -1,6 +1,6 @@
 """The HTTP/1.1 connection of a gateway.
 
-Uvicorn's, with bounds on heads and a way to break a stream off.
+Uvicorn's, with bounds on heads and on what is pipelined, and a way to break a stream off.
 
 A failed stream must not end like a finished one: `Connection.abort` closes without the last
 chunk, and no stream announces `connection: close`, after which some clients take a cut for the end.
