@@ -44,7 +44,7 @@ class Environment:
     port: int = field(
         metadata=_about(
             "8000",
-            "The port that `make run` serves on.",
+            "The port that `make run` and `serve` listen on.",
         )
     )
     workers: int = field(

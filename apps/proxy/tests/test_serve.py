@@ -3,11 +3,14 @@
 import asyncio
 import socket
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 import uvloop
+from django.core.management import call_command
+from pytest_django import Settings
 
 from apps.billing.connections import connect
 from apps.proxy.gateway import Gateway
@@ -57,3 +60,26 @@ def test_a_database_that_leaves_while_its_durability_is_read_is_waited_for_later
     monkeypatch.setattr(serve, "connect", connect_and_lose)
 
     serve.Command()._check_durability()
+
+
+def test_a_gateway_without_static_files_says_so_and_what_to_do(
+    tmp_path: Path, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "app.css").write_text("body {}")
+    settings.STATICFILES_DIRS = [tmp_path / "source"]
+    settings.STATICFILES_FINDERS = ["django.contrib.staticfiles.finders.FileSystemFinder"]
+    settings.STATIC_ROOT = tmp_path / "collected"
+    storage = {"BACKEND": "auditing.static_files.MaplessStorage"}
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": storage}
+
+    serve.warn_without_static_files()
+    said = caplog.messages.copy()
+    call_command("collectstatic", interactive=False, verbosity=0)
+    serve.warn_without_static_files()
+
+    assert said == [
+        "the static files are not collected, so /admin/ answers 500:"
+        " run manage.py collectstatic --noinput"
+    ]
+    assert caplog.messages == said

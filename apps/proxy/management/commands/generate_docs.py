@@ -36,6 +36,9 @@ and the type or status name. The official SDKs retry 408, 409, 429 and 5xx by th
 means that the stream had begun: the error comes as its last event, then the connection is cut
 without a clean end.
 
+nginx in front ([nginx.conf](../nginx.conf)) answers E15 by itself, and E36 where it reaches no
+gateway, in the same shapes.
+
 | row | when | status | type | code | Anthropic | Google | retry |
 |---|---|---|---|---|---|---|---|
 """

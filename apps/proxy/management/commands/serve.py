@@ -20,6 +20,7 @@ from typing import IO, Any
 import psycopg
 import uvicorn
 from django.conf import settings
+from django.contrib.staticfiles.storage import ManifestStaticFilesStorage
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand
 from django.db import connection
@@ -42,6 +43,8 @@ KEEP_ALIVE_SECONDS = 75
 # After how long a client that acknowledges nothing (no power, no network) or takes nothing is given
 # up. The kernel would go on for a quarter of an hour, and the provider with it.
 SILENT_SECONDS = 60
+
+logger = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
@@ -150,6 +153,17 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def warn_without_static_files() -> None:
+    """Say that pages cannot be shown, and what to do: else it is told by a traceback a page."""
+    if not (Path(settings.STATIC_ROOT) / ManifestStaticFilesStorage.manifest_name).exists():
+        logger.warning(
+            "the static files are not collected, so /admin/ answers 500:"
+            " run manage.py collectstatic --noinput"
+        )
+    # WhiteNoise would say the half of it.
+    warnings.filterwarnings("ignore", "No directory at")
+
+
 class Command(BaseCommand):
     """Serves until SIGTERM or SIGINT; then running calls get DRAIN_SECONDS."""
 
@@ -170,6 +184,7 @@ class Command(BaseCommand):
         warnings.filterwarnings(
             "ignore", "StreamingHttpResponse must consume synchronous iterators"
         )
+        warn_without_static_files()
         lock = self._lock_database()
         self._check_durability()
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
