@@ -14,6 +14,8 @@ def main() -> None:
 
     try:
         execute_from_command_line(sys.argv)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except ImproperlyConfigured as error:
         # One clear line instead of a traceback: the operator has to change a setting.
         sys.stderr.write(f"error: {error}\n")

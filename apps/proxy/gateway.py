@@ -97,6 +97,7 @@ class Gateway:
         self.is_draining = False  # has been told to stop
         self.is_closed = False  # takes no more calls
         self.polled_at = 0.0  # monotonic; the last time the configuration was known to be current
+        self._is_followed = False  # the last read of the configuration was answered
         self.writer: LedgerWriter
         self.upstream: Upstream
         self.limiter: Limiter
@@ -237,14 +238,19 @@ class Gateway:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _update_snapshot(self) -> Snapshot:
-        if self.snapshot is not None:
+        # After a read that failed the database may be another one, to which the last changes had
+        # not come: the same versions may mean other changes there.
+        was_followed, self._is_followed = self._is_followed, False
+        if self.snapshot is not None and was_followed:
             delta = await self._load(DELTA_SECONDS, loader.load_delta, self.snapshot.version)
             if delta is not None:
                 loader.apply_delta(self.snapshot, delta)
                 self.health.forget_bad(delta.version)
+                self._is_followed = True
                 return self.snapshot
         self.snapshot = await self._load(LOAD_SECONDS, loader.load_snapshot)
         self.health.forget_bad(self.snapshot.version)
+        self._is_followed = True
         return self.snapshot
 
     async def _load(self, seconds: float, function: Callable[..., T], *arguments: Any) -> T:

@@ -5,6 +5,7 @@ State lives in DATA_DIR only; the collected static files beside the code are der
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -35,10 +36,13 @@ _DEMO_PROBE_SECONDS: Final = 1.0
 def lock_data_dir(data_dir: Path) -> int:
     """Take the lock of `data_dir` and return its descriptor, held until the process ends.
 
-    Raises ImproperlyConfigured when another process has it.
+    Raises ImproperlyConfigured when another process has it, or it cannot be made.
     """
     path = data_dir / "up.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ImproperlyConfigured(f"{path} cannot be opened: {error.strerror}.") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -48,8 +52,10 @@ def lock_data_dir(data_dir: Path) -> int:
             f"A gateway already runs on DATA_DIR {data_dir} (process {holder}); "
             "stop it, or set another DATA_DIR and PORT."
         ) from error
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
+    # Who has it is of use to an operator, and no reason not to start on a full disk.
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
 
 

@@ -54,7 +54,7 @@ class Supervisor:
 
     def __init__(self, programs: Sequence[Program], *, say: Callable[[str], None]) -> None:
         self._programs = programs
-        self._say = say
+        self._tell = say
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._killing = asyncio.Event()
@@ -88,8 +88,13 @@ class Supervisor:
         if self._stopping.is_set():
             self._killing.set()
         else:
-            self._say("Stopping; once more to stop at once.")
             self._stopping.set()
+            self._say("Stopping; once more to stop at once.")
+
+    def _say(self, line: str) -> None:
+        """Tell the operator, if there is still somebody who listens."""
+        with contextlib.suppress(OSError, ValueError):
+            self._tell(line)
 
     async def _keep(self, program: Program) -> None:
         """Start the program again whenever it ends, until everything stops."""
@@ -151,8 +156,9 @@ async def _start(program: Program) -> asyncio.subprocess.Process:
     parent = os.getpid()
 
     def prepare_child() -> None:
-        # A terminal sends Ctrl-C to the whole group, but who is told first is decided here.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # A terminal sends Ctrl-C and its end to the whole group, but who is told first is decided
+        # here.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         _LIBC.prctl(_PR_SET_PDEATHSIG, program.death_signal)
         if os.getppid() != parent:
             # The supervisor died before the kernel was told to watch it.

@@ -177,6 +177,16 @@ def test_two_installations_have_different_secrets(
     assert first.encryption_key != second.encryption_key
 
 
+def test_a_dollar_is_a_letter_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret_key = "$HOME-of-32-letters-and-a-few-more"
+    monkeypatch.setenv("SECRET_KEY", secret_key)
+    monkeypatch.setenv("ADMIN_PASSWORD", "$ADMIN_PASSWORD")
+
+    found = read_environment()
+
+    assert (found.secret_key, found.admin_password) == (secret_key, "$ADMIN_PASSWORD")
+
+
 def test_what_is_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://gateway:canary-one@localhost/gateway")
     monkeypatch.setenv("REDIS_URL", "redis://:canary-two@localhost/0")

@@ -6,8 +6,15 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from django.db import OperationalError
 
+from apps.api_keys.models import APIKey
+from apps.billing.tests.writer_kit import in_thread
+from apps.proxy import loader
 from apps.proxy.gateway import Gateway
+from apps.proxy.models import ConfigurationVersion
+from tests.support.databases import Database
+from tests.support.world import make_world
 
 # Longer than any wait here; a test that needs it has failed.
 HANGING_SECONDS = 10.0
@@ -40,3 +47,30 @@ async def test_a_read_of_the_configuration_that_hangs_does_not_delay_the_next(
     found = await gateway._load(HANGING_SECONDS / 2, lambda: "the configuration")
 
     assert found == "the configuration"
+
+
+async def test_after_a_read_that_failed_the_whole_configuration_is_read(
+    committed_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database that answers next may lack the last changes, and have others in their place."""
+    key = (await in_thread(make_world)()).key
+    gateway = Gateway()
+    await gateway._update_snapshot()
+    snapshot = await gateway._update_snapshot()
+
+    def switch_off() -> None:
+        APIKey.objects.filter(pk=key.pk).update(is_active=False)
+        ConfigurationVersion.objects.update(version=snapshot.version)
+
+    def fail(since: int) -> None:
+        raise OperationalError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loader, "load_delta", fail)
+        with pytest.raises(OperationalError):
+            await gateway._update_snapshot()
+    await in_thread(switch_off)()
+    found = await gateway._update_snapshot()
+
+    assert found.version == snapshot.version
+    assert [one.is_active for one in found.keys.values() if one.id == key.pk] == [False]

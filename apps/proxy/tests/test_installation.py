@@ -37,6 +37,15 @@ def test_a_data_dir_has_one_gateway(tmp_path: Path) -> None:
         installation.lock_data_dir(tmp_path)
 
 
+def test_a_data_directory_that_takes_no_lock_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "up.lock").mkdir()
+
+    with pytest.raises(ImproperlyConfigured) as raised:
+        installation.lock_data_dir(tmp_path)
+
+    assert str(raised.value) == f"{tmp_path / 'up.lock'} cannot be opened: Is a directory."
+
+
 def test_a_port_that_is_listened_on_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -86,6 +86,25 @@ async def test_a_signal_ends_every_program_and_the_supervisor(tmp_path: Path) ->
     assert [is_alive(pid) for pid in pids] == [False, False]
 
 
+async def test_nobody_has_to_read_what_is_said(tmp_path: Path) -> None:
+    """As in `make run | head`: who dies is started again, and one signal ends all."""
+
+    def say(line: str) -> None:
+        raise BrokenPipeError
+
+    file = tmp_path / "one"
+    supervisor = Supervisor([make_program(file)], say=say)
+    running = asyncio.create_task(supervisor.run(do_nothing))
+    await until(lambda: len(read_pids(file)) == 1)
+    os.kill(read_pids(file)[0], signal.SIGKILL)
+    await until(lambda: len(read_pids(file)) == 2)
+
+    os.kill(os.getpid(), signal.SIGTERM)
+
+    assert await asyncio.wait_for(running, WAIT_SECONDS) == 0
+    assert not is_alive(read_pids(file)[1])
+
+
 async def test_all_programs_stay_in_the_process_group(tmp_path: Path) -> None:
     file = tmp_path / "one"
     supervisor = Supervisor([make_program(file)], say=lambda line: None)
