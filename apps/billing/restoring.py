@@ -101,7 +101,7 @@ def _check_fits(manifest: Manifest) -> None:
         )
     if manifest.secret_key != secret_key_fingerprint():
         hint = (
-            " The backup holds them: tar -xzOf FILE secrets.env > DATA_DIR/secrets.env"
+            " The backup holds them: (umask 077; tar -xzOf FILE secrets.env > DATA_DIR/secrets.env)"
             if manifest.find(archives.SECRETS)
             else ""
         )

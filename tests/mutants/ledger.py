@@ -323,6 +323,17 @@ LEDGER: Final = (
         (f"{_OUTAGES}::test_a_replay_that_fails_leaves_the_journal_as_it_was",),
     ),
     Mutant(
+        "the-journal-goes-by-what-it-read-before",
+        "I-20",
+        "apps/billing/journal.py",
+        'with open(file.fileno(), "rb", closefd=False) as reader:',
+        "for reader in (file,):",
+        (
+            "apps/billing/tests/test_journal.py"
+            "::test_what_follows_a_write_that_did_not_fit_is_replayed",
+        ),
+    ),
+    Mutant(
         "a-row-that-is-refused-keeps-its-call-open",
         "I-20",
         "apps/billing/flushing.py",
