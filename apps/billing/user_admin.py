@@ -263,7 +263,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
         return self._ask(request, id, "Reset default API key", _about_nobody(NothingForm), act)
 
     def end_sessions(self, request: HttpRequest, id: str) -> HttpResponse:
-        """Sign the user out of REST everywhere."""
+        """Sign the user out everywhere, over REST and here."""
 
         def act(user: User, form: forms.Form) -> None:
             count = end_all_sessions(user=user, actor=_admin(request), request=request)
