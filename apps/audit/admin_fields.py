@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 from django import forms
 from django.contrib import admin
@@ -10,7 +11,7 @@ from django.db import models
 from django.http import HttpRequest
 from django.utils.text import capfirst
 
-from apps.core.languages import translate
+from apps.core.languages import translate, translate_lazily
 from apps.core.money import InvalidAmount, format_usd, parse_usd, show_usd
 
 if TYPE_CHECKING:
@@ -112,6 +113,20 @@ class LinesFormField(forms.CharField):
             return bool(self.to_python(self.prepare_value(initial)) != self.to_python(data))
         except forms.ValidationError:
             return True
+
+
+class RepeatKeyField(forms.UUIDField):
+    """Names a form: made when its page is shown, so that one that is sent twice counts once."""
+
+    widget = forms.HiddenInput
+
+    def __init__(self) -> None:
+        lost = translate_lazily("This form cannot be sent. Open it again.")
+        super().__init__(
+            label=translate_lazily("idempotency key"),
+            initial=uuid4,
+            error_messages={"required": lost, "invalid": lost},
+        )
 
 
 class MoneyInForms(_BaseModelAdmin):

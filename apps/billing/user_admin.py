@@ -22,8 +22,8 @@ from django.utils import timezone
 
 from apps.api_keys.admin import show_key_once
 from apps.api_keys.issue import reset_default_key
-from apps.audit.admin_fields import NanosFormField
-from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of, usd
+from apps.audit.admin_fields import NanosFormField, RepeatKeyField
+from apps.audit.admin_pages import SelfRecordedAdmin, adopt, say_refusal, staff_of, usd
 from apps.billing.accounts import find_standing
 from apps.billing.budgets import budget_of_user, find_uses
 from apps.billing.customers import adjust_user_balance, create_user
@@ -103,6 +103,7 @@ class AdjustmentForm(forms.Form):
         max_length=500,
         help_text=translate_lazily("On record with the transaction."),
     )
+    repeat_key = RepeatKeyField()
 
 
 class NothingForm(forms.Form):
@@ -236,7 +237,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
         return [*mine, *super().get_urls()]
 
     def adjust_balance(self, request: HttpRequest, id: str) -> HttpResponse:
-        """Give money to a user or take it back."""
+        """Give money to a user or take it back, once for each time that the form is opened."""
 
         def act(user: User, form: forms.Form) -> None:
             adjust_user_balance(
@@ -244,6 +245,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
                 amount_nanos=form.cleaned_data["amount"],
                 reason=form.cleaned_data["reason"],
                 actor=_admin(request),
+                repeat_key=str(form.cleaned_data["repeat_key"]),
                 request=request,
             )
             amount = show_usd(form.cleaned_data["amount"])
@@ -295,7 +297,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
                 refusal = find_refusal(error)
                 if refusal is None:
                     raise
-                form.add_error(None, translate(refusal.message))
+                form.add_error(None, say_refusal(refusal))
             else:
                 return redirect(reverse("admin:users_user_change", args=[user.pk]))
         context = {

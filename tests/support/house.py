@@ -183,10 +183,19 @@ def page_of(model: type[models.Model], kind: str, *args: Any) -> str:
 
 def send(client: Client, path: str, **changes: Any) -> Any:
     """Open a page, change fields of its form and send it."""
+    return send_values(client, path, read_values(client.get(path)), **changes)
+
+
+def read_values(page: Any) -> dict[str, Any]:
+    """Return what a browser would send if nothing in the form of a page were changed."""
     form = Form()
-    form.feed(client.get(path).content.decode())
-    values = {**form.values, **changes}
-    sent = {name: value for name, value in values.items() if value is not None}
+    form.feed(page.content.decode())
+    return form.values
+
+
+def send_values(client: Client, path: str, values: dict[str, Any], **changes: Any) -> Any:
+    """Send the form of a page with some of its fields changed; None leaves a field out."""
+    sent = {name: value for name, value in {**values, **changes}.items() if value is not None}
     return client.post(path, sent, follow=True)
 
 
