@@ -20,6 +20,7 @@ else:
     # Generic only in the type stubs.
     _BaseModelAdmin = admin.options.BaseModelAdmin
 
+LOST: Final = "This form cannot be sent. Open it again."
 _LINES_MAX: Final = 1_000
 _MULTIPLIER_NANOS_PER_MILLIONTH: Final = 1_000
 _MILLIONTHS_OF_ONE: Final = 1_000_000
@@ -56,7 +57,7 @@ class NanosFormField(forms.CharField):
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         """Return whether the amounts differ, however they are written."""
-        return bool(super().has_changed(self.prepare_value(initial), data))
+        return _has_changed(self, initial, data)
 
 
 class MillionthsFormField(NanosFormField):
@@ -108,11 +109,16 @@ class LinesFormField(forms.CharField):
         return found
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """Return whether the lists differ; what cannot be read is not what there was."""
-        try:
-            return bool(self.to_python(self.prepare_value(initial)) != self.to_python(data))
-        except forms.ValidationError:
-            return True
+        """Return whether the lists differ, however they are written."""
+        return _has_changed(self, initial, data)
+
+
+def _has_changed(field: forms.Field, initial: Any, data: Any) -> bool:
+    """Return whether a value was changed; what cannot be read is not what there was."""
+    try:
+        return bool(field.to_python(field.prepare_value(initial)) != field.to_python(data))
+    except forms.ValidationError:
+        return True
 
 
 class RepeatKeyField(forms.UUIDField):
@@ -121,7 +127,7 @@ class RepeatKeyField(forms.UUIDField):
     widget = forms.HiddenInput
 
     def __init__(self) -> None:
-        lost = translate_lazily("This form cannot be sent. Open it again.")
+        lost = translate_lazily(LOST)
         super().__init__(
             label=translate_lazily("idempotency key"),
             initial=uuid4,

@@ -23,6 +23,7 @@ from django.utils import timezone
 from apps.api_keys.admin import show_key_once
 from apps.api_keys.issue import reset_default_key
 from apps.audit.admin_fields import NanosFormField, RepeatKeyField
+from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import SelfRecordedAdmin, adopt, say_refusal, staff_of, usd
 from apps.billing.accounts import find_standing
 from apps.billing.budgets import budget_of_user, find_uses
@@ -36,11 +37,9 @@ from apps.users.models import User
 from apps.users.names import UsernameAmbiguous, clean_names
 
 if TYPE_CHECKING:
-    _UserModelForm = forms.ModelForm[User]
     _NewUserForm = AdminUserCreationForm[User]
 else:
     # Generic only in the type stubs.
-    _UserModelForm = forms.ModelForm
     _NewUserForm = AdminUserCreationForm
 
 _LIMITS = (
@@ -62,7 +61,7 @@ class NewUserForm(_NewUserForm):
         return _with_clean_names(self, super().clean())
 
 
-class UserForm(_UserModelForm):
+class UserForm(ShownForm):
     """What may be changed of a user. The password has its own page, money its own form."""
 
     class Meta:
@@ -144,7 +143,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
     filter_horizontal = ()
     ordering = ("-id",)
     fieldsets = (
-        (None, {"fields": (*_PERSON, "is_active", "is_superuser")}),
+        (None, {"fields": (*_PERSON, "is_active", "is_superuser", "as_shown")}),
         ("Money", {"fields": ("wallet", "customer")}),
         ("Limits", {"fields": (*_LIMITS, "spent")}),
         ("Dates", {"fields": ("last_login", "date_joined")}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Final, cast
 
 from django import forms
 from django.contrib import admin
@@ -10,22 +10,24 @@ from django.db import models
 from django.http import HttpRequest
 
 from apps.audit.admin_fields import NanosFormField, RepeatKeyField
+from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import ReadOnlyAdmin, RecordedAdmin, adopt, staff_of, usd
 from apps.core.languages import translate
 from apps.core.money import show_usd
-from apps.quotas.allowances import change_quota, create_quota, remaining
+from apps.quotas.allowances import QuotaChanges, change_quota, create_quota, remaining
 from apps.quotas.models import RepeatKey, UserQuota
 from apps.quotas.repeats import Repeat, make_repeat
 from apps.users.models import User
 
-if TYPE_CHECKING:
-    _ModelForm = forms.ModelForm[UserQuota]
-else:
-    # Generic only in the type stubs.
-    _ModelForm = forms.ModelForm
+# What may be changed of a quota: the field of the form, and what it is called where it is changed.
+_CHANGEABLE: Final = {
+    "total": "total_nanos",
+    "expires_at": "expires_at",
+    "is_active": "is_active",
+}
 
 
-class UserQuotaForm(_ModelForm):
+class UserQuotaForm(ShownForm):
     """A quota with its total in dollars."""
 
     total = NanosFormField(label="Total (USD)")
@@ -91,24 +93,22 @@ class UserQuotaAdmin(RecordedAdmin):
         """Return the fields; the use of a quota is shown once there is one."""
         if obj is None:
             return ("user", "model_group", "total", "expires_at", "reason", "repeat_key")
-        return ("user", "model_group", "total", "used", "left", "expires_at", "is_active", "reason")
+        stored = ("user", "model_group", "total", "used", "left", "expires_at", "is_active")
+        return (*stored, "reason", "as_shown")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Keep a quota with its user and group."""
         return () if obj is None else ("user", "model_group", "used", "left")
 
     def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Give the quota or change its total."""
+        """Give the quota or change what was changed in the form."""
         actor = cast(User, staff_of(request))
-        total, reason = form.cleaned_data["total"], form.cleaned_data["reason"]
+        given, reason = form.cleaned_data, form.cleaned_data["reason"]
         if change:
+            changed = _CHANGEABLE.keys() & set(form.changed_data)
             made = change_quota(
                 quota_id=obj.pk,
-                changes={
-                    "total_nanos": total,
-                    "expires_at": obj.expires_at,
-                    "is_active": obj.is_active,
-                },
+                changes=cast(QuotaChanges, {_CHANGEABLE[name]: given[name] for name in changed}),
                 actor=actor,
                 reason=reason,
                 request=request,
@@ -118,7 +118,7 @@ class UserQuotaAdmin(RecordedAdmin):
         made = create_quota(
             user=obj.user,
             model_group=obj.model_group,
-            total_nanos=total,
+            total_nanos=given["total"],
             expires_at=obj.expires_at,
             actor=actor,
             reason=reason,
