@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest
-from django.utils import timezone
 
-from apps.api_keys.changes import is_used
+from apps.api_keys.changes import KeyChanges, change_key, is_used
 from apps.api_keys.issue import NetworkMalformed, check_networks, issue_key
 from apps.api_keys.models import APIKey
 from apps.api_keys.operations import KEY_OPERATIONS
 from apps.audit.admin_fields import LinesFormField
+from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of, usd
 from apps.core.languages import translate
-
-if TYPE_CHECKING:
-    _ModelForm = forms.ModelForm[APIKey]
-else:
-    # Generic only in the type stubs.
-    _ModelForm = forms.ModelForm
 
 _LIMITS = (
     "expires_at",
@@ -37,7 +31,7 @@ _LIMITS = (
 )
 
 
-class APIKeyForm(_ModelForm):
+class APIKeyForm(ShownForm):
     """A key with its restrictions."""
 
     allowed_models = LinesFormField(
@@ -99,29 +93,37 @@ class APIKeyAdmin(SelfRecordedAdmin):
         """Return the fields; what only a stored key has comes with it."""
         if obj is None:
             return ("user", "name", "is_default", *_LIMITS)
-        return ("user", "name", "shown", "is_default", "is_active", *_LIMITS, "created_at")
+        about = ("user", "name", "shown", "is_default", "is_active")
+        return (*about, *_LIMITS, "created_at", "as_shown")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Keep a key with its user; the default is changed by resetting it."""
         return () if obj is None else ("user", "shown", "is_default", "created_at")
 
     def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Issue a new key and show it, or save the restrictions of an old one."""
+        """Issue a new key and show it, or change what was changed in the form."""
+        actor = staff_of(request)
         if change:
-            if "is_active" in form.changed_data:
-                obj.locked_at = None if obj.is_active else timezone.now()
-            obj.save(update_fields=["name", "is_active", "locked_at", *_LIMITS])
+            given = {name: form.cleaned_data[name] for name in form.changed_data}
+            changes = cast(KeyChanges, given)
+            made = change_key(
+                key_id=obj.pk, changes=changes, actor=actor, is_by_owner=False, request=request
+            )
+            adopt(obj, made)
             return
         made, raw = issue_key(
             user=obj.user,
             name=obj.name,
             is_default=obj.is_default,
-            actor=staff_of(request),
+            actor=actor,
             request=request,
             **{name: form.cleaned_data[name] for name in _LIMITS},
         )
         adopt(obj, made)
         show_key_once(self, request, raw)
+
+    def record_saved(self, request: HttpRequest, form: Any, change: bool) -> None:
+        """Do nothing: the domain function has recorded it."""
 
     def find_history(self, row: APIKey) -> str:
         """Return why the key must stay."""

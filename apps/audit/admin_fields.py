@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 from django import forms
 from django.contrib import admin
@@ -10,7 +11,7 @@ from django.db import models
 from django.http import HttpRequest
 from django.utils.text import capfirst
 
-from apps.core.languages import translate
+from apps.core.languages import translate, translate_lazily
 from apps.core.money import InvalidAmount, format_usd, parse_usd, show_usd
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ else:
     # Generic only in the type stubs.
     _BaseModelAdmin = admin.options.BaseModelAdmin
 
+LOST: Final = "This form cannot be sent. Open it again."
 _LINES_MAX: Final = 1_000
 _MULTIPLIER_NANOS_PER_MILLIONTH: Final = 1_000
 _MILLIONTHS_OF_ONE: Final = 1_000_000
@@ -55,7 +57,7 @@ class NanosFormField(forms.CharField):
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         """Return whether the amounts differ, however they are written."""
-        return bool(super().has_changed(self.prepare_value(initial), data))
+        return _has_changed(self, initial, data)
 
 
 class MillionthsFormField(NanosFormField):
@@ -107,11 +109,30 @@ class LinesFormField(forms.CharField):
         return found
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """Return whether the lists differ; what cannot be read is not what there was."""
-        try:
-            return bool(self.to_python(self.prepare_value(initial)) != self.to_python(data))
-        except forms.ValidationError:
-            return True
+        """Return whether the lists differ, however they are written."""
+        return _has_changed(self, initial, data)
+
+
+def _has_changed(field: forms.Field, initial: Any, data: Any) -> bool:
+    """Return whether a value was changed; what cannot be read is not what there was."""
+    try:
+        return bool(field.to_python(field.prepare_value(initial)) != field.to_python(data))
+    except forms.ValidationError:
+        return True
+
+
+class RepeatKeyField(forms.UUIDField):
+    """Names a form: made when its page is shown, so that one that is sent twice counts once."""
+
+    widget = forms.HiddenInput
+
+    def __init__(self) -> None:
+        lost = translate_lazily(LOST)
+        super().__init__(
+            label=translate_lazily("idempotency key"),
+            initial=uuid4,
+            error_messages={"required": lost, "invalid": lost},
+        )
 
 
 class MoneyInForms(_BaseModelAdmin):

@@ -23,7 +23,7 @@ from django.urls import reverse
 from apps.audit.admin_fields import MoneyInForms
 from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import remembered_looks
-from apps.core.domain_errors import find_refusal
+from apps.core.domain_errors import Refusal, find_refusal
 from apps.core.languages import translate, translate_lazily
 from apps.core.money import format_multiplier, show_usd
 
@@ -94,6 +94,14 @@ def staff_of(request: HttpRequest) -> AbstractBaseUser:
     return request.user
 
 
+def say_refusal(refusal: Refusal) -> str:
+    """Return what a page says of a refusal, in the language of who reads it."""
+    if refusal.code == "idempotency_key_reused":
+        # The key of a form is hidden in it (see `RepeatKeyField`).
+        return translate("This form was sent before, with other values. Open it again.")
+    return translate(refusal.message)
+
+
 class BaseAdmin(MoneyInForms, _ModelAdmin):
     """Refusals of the domain beside the form; no bulk actions."""
 
@@ -119,7 +127,7 @@ class BaseAdmin(MoneyInForms, _ModelAdmin):
             refusal = find_refusal(error)
             if refusal is None:
                 raise
-            self.message_user(request, translate(refusal.message), messages.ERROR)
+            self.message_user(request, say_refusal(refusal), messages.ERROR)
             return redirect(request.get_full_path())
 
 

@@ -207,7 +207,10 @@ class EndSessionsView(generics.GenericAPIView[User]):
         responses=EndedSessionsOutput,
     )
     def post(self, request: Request, user_id: str) -> Response:
-        """End all sessions of a user: the tokens stop working at once. API keys go on working."""
+        """End all sessions of a user: the tokens stop working at once. API keys go on working.
+
+        He is signed out of the Django admin, too.
+        """
         NothingInput(data=request.data).is_valid(raise_exception=True)
         ended = end_all_sessions(
             user=self.get_object(), actor=_admin(request), request=request._request

@@ -22,8 +22,9 @@ from django.utils import timezone
 
 from apps.api_keys.admin import show_key_once
 from apps.api_keys.issue import reset_default_key
-from apps.audit.admin_fields import NanosFormField
-from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of, usd
+from apps.audit.admin_fields import NanosFormField, RepeatKeyField
+from apps.audit.admin_forms import ShownForm
+from apps.audit.admin_pages import SelfRecordedAdmin, adopt, say_refusal, staff_of, usd
 from apps.billing.accounts import find_standing
 from apps.billing.budgets import budget_of_user, find_uses
 from apps.billing.customers import adjust_user_balance, create_user
@@ -36,11 +37,9 @@ from apps.users.models import User
 from apps.users.names import UsernameAmbiguous, clean_names
 
 if TYPE_CHECKING:
-    _UserModelForm = forms.ModelForm[User]
     _NewUserForm = AdminUserCreationForm[User]
 else:
     # Generic only in the type stubs.
-    _UserModelForm = forms.ModelForm
     _NewUserForm = AdminUserCreationForm
 
 _LIMITS = (
@@ -62,7 +61,7 @@ class NewUserForm(_NewUserForm):
         return _with_clean_names(self, super().clean())
 
 
-class UserForm(_UserModelForm):
+class UserForm(ShownForm):
     """What may be changed of a user. The password has its own page, money its own form."""
 
     class Meta:
@@ -103,6 +102,7 @@ class AdjustmentForm(forms.Form):
         max_length=500,
         help_text=translate_lazily("On record with the transaction."),
     )
+    repeat_key = RepeatKeyField()
 
 
 class NothingForm(forms.Form):
@@ -143,7 +143,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
     filter_horizontal = ()
     ordering = ("-id",)
     fieldsets = (
-        (None, {"fields": (*_PERSON, "is_active", "is_superuser")}),
+        (None, {"fields": (*_PERSON, "is_active", "is_superuser", "as_shown")}),
         ("Money", {"fields": ("wallet", "customer")}),
         ("Limits", {"fields": (*_LIMITS, "spent")}),
         ("Dates", {"fields": ("last_login", "date_joined")}),
@@ -236,7 +236,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
         return [*mine, *super().get_urls()]
 
     def adjust_balance(self, request: HttpRequest, id: str) -> HttpResponse:
-        """Give money to a user or take it back."""
+        """Give money to a user or take it back, once for each time that the form is opened."""
 
         def act(user: User, form: forms.Form) -> None:
             adjust_user_balance(
@@ -244,6 +244,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
                 amount_nanos=form.cleaned_data["amount"],
                 reason=form.cleaned_data["reason"],
                 actor=_admin(request),
+                repeat_key=str(form.cleaned_data["repeat_key"]),
                 request=request,
             )
             amount = show_usd(form.cleaned_data["amount"])
@@ -263,7 +264,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
         return self._ask(request, id, "Reset default API key", _about_nobody(NothingForm), act)
 
     def end_sessions(self, request: HttpRequest, id: str) -> HttpResponse:
-        """Sign the user out of REST everywhere."""
+        """Sign the user out everywhere, over REST and here."""
 
         def act(user: User, form: forms.Form) -> None:
             count = end_all_sessions(user=user, actor=_admin(request), request=request)
@@ -295,7 +296,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
                 refusal = find_refusal(error)
                 if refusal is None:
                     raise
-                form.add_error(None, translate(refusal.message))
+                form.add_error(None, say_refusal(refusal))
             else:
                 return redirect(reverse("admin:users_user_change", args=[user.pk]))
         context = {

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Final, cast
 
 from django import forms
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
 
-from apps.audit.admin_fields import NanosFormField
+from apps.audit.admin_fields import NanosFormField, RepeatKeyField
+from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import ReadOnlyAdmin, RecordedAdmin, adopt, staff_of, usd
 from apps.core.languages import translate
 from apps.core.money import show_usd
-from apps.quotas.allowances import change_quota, create_quota, remaining
+from apps.quotas.allowances import QuotaChanges, change_quota, create_quota, remaining
 from apps.quotas.models import RepeatKey, UserQuota
+from apps.quotas.repeats import Repeat, make_repeat
 from apps.users.models import User
 
-if TYPE_CHECKING:
-    _ModelForm = forms.ModelForm[UserQuota]
-else:
-    # Generic only in the type stubs.
-    _ModelForm = forms.ModelForm
+# What may be changed of a quota: the field of the form, and what it is called where it is changed.
+_CHANGEABLE: Final = {
+    "total": "total_nanos",
+    "expires_at": "expires_at",
+    "is_active": "is_active",
+}
 
 
-class UserQuotaForm(_ModelForm):
+class UserQuotaForm(ShownForm):
     """A quota with its total in dollars."""
 
     total = NanosFormField(label="Total (USD)")
     reason = forms.CharField(max_length=500, help_text="Why it is given or changed; on record.")
+    repeat_key = RepeatKeyField()
 
     class Meta:
         model = UserQuota
@@ -38,6 +42,8 @@ class UserQuotaForm(_ModelForm):
         super().__init__(*args, **kwargs)
         if self.instance.pk is not None:
             self.fields["total"].initial = self.instance.total_nanos
+            # Twice the same change is one change.
+            del self.fields["repeat_key"]
 
     def clean_total(self) -> int:
         """Refuse what is no allowance."""
@@ -86,25 +92,23 @@ class UserQuotaAdmin(RecordedAdmin):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields; the use of a quota is shown once there is one."""
         if obj is None:
-            return ("user", "model_group", "total", "expires_at", "reason")
-        return ("user", "model_group", "total", "used", "left", "expires_at", "is_active", "reason")
+            return ("user", "model_group", "total", "expires_at", "reason", "repeat_key")
+        stored = ("user", "model_group", "total", "used", "left", "expires_at", "is_active")
+        return (*stored, "reason", "as_shown")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Keep a quota with its user and group."""
         return () if obj is None else ("user", "model_group", "used", "left")
 
     def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Give the quota or change its total."""
+        """Give the quota or change what was changed in the form."""
         actor = cast(User, staff_of(request))
-        total, reason = form.cleaned_data["total"], form.cleaned_data["reason"]
+        given, reason = form.cleaned_data, form.cleaned_data["reason"]
         if change:
+            changed = _CHANGEABLE.keys() & set(form.changed_data)
             made = change_quota(
                 quota_id=obj.pk,
-                changes={
-                    "total_nanos": total,
-                    "expires_at": obj.expires_at,
-                    "is_active": obj.is_active,
-                },
+                changes=cast(QuotaChanges, {_CHANGEABLE[name]: given[name] for name in changed}),
                 actor=actor,
                 reason=reason,
                 request=request,
@@ -114,10 +118,11 @@ class UserQuotaAdmin(RecordedAdmin):
         made = create_quota(
             user=obj.user,
             model_group=obj.model_group,
-            total_nanos=total,
+            total_nanos=given["total"],
             expires_at=obj.expires_at,
             actor=actor,
             reason=reason,
+            repeat=_repeat_of(form, actor),
             request=request,
         )
         adopt(obj, made)
@@ -128,6 +133,24 @@ class UserQuotaAdmin(RecordedAdmin):
     def find_history(self, row: UserQuota) -> str:
         """Return why the quota must stay."""
         return "has an account with entries and cannot be deleted. Deactivate it."
+
+
+def _repeat_of(form: UserQuotaForm, actor: User) -> Repeat:
+    """Return what makes a form that is sent twice give one quota."""
+    given = form.cleaned_data
+    ends = given["expires_at"]
+    return make_repeat(
+        given=str(given["repeat_key"]),
+        action="quota-form",
+        actor_id=actor.pk,
+        body={
+            "user": given["user"].pk,
+            "model_group": given["model_group"].pk,
+            "total_nanos": given["total"],
+            "expires_at": ends.isoformat() if ends is not None else None,
+            "reason": given["reason"],
+        },
+    )
 
 
 @admin.register(RepeatKey)

@@ -15,7 +15,7 @@ from typing import Any, Final, TypedDict
 from django.db import connection, models, transaction
 from django.http import HttpRequest
 
-from apps.audit.events import changed_values, make_event, record_event, record_events, values_of
+from apps.audit.events import changed_values, make_event, record_events, values_of
 from apps.audit.models import AdminEvent
 from apps.billing.connections import post_over
 from apps.billing.ledger.batch import Insufficient
@@ -154,46 +154,6 @@ def change_quota(
     return found[0]
 
 
-def remove_quota(
-    *, quota_id: int, actor: User | None, reason: str = "", request: HttpRequest | None = None
-) -> bool:
-    """Delete a quota that never had money; else end it and take back what remains.
-
-    Returns whether it was deleted, with its account: to gateways that have not heard of it yet, it
-    is as good as empty. Raises QuotaGone.
-    """
-    cause = Cause(actor, reason, request)
-    with transaction.atomic():
-        quota = _lock([quota_id]).first()
-        if quota is None:
-            raise QuotaGone
-        promotion = Account.objects.get(kind=AccountKind.PROMOTION)
-        # Both at once and by id, as the ledger does: no hold comes between reading and taking.
-        accounts = Account.objects.select_for_update().order_by("pk")
-        account = accounts.in_bulk([promotion.pk, quota.account_id])[quota.account_id]
-        before = values_of(quota)
-        if not account.sequence:
-            record_event(
-                actor=actor,
-                action="quota.deleted",
-                subject=quota,
-                before=before,
-                reason=reason,
-                request=request,
-            )
-            quota.delete()
-            account.delete()
-            return True
-        left_nanos = account.posted_nanos - account.held_nanos
-        if left_nanos:
-            _fund([(quota, -left_nanos)], cause, "quota taken back")
-        quota.total_nanos -= left_nanos
-        quota.is_active = False
-        event = _save_changed(quota, before, "quota.archived", cause)
-        record_events([event] if event is not None else [])
-    return False
-
-
 def check_grant(grant: Grant) -> None:
     """Refuse what nobody can be given. Raises TotalOutOfRange and ExpiryPassed."""
     _check(grant.total_nanos)
@@ -236,7 +196,7 @@ def give_quotas(*, user_ids: Sequence[int], grant: Grant, cause: Cause) -> list[
         ]
     )
     if grant.total_nanos and quotas:
-        _fund([(quota, grant.total_nanos) for quota in quotas], cause, "quota given")
+        fund([(quota, grant.total_nanos) for quota in quotas], cause, "quota given")
     record_events(
         [
             make_event(
@@ -278,7 +238,7 @@ def change_quotas(
 
     For callers with an open transaction. Raises TotalBelowUse and TotalOutOfRange.
     """
-    quotas = list(_lock(quota_ids))
+    quotas = list(lock_quotas(quota_ids))
     before = {quota.pk: values_of(quota) for quota in quotas}
     differences = []
     for quota in quotas:
@@ -291,10 +251,10 @@ def change_quotas(
         quota.is_active = changes.get("is_active", quota.is_active)
     if differences:
         try:
-            _fund(differences, cause, "quota changed")
+            fund(differences, cause, "quota changed")
         except Insufficient as error:
             raise TotalBelowUse from error
-    events = [_save_changed(quota, before[quota.pk], "quota.changed", cause) for quota in quotas]
+    events = [save_changed(quota, before[quota.pk], "quota.changed", cause) for quota in quotas]
     record_events([event for event in events if event is not None])
     return quotas
 
@@ -309,21 +269,13 @@ def remaining(quota: UserQuota) -> Allowance:
     )
 
 
-def _total_after(quota: UserQuota, changes: QuotaChanges) -> int:
-    return changes.get("total_nanos", quota.total_nanos) + changes.get("add_nanos", 0)
-
-
-def _check(total_nanos: int) -> None:
-    if not 0 <= total_nanos <= TOTAL_NANOS_MAX:
-        raise TotalOutOfRange
-
-
-def _lock(quota_ids: Sequence[int]) -> models.QuerySet[UserQuota]:
+def lock_quotas(quota_ids: Sequence[int]) -> models.QuerySet[UserQuota]:
+    """Return the quotas that exist, by id; who reads them has locked them."""
     rows = UserQuota.objects.select_for_update(of=("self",)).select_related("user", "model_group")
     return rows.filter(pk__in=quota_ids).order_by("pk")
 
 
-def _save_changed(
+def save_changed(
     quota: UserQuota, values_before: dict[str, Any], action: str, cause: Cause
 ) -> AdminEvent | None:
     """Save a quota and return the event to record, None where nothing changed."""
@@ -342,20 +294,7 @@ def _save_changed(
     )
 
 
-def _find_done(claimed: RepeatKey) -> UserQuota:
-    quota = UserQuota.objects.filter(pk=claimed.done[0]).first()
-    if quota is None:
-        raise ResultGone
-    return quota
-
-
-def _finish(claimed: RepeatKey | None, quota: UserQuota) -> None:
-    if claimed is not None:
-        claimed.done = [quota.pk]
-        claimed.save(update_fields=["done"])
-
-
-def _fund(differences: Sequence[tuple[UserQuota, int]], cause: Cause, why: str) -> None:
+def fund(differences: Sequence[tuple[UserQuota, int]], cause: Cause, why: str) -> None:
     """Move money between promotion and quotas.
 
     Raises Insufficient where it is used or held, and OwnAccount (see `refuse_own_money`).
@@ -380,6 +319,28 @@ def _fund(differences: Sequence[tuple[UserQuota, int]], cause: Cause, why: str) 
         lines=tuple(lines),
     )
     post_over(connection, posting, now=datetime.now(UTC))
+
+
+def _total_after(quota: UserQuota, changes: QuotaChanges) -> int:
+    return changes.get("total_nanos", quota.total_nanos) + changes.get("add_nanos", 0)
+
+
+def _check(total_nanos: int) -> None:
+    if not 0 <= total_nanos <= TOTAL_NANOS_MAX:
+        raise TotalOutOfRange
+
+
+def _find_done(claimed: RepeatKey) -> UserQuota:
+    quota = UserQuota.objects.filter(pk=claimed.done[0]).first()
+    if quota is None:
+        raise ResultGone
+    return quota
+
+
+def _finish(claimed: RepeatKey | None, quota: UserQuota) -> None:
+    if claimed is not None:
+        claimed.done = [quota.pk]
+        claimed.save(update_fields=["done"])
 
 
 def _kind_of(nanos: int) -> str:

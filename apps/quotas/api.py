@@ -14,9 +14,10 @@ from rest_framework.response import Response
 from apps.ai_models.models import AIModel
 from apps.core.repeat_keys import read_repeat_key, repeat_parameter
 from apps.core.rest import actor_of, answer_deletion
-from apps.quotas.allowances import Cause, Grant, change_quota, create_quota, remove_quota
+from apps.quotas.allowances import Cause, Grant, change_quota, create_quota
 from apps.quotas.bulk import change_in_bulk, find_members, give_in_bulk
 from apps.quotas.filters import OfferFilters, OwnQuotaFilters, QuotaFilters
+from apps.quotas.leftovers import remove_quota
 from apps.quotas.models import UserQuota
 from apps.quotas.offers import list_offers
 from apps.quotas.queries import list_quotas

@@ -32,6 +32,7 @@ from apps.api_keys.serializers import (
 from apps.core.rest import actor_of, answer_deletion
 from apps.quotas.own_keys import change_own_key, issue_own_key, refresh_own_key
 from apps.quotas.queries import add_use, list_keys
+from apps.users.changes import refuse_above
 from apps.users.models import User
 from apps.users.permissions import IsSignedIn
 
@@ -66,9 +67,9 @@ class KeysView(_KeyLists):
         """Make a key for a user. `api_key` is shown this once."""
         given = KeyInput(data=request.data)
         given.is_valid(raise_exception=True)
-        key, raw = issue_key(
-            **given.validated_data, actor=actor_of(request), request=request._request
-        )
+        actor = _caller(request)
+        refuse_above(given.validated_data["user"], actor)
+        key, raw = issue_key(**given.validated_data, actor=actor, request=request._request)
         return Response(NewKeyOutput(_with_raw(key, raw)).data, status=201)
 
 
@@ -135,22 +136,25 @@ class KeyView(generics.GenericAPIView[APIKey]):
 
         One that was is disabled for good; the answer is then 409 `archived_instead`.
         """
+        key, actor = self.get_object(), _caller(request)
+        refuse_above(key.user, actor)
         is_deleted = remove_key(
-            key_id=self.get_object().pk,
-            actor=actor_of(request),
+            key_id=key.pk,
+            actor=actor,
             is_by_owner=False,
             request=request._request,
         )
         return answer_deletion(is_deleted=is_deleted)
 
     def _change(self, request: Request, serializer: type[KeyChangeInput]) -> Response:
-        key = self.get_object()
+        key, actor = self.get_object(), _caller(request)
+        refuse_above(key.user, actor)
         given = serializer(key, data=request.data)
         given.is_valid(raise_exception=True)
         change_key(
             key_id=key.pk,
             changes=cast(Any, given.validated_data),
-            actor=actor_of(request),
+            actor=actor,
             is_by_owner=False,
             request=request._request,
         )

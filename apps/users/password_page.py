@@ -27,7 +27,7 @@ class OwnPasswordForm(AdminPasswordChangeForm):
 
 
 class OwnPasswordView(PasswordChangeView):
-    """Changes the password, ends one's REST sessions and keeps this browser signed in."""
+    """Changes the password, ends one's other sessions and keeps this browser signed in."""
 
     form_class = OwnPasswordForm
     template_name = "registration/password_change_form.html"

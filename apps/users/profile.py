@@ -10,6 +10,7 @@ from django.http import HttpRequest
 
 from apps.audit.events import record_event
 from apps.core.domain_errors import DomainError
+from apps.users.browser_sessions import find_browser_key
 from apps.users.changes import change_user, lock_user
 from apps.users.hashing import hashing_place
 from apps.users.models import User
@@ -36,8 +37,8 @@ def change_profile(
 ) -> User:
     """Change one's name or password, or both, and return oneself.
 
-    A new password ends all sessions but that of `access`. Raises PasswordWrong, SignInLocked,
-    HashingBusy and PasswordChanged.
+    A new password ends all sessions but that of `access` and that of the request's browser. Raises
+    PasswordWrong, SignInLocked, HashingBusy and PasswordChanged.
     """
     hashed = ""
     if password is not None:
@@ -61,7 +62,9 @@ def _set_password(row: User, hashed: str, access: Any, request: HttpRequest) -> 
     row.password = hashed
     row.save(update_fields=["password"])
     session_id = find_session_id(access)
-    ended = end_sessions(user=row, except_id=session_id)
+    ended = end_sessions(
+        user=row, except_id=session_id, except_browser_key=find_browser_key(request)
+    )
     if session_id is not None:
         carry_session(session_id=session_id, user=row)
     record_event(

@@ -26,6 +26,7 @@ from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token
 
 from apps.audit.events import client_address, record_event
 from apps.core.domain_errors import DomainError
+from apps.users.browser_sessions import end_browser_sessions
 from apps.users.models import Session, User
 
 SESSION_CLAIM = "sid"
@@ -147,12 +148,18 @@ def close_session(
         record_event(actor=user, action="sign_out", subject=user, request=request)
 
 
-def end_sessions(*, user: User, except_id: uuid.UUID | None = None) -> int:
-    """End all sessions of a user, but for one, and return how many were open."""
+def end_sessions(
+    *, user: User, except_id: uuid.UUID | None = None, except_browser_key: str | None = None
+) -> int:
+    """End all sessions of a user, over REST and in the Django admin, but for those of one caller.
+
+    Returns how many were open.
+    """
     sessions = list_open_sessions(user)
     if except_id is not None:
         sessions = sessions.exclude(pk=except_id)
-    return sessions.update(ended_at=timezone.now())
+    browsers = end_browser_sessions(user=user, except_key=except_browser_key)
+    return sessions.update(ended_at=timezone.now()) + browsers
 
 
 def end_session(*, session: Session, request: HttpRequest) -> None:

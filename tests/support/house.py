@@ -164,7 +164,14 @@ class Form(HTMLParser):
                 return
             if given.get("type") != "submit":
                 default = "on" if given.get("type") in ("checkbox", "radio") else ""
-                self.values[given["name"]] = given.get("value", default)
+                self._add(given["name"], given.get("value", default), given.get("type"))
+
+    def _add(self, name: str, value: str, kind: str | None) -> None:
+        if kind == "checkbox" and name in self.values:
+            old = self.values[name]
+            self.values[name] = [*(old if isinstance(old, list) else [old]), value]
+        else:
+            self.values[name] = value
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "select":

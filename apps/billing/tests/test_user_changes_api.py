@@ -8,6 +8,8 @@ import pytest
 from django.db import DatabaseError, connection
 from rest_framework.test import APIClient
 
+from apps.api_keys.issue import issue_key
+from apps.api_keys.models import APIKey
 from apps.audit.models import AdminEvent
 from apps.billing.models import Account
 from apps.model_groups.models import ModelGroup
@@ -285,18 +287,27 @@ def test_an_administrator_takes_over_nobody_with_more_rights(
     root: User, body: dict[str, Any]
 ) -> None:
     lesser = rest_client(make_user(role="admin"))
+    key, _ = issue_key(user=root, name="of root", rpm=7)
+    of_key = f"/api/admin/keys/{key.pk}/"
 
     answers = [
         lesser.patch(_path(root), body),
         lesser.delete(_path(root)),
         lesser.post(_path(root, "reset-key/"), {}),
+        lesser.post("/api/admin/keys/", {"user": root.pk, "name": "taken over"}),
+        lesser.patch(of_key, {"is_active": False}),
+        lesser.put(of_key, {"name": "taken over"}),
+        lesser.delete(of_key),
     ]
 
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [
         (403, "above_own")
-    ] * 3
+    ] * 7
     assert User.objects.get(pk=root.pk).username == "root"
+    assert list(APIKey.objects.values_list("name", "is_active", "rpm")) == [("of root", True, 7)]
     assert _events(root) == []
+    of_keys = AdminEvent.objects.filter(object_type="api_keys.apikey")
+    assert list(of_keys.values_list("action", flat=True)) == ["api_key.created"]
 
 
 def test_money_for_oneself_needs_another_administrator_where_there_is_one(
