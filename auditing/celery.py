@@ -61,6 +61,8 @@ def make_app() -> Celery:
     # Defaults and not `conf.update`, which would read the settings as soon as this is imported.
     celery.add_defaults(_defaults)
     celery.on_after_configure.connect(make_broker_folders)
+    # By name: only workers need to import it.
+    celery.steps["worker"].add("auditing.beat:BeatWatch")
     celery.autodiscover_tasks()
     return celery
 
