@@ -45,6 +45,7 @@ def _defaults() -> dict[str, Any]:
         "accept_content": ["json"],
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
+        "beat_scheduler": "auditing.steady:SteadyScheduler",
         # A run that has waited longer than its period is dropped: the next one does its work.
         # This also bounds the queue.
         "beat_schedule": {
