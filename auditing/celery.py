@@ -46,6 +46,7 @@ def _defaults() -> dict[str, Any]:
         "accept_content": ["json"],
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
+        "beat_scheduler": "auditing.steady:SteadyScheduler",
         # A run that has waited longer than its period is dropped: the next one does its work.
         # This also bounds the queue.
         "beat_schedule": {
@@ -62,6 +63,8 @@ def make_app() -> Celery:
     # Defaults and not `conf.update`, which would read the settings as soon as this is imported.
     celery.add_defaults(_defaults)
     celery.on_after_configure.connect(make_broker_folders)
+    # By name: only workers need to import it.
+    celery.steps["worker"].add("auditing.beat:BeatWatch")
     celery.autodiscover_tasks()
     return celery
 

@@ -128,6 +128,11 @@ def list_group(group: int) -> list[int]:
     return members
 
 
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def find_program(group: int, argument: str) -> tuple[int, list[str]]:
     """Return the process id and arguments of the one program with that argument."""
     found = []
@@ -201,6 +206,18 @@ async def test_nothing_outlives_a_killed_supervisor_and_it_starts_again(
     second = await installation.up_and_serving()
     answer = await run_in_bash(second.find_line("curl "))
     assert answer.rstrip().endswith("data: [DONE]")
+
+
+async def test_a_worker_whose_beat_dies_is_replaced_with_it(installation: Installation) -> None:
+    running = await installation.up_and_serving()
+    programs = list_group(running.process.pid)
+    # Of the four programs, the worker is the one that has a child.
+    (beat,) = [child for pid in programs if pid != running.process.pid for child in children(pid)]
+
+    os.kill(beat, signal.SIGKILL)
+    await running.read_until("worker ended with status 1; starting it again in 1 s.")
+
+    await until(lambda: len(list_group(running.process.pid)) == 5)
 
 
 async def test_a_program_that_dies_is_replaced(installation: Installation) -> None:
