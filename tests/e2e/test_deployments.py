@@ -11,6 +11,7 @@ from typing import Final
 import orjson
 import pytest
 
+from apps.providers.asking import ask_for_one_token
 from apps.providers.models import Provider
 from tests.e2e.raw_upstream import Heard, RawUpstream, chunk, completion, respond, usage_chunk
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, PROVIDER_SECRET, Bench, Stage
@@ -89,6 +90,24 @@ def test_a_deployment_is_asked_for_by_the_path_and_the_key_stands_in_its_own_hea
         assert stage.caller.raw.encode() not in heard.head + heard.body
         assert heard.json["model"] == stage.upstream_name
     assert stage.settled(3).charges == (CHAT_NANOS, CHAT_NANOS, 10 * INPUT_NANOS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_control_plane_asks_for_one_token_where_calls_go(
+    bench: Bench, azure: RawUpstream, name: str
+) -> None:
+    provider = _provide(bench, azure)
+    stage = bench.stage(name, provider=provider)
+
+    stage.client().chat.completions.create(**stage.body())
+    ask_for_one_token(
+        provider, upstream_name=stage.upstream_name, max_tokens_parameter="max_tokens"
+    )
+
+    called, asked = azure.heard
+    assert asked.lines[0] == called.lines[0]
+    assert f"api-key: {PROVIDER_SECRET}" in asked.lines
+    assert asked.head.count(PROVIDER_SECRET.encode()) == 1
 
 
 def test_two_deployments_of_one_provider_are_never_taken_for_each_other(
