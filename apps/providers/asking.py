@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from django.conf import settings
 from django.db.models import F
 
-from apps.core.addresses import UrlRefused, check_upstream_url
+from apps.core.addresses import ParsedUrl, UrlRefused, check_upstream_url
 from apps.core.counters import count_up
 from apps.core.crypto import SecretUnreadable
 from apps.core.domain_errors import DomainError
@@ -135,7 +135,8 @@ def ask_for_one_token(
     value = _ask(
         provider,
         None,
-        url=join_url(base_url, path, upstream_name=upstream_name),
+        url=base_url,
+        below=_Below(path, upstream_name),
         body=orjson.dumps(body),
         resolve=resolve,
     )
@@ -152,11 +153,22 @@ def is_name(text: str) -> bool:
     )
 
 
+class _Below(NamedTuple):
+    """What is asked for below a base URL.
+
+    The URL is judged without it: a name that was quoted looks like what no URL may hold.
+    """
+
+    path: str
+    upstream_name: str
+
+
 def _ask(
     provider: Provider,
     key: ProviderKey | None,
     *,
     url: str,
+    below: _Below | None = None,
     body: bytes | None,
     resolve: Resolve,
 ) -> Any:
@@ -172,11 +184,18 @@ def _ask(
         identity = read_identity(secret, known.scheme)
     except KeyUnusable as error:
         raise StoredKeyUnreadable from error
+    try:
+        parsed = check_upstream_url(url, settings.PRIVATE_UPSTREAMS)
+    except UrlRefused as error:
+        raise BaseUrlRefused from error
+    target = parsed.target
+    if below is not None:
+        target = join_url(target, below.path, upstream_name=below.upstream_name)
     if identity is None:
         headers[known.header] = f"{known.prefix}{secret}"
     else:
-        headers |= _sign(identity, method, url, headers, body or b"", resolve)
-    ask = Ask(url=url, method=method, headers=headers, body=body or b"")
+        headers |= _sign(identity, method, parsed, target, headers, body or b"", resolve)
+    ask = Ask(url=url, target=target, method=method, headers=headers, body=body or b"")
     try:
         answer = fetch(ask, private=settings.PRIVATE_UPSTREAMS, resolve=resolve)
     except OutgoingFailed as error:
@@ -189,7 +208,8 @@ def _ask(
 def _sign(
     identity: Identity,
     method: str,
-    url: str,
+    url: ParsedUrl,
+    target: str,
     headers: Mapping[str, str],
     body: bytes,
     resolve: Resolve,
@@ -197,17 +217,13 @@ def _sign(
     """Return the headers that show who asks, where that is made anew for each request."""
     now, private = datetime.now(UTC), settings.PRIVATE_UPSTREAMS
     if isinstance(identity, AwsKey):
-        try:
-            parsed = check_upstream_url(url, private)
-        except UrlRefused as error:
-            raise BaseUrlRefused from error
         return sign(
             identity,
             method=method,
-            url=parsed.origin + parsed.target,
-            headers={"host": parsed.origin.partition("://")[2], **headers},
+            url=url.origin + target,
+            headers={"host": url.origin.partition("://")[2], **headers},
             digest=digest_of(body),
-            service=service_of(parsed.host),
+            service=service_of(url.host),
             now=now,
         )
     try:

@@ -69,6 +69,7 @@ class Ask:
     """What is asked of a server."""
 
     url: str
+    target: str = ""  # path and query, where not the URL's own: sent as they are, not judged
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
@@ -184,10 +185,9 @@ async def _ask_first_reached(ask: Ask, url: ParsedUrl, addresses: Sequence[str])
 
 async def _exchange(client: httpx.AsyncClient, ask: Ask, url: ParsedUrl, address: str) -> Answer:
     literal = f"[{address}]" if ":" in address else address
-    query = f"?{url.query}" if url.query else ""
     async with client.stream(
         ask.method,
-        f"{url.scheme}://{literal}:{url.port}{url.path}{query}",
+        f"{url.scheme}://{literal}:{url.port}{ask.target or url.target}",
         headers={**_HEADERS, **ask.headers, "host": url.origin.partition("://")[2]},
         content=ask.body or None,
         extensions={"sni_hostname": url.host},

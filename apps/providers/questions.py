@@ -34,6 +34,15 @@ def join_url(base_url: str, path: str, *, upstream_name: str = "model") -> str:
     return f"{url}?{asked}" if asked else url
 
 
+def name_below_google(upstream_name: str) -> str:
+    """Return where a model of Google's dialect is below the base URL.
+
+    A name with a slash names its collection itself, as tuned models and Vertex AI's do.
+    """
+    name = upstream_name if "/" in upstream_name else _PREFIX + upstream_name
+    return quote(name, safe="/@.-_~")
+
+
 class ModelList(NamedTuple):
     """Where a provider lists its models, and how their names stand in the list."""
 
@@ -108,7 +117,7 @@ def one_token(
             "max_tokens": 1,
         }
     if dialect == "gemini":
-        path = f"models/{quote(upstream_name, safe='')}:generateContent"
+        path = f"{name_below_google(upstream_name)}:generateContent"
         parts = [{"parts": [{"text": "Hi"}], "role": "user"}]
         return path, {"contents": parts, "generationConfig": {"maxOutputTokens": 1}}
     if dialect == "openai-responses":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -122,11 +123,13 @@ class RawUpstream:
         host: str = "127.0.0.1",
         port: int = 0,
         pause_seconds: float = 0.02,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self.say = say
+        self._context = context
         self._pause_seconds = pause_seconds
         self.heard: list[Heard] = []
-        self.connections = 0
+        self.connections = 0  # over which a request may come: behind the handshake, if any
         self._host = host
         self.port = port
         self._loop = asyncio.new_event_loop()
@@ -137,7 +140,8 @@ class RawUpstream:
     @property
     def base_url(self) -> str:
         """What a provider's row holds."""
-        return f"http://{self._host}:{self.port}/v1"
+        scheme = "http" if self._context is None else "https"
+        return f"{scheme}://{self._host}:{self.port}/v1"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -159,7 +163,7 @@ class RawUpstream:
 
     async def _start(self) -> None:
         self._server = await asyncio.start_server(
-            self._serve, self._host, self.port, limit=64 << 20
+            self._serve, self._host, self.port, limit=64 << 20, ssl=self._context
         )
         self.port = self._server.sockets[0].getsockname()[1]
 

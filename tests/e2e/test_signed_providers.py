@@ -658,3 +658,22 @@ def test_models_are_listed_and_one_token_is_asked_for(bench: Bench, cloud: Cloud
         "bedrock-anthropic": ("a.model-v1:0", "b"),
     }
     assert cloud.refused == []
+
+
+@pytest.mark.parametrize("kind", ["bedrock-anthropic", "vertex-anthropic"])
+def test_one_token_is_asked_for_where_calls_go_whatever_must_be_quoted(
+    bench: Bench, cloud: Cloud, kind: str
+) -> None:
+    provider = provider_at(bench, cloud, kind)
+    stage = bench.stage("demo-chat-arn/\u00e4%2F:tokens=1", provider=provider)
+
+    called = chat(stage)
+    ask_for_one_token(
+        provider, upstream_name=stage.upstream_name, max_tokens_parameter="max_tokens"
+    )
+
+    assert called.status == 200
+    first, second = (heard.lines[0] for heard in cloud.heads[-2:])
+    assert first == second
+    assert "/demo-chat-arn%2F%C3%A4%252F-" in first
+    assert cloud.refused == []

@@ -18,6 +18,7 @@ from apps.providers.models import Provider
 from apps.users.tokens import open_session
 from tests.e2e.answers import HttpAnswer, ask
 from tests.e2e.raw_upstream import RawUpstream, completion, respond
+from tests.e2e.rows import chat
 from tests.support.bench import PROVIDER_SECRET, Bench, Caller, open_bench
 from tests.support.databases import Database
 from tests.support.dns import NameServer, name_server
@@ -157,8 +158,10 @@ LITERALS = [
     "ftp://127.0.0.2:PORT", "http+unix://127.0.0.2:PORT", "unix:/tmp/x", "data:,x",
     "ws://127.0.0.2:PORT", "http://127.0.0.2:PORT\r\nX: y",
 ]  # fmt: skip
+UNKNOWN = "unknown.example.com"
 URLS = [
     *LITERALS, "http://127.0.0.1:1", "http://127.0.0.1:99", "http://127.0.0.2:PORT/v1",
+    f"http://{UNKNOWN}:PORT/v1",
 ]  # fmt: skip
 
 
@@ -214,6 +217,24 @@ def test_a_name_with_a_forbidden_address_is_not_connected_to(net: Net, number: i
         assert (answer.status, answer.error["code"]) == (502, "upstream_unreachable")
         assert net.try_provider(url) == (False, REFUSED)
     assert net.names.asked.count(f"inside{number}.example.com") == 4
+    assert net.forbidden_connections == 0
+
+
+def test_e47_a_name_that_nobody_knows_is_passed_over_for_the_next_route(net: Net) -> None:
+    unknown, listed = f"http://{UNKNOWN}:{net.port}/v1", f"http://127.0.0.2:{net.port}/v1"
+    stage = net.bench.stage(
+        "raw", provider=net.providers[unknown], fallbacks=[("raw", net.providers[listed])]
+    )
+
+    alone, passed_over = net.call(unknown), chat(stage)
+
+    assert (alone.status, alone.error["code"]) == (502, "upstream_unreachable")
+    assert passed_over.status == 200
+    assert [attempt.outcome for attempt in stage.settled().attempts] == [
+        "upstream_unreachable",
+        "answered",
+    ]
+    assert net.names.asked.count(UNKNOWN) == 2
     assert net.forbidden_connections == 0
 
 

@@ -22,6 +22,7 @@ _OPENAI_USAGE: Final = "apps/proxy/dialects/openai_usage.py"
 _ANTHROPIC_USAGE: Final = "apps/proxy/dialects/anthropic_usage.py"
 _GEMINI_STREAM: Final = "apps/proxy/dialects/gemini_stream.py"
 _STREAM: Final = "apps/proxy/dialects/stream_meter.py"
+_CONNECTING: Final = "apps/proxy/upstream.py"
 _UPSTREAM: Final = "apps/proxy/dialects/openai_upstream.py"
 _PROXY: Final = "apps/proxy/tests"
 _PRICING_TESTS: Final = "apps/billing/tests/test_pricing.py"
@@ -37,6 +38,7 @@ _STREAMS: Final = "tests/e2e/test_streams.py"
 _SNAPSHOT: Final = "tests/e2e/test_snapshot.py"
 _SDK: Final = "tests/e2e/test_openai_sdk.py"
 _DIALECTS: Final = "tests/e2e/test_dialects.py"
+_UNPROVEN: Final = "tests/e2e/test_tls.py::test_e47_who_cannot_prove_who_he_is_hears_nothing"
 
 CALLS: Final = (
     Mutant(
@@ -529,6 +531,35 @@ CALLS: Final = (
         (
             "tests/e2e/test_error_rows_upstream.py"
             "::test_a_bug_inside_a_stream_is_no_failure_before_it_and_pays_what_was_delivered",
+        ),
+    ),
+    Mutant(
+        "certificates-of-providers-are-not-verified",
+        "E47",
+        _CONNECTING,
+        "self._tls = ssl.create_default_context()",
+        "self._tls = ssl._create_unverified_context()",
+        (_UNPROVEN,),
+    ),
+    Mutant(
+        "any-name-in-a-certificate-will-do",
+        "E47",
+        _CONNECTING,
+        "self._tls = ssl.create_default_context()",
+        "self._tls = ssl.create_default_context()\n        self._tls.check_hostname = False",
+        (f"{_UNPROVEN}[another name]",),
+    ),
+    Mutant(
+        "what-should-go-over-tls-goes-in-clear",
+        "E47",
+        _CONNECTING,
+        'ssl=self._tls if scheme == "https" else None,\n'
+        '                server_hostname=host if scheme == "https" else None,',
+        "ssl=None,",
+        (
+            f"{_UNPROVEN}[no TLS]",
+            "tests/e2e/test_tls.py"
+            "::test_who_proves_who_he_is_hears_calls_and_the_key_on_one_connection",
         ),
     ),
 )

@@ -60,13 +60,13 @@ class NameServer:
         question = query[12 : position + 5]
         (kind,) = struct.unpack("!H", query[position + 1 : position + 3])
         name = ".".join(labels).lower()
+        if kind == 1:
+            self.asked.append(name)
         lists = self.answers.get(name)
         if lists is None:
             return query[:2] + b"\x81\x83" + struct.pack("!4H", 1, 0, 0, 0) + question
         turn = self._turns.get((name, kind), 0)
         self._turns[name, kind] = turn + 1
-        if kind == 1:
-            self.asked.append(name)
         found = [
             address.packed
             for address in map(ipaddress.ip_address, lists[min(turn, len(lists) - 1)])

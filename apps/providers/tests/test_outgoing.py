@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import ast
-import datetime
 import gzip
-import ssl
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from apps.core.addresses import AllowedNetwork, parse_private_upstreams
 from apps.providers.outgoing import Answer, Ask, Failure, OutgoingFailed, Resolve, fetch
 from apps.providers.tests.listener import Listener, Script, closed_port, drip, response
+from tests.support.certificates import Authority
 
 LOOPBACK = parse_private_upstreams("127.0.0.0/8")
 APPS = Path(__file__).parents[2]
@@ -226,14 +221,15 @@ def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch
 def test_a_certificate_is_checked_against_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context, authority = _certificate(tmp_path, "api.example.com")
+    authority = Authority(tmp_path)
+    context = authority.context_for("api.example.com")
     names: list[str | None] = []
     context.sni_callback = lambda _socket, name, _context: names.append(name)
     resolver = Resolver(["127.0.0.1"])
     with Listener(response(), context=context) as server:
         right = f"https://api.example.com:{server.port}/v1"
         untrusted = _fail(right, resolve=resolver)
-        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
         answer = fetch(Ask(right), private=LOOPBACK, resolve=resolver)
         wrong = _fail(f"https://other.example.com:{server.port}/v1", resolve=resolver)
 
@@ -270,34 +266,3 @@ def test_there_is_no_other_way_out() -> None:
         "proxy/installation.py",
         "proxy/upstream.py",
     }
-
-
-def _certificate(directory: Path, name: str) -> tuple[ssl.SSLContext, Path]:
-    """Return the context of a server with a certificate of its own, and the file to trust."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    authority, key_file = directory / "authority.pem", directory / "key.pem"
-    authority.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority, key_file)
-    return context, authority

@@ -35,6 +35,21 @@ def test_a_hosted_dialect_is_known_by_the_end_of_its_address(
 @pytest.mark.parametrize(
     ("model", "path"),
     [
+        ("gemini-2.5-flash", "models/gemini-2.5-flash:generateContent"),
+        ("tunedModels/my-own", "tunedModels/my-own:generateContent"),
+        ("publishers/google/models/a", "publishers/google/models/a:generateContent"),
+        ("a b?c#d%2F", "models/a%20b%3Fc%23d%252F:generateContent"),
+    ],
+)
+def test_google_is_asked_for_one_token_where_calls_go(model: str, path: str) -> None:
+    asked, _ = one_token("gemini", model, "max_tokens")
+
+    assert asked == path
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
         ("claude-sonnet-4-5@20250929", "models/claude-sonnet-4-5@20250929:rawPredict"),
         ("a:b/c d", "models/a%3Ab%2Fc%20d:rawPredict"),
     ],

@@ -7,8 +7,9 @@ https://ai.google.dev/api/tokens and https://ai.google.dev/api/models
 import re
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, get_args
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl
 
+from apps.providers.questions import name_below_google
 from apps.proxy.dialects.request_fields import MODEL_NAME_LENGTH_MAX
 
 Method = Literal[
@@ -70,14 +71,10 @@ def is_array(query: bytes) -> bool:
 
 @lru_cache(maxsize=_PATHS_MAX)
 def upstream_path(model: str, method: str = "generateContent", *, is_stream: bool = False) -> str:
-    """Return the path below the base URL of a provider; streams are always events.
-
-    A name with a slash names its collection itself, as tuned models and Vertex AI's do.
-    """
-    name = model if "/" in model else _COLLECTION + model
+    """Return the path below the base URL of a provider; streams are always events."""
     if is_stream:
         method = "streamGenerateContent?alt=sse"
-    return f"{quote(name, safe='/@.-_~')}:{method}"
+    return f"{name_below_google(model)}:{method}"
 
 
 def model_document(name: str, *, context_length: int, max_output_tokens: int) -> dict[str, Any]:
