@@ -301,7 +301,7 @@ def failure_of(error: BaseException, status: int | None) -> AttemptFailed:
     if isinstance(cause, OSError) and cause.errno in _OWN_LIMITS:
         return AttemptFailed(GatewayError("E37"), None, type(cause).__name__)
     row = "E47" if status is None else "E46"
-    return AttemptFailed(GatewayError(row), status, type(error).__name__)
+    return AttemptFailed(GatewayError(row), status, type(cause or error).__name__)
 
 
 def is_stale(failure: AttemptFailed) -> bool:

@@ -124,7 +124,11 @@ def test_e47_who_cannot_prove_who_he_is_hears_nothing(secured: Secured, way: str
     assert upstream.heard == []
     statement = stage.settled()
     assert (statement.charges, statement.entries) == ((0,), ())
-    assert [attempt.outcome for attempt in statement.attempts] == ["upstream_unreachable"]
+    (attempt,) = statement.attempts
+    assert attempt.outcome == "upstream_unreachable"
+    # An operator has to see that it is not the network.
+    text = "TimeoutError" if way == "no TLS" else "SSLCertVerificationError"
+    assert attempt.error_text == text
 
 
 @unproven

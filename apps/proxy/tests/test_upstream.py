@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 
 import pytest
 
@@ -23,6 +24,15 @@ def test_a_provider_that_cannot_be_asked_failed(error: Exception, row: str, text
     failure = failure_of(error, None)
 
     assert (failure.error.row, failure.text) == (row, text)
+
+
+def test_what_kept_a_connection_from_being_made_is_named() -> None:
+    error = ConnectFailed("gaierror")
+    error.__cause__ = socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    failure = failure_of(error, None)
+
+    assert (failure.error.row, failure.text) == ("E47", "gaierror")
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
