@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from tests.e2e.wire import LAST_CHUNK, body_of, head_of
 from tests.support.bench import PROVIDER_SECRET
 from tests.support.gateway import GatewayProcess
 
@@ -125,10 +126,7 @@ def check_told(
         assert param is None or param in message
     else:
         assert retries or status not in GOOGLE_RETRIES
-        details: list[dict[str, Any]] = [
-            {"@type": f"{_GOOGLE}ErrorInfo", "reason": told.code.upper()},
-            {"@type": f"{_GOOGLE}RequestInfo", "requestId": request_id},
-        ]
+        details = _google_details(told, request_id)
         if param is not None:
             details.append({"@type": f"{_GOOGLE}BadRequest", "fieldViolations": [{"field": param}]})
         if has_retry_after:
@@ -140,6 +138,58 @@ def check_told(
     assert message
     is_retried = told.status in (408, 409, 429) or told.status >= 500
     _check_head(answer, is_retried and not retries, has_retry_after, headers)
+
+
+def check_broken_off(
+    received: bytes, told: Told, dialect: str, *, is_converted: bool = True
+) -> None:
+    """Check that a stream ends as a failure, which it tells in the dialect that was spoken.
+
+    Nobody has counted the events of a stream that is not converted.
+    """
+    status, headers = head_of(received)
+    body = body_of(received)
+    events = body.replace(b"\r\n", b"\n").split(b"\n\n")
+    assert (status, events.pop()) == (told.status, b"")
+    assert not received.endswith(LAST_CHUNK)
+    assert headers.get("connection") != "close"
+    failed = events.pop() if dialect == "openai-responses" else b""
+    name, _, data = events.pop().rpartition(b"data: ")
+    assert name == (b"event: error\n" if dialect in ("anthropic", "openai-responses") else b"")
+    document = orjson.loads(data)
+    message, request_id = document["error"]["message"], headers["x-request-id"]
+    said: dict[str, Any] = {"message": message, "param": None, "code": told.code}
+    expected: dict[str, Any]
+    if dialect == "anthropic":
+        inner = {"type": told.anthropic, "message": message}
+        expected = {"type": "error", "error": inner, "request_id": request_id}
+    elif dialect == "gemini":
+        code, google = told.google.split(" ")
+        details = _google_details(told, request_id)
+        inner = {"code": int(code), "message": message, "status": google, "details": details}
+        expected = {"error": inner}
+    elif dialect == "openai":
+        expected = {"error": {"type": told.type, **said}}
+    else:
+        number = document["sequence_number"]
+        assert number == (len(events) if is_converted else 0)
+        inner = {"type": told.type, **said}
+        expected = {"type": "error", "sequence_number": number, **said, "error": inner}
+        name, _, data = failed.rpartition(b"data: ")
+        response = orjson.loads(data)["response"]
+        assert name == b"event: response.failed\n"
+        assert response["status"] == "failed"
+        assert response["error"] == {"code": "server_error", "message": message}
+    assert document == expected
+    assert message
+    check_nothing_leaks(HttpAnswer(status, headers, body))
+
+
+def _google_details(told: Told, request_id: str) -> list[dict[str, Any]]:
+    return [
+        {"@type": f"{_GOOGLE}ErrorInfo", "reason": told.code.upper()},
+        {"@type": f"{_GOOGLE}RequestInfo", "requestId": request_id},
+    ]
 
 
 def _check_head(
