@@ -11,8 +11,9 @@ import orjson
 import pytest
 
 from apps.api_keys.models import APIKey
+from apps.proxy import operations
 from apps.users.models import User
-from tests.e2e.answers import HttpAnswer, ask, check_error
+from tests.e2e.answers import HttpAnswer, Told, ask, check_error, check_told
 from tests.e2e.rows import (
     CHAT,
     CONSTANTS,
@@ -204,23 +205,64 @@ def test_e07_to_e14_a_refused_request(bench: Bench, case: Refused) -> None:
     check_nothing_happened(stage)
 
 
-@pytest.mark.parametrize("path", [CHAT, "/v1/models", "/v1/embeddings/", "/api/v1/usage"])
-@pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "PUT", "DELETE", "PATCH", "PROPFIND"])
-def test_e10_a_method_that_is_not_offered(bench: Bench, path: str, method: str) -> None:
-    allowed = "GET" if path in ("/v1/models", "/api/v1/usage") else "POST"
+METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "LOCK")
+# By path below the prefix: which methods are offered there, and the dialect that is spoken.
+OFFERED = {
+    "chat/completions": ("POST", "openai"),
+    "completions": ("POST", "openai"),
+    "embeddings": ("POST", "openai"),
+    "messages": ("POST", "anthropic"),
+    "messages/count_tokens": ("POST", "anthropic"),
+    "models": ("GET", "openai"),
+    "models/a": ("GET", "openai"),
+    "models/a:generateContent": ("POST", "gemini"),
+    "models/a:embedContent": ("POST", "gemini"),
+    "moderations": ("POST", "openai"),
+    "quote": ("POST", "openai"),
+    "rerank": ("POST", "openai"),
+    "responses": ("POST", "openai-responses"),
+    "responses/input_tokens": ("POST", "openai-responses"),
+    "responses/resp_0123456789abcdef": ("GET, DELETE", "openai-responses"),
+    "responses/resp_0123456789abcdef/input_items": ("GET", "openai-responses"),
+    "usage": ("GET", "openai"),
+}
+# Whose headers are asked for as well.
+LOOKED_AT = ("models", "models/a", "usage")
 
-    answer = ask(bench.gateway, method, path)
 
-    check_error(answer, status=405, type=INVALID, code="method_not_supported", allow=allowed)
+def _spellings(path: str) -> list[str]:
+    if ":" in path:
+        return [f"/v1/{path}", f"/api/v1beta/{path}"]
+    return [f"/v1/{path}", f"/api/v1/{path}/"]
 
 
-@pytest.mark.parametrize("path", [CHAT, "/v1/none", "/v1", "/v1/", "/v1/models/none"])
+def test_every_path_is_asked_here() -> None:
+    assert set(operations._BY_PATH) <= set(OFFERED)
+
+
+@pytest.mark.parametrize("path", OFFERED)
+def test_e10_a_method_that_is_not_offered(bench: Bench, path: str) -> None:
+    allowed, dialect = OFFERED[path]
+    told = Told(405, INVALID, "method_not_supported", "invalid_request_error", "INVALID_ARGUMENT")
+
+    for spelling in _spellings(path):
+        for method in METHODS:
+            if method not in allowed.split(", "):
+                answer = ask(bench.gateway, method, spelling)
+                check_told(answer, told, dialect, allow=allowed)
+
+
+@pytest.mark.parametrize("path", [*OFFERED, "none", ""])
 def test_t6_a_head_request_has_the_headers_of_an_error_and_no_body(bench: Bench, path: str) -> None:
-    answer = ask(bench.gateway, "HEAD", path)
+    expected = 401 if path in LOOKED_AT else 405 if path in OFFERED else 404
 
-    assert answer.status in (401, 404, 405)
-    assert answer.headers["content-type"] == "application/json; charset=utf-8"
-    assert answer.body == b""
+    for spelling in _spellings(path):
+        answer = ask(bench.gateway, "HEAD", spelling)
+
+        assert answer.status == expected
+        assert answer.headers["content-type"] == "application/json; charset=utf-8"
+        assert int(answer.headers["content-length"]) > 0
+        assert answer.body == b""
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "GET", "POST", "LOCK"])
