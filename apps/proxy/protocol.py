@@ -372,5 +372,6 @@ class GatewayProtocol(HttpToolsProtocol):
         headers = [h for h in openai_headers(error, request_id) if h[0] != b"connection"]
         headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         head += [b"%s: %s\r\n" % header for header in headers]
-        self.transport.write(b"".join(head) + b"\r\n" + body)
+        is_head = self.parser.get_method() == b"HEAD"
+        self.transport.write(b"".join(head) + b"\r\n" + (b"" if is_head else body))
         self.transport.close()

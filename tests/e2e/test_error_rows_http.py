@@ -59,7 +59,13 @@ def test_e11_what_is_no_http(bench: Bench, path: str, dialect: str, broken: str)
 
 @pytest.mark.parametrize(
     "request_line",
-    ["canary", "POST canary HTTP/1.1", "POST http://canary/v1/messages HTTP/1.1", "* /v1/messages"],
+    [
+        "canary",
+        "POST canary HTTP/1.1",
+        "POST http://canary/v1/messages HTTP/1.1",
+        "* /v1/messages",
+        "CANARY /v1/messages HTTP/1.1",
+    ],
 )
 def test_e11_what_tells_no_path(bench: Bench, request_line: str) -> None:
     answer = _send(bench, f"{request_line}\r\nHost: gateway\r\n\r\n")
@@ -107,6 +113,15 @@ def test_e17_who_asks_for_models_tells_his_dialect_in_a_header(
 
     told = Told(431, INVALID, "header_too_large", "invalid_request_error", "INVALID_ARGUMENT")
     check_told(answer, told, dialect, connection="close")
+
+
+def test_e17_a_head_request_has_the_headers_of_an_error_and_no_body(bench: Bench) -> None:
+    lines = "".join(f"X-{number}: canary\r\n" for number in range(120))
+
+    answer = _send(bench, f"HEAD /v1/models HTTP/1.1\r\n{lines}\r\n")
+
+    assert (answer.status, answer.body) == (431, b"")
+    assert int(answer.headers["content-length"]) > 0
 
 
 def test_a_body_that_was_answered_already_is_not_read_for_ever(bench: Bench) -> None:
