@@ -35,11 +35,9 @@ _CONFLICT: Final = ("conflict_error", "ABORTED")
 _AWAY: Final = ("api_error", "UNAVAILABLE")
 _OVERLOADED: Final = ("529 overloaded_error", "UNAVAILABLE")
 _LARGE: Final = ("request_too_large", "INVALID_ARGUMENT")
-# What SDKs try again by themselves, and are told when.
+# What SDKs try again by themselves, of what is refused, and are told when.
 _TRIED_AGAIN: Final = {
-    "rate_limit_exceeded", "slow_down", "server_is_overloaded", "idempotency_in_progress",
-    "upstream_auth_error", "upstream_unavailable", "upstream_rate_limited", "upstream_error",
-    "upstream_unreachable", "upstream_timeout", "upstream_invalid_response",
+    "idempotency_in_progress", "rate_limit_exceeded", "server_is_overloaded", "slow_down",
 }  # fmt: skip
 # What an answer says in its head, too, by its code.
 _HEADERS: Final[dict[str, dict[str, str]]] = {
