@@ -11,12 +11,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, Final
+from urllib.parse import unquote
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from apps.core.errors import GatewayError, openai_body, openai_headers
+from apps.core.errors import GatewayError, openai_headers
 from apps.core.ids import new_uuid7
+from apps.proxy.dialects.answer_conversion import error_body, error_status
+from apps.proxy.dialects.parsed_request import DialectName
+from apps.proxy.operations import dialect_of
 
 HEAD_BYTES_MAX: Final = 64 << 10
 URL_BYTES_MAX: Final = 8 << 10
@@ -351,15 +355,23 @@ class GatewayProtocol(HttpToolsProtocol):
             return cycle is None or cycle.response_complete
         return cycle is not None and not cycle.response_started
 
+    @property
+    def _dialect(self) -> DialectName:
+        """The dialect of the last head, by as much of it as has come; OpenAI's where none has."""
+        target: bytes = getattr(self, "url", b"")[:URL_BYTES_MAX].partition(b"?")[0]
+        return dialect_of(unquote(target.decode("latin-1")), self.headers or ())
+
     def _refuse(self, error: GatewayError) -> None:
         if not self._may_answer:
             # The client waits for another answer, or has had this one: it gets no second one.
             self.transport.close()
             return
-        body = openai_body(error)
-        head = [b"HTTP/1.1 %d %s\r\n" % (error.status, _REASONS.get(error.status, b"Error"))]
-        headers = [h for h in openai_headers(error, str(new_uuid7())) if h[0] != b"connection"]
+        dialect, request_id = self._dialect, str(new_uuid7())
+        body, status = error_body(dialect, error, request_id), error_status(dialect, error)
+        head = [b"HTTP/1.1 %d %s\r\n" % (status, _REASONS.get(status, b"Error"))]
+        headers = [h for h in openai_headers(error, request_id) if h[0] != b"connection"]
         headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         head += [b"%s: %s\r\n" % header for header in headers]
-        self.transport.write(b"".join(head) + b"\r\n" + body)
+        is_head = self.parser.get_method() == b"HEAD"
+        self.transport.write(b"".join(head) + b"\r\n" + (b"" if is_head else body))
         self.transport.close()

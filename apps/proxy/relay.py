@@ -403,11 +403,11 @@ class Relay:
         await call.settle(ending_of_interruption(call, "client") if call.is_drained else ending)
         if call.is_client_gone:
             return
-        request = self._plan.request
-        if request.is_array and self._converter is not None:
-            event = self._converter.break_off(error)
+        if self._converter is None:
+            event = error_event(self._plan.request.dialect, error, call.request_text)
         else:
-            event = error_event(request.dialect, error, call.request_text)
+            # It knows what it has said: its events are numbered, or the pieces of an array.
+            event = self._converter.break_off(error)
         await self._delivery.break_off(event)
 
     async def _end_interrupted(self, interruption: Interrupted) -> None:

@@ -18,19 +18,19 @@ class Stages:
 
     def __init__(self, bench: Bench, dialect: str) -> None:
         self.dialect: Final = dialect
-        self._bench = bench
+        self.bench: Final = bench
 
     def make(self, wishes: str = "prompt=10,tokens=12", **values: Any) -> Stage:
         """Return a caller and a model of their own."""
         (stage,) = self.make_all(wishes, **values)
         return stage
 
-    def make_provider(self) -> Provider:
+    def make_provider(self, **values: Any) -> Provider:
         """Return a demo provider that speaks the dialect."""
-        base_url = self._bench.demo.base_url
+        base_url = self.bench.demo.base_url
         if self.dialect == "gemini":
             base_url = base_url.removesuffix("/v1") + "/v1beta"
-        return self._bench.make_provider(base_url, dialect=self.dialect)
+        return self.bench.make_provider(base_url, dialect=self.dialect, **values)
 
     def make_all(self, *wishes: str, **values: Any) -> list[Stage]:
         """Return several after one wait, each with a provider of its own."""
@@ -38,10 +38,10 @@ class Stages:
         with transaction.atomic():
             for wish in wishes:
                 provider = self.make_provider()
-                made += self._bench.stages(
+                made += self.bench.stages(
                     f"demo-chat:{wish}", provider=provider, waits=False, **values
                 )
-        self._bench.wait_for_stage(made[-1])
+        self.bench.wait_for_stage(made[-1])
         return made
 
 
@@ -76,5 +76,11 @@ SURFACES: Final = {
         b"data: [DONE]",
     ),
     "openai-responses": Surface("/v1/responses", {"input": _SAID}, b"event: response.completed"),
+    "gemini": Surface(
+        "/v1beta/models/{model}:{method}",
+        {"contents": [{"role": "user", "parts": [{"text": _SAID}]}]},
+        b'"finishReason":"STOP"',
+        has_model_in_path=True,
+    ),
 }
 """The clients of all dialects."""

@@ -6,10 +6,11 @@ import time
 
 import pytest
 
+from tests.e2e.answers import HttpAnswer, Told, check_broken_off, check_told
 from tests.e2e.dialects import SURFACES, Stages, Surface
 from tests.e2e.test_order import LOCKED_SECONDS, nothing_commits
-from tests.e2e.wire import RawConnection
-from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS
+from tests.e2e.wire import RawConnection, body_of, head_of
+from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Stage
 from tests.support.processes import wait_until
 
 # What comes over the wire depends on no engine.
@@ -72,3 +73,81 @@ def test_a_whole_answer_and_a_stream_cost_the_same(stages: Stages, surface: Surf
         stage.settled(1 + is_stream)
 
     assert stage.settled(2).charges == (58_000, 58_000)
+
+
+# ---- streams that fail, and such as are none
+
+
+def _stream(stage: Stage, surface: Surface) -> bytes:
+    """Return all that comes before the gateway closes, or an answer with a length."""
+    with RawConnection(stage.bench.gateway.port) as connection:
+        connection.send(surface.request(stage))
+        head, _, rest = connection.read_until(b"\r\n\r\n").partition(b"\r\n\r\n")
+        length = head_of(head)[1].get("content-length")
+        if length is None:
+            return connection.read_all()
+        while len(rest) < int(length):  # bounded by the socket's timeout
+            assert connection.read_more()
+            rest = connection.received.partition(b"\r\n\r\n")[2]
+        return connection.received
+
+
+def test_e50_an_answer_that_is_no_stream_becomes_one(stages: Stages, surface: Surface) -> None:
+    stage = stages.make("prompt=10,tokens=12,fault=json_for_stream")
+
+    with RawConnection(stage.bench.gateway.port) as connection:
+        connection.send(surface.request(stage))
+        connection.read_until(surface.end)
+        received = connection.read_until(b"\r\n0\r\n\r\n")
+
+    status, headers = head_of(received)
+    body = body_of(received)
+    assert (status, headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert body.count(surface.end) == 1
+    assert b"This" in body
+    assert b'"error":{' not in body
+    assert stage.settled().charges == (10 * INPUT_NANOS + 12 * OUTPUT_NANOS,)
+
+
+def test_e53_an_error_as_the_first_event_is_told_before_the_stream(stages: Stages) -> None:
+    stage = stages.make("fault=err_event_first")
+
+    answers = {dialect: _stream(stage, surface) for dialect, surface in SURFACES.items()}
+
+    told = Told(503, "server_error", "upstream_error", "529 overloaded_error", "UNAVAILABLE")
+    if stages.dialect == "gemini":
+        # Google's error stands amid the events and is none: E49.
+        told = Told(502, "server_error", "upstream_invalid_response", "api_error", "UNAVAILABLE")
+    for dialect, received in answers.items():
+        answer = HttpAnswer(*head_of(received), body_of(received))
+        check_told(answer, told, dialect, retries=True, has_retry_after=True)
+    assert stage.settled(4).charges == (0,) * 4
+
+
+@pytest.mark.parametrize("fault", ["cut_after(8)", "err_event_mid(8)"])
+def test_e60_what_breaks_off_in_the_middle_is_told_there(stages: Stages, fault: str) -> None:
+    stage = stages.make(f"prompt=10,tokens=20,pace=0.02,fault={fault}")
+
+    answers = {dialect: _stream(stage, surface) for dialect, surface in SURFACES.items()}
+
+    told = Told(200, "server_error", "upstream_interrupted", "api_error", "503 UNAVAILABLE")
+    for dialect, received in answers.items():
+        check_broken_off(received, told, dialect, is_converted=dialect != stages.dialect)
+    statement = stage.settled(4)
+    assert statement.states == ("upstream_interrupted",) * 4
+    assert all(0 < row.charge_nanos <= row.hold_nanos for row in statement.rows)
+
+
+def test_e61_what_takes_too_long_is_ended_in_the_middle(stages: Stages) -> None:
+    provider = stages.make_provider(total_timeout_seconds=0.5)
+    stage = stages.bench.stage("demo-chat:pace=0.02,fault=never_end", provider=provider)
+
+    answers = {dialect: _stream(stage, surface) for dialect, surface in SURFACES.items()}
+
+    told = Told(200, "server_error", "stream_limit_exceeded", "api_error", "501 INTERNAL")
+    for dialect, received in answers.items():
+        check_broken_off(received, told, dialect, is_converted=dialect != stages.dialect)
+    statement = stage.settled(4)
+    assert statement.states == ("limit_exceeded",) * 4
+    assert all(0 < row.charge_nanos <= row.hold_nanos for row in statement.rows)
+    assert [call["ended"] for call in stage.upstream_calls] == ["client_closed"] * 4

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ import orjson
 import psutil
 import pytest
 
-from tests.e2e.answers import HttpAnswer, ask, check_error
+from tests.e2e.answers import (
+    HttpAnswer,
+    Told,
+    ask,
+    check_broken_off,
+    check_error,
+    check_told,
+)
+from tests.e2e.dialects import SURFACES
+from tests.e2e.endpoints import CHATS, ENDPOINTS, Asked
 from tests.e2e.faults import LockedAccounts
 from tests.e2e.wire import (
     LAST_CHUNK,
@@ -24,6 +34,7 @@ from tests.e2e.wire import (
     head_of,
     open_stream,
     post,
+    post_bytes,
 )
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage, open_bench
 from tests.support.databases import Database
@@ -82,10 +93,14 @@ def test_e36_and_e66_a_gateway_that_drains_refuses_new_calls_and_ends_long_strea
     bench = alone.open(environment={"DRAIN_SECONDS": "3"}, constants=FAST)
     endless = bench.stage("demo-chat:prompt=10,pace=0.02,fault=never_end")
     short = bench.stage("demo-chat:prompt=10,tokens=16,pace=0.03")
-    idle = RawConnection(bench.gateway.port)
-    running, finishing = open_stream(endless), open_stream(short)
-    with idle, running, finishing:
-        running.read_until(b" more")
+    idle, finishing = RawConnection(bench.gateway.port), open_stream(short)
+    running = {dialect: RawConnection(bench.gateway.port) for dialect in SURFACES}
+    with ExitStack() as opened:
+        for connection in (idle, finishing, *running.values()):
+            opened.enter_context(connection)
+        for dialect, surface in SURFACES.items():
+            running[dialect].send(surface.request(endless))
+            running[dialect].read_until(b" more")
         finishing.read_until(b'"This"')
         # A connection that has been used stays open, as those of SDKs do.
         idle.send(post(short.caller, {"model": "none", "messages": []}))
@@ -94,16 +109,15 @@ def test_e36_and_e66_a_gateway_that_drains_refuses_new_calls_and_ends_long_strea
         bench.gateway.process.send_signal(signal.SIGTERM)
         bench.gateway.process.send_signal(signal.SIGTERM)
         finished = finishing.read_until(LAST_CHUNK)
-        broken = running.read_all()
+        broken = {dialect: connection.read_all() for dialect, connection in running.items()}
 
-    events = events_of(broken)
     assert events_of(finished)[-1] == "[DONE]"
-    assert events[-1]["error"]["code"] == "service_restarting"
-    assert not broken.endswith(LAST_CHUNK)
-    assert b"connection: close" not in broken.lower()
-    statement = endless.settled()
-    assert statement.states == ("gateway_drained",)
-    assert 0 < statement.charges[0] <= statement.rows[0].hold_nanos
+    told = Told(200, "server_error", "service_restarting", "api_error", "503 UNAVAILABLE")
+    for dialect, received in broken.items():
+        check_broken_off(received, told, dialect)
+    statement = endless.settled(4)
+    assert statement.states == ("gateway_drained",) * 4
+    assert all(0 < row.charge_nanos <= row.hold_nanos for row in statement.rows)
     assert short.settled().charges == (10 * INPUT_NANOS + 16 * OUTPUT_NANOS,)
     bench.gateway.process.wait(15)
 
@@ -112,13 +126,19 @@ def test_a_gateway_that_drains_takes_calls_for_a_moment_then_e36(alone: Alone) -
     bench = alone.open(environment={"DRAIN_SECONDS": "6"}, constants=FAST)
     stage = bench.stage("demo-chat:prompt=10,tokens=60,pace=0.05")
     quick = bench.stage("demo-chat:prompt=10,tokens=4")
-    request = post(stage.caller, stage.body())
     port = bench.gateway.port
-    probe, late, used = RawConnection(port), RawConnection(port), RawConnection(port)
-    with open_stream(stage) as running, probe, late, used:
+    chats = [Asked(ENDPOINTS[name], stage) for name in CHATS]
+    requests = [post_bytes(stage.caller, asked.body(), asked.path_of()) for asked in chats]
+    probe, used = RawConnection(port), RawConnection(port)
+    late = [RawConnection(port) for _ in chats]
+    with ExitStack() as opened:
+        running = opened.enter_context(open_stream(stage))
+        for connection in (probe, used, *late):
+            opened.enter_context(connection)
         running.read_until(b'"This"')
-        # Its head is there when the signal comes, its body long after.
-        late.send(request[:-20])
+        # Their heads are there when the signal comes, their bodies long after.
+        for connection, request in zip(late, requests, strict=True):
+            connection.send(request[:-20])
         # A connection that has been used stays open, as those of proxies do.
         used.send(b"GET /livez HTTP/1.1\r\nHost: gateway\r\n\r\n")
         used.read_until(b"}")
@@ -130,21 +150,23 @@ def test_a_gateway_that_drains_takes_calls_for_a_moment_then_e36(alone: Alone) -
         used.send(post(quick.caller, quick.body()))
         probed, taken = probe.read_all(), used.read_all()
         time.sleep(1.5)
-        late.send(request[-20:])
-        refused = late.read_all()
+        for connection, request in zip(late, requests, strict=True):
+            connection.send(request[-20:])
+        refused = [connection.read_all() for connection in late]
         finished = running.read_until(LAST_CHUNK)
 
     assert head_of(probed)[0] == 503
     assert (head_of(taken)[0], head_of(taken)[1]["connection"]) == (200, "close")
-    check_error(
-        HttpAnswer(*head_of(refused), body_of(refused)),
-        status=503,
-        type="server_error",
-        code="service_restarting",
-        retries=True,
-        has_retry_after=True,
-        connection="close",
-    )
+    told = Told(503, "server_error", "service_restarting", "overloaded_error", "UNAVAILABLE")
+    for asked, received in zip(chats, refused, strict=True):
+        check_told(
+            HttpAnswer(*head_of(received), body_of(received)),
+            told,
+            asked.dialect,
+            retries=True,
+            has_retry_after=True,
+            connection="close",
+        )
     assert events_of(finished)[-1] == "[DONE]"
     assert (stage.settled().states, quick.settled().states) == (("completed",), ("completed",))
     bench.gateway.process.wait(15)
@@ -232,19 +254,20 @@ def test_e37_a_gateway_that_is_full(alone: Alone) -> None:
     stage = bench.stage()
 
     small = chat(stage)
-    large = chat(stage, user="x" * 20_000)
+    chats = [Asked(ENDPOINTS[name], stage) for name in CHATS]
+    padding: dict[str, dict[str, Any]] = {
+        "gemini": {"labels": {"a": "x" * 20_000}},
+        "anthropic": {"system": "x" * 20_000},
+    }
+    large = [asked(**padding.get(asked.dialect, {"user": "x" * 20_000})) for asked in chats]
     with pytest.raises(openai.InternalServerError):
         stage.client().chat.completions.create(**stage.body(user="x" * 20_000))
 
     assert small.status == 200
-    check_error(
-        large,
-        status=503,
-        type="service_unavailable_error",
-        code="server_is_overloaded",
-        retries=True,
-        has_retry_after=True,
-    )
+    full = "service_unavailable_error", "server_is_overloaded", "529 overloaded_error"
+    told = Told(503, *full, "UNAVAILABLE")
+    for asked, answer in zip(chats, large, strict=True):
+        check_told(answer, told, asked.dialect, retries=True, has_retry_after=True)
     assert len(stage.settled().rows) == 1
     assert len(stage.upstream_calls) == 1
     bench.close_clients()

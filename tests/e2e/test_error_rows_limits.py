@@ -8,7 +8,8 @@ import openai
 import orjson
 import pytest
 
-from tests.e2e.answers import HttpAnswer, check_error
+from tests.e2e.answers import HttpAnswer, Told, check_error, check_told
+from tests.e2e.endpoints import CHATS, ENDPOINTS, Asked
 from tests.e2e.faults import BrokenHolds, LockedAccounts
 from tests.e2e.rows import (
     CONSTANTS,
@@ -151,22 +152,22 @@ def test_e33_the_last_route_is_tried_although_its_circuit_is_open(bench: Bench) 
     assert stage.settled(7).charges == (0,) * 7
 
 
+def _check_unavailable(answer: HttpAnswer, dialect: str) -> None:
+    told = Told(503, "server_error", "service_unavailable", "api_error", "UNAVAILABLE")
+    check_told(answer, told, dialect, retries=True, has_retry_after=True)
+
+
 def test_e34_the_database_does_not_answer(bench: Bench) -> None:
     stage = bench.stage()
+    chats = [Asked(ENDPOINTS[name], stage) for name in CHATS]
 
     with LockedAccounts(bench.database):
-        answer = chat(stage)
+        answers = [asked() for asked in chats]
         with pytest.raises(openai.InternalServerError):
             stage.client().chat.completions.create(**stage.body())
 
-    check_error(
-        answer,
-        status=503,
-        type="server_error",
-        code="service_unavailable",
-        retries=True,
-        has_retry_after=True,
-    )
+    for asked, answer in zip(chats, answers, strict=True):
+        _check_unavailable(answer, asked.dialect)
     statement = stage.settled(0)
     assert set(statement.charges) <= {0}
     assert statement.entries == ()
@@ -176,20 +177,15 @@ def test_e34_the_database_does_not_answer(bench: Bench) -> None:
 
 def test_e35_the_record_of_the_call_cannot_be_written(bench: Bench) -> None:
     stage = bench.stage()
+    chats = [Asked(ENDPOINTS[name], stage) for name in CHATS]
     fine = bench.make_caller()
 
     with BrokenHolds(bench.database, stage.caller.user.username):
-        answer = chat(stage)
+        answers = [asked() for asked in chats]
         other = chat(stage, fine)
 
-    check_error(
-        answer,
-        status=503,
-        type="server_error",
-        code="service_unavailable",
-        retries=True,
-        has_retry_after=True,
-    )
+    for asked, answer in zip(chats, answers, strict=True):
+        _check_unavailable(answer, asked.dialect)
     assert other.status == 200
     assert bench.statement(stage.caller).rows == ()
     assert len(stage.upstream_calls) == 1

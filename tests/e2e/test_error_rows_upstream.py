@@ -13,7 +13,8 @@ from apps.api_keys.models import APIKey
 from apps.billing.verification import report
 from apps.providers.models import ProviderKey
 from tests.e2e import planted
-from tests.e2e.answers import check_error
+from tests.e2e.answers import Told, check_error, check_told
+from tests.e2e.endpoints import CHATS, ENDPOINTS, Asked
 from tests.e2e.faults import LockedAccounts
 from tests.e2e.rows import (
     CONSTANTS,
@@ -294,16 +295,19 @@ def test_e65_a_stream_ends_normally_while_the_database_is_away_and_is_settled_la
 
 def test_e70_a_bug_before_the_settlement_costs_nothing(bench: Bench) -> None:
     stage = bench.stage(planted.BEFORE_SETTLEMENT)
+    chats = [Asked(ENDPOINTS[name], stage) for name in CHATS]
 
-    answer = chat(stage)
+    answers = [asked() for asked in chats]
     with pytest.raises(openai.InternalServerError):
         stage.client().chat.completions.create(**stage.body())
 
-    check_error(answer, status=500, type="server_error", code="internal_error", retries=True)
-    assert answer.headers["x-request-id"] in answer.error["message"]
-    statement = stage.settled(4)
-    assert statement.states == ("failed",) * 4
-    assert (statement.charges, statement.entries) == ((0,) * 4, ())
+    told = Told(500, "server_error", "internal_error", "api_error", "INTERNAL")
+    for asked, answer in zip(chats, answers, strict=True):
+        check_told(answer, told, asked.dialect, retries=True)
+        assert answer.headers["x-request-id"] in answer.error["message"]
+    statement = stage.settled(7)
+    assert statement.states == ("failed",) * 7
+    assert (statement.charges, statement.entries) == ((0,) * 7, ())
     assert stage.upstream_calls == []
     assert planted.SECRET not in bench.gateway.log()
 
@@ -320,6 +324,18 @@ def test_e71_a_bug_after_the_settlement_is_not_tried_again(bench: Bench, stream:
     statement = stage.settled()
     assert statement.charges == (10 * INPUT_NANOS + 16 * OUTPUT_NANOS,)
     assert len(stage.upstream_calls) == 1
+
+
+def test_e71_in_each_dialect(bench: Bench) -> None:
+    stage = bench.stage(f"{planted.AFTER_SETTLEMENT}:prompt=10")
+    chats = [Asked(ENDPOINTS[name], stage) for name in CHATS]
+
+    answers = [asked() for asked in chats]
+
+    told = Told(500, "server_error", "internal_error", "api_error", "501 INTERNAL")
+    for asked, answer in zip(chats, answers, strict=True):
+        check_told(answer, told, asked.dialect)
+    assert stage.settled(4).charges == (10 * INPUT_NANOS + 16 * OUTPUT_NANOS,) * 4
 
 
 def test_a_bug_inside_a_stream_is_no_failure_before_it_and_pays_what_was_delivered(
