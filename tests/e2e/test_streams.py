@@ -31,8 +31,9 @@ from tests.support.processes import wait_until
 from tests.support.prometheus import parse
 
 # What comes over the wire, and what it costs, is judged before any database is asked.
-# Of its own: its memory is measured.
-CONSTANTS = FAST
+# Of its own: its memory is measured, and its streams may bring less (256 MiB otherwise).
+STREAM_BYTES_MAX = 8 << 20
+CONSTANTS = {**FAST, "apps.proxy.call:STREAM_BYTES_MAX": STREAM_BYTES_MAX}
 pytestmark = [pytest.mark.usefixtures("counting"), pytest.mark.sqlite]
 
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
@@ -208,6 +209,23 @@ def test_a_client_that_takes_nothing_any_more_is_dropped(bench: Bench) -> None:
     assert statement.states == ("client_disconnected",)
     assert statement.charges == (statement.rows[0].hold_nanos,)
     assert not received.endswith(LAST_CHUNK)
+    assert [call["ended"] for call in stage.upstream_calls] == ["client_closed"]
+
+
+def test_a_stream_that_brings_too_much_is_ended_and_costs_what_was_delivered(bench: Bench) -> None:
+    stage = bench.stage("demo-chat:fault=never_end")
+
+    with open_stream(stage, max_tokens=100) as connection:
+        received = connection.read_all()
+
+    assert len(received) > STREAM_BYTES_MAX
+    assert events_of(received)[-1]["error"]["code"] == "stream_limit_exceeded"
+    assert not received.endswith(LAST_CHUNK)
+    statement = stage.settled()
+    assert statement.states == ("limit_exceeded",)
+    # An estimate never exceeds the hold.
+    assert statement.charges == (statement.rows[0].hold_nanos,)
+    assert statement.rows[0].output_bytes > STREAM_BYTES_MAX
     assert [call["ended"] for call in stage.upstream_calls] == ["client_closed"]
 
 

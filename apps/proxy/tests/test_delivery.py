@@ -1,4 +1,4 @@
-"""How long a client may take for a piece of its answer."""
+"""How long a client may take for a piece of its answer, and how large that may be."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from apps.proxy.admission import plan_call
 from apps.proxy.call import Call
 from apps.proxy.delivery import Delivery
 from apps.proxy.dialects.openai_request import parse_request
+from apps.proxy.endings import Reason
 from apps.proxy.gateway import Gateway
 from apps.proxy.protocol import DrainableState, GatewayProtocol
 from apps.proxy.tests.values import NOW, make_caller, make_snapshot
@@ -125,3 +126,25 @@ async def test_one_that_takes_nothing_is_cut_off() -> None:
 
     assert not was_cut_early
     assert sending.call.is_client_gone
+
+
+async def test_one_that_has_been_sent_256_mebibytes_is_sent_no_more() -> None:
+    call = Sending().call
+    piece = bytes(1 << 20)
+
+    async def stream(count: int) -> Reason | None:
+        call.open_to_interruption()
+        for _ in range(count):
+            call.capture(piece)
+        call.on_tick(1_000.5)
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            return call.translate_cancellation().reason
+        finally:
+            call.close_to_interruption()
+        return None
+
+    assert await stream(256) is None
+    assert await stream(1) == "limit"
+    assert not call.is_client_gone
