@@ -41,7 +41,6 @@ def test_every_row_is_met_here_or_is_said_to_be_elsewhere() -> None:
 
 @pytest.mark.parametrize("name", ["python", "node", "langchain", "llm"])
 @pytest.mark.long
-@pytest.mark.slice
 def test_each_row_as_a_client_meets_it(bench: Bench, clients: dict[str, Client], name: str) -> None:
     rows = [row for row in ROWS if name != "llm" or {row.row, str(row)} & LLM_ROWS]
     with ExitStack() as stack:
