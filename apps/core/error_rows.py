@@ -485,7 +485,7 @@ _MID_STREAM: Final = {
         message="The upstream closed the stream early.",
     ),
     "E61": ErrorRow(
-        condition="the stream is too long or too large",
+        condition="the stream takes longer than its provider may, or is larger than 256 MiB",
         statuses=(200,),
         type=_SERVER,
         codes=("stream_limit_exceeded",),

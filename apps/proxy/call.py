@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 CHECKPOINT_AFTER_SECONDS: Final = 10.0
 # How much of an answer is read on when its client has left.
 DRAIN_BYTES_MAX: Final = 8 << 20
+# How much of one answer goes to its client: far above any honest one. It is looked at with the
+# limits of time, so that a stream may exceed it by what half a second brings.
+STREAM_BYTES_MAX: Final = 256 << 20
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +179,9 @@ class Call:
             self.interrupt("client")
         elif now > self.deadline:
             self.interrupt("client" if self.is_sending else "timeout")
-        elif self.route and now - self.begun > self.route.provider.total_timeout_seconds:
+        elif self.output_bytes > STREAM_BYTES_MAX or (
+            self.route and now - self.begun > self.route.provider.total_timeout_seconds
+        ):
             self.interrupt("limit")
         if now > self._next_checkpoint and self.meter is not None and not self.is_settled:
             self._next_checkpoint = now + CHECKPOINT_AFTER_SECONDS

@@ -8,6 +8,7 @@ from typing import Final
 from apps.proxy.call import Call
 from apps.proxy.http import Headers, answer_headers
 from apps.proxy.protocol import Connection
+from apps.proxy.sse import rest_of_event
 
 # How long a client may take nothing before it gets the end of its answer.
 LAST_FRAME_SECONDS: Final = 60.0
@@ -24,6 +25,7 @@ class Delivery:
         self._call = call
         self._connection = connection
         self._extra = extra
+        self._rest = b""  # of an event of which the client has a part
 
     def start(self, is_stream: bool, length: int | None = None) -> None:
         """Begin the answer: a stream, or a body of `length` bytes."""
@@ -50,7 +52,10 @@ class Delivery:
             if connection.is_write_paused:
                 call.is_sending = True
                 call.deadline = call.gateway.monotonic() + idle_seconds
+                # Where the call ends here, what tells its end must not come inside an event.
+                self._rest = rest_of_event(data, start)
                 await connection.drain()
+                self._rest = b""
                 call.is_sending = False
             connection.write(
                 data if len(data) <= _PIECE_BYTES else data[start : start + _PIECE_BYTES]
@@ -64,7 +69,7 @@ class Delivery:
     async def break_off(self, event: bytes) -> None:
         """Send an error inside the stream and cut the connection."""
         if await self._has_room():
-            self._connection.write(event)
+            self._connection.write(self._rest + event)
             self._connection.abort()
 
     def drop(self) -> None:

@@ -74,6 +74,19 @@ def _end_of_events(data: bytes | bytearray, start: int) -> int:
     return max(ends, default=0)
 
 
+def rest_of_event(block: bytes, sent: int) -> bytes:
+    """Return what is missing of the event of which a block's first `sent` bytes end in a part.
+
+    All that is left where no event ends any more; b"" where none has begun.
+    """
+    if not sent:
+        return b""
+    for end in _EVENT_END.finditer(block, max(0, sent - _LONGEST_END)):
+        if end.end() >= sent:
+            return block[sent : end.end()]
+    return block[sent:]
+
+
 def split_events(block: bytes) -> list[bytes]:
     """Return the events of a block that `feed` returned; joined they are the block."""
     if block.find(b"\n\n") == len(block) - 2 > 0 and b"\r" not in block and block[0] != 10:

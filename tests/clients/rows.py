@@ -251,6 +251,51 @@ ROWS: Final = (
     Row("E71", 500, "internal_error", _bug_after, _SERVER, is_recorded=True, is_charged=True),
 )  # fmt: skip
 
+# Status and type as Anthropic's SDKs show them, by row, or by row and name where it has several.
+# They try again what OpenAI's do.
+ANTHROPIC: Final = {
+    "E02": (401, "authentication_error"),
+    "E04": (401, "authentication_error"),
+    "E05": (403, "permission_error"),
+    "E06": (403, "permission_error"),
+    "E07": (404, "not_found_error"),
+    "E08": (403, "permission_error"),
+    "E09": (404, "not_found_error"),
+    "E13": (400, "invalid_request_error"),
+    "E14": (400, "invalid_request_error"),
+    "E19": (402, "billing_error"),
+    "E20": (402, "billing_error"),
+    "E21": (402, "billing_error"),
+    "E24": (429, "rate_limit_error"),
+    "E25": (403, "permission_error"),
+    "E26": (400, "invalid_request_error"),
+    "E32": (503, "api_error"),
+    "E35": (503, "api_error"),
+    "E40": (400, "invalid_request_error"),
+    "E40 status(422)": (422, "invalid_request_error"),
+    "E43": (429, "rate_limit_error"),
+    "E44": (503, "api_error"),
+    "E45": (413, "request_too_large"),
+    "E46": (502, "api_error"),
+    "E46 status(503)": (529, "overloaded_error"),
+    "E46 status(529)": (529, "overloaded_error"),
+    "E47": (502, "api_error"),
+    "E48": (504, "timeout_error"),
+    "E49": (502, "api_error"),
+    "E51": (502, "api_error"),
+    "E52": (502, "api_error"),
+    "E53": (529, "overloaded_error"),
+    "E60": (None, "api_error"),
+    "E61": (None, "api_error"),
+    "E70": (500, "api_error"),
+    "E71": (500, "api_error"),
+}
+# What brings a row about in Anthropic's words, where they are others.
+ANTHROPIC_JOBS: Final[dict[str, dict[str, Any]]] = {
+    "E09": {"below": "/messages"},
+    "E13": {"options": {"max_tokens": 0}},
+}
+
 # Rows that a test of their own brings about, or that no SDK can meet.
 ELSEWHERE: Final = {
     "E01": "SDKs send a key or do not start: test_error_rows_requests",

@@ -17,7 +17,7 @@ from tests.clients.jobs import job_of
 from tests.e2e.dialects import PROVIDER_DIALECTS, Stages
 from tests.support.bench import Bench, Stage
 
-pytestmark = [pytest.mark.long, pytest.mark.slice]
+pytestmark = pytest.mark.long
 
 # The commands of `llm`, each of which takes a second to start, go through OpenAI's SDK.
 FAMILIES: Final = {

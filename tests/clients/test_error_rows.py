@@ -14,7 +14,7 @@ from apps.core import error_rows
 from tests.clients.client import Client, Job, Outcome
 from tests.clients.jobs import job_of
 from tests.clients.refusals import refusals, subtract
-from tests.clients.rows import ELSEWHERE, PLANT, ROWS, Row
+from tests.clients.rows import ANTHROPIC, ANTHROPIC_JOBS, ELSEWHERE, PLANT, ROWS, Row
 from tests.support.bench import Bench, Stage
 
 __all__ = ["PLANT"]
@@ -22,6 +22,7 @@ __all__ = ["PLANT"]
 # Commands start slowly, and few parameters can be given to them: one row of each kind is enough, as
 # `llm` calls through the Python SDK.
 LLM_ROWS = {"E02", "E07", "E19", "E52 big_body(34000000)"}
+ANTHROPIC_SDKS = ("anthropic", "anthropic-node")
 CLASSES = {
     400: "BadRequestError",
     401: "AuthenticationError",
@@ -31,22 +32,32 @@ CLASSES = {
     429: "RateLimitError",
 }
 
+# Anthropic's SDKs have classes for more.
+ANTHROPIC_CLASSES = {
+    **CLASSES,
+    402: "PaymentRequiredError",
+    413: "ContentTooLargeError",
+    503: "ServiceUnavailableError",
+    504: "GatewayTimeoutError",
+    529: "OverloadedError",
+}
+
 
 def test_every_row_is_met_here_or_is_said_to_be_elsewhere() -> None:
     met = {row.row for row in ROWS}
 
     assert met & set(ELSEWHERE) == set()
     assert met | set(ELSEWHERE) == set(error_rows.ROWS)
+    assert {row.partition(" ")[0] for row in ANTHROPIC} == met
 
 
-@pytest.mark.parametrize("name", ["python", "node", "langchain", "llm"])
+@pytest.mark.parametrize("name", ["python", "node", "langchain", "llm", *ANTHROPIC_SDKS])
 @pytest.mark.long
-@pytest.mark.slice
 def test_each_row_as_a_client_meets_it(bench: Bench, clients: dict[str, Client], name: str) -> None:
     rows = [row for row in ROWS if name != "llm" or {row.row, str(row)} & LLM_ROWS]
     with ExitStack() as stack:
         stages = [row.prepare(bench, stack) for row in rows]
-        jobs = [_job(*pair) for pair in zip(rows, stages, strict=True)]
+        jobs = [_job(name, *pair) for pair in zip(rows, stages, strict=True)]
         before = refusals(bench)
 
         outcomes = clients[name].do(jobs, parallel=2 if name == "llm" else len(jobs))
@@ -62,8 +73,9 @@ def test_each_row_as_a_client_meets_it(bench: Bench, clients: dict[str, Client],
     assert set(refused) == recorded
 
 
-def _job(row: Row, stage: Stage) -> Job:
-    job = job_of(stage, row.do, **row.job)
+def _job(name: str, row: Row, stage: Stage) -> Job:
+    in_other_words = ANTHROPIC_JOBS.get(row.row) if name in ANTHROPIC_SDKS else None
+    job = job_of(stage, row.do, **(in_other_words or row.job))
     # An address that is not offered.
     job["base_url"] += job.pop("below", "")
     return job
@@ -77,11 +89,7 @@ def _compare(
     if error is None:
         yield f"no error: {outcome}"
         return
-    expected: dict[str, Any] = {"status": row.status}
-    # `llm` prints the status and the message, and nothing else.
-    if name != "llm":
-        expected |= {"code": row.code, "type": row.type, "param": row.param}
-        expected["class"] = _class_of(name, row.status)
+    expected = _expected(name, row)
     yield from (
         f"{field}: {error.get(field)} instead of {value}"
         for field, value in expected.items()
@@ -104,9 +112,23 @@ def _compare(
         yield f"charged {charged}, entries {statement.entries}"
 
 
+def _expected(name: str, row: Row) -> dict[str, Any]:
+    """Return what the SDK is to show of its error."""
+    if name == "llm":
+        return {"status": row.status}  # It prints this and the message, and nothing else.
+    if name in ANTHROPIC_SDKS:
+        status, kind = ANTHROPIC.get(str(row)) or ANTHROPIC[row.row]
+        if status is None and name == "anthropic":
+            return {"status": 200, "type": kind, "class": "APIStatusError"}
+        return {"status": status, "type": kind, "class": _class_of(name, status)}
+    told = {"status": row.status, "code": row.code, "type": row.type, "param": row.param}
+    return told | {"class": _class_of(name, row.status)}
+
+
 def _class_of(name: str, status: int | None) -> str:
     if status is None:
         return "APIError"
     if name == "node" and status not in CLASSES and status < 500:
         return "APIError"
-    return CLASSES.get(status, "InternalServerError" if status >= 500 else "APIStatusError")
+    classes = ANTHROPIC_CLASSES if name in ANTHROPIC_SDKS else CLASSES
+    return classes.get(status, "InternalServerError" if status >= 500 else "APIStatusError")

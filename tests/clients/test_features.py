@@ -8,7 +8,7 @@ from tests.clients.client import Client
 from tests.clients.jobs import do
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench
 
-pytestmark = [pytest.mark.long, pytest.mark.slice]
+pytestmark = pytest.mark.long
 
 TEXT = "This answer costs nothing: it"
 PRICES = {

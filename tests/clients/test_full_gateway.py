@@ -10,7 +10,7 @@ from tests.clients.refusals import refusals, subtract
 from tests.support.bench import Bench
 from tests.support.gateway import FAST
 
-pytestmark = [pytest.mark.long, pytest.mark.slice]
+pytestmark = pytest.mark.long
 
 CONSTANTS = {**FAST, "apps.proxy.weight:BYTES_IN_FLIGHT_MAX": 100_000}
 

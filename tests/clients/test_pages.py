@@ -17,7 +17,7 @@ from tests.clients.client import INSTALLED, PYTHON, ROOT, check_installed, clean
 from tests.support.bench import PRICES, Bench
 from tests.test_api_guide import Block, read_blocks
 
-pytestmark = [pytest.mark.long, pytest.mark.slice]
+pytestmark = pytest.mark.long
 
 PAGES: Final = ROOT / "docs" / "clients"
 _ADDRESS: Final = "http://127.0.0.1:8000"

@@ -15,7 +15,7 @@ from tests.e2e.rows import chat
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.processes import wait_until
 
-pytestmark = [pytest.mark.long, pytest.mark.slice]
+pytestmark = pytest.mark.long
 
 NAMES = ["python", "node", "langchain"]
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
 from apps.billing.pending import Pace
 from apps.billing.writer import LedgerWriter
-from apps.proxy import call, delivery, gateway, relay
+from apps.proxy import call, delivery, gateway, protocol, relay
 from apps.quotas import limits
 
 BEFORE_SETTLEMENT = "demo-chat-bug-before"
@@ -96,3 +98,14 @@ def break_inside_a_stream() -> None:
 
     delivery.Delivery.send = send  # type: ignore[method-assign]  # that is the bug
     delivery.Delivery.send_now = send_now  # type: ignore[method-assign]  # the same
+
+
+def shrink_send_buffers() -> None:
+    """Have the system keep little for each client: it takes megabytes off whoever writes."""
+    real = protocol.GatewayProtocol.connection_made
+
+    def connection_made(self: protocol.GatewayProtocol, transport: asyncio.Transport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        real(self, transport)
+
+    protocol.GatewayProtocol.connection_made = connection_made  # type: ignore[method-assign]  # as said

@@ -31,15 +31,20 @@ from tests.support.processes import wait_until
 from tests.support.prometheus import parse
 
 # What comes over the wire, and what it costs, is judged before any database is asked.
-# Of its own: its memory is measured.
-CONSTANTS = FAST
+# Of its own: its memory is measured, and its streams may bring less (256 MiB otherwise).
+STREAM_BYTES_MAX = 8 << 20
+CONSTANTS = {**FAST, "apps.proxy.call:STREAM_BYTES_MAX": STREAM_BYTES_MAX}
+# Else hundreds of slow readers are sent a gigabyte before anything waits in the gateway.
+PLANT = ["tests.e2e.planted:shrink_send_buffers"]
 pytestmark = [pytest.mark.usefixtures("counting"), pytest.mark.sqlite]
 
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
-STREAMS = 50
-# What the interpreter, the allocator and a reading in progress take; unbounded would be gigabytes.
-SLACK_BYTES = 24 << 20
-BYTES_PER_STREAM_MAX = 64 << 10
+# What the interpreter, the allocator and the pools take once is there with the first of them.
+FEW_READERS, MANY_READERS = 30, 130
+# 64 KiB on their way to the client, 64 KiB read meanwhile (a socket is paused at READ_BYTES, which
+# the last reading may exceed by as much), 32 KiB before the client's socket (WRITE_BUFFER_BYTES and
+# one piece), and 32 KiB for the call, with what is kept of its text.
+BYTES_PER_STREAM_MAX = 192 << 10
 
 
 def estimate(output_tokens: int) -> int:
@@ -171,27 +176,30 @@ def test_slow_readers_cost_the_gateway_little_memory_and_pause_the_provider(benc
     request = post(stage.caller, stage.body(stream=True, max_tokens=100))
     with ExitStack() as stack:
 
-        def connect() -> RawConnection:
-            return stack.enter_context(RawConnection(bench.gateway.port, receive_buffer=4096))
+        def measure_with(count: int) -> int:
+            """Open so many connections and return what the gateway takes when all wait."""
+            readers = [
+                stack.enter_context(
+                    RawConnection(bench.gateway.port, receive_buffer=4096, wait_seconds=60)
+                )
+                for _ in range(count)
+            ]
+            for reader in readers:
+                reader.send(request)
+            for reader in readers:
+                reader.read_until(b"more")
+            _wait_until_paused(stage)
+            taken: int = gateway.memory_info().rss
+            return taken
 
-        first = connect()
-        first.send(request)
-        first.read_until(b"more")
-        before = gateway.memory_info().rss
-        readers = [connect() for _ in range(STREAMS)]
+        few = measure_with(FEW_READERS)
+        many = measure_with(MANY_READERS - FEW_READERS)
 
-        for reader in readers:
-            reader.send(request)
-        for reader in readers:
-            reader.read_until(b"more")
-        _wait_until_paused(stage)
-        after = gateway.memory_info().rss
-
-    assert after - before < STREAMS * BYTES_PER_STREAM_MAX + SLACK_BYTES
-    statement = stage.settled(STREAMS + 1)
+    assert (many - few) / (MANY_READERS - FEW_READERS) < BYTES_PER_STREAM_MAX
+    statement = stage.settled(MANY_READERS)
     assert set(statement.states) == {"client_disconnected"}
     # An estimate never exceeds the hold, however much the provider went on writing.
-    assert all(row.charge_nanos == row.hold_nanos for row in statement.rows)
+    assert all(0 < row.charge_nanos <= row.hold_nanos for row in statement.rows)
     assert {call["ended"] for call in stage.upstream_calls} == {"client_closed"}
 
 
@@ -208,6 +216,23 @@ def test_a_client_that_takes_nothing_any_more_is_dropped(bench: Bench) -> None:
     assert statement.states == ("client_disconnected",)
     assert statement.charges == (statement.rows[0].hold_nanos,)
     assert not received.endswith(LAST_CHUNK)
+    assert [call["ended"] for call in stage.upstream_calls] == ["client_closed"]
+
+
+def test_a_stream_that_brings_too_much_is_ended_and_costs_what_was_delivered(bench: Bench) -> None:
+    stage = bench.stage("demo-chat:fault=never_end")
+
+    with open_stream(stage, max_tokens=100) as connection:
+        received = connection.read_all()
+
+    assert len(received) > STREAM_BYTES_MAX
+    assert events_of(received)[-1]["error"]["code"] == "stream_limit_exceeded"
+    assert not received.endswith(LAST_CHUNK)
+    statement = stage.settled()
+    assert statement.states == ("limit_exceeded",)
+    # An estimate never exceeds the hold.
+    assert statement.charges == (statement.rows[0].hold_nanos,)
+    assert statement.rows[0].output_bytes > STREAM_BYTES_MAX
     assert [call["ended"] for call in stage.upstream_calls] == ["client_closed"]
 
 
@@ -234,7 +259,7 @@ def _wait_until_paused(stage: Stage) -> None:
         time.sleep(0.2)
         return has_stopped
 
-    # Fifty of them write as fast as they can until all buffers are full.
+    # They write as fast as they can until all buffers are full.
     wait_until(is_paused, timeout_seconds=90, what="the pause of the provider")
 
 

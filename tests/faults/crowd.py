@@ -28,6 +28,7 @@ class Outcome:
     seconds: float
     ended_at: float  # monotonic
     cap: int | None  # the lowered maximum that the gateway told
+    retry_after: int | None  # seconds
 
 
 class Crowd:
@@ -109,7 +110,7 @@ class Crowd:
     async def _call(self, url: str, key: str, body: dict[str, Any]) -> Outcome:
         await self._barrier.wait()
         began = time.monotonic()
-        status, request_id, kind, is_whole, cap = 0, "", "", False, None
+        status, request_id, kind, is_whole, cap, retry_after = 0, "", "", False, None, None
         try:
             async with self._session.post(
                 f"{url}/v1/chat/completions",
@@ -120,6 +121,8 @@ class Crowd:
                 request_id = answer.headers.get("x-request-id", "")
                 if "x-gateway-output-cap" in answer.headers:
                     cap = int(answer.headers["x-gateway-output-cap"])
+                if "retry-after" in answer.headers:
+                    retry_after = int(answer.headers["retry-after"])
                 if status == 200 and body.get("stream"):
                     is_whole = await self._read_stream(answer)
                 elif status == 200:
@@ -129,7 +132,7 @@ class Crowd:
         except (aiohttp.ClientError, OSError):
             pass  # Cut off: what had come until then is the outcome.
         now = time.monotonic()
-        return Outcome(status, request_id, kind, is_whole, now - began, now, cap)
+        return Outcome(status, request_id, kind, is_whole, now - began, now, cap, retry_after)
 
     async def _read_stream(self, answer: aiohttp.ClientResponse) -> bool:
         tail = b""

@@ -217,6 +217,10 @@ class Site:
             for call in calls
         }
 
+    def attempts_upstream(self) -> int:
+        """Return how often the provider was asked, by all calls together."""
+        return self.log.read_bytes().count(b"\n") if self.log.exists() else 0
+
     # ---- the check of the books
 
     def check_books(

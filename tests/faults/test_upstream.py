@@ -1,4 +1,4 @@
-"""Providers that freeze, drip, cut and flood (F54 to F57, F60, F61)."""
+"""Providers that freeze, drip, cut, flood and are all down (F54 to F57, F60, F61, F66)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 from apps.ai_models.models import Route
 from apps.audit.models import APIRequest
-from tests.faults.load import steady_calls
-from tests.faults.site import Site, chat
+from tests.faults.load import first_success_after, steady_calls
+from tests.faults.site import Site, chat, upstream_name
 from tests.support.chaos_proxy import ChaosProxy
 from tests.support.processes import wait_until
 
@@ -23,6 +23,16 @@ LIMIT_SECONDS = 3.0
 SLACK_SECONDS = 1.5
 MIB = 1 << 20
 CUTS = 60
+# So that routes rest four times or more while they are down: it is half a minute otherwise, and
+# five at most.
+RESTS = {
+    "apps.proxy.circuit:REST_SECONDS": 2.0,
+    "apps.proxy.circuit:REST_SECONDS_MAX": 4.0,
+    "apps.proxy.sharing:REST_SECONDS_MIN": 1.0,
+}
+ANSWER = "tokens=5,latency=0.4"
+DOWN_SECONDS = 15.0
+BACK_SECONDS_MAX = 30.0
 
 
 def descriptors(pid: int) -> int:
@@ -201,4 +211,48 @@ def test_what_floods_the_gateway_takes_little_memory_and_leaves_others_their_tur
         f"{max(one.seconds for one in outcomes):.2f} s",
         [*warm, *outcomes],
         healed_at=time.monotonic(),
+    )
+
+
+def test_all_routes_are_down_for_a_while_and_answer_again(site: Site) -> None:
+    payer = site.make_payer()
+    providers = [site.make_provider() for _ in range(3)]
+    model = site.make_model(f"{ANSWER},fault=status(503)", provider=providers[0])
+    for provider in providers[1:]:
+        site.add_route(model, f"{ANSWER},fault=status(503)", provider=provider)
+    (gateway,) = site.start_gateways("a", constants=RESTS)
+    process = psutil.Process(gateway.process.pid)
+
+    used, begun = sum(process.cpu_times()[:2]), time.monotonic()
+    # So many that a fifth of them is what bounds further attempts, and not the three that are
+    # always allowed.
+    with steady_calls(site, [gateway], payer, model, 40) as outcomes:
+        time.sleep(DOWN_SECONDS)
+        busy = (sum(process.cpu_times()[:2]) - used) / (time.monotonic() - begun)
+        asked = site.attempts_upstream()
+        Route.objects.filter(model=model).update(upstream_name=upstream_name(ANSWER))
+        healed_at = time.monotonic()
+        wait_until(
+            lambda: APIRequest.objects.filter(status_code=200).exists(),
+            timeout_seconds=BACK_SECONDS_MAX,
+            what="the first answer",
+        )
+        time.sleep(8.0)
+
+    back = first_success_after(outcomes, healed_at)
+    down = [one for one in outcomes if one.ended_at < healed_at]
+    assert {(one.status, one.kind) for one in down} == {(503, "server_error")}
+    assert {one.retry_after for one in down} == {1}
+    assert len(down) > 100
+    assert asked <= 1.2 * len(down)
+    assert back < BACK_SECONDS_MAX
+    # Once it is back it stays.
+    assert {one.status for one in outcomes if one.ended_at > healed_at + back + 5.0} == {200}
+    refused = APIRequest.objects.filter(status_code=503)
+    assert not refused.exclude(charge_nanos=0).exists()
+    site.check_books(
+        f"F66 three routes down for {DOWN_SECONDS:.0f} s, {asked} attempts for {len(down)} calls, "
+        f"processor {100 * busy:.0f} %, answered {back:.1f} s after the end",
+        outcomes,
+        healed_at=healed_at,
     )

@@ -1,4 +1,4 @@
-"""How long a client may take for a piece of its answer."""
+"""How long a client may take for a piece of its answer, and how large that may be."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from apps.proxy.admission import plan_call
 from apps.proxy.call import Call
 from apps.proxy.delivery import Delivery
 from apps.proxy.dialects.openai_request import parse_request
+from apps.proxy.endings import Reason
 from apps.proxy.gateway import Gateway
 from apps.proxy.protocol import DrainableState, GatewayProtocol
 from apps.proxy.tests.values import NOW, make_caller, make_snapshot
 
 IDLE_SECONDS = 60.0
 EVENT = b"data: " + b"x" * 1_000_000 + b"\n\n"
+OVER = b"data: it is over\n\n"
 # So that hardly anything is on its way: what counts is what the client has taken.
 BUFFER_BYTES = 4096
 
@@ -56,12 +58,21 @@ class Sending:
         try:
             await delivery.send(EVENT, IDLE_SECONDS)
         except asyncio.CancelledError:
-            self.call.translate_cancellation()
+            reason = self.call.translate_cancellation().reason
             self.was_cut = True
-            delivery.drop()
+            if reason == "client":
+                delivery.drop()
+            else:
+                await delivery.break_off(OVER)
             return
         self.call.close_to_interruption()
         await delivery.end(b"data: [DONE]\n\n")
+
+    async def wait_until_full(self) -> None:
+        """Return when the client takes nothing any more."""
+        async with asyncio.timeout(10):
+            while not self.call.is_sending:  # noqa: ASYNC110 (nobody tells when)
+                await asyncio.sleep(0.001)
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass, and the gateway look after the call."""
@@ -112,9 +123,7 @@ async def test_a_client_that_takes_something_all_the_time_gets_all_of_a_large_ev
 async def test_one_that_takes_nothing_is_cut_off() -> None:
     sending = Sending()
     async with asked(sending):
-        async with asyncio.timeout(10):
-            while not sending.call.is_sending:  # noqa: ASYNC110 (nobody tells when)
-                await asyncio.sleep(0.001)
+        await sending.wait_until_full()
         sending.pass_time(IDLE_SECONDS * 0.9)
         await asyncio.sleep(0)
         was_cut_early = sending.was_cut
@@ -125,3 +134,40 @@ async def test_one_that_takes_nothing_is_cut_off() -> None:
 
     assert not was_cut_early
     assert sending.call.is_client_gone
+
+
+async def test_what_breaks_a_stream_off_does_not_come_inside_an_event() -> None:
+    loop = asyncio.get_running_loop()
+    sending = Sending()
+    received = b""
+    async with asked(sending) as client:
+        await sending.wait_until_full()
+        sending.call.interrupt("limit")
+        while part := await loop.sock_recv(client, 1 << 16):
+            received += part
+
+    chunks = received.partition(b"\r\n\r\n")[2].split(b"\r\n")[1::2]
+    assert sending.was_cut
+    assert b"".join(chunks) == EVENT + OVER
+
+
+async def test_one_that_has_been_sent_256_mebibytes_is_sent_no_more() -> None:
+    call = Sending().call
+    piece = bytes(1 << 20)
+
+    async def stream(count: int) -> Reason | None:
+        call.open_to_interruption()
+        for _ in range(count):
+            call.capture(piece)
+        call.on_tick(1_000.5)
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            return call.translate_cancellation().reason
+        finally:
+            call.close_to_interruption()
+        return None
+
+    assert await stream(256) is None
+    assert await stream(1) == "limit"
+    assert not call.is_client_gone

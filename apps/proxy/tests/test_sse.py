@@ -11,6 +11,7 @@ from apps.proxy.sse import (
     event_data,
     events_with_data,
     is_done,
+    rest_of_event,
     split_events,
 )
 from apps.proxy.tests import streams
@@ -188,3 +189,23 @@ def test_any_bytes_cut_anywhere_lose_nothing(parts: list[bytes], draw: st.DataOb
     assert b"".join(blocks) == stream
     assert buffer.pending == 0
     assert data_of(blocks) == data_of([stream])
+
+
+@pytest.mark.parametrize(
+    ("sent", "rest"),
+    [
+        (0, b""),
+        (1, b"ata: one\n\n"),
+        (9, b"\n\n"),
+        (10, b"\n"),
+        (11, b""),
+        (12, b"ata: two\r\n\r\n"),
+        (21, b"\n\r\n"),
+        (24, b""),
+        (25, b"ata: three"),
+    ],
+)
+def test_an_event_that_was_sent_in_part_is_known_to_its_end(sent: int, rest: bytes) -> None:
+    block = b"data: one\n\ndata: two\r\n\r\ndata: three"
+
+    assert rest_of_event(block, sent) == rest
