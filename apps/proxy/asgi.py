@@ -215,8 +215,14 @@ class DataPlane:
     ) -> None:
         extra = await count_request(self.gateway, caller.scopes, str(request_id))
         question = read_question(operation, scope["method"], scope["query_string"])
-        body = await ask_provider(self.gateway, snapshot, caller, question, str(request_id))
-        await send_json(send, body, request_id=str(request_id), extra=extra)
+        weight = Weight(self.gateway)
+        try:
+            body = await ask_provider(
+                self.gateway, snapshot, caller, question, str(request_id), weight
+            )
+            await send_json(send, body, request_id=str(request_id), extra=extra)
+        finally:
+            weight.give_back()
 
     # ---- calls
 
@@ -292,6 +298,7 @@ class DataPlane:
                 user_agent=headers.get(b"user-agent", b"").decode("latin-1"),
                 now=now,
                 begun=begun,
+                weight=weight,
             )
             call.keyed = keyed
             if asked is not None:
