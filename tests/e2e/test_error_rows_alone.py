@@ -229,6 +229,30 @@ def test_e71_a_settlement_that_the_server_does_not_wait_for_is_not_tried_again(
     assert len(statement.attempts) == 1
 
 
+def test_e34_use_that_takes_long_to_sum_is_told_to_who_asks_again(alone: Alone) -> None:
+    pieces = {"apps.proxy.used:PIECE_ROWS": 1, "apps.proxy.used:SECONDS": 0.0}
+    bench = alone.open(constants={**FAST, **pieces})
+    stage = bench.stage()
+    for _ in range(2):
+        assert chat(stage).status == 200
+    stage.settled()
+
+    answers = [
+        ask(bench.gateway, "GET", "/v1/usage", headers=stage.caller.headers) for _ in range(3)
+    ]
+
+    assert [answer.status for answer in answers] == [503, 503, 200]
+    check_error(
+        answers[0],
+        status=503,
+        type="server_error",
+        code="service_unavailable",
+        retries=True,
+        has_retry_after=True,
+    )
+    assert orjson.loads(answers[2].body)["requests"] == 2
+
+
 def test_e37_a_gateway_that_is_full(alone: Alone) -> None:
     bench = alone.open(constants={**FAST, "apps.proxy.weight:BYTES_IN_FLIGHT_MAX": 100_000})
     stage = bench.stage()
