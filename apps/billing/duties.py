@@ -66,7 +66,14 @@ class Duties:
     def list_due(self) -> tuple[Duty, ...]:
         """Return the duties of a round, in order; the lease has just been renewed."""
         self._rounds += 1
-        return (self._notes.write, self._settle_journal, self._reap, self._partition, self._sweep)
+        return (
+            self._notes.write_checkpoints,
+            self._notes.write_refusals,
+            self._settle_journal,
+            self._reap,
+            self._partition,
+            self._sweep,
+        )
 
     def _settle_journal(self, engine: Engine) -> None:
         if self._journal.adopt_abandoned():

@@ -164,11 +164,14 @@ class LedgerThread:
             self._close()
 
     def _write_last_notes(self, engine: Engine) -> None:
-        """Write what was refused since the last heartbeat."""
-        try:
-            self.notes.write(engine)
-        except Exception as error:  # noqa: BLE001 (whatever it is, the lease has to be ended)
-            logger.warning("refusals were not counted: %s: %s", type(error).__name__, error)
+        """Write what was noted since the last heartbeat."""
+        for write in (self.notes.write_checkpoints, self.notes.write_refusals):
+            try:
+                write(engine)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the lease has to be ended)
+                logger.warning(
+                    "%s was not done: %s: %s", write.__name__, type(error).__name__, error
+                )
 
     def _turn(self) -> bool:
         """Do one round of work and return whether to stop."""

@@ -148,10 +148,8 @@ class DataPlane:
             raise GatewayError("E10", headers=(("allow", allowed),))
         if "POST" in operation.methods:
             await self._call(operation, scope, receive, send, request_id)
-        elif operation.response_id:
-            await self._answer_stored(operation, scope, send, request_id)
         else:
-            await self._answer_read(operation, scope, send, request_id)
+            await self._read(operation, scope, send, request_id)
 
     # ---- probes and reads
 
@@ -168,12 +166,28 @@ class DataPlane:
         is_head = scope["method"] == "HEAD"
         await send({"type": "http.response.body", "body": b"" if is_head else body})
 
-    async def _answer_read(
-        self, operation: Operation, scope: Scope, send: Send, request_id: UUID
-    ) -> None:
+    async def _read(self, operation: Operation, scope: Scope, send: Send, request_id: UUID) -> None:
+        """Answer a question that costs nothing; what is refused is counted as of calls."""
         snapshot = self._snapshot()
+        caller, _, _ = self._authenticate(snapshot, scope, datetime.now(UTC), operation)
+        answer = self._answer_stored if operation.response_id else self._answer_read
+        try:
+            await answer(snapshot, caller, operation, scope, send, request_id)
+        except GatewayError as error:
+            if error.row < "E40":
+                self.gateway.count_refusal(caller.key.id, error.code)
+            raise
+
+    async def _answer_read(
+        self,
+        snapshot: Snapshot,
+        caller: Caller,
+        operation: Operation,
+        scope: Scope,
+        send: Send,
+        request_id: UUID,
+    ) -> None:
         now = datetime.now(UTC)
-        caller, _, _ = self._authenticate(snapshot, scope, now, operation)
         dialect = dialect_of(scope["path"], scope["headers"])
         found: dict[str, Any]
         extra: Headers = []
@@ -191,14 +205,24 @@ class DataPlane:
         await send_json(send, orjson.dumps(found), request_id=str(request_id), extra=extra)
 
     async def _answer_stored(
-        self, operation: Operation, scope: Scope, send: Send, request_id: UUID
+        self,
+        snapshot: Snapshot,
+        caller: Caller,
+        operation: Operation,
+        scope: Scope,
+        send: Send,
+        request_id: UUID,
     ) -> None:
-        snapshot = self._snapshot()
-        caller, _, _ = self._authenticate(snapshot, scope, datetime.now(UTC), operation)
         extra = await count_request(self.gateway, caller.scopes, str(request_id))
         question = read_question(operation, scope["method"], scope["query_string"])
-        body = await ask_provider(self.gateway, snapshot, caller, question, str(request_id))
-        await send_json(send, body, request_id=str(request_id), extra=extra)
+        weight = Weight(self.gateway)
+        try:
+            body = await ask_provider(
+                self.gateway, snapshot, caller, question, str(request_id), weight
+            )
+            await send_json(send, body, request_id=str(request_id), extra=extra)
+        finally:
+            weight.give_back()
 
     # ---- calls
 
@@ -274,6 +298,7 @@ class DataPlane:
                 user_agent=headers.get(b"user-agent", b"").decode("latin-1"),
                 now=now,
                 begun=begun,
+                weight=weight,
             )
             call.keyed = keyed
             if asked is not None:

@@ -32,7 +32,7 @@ def blame(
     if error.row in BLAMELESS_ROWS:
         credit(gateway, route, credential, begun)
     elif error.row == "E37":
-        health.abandon(route, credential)  # Our own limit: it was not asked.
+        health.abandon(route, credential)  # Our own limit, whatever it did.
     elif error.row in BAD_KEY_ROWS and is_about_the_key(failure):
         health.abandon(route, credential)
         _give_up_key(gateway, route, credential, error)

@@ -37,6 +37,7 @@ from apps.proxy.upstream import is_free
 if TYPE_CHECKING:
     from apps.proxy.gateway import Gateway
     from apps.proxy.repeats import KeyedCall
+    from apps.proxy.weight import Weight
 
 CHECKPOINT_AFTER_SECONDS: Final = 10.0
 # How much of an answer is read on when its client has left.
@@ -63,6 +64,7 @@ class Call:
         user_agent: str,
         now: datetime,
         begun: float,
+        weight: Weight,
     ) -> None:
         self.gateway = gateway
         self.plan = plan
@@ -74,6 +76,7 @@ class Call:
         self.user_agent = user_agent
         self.started_at = now
         self.begun = begun  # monotonic
+        self.weight = weight
         self.sticky_key: bytes | None = None
         self.routes: list[Route] = []
         self.route: Route | None = None  # the one that is being tried, or that answered

@@ -238,7 +238,9 @@ class Relay:
 
         # Until something of the body has come, the deadline is still that of the first byte: some
         # servers send the head at once, and then the model thinks.
-        body = await read_limited(answer, ANSWER_BYTES_MAX, on_read=renew_deadline)
+        body = await read_limited(
+            answer, ANSWER_BYTES_MAX, on_read=renew_deadline, reserve=call.weight.reserve_answer
+        )
         found = call.answer = dialect.read_answer(endpoint, body)
         if found.usage is None and isinstance(converter, EmbeddingConverter):
             found = await call.count_answer(found)

@@ -35,6 +35,7 @@ from apps.proxy.upstream import (
 
 if TYPE_CHECKING:
     from apps.proxy.gateway import Gateway
+    from apps.proxy.weight import Weight
 
 SECONDS: Final = 60.0
 OPEN_MAX: Final = 16
@@ -89,9 +90,14 @@ def read_question(operation: Operation, method: str, query: bytes) -> Question:
 
 
 async def ask_provider(
-    gateway: Gateway, snapshot: Snapshot, caller: Caller, question: Question, request_text: str
+    gateway: Gateway,
+    snapshot: Snapshot,
+    caller: Caller,
+    question: Question,
+    request_text: str,
+    weight: Weight,
 ) -> bytes:
-    """Return what the provider that keeps an answer says of it.
+    """Return what the provider that keeps an answer says of it; `weight` has room for that.
 
     Raises E09 where the answer is not there for this caller, E34, E37, and E40 to E52 as the
     provider fails.
@@ -106,7 +112,7 @@ async def ask_provider(
     gateway.retrievals += 1
     try:
         async with asyncio.timeout(SECONDS):
-            body = await _ask(gateway, door, question, request_text)
+            body = await _ask(gateway, door, question, request_text, weight)
     except TimeoutError as error:
         raise GatewayError("E48") from error
     finally:
@@ -138,7 +144,11 @@ def find_door(snapshot: Snapshot, places: Mapping[Place, int]) -> tuple[Route, C
 
 
 async def _ask(
-    gateway: Gateway, door: tuple[Route, Credential], question: Question, request_text: str
+    gateway: Gateway,
+    door: tuple[Route, Credential],
+    question: Question,
+    request_text: str,
+    weight: Weight,
 ) -> bytes | None:
     """Return the provider's answer, None where it has nothing under that id."""
     for is_last in (False, True):
@@ -153,7 +163,7 @@ async def _ask(
                 request_id=request_text,
                 method=question.method,
             )
-            return await _read(answer, credential)
+            return await _read(answer, credential, weight)
         except (*_BROKEN, OSError) as error:
             if isinstance(error, TimeoutError):
                 raise
@@ -167,7 +177,7 @@ async def _ask(
     raise AssertionError("the last try returns or raises")
 
 
-async def _read(answer: Answer, credential: Credential) -> bytes | None:
+async def _read(answer: Answer, credential: Credential, weight: Weight) -> bytes | None:
     if answer.status == _NOT_FOUND:
         return None
     if answer.status != 200:
@@ -178,7 +188,7 @@ async def _read(answer: Answer, credential: Credential) -> bytes | None:
     kind = answer.header(b"content-type").partition(";")[0].strip().lower()
     if kind != "application/json" or encoding_of(answer):
         raise GatewayError("E49")
-    return await read_limited(answer, ANSWER_BYTES_MAX)
+    return await read_limited(answer, ANSWER_BYTES_MAX, reserve=weight.reserve_answer)
 
 
 async def _forget(gateway: Gateway, user_id: int, response_id: str) -> None:

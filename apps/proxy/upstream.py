@@ -35,6 +35,8 @@ from apps.proxy.snapshot import Credential, Provider, Route
 
 ANSWER_BYTES_MAX: Final = 32 << 20
 ERROR_BYTES_MAX: Final = 64 << 10
+# Up to here an answer is in what every call has set aside, or as good as.
+SMALL_ANSWER_BYTES: Final = 256 << 10
 NAME_SECONDS: Final = 10.0
 _DNS_SECONDS: Final = 5.0
 # The process or the machine can open no more connections: no fault of any provider.
@@ -322,11 +324,16 @@ def is_free(failure: AttemptFailed) -> bool:
 
 
 async def read_limited(
-    answer: Answer, limit: int, *, on_read: Callable[[], None] | None = None
+    answer: Answer,
+    limit: int,
+    *,
+    on_read: Callable[[], None] | None = None,
+    reserve: Callable[[int], None] | None = None,
 ) -> bytes:
-    """Return the body. Raises GatewayError E52 where it is longer than `limit` bytes.
+    """Return the body. Raises E52 where it is longer than `limit` bytes, and what `reserve` raises.
 
-    `on_read` is called whenever some of it has come.
+    `on_read` is called whenever some of it has come. `reserve` is told how much that is as soon as
+    it is more than SMALL_ANSWER_BYTES, before it is kept.
     """
     announced = answer.header(b"content-length")
     if announced.isdecimal() and int(announced) > limit:
@@ -337,6 +344,8 @@ async def read_limited(
         size += len(part)
         if size > limit:
             raise GatewayError("E52")
+        if size > SMALL_ANSWER_BYTES and reserve is not None:
+            reserve(size)
         parts.append(part)
         if answer.is_read:
             break

@@ -26,6 +26,7 @@ from tests.e2e.answers import (
 from tests.e2e.dialects import SURFACES
 from tests.e2e.endpoints import CHATS, ENDPOINTS, Asked
 from tests.e2e.faults import LockedAccounts
+from tests.e2e.raw_upstream import Heard, RawUpstream, respond
 from tests.e2e.wire import (
     LAST_CHUNK,
     RawConnection,
@@ -40,6 +41,7 @@ from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage, open_be
 from tests.support.databases import Database
 from tests.support.gateway import FAST, DemoThread, GatewayProcess
 from tests.support.processes import wait_until
+from tests.support.prometheus import parse
 
 CHAT = "/v1/chat/completions"
 SHORT = ["tests.e2e.planted:shorten_patience"]
@@ -249,6 +251,30 @@ def test_e71_a_settlement_that_the_server_does_not_wait_for_is_not_tried_again(
     assert len(statement.attempts) == 1
 
 
+def test_e34_use_that_takes_long_to_sum_is_told_to_who_asks_again(alone: Alone) -> None:
+    pieces = {"apps.proxy.used:PIECE_ROWS": 1, "apps.proxy.used:SECONDS": 0.0}
+    bench = alone.open(constants={**FAST, **pieces})
+    stage = bench.stage()
+    for _ in range(2):
+        assert chat(stage).status == 200
+    stage.settled()
+
+    answers = [
+        ask(bench.gateway, "GET", "/v1/usage", headers=stage.caller.headers) for _ in range(3)
+    ]
+
+    assert [answer.status for answer in answers] == [503, 503, 200]
+    check_error(
+        answers[0],
+        status=503,
+        type="server_error",
+        code="service_unavailable",
+        retries=True,
+        has_retry_after=True,
+    )
+    assert orjson.loads(answers[2].body)["requests"] == 2
+
+
 def test_e37_a_gateway_that_is_full(alone: Alone) -> None:
     bench = alone.open(constants={**FAST, "apps.proxy.weight:BYTES_IN_FLIGHT_MAX": 100_000})
     stage = bench.stage()
@@ -271,6 +297,95 @@ def test_e37_a_gateway_that_is_full(alone: Alone) -> None:
     assert len(stage.settled().rows) == 1
     assert len(stage.upstream_calls) == 1
     bench.close_clients()
+
+
+def _vectors(heard: Heard) -> list[bytes]:
+    """Answer with as many bytes as the input says; a model in vain, with what is no answer."""
+    size = int(heard.json["input"])
+    if heard.json["model"].startswith("vain"):
+        return [respond(b'"' + b"A" * size + b'"')]
+    vector = {"object": "embedding", "index": 0, "embedding": "A" * size}
+    usage = {"prompt_tokens": 10, "total_tokens": 10}
+    return [respond(orjson.dumps({"object": "list", "data": [vector], "usage": usage}))]
+
+
+def test_e37_an_answer_for_which_there_is_no_room_is_not_sent_and_not_charged(
+    alone: Alone,
+) -> None:
+    bench = alone.open(constants={**FAST, "apps.proxy.weight:BYTES_IN_FLIGHT_MAX": 2_600_000})
+    with RawUpstream(_vectors) as upstream:
+        provider = bench.make_provider(upstream.base_url)
+        stage = bench.stage("good", provider=provider, fallbacks=[("other", provider)])
+        twice = bench.stage("vain", provider=provider, fallbacks=[("other", provider)])
+
+        def embed(one: Stage, size: int) -> HttpAnswer:
+            body = orjson.dumps({"model": one.model.name, "input": str(size)})
+            headers = one.caller.headers
+            return ask(bench.gateway, "POST", "/v1/embeddings", headers=headers, body=body)
+
+        # Six times of it is set aside, but for what is small.
+        too_large, *others = [embed(stage, size) for size in (600_000, 400_000, 200_000)]
+        second = embed(twice, 400_000)
+        asked = [heard.json["model"].partition("-")[0] for heard in upstream.heard]
+    left = parse(ask(bench.gateway, "GET", "/metrics").body.decode())[1]
+
+    check_error(
+        too_large,
+        status=503,
+        type="service_unavailable_error",
+        code="server_is_overloaded",
+        retries=True,
+        has_retry_after=True,
+    )
+    assert [answer.status for answer in (*others, second)] == [200, 200, 200]
+    # No other route is asked for what would be as large.
+    assert asked == ["good", "good", "good", "vain", "other"]
+    statement = stage.settled()
+    assert statement.states == ("failed", "completed", "completed")
+    assert statement.charges == (0, 10 * INPUT_NANOS, 10 * INPUT_NANOS)
+    assert (statement.held_nanos, statement.holds) == (0, 0)
+    first = statement.attempts[0]
+    assert (first.outcome, first.status_code) == ("server_is_overloaded", 200)
+    assert first.cost_nanos is None
+    assert twice.settled().charges == (10 * INPUT_NANOS,)
+    assert left["gateway_bytes_in_flight"] == 0
+
+
+def _kept(heard: Heard) -> list[bytes]:
+    """Answer shortly, and at length who asks for the answer again."""
+    said = {"type": "output_text", "text": "Hello.", "annotations": []}
+    document = {
+        "id": "resp_raw",
+        "object": "response",
+        "status": "completed",
+        "model": "raw",
+        "output": [{"type": "message", "role": "assistant", "content": [said]}],
+        "usage": {"input_tokens": 10, "output_tokens": 16, "total_tokens": 26},
+    }
+    if heard.lines[0].startswith("GET"):
+        document["instructions"] = "x" * (100_000 if "include=" in heard.lines[0] else 400_000)
+    return [respond(orjson.dumps(document))]
+
+
+def test_e37_a_stored_answer_for_which_there_is_no_room(alone: Alone) -> None:
+    bench = alone.open(constants={**FAST, "apps.proxy.weight:BYTES_IN_FLIGHT_MAX": 2_000_000})
+    with RawUpstream(_kept) as upstream:
+        provider = bench.make_provider(upstream.base_url, dialect="openai-responses")
+        stage = bench.stage("raw", provider=provider)
+        headers = stage.caller.headers
+        body = orjson.dumps({"model": stage.model.name, "input": "Hi", "store": True})
+        made = ask(bench.gateway, "POST", "/v1/responses", headers=headers, body=body)
+
+        large, small = [
+            ask(bench.gateway, "GET", f"/v1/responses/resp_raw{query}", headers=headers)
+            for query in ("", "?include=message.output_text.logprobs")
+        ]
+    left = parse(ask(bench.gateway, "GET", "/metrics").body.decode())[1]
+
+    assert (made.status, small.status) == (200, 200)
+    assert (large.status, large.error["code"]) == (503, "server_is_overloaded")
+    assert large.headers["retry-after"] == "1"
+    assert left["gateway_bytes_in_flight"] == 0
 
 
 def test_e64_a_stream_of_a_killed_gateway_is_cut_and_its_hold_resolved_by_the_next(

@@ -32,9 +32,9 @@ def _counted() -> Counter[tuple[int, str]]:
 
 def _counted_after_one_more(bench: Bench, caller: Caller) -> Counter[tuple[int, str]]:
     """Return the counts once those of the calls so far are all written: they go together."""
-    ask(bench.gateway, "POST", CHAT, headers=caller.headers, body=b"{")
+    code = ask(bench.gateway, "POST", CHAT, headers=caller.headers, body=b"{").error["code"]
     wait_until(
-        lambda: RefusalCount.objects.filter(api_key_id=caller.key.pk).exists(),
+        lambda: RefusalCount.objects.filter(api_key_id=caller.key.pk, code=code).exists(),
         timeout_seconds=10,
         what="the count of a refusal",
     )
@@ -83,7 +83,13 @@ def test_refused_calls_are_counted_exactly_by_key_and_reason(bench: Bench) -> No
     assert _counted() - before == seen
     assert APIRequest.objects.count() == Hold.objects.count() == 0
     sums = rest_client(make_admin()).get(f"/api/admin/refusals/sum/?api_key={poor.key.pk}").json()
-    assert sums == {"total": 13, "codes": [{"code": "credit_balance_exhausted", "count": 13}]}
+    assert sums == {
+        "total": 14,
+        "codes": [
+            {"code": "credit_balance_exhausted", "count": 13},
+            {"code": "model_not_found", "count": 1},  # of who waited for the key
+        ],
+    }
 
 
 def test_a_key_that_is_narrowed_while_its_body_comes_is_refused_and_counted_once(
@@ -111,4 +117,31 @@ def test_a_key_that_is_narrowed_while_its_body_comes_is_refused_and_counted_once
     assert b"HTTP/1.1 403 " in answer
     assert counted[stage.caller.key.pk, "insufficient_scope"] == 2
     assert statuses.count(403) == 1
+    assert (bench.statement(stage.caller).rows, stage.upstream_calls) == ((), [])
+
+
+def test_questions_that_are_refused_are_counted_as_calls_are(bench: Bench) -> None:
+    stage = bench.stage()
+    limited = bench.make_caller(rpm=2)
+    before = _counted_after_one_more(bench, bench.make_caller())
+
+    def question(path: str, caller: Caller, times: int = 1) -> None:
+        for _ in range(times):
+            ask(bench.gateway, "GET", path, headers=caller.headers)
+
+    question(f"/v1/models/{stage.model.name}", stage.caller)
+    question("/v1/models/no-such-model", stage.caller, 3)
+    question("/v1/responses/resp_of_nobody", stage.caller, 2)
+    question("/v1/responses/resp_of_nobody?limit=1", stage.caller)
+    question("/v1/usage", limited, 6)
+    question("/v1/models", limited)
+
+    counted = _counted_after_one_more(bench, bench.make_caller()) - before
+    asked = {stage.caller.key.pk, limited.key.pk}
+    assert {kind: count for kind, count in counted.items() if kind[0] in asked} == {
+        (stage.caller.key.pk, "model_not_found"): 3,
+        (stage.caller.key.pk, "response_not_found"): 2,
+        (stage.caller.key.pk, "unsupported_parameter"): 1,
+        (limited.key.pk, "rate_limit_exceeded"): 4,
+    }
     assert (bench.statement(stage.caller).rows, stage.upstream_calls) == ((), [])

@@ -94,8 +94,8 @@ CALLS: Final = (
         "refused-calls-count-twice",
         "I-22",
         _ASGI,
-        "gateway.count_refusal(caller.key.id, error.code)",
-        "gateway.count_refusal(caller.key.id, error.code)\n"
+        " gateway.count_refusal(caller.key.id, error.code)",
+        " gateway.count_refusal(caller.key.id, error.code)\n"
         "                gateway.count_refusal(caller.key.id, error.code)",
         ("tests/e2e/test_refusals.py::test_refused_calls_are_counted_exactly_by_key_and_reason",),
     ),

@@ -356,9 +356,14 @@ def held_amounts() -> list[int]:
     return sorted(Hold.objects.values_list("amount_nanos", flat=True))
 
 
+def counted_refusals() -> list[int]:
+    return list(RefusalCount.objects.values_list("count", flat=True))
+
+
 @pytest.mark.parametrize(
     ("failing", "left", "refusals"),
     [
+        ("checkpoint", [], 1),
         ("count_refusals", [], 0),
         ("own_holds", [1_000], 1),
         ("end_expired", [3_000], 1),
@@ -386,8 +391,11 @@ async def test_a_duty_that_fails_does_not_stop_the_others(
     async with running(switch.open, tmp_path, pace=Pace(duty=0.05, stranger=0.01)) as writer:
         await in_thread(flush)(engine, batch, incarnation_id=writer.incarnation_id)
         writer.count_refusal(7, "rate_limit_exceeded", datetime.now(UTC))
+        writer.note_checkpoint(stranger.request_id, "{}")
         await until_stored(held_amounts, left)
         await until_stored(RefusalCount.objects.count, refusals)
+        switch.failing.clear()
+        await until_stored(counted_refusals, [1])
 
     assert len(switch.engines) == 1
 
@@ -408,6 +416,26 @@ async def test_checkpoints_and_refusals_are_written_with_the_heartbeat(
         await writer.resolve(resolve_of(world, held))
 
     assert hold.checkpoint == '{"output": 2}'
+
+
+async def test_a_checkpoint_that_could_not_be_written_is_written_with_a_later_heartbeat(
+    world: World, switch: Switch, tmp_path: Path
+) -> None:
+    switch.failing.update(("checkpoint", "count_refusals"))
+    async with running(switch.open, tmp_path, pace=Pace(duty=0.05)) as writer:
+        held = await place(writer, world)
+        writer.note_checkpoint(held.request_id, '{"output": 1}')
+        await asyncio.sleep(0.5)  # some heartbeats
+        during = await in_thread(checkpoints)()
+        switch.failing.clear()
+        await until_stored(checkpoints, ['{"output": 1}'])
+        await writer.resolve(resolve_of(world, held))
+
+    assert during == [None]
+
+
+def checkpoints() -> list[str | None]:
+    return list(Hold.objects.values_list("checkpoint", flat=True))
 
 
 async def test_a_writer_that_stops_ends_its_lease(

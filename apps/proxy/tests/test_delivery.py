@@ -19,6 +19,7 @@ from apps.proxy.endings import Reason
 from apps.proxy.gateway import Gateway
 from apps.proxy.protocol import DrainableState, GatewayProtocol
 from apps.proxy.tests.values import NOW, make_caller, make_snapshot
+from apps.proxy.weight import Weight
 
 IDLE_SECONDS = 60.0
 EVENT = b"data: " + b"x" * 1_000_000 + b"\n\n"
@@ -46,6 +47,7 @@ class Sending:
             user_agent="tests",
             now=NOW,
             begun=self.now,
+            weight=Weight(gateway),
         )
         self.was_cut = False
 

@@ -21,6 +21,7 @@ from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.gateway import Gateway
 from apps.proxy.loader import load_snapshot
 from apps.proxy.snapshot import Caller
+from apps.proxy.weight import Weight
 from tests.support.databases import Database
 from tests.support.world import World, make_world
 
@@ -51,6 +52,7 @@ def call_of(gateway: Gateway, world: World) -> Call:
         user_agent="tests",
         now=now,
         begun=gateway.monotonic(),
+        weight=Weight(gateway),
     )
 
 
