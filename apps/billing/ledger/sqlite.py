@@ -82,6 +82,8 @@ def connect(path: str | Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+    # REPLACE deletes past the triggers that refuse it otherwise.
+    connection.execute("PRAGMA recursive_triggers=ON")
     return connection
 
 
