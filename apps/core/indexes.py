@@ -8,8 +8,10 @@ from django.db import migrations
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 # The connection's own limits are for requests, not for reading a table of years.
-_BUILD_HOURS_MAX: Final = 12
-_WAIT_HOURS_MAX: Final = 8  # for transactions that were there before, of a backup for example
+_LIMITS: Final = {
+    "statement_timeout": "12h",
+    "lock_timeout": "8h",  # for transactions that were there before, of a backup for example
+}
 
 
 class AddIndexWhileServing(migrations.AddIndex):
@@ -61,16 +63,42 @@ class AddIndexWhileServing(migrations.AddIndex):
             schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}", None)
 
 
-class _PatientStatements:
-    """Lets statements of this connection take longer for a while."""
+class AddIndexPatiently(migrations.AddIndex):
+    """Adds an index that locks out writers while it is built, however long that takes.
 
-    def __init__(self, schema_editor: BaseDatabaseSchemaEditor) -> None:
+    How long it waits for those before it stays bounded, as others wait behind it meanwhile.
+    """
+
+    def database_forwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: Any,
+        to_state: Any,
+    ) -> None:
+        """Build the index."""
+        with _PatientStatements(schema_editor, "statement_timeout"):
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
+
+
+class _PatientStatements:
+    """Lets statements of this connection take longer for a while, where they are bounded."""
+
+    def __init__(
+        self,
+        schema_editor: BaseDatabaseSchemaEditor,
+        *limits: str,
+    ) -> None:
         self._schema_editor = schema_editor
+        is_bounded = schema_editor.connection.vendor == "postgresql"
+        self._limits = (limits or tuple(_LIMITS)) if is_bounded else ()
 
     def __enter__(self) -> None:
-        self._schema_editor.execute(f"SET statement_timeout = '{_BUILD_HOURS_MAX}h'", None)
-        self._schema_editor.execute(f"SET lock_timeout = '{_WAIT_HOURS_MAX}h'", None)
+        for name in self._limits:
+            self._schema_editor.execute(f"SET {name} = '{_LIMITS[name]}'", None)
 
     def __exit__(self, *error: object) -> None:
-        for name in ("statement_timeout", "lock_timeout"):
+        if error[0] is not None and self._schema_editor.connection.in_atomic_block:
+            return  # The transaction that is rolled back takes it along.
+        for name in self._limits:
             self._schema_editor.execute(f"RESET {name}", None)

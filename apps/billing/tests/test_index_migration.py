@@ -6,7 +6,7 @@ import io
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import ProgrammingError, connection
 
 from apps.billing.models import Entry
 from tests.support.databases import Database
@@ -33,3 +33,40 @@ def test_what_an_interrupted_run_has_left_is_built_again(committed_db: Database)
     with connection.cursor() as cursor:
         found = connection.introspection.get_constraints(cursor, Entry._meta.db_table)
     assert found["billing_entry_rare"]["columns"] == ["kind", "id"]
+
+
+@pytest.mark.postgres
+def test_an_index_that_locks_out_writers_may_take_long_and_no_wait_for_its_lock(
+    committed_db: Database,
+) -> None:
+    out = io.StringIO()
+
+    call_command("sqlmigrate", "audit", "0003", stdout=out)
+
+    lines = [line for line in out.getvalue().splitlines() if not line.startswith("--")]
+    around = [(lines[at - 1], lines[at + 1]) for at, line in enumerate(lines) if "INDEX" in line]
+    assert around == [("SET statement_timeout = '12h';", "RESET statement_timeout;")] * 6
+
+
+@pytest.mark.postgres
+def test_after_a_migration_statements_are_as_short_as_before(committed_db: Database) -> None:
+    def timeouts() -> list[str]:
+        found = []
+        with connection.cursor() as cursor:
+            for name in ("statement_timeout", "lock_timeout"):
+                cursor.execute(f"SHOW {name}")
+                found.append(cursor.fetchone()[0])
+        return found
+
+    call_command("migrate", "audit", "0002", verbosity=0)
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE audit_request_model (id int)")  # Takes the index's name.
+    with pytest.raises(ProgrammingError, match="already exists"):
+        call_command("migrate", "audit", "0003", verbosity=0)
+    failed = timeouts()
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE audit_request_model")
+
+    call_command("migrate", "audit", "0003", verbosity=0)
+
+    assert failed == timeouts() == ["30s", "5s"]
