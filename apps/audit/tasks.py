@@ -9,6 +9,7 @@ from celery import shared_task
 from django.conf import settings
 from django.db import connection, transaction
 
+from apps.audit import retention
 from apps.audit.partitions import ensure_partitions
 from apps.audit.retention import Selection
 from apps.audit.retention import erase_payloads as erase
@@ -44,3 +45,9 @@ def erase_payloads() -> int:
 def prune_call_keys() -> int:
     """Forget the idempotency keys of calls that are older than a day and return how many."""
     return prune(now=datetime.now(UTC))
+
+
+@shared_task(name="audit.prune_refusals")
+def prune_refusals() -> int:
+    """Forget how many calls were refused more than 400 days ago and return how many counts."""
+    return retention.prune_refusals(now=datetime.now(UTC))
