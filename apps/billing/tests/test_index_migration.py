@@ -86,7 +86,7 @@ def fill() -> None:
     at = "timestamptz '2026-01-01 00:00Z' + number * interval '10 minutes'"
     changed = {"id": "gen_random_uuid()", "settled_at": at, "customer_id": "number"}
     record_call()
-    columns = [field.column for field in APIRequest._meta.local_concrete_fields]
+    columns = [field.attname for field in APIRequest._meta.local_concrete_fields]
     values = [changed.get(name, f"one.{name}") for name in columns]
     with connection.cursor() as cursor:
         cursor.execute(FILL.format(columns=", ".join(columns), values=", ".join(values)))
