@@ -284,9 +284,7 @@ def bounds_of(partition: str) -> str:
 
 
 @pytest.mark.postgres
-def test_partitions_refuse_to_be_truncated_by_name_before_and_after_the_migration_is_undone(
-    committed_db: Database,
-) -> None:
+def test_partitions_refuse_to_be_truncated_by_name(committed_db: Database) -> None:
     def list_refusing() -> list[str]:
         refusing = []
         for name in [*partitions("audit_apirequest"), *partitions("audit_attempt")]:
