@@ -24,7 +24,12 @@ def remove_model(
     Prices are append-only, so a model that ever had one has history.
     """
     look = look_for_model(model)
-    looks = {row.pk: look_for_route(row) for row in Route.objects.filter(model=model)}
+    looks: dict[int, Look] = {}
+    for row in Route.objects.filter(model=model).order_by("pk"):
+        looks[row.pk] = look_for_route(row)
+        # One that is used decides: others, which may take long, are not asked below either.
+        if looks[row.pk].is_found:
+            break
     with transaction.atomic():
         locked = lock_model(model)
         routes = list(

@@ -250,3 +250,17 @@ class RefusalFilter(StrictFilterSet):
     code = WordsFilter(field_name="code")
     minute_after = MomentFilter(field_name="minute", lookup_expr="gte")
     minute_before = MomentFilter(field_name="minute", lookup_expr="lt")
+
+
+class RefusalSumFilter(RefusalFilter):
+    """The same for their sums: of the last `SEARCH_DAYS` where nobody says since when."""
+
+    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows that pass every filter."""
+        passed = super().filter_queryset(queryset)
+        values = self.form.cleaned_data
+        if values["minute_after"] is not None:
+            return passed
+        until = values["minute_before"] or timezone.now()
+        since = max(until, _FIRST_MOMENT + timedelta(days=SEARCH_DAYS))
+        return passed.filter(minute__gte=since - timedelta(days=SEARCH_DAYS))

@@ -4,17 +4,23 @@ A long history takes long to look through, and inside SQLite's write transaction
 money waiting. So it is looked through before the transaction, without a lock, and inside it only
 for what came since then. Calls that run are looked for first: one that ends meanwhile is on record
 by then.
+
+What was made long ago and never used is looked for among all attempts since. Where that takes
+longer than a statement may, nobody knows that it was not used: it stays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import psycopg
+from django.db import OperationalError, connection, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.audit.models import APIRequest, Attempt
@@ -42,7 +48,10 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look through the whole history has found, and when it began."""
+    """What a look through the whole history has found, and when it began.
+
+    `is_found` also where there was no time to look through all of it.
+    """
 
     trace: Trace
     is_found: bool
@@ -99,8 +108,22 @@ def _find(trace: Trace, *, since: datetime) -> bool:
     if trace.column and is_call_open(trace.column, trace.row_id):
         return True
     requests = APIRequest.objects.filter(started_at__gte=since, **trace.requests)
-    if trace.requests and requests.exists():
+    if trace.requests and _has_any(requests):
         return True
     # Attempts are keyed by time.
     attempts = Attempt.objects.filter(id__gte=uuid7_lower_bound(since), **trace.attempts)
-    return bool(trace.attempts) and attempts.exists()
+    return bool(trace.attempts) and _has_any(attempts)
+
+
+def _has_any(rows: QuerySet[Any]) -> bool:
+    """Return whether there are rows, or no time to find out."""
+    # A statement that is ended breaks its transaction. On SQLite none is, and a transaction would
+    # take the one write lock.
+    savepoint = transaction.atomic() if connection.vendor == "postgresql" else nullcontext()
+    try:
+        with savepoint:
+            return rows.exists()
+    except OperationalError as error:
+        if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+            return True
+        raise

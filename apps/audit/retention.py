@@ -2,8 +2,8 @@
 
 Only rows of Payload go, bodies and salt together; the calls, their amounts and their hashes stay,
 so every chain still verifies. What is stored of answers for who repeats a call goes as well, and
-after a day with its key. Batches are small, because on SQLite the ledger waits for each. What
-has been erased here is still in older backups.
+after a day with its key, and counts of refused calls after KEPT_REFUSALS. Batches are small,
+because on SQLite the ledger waits for each. What has been erased here is still in older backups.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -22,9 +22,9 @@ from django.db.models import F, Func, IntegerField, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 
 from apps.audit.events import record_event
-from apps.audit.models import APIRequest, CallKey, Payload
+from apps.audit.models import APIRequest, CallKey, Payload, RefusalCount
 from apps.core.ids import uuid7_lower_bound
-from apps.core.pieces import leave_to_others
+from apps.core.pieces import delete_in_pieces, leave_to_others
 
 # One transaction removes at most so much: well under 50 ms on a slow disk.
 BATCH_ROWS: Final = 50
@@ -34,6 +34,11 @@ _PAGE_ROWS: Final = 1_000
 _PAGES_MEASURED: Final = 10
 # Of answers and keys, in one run: the next one goes on.
 _ANSWER_PAGES_MAX: Final = 100
+# As far back as statistics go.
+KEPT_REFUSALS: Final = timedelta(days=400)
+# Of counts whose time is up, in one transaction and in one run.
+_REFUSAL_ROWS: Final = 1_000
+_REFUSAL_ROWS_MAX: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +144,12 @@ def prune_call_keys(*, now: datetime) -> int:
             deleted += over.filter(pk__in=batch).delete()[0]
         leave_to_others()
     return deleted
+
+
+def prune_refusals(*, now: datetime) -> int:
+    """Delete the counts of refused calls whose time is up, and return how many there were."""
+    rows = RefusalCount.objects.filter(minute__lt=now - KEPT_REFUSALS).order_by("minute")
+    return delete_in_pieces(rows, size=_REFUSAL_ROWS, rows_max=_REFUSAL_ROWS_MAX)
 
 
 def _list_answers(rows: QuerySet[CallKey]) -> Iterator[list[UUID]]:

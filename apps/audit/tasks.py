@@ -13,6 +13,7 @@ from apps.audit.partitions import ensure_partitions
 from apps.audit.retention import Selection
 from apps.audit.retention import erase_payloads as erase
 from apps.audit.retention import prune_call_keys as prune
+from apps.audit.retention import prune_refusals as forget_refusals
 
 # Well under the time limit of a task; the next run goes on.
 ERASE_SECONDS_MAX: Final = 300.0
@@ -44,3 +45,9 @@ def erase_payloads() -> int:
 def prune_call_keys() -> int:
     """Forget the idempotency keys of calls that are older than a day and return how many."""
     return prune(now=datetime.now(UTC))
+
+
+@shared_task(name="audit.prune_refusals")
+def prune_refusals() -> int:
+    """Forget how many calls were refused more than 400 days ago and return how many counts."""
+    return forget_refusals(now=datetime.now(UTC))

@@ -11,7 +11,7 @@ from rest_framework import generics
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.audit.filters import EventFilter, RefusalFilter
+from apps.audit.filters import EventFilter, RefusalFilter, RefusalSumFilter
 from apps.audit.models import AdminEvent, RefusalCount
 from apps.audit.serializers import EventOutput, RefusalOutput, RefusalSumsOutput
 from apps.core.pages import NewestNumbersFirst
@@ -57,7 +57,7 @@ class EventView(generics.RetrieveAPIView[AdminEvent]):
 class RefusalsView(generics.ListAPIView[RefusalCount]):
     """List how many calls were refused, by key, reason and minute, newest first.
 
-    Refused calls cost nothing and are not among the recorded calls.
+    Refused calls cost nothing and are not among the recorded calls. Counts are kept for 400 days.
     """
 
     queryset = RefusalCount.objects.all()
@@ -73,12 +73,15 @@ class RefusalSumsView(generics.GenericAPIView[RefusalCount]):
     queryset = RefusalCount.objects.all()
     serializer_class = RefusalSumsOutput
     pagination_class = None
-    filterset_class = RefusalFilter
+    filterset_class = RefusalSumFilter
     permission_classes = (ViewersRead,)
 
     @extend_schema(operation_id="admin_refusals_sum", summary="Sum up refused calls", filters=True)
     def get(self, request: Request) -> Response:
-        """Return how many calls were refused, in all and for each reason."""
+        """Return how many calls were refused, in all and for each reason.
+
+        Without `minute_after`, of 31 days.
+        """
         rows = self.filter_queryset(self.get_queryset())
         codes = rows.order_by().values("code").annotate(sum=Sum("count")).order_by("-sum", "code")
         found = [{"code": row["code"], "count": row["sum"]} for row in codes[:CODES_MAX]]

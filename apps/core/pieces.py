@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from django.db import connection
+from django.db.models import QuerySet
 
 # The ledger asks for the lock again and again, and must find it free in between.
 PAUSE_SECONDS: Final = 0.03
@@ -24,6 +25,25 @@ def in_pieces(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
         if start:
             leave_to_others()
         yield items[start : start + size]
+
+
+def delete_in_pieces(rows: QuerySet[Any], *, size: int, rows_max: int) -> int:
+    """Delete rows in their order, `size` at a time, and return how many there were.
+
+    What comes after `rows_max` is left for the next run. A row that is not among `rows` any more
+    when its turn has come stays.
+    """
+    deleted = 0
+    while deleted < rows_max:
+        page = list(rows.values_list("pk", flat=True)[:size])
+        if not page:
+            break
+        gone, _ = rows.filter(pk__in=page).delete()
+        if not gone:
+            break
+        deleted += gone
+        leave_to_others()
+    return deleted
 
 
 def leave_to_others() -> None:

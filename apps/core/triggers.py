@@ -35,11 +35,22 @@ def append_only(vendor: str, table: str, *, may_delete: bool = False) -> list[st
             FOR EACH ROW EXECUTE FUNCTION refuse_change()""",
     ]
     if not may_delete:
-        statements.append(
-            f"""CREATE TRIGGER "{table}_no_truncate" BEFORE TRUNCATE ON "{table}"
-                FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"""
-        )
+        statements.append(no_truncate(table))
     return statements
+
+
+def no_truncate(table: str) -> str:
+    """Return the statement that makes `table` refuse TRUNCATE, on PostgreSQL.
+
+    A partition needs it as well: it can be truncated by its own name.
+    """
+    return f"""CREATE TRIGGER "{table}_no_truncate" BEFORE TRUNCATE ON "{table}"
+               FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"""
+
+
+def drop_no_truncate(table: str) -> str:
+    """Return the statement that takes the trigger of `no_truncate` away again."""
+    return f'DROP TRIGGER IF EXISTS "{table}_no_truncate" ON "{table}"'
 
 
 def drop_append_only(vendor: str, table: str, *, may_delete: bool = False) -> list[str]:
@@ -49,7 +60,7 @@ def drop_append_only(vendor: str, table: str, *, may_delete: bool = False) -> li
         return [f'DROP TRIGGER IF EXISTS "{table}_no_{verb}"' for verb in verbs]
     statements = [f'DROP TRIGGER IF EXISTS "{table}_append_only" ON "{table}"']
     if not may_delete:
-        statements.append(f'DROP TRIGGER IF EXISTS "{table}_no_truncate" ON "{table}"')
+        statements.append(drop_no_truncate(table))
     return statements
 
 

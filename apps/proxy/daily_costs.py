@@ -21,8 +21,9 @@ from django.db import connection
 from django.db.models import QuerySet, Sum
 from django.db.models.functions import Coalesce
 
-from apps.audit.models import APIRequest
+from apps.audit.models import APIRequest, Attempt
 from apps.billing.models import Incarnation
+from apps.core.ids import uuid7_lower_bound
 from apps.proxy.loader import one_moment
 from apps.proxy.snapshot import Catalogue
 
@@ -30,6 +31,8 @@ READ_SECONDS: Final = 2.0
 # An incarnation renews its lease every ten seconds: one that has not for so long writes no more,
 # or is read from its beginning when it does.
 _QUIET: Final = timedelta(hours=1)
+# How much earlier than today an attempt of today may have got its id, by the clock of a host.
+_CLOCK_DIFFERENCE: Final = timedelta(days=1)
 
 Billed = tuple[Literal["provider", "provider_key"], int]
 
@@ -71,17 +74,18 @@ def read_daily_costs(known: DailyCosts | None, now: datetime, *, has_keys: bool)
         heads = dict(live.values_list("id", "sequence"))
         if known is None or known.day != day or (has_keys and not known.has_keys):
             costs = DailyCosts(day, has_keys, read_up_to=heads)
-            _add(costs, rows)
+            _add(costs, rows, begun)
             return costs
         costs = DailyCosts(day, has_keys, Counter(known.nanos), known.read_up_to | heads)
         for incarnation_id, sequence in heads.items():
             since = known.read_up_to.get(incarnation_id, 0)
             if sequence > since:
-                _add(costs, rows.filter(incarnation_id=incarnation_id, sequence__gt=since))
+                later = rows.filter(incarnation_id=incarnation_id, sequence__gt=since)
+                _add(costs, later, begun)
     return costs
 
 
-def _add(costs: DailyCosts, rows: QuerySet[APIRequest]) -> None:
+def _add(costs: DailyCosts, rows: QuerySet[APIRequest], begun: datetime) -> None:
     billed = Coalesce("cost_nanos", "charge_nanos")
     by_provider = rows.order_by().values_list("provider_id").annotate(nanos=Sum(billed))
     for provider_id, nanos in by_provider:
@@ -92,13 +96,16 @@ def _add(costs: DailyCosts, rows: QuerySet[APIRequest]) -> None:
     # The last attempt of a call is the one that answered.
     each = rows.order_by().values("id", "attempt_count", nanos=billed)
     sql, params = each.query.sql_with_params()
+    # Attempts are keyed by time: without it those of all years are looked through.
+    key = Attempt._meta.pk
+    first = key.get_db_prep_value(uuid7_lower_bound(begun - _CLOCK_DIFFERENCE), connection)
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT attempt.provider_key_id, SUM(request.nanos) "  # noqa: S608 (of the ORM)
             f"FROM ({sql}) request JOIN audit_attempt attempt "
             "ON attempt.request_id = request.id AND attempt.number = request.attempt_count "
-            "GROUP BY attempt.provider_key_id",
-            params,
+            "WHERE attempt.id >= %s GROUP BY attempt.provider_key_id",
+            [*params, first],
         )
         for key_id, nanos in cursor.fetchall():
             costs.nanos["provider_key", key_id] += int(nanos)

@@ -27,6 +27,7 @@ from apps.api_keys.models import APIKey
 from apps.billing.models import Account, AccountKind
 from apps.billing.periods import make_budget
 from apps.billing.pricing import MULTIPLIER_ONE, Price, PriceIncomplete, price_of_columns
+from apps.core.pieces import leave_to_others
 from apps.model_groups.models import ModelGroup as ModelGroupRow
 from apps.proxy.dialects.neutral import Target
 from apps.proxy.dialects.targets import find_target
@@ -54,6 +55,9 @@ from apps.users.models import UserGroup as UserGroupRow
 
 CHANGES_MAX: Final = 10_000
 _CHUNK: Final = 2_000
+# Of the change log, in one transaction and in one run.
+PRUNE_ROWS: Final = 1_000
+_PRUNE_PIECES_MAX: Final = 20
 
 logger = logging.getLogger(__name__)
 
@@ -150,8 +154,20 @@ def apply_delta(snapshot: Snapshot, delta: Delta) -> None:
 
 
 def prune_changes(keep: int) -> int:
-    """Delete all but the last `keep` versions from the change log and return how many rows went."""
-    deleted, _ = ConfigurationChange.objects.filter(version__lte=read_version() - keep).delete()
+    """Delete all but the last `keep` versions from the change log and return how many rows went.
+
+    The oldest first, some at a time, and as many as leave the polls in between on time: the next
+    run goes on. A version goes as a whole, as who reads a part of it would take it for all.
+    """
+    deleted = 0
+    rows = ConfigurationChange.objects.filter(version__lte=read_version() - keep)
+    for _ in range(_PRUNE_PIECES_MAX):
+        page = rows.order_by("version").values_list("version", flat=True)[:PRUNE_ROWS]
+        last = max(page, default=None)
+        if last is None:
+            break
+        deleted += rows.filter(version__lte=last).delete()[0]
+        leave_to_others()
     return deleted
 
 

@@ -14,6 +14,7 @@ from django.db import connection
 from django.db.models import Q
 from django.utils import timezone
 
+from apps.core.pieces import delete_in_pieces
 from apps.proxy.circuit import Door
 from apps.proxy.models import CircuitRest
 
@@ -21,6 +22,9 @@ from apps.proxy.models import CircuitRest
 READ_MAX: Final = 1_000
 # How long what is known of checks outlasts the rest.
 KEPT: Final = timedelta(hours=1)
+# Of those, in one transaction and in one run.
+_PRUNED_ROWS: Final = 1_000
+_PRUNED_MAX: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,9 @@ def end_rests(which: Q, *, now: datetime) -> int:
 
 
 def prune_rests(*, now: datetime) -> int:
-    """Forget rests that ended long ago and return how many there were."""
-    deleted, _ = CircuitRest.objects.filter(ends_at__lt=now - KEPT).delete()
-    return deleted
+    """Forget rests that ended long ago, some at a time, and return how many there were."""
+    rows = CircuitRest.objects.filter(ends_at__lt=now - KEPT).order_by("ends_at")
+    return delete_in_pieces(rows, size=_PRUNED_ROWS, rows_max=_PRUNED_MAX)
 
 
 def database_now() -> datetime:

@@ -19,6 +19,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 from apps.audit.models import StoredAnswer
 from apps.billing.ledger.commands import StoredRecord
 from apps.core.errors import GatewayError
+from apps.core.pieces import delete_in_pieces
 from apps.proxy.dialects.responses_stored import is_kept, list_named, not_found, out_of_reach
 from apps.proxy.route_bodies import NOT_CONVERTED
 from apps.proxy.snapshot import Route
@@ -141,18 +142,9 @@ def forget(user_id: int, response_id: str) -> None:
 
 def prune_stored_answers(*, now: datetime) -> int:
     """Delete the rows whose time is up, some at a time, and return how many."""
-    deleted = 0
+    # Answers with the same id may come meanwhile: their time is not up any more then.
     rows = StoredAnswer.objects.filter(expires_at__lte=now).order_by("expires_at")
-    while deleted < PRUNED_MAX:
-        page = list(rows.values_list("pk", flat=True)[:PRUNED_ROWS])
-        if not page:
-            break
-        # Answers with the same id may have come meanwhile.
-        gone, _ = StoredAnswer.objects.filter(pk__in=page, expires_at__lte=now).delete()
-        deleted += gone
-        if not gone:
-            break
-    return deleted
+    return delete_in_pieces(rows, size=PRUNED_ROWS, rows_max=PRUNED_MAX)
 
 
 def digest_of(text: str) -> bytes:

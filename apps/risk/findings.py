@@ -11,6 +11,7 @@ from uuid import UUID
 from django.db import transaction
 
 from apps.audit.records import clean_text
+from apps.core.pieces import delete_in_pieces
 from apps.risk.models import RiskFinding
 
 KEPT: Final = timedelta(days=90)
@@ -59,12 +60,5 @@ def write_findings(findings: Sequence[Finding]) -> None:
 
 def prune_findings(*, now: datetime) -> int:
     """Delete the findings whose time is up, some at a time, and return how many."""
-    deleted = 0
     rows = RiskFinding.objects.filter(created_at__lt=now - KEPT).order_by("created_at")
-    while deleted < _PRUNED_MAX:
-        page = list(rows.values_list("pk", flat=True)[:_PRUNED_ROWS])
-        if not page:
-            break
-        gone, _ = RiskFinding.objects.filter(pk__in=page).delete()
-        deleted += gone
-    return deleted
+    return delete_in_pieces(rows, size=_PRUNED_ROWS, rows_max=_PRUNED_MAX)

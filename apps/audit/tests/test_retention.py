@@ -15,7 +15,7 @@ from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from apps.audit.models import AdminEvent, APIRequest, CallKey, Payload
+from apps.audit.models import AdminEvent, APIRequest, CallKey, Payload, RefusalCount
 from apps.audit.retention import (
     BATCH_ROWS,
     Erasure,
@@ -26,6 +26,7 @@ from apps.audit.retention import (
 )
 from apps.audit.tasks import erase_payloads as task
 from apps.audit.tasks import prune_call_keys as prune_task
+from apps.audit.tasks import prune_refusals
 from apps.core.ids import uuid7
 from tests.support.calls import record_call
 
@@ -342,3 +343,21 @@ def test_keys_are_forgotten_in_transactions_of_a_bounded_size(db: None) -> None:
     assert deleted == 123
     # Three of a mebibyte each alone, then 50, 50 and 20.
     assert len(deletes) == 6
+
+
+def test_counts_of_refused_calls_are_kept_for_400_days(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.audit.retention._REFUSAL_ROWS", 2)
+    for days in (0, 399, 401, 402, 403, 800):
+        RefusalCount.objects.create(
+            api_key_id=1, code="x", minute=NOW - timedelta(days=days), count=days
+        )
+
+    with CaptureQueriesContext(connection) as queries:
+        deleted = prune_refusals()
+
+    deletes = [query["sql"] for query in queries if query["sql"].startswith("DELETE")]
+    assert (deleted, len(deletes)) == (4, 2)
+    assert prune_refusals() == 0
+    assert set(RefusalCount.objects.values_list("count", flat=True)) == {0, 399}

@@ -82,6 +82,8 @@ def connect(path: str | Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+    # REPLACE deletes past the triggers that refuse it otherwise.
+    connection.execute("PRAGMA recursive_triggers=ON")
     return connection
 
 
@@ -199,6 +201,11 @@ class SqliteEngine:
         if changes.freed_keys:
             freed = [(request_id.hex,) for request_id in changes.freed_keys]
             many("DELETE FROM audit_callkey WHERE request_id = ?", freed)
+        if changes.holds:
+            # By the clock to which `own_holds` compares them: the host's may be set meanwhile.
+            placed_at = self.now()
+            for hold in changes.holds:
+                hold["placed_at"] = placed_at
         for table, _, rows in tables_of(changes):
             for start in range(0, len(rows), _ROWS_MAX):
                 part = rows[start : start + _ROWS_MAX]
@@ -316,7 +323,7 @@ class SqliteEngine:
 
     def own_holds(self, incarnation_id: int, older_than_seconds: float) -> list[Row]:
         """Return the holds of one incarnation that are older than so many seconds."""
-        before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
+        before = self.now() - timedelta(seconds=older_than_seconds)
         return self._holds("incarnation_id = ? AND placed_at < ?", (incarnation_id, _text(before)))
 
     def checkpoint(self, rows: Sequence[tuple[UUID, str]]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from uuid import UUID
 
 import pytest
@@ -11,6 +13,7 @@ from django.db.models import ProtectedError
 
 from apps.ai_models.models import AIModel, PriceVersion
 from apps.audit.models import AdminEvent, APIRequest, Attempt, Payload
+from apps.billing.ledger import sqlite
 from apps.billing.ledger.batch import Unbalanced
 from apps.billing.ledger.commands import Held, Line
 from apps.billing.models import Account, Entry, Transaction
@@ -113,6 +116,33 @@ def test_delete_is_refused(world: World, model: type[models.Model]) -> None:
 
     assert "append-only" in by_sql
     assert model._default_manager.count() == count
+
+
+@pytest.mark.sqlite  # PostgreSQL has no REPLACE.
+@pytest.mark.parametrize("model", APPEND_ONLY, ids=lambda model: model.__name__)
+def test_replacing_a_row_by_itself_is_refused(world: World, model: type[models.Model]) -> None:
+    before = list(model._default_manager.order_by("pk").values())
+    assert before
+
+    by_sql = refused(lambda: execute(f"REPLACE INTO {table(model)} SELECT * FROM {table(model)}"))  # noqa: S608 (constants)
+
+    assert "append-only" in by_sql
+    assert list(model._default_manager.order_by("pk").values()) == before
+
+
+@pytest.mark.sqlite  # PostgreSQL has no REPLACE.
+def test_the_ledger_s_connection_cannot_replace_rows_either(committed_db: Database) -> None:
+    make_world()
+    names = [table(Entry), table(Transaction), table(PriceVersion)]
+    counts = [Entry.objects.count(), Transaction.objects.count(), PriceVersion.objects.count()]
+
+    with closing(sqlite.connect(committed_db.name)) as ledger:
+        for name in names:
+            with pytest.raises(sqlite3.IntegrityError, match=f"{name} is append-only"):
+                ledger.execute(f"REPLACE INTO {name} SELECT * FROM {name}")  # noqa: S608 (constants)
+
+    assert counts == [2, 1, 1]
+    assert [model.objects.count() for model in (Entry, Transaction, PriceVersion)] == counts
 
 
 @pytest.mark.postgres

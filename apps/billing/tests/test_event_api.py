@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -185,7 +185,7 @@ def test_refusals_are_listed_and_summed(client: APIClient) -> None:
         )
 
     listed = client.get(REFUSALS).json()["results"]
-    sums = client.get(f"{REFUSALS}sum/").json()
+    sums = client.get(f"{REFUSALS}sum/?minute_after=2026-11-20").json()
 
     assert [(row["api_key_id"], row["code"], row["count"]) for row in listed] == [
         (4, "model_not_found", 1),
@@ -203,9 +203,9 @@ def test_refusals_are_listed_and_summed(client: APIClient) -> None:
         ],
     }
     for query, total in (
-        ("api_key=3", 15),
-        ("api_key=0", 5),
-        ("code=model_not_found,invalid_api_key", 6),
+        ("minute_after=2026-11-20&api_key=3", 15),
+        ("minute_after=2026-11-20&api_key=0", 5),
+        ("minute_after=2026-11-20&code=model_not_found,invalid_api_key", 6),
         ("minute_after=2026-11-20T12:01:00Z", 9),
         ("minute_before=2026-11-20T12:01:00Z", 12),
     ):
@@ -223,3 +223,22 @@ def test_actions_that_begin_alike_are_found_by_their_index() -> None:
         plan = "\n".join(row[0] for row in cursor.fetchall())
 
     assert "audit_event_action" in plan
+
+
+def test_without_a_beginning_refusals_of_31_days_are_summed_and_listed_from_all_times(
+    client: APIClient,
+) -> None:
+    now = timezone.now()
+    for days, count in ((0, 1), (30.9, 2), (31.1, 4), (61.9, 8), (62.1, 16)):
+        RefusalCount.objects.create(
+            api_key_id=1, code="x", minute=now - timedelta(days=days), count=count
+        )
+
+    def total(**query: str) -> int:
+        return int(client.get(f"{REFUSALS}sum/", query).json()["total"])
+
+    assert total() == 3
+    assert total(minute_before=(now - timedelta(days=31)).isoformat()) == 12
+    assert total(minute_after=(now - timedelta(days=400)).isoformat()) == 31
+    assert total(minute_before="1970-01-02T00:00:00Z") == 0
+    assert len(client.get(REFUSALS).json()["results"]) == 5

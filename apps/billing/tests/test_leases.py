@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -161,3 +161,19 @@ def test_on_postgresql_no_host_s_clock_decides_who_is_dead(module: object) -> No
     }
 
     assert asked == set()
+
+
+def test_a_hold_is_as_old_as_it_is_however_the_host_s_clock_was_set(
+    gateway: Gateway, survivor: Gateway
+) -> None:
+    now = datetime.now(UTC)
+    placed = [survivor.hold(UNIT, at=now + timedelta(days=days)) for days in (-1, 1)]
+
+    old = survivor.engine.own_holds(survivor.incarnation_id, 3_600)
+    all_of_them = survivor.engine.own_holds(survivor.incarnation_id, 0)
+
+    assert old == []
+    assert {row["request_id"] for row in all_of_them} == {
+        hold.request_id for hold in placed if isinstance(hold, Held)
+    }
+    assert len(all_of_them) == 2

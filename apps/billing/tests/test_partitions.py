@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
-from django.db import connection, transaction
+from django.core.management import call_command
+from django.db import DatabaseError, connection, transaction
 
 from apps.audit.models import APIRequest
 from apps.audit.partitions import MONTHS_AHEAD, PARTITIONED, ensure_partitions, month_start
 from apps.billing.ledger.commands import Held
 from apps.billing.ledger.store import Engine
-from apps.core.ids import uuid7
+from apps.core.ids import uuid7, uuid7_lower_bound
 from tests.support.databases import Database
 from tests.support.processes import wait_until
 from tests.support.world import Gateway, make_world
 
+MOVE_MONTH = (Path(__file__).resolve().parents[3] / "docker" / "move_month.sql").read_text()
 FAR = datetime(2031, 11, 30, 23, 59, 59, tzinfo=UTC)
 
 
@@ -166,13 +170,141 @@ def test_who_waited_for_another_gateway_makes_nothing_twice(committed_db: Databa
     assert len(partitions("audit_attempt")) == 8
 
 
-def somebody_waits() -> bool:
+def somebody_waits(locktype: str = "advisory") -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT 1 FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database "
-            "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+            "WHERE locktype = %s AND NOT granted AND datname = current_database()",
+            (locktype,),
         )
         return cursor.fetchone() is not None
+
+
+SKIPPED = (
+    "not made, because the default partition has rows of the month: audit_apirequest_2031_11 "
+    "(docs/operations.md, Partitions)"
+)
+
+
+@pytest.mark.postgres
+def test_a_month_with_rows_in_the_default_partition_keeps_no_other_from_being_made(
+    ledger_connect: Callable[[], Engine], caplog: pytest.LogCaptureFixture
+) -> None:
+    request_id = record(Gateway(make_world(), ledger_connect()), FAR)
+    caplog.set_level(logging.WARNING, "apps.audit.partitions")
+
+    made = [make(FAR), make(FAR)]
+
+    assert made == [8, 0]
+    assert partition_of(request_id) == "audit_apirequest_default"
+    assert partitions("audit_apirequest")[-3:] == [
+        "audit_apirequest_2031_12",
+        "audit_apirequest_2032_01",
+        "audit_apirequest_default",
+    ]
+    assert "audit_attempt_2031_11" in partitions("audit_attempt")
+    assert [record.getMessage() for record in caplog.records] == [SKIPPED, SKIPPED]
+
+
+@pytest.mark.postgres
+def test_a_row_that_comes_while_its_month_is_made_keeps_no_other_from_being_made(
+    committed_db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "apps.audit.partitions")
+
+    with (
+        closing(committed_db.connect()) as writer,
+        closing(committed_db.connect()) as maker,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        writer.execute("BEGIN")
+        writer.execute(
+            "INSERT INTO audit_payload (request_id, salt, request_body, response_body, "
+            "is_request_truncated, is_response_truncated) VALUES (%s, '', '', '', false, false)",
+            (id_at(FAR),),
+        )
+        maker.execute("BEGIN")
+        waiting = thread.submit(ensure_partitions, maker.cursor(), now=FAR)
+        wait_until(
+            lambda: somebody_waits("relation"), timeout_seconds=10, what="the wait for the writer"
+        )
+
+        writer.execute("COMMIT")
+
+        assert waiting.result(timeout=10) == 8
+        maker.execute("COMMIT")
+    assert "audit_payload_2031_11" not in partitions("audit_payload")
+    assert "audit_payload_2031_12" in partitions("audit_payload")
+    assert len(caplog.records) == 1
+    assert "audit_payload_2031_11 " in caplog.records[0].getMessage()
+
+
+@pytest.mark.postgres
+def test_an_operator_moves_the_rows_of_a_month_out_of_the_default_partition(
+    ledger_connect: Callable[[], Engine],
+) -> None:
+    gateway = Gateway(make_world(), ledger_connect())
+    moved, other = record(gateway, FAR), record(gateway, FAR + timedelta(days=90))
+    before = list(APIRequest.objects.order_by("id").values())
+
+    for _ in range(2):
+        with transaction.atomic():
+            execute("SET LOCAL auditing.month = '2031-11-01'")
+            execute(MOVE_MONTH)
+
+    assert list(APIRequest.objects.order_by("id").values()) == before
+    assert partition_of(moved) == "audit_apirequest_2031_11"
+    assert partition_of(other) == "audit_apirequest_default"
+    bounds = bounds_of("audit_attempt_2031_11")
+    assert make(FAR) == 6
+    assert bounds == bounds_of("audit_payload_2031_11")
+    assert f"FROM ('{bound_of(FAR)}') TO ('{bound_of(FAR + timedelta(days=1))}')" in bounds
+    for name in ("audit_apirequest_default", "audit_apirequest_2031_11"):
+        for statement in (f"DELETE FROM {name}", f"TRUNCATE {name}"):  # noqa: S608 (constants)
+            with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
+                execute(statement)
+
+
+def execute(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def bound_of(moment: datetime) -> UUID:
+    return uuid7_lower_bound(month_start(moment))
+
+
+def bounds_of(partition: str) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = %s", (partition,)
+        )
+        ((bounds,),) = cursor.fetchall()
+    return str(bounds)
+
+
+@pytest.mark.postgres
+def test_partitions_refuse_to_be_truncated_by_name(committed_db: Database) -> None:
+    def list_refusing() -> list[str]:
+        refusing = []
+        for name in [*partitions("audit_apirequest"), *partitions("audit_attempt")]:
+            try:
+                with transaction.atomic():
+                    execute(f"TRUNCATE {name}")
+                    transaction.set_rollback(True)
+            except DatabaseError:
+                refusing.append(name)
+        return refusing
+
+    make(FAR)
+    everything = [*partitions("audit_apirequest"), *partitions("audit_attempt")]
+    before = list_refusing()
+    call_command("migrate", "audit", "0009", verbosity=0)
+    undone = list_refusing()
+    call_command("migrate", "audit", verbosity=0)
+
+    assert len(everything) == 14
+    assert (before, undone, list_refusing()) == (everything, [], everything)
 
 
 @pytest.mark.postgres

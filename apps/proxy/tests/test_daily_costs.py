@@ -10,6 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apps.audit.models import Attempt
+from apps.audit.partitions import ensure_partitions
 from apps.billing.models import Incarnation
 from apps.proxy.daily_costs import DailyCosts, find_limited, read_daily_costs
 from apps.proxy.snapshot import Catalogue
@@ -127,6 +128,26 @@ def test_the_key_that_answered_is_billed() -> None:
 
     assert known.nanos == {("provider", 1): 5, ("provider_key", 7): 5}
     assert read(known, keys=True).nanos == {("provider", 1): 11, ("provider_key", 7): 11}
+
+
+@pytest.mark.postgres
+def test_attempts_of_earlier_months_are_not_looked_through() -> None:
+    with connection.cursor() as cursor:
+        ensure_partitions(cursor, now=datetime(2026, 4, 1, tzinfo=UTC))
+    record(make_incarnation(), 1, 5, key_id=7)
+
+    with CaptureQueriesContext(connection) as queries:
+        costs = read(keys=True)
+
+    (sql,) = [query["sql"] for query in queries if "audit_attempt" in query["sql"]]
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {sql}")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert costs.nanos["provider_key", 7] == 5
+    # Of the second of June, and a day for the clocks.
+    assert "audit_attempt_2026_06" in plan
+    assert "audit_attempt_2026_05" not in plan
+    assert "audit_attempt_2026_04" not in plan
 
 
 def test_keys_are_summed_from_the_start_of_the_day_when_the_first_gets_a_limit() -> None:

@@ -377,6 +377,31 @@ def test_a_rolled_back_change_leaves_no_version() -> None:
     assert loader.read_version() == before
 
 
+def test_the_change_log_is_pruned_by_whole_versions_oldest_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loader, "PRUNE_ROWS", 2)
+    monkeypatch.setattr(loader, "_PRUNE_PIECES_MAX", 2)
+    ConfigurationChange.objects.all().delete()
+    now = loader.read_version()
+    versions = [now - 6, now - 5, now - 5, now - 5, now - 4, now - 3, now - 2, now]
+    ConfigurationChange.objects.bulk_create(
+        ConfigurationChange(version=version, table_name="users_user", row_key=0)
+        for version in versions
+    )
+
+    def left() -> list[int]:
+        rows = ConfigurationChange.objects.order_by("version")
+        return [version - now for version in rows.values_list("version", flat=True)]
+
+    pruned, after = loader.prune_changes(2), left()
+
+    # Two pieces: of one version and the whole of the next, and of two more.
+    assert (pruned, after) == (6, [-2, 0])
+    assert (loader.prune_changes(2), left()) == (1, [0])
+    assert (loader.prune_changes(2), left()) == (0, [0])
+
+
 def test_a_gateway_that_slept_through_pruned_changes_loads_everything() -> None:
     old = loader.read_version()
     make_user()

@@ -6,7 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.audit.models import AdminEvent
@@ -171,6 +172,25 @@ def test_findings_are_never_edited(db: None) -> None:
         RiskFinding.objects.filter(pk=finding.pk).update(user_name="somebody else")
 
     assert RiskFinding.objects.get().user_name == "alice"
+
+
+def test_findings_go_in_pieces_with_a_pause_after_each_where_there_is_one_writer(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("apps.core.pieces.time.sleep", pauses.append)
+    monkeypatch.setattr("apps.risk.findings._PRUNED_ROWS", 2)
+    rule = make_rule()
+    now = timezone.now()
+    for _ in range(5):
+        note_finding(rule, created_at=now - timedelta(days=91))
+
+    with CaptureQueriesContext(connection) as queries:
+        pruned = prune_findings(now=now)
+
+    assert pruned == 5
+    assert len([query for query in queries if query["sql"].startswith("DELETE")]) == 3
+    assert pauses == ([0.03] * 3 if connection.vendor == "sqlite" else [])
 
 
 def test_findings_end_after_90_days(db: None) -> None:
