@@ -46,6 +46,11 @@ class Findings:
     is_just_restored: bool = False
     orphaned_holds: int = 0
 
+    @property
+    def count(self) -> int:
+        """Return how many there are, also of those that are not kept."""
+        return len(self.items) + self.omitted
+
     def add(
         self, invariant: str, subject: str, *, expected: object, found: object, message: str
     ) -> None:

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import connection
 
 from apps.billing import reaper
+from apps.billing.anchor_checks import AnchorMemory
 from apps.billing.anchors import append_anchor
 from apps.billing.call_keys import end_orphaned_keys as end_orphans
 from apps.billing.connections import connect
@@ -26,6 +27,9 @@ LEASE_SECONDS = 120
 GRACE_SECONDS = 15
 
 logger = logging.getLogger(__name__)
+
+# Of this worker: its first verification reads all anchors, later ones what is new.
+_anchor_memory = AnchorMemory()
 
 
 @shared_task(name="billing.anchor_heads")
@@ -72,7 +76,9 @@ def end_orphaned_keys() -> int:
 def verify_recent() -> int:
     """Verify what is new in the ledger, log every finding and return their number."""
     started_at = datetime.now(UTC)
-    found = report(is_full=False, anchors_path=anchors_path(), now=started_at)
+    found = report(
+        is_full=False, anchors_path=anchors_path(), now=started_at, memory=_anchor_memory
+    )
     for finding in found.findings:
         logger.critical("the ledger is off: %s", finding)
     record_verification(

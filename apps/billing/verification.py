@@ -15,7 +15,7 @@ from typing import Final
 from django.conf import settings
 from django.db import transaction
 
-from apps.billing.anchor_checks import check_anchors, read_promises
+from apps.billing.anchor_checks import AnchorMemory, check_anchors, read_promises
 from apps.billing.chain_walks import Head, walk_entries, walk_requests
 from apps.billing.findings import Finding, Findings, one_view
 from apps.billing.models import VerifiedHead
@@ -53,16 +53,22 @@ def anchors_path() -> Path:
 
 
 def report(
-    *, is_full: bool, anchors_path: Path, now: datetime, is_just_restored: bool = False
+    *,
+    is_full: bool,
+    anchors_path: Path,
+    now: datetime,
+    is_just_restored: bool = False,
+    memory: AnchorMemory | None = None,
 ) -> Report:
     """Verify the ledger and return what was seen and found.
 
-    `now` judges leases on SQLite; PostgreSQL has a clock of its own. Holds of dead owners are no
-    findings where the ledger was just restored.
+    Without `memory` all anchors are read, also where only what is new is verified. `now` judges
+    leases on SQLite; PostgreSQL has a clock of its own. Holds of dead owners are no findings where
+    the ledger was just restored.
     """
     findings = Findings(is_just_restored=is_just_restored)
     # Before the view: an anchor written after it names rows that the view does not show yet.
-    promises = read_promises(anchors_path, findings)
+    promises = read_promises(anchors_path, findings, memory=memory, is_full=is_full)
     with one_view():
         entries = walk_entries(findings, is_full=is_full)
         requests = walk_requests(findings, is_full=is_full)

@@ -114,6 +114,22 @@ PROOF: Final = (
         (f"{_ANCHORS}::test_an_edited_line_is_found",),
     ),
     Mutant(
+        "a-file-that-no-longer-fits-is-not-read-whole",
+        "I-69",
+        _CHECKS,
+        "if noted.sequence < known.tail.number or not is_in_place(path, known.tail):",
+        "if noted.sequence < known.tail.number:",
+        (f"{_TESTS}/test_anchor_memory.py::test_a_file_that_was_cut_is_found",),
+    ),
+    Mutant(
+        "who-verifies-keeps-heads-from-being-signed",
+        "I-70",
+        "apps/billing/anchors.py",
+        "        fcntl.flock(file, fcntl.LOCK_UN)\n",
+        "",
+        (f"{_TESTS}/test_anchor_memory.py::test_heads_are_signed_while_a_verification_reads",),
+    ),
+    Mutant(
         "heads-are-anchored-every-five-minutes",
         "I-70",
         "auditing/celery.py",
