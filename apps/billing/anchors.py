@@ -53,7 +53,7 @@ _NOTES: Final = {"account": "anchor account", "incarnation": "anchor requests"}
 _MOVED: Final = """SELECT chain.id, chain.sequence, chain.head FROM billing_{kind} AS chain
     LEFT JOIN billing_verifiedhead AS noted ON noted.chain = %s AND noted.chain_id = chain.id
     WHERE chain.sequence > 0 AND (noted.id IS NULL OR noted.sequence <> chain.sequence)
-    ORDER BY chain.id LIMIT %s"""
+    ORDER BY noted.verified_at NULLS FIRST, chain.id LIMIT %s"""
 
 AnchoredHead = tuple[int, int, bytes]  # chain id, sequence, head
 Place = tuple[int, bytes]  # the number and the digest of a line
@@ -86,8 +86,8 @@ def append_anchor(path: Path, now: datetime, *, vouched: Place | None = None) ->
     """Append the heads that moved since the last anchor, fsynced, and return how many there were.
 
     A line is written even when nothing moved, so that the file shows that someone looked. At most
-    HEADS_PER_LINE heads of each kind go into one call; the rest goes into the next. `vouched` names
-    the last of the lines that the caller has verified.
+    HEADS_PER_LINE heads of each kind go into one call, of chains that were signed longest ago; the
+    rest goes into the next. `vouched` names the last of the lines that the caller has verified.
     """
     key = parse_encryption_keys(settings.ENCRYPTION_KEY)[0]
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

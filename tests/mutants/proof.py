@@ -130,6 +130,14 @@ PROOF: Final = (
         (f"{_TESTS}/test_anchor_memory.py::test_heads_are_signed_while_a_verification_reads",),
     ),
     Mutant(
+        "the-newest-accounts-are-never-anchored",
+        "I-70",
+        "apps/billing/anchors.py",
+        "ORDER BY noted.verified_at NULLS FIRST, chain.id",
+        "ORDER BY chain.id",
+        (f"{_TESTS}/test_anchor_order.py::test_no_account_is_passed_over_for_ever",),
+    ),
+    Mutant(
         "heads-are-anchored-every-five-minutes",
         "I-70",
         "auditing/celery.py",
