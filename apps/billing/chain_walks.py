@@ -21,6 +21,7 @@ from apps.billing.chains import (
     transaction_digest,
 )
 from apps.billing.findings import ChainName, Findings, as_moment, as_uuid, stream
+from apps.billing.new_rows import entries_with_transactions, links_of
 from apps.billing.pricing import (
     Price,
     PriceIncomplete,
@@ -49,12 +50,7 @@ _ENTRIES = """SELECT entry.account_id, entry.sequence, entry.kind, entry.amount_
         entry.balance_after_nanos, entry.request_id, entry.corrects_id, entry.hash,
         entry.transaction_id, txn.kind, txn.idempotency_key, txn.actor_id, txn.actor_name,
         txn.reason, txn.created_at
-    FROM billing_account AS account
-    LEFT JOIN billing_verifiedhead AS verified ON %s AND verified.chain = 'account'
-        AND verified.chain_id = account.id
-    JOIN billing_entry AS entry ON entry.account_id = account.id
-        AND entry.sequence > COALESCE(verified.sequence, 0)
-    JOIN billing_transaction AS txn ON txn.id = entry.transaction_id
+    FROM {entries}
     ORDER BY entry.account_id, entry.sequence"""
 _INCARNATIONS = """SELECT incarnation.id, 0, incarnation.sequence, incarnation.head,
         COALESCE(verified.sequence, 0), verified.head, start.hash, 0
@@ -70,11 +66,7 @@ _REQUESTS = f"""SELECT {", ".join(f"request.{name}" for name in _COLUMNS)}, requ
          WHERE entry.request_id = request.id AND entry.kind IN ('charge', 'excess')),
         (SELECT COALESCE(SUM(amount_nanos), 0) FROM billing_entry AS entry
          WHERE entry.request_id = request.id AND entry.kind = 'late')
-    FROM billing_incarnation AS incarnation
-    LEFT JOIN billing_verifiedhead AS verified ON %s AND verified.chain = 'incarnation'
-        AND verified.chain_id = incarnation.id
-    JOIN audit_apirequest AS request ON request.incarnation_id = incarnation.id
-        AND request.sequence > COALESCE(verified.sequence, 0)
+    FROM {{requests}}
     ORDER BY request.incarnation_id, request.sequence"""  # noqa: S608 (constants)
 
 
@@ -115,7 +107,7 @@ class _Chain:
 def walk_entries(findings: Findings, *, is_full: bool) -> Walk:
     """Verify the accounts' chains: gapless, balances running, links right, heads as stored."""
     walk = Walk()
-    entries = stream(_ENTRIES, (not is_full,))
+    entries = stream(_ENTRIES.format(entries=entries_with_transactions(is_full=is_full)))
     entry = next(entries, None)
     for row in stream(_ACCOUNTS, (not is_full,)):
         chain = _open_chain("account", row, findings)
@@ -148,7 +140,7 @@ def walk_requests(findings: Findings, *, is_full: bool) -> Walk:
 
 def _request_rows(is_full: bool) -> Iterator[dict[str, Any]]:
     names = (*_COLUMNS, "hash", "charged", "charged_late")
-    for values in stream(_REQUESTS, (not is_full,)):
+    for values in stream(_REQUESTS.format(requests=links_of("incarnation", is_full=is_full))):
         row = dict(zip(names, values, strict=True))
         row["id"] = as_uuid(row["id"])
         for name in ("started_at", "settled_at"):
