@@ -38,6 +38,7 @@ class Promises:
 
     lines: int = 0
     lines_read: int = 0  # this time
+    generation: int = 0  # of the memory
     tail: Anchor | None = None  # the last line
     heads: dict[ChainName, dict[int, tuple[int, bytes]]] = field(
         default_factory=lambda: {"account": {}, "incarnation": {}}
@@ -59,27 +60,36 @@ class AnchorMemory:
     def __init__(self) -> None:
         self._of: tuple[Path, str] | None = None  # the file, and the keys that were believed
         self._promises = Promises()
+        self._generation = 0
+
+    def begin(self) -> Promises:
+        """Return what knows nothing yet, to read everything."""
+        return Promises(generation=self._generation)
 
     def recall(self, path: Path, noted: VerifiedHead | None) -> Promises:
         """Return what is remembered of a file; nothing where it no longer fits."""
-        known = self._promises
+        known, nothing = self._promises, self.begin()
         if self._of != (path, settings.ENCRYPTION_KEY) or known.tail is None or noted is None:
-            return Promises()
+            return nothing
         # A file that was cut or changed, and a database older than the file, are read whole.
         if noted.sequence < known.tail.number or not is_in_place(path, known.tail):
-            return Promises()
+            return nothing
         return Promises(
+            generation=nothing.generation,
             lines=known.lines,
             tail=known.tail,
             heads={chain: dict(heads) for chain, heads in known.heads.items()},
         )
 
     def keep(self, path: Path, promises: Promises) -> None:
-        """Remember a file in which nothing was found."""
+        """Remember a file in which nothing was found, unless somebody has found something."""
+        if promises.generation != self._generation:
+            return  # A full run found what this one, which began before, did not read.
         self._of, self._promises = (path, settings.ENCRYPTION_KEY), promises
 
     def forget(self) -> None:
         """Have the next verification read everything."""
+        self._generation += 1
         self._of, self._promises = None, Promises()
 
 
@@ -94,7 +104,8 @@ def read_promises(
     # Before the file: a line may be added meanwhile, but none may have gone.
     noted = VerifiedHead.objects.filter(chain=NOTE, chain_id=0).first()
     found_before = findings.count
-    promises = memory.recall(path, noted) if memory and not is_full else Promises()
+    memory = memory or AnchorMemory()
+    promises = memory.begin() if is_full else memory.recall(path, noted)
     strangers = Strangers()
     digests = dict((promises.last,))
     for anchor in read_anchors(path, after=promises.tail):
@@ -127,11 +138,10 @@ def read_promises(
             found=found,
             message=f"the database remembers {noted.sequence} lines, and {found}",
         )
-    if memory is not None:
-        if findings.count == found_before:
-            memory.keep(path, promises)
-        else:
-            memory.forget()
+    if findings.count == found_before:
+        memory.keep(path, promises)
+    else:
+        memory.forget()
     return promises
 
 
@@ -161,6 +171,7 @@ def _check_chunk(chain: ChainName, chunk: dict[int, tuple[int, bytes]], findings
     for chain_id, (sequence, head) in chunk.items():
         link = found.get(chain_id)
         if link != head:
+            findings.doubt(chain, chain_id)
             findings.add(
                 "I-69",
                 f"{chain} {chain_id} at {sequence}",

@@ -102,6 +102,7 @@ class _Chain:
     head: bytes
     balance: int
     is_broken: bool = False
+    has_findings: bool = False  # beside those that break it
 
 
 def walk_entries(findings: Findings, *, is_full: bool) -> Walk:
@@ -132,7 +133,9 @@ def walk_requests(findings: Findings, *, is_full: bool) -> Walk:
             walk.links += 1
             if not chain.is_broken:
                 _check_request(chain, request, findings)
+            found_before = findings.count
             _check_charge(request, prices, findings)
+            chain.has_findings |= findings.count > found_before
             request = next(requests, None)
         _close_chain(chain, walk, findings)
     return walk
@@ -275,7 +278,7 @@ def _close_chain(chain: _Chain, walk: Walk, findings: Findings) -> None:
             what="the stored balance",
         )
         return
-    if chain.sequence > chain.start_sequence:
+    if chain.sequence > chain.start_sequence and not chain.has_findings:
         walk.moved.append(Head(chain.name, chain.chain_id, chain.sequence, chain.head))
 
 

@@ -26,6 +26,7 @@ _NEW_UNBALANCED = """SELECT id, nanos FROM (
             WHERE entry.transaction_id = new.id) AS nanos
         FROM (SELECT DISTINCT entry.transaction_id AS id FROM {entries}) AS new
     ) AS summed WHERE nanos <> 0"""
+_ACCOUNTS_OF = "SELECT account_id FROM billing_entry WHERE transaction_id = %s"
 _EMPTY_TRANSACTIONS = """SELECT txn.id FROM billing_transaction AS txn
     WHERE NOT EXISTS (SELECT 1 FROM billing_entry AS entry WHERE entry.transaction_id = txn.id)"""
 _TOTAL = "SELECT COALESCE(SUM(posted_nanos), 0) FROM billing_account"
@@ -125,6 +126,8 @@ def check_transactions(findings: Findings, *, is_full: bool) -> None:
         findings.add_amount(
             "I-01", subject, expected=0, found=int(total), what="the sum of its entries"
         )
+        for (account_id,) in fetch(_ACCOUNTS_OF, (transaction_id,)):
+            findings.doubt("account", account_id)
     if is_full:
         for (transaction_id,) in stream(_limited(_EMPTY_TRANSACTIONS)):
             findings.add(
@@ -144,6 +147,7 @@ def check_transactions(findings: Findings, *, is_full: bool) -> None:
 def check_accounts(findings: Findings) -> None:
     """Verify that no account stands below what it may (I-04)."""
     for account_id, kind, posted, held in fetch(_limited(_BELOW)):
+        findings.doubt("account", account_id)
         findings.add(
             "I-04",
             f"account {account_id}",
@@ -190,6 +194,7 @@ def check_requests(findings: Findings, *, is_full: bool) -> None:
         stray=_IS_STRAY if is_full else _IS_NEW_STRAY,
     )
     for request_id, account_id, sequence, amount in stream(_limited(stray)):
+        findings.doubt("account", account_id)
         findings.add(
             "I-20",
             f"account {account_id} entry {sequence}",
@@ -288,6 +293,7 @@ def _compare_held(held: dict[int, int], counted: dict[int, int], findings: Findi
         if found != expected:
             # Nothing open and yet held: some end did not give back all that it should.
             invariant = "I-15" if expected else "I-19"
+            findings.doubt("account", account_id)
             findings.add_amount(
                 invariant,
                 f"account {account_id}",
@@ -297,6 +303,7 @@ def _compare_held(held: dict[int, int], counted: dict[int, int], findings: Findi
             )
     for account_id, expected in sorted(held.items()):
         if expected:
+            findings.doubt("account", account_id)
             findings.add_amount(
                 "I-15", f"account {account_id}", expected=expected, found=0, what="what is held"
             )

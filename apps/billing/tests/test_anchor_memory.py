@@ -143,6 +143,18 @@ def test_an_edited_old_line_is_found_by_a_full_run_and_then_by_all(
     assert read(path, memory) == (4, found)
 
 
+def test_what_a_full_run_has_found_is_not_forgotten_by_one_that_ran_beside_it(
+    path: Path, memory: AnchorMemory
+) -> None:
+    beside = memory.recall(path, VerifiedHead.objects.get(chain="anchor"))
+    edit(path, 2)
+    assert read(path, memory, is_full=True)[0] == 3
+
+    memory.keep(path, beside)
+
+    assert read(path, memory)[0] == 3
+
+
 @pytest.mark.parametrize(("kept", "lines_read"), [(0, 0), (1, 1), (2, 2), (3, 0), (4, 1)])
 def test_a_file_that_was_cut_is_found(
     path: Path, memory: AnchorMemory, kept: int, lines_read: int
