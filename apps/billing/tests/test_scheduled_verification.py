@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,22 @@ def test_a_run_that_finds_another_one_of_its_kind_returns_at_once(
     TASKS[kind]()
 
     assert len(rows()) == 2
+
+
+def test_everything_is_verified_once_a_day() -> None:
+    verify_full()
+    verify_full()
+    assert rows() == [("schedule", True, 0)]
+
+    # Whoever started the worker anew, or ran the command, changes nothing about it.
+    Verification.objects.update(started_at=datetime.now(UTC) - timedelta(hours=23))
+    verify_full()
+    assert len(rows()) == 1
+    Verification.objects.update(started_at=datetime.now(UTC) - timedelta(hours=25))
+    verify_full()
+    verify_full()
+
+    assert rows() == [("schedule", True, 0), ("schedule", True, 0)]
 
 
 def test_what_only_a_full_run_can_find_is_logged_and_on_record(
