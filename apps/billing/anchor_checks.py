@@ -54,7 +54,8 @@ class AnchorMemory:
     """What a process remembers of the anchor file from one verification to the next.
 
     Not kept in the database: who can write that alone could then say how far the file need not be
-    read, or what it promised. Only a file in which nothing was found is remembered.
+    read, or what it promised. Only a file in which nothing was found is remembered. A
+    chain takes some 300 bytes, as in every verification while it runs.
     """
 
     def __init__(self) -> None:

@@ -8,11 +8,12 @@ up anyway, and knows no LATERAL.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 from django.db import connection
 
-from apps.billing.findings import ChainName
+from apps.billing.findings import ChainName, one_view, stream
 
 # Of each kind of chain: the table of its links, and what a link is called here.
 _LINKS: Final[dict[ChainName, tuple[str, str]]] = {
@@ -39,6 +40,29 @@ _TRANSACTION_JOINED: Final = "JOIN billing_transaction AS txn ON txn.id = entry.
 _TRANSACTION_LOOKED_UP: Final = """CROSS JOIN LATERAL (
         SELECT * FROM billing_transaction AS one WHERE one.id = entry.transaction_id LIMIT 1
     ) AS txn"""
+
+# What a full verification walks in one view of the database, unless one chain alone has more.
+SPAN_LINKS: Final = 1_000_000
+_ID_MAX: Final = 2**63 - 1
+_LENGTHS: Final[dict[ChainName, str]] = {
+    chain: f"SELECT id, sequence FROM billing_{chain} ORDER BY id"  # noqa: S608 (constants)
+    for chain in _LINKS
+}
+
+Span = tuple[int, int]  # the ids of chains: above the first, up to the second
+EVERYTHING: Final[Span] = (0, _ID_MAX)
+
+
+def list_spans(chain: ChainName, *, links: int = SPAN_LINKS) -> list[Span]:
+    """Return spans of all chains with about so many links each, also of chains that come later."""
+    bounds, found = [0], 0
+    with one_view():
+        for chain_id, sequence in stream(_LENGTHS[chain]):
+            found += sequence
+            if found >= links:
+                bounds.append(chain_id)
+                found = 0
+    return list(pairwise([*bounds, _ID_MAX]))
 
 
 def links_of(chain: ChainName, *, is_full: bool) -> str:

@@ -1,9 +1,9 @@
 """Proves the ledger from its tables: sums, chains, holds, charges, and the anchors outside.
 
-Each check reads one consistent view while the gateway goes on, and no view is kept for longer than
-that. A verification looks at what no earlier one found clean, or at everything (`is_full`). It
-changes nothing but its own notes (VerifiedHead): of each chain that was clean, and where everything
-was verified only if all was.
+Each check reads one consistent view while the gateway goes on, a walk of everything one for every
+span of its chains, and none is kept for longer. A verification looks at what no earlier one found
+clean, or at everything (`is_full`). It changes nothing but its own notes (VerifiedHead): of each
+chain that was clean, and where everything was verified only if all was.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from django.conf import settings
 from django.db import transaction
 
 from apps.billing.anchor_checks import AnchorMemory, check_anchors, read_promises
-from apps.billing.chain_walks import Head, walk_entries, walk_requests
+from apps.billing.chain_walks import Head, Walk, walk_entries, walk_requests
 from apps.billing.findings import FINDINGS_MAX, Finding, Findings, one_view
 from apps.billing.models import VerifiedHead
+from apps.billing.new_rows import EVERYTHING, list_spans
 from apps.billing.sum_checks import (
     check_accounts,
     check_holds,
@@ -71,10 +72,13 @@ def report(
     # Before the view: an anchor written after it names rows that the view does not show yet.
     promises = read_promises(anchors_path, findings, memory=memory, is_full=is_full)
     # The chains first: what is noted of them has also been seen by all checks that follow.
-    with one_view():
-        entries = walk_entries(findings, is_full=is_full)
-    with one_view():
-        requests = walk_requests(findings, is_full=is_full)
+    entries, requests = Walk(), Walk()
+    for within in list_spans("account") if is_full else [EVERYTHING]:
+        with one_view():
+            entries.add(walk_entries(findings, is_full=is_full, within=within))
+    for within in list_spans("incarnation") if is_full else [EVERYTHING]:
+        with one_view():
+            requests.add(walk_requests(findings, is_full=is_full, within=within))
     with one_view():
         check_transactions(findings, is_full=is_full)
     with one_view():

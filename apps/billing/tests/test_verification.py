@@ -15,10 +15,12 @@ from django.core.management import call_command
 from apps.ai_models.models import PriceVersion
 from apps.audit.models import APIRequest
 from apps.audit.records import attempt_row
-from apps.billing.findings import Finding, fetch, one_view
+from apps.billing.chain_walks import Walk, walk_entries
+from apps.billing.findings import Finding, Findings, fetch, one_view
 from apps.billing.ledger.commands import Cap, Held
 from apps.billing.ledger.store import Engine, flush
 from apps.billing.models import Account, Hold, VerifiedHead
+from apps.billing.new_rows import Span, list_spans
 from apps.billing.verification import report
 from tests.support.databases import Database
 from tests.support.tampering import Tamper
@@ -73,6 +75,27 @@ def test_the_second_verification_looks_only_at_what_is_new(gateway: Gateway) -> 
 
     assert found.findings == ()
     assert (found.entries, found.requests) == (3, 1)
+
+
+@pytest.mark.parametrize(("links", "spans"), [(1, 6), (3, 3), (1_000, 1)])
+def test_chains_are_walked_span_by_span_and_none_is_left_out(
+    gateway: Gateway, links: int, spans: int
+) -> None:
+    def walk(spans: list[Span]) -> Walk:
+        walked = Walk()
+        for within in spans:
+            with one_view():
+                walked.add(walk_entries(findings, is_full=True, within=within))
+        return walked
+
+    findings = Findings()
+    # Five accounts have ten entries; the last span is for accounts that come later.
+    found = list_spans("account", links=links)
+
+    assert len(found) == spans, found
+    assert walk(found).links == 10
+    assert walk(found) == walk([(0, 2**63 - 1)])
+    assert findings.items == []
 
 
 def noted() -> set[tuple[str, int]]:
