@@ -26,6 +26,7 @@ SCHEDULE: Final = {
     "billing.reap": 15.0,
     "billing.end_orphaned_keys": 30.0,
     "billing.verify_recent": 300.0,
+    "billing.verify_full": 3600.0,  # where none was done for a day
     "providers.check_keys": 15.0,
     "proxy.check_resting": 15.0,
     "proxy.prune_stored_answers": 3600.0,

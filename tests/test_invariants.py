@@ -28,3 +28,7 @@ def test_the_named_test_exists(path: str, name: str) -> None:
 
 def test_heads_are_anchored_at_least_once_a_minute() -> None:
     assert SCHEDULE["billing.anchor_heads"] <= 60
+
+
+def test_everything_is_verified_within_an_hour_of_being_due() -> None:
+    assert SCHEDULE["billing.verify_full"] <= 3600

@@ -53,7 +53,7 @@ _NOTES: Final = {"account": "anchor account", "incarnation": "anchor requests"}
 _MOVED: Final = """SELECT chain.id, chain.sequence, chain.head FROM billing_{kind} AS chain
     LEFT JOIN billing_verifiedhead AS noted ON noted.chain = %s AND noted.chain_id = chain.id
     WHERE chain.sequence > 0 AND (noted.id IS NULL OR noted.sequence <> chain.sequence)
-    ORDER BY chain.id LIMIT %s"""
+    ORDER BY noted.verified_at NULLS FIRST, chain.id LIMIT %s"""
 
 AnchoredHead = tuple[int, int, bytes]  # chain id, sequence, head
 Place = tuple[int, bytes]  # the number and the digest of a line
@@ -71,6 +71,8 @@ class Anchor:
     digest: bytes  # SHA-256 of the line, which the next one names
     previous: bytes
     at: str
+    start: int = 0  # its first byte in the file
+    end: int = 0  # the byte behind it
     key: str = ""  # the id of the key that it says it is signed with
     accounts: tuple[AnchoredHead, ...] = ()
     incarnations: tuple[AnchoredHead, ...] = ()
@@ -84,8 +86,8 @@ def append_anchor(path: Path, now: datetime, *, vouched: Place | None = None) ->
     """Append the heads that moved since the last anchor, fsynced, and return how many there were.
 
     A line is written even when nothing moved, so that the file shows that someone looked. At most
-    HEADS_PER_LINE heads of each kind go into one call; the rest goes into the next. `vouched` names
-    the last of the lines that the caller has verified.
+    HEADS_PER_LINE heads of each kind go into one call, of chains that were signed longest ago; the
+    rest goes into the next. `vouched` names the last of the lines that the caller has verified.
     """
     key = parse_encryption_keys(settings.ENCRYPTION_KEY)[0]
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -101,24 +103,42 @@ def append_anchor(path: Path, now: datetime, *, vouched: Place | None = None) ->
     return sum(len(heads) for heads in moved.values())
 
 
-def read_anchors(path: Path, *, keys: Sequence[bytes] | None = None) -> Iterator[Anchor]:
-    """Yield every line of the file, in order, each with what is wrong with it.
+def read_anchors(
+    path: Path, *, keys: Sequence[bytes] | None = None, after: Anchor | None = None
+) -> Iterator[Anchor]:
+    """Yield the lines of the file, in order, each with what is wrong with it.
 
-    Believes the signatures of `keys`, without them those of all encryption keys. A last line
-    without an end was cut by a crash before anybody relied on it, and is passed over.
+    Believes the signatures of `keys`, without them those of all encryption keys. Begins behind the
+    line `after`, which must be in place. A last line without an end was cut by a crash before
+    anybody relied on it, and is passed over; so is what is appended meanwhile.
     """
     if not path.exists():
         return
     believed = parse_encryption_keys(settings.ENCRYPTION_KEY) if keys is None else keys
     public = {key_id(key): _private_key(key).public_key() for key in believed}
-    previous: Anchor | None = None
+    previous, start = (after, after.end) if after else (None, 0)
     with _locked(path, fcntl.LOCK_SH) as file:
-        while line := file.readline(_LINE_BYTES_MAX):
-            if not line.endswith(b"\n") and len(line) < _LINE_BYTES_MAX:
+        length = file.seek(0, os.SEEK_END)
+        # Whole lines are never touched again, and reading takes longer than who signs may wait.
+        fcntl.flock(file, fcntl.LOCK_UN)
+        file.seek(start)
+        while start < length and (line := file.readline(_LINE_BYTES_MAX)):
+            is_torn = not line.endswith(b"\n") and len(line) < _LINE_BYTES_MAX
+            # A torn end that was replaced meanwhile: what is read of it may be of two lines.
+            if is_torn or start + len(line) > length:
                 return
-            anchor = _read_line(line, public, previous)
-            yield anchor
-            previous = anchor
+            previous = _read_line(line, public, previous, start)
+            yield previous
+            start = previous.end
+
+
+def is_in_place(path: Path, anchor: Anchor) -> bool:
+    """Return whether the file has a line where it was read."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        file.seek(anchor.start)
+        return hashlib.sha256(file.read(anchor.end - anchor.start)).digest() == anchor.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +305,9 @@ def _note(number: int, digest: bytes, moved: dict[str, list[AnchoredHead]], now:
         )
 
 
-def _read_line(line: bytes, keys: Mapping[str, Ed25519PublicKey], before: Anchor | None) -> Anchor:
+def _read_line(
+    line: bytes, keys: Mapping[str, Ed25519PublicKey], before: Anchor | None, start: int
+) -> Anchor:
     digest = hashlib.sha256(line).digest()
     expected_number = before.number + 1 if before else 1
     try:
@@ -298,7 +320,14 @@ def _read_line(line: bytes, keys: Mapping[str, Ed25519PublicKey], before: Anchor
         vouched = _place(fields.get("vouched"))
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return Anchor(
-            expected_number, digest, b"", "", follows=False, problem="the line cannot be read"
+            number=expected_number,
+            digest=digest,
+            previous=b"",
+            at="",
+            start=start,
+            end=start + len(line),
+            follows=False,
+            problem="the line cannot be read",
         )
     key = keys.get(name)
     wrong_place = ""
@@ -312,6 +341,8 @@ def _read_line(line: bytes, keys: Mapping[str, Ed25519PublicKey], before: Anchor
         digest=digest,
         previous=previous,
         at=at,
+        start=start,
+        end=start + len(line),
         key=name,
         accounts=accounts,
         incarnations=incarnations,

@@ -21,6 +21,7 @@ from apps.billing.chains import (
     transaction_digest,
 )
 from apps.billing.findings import ChainName, Findings, as_moment, as_uuid, stream
+from apps.billing.new_rows import EVERYTHING, Span, entries_with_transactions, links_of
 from apps.billing.pricing import (
     Price,
     PriceIncomplete,
@@ -44,17 +45,13 @@ _ACCOUNTS = """SELECT account.id, account.posted_nanos, account.sequence, accoun
         AND verified.chain_id = account.id
     LEFT JOIN billing_entry AS start ON start.account_id = account.id
         AND start.sequence = verified.sequence
+    WHERE account.id > %s AND account.id <= %s
     ORDER BY account.id"""
 _ENTRIES = """SELECT entry.account_id, entry.sequence, entry.kind, entry.amount_nanos,
         entry.balance_after_nanos, entry.request_id, entry.corrects_id, entry.hash,
         entry.transaction_id, txn.kind, txn.idempotency_key, txn.actor_id, txn.actor_name,
         txn.reason, txn.created_at
-    FROM billing_account AS account
-    LEFT JOIN billing_verifiedhead AS verified ON %s AND verified.chain = 'account'
-        AND verified.chain_id = account.id
-    JOIN billing_entry AS entry ON entry.account_id = account.id
-        AND entry.sequence > COALESCE(verified.sequence, 0)
-    JOIN billing_transaction AS txn ON txn.id = entry.transaction_id
+    FROM {entries} {within}
     ORDER BY entry.account_id, entry.sequence"""
 _INCARNATIONS = """SELECT incarnation.id, 0, incarnation.sequence, incarnation.head,
         COALESCE(verified.sequence, 0), verified.head, start.hash, 0
@@ -63,18 +60,16 @@ _INCARNATIONS = """SELECT incarnation.id, 0, incarnation.sequence, incarnation.h
         AND verified.chain_id = incarnation.id
     LEFT JOIN audit_apirequest AS start ON start.incarnation_id = incarnation.id
         AND start.sequence = verified.sequence
+    WHERE incarnation.id > %s AND incarnation.id <= %s
     ORDER BY incarnation.id"""
+_WITHIN: Final = "WHERE {owner_id} > %s AND {owner_id} <= %s"
 _COLUMNS: Final = (*REQUEST_FIELDS, *ADDED_FIELDS)
 _REQUESTS = f"""SELECT {", ".join(f"request.{name}" for name in _COLUMNS)}, request.hash,
         (SELECT COALESCE(SUM(amount_nanos), 0) FROM billing_entry AS entry
          WHERE entry.request_id = request.id AND entry.kind IN ('charge', 'excess')),
         (SELECT COALESCE(SUM(amount_nanos), 0) FROM billing_entry AS entry
          WHERE entry.request_id = request.id AND entry.kind = 'late')
-    FROM billing_incarnation AS incarnation
-    LEFT JOIN billing_verifiedhead AS verified ON %s AND verified.chain = 'incarnation'
-        AND verified.chain_id = incarnation.id
-    JOIN audit_apirequest AS request ON request.incarnation_id = incarnation.id
-        AND request.sequence > COALESCE(verified.sequence, 0)
+    FROM {{requests}} {{within}}
     ORDER BY request.incarnation_id, request.sequence"""  # noqa: S608 (constants)
 
 
@@ -95,6 +90,11 @@ class Walk:
     links: int = 0
     moved: list[Head] = field(default_factory=list)  # chains that have new, right links
 
+    def add(self, other: Walk) -> None:
+        """Add what another walk has seen, of other chains."""
+        self.links += other.links
+        self.moved += other.moved
+
 
 @dataclass(slots=True)
 class _Chain:
@@ -110,14 +110,19 @@ class _Chain:
     head: bytes
     balance: int
     is_broken: bool = False
+    has_findings: bool = False  # beside those that break it
 
 
-def walk_entries(findings: Findings, *, is_full: bool) -> Walk:
+def walk_entries(findings: Findings, *, is_full: bool, within: Span = EVERYTHING) -> Walk:
     """Verify the accounts' chains: gapless, balances running, links right, heads as stored."""
     walk = Walk()
-    entries = stream(_ENTRIES, (not is_full,))
+    sql = _ENTRIES.format(
+        entries=entries_with_transactions(is_full=is_full),
+        within=_WITHIN.format(owner_id="entry.account_id") if is_full else "",
+    )
+    entries = stream(sql, within if is_full else ())
     entry = next(entries, None)
-    for row in stream(_ACCOUNTS, (not is_full,)):
+    for row in stream(_ACCOUNTS, (not is_full, *within)):
         chain = _open_chain("account", row, findings)
         while entry is not None and entry[0] == chain.chain_id:
             walk.links += 1
@@ -128,27 +133,33 @@ def walk_entries(findings: Findings, *, is_full: bool) -> Walk:
     return walk
 
 
-def walk_requests(findings: Findings, *, is_full: bool) -> Walk:
+def walk_requests(findings: Findings, *, is_full: bool, within: Span = EVERYTHING) -> Walk:
     """Verify the incarnations' chains, and of each request its charge and its entries."""
     walk = Walk()
     prices = _Prices()
-    requests = _request_rows(is_full)
+    requests = _request_rows(is_full, within)
     request = next(requests, None)
-    for row in stream(_INCARNATIONS, (not is_full,)):
+    for row in stream(_INCARNATIONS, (not is_full, *within)):
         chain = _open_chain("incarnation", row, findings)
         while request is not None and request["incarnation_id"] == chain.chain_id:
             walk.links += 1
             if not chain.is_broken:
                 _check_request(chain, request, findings)
+            found_before = findings.count
             _check_charge(request, prices, findings)
+            chain.has_findings |= findings.count > found_before
             request = next(requests, None)
         _close_chain(chain, walk, findings)
     return walk
 
 
-def _request_rows(is_full: bool) -> Iterator[dict[str, Any]]:
+def _request_rows(is_full: bool, within: Span) -> Iterator[dict[str, Any]]:
     names = (*_COLUMNS, "hash", "charged", "charged_late")
-    for values in stream(_REQUESTS, (not is_full,)):
+    sql = _REQUESTS.format(
+        requests=links_of("incarnation", is_full=is_full),
+        within=_WITHIN.format(owner_id="request.incarnation_id") if is_full else "",
+    )
+    for values in stream(sql, within if is_full else ()):
         row = dict(zip(names, values, strict=True))
         row["id"] = as_uuid(row["id"])
         for name in ("started_at", "settled_at"):
@@ -283,7 +294,7 @@ def _close_chain(chain: _Chain, walk: Walk, findings: Findings) -> None:
             what="the stored balance",
         )
         return
-    if chain.sequence > chain.start_sequence:
+    if chain.sequence > chain.start_sequence and not chain.has_findings:
         walk.moved.append(Head(chain.name, chain.chain_id, chain.sequence, chain.head))
 
 

@@ -43,8 +43,19 @@ class Findings:
 
     items: list[Finding] = field(default_factory=list)
     omitted: int = 0
+    # Chains of which something is off, beside what their walk itself found.
+    doubted: set[tuple[ChainName, int]] = field(default_factory=set)
     is_just_restored: bool = False
     orphaned_holds: int = 0
+
+    @property
+    def count(self) -> int:
+        """Return how many there are, also of those that are not kept."""
+        return len(self.items) + self.omitted
+
+    def doubt(self, chain: ChainName, chain_id: int) -> None:
+        """Keep a chain from counting as verified."""
+        self.doubted.add((chain, chain_id))
 
     def add(
         self, invariant: str, subject: str, *, expected: object, found: object, message: str

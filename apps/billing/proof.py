@@ -19,6 +19,8 @@ from apps.billing.verification import Report
 FINDINGS_TEXT_MAX: Final = 2_000
 # Verifications of what is new that found nothing are kept for this long; all others for ever.
 CLEAN_DAYS: Final = 30
+# How often the schedule verifies everything.
+FULL_PERIOD: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,16 @@ def record_verification(
             finding_count=len(report.findings) + report.omitted,
             findings=text.replace("\x00", "")[:FINDINGS_TEXT_MAX],
         )
+
+
+def is_full_due(now: datetime) -> bool:
+    """Return whether the schedule has not verified everything for a day.
+
+    Asked of the database: whoever counts the day forgets it when the scheduler starts anew.
+    """
+    return not Verification.objects.filter(
+        is_full=True, started_by="schedule", started_at__gt=now - FULL_PERIOD
+    ).exists()
 
 
 def read_proof(anchors_path: Path) -> Proof:

@@ -14,11 +14,13 @@ from django.conf import settings
 from django.db import connection
 
 from apps.billing import reaper
+from apps.billing.anchor_checks import AnchorMemory
 from apps.billing.anchors import append_anchor
 from apps.billing.call_keys import end_orphaned_keys as end_orphans
 from apps.billing.connections import connect
 from apps.billing.flushing import Flusher
-from apps.billing.proof import record_verification
+from apps.billing.proof import is_full_due, record_verification
+from apps.billing.sole_runs import Kind, sole_run
 from apps.billing.verification import anchors_path, report
 
 LEASE_SECONDS = 120
@@ -26,6 +28,9 @@ LEASE_SECONDS = 120
 GRACE_SECONDS = 15
 
 logger = logging.getLogger(__name__)
+
+# Of this worker: its first verification reads all anchors, later ones what is new.
+_anchor_memory = AnchorMemory()
 
 
 @shared_task(name="billing.anchor_heads")
@@ -71,11 +76,30 @@ def end_orphaned_keys() -> int:
 @shared_task(name="billing.verify_recent")
 def verify_recent() -> int:
     """Verify what is new in the ledger, log every finding and return their number."""
-    started_at = datetime.now(UTC)
-    found = report(is_full=False, anchors_path=anchors_path(), now=started_at)
-    for finding in found.findings:
-        logger.critical("the ledger is off: %s", finding)
-    record_verification(
-        found, started_by="schedule", started_at=started_at, finished_at=datetime.now(UTC)
-    )
-    return len(found.findings)
+    return _verify("recent")
+
+
+@shared_task(name="billing.verify_full")
+def verify_full() -> int:
+    """Verify the whole ledger if that is due, log every finding and return their number."""
+    return _verify("full")
+
+
+def _verify(kind: Kind) -> int:
+    with sole_run(kind) as is_ours:
+        started_at = datetime.now(UTC)
+        # Else another worker, or an earlier run, is at it.
+        if not is_ours or (kind == "full" and not is_full_due(started_at)):
+            return 0
+        found = report(
+            is_full=kind == "full",
+            anchors_path=anchors_path(),
+            now=started_at,
+            memory=_anchor_memory,
+        )
+        for finding in found.findings:
+            logger.critical("the ledger is off: %s", finding)
+        record_verification(
+            found, started_by="schedule", started_at=started_at, finished_at=datetime.now(UTC)
+        )
+        return len(found.findings)

@@ -21,7 +21,8 @@ from apps.proxy.supervisor import Program, Supervisor
 _LOOPBACK: Final = "127.0.0.0/8,[::1]"
 _READY_SECONDS_MAX: Final = 120.0
 _PROBE_SECONDS: Final = 2.0
-_WORKER_THREADS: Final = 2
+# A verification of everything takes one of them for long.
+_WORKER_THREADS: Final = 4
 
 
 class Command(BaseCommand):
