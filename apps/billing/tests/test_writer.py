@@ -1,4 +1,7 @@
-"""Holds and settlements of one process; what an outage does to them is in test_writer_outages."""
+"""Holds and settlements of one process; what an outage does to them is in test_writer_outages.
+
+Over 400 lines because they are all of one writer, which each test starts in the same way.
+"""
 
 from __future__ import annotations
 
