@@ -62,20 +62,18 @@ UNSUPPORTED: Final = _OUTPUT | _PAID | _LONGER_INPUT | _OTHER_MODEL
 # Objects of which a client may say only this. Beyond it a prompt is read and billed though nothing
 # is asked (`prewarm`), or compared with the prompts of others who share the provider's account.
 # Source: https://developers.openai.com/api/docs/guides/prompt-caching
-BOUNDED: Final[dict[str, frozenset[str]]] = {
-    "diagnostics": frozenset(),
-    "prompt_cache_options": frozenset({"mode", "ttl"}),
-}
+BOUNDED: Final[dict[str, frozenset[str]]] = {"prompt_cache_options": frozenset({"mode", "ttl"})}
 # What may only be true: without an answer nothing would be charged for the prompt.
 ASSERTED: Final = frozenset({"generate"})
 
-# By these a client could choose the upstream, its key or what stands around the call.
+# By these a client could choose the upstream, its key or what stands around the call, or be told
+# how its prompt differs from one of somebody else at the same provider (`diagnostics`).
 REMOVED: Final = frozenset(
     {
         "api_base", "api_key", "api_type", "api_version", "base_model", "base_url",
-        "context_window_fallbacks", "custom_llm_provider", "deployment_id", "extra_body",
-        "extra_headers", "extra_query", "headers", "mock_response", "model_list", "num_retries",
-        "organization", "project", "provider", "proxy", "timeout", "user_config",
+        "context_window_fallbacks", "custom_llm_provider", "deployment_id", "diagnostics",
+        "extra_body", "extra_headers", "extra_query", "headers", "mock_response", "model_list",
+        "num_retries", "organization", "project", "provider", "proxy", "timeout", "user_config",
     }
 )  # fmt: skip
 REMOVED_PREFIXES: Final = ("aws_", "azure_", "litellm_", "vertex_")

@@ -82,7 +82,6 @@ def plan(
         ("prompt_cache_options.prewarm", True),
         ("promptCacheOptions.preWarm", 1),
         ("prompt_cache_options.comparison_response_id", "resp_1"),
-        ("diagnostics.previous_message_id", "msg_1"),
     ],
 )
 def test_nobody_has_a_prompt_read_for_nothing_or_compared_with_those_of_others(
@@ -91,8 +90,6 @@ def test_nobody_has_a_prompt_read_for_nothing_or_compared_with_those_of_others(
     make = {"anthropic": anthropic, "gemini": gemini, "openai-responses": responses}.get(dialect)
     name, _, member = parameter.partition(".")
     asked = {name: {"mode": "explicit", member: value} if member else value}
-    if name == "diagnostics":
-        asked = {name: {member: value}}
     plain = {"model": "gpt", "messages": [HI]} if make is None else make()
 
     with pytest.raises(GatewayError) as refusal:
@@ -108,11 +105,16 @@ def test_nobody_has_a_prompt_read_for_nothing_or_compared_with_those_of_others(
         {"generate": None},
         {"prompt_cache_options": {"mode": "explicit", "ttl": "30m", "prewarm": False}},
         {"prompt_cache_options": None},
-        {"diagnostics": {"previous_message_id": None}},
     ],
 )
 def test_what_asks_for_no_such_thing_passes(asked: dict[str, Any]) -> None:
     assert parse("openai-responses", responses(**asked)).body == responses(**asked)
+
+
+def test_nobody_is_told_how_his_prompt_differs_from_another() -> None:
+    asked = anthropic(diagnostics={"previous_message_id": "msg_1"})
+
+    assert parse("anthropic", asked).body == anthropic()
 
 
 # ---- other letters
