@@ -91,13 +91,14 @@ class Gateway:
         self.quotes = QuoteHolds(self.monotonic)
         self.retrievals = 0  # questions to providers about answers that they keep
         self.bytes_in_flight = 0
+        self.answer_bytes_in_flight = 0
         self.answer_bytes = 0  # of running calls with an idempotency key
         self.counts = Counts()
         self.token_counter = TokenCounter()
         self.is_draining = False  # has been told to stop
         self.is_closed = False  # takes no more calls
         self.polled_at = 0.0  # monotonic; the last time the configuration was known to be current
-        self._is_followed = False  # the last read of the configuration was answered
+        self._is_doubtful = False  # the configuration's database may be another one by now
         self.writer: LedgerWriter
         self.upstream: Upstream
         self.limiter: Limiter
@@ -238,24 +239,34 @@ class Gateway:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _update_snapshot(self) -> Snapshot:
-        # After a read that failed the database may be another one, to which the last changes had
-        # not come: the same versions may mean other changes there.
-        was_followed, self._is_followed = self._is_followed, False
-        if self.snapshot is not None and was_followed:
+        if self.snapshot is not None:
             delta = await self._load(DELTA_SECONDS, loader.load_delta, self.snapshot.version)
             if delta is not None:
                 loader.apply_delta(self.snapshot, delta)
                 self.health.forget_bad(delta.version)
-                self._is_followed = True
-                return self.snapshot
+                if not self._is_doubtful:
+                    return self.snapshot
+                # What is known may be told to callers for as long as it takes to read all of it.
+                self.polled_at = self.monotonic()
+        is_first, was_doubtful = self.snapshot is None, self._is_doubtful
         self.snapshot = await self._load(LOAD_SECONDS, loader.load_snapshot)
         self.health.forget_bad(self.snapshot.version)
-        self._is_followed = True
+        self._is_doubtful = False
+        if was_doubtful and not is_first:
+            _spare_collector()
         return self.snapshot
 
     async def _load(self, seconds: float, function: Callable[..., T], *arguments: Any) -> T:
         """Run a read of the configuration in its thread. Raises TimeoutError."""
-        return await self._loader.run(seconds, function, *arguments)
+        try:
+            return await self._loader.run(seconds, function, *arguments)
+        except TimeoutError:
+            raise  # It is slow, and the same as before.
+        except (DatabaseError, InterfaceError, OSError):
+            # The next one that answers may be a standby to which the last changes had not come:
+            # there the same versions mean other changes.
+            self._is_doubtful = True
+            raise
 
     async def _tick(self) -> None:
         while True:

@@ -71,8 +71,8 @@ METRICS: Final = (
     Metric(
         "gateway_refusals_total",
         "counter",
-        "calls refused before a provider was asked, by row and code of errors.md, but "
-        "not those whose head was never complete",
+        "calls refused before a provider was asked, or for want of room for its answer, by row "
+        "and code of errors.md, but not those whose head was never complete",
         "E34, E35 or E37 at all; E33 for 1 min; a jump of E02",
         lambda gateway: gateway.counts.refusals,
         ("row", "code"),
@@ -138,9 +138,17 @@ METRICS: Final = (
     Metric(
         "gateway_bytes_in_flight",
         "gauge",
-        "memory set aside for the bodies and large answers of running calls; E37 at 268435456",
+        "memory set aside for the bodies of running calls; E37 at 268435456",
         "above 200000000 for 1 min",
         lambda gateway: gateway.bytes_in_flight,
+    ),
+    Metric(
+        "gateway_answer_bytes_in_flight",
+        "gauge",
+        "memory set aside for answers above 256 KiB, six times their size; from 402653184 others "
+        "wait, at most 30 s, then E37",
+        "above 300000000 for 5 min: add a gateway",
+        lambda gateway: gateway.answer_bytes_in_flight,
     ),
     Metric(
         "gateway_upstream_attempts_total",

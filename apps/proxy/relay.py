@@ -236,11 +236,14 @@ class Relay:
         def renew_deadline() -> None:
             call.deadline = self._gateway.monotonic() + route.provider.idle_timeout_seconds
 
+        async def reserve(size: int, announced: int) -> None:
+            call.deadline = float("inf")  # It is the provider that waits.
+            await call.weight.reserve_answer(size, announced)
+            renew_deadline()
+
         # Until something of the body has come, the deadline is still that of the first byte: some
         # servers send the head at once, and then the model thinks.
-        body = await read_limited(
-            answer, ANSWER_BYTES_MAX, on_read=renew_deadline, reserve=call.weight.reserve_answer
-        )
+        body = await read_limited(answer, ANSWER_BYTES_MAX, on_read=renew_deadline, reserve=reserve)
         found = call.answer = dialect.read_answer(endpoint, body)
         if found.usage is None and isinstance(converter, EmbeddingConverter):
             found = await call.count_answer(found)

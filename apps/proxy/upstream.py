@@ -11,7 +11,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from aiohappyeyeballs import start_connection
@@ -328,15 +328,16 @@ async def read_limited(
     limit: int,
     *,
     on_read: Callable[[], None] | None = None,
-    reserve: Callable[[int], None] | None = None,
+    reserve: Callable[[int, int], Awaitable[None]] | None = None,
 ) -> bytes:
     """Return the body. Raises E52 where it is longer than `limit` bytes, and what `reserve` raises.
 
-    `on_read` is called whenever some of it has come. `reserve` is told how much that is as soon as
-    it is more than SMALL_ANSWER_BYTES, before it is kept.
+    `on_read` is called whenever some of it has come. `reserve` is told how much has come and how
+    long it is to be (0: nobody knows), before it is kept, if that is more than SMALL_ANSWER_BYTES.
     """
-    announced = answer.header(b"content-length")
-    if announced.isdecimal() and int(announced) > limit:
+    length = answer.header(b"content-length")
+    announced = int(length) if length.isdecimal() else 0
+    if announced > limit:
         raise GatewayError("E52")
     parts = []
     size = 0
@@ -344,8 +345,8 @@ async def read_limited(
         size += len(part)
         if size > limit:
             raise GatewayError("E52")
-        if size > SMALL_ANSWER_BYTES and reserve is not None:
-            reserve(size)
+        if reserve is not None and max(size, announced) > SMALL_ANSWER_BYTES:
+            await reserve(size, announced)
         parts.append(part)
         if answer.is_read:
             break

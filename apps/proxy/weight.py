@@ -1,10 +1,13 @@
-"""The memory that is set aside for requests and their answers, of which there is so much.
+"""The memory that is set aside for requests, and for large answers, of which there is so much each.
 
-What a client has been sent and not yet taken when its call has ended is not counted.
+A request for which there is no room is refused before anybody is asked. An answer waits instead:
+its provider has done the work and bills for it, and sends no more than sockets hold until it is
+read. What a client has been sent and not yet taken when its call has ended is not counted.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from apps.core.errors import GatewayError
@@ -14,9 +17,15 @@ from apps.proxy.gateway import BYTES_IN_FLIGHT_MAX, Gateway
 _BYTES_PER_CALL: Final = 64 << 10
 _BODY_COPIES: Final = 4
 # Of an answer: its body, what it is parsed into, and what goes out. Vectors take three to five
-# times their text while they are parsed, two to three later; texts and images once. So the largest
-# answer there may be has room in a gateway that does nothing else.
+# times their text while they are parsed, two to three later; texts and images once.
 _ANSWER_COPIES: Final = 6
+# What is set aside for all answers together before others wait: two of the largest there may be.
+ANSWER_BYTES_IN_FLIGHT_MAX: Final = 384 << 20
+# What an answer may come to that does not announce its length: so much is set aside at once.
+_UNANNOUNCED_BYTES: Final = 4 << 20
+# How long an answer waits for room.
+ROOM_SECONDS: Final = 30.0
+_LOOK_SECONDS: Final = 0.02
 
 
 class Weight:
@@ -25,29 +34,44 @@ class Weight:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._bytes = 0
-        self._answer_bytes = 0  # of them, for an answer
+        self._answer_bytes = 0
 
     def reserve(self, size: int) -> None:
         """Set aside what a piece of the body needs. Raises E37."""
-        self._add(size * _BODY_COPIES + (0 if self._bytes else _BYTES_PER_CALL))
-
-    def reserve_answer(self, size: int) -> None:
-        """Set aside what an answer needs of which so much has come. Raises E37.
-
-        What one before it took, of an attempt that failed, is free for the next.
-        """
-        added = size * _ANSWER_COPIES - self._answer_bytes
-        if added > 0:
-            self._add(added)
-            self._answer_bytes += added
-
-    def give_back(self) -> None:
-        """End this."""
-        self._gateway.bytes_in_flight -= self._bytes
-        self._bytes = self._answer_bytes = 0
-
-    def _add(self, added: int) -> None:
+        added = size * _BODY_COPIES + (0 if self._bytes else _BYTES_PER_CALL)
         if self._gateway.bytes_in_flight + added > BYTES_IN_FLIGHT_MAX:
             raise GatewayError("E37")
         self._bytes += added
         self._gateway.bytes_in_flight += added
+
+    async def reserve_answer(self, size: int, announced: int) -> None:
+        """Set aside what an answer needs of which so much has come; it waits until there is room.
+
+        Raises E37 where there is none for ROOM_SECONDS, or never can be. What one before it took,
+        of an attempt that failed, is free for the next.
+        """
+        gateway = self._gateway
+        if not self._answer_bytes:
+            wanted = (announced or max(size, _UNANNOUNCED_BYTES)) * _ANSWER_COPIES
+            until = gateway.monotonic() + ROOM_SECONDS
+            while gateway.answer_bytes_in_flight + wanted > ANSWER_BYTES_IN_FLIGHT_MAX:
+                if wanted > ANSWER_BYTES_IN_FLIGHT_MAX or gateway.monotonic() > until:
+                    raise GatewayError("E37")
+                await asyncio.sleep(_LOOK_SECONDS)
+            self._add_answer(wanted)
+        # Who has room already waits for no more: several that did would wait for each other.
+        more = size * _ANSWER_COPIES - self._answer_bytes
+        if more > 0:
+            if gateway.answer_bytes_in_flight + more > 2 * ANSWER_BYTES_IN_FLIGHT_MAX:
+                raise GatewayError("E37")
+            self._add_answer(more)
+
+    def give_back(self) -> None:
+        """End this."""
+        self._gateway.bytes_in_flight -= self._bytes
+        self._gateway.answer_bytes_in_flight -= self._answer_bytes
+        self._bytes = self._answer_bytes = 0
+
+    def _add_answer(self, added: int) -> None:
+        self._answer_bytes += added
+        self._gateway.answer_bytes_in_flight += added

@@ -315,7 +315,9 @@ def _vectors(heard: Heard) -> list[bytes]:
 def test_e37_an_answer_for_which_there_is_no_room_is_not_sent_and_not_charged(
     alone: Alone,
 ) -> None:
-    bench = alone.open(constants={**FAST, "apps.proxy.weight:BYTES_IN_FLIGHT_MAX": 2_600_000})
+    bench = alone.open(
+        constants={**FAST, "apps.proxy.weight:ANSWER_BYTES_IN_FLIGHT_MAX": 2_600_000}
+    )
     with RawUpstream(_vectors) as upstream:
         provider = bench.make_provider(upstream.base_url)
         stage = bench.stage("good", provider=provider, fallbacks=[("other", provider)])
@@ -352,6 +354,7 @@ def test_e37_an_answer_for_which_there_is_no_room_is_not_sent_and_not_charged(
     assert first.cost_nanos is None
     assert twice.settled().charges == (10 * INPUT_NANOS,)
     assert left["gateway_bytes_in_flight"] == 0
+    assert left["gateway_answer_bytes_in_flight"] == 0
 
 
 def _kept(heard: Heard) -> list[bytes]:
@@ -371,7 +374,9 @@ def _kept(heard: Heard) -> list[bytes]:
 
 
 def test_e37_a_stored_answer_for_which_there_is_no_room(alone: Alone) -> None:
-    bench = alone.open(constants={**FAST, "apps.proxy.weight:BYTES_IN_FLIGHT_MAX": 2_000_000})
+    bench = alone.open(
+        constants={**FAST, "apps.proxy.weight:ANSWER_BYTES_IN_FLIGHT_MAX": 2_000_000}
+    )
     with RawUpstream(_kept) as upstream:
         provider = bench.make_provider(upstream.base_url, dialect="openai-responses")
         stage = bench.stage("raw", provider=provider)
@@ -389,6 +394,7 @@ def test_e37_a_stored_answer_for_which_there_is_no_room(alone: Alone) -> None:
     assert (large.status, large.error["code"]) == (503, "server_is_overloaded")
     assert large.headers["retry-after"] == "1"
     assert left["gateway_bytes_in_flight"] == 0
+    assert left["gateway_answer_bytes_in_flight"] == 0
 
 
 def test_e64_a_stream_of_a_killed_gateway_is_cut_and_its_hold_resolved_by_the_next(
