@@ -33,10 +33,10 @@ SCHEDULE: Final = {
     "audit.make_partitions": 12 * 3600.0,
     "audit.erase_payloads": 6 * 3600.0,
     "audit.prune_call_keys": 900.0,
-    "audit.prune_refusals": 24 * 3600.0,
+    "audit.prune_refusals": 3600.0,
     "users.prune_sessions": 6 * 3600.0,
     "quotas.end_expired": 300.0,
-    "quotas.prune_repeat_keys": 24 * 3600.0,
+    "quotas.prune_repeat_keys": 3600.0,
     "risk.prune_findings": 6 * 3600.0,
 }
 

@@ -115,13 +115,13 @@ def _note(heads: list[Head], now: datetime) -> None:
     for start in range(0, len(heads), _HEADS_BATCH):
         part = heads[start : start + _HEADS_BATCH]
         # A run that began after this one has come further: a full one takes long.
-        newer = set(
-            VerifiedHead.objects.filter(
+        noted = {
+            (chain, chain_id): sequence
+            for chain, chain_id, sequence in VerifiedHead.objects.filter(
                 chain__in=["account", "incarnation"],
                 chain_id__in=[head.chain_id for head in part],
-                verified_at__gt=now,
-            ).values_list("chain", "chain_id")
-        )
+            ).values_list("chain", "chain_id", "sequence")
+        }
         with transaction.atomic():
             VerifiedHead.objects.bulk_create(
                 [
@@ -133,7 +133,7 @@ def _note(heads: list[Head], now: datetime) -> None:
                         verified_at=now,
                     )
                     for head in part
-                    if (head.chain, head.chain_id) not in newer
+                    if head.sequence >= noted.get((head.chain, head.chain_id), 0)
                 ],
                 update_conflicts=True,
                 unique_fields=["chain", "chain_id"],

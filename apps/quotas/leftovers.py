@@ -7,11 +7,11 @@ moment stays until they have ended: of an expired quota a later run takes what t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from django.db import transaction
 from django.db.models import F
+from django.db.models.functions import Now
 from django.http import HttpRequest
 
 from apps.audit.events import record_event, record_events, values_of
@@ -71,22 +71,23 @@ def remove_quota(
     return False
 
 
-def take_back_expired(*, now: datetime) -> int:
+def take_back_expired() -> int:
     """Take back what expired quotas have left, and return how many had something.
 
-    Safe to run again, and twice at once: each piece looks again under its locks.
+    Safe to run again, and twice at once: each piece looks again under its locks. The database's
+    clock decides: a worker's may be ahead, and what is taken does not come back.
     """
     left = UserQuota.objects.filter(
-        expires_at__lt=now, account__posted_nanos__gt=F("account__held_nanos")
+        expires_at__lt=Now(), account__posted_nanos__gt=F("account__held_nanos")
     )
     quota_ids = list(left.order_by("pk").values_list("pk", flat=True)[:EXPIRED_MAX])
-    return sum(_take_back_piece(piece, now) for piece in in_pieces(quota_ids, PIECE))
+    return sum(_take_back_piece(piece) for piece in in_pieces(quota_ids, PIECE))
 
 
-def _take_back_piece(quota_ids: Sequence[int], now: datetime) -> int:
+def _take_back_piece(quota_ids: Sequence[int]) -> int:
     with transaction.atomic():
         # Somebody may have given them a later end meanwhile.
-        quotas = list(lock_quotas(quota_ids).filter(expires_at__lt=now))
+        quotas = list(lock_quotas(quota_ids).filter(expires_at__lt=Now()))
         _lock_accounts(quotas)
         found = [quota for quota in quotas if remaining(quota).remaining_nanos]
         before = {quota.pk: values_of(quota) for quota in found}

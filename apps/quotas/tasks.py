@@ -18,4 +18,4 @@ def prune_repeat_keys() -> int:
 @shared_task(name="quotas.end_expired")
 def end_expired() -> int:
     """Take back what expired quotas have left and return how many had something."""
-    return take_back_expired(now=timezone.now())
+    return take_back_expired()

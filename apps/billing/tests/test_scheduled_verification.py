@@ -85,6 +85,10 @@ def test_everything_is_verified_once_a_day() -> None:
     verify_full()
 
     assert rows() == [("schedule", True, 0), ("schedule", True, 0)]
+    # One of the future was written by a clock that was ahead.
+    Verification.objects.update(started_at=datetime.now(UTC) + timedelta(days=300))
+    verify_full()
+    assert len(rows()) == 3
 
 
 def test_what_only_a_full_run_can_find_is_logged_and_on_record(

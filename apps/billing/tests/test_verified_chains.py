@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from apps.billing.chain_walks import Walk, walk_entries
+from apps.billing.chain_walks import Head, Walk, walk_entries
 from apps.billing.findings import Findings, one_view
 from apps.billing.ledger.store import Engine
 from apps.billing.models import Account, VerifiedHead
 from apps.billing.new_rows import Span, list_spans
 from apps.billing.tests.verification_kit import find, make_busy_gateway
-from apps.billing.verification import report
+from apps.billing.verification import _note
 from tests.support.databases import Database
 from tests.support.tampering import Tamper
 from tests.support.world import Gateway
+
+LATER = datetime(2126, 11, 22, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -117,15 +118,24 @@ def test_an_unsound_ledger_leaves_no_checkpoint_of_a_full_verification(
 
 
 def test_a_long_run_does_not_undo_what_a_later_one_has_noted(gateway: Gateway) -> None:
-    def verify(*, is_full: bool, hour: int) -> int:
-        began = datetime(2026, 11, 22, hour, tzinfo=UTC)
-        found = report(is_full=is_full, anchors_path=Path("/nonexistent"), now=began)
-        assert [finding for finding in found.findings if finding.invariant != "I-12"] == []
-        return VerifiedHead.objects.get(chain="incarnation").sequence
+    find(is_full=False)
+    early = VerifiedHead.objects.get(chain="incarnation")
+    gateway.resolve(next(iter(gateway.holds.values())), 1)
+    find(is_full=False)
 
-    assert verify(is_full=False, hour=4) == 2
+    # It saw no more when it began.
+    _note([Head("incarnation", early.chain_id, early.sequence, bytes(early.head))], LATER)
+
+    assert (early.sequence, VerifiedHead.objects.get(chain="incarnation").sequence) == (2, 3)
+
+
+def test_what_a_clock_that_was_ahead_noted_is_gone_beyond(gateway: Gateway) -> None:
+    find(is_full=False)
+    VerifiedHead.objects.update(verified_at=LATER)
     gateway.resolve(next(iter(gateway.holds.values())), 1)
 
-    # It began at three, and would have noted three requests.
-    assert verify(is_full=True, hour=3) == 2
-    assert verify(is_full=True, hour=5) == 3
+    find(is_full=False)
+
+    head = VerifiedHead.objects.get(chain="incarnation")
+    assert head.sequence == 3
+    assert head.verified_at < LATER

@@ -157,7 +157,7 @@ def test_eight_runs_and_calls_at_once_take_each_nano_once(
 
     def act(number: int) -> int:
         if number % 2:
-            return take_back_expired(now=datetime.now(UTC))
+            return take_back_expired()
         gateway, quota = gateways[number // 2], quotas[number // 2]
         held = gateway.hold(2 * USD, quotas=(quota.account_id,))
         assert isinstance(held, Held)
