@@ -174,6 +174,17 @@ def test_reading_a_payload_is_on_record(client: Client, house: House) -> None:
     assert (event.actor_id, event.object_id) == (house.root.pk, str(house.payload.pk))
 
 
+@pytest.mark.parametrize("method", ["OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "LOOK"])
+def test_a_payload_is_shown_to_who_asks_for_it_openly(
+    client: Client, house: House, method: str
+) -> None:
+    answer = client.generic(method, page_of(Payload, "change", house.payload.pk))
+
+    assert answer.status_code == 405
+    assert b"CANARY" not in answer.content
+    assert AdminEvent.objects.filter(action="payload.read").count() == 0
+
+
 def test_only_superusers_get_in(house: House) -> None:
     browser = Client()
     browser.force_login(house.user)

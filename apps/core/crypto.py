@@ -28,8 +28,10 @@ _VERSION = "v1"
 _KEY_ID = re.compile(r"[0-9a-f]{8}", re.ASCII)
 
 # What a credential looks like in free text: our keys, providers' keys, bearer headers.
+# Within JSON a line begins behind the letters of an escape, where no word does.
 _CREDENTIAL = re.compile(
-    r"(?i)\b(?:(?:sk|pk|rk|key)[-_]|AIza)[A-Za-z0-9_\-]{12,}|bearer\s+[A-Za-z0-9._~+/=\-]{8,}"
+    r"(?i)(?:\b|(?<=\\[nrtbf])|(?<=\\u[0-9a-f]{4}))"
+    r"(?:(?:sk|pk|rk|key)[-_]|AIza)[A-Za-z0-9_\-]{12,}|bearer\s+[A-Za-z0-9._~+/=\-]{8,}"
 )
 
 

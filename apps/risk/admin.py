@@ -47,6 +47,14 @@ def _ids(what: str) -> IdsFormField:
     )
 
 
+def _as_typed(name: str) -> forms.CharField:
+    """Return the field of a text whose blanks count: with one at its end a pattern matches less."""
+    column: Any = RiskRule._meta.get_field(name)
+    return forms.CharField(
+        required=False, strip=False, max_length=column.max_length, help_text=column.help_text
+    )
+
+
 class RiskRuleForm(_ModelForm):
     """A rule."""
 
@@ -64,6 +72,8 @@ class RiskRuleForm(_ModelForm):
             translate_lazily("One a line, of {}. Empty: any."), ", ".join(OPERATIONS)
         ),
     )
+    user_agent = _as_typed("user_agent")
+    pattern = _as_typed("pattern")
     words = LinesFormField(
         required=False, help_text="Words and phrases that a content rule looks for, one a line."
     )

@@ -23,6 +23,8 @@ PIECE_CHARACTERS: Final = 32 << 10
 _CUT_CHARACTERS: Final = 40
 # An escape of JSON is at most so long: none may be cut.
 _ESCAPE_CHARACTERS: Final = 6
+# The first of two escapes that are one letter together.
+_HALF: Final = re.compile(r"\\u[dD][89abAB]")
 _IGNORED: Final = re.compile(
     "["
     "\\x00-\\x08\\x0e-\\x1f\\x7f-\\x84\\x86-\\x9f"
@@ -98,6 +100,8 @@ def without_escapes(text: str) -> Iterator[str]:
     for piece in pieces(text):
         # This codec knows no other escapes than those of characters by their number.
         read = piece.encode("raw_unicode_escape").decode("raw_unicode_escape", "replace")
+        # Of a letter beyond the first plane it makes two halves.
+        read = read.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         yield read.replace("\\n", "\n").replace("\\t", "\t")
 
 
@@ -106,7 +110,8 @@ def _find_cut(text: str, wanted: int) -> int:
         return len(text)
     for cut in range(wanted, wanted - _CUT_CHARACTERS, -1):
         begun = text[cut - _ESCAPE_CHARACTERS + 1 : cut]
-        if "\\" not in begun and _is_beginning(text[cut]):
+        is_half = _HALF.match(text, cut - _ESCAPE_CHARACTERS) is not None
+        if "\\" not in begun and not is_half and _is_beginning(text[cut]):
             return cut
     # No text has so many marks in a row: whoever made this one up is not spared the seam.
     return wanted

@@ -91,6 +91,7 @@ def test_purposes_have_different_keys_and_digests_depend_on_them() -> None:
         ("key sk-abcdefghijklmnop is bad", "key [redacted] is bad"),
         ("Authorization: Bearer abcdefgh1234", "Authorization: [redacted]"),
         ("AIzaSyA1234567890abcdef", "[redacted]"),
+        ('{"message": "keys:\\nsk-abcdefghijklmnop"}', '{"message": "keys:\\n[redacted]"}'),
         ("sk-audit-0123456789abcdefghijklmnopqrstuv", "[redacted]"),
         ("ask-me about risk-taking", "ask-me about risk-taking"),
     ],

@@ -8,6 +8,7 @@ import sys
 import time
 import unicodedata
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -170,3 +171,10 @@ def test_escapes_of_json_hide_nothing_wherever_they_are_cut() -> None:
     for shift in range(40):
         text = json.dumps({"a": "x" * (PIECE_CHARACTERS - shift)})[:-2] + escaped + '\\n"}'
         assert "bomb\n" in "".join(without_escapes(text)), shift
+
+
+@pytest.mark.parametrize("word", ["💣", "𠮷野家", "𝐛𝐨𝐦𝐛"])
+def test_letters_of_two_escapes_are_read_whole_wherever_they_are_cut(word: str) -> None:
+    for shift in range(60):
+        text = json.dumps({"a": "x" * (PIECE_CHARACTERS - shift) + word * 3})
+        assert word * 3 in "".join(without_escapes(text)), shift
