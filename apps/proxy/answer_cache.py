@@ -71,7 +71,12 @@ class AnswerCache:
     def find(self, digest: bytes, now: float, seconds: int) -> CachedAnswer | None:
         """Return an answer that is no older than `seconds`."""
         found = self._answers.get(digest)
-        if found is None or now - found.at > seconds:
+        if found is None:
+            return None
+        if now - found.at > seconds:
+            # The next answer takes its place; until then nobody keeps what is given no more.
+            del self._answers[digest]
+            self._bytes -= _size(found)
             return None
         self._answers.move_to_end(digest)
         return found

@@ -6,13 +6,15 @@ came. Any process can spend it as long as it is there; the one that placed it le
 clock that nobody sets, or it ends with the lease of that process. The call is charged by the price
 and the multiplier of the quote.
 
-Bounds: OPEN_MAX a process, OPEN_PER_KEY_MAX an API key, and the seconds of the quote.
+Bounds: OPEN_MAX a process, OPEN_PER_USER_MAX a user, LOOKUPS_PER_USER_MAX of his calls that look
+for one at the same time, and the seconds of the quote.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -36,7 +38,9 @@ if TYPE_CHECKING:
 
 HEADER: Final = b"x-quote-id"
 OPEN_MAX: Final = 10_000
-OPEN_PER_KEY_MAX: Final = 100
+OPEN_PER_USER_MAX: Final = 100
+# A look comes before the limits of requests: without a bound it would keep others' reads waiting.
+LOOKUPS_PER_USER_MAX: Final = 8
 # In the detail of a hold: it is one of a quote, and waits so long for its call.
 QUOTE_SECONDS: Final = "quote_seconds"
 
@@ -60,25 +64,26 @@ class QuoteHolds:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._waiting: dict[UUID, _Waiting] = {}
-        self._by_key: Counter[int] = Counter()
+        self._by_user: Counter[int] = Counter()
+        self._lookups: Counter[int] = Counter()  # by user
 
     async def place(self, call: Call, seconds: int) -> int | None:
         """Place the hold of a quote and return the cap on output that it pays for, None for all.
 
         Raises what `Call.place_hold` does, and E24 and E37 where too many are waiting.
         """
-        key_id = call.plan.caller.key.id
-        if self._by_key[key_id] >= OPEN_PER_KEY_MAX:
+        user_id = call.member.id
+        if self._by_user[user_id] >= OPEN_PER_USER_MAX:
             raise GatewayError("E24", message="Too many quotes with a hold at the same time.")
         if len(self._waiting) >= OPEN_MAX:
             raise GatewayError("E37")
         call.quote_seconds = seconds
         # Counted before it is there: many may be asked for at once.
-        self._by_key[key_id] += 1
+        self._by_user[user_id] += 1
         try:
             cap = await call.place_hold()
         except BaseException:
-            self._uncount(key_id)
+            _uncount(self._by_user, user_id)
             raise
         call.forget_request()
         self._waiting[call.request_id] = _Waiting(call, self._monotonic() + seconds)
@@ -88,7 +93,7 @@ class QuoteHolds:
         """Note that a hold was spent."""
         found = self._waiting.pop(request_id, None)
         if found is not None:
-            self._uncount(found.call.plan.caller.key.id)
+            _uncount(self._by_user, found.call.member.id)
 
     def on_tick(self, now: float) -> None:
         """Let those lapse whose time is up."""
@@ -106,23 +111,36 @@ class QuoteHolds:
         # Where another process has spent it, this changes nothing.
         call.submit_settlement(Ending(RequestState.VOIDED, 200, "quote_lapsed"))
 
-    def _uncount(self, key_id: int) -> None:
-        self._by_key[key_id] -= 1
-        if not self._by_key[key_id]:
-            del self._by_key[key_id]
+    @contextmanager
+    def looking(self, user_id: int) -> Iterator[None]:
+        """Count a look for a hold. Raises E24 where too many are under way."""
+        if self._lookups[user_id] >= LOOKUPS_PER_USER_MAX:
+            raise GatewayError("E24", message="Too many calls with a quote at the same time.")
+        self._lookups[user_id] += 1
+        try:
+            yield
+        finally:
+            _uncount(self._lookups, user_id)
+
+
+def _uncount(counts: Counter[int], user_id: int) -> None:
+    counts[user_id] -= 1
+    if not counts[user_id]:
+        del counts[user_id]
 
 
 async def find_agreed(gateway: Gateway, caller: Caller, text: bytes) -> Agreed | None:
     """Return what a quote of this caller's key agreed on, None where its hold is gone.
 
-    Raises E34 where the database does not answer.
+    Raises E24 where too many are looked for, and E34 where the database does not answer.
     """
     try:
         quote_id = UUID(text.decode("ascii"))
     except ValueError:
         return None
     try:
-        hold = await gateway.read(_read_hold, quote_id)
+        with gateway.quotes.looking(caller.member.id):
+            hold = await gateway.read(_read_hold, quote_id)
     except (DatabaseError, InterfaceError) as error:
         raise GatewayError("E34") from error
     if hold is None:
