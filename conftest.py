@@ -215,14 +215,16 @@ def redis_url(_redis_server: RedisServer) -> str:
 
 @pytest.fixture(autouse=True)
 def _empty_caches() -> Iterator[None]:
-    """Let no test see what another one cached."""
+    """Let no test see what another one cached, nor speak the language of its last page."""
     from django.core.cache import cache
+    from django.utils import translation
 
     from apps.core.counters import process_counts
 
     yield
     cache.clear()
     process_counts.clear()
+    translation.deactivate()
 
 
 @pytest.fixture(scope="session", autouse=True)

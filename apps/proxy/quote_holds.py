@@ -40,7 +40,7 @@ HEADER: Final = b"x-quote-id"
 OPEN_MAX: Final = 10_000
 OPEN_PER_USER_MAX: Final = 100
 # A look comes before the limits of requests: without a bound it would keep others' reads waiting.
-LOOKUPS_PER_USER_MAX: Final = 8
+LOOKUPS_PER_USER_MAX: Final = 32
 # In the detail of a hold: it is one of a quote, and waits so long for its call.
 QUOTE_SECONDS: Final = "quote_seconds"
 
