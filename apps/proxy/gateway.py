@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+import psycopg
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 
@@ -67,6 +68,9 @@ GARBAGE_OBJECTS: Final = 10_000
 READS_WAITING_MAX: Final = 200
 
 T = TypeVar("T")
+# What a cursor of the server's meets when it is closed comes as the driver's own error.
+_AWAY: Final = (DatabaseError, InterfaceError, OSError, psycopg.Error)
+
 logger = logging.getLogger(__name__)
 
 
@@ -231,7 +235,7 @@ class Gateway:
                 if self.monotonic() > prune_at:
                     prune_at = self.monotonic() + PRUNE_SECONDS
                     await self._load(LOAD_SECONDS, loader.prune_changes, CHANGES_KEPT)
-            except (DatabaseError, InterfaceError, OSError) as error:
+            except _AWAY as error:
                 logger.warning("the configuration cannot be read: %s", type(error).__name__)
             except Exception:  # this task must not end
                 # What was loaded before stays in force until it is STALE_SECONDS old.
@@ -262,7 +266,7 @@ class Gateway:
             return await self._loader.run(seconds, function, *arguments)
         except TimeoutError:
             raise  # It is slow, and the same as before.
-        except (DatabaseError, InterfaceError, OSError):
+        except _AWAY:
             # The next one that answers may be a standby to which the last changes had not come:
             # there the same versions mean other changes.
             self._is_doubtful = True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from django.db import OperationalError
 
@@ -49,8 +51,9 @@ async def test_a_read_of_the_configuration_that_hangs_does_not_delay_the_next(
     assert found == "the configuration"
 
 
+@pytest.mark.parametrize("error", [OperationalError, psycopg.OperationalError])
 async def test_after_a_read_that_failed_the_whole_configuration_is_read(
-    committed_db: Database, monkeypatch: pytest.MonkeyPatch
+    committed_db: Database, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     """The database that answers next may lack the last changes, and have others in their place."""
     key = (await in_thread(make_world)()).key
@@ -63,14 +66,32 @@ async def test_after_a_read_that_failed_the_whole_configuration_is_read(
         ConfigurationVersion.objects.update(version=snapshot.version)
 
     def fail(since: int) -> None:
-        raise OperationalError
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(loader, "load_delta", fail)
-        with pytest.raises(OperationalError):
+        with pytest.raises(error):
             await gateway._update_snapshot()
     await in_thread(switch_off)()
     found = await gateway._update_snapshot()
 
     assert found.version == snapshot.version
     assert [one.is_active for one in found.keys.values() if one.id == key.pk] == [False]
+
+
+async def test_a_database_that_goes_away_while_all_is_read_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(loader, "load_snapshot", fail)
+    gateway = Gateway()
+    following = asyncio.create_task(gateway._follow_configuration())
+    async with asyncio.timeout(10):
+        while not caplog.records:  # noqa: ASYNC110 (nobody tells when)
+            await asyncio.sleep(0.01)
+    following.cancel()
+
+    assert caplog.records[0].getMessage() == "the configuration cannot be read: OperationalError"
+    assert caplog.records[0].exc_info is None
