@@ -214,7 +214,7 @@ def redis_url(_redis_server: RedisServer) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _empty_caches() -> Iterator[None]:
+def _leave_nothing_behind() -> Iterator[None]:
     """Let no test see what another one cached, nor speak the language of its last page."""
     from django.core.cache import cache
     from django.utils import translation

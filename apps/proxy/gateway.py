@@ -250,7 +250,7 @@ class Gateway:
                 self.health.forget_bad(delta.version)
                 if not self._is_doubtful:
                     return self.snapshot
-                # What is known may be told to callers for as long as it takes to read all of it.
+                # What is known stays in force while all of it is read.
                 self.polled_at = self.monotonic()
         is_first, was_doubtful = self.snapshot is None, self._is_doubtful
         self.snapshot = await self._load(LOAD_SECONDS, loader.load_snapshot)
