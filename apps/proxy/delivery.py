@@ -12,8 +12,9 @@ from apps.proxy.sse import rest_of_event
 
 # How long a client may take nothing before it gets the end of its answer.
 LAST_FRAME_SECONDS: Final = 60.0
-# How much of a stream goes to the connection at a time.
+# How much of a stream goes to the connection at a time, and to one whose client is behind.
 _PIECE_BYTES: Final = 16 << 10
+_SMALL_PIECE_BYTES: Final = 4 << 10
 _EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
 _JSON: Final = b"application/json; charset=utf-8"
 
@@ -48,7 +49,8 @@ class Delivery:
         """Send a piece of a stream, as the client takes it: so long may it take nothing."""
         call, connection = self._call, self._connection
         # In pieces: however slow the client is, no more than one of them is added to what waits.
-        for start in range(0, len(data), _PIECE_BYTES):
+        size = _SMALL_PIECE_BYTES if connection.is_behind else _PIECE_BYTES
+        for start in range(0, len(data), size):
             if connection.is_write_paused:
                 call.is_sending = True
                 call.deadline = call.gateway.monotonic() + idle_seconds
@@ -57,9 +59,7 @@ class Delivery:
                 await connection.drain()
                 self._rest = b""
                 call.is_sending = False
-            connection.write(
-                data if len(data) <= _PIECE_BYTES else data[start : start + _PIECE_BYTES]
-            )
+            connection.write(data if len(data) <= size else data[start : start + size])
 
     async def end(self, data: bytes) -> None:
         """Send the last piece and complete the answer."""

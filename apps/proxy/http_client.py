@@ -3,9 +3,10 @@
 Bytes go from the socket to whoever reads the answer with no more than that parser in between; a
 general client took as long for a call as all the rest of the gateway (docs/decisions/0012).
 
-Bounds: HEAD_BYTES_MAX of a head, READ_BYTES at a time from a socket, which is paused while as many
-wait for the reader, KEEPALIVE_SECONDS for an idle connection, FINISH_SECONDS for the end of an
-answer that nobody waits for. How long an answer may take is up to the caller, who cancels.
+Bounds: HEAD_BYTES_MAX of a head, READ_BYTES at a time from a socket whose reader waits,
+BUSY_READ_BYTES from one whose reader is busy, which is paused while UNREAD_BYTES wait for it,
+KEEPALIVE_SECONDS for an idle connection, FINISH_SECONDS for the end of an answer that nobody waits
+for. How long an answer may take is up to the caller, who cancels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from typing import Final
 import httptools
 
 HEAD_BYTES_MAX: Final = 64 << 10
-READ_BYTES: Final = 32 << 10
+READ_BYTES: Final = 16 << 10
+# A busy reader mostly waits for a slow client: what is read meanwhile only takes memory.
+BUSY_READ_BYTES: Final = 4 << 10
+UNREAD_BYTES: Final = 8 << 10
 KEEPALIVE_SECONDS: Final = 30.0
 FINISH_SECONDS: Final = 1.0
 
@@ -221,7 +225,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where to read to: one place for all, since what is read is parsed at once."""
-        return self._pool.buffer
+        return self._pool.buffer if self._is_awaited() else self._pool.small_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse what has been read."""
@@ -248,7 +252,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             if self._is_taken(answer):
                 return
             self._unread_bytes += nbytes
-            if self._unread_bytes >= READ_BYTES and not self._is_paused:
+            unread_max = READ_BYTES if self._is_awaited() else UNREAD_BYTES
+            if self._unread_bytes >= unread_max and not self._is_paused:
                 self._is_paused = True
                 self._transport.pause_reading()
         if self._finishing is not None and (answer.is_complete or answer.error is not None):
@@ -285,6 +290,10 @@ class ClientConnection(asyncio.BufferedProtocol):
                 answer.error = ConnectionClosed()
         self._is_spoiled = True
         self._wake()
+
+    def _is_awaited(self) -> bool:
+        """Return whether somebody waits for what comes, and has not been woken yet."""
+        return self._waiter is not None and not self._waiter.done()
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -343,6 +352,7 @@ class Pool:
         self._sweep: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self.buffer: Final = memoryview(bytearray(READ_BYTES))
+        self.small_buffer: Final = self.buffer[:BUSY_READ_BYTES]
 
     def find(self, target: Target) -> ClientConnection | None:
         """Take an idle connection, if there is one."""

@@ -33,7 +33,7 @@ LATE_BODY_SECONDS: Final = 30.0
 # How many requests may wait for the answer to one before them; each is kept whole in memory.
 PIPELINED_MAX: Final = 32
 # What may wait for a slow client; above it the provider is no longer read.
-WRITE_BUFFER_BYTES: Final = 16 << 10
+WRITE_BUFFER_BYTES: Final = 8 << 10
 
 _OK: Final = b"HTTP/1.1 200 OK\r\n"
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
@@ -142,6 +142,11 @@ class Connection:
     def is_write_paused(self) -> bool:
         """Whether more waits for the client than WRITE_BUFFER_BYTES."""
         return bool(self._cycle.flow.write_paused) and not self._cycle.disconnected
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether anything at all waits for the client."""
+        return bool(self._cycle.transport.get_write_buffer_size())
 
     async def drain(self) -> None:
         """Return when the client has taken most of what waits, or has left."""

@@ -297,10 +297,13 @@ class Relay:
                     chunk = await answer.read(take)
                 else:
                     chunk = await answer.read()
-                block = buffer.feed(chunk) if chunk else last_event(buffer)
+                is_last = not chunk
+                block = last_event(buffer) if is_last else buffer.feed(chunk)
+                # Not kept beside the block while a slow client takes that.
+                del chunk
                 if block:
                     preamble = await self._pass_block(route, meter, converter, preamble + block)
-                if not chunk:
+                if is_last:
                     break
         except (*_BROKEN, EventTooLarge, CutInsideAnEvent) as error:
             if not self._has_started:

@@ -40,11 +40,10 @@ pytestmark = [pytest.mark.usefixtures("counting"), pytest.mark.sqlite]
 
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
 # What the interpreter, the allocator and the pools take once is there with the first of them.
-FEW_READERS, MANY_READERS = 30, 130
-# 64 KiB on their way to the client, 64 KiB read meanwhile (a socket is paused at READ_BYTES, which
-# the last reading may exceed by as much), 32 KiB before the client's socket (WRITE_BUFFER_BYTES and
-# one piece), and 32 KiB for the call, with what is kept of its text.
-BYTES_PER_STREAM_MAX = 192 << 10
+FIRST_READERS, READERS = 20, 80
+# Beyond what a stream takes for which nothing waits: READ_BYTES on their way to the client,
+# UNREAD_BYTES and a reading more read meanwhile, WRITE_BUFFER_BYTES and a piece before its socket.
+BYTES_BEHIND_MAX = 64 << 10
 
 
 def estimate(output_tokens: int) -> int:
@@ -169,14 +168,15 @@ def test_a_provider_that_closes_idle_connections_is_asked_once_more(bench: Bench
 
 
 def test_slow_readers_cost_the_gateway_little_memory_and_pause_the_provider(bench: Bench) -> None:
-    stage = bench.stage("demo-chat:fault=never_end")
-    APIKey.objects.filter(pk=stage.caller.key.pk).update(payload_mode="off")
+    endless = bench.stage("demo-chat:fault=never_end")
+    silent = bench.stage("demo-chat:fault=stall_after(3)")
+    for stage in (endless, silent):
+        APIKey.objects.filter(pk=stage.caller.key.pk).update(payload_mode="off")
     time.sleep(0.2)
     gateway = psutil.Process(bench.gateway.process.pid)
-    request = post(stage.caller, stage.body(stream=True, max_tokens=100))
     with ExitStack() as stack:
 
-        def measure_with(count: int) -> int:
+        def measure_with(stage: Stage, count: int) -> int:
             """Open so many connections and return what the gateway takes when all wait."""
             readers = [
                 stack.enter_context(
@@ -185,22 +185,23 @@ def test_slow_readers_cost_the_gateway_little_memory_and_pause_the_provider(benc
                 for _ in range(count)
             ]
             for reader in readers:
-                reader.send(request)
+                reader.send(post(stage.caller, stage.body(stream=True, max_tokens=100)))
             for reader in readers:
-                reader.read_until(b"more")
+                reader.read_until(b"data: ")
             _wait_until_paused(stage)
             taken: int = gateway.memory_info().rss
             return taken
 
-        few = measure_with(FEW_READERS)
-        many = measure_with(MANY_READERS - FEW_READERS)
+        few = measure_with(endless, FIRST_READERS)
+        idle = measure_with(silent, READERS)
+        slow = measure_with(endless, READERS)
 
-    assert (many - few) / (MANY_READERS - FEW_READERS) < BYTES_PER_STREAM_MAX
-    statement = stage.settled(MANY_READERS)
+    assert (slow - idle) - (idle - few) < BYTES_BEHIND_MAX * READERS
+    statement = endless.settled(FIRST_READERS + READERS)
     assert set(statement.states) == {"client_disconnected"}
     # An estimate never exceeds the hold, however much the provider went on writing.
     assert all(0 < row.charge_nanos <= row.hold_nanos for row in statement.rows)
-    assert {call["ended"] for call in stage.upstream_calls} == {"client_closed"}
+    assert {call["ended"] for call in endless.upstream_calls} == {"client_closed"}
 
 
 def test_a_client_that_takes_nothing_any_more_is_dropped(bench: Bench) -> None:
