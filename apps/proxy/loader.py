@@ -1,8 +1,8 @@
 """Builds and renews the Snapshot from the database. Everything here blocks: it runs in a thread.
 
 The whole configuration is read at the start; afterwards only what the change log names. Keys and
-users are replaced one by one, everything else (models, routes, prices, providers, groups: small)
-as a whole.
+users are replaced one by one, everything else (models, routes, providers, groups, and the prices
+that may still count: small) as a whole.
 
 Over 400 lines because it is one Snapshot, table by table.
 """
@@ -14,11 +14,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Final
 
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from apps.ai_models.models import AIModel, PriceVersion
 from apps.ai_models.models import Route as RouteRow
@@ -54,6 +55,9 @@ from apps.users.models import User
 from apps.users.models import UserGroup as UserGroupRow
 
 CHANGES_MAX: Final = 10_000
+# For how long prices are loaded that others have replaced: longer than any call or quote lasts, and
+# than clocks differ.
+PAST_PRICES: Final = timedelta(days=1)
 _CHUNK: Final = 2_000
 # Of the change log, in one transaction and in one run.
 PRUNE_ROWS: Final = 1_000
@@ -393,7 +397,7 @@ def _price(row: PriceVersion) -> Price:
 def _load_prices() -> tuple[dict[int, PriceHistory], dict[int, PriceHistory]]:
     """Return the price histories of models and of routes, by their ids."""
     found: dict[tuple[int | None, int | None], list[PriceVersion]] = defaultdict(list)
-    for row in PriceVersion.objects.order_by("effective_at", "pk"):
+    for row in _prices_that_may_count(datetime.now(UTC)).order_by("effective_at", "pk"):
         found[row.model_id, row.route_id].append(row)
     models, routes = {}, {}
     for (model_id, route_id), rows in found.items():
@@ -406,6 +410,17 @@ def _load_prices() -> tuple[dict[int, PriceHistory], dict[int, PriceHistory]]:
         elif route_id is not None:
             routes[route_id] = history
     return models, routes
+
+
+def _prices_that_may_count(now: datetime) -> QuerySet[PriceVersion]:
+    """Return all versions but those that were replaced PAST_PRICES ago, which pile up for years."""
+    replacing = PriceVersion.objects.filter(
+        effective_at__gt=OuterRef("effective_at"), effective_at__lte=now - PAST_PRICES
+    )
+    # Each has an index of its own.
+    return PriceVersion.objects.exclude(Exists(replacing.filter(model=OuterRef("model")))).exclude(
+        Exists(replacing.filter(route=OuterRef("route")))
+    )
 
 
 def _load_model_groups() -> Iterable[tuple[ModelGroup, list[int]]]:

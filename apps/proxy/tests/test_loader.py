@@ -327,6 +327,27 @@ def test_a_price_with_terms_that_cannot_be_read_sells_nothing_and_keeps_nothing_
     assert f"price version {bad.pk} cannot be used" in caplog.text
 
 
+def test_prices_that_were_replaced_long_ago_are_not_loaded() -> None:
+    provider = Provider.objects.create(name="p", base_url="https://api.example.com/v1")
+    model, resting = AIModel.objects.create(name="m"), AIModel.objects.create(name="n")
+    route = Route.objects.create(model=model, provider=provider, upstream_name="m")
+    now = timezone.now()
+
+    def add(hours: int, **owner: Any) -> int:
+        return PriceVersion.objects.create(effective_at=now + timedelta(hours=hours), **owner).pk
+
+    # Replaced two months ago, three days ago, just now, and the others not yet.
+    sold = [add(hours, model=model) for hours in (-9000, -1440, -72, 0, 72)]
+    billed = [add(hours, route=route) for hours in (-9000, -1440, -72)]
+    never_replaced = add(-9000, model=resting)
+
+    models = loader.load_snapshot().catalogue.models
+
+    assert [price.id for price in models["m"].prices.prices] == sold[2:]
+    assert [price.id for price in models["m"].routes[0].costs.prices] == billed[2:]
+    assert [price.id for price in models["n"].prices.prices] == [never_replaced]
+
+
 def test_disabled_keys_are_left_out_and_the_reason_is_known_where_none_is_left() -> None:
     provider = Provider.objects.create(name="p", base_url="https://api.example.com/v1")
     model = AIModel.objects.create(name="m")
