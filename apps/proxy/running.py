@@ -21,7 +21,7 @@ from apps.proxy.protocol import Connection
 from apps.proxy.relay import Relay
 from apps.proxy.repeats import Repeated
 from apps.proxy.snapshot import Caller, Snapshot
-from apps.proxy.stored_answers import follow_references
+from apps.proxy.stored_answers import follow_references, may_name_answers
 
 # To convert a body into another dialect takes some ten microseconds for each of its smallest parts:
 # a larger one must not keep the calls beside it waiting.
@@ -73,7 +73,7 @@ async def _run_watched(call: Call, connection: Connection, extra: Headers) -> No
     call.gateway.calls[call.request_id] = call
     connection.on_lost(call.leave)
     try:
-        if call.plan.request.dialect == "openai-responses" and call.cached is None:
+        if may_name_answers(call.plan.request) and call.cached is None:
             await follow_references(call)
         cap = await call.place_hold()
         if cap is not None:

@@ -20,6 +20,8 @@ from apps.audit.models import StoredAnswer
 from apps.billing.ledger.commands import StoredRecord
 from apps.core.errors import GatewayError
 from apps.core.pieces import delete_in_pieces
+from apps.proxy.dialects.openai_spoken import list_spoken
+from apps.proxy.dialects.parsed_request import ParsedRequest
 from apps.proxy.dialects.responses_stored import is_kept, list_named, not_found, out_of_reach
 from apps.proxy.route_bodies import NOT_CONVERTED
 from apps.proxy.snapshot import Route
@@ -48,7 +50,10 @@ def stored_record(call: Call, ids: tuple[str, ...]) -> StoredRecord | None:
     it. `ids`: its own first, then those of its items.
     """
     plan, route = call.plan, call.route
-    if route is None or not is_kept(plan.request.body):
+    if route is None:
+        return None
+    # What is spoken in a chat is always kept.
+    if plan.request.dialect == "openai-responses" and not is_kept(plan.request.body):
         return None
     now = datetime.now(UTC)
     return StoredRecord(
@@ -62,6 +67,12 @@ def stored_record(call: Call, ids: tuple[str, ...]) -> StoredRecord | None:
     )
 
 
+def may_name_answers(request: ParsedRequest) -> bool:
+    """Return whether a request can name what a provider keeps: responses, and what was spoken."""
+    is_spoken = request.dialect == "openai" and request.has_audio
+    return is_spoken or request.dialect == "openai-responses"
+
+
 async def follow_references(call: Call) -> None:
     """Have a call that names what a provider keeps go there, and with the same key.
 
@@ -69,7 +80,8 @@ async def follow_references(call: Call) -> None:
     not there for this caller, E14 for other spellings of what names it, and E34.
     """
     plan = call.plan
-    named = list_named(plan.request.body)
+    is_chat = plan.request.dialect == "openai"
+    named = (list_spoken if is_chat else list_named)(plan.request.body)
     own = [route for route in plan.routes if route.id not in plan.converted]
     if not named or not own:
         return

@@ -1,13 +1,18 @@
-"""Spoken answers: only where the price names them, held for at the dearest, charged by usage."""
+"""Spoken answers: only where the price names them, held for at the dearest, charged by usage; named
+later by who they were given to and with the key that they were made with.
+"""
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
 
+from apps.providers.credentials import add_key
 from tests.e2e.answers import HttpAnswer, ask, check_error
 from tests.e2e.raw_upstream import Heard, RawUpstream, respond
 from tests.e2e.wire import RawConnection, post
@@ -27,6 +32,8 @@ USAGE = {
     "completion_tokens_details": {"audio_tokens": 30, "text_tokens": 16, "reasoning_tokens": 0},
 }
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS + 30 * AUDIO_OUT_NANOS
+OTHER_SECRET = "sk-another-secret-of-the-tests-0123456789"
+_NUMBERS = itertools.count(1)
 SECOND = "A" * 64_000  # of PCM, in base64
 
 
@@ -38,7 +45,8 @@ def _event(**members: Any) -> bytes:
 
 def speak(heard: Heard) -> list[bytes] | None:
     """Speak for a second, whole or in events; prompts that begin with "wait" hear no end."""
-    audio = {"id": "audio_1", "data": SECOND, "transcript": "Hi."}
+    # One of ours for each answer: a provider's ids are its own.
+    audio = {"id": f"audio_{next(_NUMBERS)}", "data": SECOND, "transcript": "Hi."}
     if heard.json.get("stream") is not True:
         message = {"role": "assistant", "content": None, "audio": audio}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -123,3 +131,76 @@ def test_without_a_price_of_its_own_nothing_is_spoken(bench: Bench, name: str) -
     statement = bench.statement(stage.caller)
     assert (statement.rows, statement.entries, statement.holds) == ((), (), 0)
     assert stage.upstream_calls == []
+
+
+def key_of(heard: Heard) -> str:
+    """Return with which key something was asked."""
+    (line,) = [line for line in heard.lines if line.lower().startswith("authorization:")]
+    return line
+
+
+def named(audio: object) -> list[dict[str, Any]]:
+    """Return a conversation with an earlier spoken answer."""
+    return [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "audio": audio},
+        {"role": "user", "content": "And?"},
+    ]
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_what_was_spoken_is_named_by_its_owner_alone_and_with_its_key(
+    bench: Bench, speaker: tuple[Stage, RawUpstream], is_stream: bool
+) -> None:
+    _, upstream = speaker
+    provider = bench.make_provider(upstream.base_url)
+    add_key(provider=provider, secret=OTHER_SECRET)
+    owner = bench.stage("raw", provider=provider, prices=AUDIO_PRICES)
+    stranger = Stage(bench, bench.make_caller(), owner.model, owner.upstream_name)
+    heard_before = len(upstream.heard)
+
+    # Keys are drawn: until both were.
+    ids = []
+    while len({key_of(heard) for heard in upstream.heard[heard_before:]}) < 2:
+        answer = call(owner, stream=is_stream)
+        ids.append(orjson.loads(re.findall(rb'"audio":({[^}]*})', answer.body)[0])["id"])
+    made_with = [key_of(heard) for heard in upstream.heard[heard_before:]]
+    for one in ids:
+        assert call(owner, stream=is_stream, messages=named({"id": one})).status == 200
+    named_with = [key_of(heard) for heard in upstream.heard[heard_before + len(ids) :]]
+    foreign = call(stranger, messages=named({"id": ids[0]}))
+    unknown = call(stranger, messages=named({"id": "audio_none"}))
+
+    assert named_with == made_with
+    check_error(
+        foreign,
+        status=400,
+        type="invalid_request_error",
+        code="invalid_value",
+        param="messages[1].audio.id",
+    )
+    assert foreign.body.replace(ids[0].encode(), b"audio_none") == unknown.body
+    assert len(upstream.heard) == heard_before + 2 * len(ids)
+    statement = bench.statement(stranger.caller)
+    assert (statement.rows, statement.entries, statement.holds) == ((), (), 0)
+
+
+@pytest.mark.parametrize(
+    ("audio", "code", "param"),
+    [
+        ("audio_1", "invalid_type", "messages[1].audio"),
+        ({}, "invalid_type", "messages[1].audio.id"),
+        ({"id": 1}, "invalid_type", "messages[1].audio.id"),
+        ({"id": "audio_1", "ID": "audio_2"}, "unsupported_parameter", "messages[1].audio.ID"),
+    ],
+)
+def test_what_names_no_spoken_answer_is_refused(
+    bench: Bench, speaker: tuple[Stage, RawUpstream], audio: object, code: str, param: str
+) -> None:
+    stage = Stage(bench, bench.make_caller(), speaker[0].model, speaker[0].upstream_name)
+    count = len(speaker[1].heard)
+
+    answer = call(stage, messages=named(audio))
+
+    check_error(answer, status=400, type="invalid_request_error", code=code, param=param)
+    assert len(speaker[1].heard) == count

@@ -7,6 +7,7 @@ import orjson
 
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.metered_answer import MeteredAnswer, load_answer
+from apps.proxy.dialects.openai_spoken import spoken_ids
 from apps.proxy.dialects.openai_usage import parse_input_usage, parse_usage
 from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.dialects.stream_meter import clean_label
@@ -44,18 +45,20 @@ def read_chat_answer(body: bytes) -> MeteredAnswer:
     if len(present) != len(messages):
         raise GatewayError("E49")
     has_content = any(message.get(name) for message in present for name in _CONTENT_MEMBERS)
+    # Hardly any answer is spoken or holds images, and to look into its bytes is quicker.
+    is_spoken = b'"audio"' in body and any(message.get("audio") for message in present)
     return _answer(
         document,
         choices,
         has_content=has_content,
         excerpts=lambda: [part for message in present for part in _message_excerpts(message)],
-        # Hardly any answer holds them, and to look into its bytes is quicker.
         images=sum(_count_images(message.get("images")) for message in present)
         if b'"images"' in body
         else 0,
         count_spoken=(lambda: sum(_spoken_tokens(message.get("audio")) for message in present))
-        if b'"audio"' in body and any(message.get("audio") for message in present)
+        if is_spoken
         else None,
+        stored_ids=spoken_ids(present) if is_spoken else (),
     )
 
 
@@ -119,6 +122,7 @@ def _answer(
     excerpts: Callable[[], list[Excerpt]],
     images: int = 0,
     count_spoken: Callable[[], int] | None = None,
+    stored_ids: tuple[str, ...] = (),
 ) -> MeteredAnswer:
     reported = document.get("usage")
     usage = parse_usage(reported)
@@ -134,6 +138,7 @@ def _answer(
         characters=sum(_count_characters(choice) for choice in choices),
         images=images,
         count_spoken=count_spoken,
+        stored_ids=stored_ids,
         service_tier=clean_label(document.get("service_tier")),
     )
 

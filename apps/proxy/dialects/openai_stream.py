@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from apps.proxy.dialects.openai_chunks import find_usage, is_error, load_chunk
 from apps.proxy.dialects.openai_request import CHOICES_MAX
+from apps.proxy.dialects.openai_spoken import spoken_ids
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.stream_meter import StreamMeter, clean_label, member_pattern
 from apps.proxy.estimate import tokens_of_quarters
@@ -50,12 +51,18 @@ class OpenAIStreamMeter(StreamMeter):
         "_has_audio",
         "_images",
         "_is_completion",
+        "_is_spoken",
         "_strip_usage",
     )
 
-    def __init__(self, *, strip_usage: bool, is_completion: bool = False) -> None:
-        """`strip_usage`: the client did not ask for the event that holds nothing but usage."""
+    def __init__(
+        self, *, strip_usage: bool, is_completion: bool = False, is_spoken: bool = False
+    ) -> None:
+        """`strip_usage`: the client did not ask for the event that holds nothing but usage.
+        `is_spoken`: it asked for sound.
+        """
         super().__init__()
+        self._is_spoken = is_spoken
         self._strip_usage = strip_usage
         self._is_completion = is_completion
         self._audio_characters = 0  # of sound, in base64
@@ -82,7 +89,15 @@ class OpenAIStreamMeter(StreamMeter):
         document = load_chunk(first)
         return document is not None and isinstance(document.get("choices"), list)
 
+    def _find_hints(self, block: bytes) -> list[int]:
+        found = super()._find_hints(block)
+        if self._is_spoken:
+            found = sorted({*found, *(match.start() for match in _AUDIO.finditer(block))})
+        return found
+
     def _observe_event(self, event: bytes) -> bool:
+        if self._is_spoken and _AUDIO.search(event) is not None:
+            self._note_spoken(event)
         if SPECIAL.search(event) is None:
             self._keep(event)
             return True
@@ -112,6 +127,18 @@ class OpenAIStreamMeter(StreamMeter):
             return True
         self._report(parse_usage(reported))
         return bool(choices) or not self._strip_usage
+
+    def _note_spoken(self, event: bytes) -> None:
+        """Note the ids by which the provider keeps what it says."""
+        document = load_chunk(event_data(event)) or {}
+        choices = document.get("choices")
+        deltas = [
+            delta
+            for choice in (choices if isinstance(choices, list) else ())
+            if isinstance(choice, dict) and isinstance(delta := choice.get("delta"), dict)
+        ]
+        new = [one for one in spoken_ids(deltas) if one not in self.stored_ids]
+        self.stored_ids = (*self.stored_ids, *new)[:CHOICES_MAX]
 
     def _finish(self, choice: dict[str, Any]) -> None:
         self.finish_reason = clean_label(choice["finish_reason"])

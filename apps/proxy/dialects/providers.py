@@ -77,6 +77,7 @@ def _openai_meter(request: ParsedRequest, is_converted: bool) -> StreamMeter:
     return OpenAIStreamMeter(
         strip_usage=not (is_converted or request.include_usage),
         is_completion=request.endpoint == "completions",
+        is_spoken=bool(request.audio_parameter),
     )
 
 

@@ -9,7 +9,7 @@ https://platform.openai.com/docs/guides/conversation-state
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from apps.core.errors import GatewayError
 from apps.core.parameter_names import fold_all, folded
@@ -49,12 +49,17 @@ def is_kept(body: Mapping[str, Any]) -> bool:
 
 def kept_ids(response: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the ids of a response and of the items of its output; none where it has no id."""
-    if not _is_id(response.get("id")):
+    if not is_id(response.get("id")):
         return ()
     output = response.get("output")
     items = output if isinstance(output, list) else []
     ids = (item.get("id") for item in items if isinstance(item, Mapping))
-    return (response["id"], *islice(filter(_is_id, ids), ITEMS_MAX))
+    return (response["id"], *islice(filter(is_id, ids), ITEMS_MAX))
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Return whether something may be the id of what is kept."""
+    return isinstance(value, str) and 0 < len(value) <= ID_LENGTH_MAX
 
 
 def list_named(body: Mapping[str, Any]) -> list[Named]:
@@ -82,7 +87,7 @@ def not_found(named: Named) -> GatewayError:
     told = named.id[:ID_LENGTH_MAX]
     if named.param == PREVIOUS:
         return _refusal(named, f"Previous response with id '{told}' not found.")
-    message = f"Item with id '{told}' not found: it is told by an id that no stored response has."
+    message = f"Item with id '{told}' not found: no stored answer has this id."
     return _refusal(named, message)
 
 
@@ -120,7 +125,3 @@ def _is_looked_up(item: Mapping[str, Any]) -> bool:
     if kind == "reasoning":
         return not isinstance(item.get("encrypted_content"), str)
     return kind in _LOOKED_UP
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= ID_LENGTH_MAX
