@@ -77,7 +77,7 @@ def test_a_provider_is_made_with_a_sealed_key(client: Client, house: House) -> N
     assert (key.name, key.weight, key.last_four) == ("first", 2, "6789")
     assert b"CANARY-TWO" not in answer.content
     events = AdminEvent.objects.filter(actor_id=house.root.pk).order_by("-id")[:2]
-    assert [event.action for event in events] == ["provider.created", "provider_key.created"]
+    assert [event.action for event in events] == ["provider_key.created", "provider.created"]
     assert "CANARY-TWO" not in repr(list(AdminEvent.objects.values()))
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from django.db import models
 from django.test import Client
 
 from apps.api_keys.changes import change_key
@@ -18,7 +16,16 @@ from apps.quotas.allowances import change_quota
 from apps.quotas.models import UserQuota
 from apps.users.changes import change_user
 from apps.users.models import User, UserGroup
-from tests.support.house import DOLLAR, House, make_house, page_of, read_values, send_values
+from tests.support.house import (
+    DOLLAR,
+    House,
+    columns_of,
+    make_house,
+    page_of,
+    read_values,
+    send_old,
+    send_values,
+)
 
 LOST = "This form cannot be sent. Open it again."
 # With a part of a second, which the page does not show.
@@ -40,24 +47,6 @@ def client(house: House) -> Client:
     return browser
 
 
-def _values(row: models.Model) -> dict[str, Any]:
-    return type(row)._default_manager.filter(pk=row.pk).values().get()
-
-
-def _send_old(
-    client: Client, row: models.Model, change_elsewhere: Callable[[], Any], **changes: Any
-) -> dict[str, Any]:
-    """Send a page that was opened before a change elsewhere; return the columns it changed."""
-    page = page_of(type(row), "change", row.pk)
-    values = read_values(client.get(page))
-    change_elsewhere()
-    before = _values(row)
-    answer = send_values(client, page, values, **changes)
-    assert "adminform" not in answer.context, answer.context["adminform"].form.errors
-    after = _values(row)
-    return {name: after[name] for name in after if after[name] != before[name]}
-
-
 def test_an_old_page_of_a_user_brings_back_nothing(client: Client, house: House) -> None:
     group = UserGroup.objects.create(name="others")
     limits = {"cap_nanos": 5 * DOLLAR, "daily_budget_nanos": DOLLAR, "rpm": 7}
@@ -69,7 +58,7 @@ def test_an_old_page_of_a_user_brings_back_nothing(client: Client, house: House)
             cap_nanos=DOLLAR, daily_budget_nanos=None, monthly_budget_nanos=2 * DOLLAR, rpm=None,
         )  # fmt: skip
 
-    changed = _send_old(client, house.user, change_elsewhere, name="Ada L.")
+    changed = send_old(client, house.user, change_elsewhere, name="Ada L.")
 
     assert changed == {"name": "Ada L."}
     event = AdminEvent.objects.filter(action="user.changed").latest("id")
@@ -82,7 +71,7 @@ def test_what_is_changed_in_an_old_page_of_a_user_counts(client: Client, house: 
             user=house.user, actor=house.root, name="Countess", cap_nanos=DOLLAR, is_active=False
         )
 
-    changed = _send_old(
+    changed = send_old(
         client, house.user, change_elsewhere, cap_nanos="2.50", role="viewer", user_group=""
     )
 
@@ -99,7 +88,7 @@ def test_an_old_page_of_a_quota_brings_back_nothing(client: Client, house: House
             actor=house.root,
         )
 
-    changed = _send_old(
+    changed = send_old(
         client, house.quota, change_elsewhere, reason="longer", expires_at_0="2101-02-03",
         expires_at_1="04:05:06",
     )  # fmt: skip
@@ -115,7 +104,7 @@ def test_what_is_changed_in_an_old_page_of_a_quota_counts(client: Client, house:
     def change_elsewhere() -> None:
         change_quota(quota_id=house.quota.pk, changes={"total_nanos": 3 * DOLLAR}, actor=house.root)
 
-    changed = _send_old(
+    changed = send_old(
         client, house.quota, change_elsewhere, reason="less", total="2", is_active=None
     )
 
@@ -155,7 +144,7 @@ def test_an_old_page_of_a_key_brings_back_nothing(client: Client, house: House) 
             is_by_owner=False,
         )
 
-    changed = _send_old(client, house.key, change_elsewhere, name="laptop")
+    changed = send_old(client, house.key, change_elsewhere, name="laptop")
 
     assert changed == {"name": "laptop"}
     event = AdminEvent.objects.filter(action="api_key.changed").latest("id")
@@ -173,7 +162,7 @@ def test_what_is_changed_in_an_old_page_of_a_key_counts(client: Client, house: H
             is_by_owner=False,
         )
 
-    changed = _send_old(
+    changed = send_old(
         client, house.key, change_elsewhere, expires_at_0="", expires_at_1="",
         allowed_models="small\r\n", allowed_networks="10.0.0.7", allowed_operations=["models"],
         cap_nanos="1", payload_mode="off", cache_seconds="60", is_active=None,
@@ -199,9 +188,9 @@ def test_a_page_that_is_sent_as_it_was_shown_changes_nothing(client: Client, hou
     count = AdminEvent.objects.count()
 
     changed = [
-        _send_old(client, house.user, lambda: None),
-        _send_old(client, house.quota, lambda: None, reason="nothing"),
-        _send_old(client, house.key, lambda: None),
+        send_old(client, house.user, lambda: None),
+        send_old(client, house.quota, lambda: None, reason="nothing"),
+        send_old(client, house.key, lambda: None),
     ]
 
     assert changed == [{}, {}, {}]
@@ -237,4 +226,4 @@ def test_a_page_that_does_not_say_what_it_showed_is_not_obeyed(
     answer = send_values(client, page, values, as_shown=sent, name="Ada L.")
 
     assert answer.context["adminform"].form.non_field_errors() == [LOST]
-    assert _values(house.user)["name"] == "Ada"
+    assert columns_of(house.user)["name"] == "Ada"

@@ -10,13 +10,16 @@ from django.db import models
 from django.http import HttpRequest
 
 from apps.ai_models.capabilities import CapabilitiesRefused, check_capabilities
-from apps.ai_models.catalogue import set_price
+from apps.ai_models.catalogue import change_model, create_model, set_price
 from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.ai_models.overrides import OverridesRefused, check_overrides
 from apps.ai_models.removal import is_route_used
+from apps.ai_models.routes import change_route, create_route
 from apps.ai_models.traces import look_for_model
-from apps.audit.admin_pages import RecordedAdmin, SelfRecordedAdmin, adopt, readable, staff_of, usd
+from apps.audit.admin_forms import ShownForm
+from apps.audit.admin_pages import SelfRecordedAdmin, adopt, readable, staff_of, usd
 from apps.core.languages import translate, translate_lazily
+from apps.core.names import NameRefused, check_model_name, check_parameter_name
 from apps.core.price_terms import REQUEST, TermsInvalid, check_terms, parse_terms, show_terms
 from apps.core.usage import COUNTS, TOKEN_CLASSES
 
@@ -27,8 +30,15 @@ else:
     _ModelForm = forms.ModelForm
 
 
-class AIModelForm(_ModelForm):
+class AIModelForm(ShownForm):
     """A model."""
+
+    def clean_name(self) -> str:
+        """Refuse what clients could not write."""
+        try:
+            return check_model_name(self.cleaned_data["name"])
+        except NameRefused as error:
+            raise forms.ValidationError(translate(str(error))) from error
 
     def clean_capabilities(self) -> dict[str, Any]:
         """Refuse what no database could keep."""
@@ -39,7 +49,7 @@ class AIModelForm(_ModelForm):
 
 
 @admin.register(AIModel)
-class AIModelAdmin(RecordedAdmin):
+class AIModelAdmin(SelfRecordedAdmin):
     """Models."""
 
     noun = "model"
@@ -63,6 +73,14 @@ class AIModelAdmin(RecordedAdmin):
         names = super().get_readonly_fields(request, obj)
         return (*names, "name") if obj is not None and look_for_model(obj).is_called() else names
 
+    def make_row(self, request: HttpRequest, row: Any, values: dict[str, Any]) -> AIModel:
+        """Make the model."""
+        return create_model(**values, actor=staff_of(request), request=request)
+
+    def change_row(self, request: HttpRequest, row: Any, values: dict[str, Any]) -> AIModel:
+        """Change the model."""
+        return change_model(model=row, values=values, actor=staff_of(request), request=request)
+
     def find_history(self, row: AIModel) -> str:
         """Return why the model must stay."""
         if row.price_versions.exists() or row.routes.exists() or look_for_model(row).is_called():
@@ -70,8 +88,15 @@ class AIModelAdmin(RecordedAdmin):
         return ""
 
 
-class RouteForm(_ModelForm):
+class RouteForm(ShownForm):
     """A route."""
+
+    def clean_max_tokens_parameter(self) -> str:
+        """Refuse what is no name of a parameter."""
+        try:
+            return check_parameter_name(self.cleaned_data["max_tokens_parameter"])
+        except NameRefused as error:
+            raise forms.ValidationError(translate(str(error))) from error
 
     def clean_overrides(self) -> dict[str, Any]:
         """Refuse changes of what decides about money, or of where a request goes."""
@@ -82,7 +107,7 @@ class RouteForm(_ModelForm):
 
 
 @admin.register(Route)
-class RouteAdmin(RecordedAdmin):
+class RouteAdmin(SelfRecordedAdmin):
     """Routes."""
 
     noun = "route"
@@ -101,6 +126,15 @@ class RouteAdmin(RecordedAdmin):
         names = super().get_readonly_fields(request, obj)
         is_used = obj is not None and is_route_used(obj)
         return (*names, "model", "provider") if is_used else names
+
+    def make_row(self, request: HttpRequest, row: Any, values: dict[str, Any]) -> Route:
+        """Make the route."""
+        ends = {name: values.pop(name) for name in ("model", "provider", "upstream_name")}
+        return create_route(**ends, values=values, actor=staff_of(request), request=request)
+
+    def change_row(self, request: HttpRequest, row: Any, values: dict[str, Any]) -> Route:
+        """Change the route."""
+        return change_route(route=row, values=values, actor=staff_of(request), request=request)
 
     def find_history(self, row: Route) -> str:
         """Return why the route must stay."""

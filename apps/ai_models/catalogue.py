@@ -19,7 +19,7 @@ from apps.ai_models.locks import lock_ends, lock_model, lock_provider_end, lock_
 from apps.ai_models.models import AIModel, PriceVersion, Route, Strategy
 from apps.ai_models.prices import Price, PriceChange, find_version, price_of
 from apps.ai_models.traces import look_for_model
-from apps.audit.events import changed_values, record_event, values_of
+from apps.audit.events import record_event, set_values, values_of
 from apps.audit.history import Look
 from apps.core.domain_errors import DomainError
 from apps.core.price_terms import Terms
@@ -151,14 +151,11 @@ def change_model(
         if provider is not None:
             lock_provider_end(provider)
         locked = lock_model(model)
-        before = values_of(locked)
-        for field, value in values.items():
-            setattr(locked, field, value)
-        old, new = changed_values(before, values_of(locked))
+        old, new = set_values(locked, values)
         if "name" in new:
             _check_new_name(locked, look or look_for_model(model))
         if new:
-            _save_model(locked, fields=[*values, "updated_at"])
+            _save_model(locked, fields=[*new, "updated_at"])
             record_event(
                 actor=actor,
                 action="model.changed",

@@ -19,7 +19,7 @@ from apps.ai_models.known_models import (
 )
 from apps.ai_models.models import AIModel
 from apps.ai_models.price_serializers import PRICES_SCHEMA
-from apps.ai_models.serializers import check_model_name
+from apps.ai_models.serializers import validate_model_name
 from apps.core.pages import NumberedPages
 from apps.core.rest import StrictSerializer, actor_of, example, read_query
 from apps.providers.models import Provider
@@ -93,7 +93,7 @@ class KnownModelChoice(StrictSerializer):
 
     provider = serializers.CharField(max_length=64)
     model = serializers.CharField(max_length=200)
-    name = serializers.CharField(max_length=200, required=False, validators=[check_model_name])
+    name = serializers.CharField(max_length=200, required=False, validators=[validate_model_name])
 
     def validate(self, attrs: dict[str, Any]) -> Any:
         """Return a Choice."""

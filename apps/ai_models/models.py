@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from django.core.validators import MaxValueValidator, MinValueValidator
+from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
 from django.db import models
 
+from apps.core.bounds import DESCRIPTION_LENGTH_MAX, INTEGER_MAX, NUMBER_MAX
 from apps.core.usage import COUNTS, TOKEN_CLASSES
 from apps.providers.models import Provider
 
+CONTEXT_LENGTH_MAX: Final = 100_000_000
+OUTPUT_TOKENS_MAX: Final = 10_000_000
+IMAGE_TOKENS_MAX: Final = 10_000_000
 # An answer is given again for a day at most.
 CACHE_SECONDS_MAX: Final = 86_400
+_ANY_INTEGER: Final = (MinValueValidator(-INTEGER_MAX), MaxValueValidator(INTEGER_MAX))
 
 
 class Strategy(models.TextChoices):
@@ -30,13 +35,21 @@ class AIModel(models.Model):
 
     name = models.CharField(max_length=200, unique=True)
     display_name = models.CharField(max_length=200, blank=True)
-    description = models.TextField(blank=True)
-    context_length = models.PositiveIntegerField(
-        default=128_000, help_text="Tokens, input and output."
+    description = models.TextField(
+        blank=True, validators=[MaxLengthValidator(DESCRIPTION_LENGTH_MAX)]
     )
-    max_output_tokens = models.PositiveIntegerField(default=16_384)
+    context_length = models.PositiveIntegerField(
+        default=128_000,
+        validators=[MinValueValidator(1), MaxValueValidator(CONTEXT_LENGTH_MAX)],
+        help_text="Tokens, input and output.",
+    )
+    max_output_tokens = models.PositiveIntegerField(
+        default=16_384, validators=[MinValueValidator(1), MaxValueValidator(OUTPUT_TOKENS_MAX)]
+    )
     image_tokens_max = models.PositiveIntegerField(
-        default=5_000, help_text="The most input tokens that one image can count for."
+        default=5_000,
+        validators=[MaxValueValidator(IMAGE_TOKENS_MAX)],
+        help_text="The most input tokens that one image can count for.",
     )
     capabilities = models.JSONField(default=dict, blank=True)
     # Null and not a default: SQLite adds a column that may be null in place, and the table keeps
@@ -55,7 +68,9 @@ class AIModel(models.Model):
         help_text="What an answer costs that is given again, in millionths of its price; empty: "
         "all of it.",
     )
-    position = models.IntegerField(default=0, help_text="Order in lists; lower goes first.")
+    position = models.IntegerField(
+        default=0, validators=_ANY_INTEGER, help_text="Order in lists; lower goes first."
+    )
     strategy = models.CharField(
         max_length=16,
         choices=Strategy.choices,
@@ -91,8 +106,14 @@ class Route(models.Model):
     model = models.ForeignKey(AIModel, on_delete=models.PROTECT, related_name="routes")
     provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="routes")
     upstream_name = models.CharField(max_length=200, help_text="What the provider calls the model.")
-    priority = models.IntegerField(default=0, help_text="Lower goes first.")
-    weight = models.PositiveIntegerField(default=1, help_text="Share among routes of one priority.")
+    priority = models.IntegerField(
+        default=0, validators=_ANY_INTEGER, help_text="Lower goes first."
+    )
+    weight = models.PositiveIntegerField(
+        default=1,
+        validators=[MaxValueValidator(NUMBER_MAX)],
+        help_text="Share among routes of one priority.",
+    )
     max_tokens_parameter = models.CharField(
         max_length=50,
         default="max_completion_tokens",

@@ -15,7 +15,7 @@ from apps.ai_models.models import AIModel, Route
 from apps.ai_models.prices import PriceChange
 from apps.ai_models.removal import is_route_used
 from apps.ai_models.traces import look_for_route
-from apps.audit.events import changed_values, record_event, values_of
+from apps.audit.events import record_event, set_values, values_of
 from apps.core.domain_errors import DomainError
 from apps.providers.models import Provider
 
@@ -94,14 +94,11 @@ def change_route(
                 provider=values.get("provider", route.provider),
             )
         locked = lock_route(route)
-        before = values_of(locked)
-        for field, value in values.items():
-            setattr(locked, field, value)
-        old, new = changed_values(before, values_of(locked))
+        old, new = set_values(locked, values)
         if {"model_id", "provider_id"} & new.keys() and is_route_used(locked, look):
             raise RouteInUse
         if new:
-            _save(locked)
+            _save(locked, fields=list(new))
             record_event(
                 actor=actor,
                 action="route.changed",
@@ -115,10 +112,10 @@ def change_route(
     return locked
 
 
-def _save(route: Route) -> None:
+def _save(route: Route, *, fields: list[str] | None = None) -> None:
     try:
         with transaction.atomic():
-            route.save()
+            route.save(update_fields=fields)
     except IntegrityError as error:
         taken = Route.objects.filter(
             model_id=route.model_id,

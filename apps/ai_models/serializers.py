@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.ai_models.capabilities import CapabilitiesRefused, check_capabilities
-from apps.ai_models.models import CACHE_SECONDS_MAX, AIModel, PriceVersion, Route, Strategy
+from apps.ai_models.models import (
+    CACHE_SECONDS_MAX,
+    CONTEXT_LENGTH_MAX,
+    IMAGE_TOKENS_MAX,
+    OUTPUT_TOKENS_MAX,
+    AIModel,
+    PriceVersion,
+    Route,
+    Strategy,
+)
 from apps.ai_models.overrides import OverridesRefused, check_overrides
 from apps.ai_models.price_serializers import (
     PER_1K_SCHEMA,
@@ -20,13 +28,13 @@ from apps.ai_models.price_serializers import (
     show_prices,
 )
 from apps.ai_models.prices import PriceChange
+from apps.core.bounds import DESCRIPTION_LENGTH_MAX, INTEGER_MAX, NUMBER_MAX
+from apps.core.names import NameRefused, check_model_name, check_parameter_name
 from apps.core.rest import MaskedSerializer, MultiplierField, StrictSerializer, example
 from apps.providers.models import Provider
 from apps.users.models import Role
 
-_INTEGER_MAX: Final = 2**31 - 1
 _WHOLE: Final = 1_000_000  # millionths
-_PARAMETER: Final = re.compile(r"[a-z][a-z0-9_]{0,49}", re.ASCII)
 
 
 @extend_schema_field({"type": "object", "additionalProperties": True, "example": {"vision": True}})
@@ -67,10 +75,12 @@ class OverridesField(serializers.Field[dict[str, Any], Any, dict[str, Any], dict
         return value
 
 
-def check_model_name(value: str) -> None:
+def validate_model_name(value: str) -> None:
     """Refuse names that clients could not write into a URL or a log line."""
-    if not value.isprintable() or any(character.isspace() for character in value):
-        raise serializers.ValidationError("A name holds no spaces or control characters.")
+    try:
+        check_model_name(value)
+    except NameRefused as error:
+        raise serializers.ValidationError(str(error)) from error
 
 
 @example(
@@ -91,9 +101,11 @@ def check_model_name(value: str) -> None:
 class ModelInput(PricedInput):
     """A model with its route and prices. Fields that are left out keep their values."""
 
-    name = serializers.CharField(max_length=200, validators=[check_model_name])
+    name = serializers.CharField(max_length=200, validators=[validate_model_name])
     display_name = serializers.CharField(max_length=200, required=False, allow_blank=True)
-    description = serializers.CharField(max_length=10_000, required=False, allow_blank=True)
+    description = serializers.CharField(
+        max_length=DESCRIPTION_LENGTH_MAX, required=False, allow_blank=True
+    )
     provider = serializers.PrimaryKeyRelatedField(
         queryset=Provider.objects.all(),
         required=False,
@@ -103,9 +115,15 @@ class ModelInput(PricedInput):
     upstream_name = serializers.CharField(
         max_length=200, required=False, help_text="What the provider calls the model."
     )
-    context_length = serializers.IntegerField(min_value=1, max_value=100_000_000, required=False)
-    max_output_tokens = serializers.IntegerField(min_value=1, max_value=10_000_000, required=False)
-    image_tokens_max = serializers.IntegerField(min_value=0, max_value=10_000_000, required=False)
+    context_length = serializers.IntegerField(
+        min_value=1, max_value=CONTEXT_LENGTH_MAX, required=False
+    )
+    max_output_tokens = serializers.IntegerField(
+        min_value=1, max_value=OUTPUT_TOKENS_MAX, required=False
+    )
+    image_tokens_max = serializers.IntegerField(
+        min_value=0, max_value=IMAGE_TOKENS_MAX, required=False
+    )
     capabilities = CapabilitiesField(required=False)
     cache_seconds = serializers.IntegerField(
         min_value=1,
@@ -123,7 +141,7 @@ class ModelInput(PricedInput):
         "null: all of it.",
     )
     position = serializers.IntegerField(
-        min_value=-_INTEGER_MAX, max_value=_INTEGER_MAX, required=False
+        min_value=-INTEGER_MAX, max_value=INTEGER_MAX, required=False
     )
     strategy = serializers.ChoiceField(
         choices=Strategy.choices,
@@ -280,14 +298,14 @@ class RouteInput(StrictSerializer):
         help_text="What the provider calls the model; a new route takes the model's name.",
     )
     priority = serializers.IntegerField(
-        min_value=-_INTEGER_MAX,
-        max_value=_INTEGER_MAX,
+        min_value=-INTEGER_MAX,
+        max_value=INTEGER_MAX,
         required=False,
         help_text="Lower goes first; a new route takes the provider's.",
     )
     weight = serializers.IntegerField(
         min_value=0,
-        max_value=1_000_000,
+        max_value=NUMBER_MAX,
         required=False,
         help_text="Share among routes of one priority; a new route takes the provider's.",
     )
@@ -306,9 +324,10 @@ class RouteInput(StrictSerializer):
 
     def validate_max_tokens_parameter(self, value: str) -> str:
         """Refuse what is no name of a parameter."""
-        if _PARAMETER.fullmatch(value) is None:
-            raise serializers.ValidationError("Enter a name such as max_tokens.")
-        return value
+        try:
+            return check_parameter_name(value)
+        except NameRefused as error:
+            raise serializers.ValidationError(str(error)) from error
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Return the cost as a change of all of it."""

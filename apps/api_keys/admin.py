@@ -104,10 +104,12 @@ class APIKeyAdmin(SelfRecordedAdmin):
         """Issue a new key and show it, or change what was changed in the form."""
         actor = staff_of(request)
         if change:
-            given = {name: form.cleaned_data[name] for name in form.changed_data}
-            changes = cast(KeyChanges, given)
             made = change_key(
-                key_id=obj.pk, changes=changes, actor=actor, is_by_owner=False, request=request
+                key_id=obj.pk,
+                changes=cast(KeyChanges, form.given()),
+                actor=actor,
+                is_by_owner=False,
+                request=request,
             )
             adopt(obj, made)
             return
@@ -121,9 +123,6 @@ class APIKeyAdmin(SelfRecordedAdmin):
         )
         adopt(obj, made)
         show_key_once(self, request, raw)
-
-    def record_saved(self, request: HttpRequest, form: Any, change: bool) -> None:
-        """Do nothing: the domain function has recorded it."""
 
     def find_history(self, row: APIKey) -> str:
         """Return why the key must stay."""

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from django import forms
 from django.contrib import admin
+from django.core.validators import ProhibitNullCharactersValidator
 from django.db import models
 from django.http import HttpRequest
 from django.utils.text import capfirst
@@ -102,7 +103,10 @@ class LinesFormField(forms.CharField):
 
     def to_python(self, value: Any) -> Any:
         """Return the list."""
-        lines = [line.strip() for line in str(value or "").splitlines()]
+        text = str(value or "")
+        # What CharField has for it looks at one text, and the value is a list by then.
+        _refuse_null(text)
+        lines = [line.strip() for line in text.splitlines()]
         found = [line for line in lines if line]
         if len(found) > _LINES_MAX:
             raise forms.ValidationError(translate("Enter at most {} lines.").format(_LINES_MAX))
@@ -111,6 +115,9 @@ class LinesFormField(forms.CharField):
     def has_changed(self, initial: Any, data: Any) -> bool:
         """Return whether the lists differ, however they are written."""
         return _has_changed(self, initial, data)
+
+
+_refuse_null: Final = ProhibitNullCharactersValidator()
 
 
 def _has_changed(field: forms.Field, initial: Any, data: Any) -> bool:

@@ -254,12 +254,31 @@ class RecordedAdmin(BaseAdmin):
 
 
 class SelfRecordedAdmin(RecordedAdmin):
-    """Rows that a domain function makes, which records that by itself."""
+    """Rows that domain functions make and change, which lock, record and link them by themselves.
 
-    def record_saved(self, request: HttpRequest, form: Any, change: bool) -> None:
-        """Record changes only."""
-        if change:
-            super().record_saved(request, form, change)
+    What is changed of a row is what was changed in its form: `form` is a `ShownForm`.
+    """
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Have the row made or changed."""
+        self.write(request, obj, form, change)
+
+    def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Have the row made, or changed in what was changed in its form."""
+        adopt(obj, (self.change_row if change else self.make_row)(request, obj, form.given()))
+
+    def make_row(self, request: HttpRequest, row: Any, values: dict[str, Any]) -> models.Model:
+        """Return the row that a domain function has made; `row` is the one not yet saved."""
+        raise NotImplementedError
+
+    def change_row(self, request: HttpRequest, row: Any, values: dict[str, Any]) -> models.Model:
+        """Return the row as a domain function has changed it; `values` are what was changed."""
+        raise NotImplementedError
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Save what is edited beside the row; its links were written with it."""
+        for formset in formsets:
+            self.save_formset(request, form, formset, change)
 
 
 def adopt(row: models.Model, made: models.Model) -> None:

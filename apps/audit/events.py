@@ -6,6 +6,7 @@ the values before and after.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
@@ -99,6 +100,23 @@ def changed_values(
     return {name: before.get(name) for name in names}, {name: after[name] for name in names}
 
 
+def set_values(
+    subject: models.Model, values: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Set fields of a row without saving; return the columns that are changed, before and after.
+
+    Compared is the whole: what an event holds of a long text can be the same before and after.
+    """
+    names = [name for name, value in values.items() if _differ(getattr(subject, name), value)]
+    before = values_of(subject)
+    for name in names:
+        setattr(subject, name, values[name])
+    after = values_of(subject)
+    options = subject._meta
+    columns = [options.get_field(name).attname for name in names]  # type: ignore[union-attr]  # ours
+    return {name: before[name] for name in columns}, {name: after[name] for name in columns}
+
+
 def client_address(request: HttpRequest) -> str:
     """Return the address the request came from, believing only trusted proxies."""
     return find_client_address(
@@ -106,6 +124,13 @@ def client_address(request: HttpRequest) -> str:
         request.headers.get("X-Forwarded-For", ""),
         settings.TRUSTED_PROXIES,
     )
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Return whether two values differ; in JSON 1 and true do, which are equal here."""
+    if one != other or not isinstance(one, dict | list):
+        return bool(one != other)
+    return json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True)
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
@@ -11,10 +11,12 @@ from django.db import models as db
 from django.http import HttpRequest
 
 from apps.ai_models.models import AIModel
-from apps.audit.events import changed_values, record_event, values_of
+from apps.audit.events import changed_values, record_event, set_values, values_of
 from apps.core.domain_errors import DomainError
 from apps.model_groups.models import ModelGroup
 from apps.users.models import UserGroup
+
+MEMBERS_MAX: Final = 1_000  # of each kind
 
 _Member = TypeVar("_Member", AIModel, UserGroup)
 
@@ -92,23 +94,22 @@ def change_group(
     """
     with transaction.atomic():
         locked = lock_group(group)
-        before = _values_with_links(locked)
-        for field, value in values.items():
-            setattr(locked, field, value)
-        if changed_values(before, values_of(locked))[1]:
-            _save(locked)
+        links = _links_of(locked)
+        old, new = set_values(locked, values)
+        if new:
+            _save(locked, fields=list(new))
         if models is not None:
             locked.models.set(_lock_members(AIModel, models))
         if user_groups is not None:
             locked.user_groups.set(_lock_members(UserGroup, user_groups))
-        old, new = changed_values(before, _values_with_links(locked))
-        if new:
+        links_before, links_after = changed_values(links, _links_of(locked))
+        if new or links_after:
             record_event(
                 actor=actor,
                 action="model_group.changed",
                 subject=locked,
-                before=old,
-                after=new,
+                before={**old, **links_before},
+                after={**new, **links_after},
                 request=request,
             )
     return locked
@@ -167,17 +168,20 @@ def _lock_members(kind: type[_Member], members: Collection[_Member]) -> list[_Me
 
 
 def _values_with_links(group: ModelGroup) -> dict[str, Any]:
+    return {**values_of(group), **_links_of(group)}
+
+
+def _links_of(group: ModelGroup) -> dict[str, list[int]]:
     return {
-        **values_of(group),
         "models": sorted(group.models.values_list("pk", flat=True)),
         "user_groups": sorted(group.user_groups.values_list("pk", flat=True)),
     }
 
 
-def _save(group: ModelGroup) -> None:
+def _save(group: ModelGroup, *, fields: list[str] | None = None) -> None:
     try:
         with transaction.atomic():
-            group.save()
+            group.save(update_fields=fields)
     except IntegrityError as error:
         if ModelGroup.objects.filter(name=group.name).exclude(pk=group.pk).exists():
             raise GroupExists from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from django.core.validators import MaxLengthValidator
 from django.db import models as db  # the field `models` would shadow the module
 
 from apps.ai_models.models import AIModel
+from apps.core.bounds import DESCRIPTION_LENGTH_MAX
 from apps.users.models import UserGroup
 
 
@@ -12,7 +14,7 @@ class ModelGroup(db.Model):
     """Models that are offered together, at a multiple of their prices."""
 
     name = db.CharField(max_length=100, unique=True)
-    description = db.TextField(blank=True)
+    description = db.TextField(blank=True, validators=[MaxLengthValidator(DESCRIPTION_LENGTH_MAX)])
     models: db.ManyToManyField[AIModel, db.Model] = db.ManyToManyField(
         AIModel, blank=True, related_name="model_groups"
     )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from rest_framework import serializers
 from rest_framework.validators import UniqueValidator
 
 from apps.ai_models.models import AIModel
+from apps.core.bounds import DESCRIPTION_LENGTH_MAX
 from apps.core.rest import MultiplierField, StrictSerializer, example
+from apps.model_groups.groups import MEMBERS_MAX
 from apps.model_groups.models import ModelGroup
 from apps.users.models import UserGroup
-
-MEMBERS_MAX: Final = 1_000
 
 _Member = TypeVar("_Member", AIModel, UserGroup)
 
@@ -43,7 +43,9 @@ class ModelGroupInput(StrictSerializer):
     name = serializers.CharField(
         max_length=100, validators=[UniqueValidator(queryset=ModelGroup.objects.all())]
     )
-    description = serializers.CharField(max_length=10_000, required=False, allow_blank=True)
+    description = serializers.CharField(
+        max_length=DESCRIPTION_LENGTH_MAX, required=False, allow_blank=True
+    )
     models = _ids()
     user_groups = _ids()
     is_public = serializers.BooleanField(required=False, help_text="Open to every user.")

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Final
 from rest_framework import serializers
 from rest_framework.validators import UniqueValidator
 
+from apps.core.bounds import DESCRIPTION_LENGTH_MAX, INTEGER_MAX
 from apps.core.rest import MaskedSerializer, MultiplierField, StrictSerializer, USDField, example
 from apps.model_groups.models import ModelGroup
 from apps.users.models import Role, UserGroup
 
 _MODEL_GROUPS_MAX: Final = 1_000
-_LIMIT_MAX: Final = 2**31 - 1
 _ID_MAX: Final = 2**63 - 1
 _GROUP: Final = {
     "name": "staff",
@@ -31,7 +31,7 @@ _GROUP: Final = {
 
 def _limit() -> serializers.IntegerField:
     return serializers.IntegerField(
-        min_value=0, max_value=_LIMIT_MAX, allow_null=True, required=False
+        min_value=0, max_value=INTEGER_MAX, allow_null=True, required=False
     )
 
 
@@ -42,7 +42,9 @@ class UserGroupInput(StrictSerializer):
     name = serializers.CharField(
         max_length=100, validators=[UniqueValidator(queryset=UserGroup.objects.all())]
     )
-    description = serializers.CharField(max_length=10_000, required=False, allow_blank=True)
+    description = serializers.CharField(
+        max_length=DESCRIPTION_LENGTH_MAX, required=False, allow_blank=True
+    )
     multiplier = MultiplierField(source="multiplier_millionths", required=False)
     model_groups = serializers.ListField(
         child=serializers.IntegerField(min_value=1, max_value=_ID_MAX),

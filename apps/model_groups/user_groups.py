@@ -13,7 +13,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 
-from apps.audit.events import changed_values, record_event, values_of
+from apps.audit.events import changed_values, record_event, set_values, values_of
 from apps.core.domain_errors import DomainError
 from apps.model_groups.models import ModelGroup
 from apps.users.models import UserGroup
@@ -106,8 +106,8 @@ def change_user_group(
     actor: AbstractBaseUser | None = None,
     request: HttpRequest | None = None,
     **values: Unpack[UserGroupValues],
-) -> None:
-    """Change what is given of a user group; None leaves its model groups.
+) -> UserGroup:
+    """Change what is given of a user group and return it; None leaves its model groups.
 
     Raises UserGroupExists, UserGroupMissing and ModelGroupMissing.
     """
@@ -115,25 +115,25 @@ def change_user_group(
     try:
         with transaction.atomic():
             row = _lock(group)
-            before = _values_with_links(row)
-            for name, value in values.items():
-                setattr(row, name, value)
-            if values:
-                row.save(update_fields=list(values))
+            links = _links_of(row)
+            old, new = set_values(row, values)
+            if new:
+                row.save(update_fields=list(new))
             if model_groups is not None:
                 row.model_groups.set(model_groups)
-            old, new = changed_values(before, _values_with_links(row))
-            if new:
+            links_before, links_after = changed_values(links, _links_of(row))
+            if new or links_after:
                 record_event(
                     actor=actor,
                     action="user_group.changed",
                     subject=row,
-                    before=old,
-                    after=new,
+                    before={**old, **links_before},
+                    after={**new, **links_after},
                     request=request,
                 )
     except IntegrityError as error:
         raise _explain(error, row) from error
+    return row
 
 
 def delete_user_group(
@@ -167,8 +167,12 @@ def _lock(group: UserGroup) -> UserGroup:
 
 
 def _values_with_links(group: UserGroup) -> dict[str, Any]:
+    return {**values_of(group), **_links_of(group)}
+
+
+def _links_of(group: UserGroup) -> dict[str, list[int]]:
     linked = group.model_groups.order_by("pk").values_list("pk", flat=True)
-    return {**values_of(group), "model_groups": list(linked)}
+    return {"model_groups": list(linked)}
 
 
 def _explain(error: IntegrityError, group: UserGroup) -> Exception:

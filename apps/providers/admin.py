@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.validators import MaxValueValidator, MinValueValidator
 from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest
 
 from apps.audit.admin_fields import MoneyInForms
-from apps.audit.admin_pages import RecordedAdmin, adopt, staff_of
+from apps.audit.admin_forms import ShownForm
+from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of
 from apps.core.languages import translate, translate_lazily
+from apps.core.names import NameRefused, check_name
 from apps.providers.credentials import (
     KeyRequired,
     SecretMalformed,
@@ -27,43 +28,41 @@ from apps.providers.identities import SECRET_LENGTH_MAX
 from apps.providers.models import Provider, ProviderKey
 from apps.providers.registration import (
     BaseUrlRefused,
+    MovedMeanwhile,
     admit_base_url,
+    change_row,
     has_history,
     is_moved,
     leave_keys_behind,
-)
-from apps.providers.serializers import (
-    CHECK_SECONDS_MAX,
-    DRAIN_SECONDS_MAX,
-    FAILURES_MAX,
-    SECONDS_MAX,
-    SECONDS_MIN,
+    register,
 )
 
 if TYPE_CHECKING:
-    _KeyModelForm = forms.ModelForm[ProviderKey]
-    _ProviderModelForm = forms.ModelForm[Provider]
     _KeyInline = admin.StackedInline[ProviderKey, Provider]
     _KeyFormSet = BaseInlineFormSet[ProviderKey, Provider, forms.ModelForm[ProviderKey]]
 else:
     # Generic only in the type stubs.
-    _KeyModelForm = _ProviderModelForm = forms.ModelForm
     _KeyInline = admin.StackedInline
     _KeyFormSet = BaseInlineFormSet
 
 
 _KEY_STATE = ("last_four", "disabled_at", "disabled_reason", "left_behind_at", "created_at")
-_TIMEOUTS: Final = ("connect", "first_byte", "idle", "total")
-_BOUNDS: Final[dict[str, tuple[float, float]]] = {
-    **{f"{name}_timeout_seconds": (SECONDS_MIN, SECONDS_MAX) for name in _TIMEOUTS},
-    "drain_seconds": (SECONDS_MIN, DRAIN_SECONDS_MAX),
-    "failures_max": (1, FAILURES_MAX),
-    "check_seconds": (0, CHECK_SECONDS_MAX),
-}
 _LIMITS: Final = ("rpm", "tpm", "concurrency", "daily_cost_nanos")
+_SETTABLE: Final = ("name", "weight", *_LIMITS, "is_active")
 
 
-class ProviderKeyForm(_KeyModelForm):
+class _NamedForm(ShownForm):
+    """A form of what has a name."""
+
+    def clean_name(self) -> str:
+        """Refuse what does not fit a line of a log."""
+        try:
+            return check_name(self.cleaned_data["name"])
+        except NameRefused as error:
+            raise forms.ValidationError(translate(str(error))) from error
+
+
+class ProviderKeyForm(_NamedForm):
     """A key whose secret can be typed but not read."""
 
     secret = forms.CharField(
@@ -81,7 +80,7 @@ class ProviderKeyForm(_KeyModelForm):
 
     class Meta:
         model = ProviderKey
-        fields = ("name", "weight", *_LIMITS, "is_active")
+        fields = _SETTABLE
 
     def clean_secret(self) -> str:
         """Require a secret for a new key."""
@@ -116,26 +115,12 @@ def save_key(request: HttpRequest, form: Any, *, provider: Provider) -> None:
     """Write a key from its form, through the functions that seal and record."""
     key, actor = form.instance, staff_of(request)
     secret = form.cleaned_data["secret"]
+    values = {name: value for name, value in form.given().items() if name in _SETTABLE}
     if key.pk is None:
-        made = add_key(
-            provider=provider,
-            secret=secret,
-            name=key.name,
-            weight=key.weight,
-            is_active=key.is_active,
-            actor=actor,
-            request=request,
-            **{name: getattr(key, name) for name in _LIMITS},
-        )
+        made = add_key(provider=provider, secret=secret, actor=actor, request=request, **values)
         adopt(key, made)
         return
-    changed = change_key(
-        key=key,
-        values={name: getattr(key, name) for name in ("name", "weight", "is_active", *_LIMITS)},
-        secret=secret,
-        actor=actor,
-        request=request,
-    )
+    changed = change_key(key=key, values=values, secret=secret, actor=actor, request=request)
     if form.cleaned_data["enable_again"] and changed.disabled_at is not None:
         changed = enable_key(key=changed, actor=actor, request=request)
     adopt(key, changed)
@@ -160,7 +145,7 @@ class ProviderKeyInline(MoneyInForms, _KeyInline):
     formset = ProviderKeyFormSet
     fields = (
         *("name", "secret", "last_four", "weight", *_LIMITS, "is_active", "enable_again"),
-        *("disabled_at", "disabled_reason", "left_behind_at", "created_at"),
+        *("disabled_at", "disabled_reason", "left_behind_at", "created_at", "as_shown"),
     )
     readonly_fields = _KEY_STATE
     extra = 0
@@ -169,7 +154,7 @@ class ProviderKeyInline(MoneyInForms, _KeyInline):
     show_change_link = True
 
 
-class ProviderForm(_ProviderModelForm):
+class ProviderForm(_NamedForm):
     """A provider whose address is one the gateway may connect to."""
 
     class Meta:
@@ -181,14 +166,6 @@ class ProviderForm(_ProviderModelForm):
                 "names it."
             )
         }
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Hold numbers to the bounds that REST has for them."""
-        super().__init__(*args, **kwargs)
-        for name, (least, most) in _BOUNDS.items():
-            if name in self.fields:
-                bounds = (MinValueValidator(least), MaxValueValidator(most))
-                self.fields[name].validators.extend(bounds)
 
     def clean_headers(self) -> dict[str, str]:
         """Refuse headers that must not be set."""
@@ -203,7 +180,7 @@ class ProviderForm(_ProviderModelForm):
     def clean_base_url(self) -> str:
         """Refuse addresses that the gateway must not connect to."""
         base_url = str(self.cleaned_data["base_url"])
-        if base_url == self.initial.get("base_url"):
+        if "base_url" not in self.changed_data:
             return base_url
         try:
             admit_base_url(base_url, actor=staff_of(self.request), request=self.request)
@@ -213,7 +190,7 @@ class ProviderForm(_ProviderModelForm):
 
 
 @admin.register(Provider)
-class ProviderAdmin(RecordedAdmin):
+class ProviderAdmin(SelfRecordedAdmin):
     """Providers."""
 
     noun = "provider"
@@ -233,13 +210,29 @@ class ProviderAdmin(RecordedAdmin):
         form.request = request
         return form
 
+    def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Write the provider, remembering whether it moved away from its keys."""
+        values, actor = form.given(), staff_of(request)
+        if change:
+            made, form.is_move = change_row(
+                provider=obj, values=values, actor=actor, request=request
+            )
+        else:
+            made, form.is_move = register(values=values, actor=actor, request=request), False
+        adopt(obj, made)
+
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        """Write the keys, remembering whose secret was typed."""
+        """Write the keys, remembering whose secret was typed.
+
+        Raises MovedMeanwhile where that was for another place than the provider's.
+        """
         # Fills the lists that the admin describes the change with; nothing is saved by it.
         formset.save(commit=False)
         form.retyped_ids = []
         for key_form in formset.forms:
             if key_form.has_changed():
+                if key_form.cleaned_data["secret"] and is_moved(form.instance, form.seen()):
+                    raise MovedMeanwhile
                 save_key(request, key_form, provider=form.instance)
                 if key_form.cleaned_data["secret"]:
                     form.retyped_ids.append(key_form.instance.pk)
@@ -247,7 +240,7 @@ class ProviderAdmin(RecordedAdmin):
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         """Save keys; after a move to another address only keys typed anew stay active."""
         super().save_related(request, form, formsets, change)
-        if not change or not is_moved(form.instance, form.values_before):
+        if not form.is_move:
             return
         count = leave_keys_behind(
             provider=form.instance,
@@ -273,7 +266,7 @@ class ProviderAdmin(RecordedAdmin):
 
 
 @admin.register(ProviderKey)
-class ProviderKeyAdmin(RecordedAdmin):
+class ProviderKeyAdmin(SelfRecordedAdmin):
     """Keys of providers."""
 
     noun = "provider_key"
@@ -292,6 +285,7 @@ class ProviderKeyAdmin(RecordedAdmin):
         "next_check_at",
         "left_behind_at",
         "created_at",
+        "as_shown",
     )
     list_display = (
         *("provider", "name", "shown", "weight", "is_active"),
@@ -316,9 +310,6 @@ class ProviderKeyAdmin(RecordedAdmin):
     def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Write the key."""
         save_key(request, form, provider=obj.provider)
-
-    def record_saved(self, request: HttpRequest, form: Any, change: bool) -> None:
-        """Do nothing: `save_key` has recorded."""
 
     def find_history(self, row: ProviderKey) -> str:
         """Return why the key must stay."""

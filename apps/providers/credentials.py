@@ -10,7 +10,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 from django.http import HttpRequest
 
-from apps.audit.events import changed_values, record_event, values_of
+from apps.audit.events import record_event, set_values, values_of
 from apps.audit.history import Look, Trace, look_for_calls
 from apps.core.crypto import Vault
 from apps.core.domain_errors import DomainError
@@ -115,14 +115,11 @@ def change_key(
         row = lock_key(key)
         if kept:
             _replace(row, kept, actor=actor, request=request)
-        before = values_of(row)
-        for name, value in values.items():
-            setattr(row, name, value)
+        old, new = set_values(row, values)
         if row.is_active and row.left_behind_at is not None:
             raise KeyRequired
-        old, new = changed_values(before, values_of(row))
         if new:
-            row.save(update_fields=list(values))
+            row.save(update_fields=list(new))
             record_event(
                 actor=actor,
                 action="provider_key.changed",

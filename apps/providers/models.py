@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+
+from apps.core.bounds import INTEGER_MAX, NUMBER_MAX
+
+SECONDS_MIN: Final = 0.1
+SECONDS_MAX: Final = 86_400.0
+DRAIN_SECONDS_MAX: Final = 600.0
+FAILURES_MAX: Final = 1_000_000
+CHECK_SECONDS_MAX: Final = 86_400
 
 
 class Dialect(models.TextChoices):
@@ -54,7 +65,17 @@ class LeavingPolicy(models.TextChoices):
 
 
 def _limit(text: str) -> models.PositiveIntegerField[int | None, int | None]:
-    return models.PositiveIntegerField(null=True, blank=True, help_text=f"{text}; empty: no limit.")
+    return models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(INTEGER_MAX)],
+        help_text=f"{text}; empty: no limit.",
+    )
+
+
+def _seconds(default: float) -> models.FloatField[float, float]:
+    bounds = (MinValueValidator(SECONDS_MIN), MaxValueValidator(SECONDS_MAX))
+    return models.FloatField(default=default, validators=bounds)
 
 
 def _daily_cost() -> models.BigIntegerField[int | None, int | None]:
@@ -81,15 +102,21 @@ class Provider(models.Model):
         help_text="Where the provider wants its key, if elsewhere than its dialect says, or what "
         "its requests are signed with.",
     )
-    priority = models.IntegerField(default=0, help_text="Given to new routes; lower goes first.")
-    weight = models.PositiveIntegerField(default=1, help_text="Given to new routes.")
+    priority = models.IntegerField(
+        default=0,
+        validators=[MinValueValidator(-NUMBER_MAX), MaxValueValidator(NUMBER_MAX)],
+        help_text="Given to new routes; lower goes first.",
+    )
+    weight = models.PositiveIntegerField(
+        default=1, validators=[MaxValueValidator(NUMBER_MAX)], help_text="Given to new routes."
+    )
     payload_mode = models.CharField(
         max_length=16, choices=PayloadMode.choices, default=PayloadMode.FULL
     )
-    connect_timeout_seconds = models.FloatField(default=5.0)
-    first_byte_timeout_seconds = models.FloatField(default=300.0)
-    idle_timeout_seconds = models.FloatField(default=60.0)
-    total_timeout_seconds = models.FloatField(default=1800.0)
+    connect_timeout_seconds = _seconds(5.0)
+    first_byte_timeout_seconds = _seconds(300.0)
+    idle_timeout_seconds = _seconds(60.0)
+    total_timeout_seconds = _seconds(1800.0)
     cap_nanos = models.BigIntegerField(
         null=True,
         blank=True,
@@ -100,10 +127,13 @@ class Provider(models.Model):
         max_length=16, choices=KeyStrategy.choices, default=KeyStrategy.RANDOM
     )
     failures_max = models.PositiveIntegerField(
-        default=5, help_text="After so many failures in a row a route rests."
+        default=5,
+        validators=[MinValueValidator(1), MaxValueValidator(FAILURES_MAX)],
+        help_text="After so many failures in a row a route rests.",
     )
     check_seconds = models.PositiveIntegerField(
         default=60,
+        validators=[MaxValueValidator(CHECK_SECONDS_MAX)],
         help_text="Between two health checks of what is out of order, doubling while they fail; "
         "0: never, so that disabled keys come back by hand only.",
     )
@@ -121,6 +151,7 @@ class Provider(models.Model):
     drain_seconds = models.FloatField(
         default=30.0,
         db_default=30.0,
+        validators=[MinValueValidator(SECONDS_MIN), MaxValueValidator(DRAIN_SECONDS_MAX)],
         help_text="How long an answer is read on after its client left, where it is.",
     )
     headers = models.JSONField(
@@ -190,7 +221,7 @@ class ProviderKey(models.Model):
     name = models.CharField(max_length=100, blank=True)
     sealed_secret = models.TextField(editable=False)
     last_four = models.CharField(max_length=4, editable=False)
-    weight = models.PositiveIntegerField(default=1)
+    weight = models.PositiveIntegerField(default=1, validators=[MaxValueValidator(NUMBER_MAX)])
     rpm = _limit("Requests a minute")
     tpm = _limit("Tokens a minute")
     concurrency = _limit("Requests at the same time")

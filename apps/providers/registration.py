@@ -16,7 +16,7 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 from django.utils import timezone
 
-from apps.audit.events import changed_values, record_event, values_of
+from apps.audit.events import changed_values, record_event, set_values, values_of
 from apps.audit.history import Look, Trace, look_for_calls
 from apps.core.addresses import UrlRefused, check_upstream_url
 from apps.core.crypto import redact
@@ -50,6 +50,17 @@ class BaseUrlRefused(DomainError):
     message = "This URL is not allowed."
 
 
+class MovedMeanwhile(DomainError):
+    """A key was typed for where the provider was when it was shown."""
+
+    status_code = 409
+    code = "moved_meanwhile"
+    message = (
+        "The provider has moved to another address or way of signing since this page was opened: "
+        "nothing was saved. Type the secret again if it is meant for there."
+    )
+
+
 class KeyNotExpected(DomainError):
     """A key came with a change that does not move the provider."""
 
@@ -74,11 +85,26 @@ def create_provider(
     Raises ProviderExists, BaseUrlRefused and SecretMalformed.
     """
     admit_base_url(base_url, actor=actor, request=request)
+    with transaction.atomic():
+        provider = register(
+            values={"name": name, "base_url": base_url, "dialect": dialect, **(values or {})},
+            actor=actor,
+            request=request,
+        )
+        add_key(provider=provider, secret=secret, actor=actor, request=request)
+    return provider
+
+
+def register(
+    *,
+    values: Mapping[str, Any],
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+) -> Provider:
+    """Make a provider without a key; its base URL has been admitted. Raises ProviderExists."""
     try:
         with transaction.atomic():
-            provider = Provider.objects.create(
-                name=name, base_url=base_url, dialect=dialect, **(values or {})
-            )
+            provider = Provider.objects.create(**values)
             record_event(
                 actor=actor,
                 action="provider.created",
@@ -86,9 +112,8 @@ def create_provider(
                 after=values_of(provider),
                 request=request,
             )
-            add_key(provider=provider, secret=secret, actor=actor, request=request)
     except IntegrityError as error:
-        if Provider.objects.filter(name=name).exists():
+        if Provider.objects.filter(name=values["name"]).exists():
             raise ProviderExists from error
         raise
     return provider
@@ -111,20 +136,37 @@ def change_provider(
         admit_base_url(base_url, actor=actor, request=request)
     if secret:
         check_secret(secret, values.get("key_header", provider.key_header))
+    with transaction.atomic():
+        row, is_move = change_row(provider=provider, values=values, actor=actor, request=request)
+        if is_move and not secret:
+            raise KeyRequired
+        if secret and not is_move:
+            raise KeyNotExpected
+        if is_move:
+            leave_keys_behind(provider=row, except_ids=(), actor=actor, request=request)
+            add_key(provider=row, secret=secret, actor=actor, request=request)
+    return row
+
+
+def change_row(
+    *,
+    provider: Provider,
+    values: Mapping[str, Any],
+    actor: AbstractBaseUser | None = None,
+    request: HttpRequest | None = None,
+) -> tuple[Provider, bool]:
+    """Set the given columns; return the provider and whether it moved away from its keys.
+
+    For callers that leave its keys behind then, in the same transaction, and have admitted another
+    base URL before. Raises ProviderExists and Gone.
+    """
     try:
         with transaction.atomic():
             row = lock_provider(provider)
             is_move = is_moved(row, {**_place_of(row), **values})
-            if is_move and not secret:
-                raise KeyRequired
-            if secret and not is_move:
-                raise KeyNotExpected
-            before = values_of(row)
-            for name, value in values.items():
-                setattr(row, name, value)
-            row.save(update_fields=[*values, "updated_at"])
-            old, new = changed_values(before, values_of(row))
+            old, new = set_values(row, values)
             if new:
+                row.save(update_fields=[*new, "updated_at"])
                 record_event(
                     actor=actor,
                     action="provider.changed",
@@ -133,14 +175,11 @@ def change_provider(
                     after=new,
                     request=request,
                 )
-            if is_move:
-                leave_keys_behind(provider=row, except_ids=(), actor=actor, request=request)
-                add_key(provider=row, secret=secret, actor=actor, request=request)
     except IntegrityError as error:
         if Provider.objects.exclude(pk=provider.pk).filter(name=values.get("name", "")).exists():
             raise ProviderExists from error
         raise
-    return row
+    return row, is_move
 
 
 def is_moved(provider: Provider, values: Mapping[str, Any]) -> bool:

@@ -12,11 +12,18 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.validators import UniqueValidator
 
+from apps.core.bounds import INTEGER_MAX, NUMBER_MAX
+from apps.core.names import NameRefused, check_name
 from apps.core.rest import MaskedSerializer, StrictSerializer, USDField, example
 from apps.providers.credentials import SecretMalformed, check_secret
 from apps.providers.headers import HeadersRefused, check_headers
 from apps.providers.identities import SECRET_LENGTH_MAX
 from apps.providers.models import (
+    CHECK_SECONDS_MAX,
+    DRAIN_SECONDS_MAX,
+    FAILURES_MAX,
+    SECONDS_MAX,
+    SECONDS_MIN,
     Dialect,
     DisabledReason,
     KeyHeader,
@@ -28,14 +35,7 @@ from apps.providers.models import (
 )
 from apps.providers.presets import UnknownPreset, get_preset
 
-SECONDS_MIN: Final = 0.1
-SECONDS_MAX: Final = 86_400.0
-NUMBER_MAX: Final = 1_000_000  # of priorities and weights
 CAP_NANOS_MAX: Final = 2**63 - 1
-FAILURES_MAX: Final = 1_000_000
-CHECK_SECONDS_MAX: Final = 86_400
-LIMIT_MAX: Final = 2**31 - 1
-DRAIN_SECONDS_MAX: Final = 600.0
 _HIDDEN: Final = frozenset({"base_url", "keys"})
 _KEY_EXAMPLE: Final = {
     "id": 7,
@@ -83,14 +83,12 @@ _PROVIDER_EXAMPLE: Final = {
 class NameField(serializers.CharField):
     """A name that fits a line of a log."""
 
-    default_error_messages = {"unprintable": "A name holds no control characters."}
-
     def to_internal_value(self, data: Any) -> str:
         """Return the name."""
-        name = super().to_internal_value(data)
-        if not name.isprintable():
-            self.fail("unprintable")
-        return name
+        try:
+            return check_name(super().to_internal_value(data))
+        except NameRefused as error:
+            raise serializers.ValidationError(str(error), code="unprintable") from error
 
 
 class SecondsField(serializers.FloatField):
@@ -163,7 +161,7 @@ class HeadersField(serializers.Field[dict[str, str], Any, dict[str, str], Any]):
 def _limit(text: str) -> serializers.IntegerField:
     return serializers.IntegerField(
         min_value=0,
-        max_value=LIMIT_MAX,
+        max_value=INTEGER_MAX,
         allow_null=True,
         required=False,
         help_text=f"{text}; null: no limit.",

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 
 from apps.audit.admin_fields import NanosFormField, RepeatKeyField
 from apps.audit.admin_forms import ShownForm
-from apps.audit.admin_pages import ReadOnlyAdmin, RecordedAdmin, adopt, staff_of, usd
+from apps.audit.admin_pages import ReadOnlyAdmin, SelfRecordedAdmin, adopt, staff_of, usd
 from apps.core.languages import translate
 from apps.core.money import show_usd
 from apps.quotas.allowances import QuotaChanges, change_quota, create_quota, remaining
@@ -54,7 +54,7 @@ class UserQuotaForm(ShownForm):
 
 
 @admin.register(UserQuota)
-class UserQuotaAdmin(RecordedAdmin):
+class UserQuotaAdmin(SelfRecordedAdmin):
     """Quotas."""
 
     noun = "quota"
@@ -126,9 +126,6 @@ class UserQuotaAdmin(RecordedAdmin):
             request=request,
         )
         adopt(obj, made)
-
-    def record_saved(self, request: HttpRequest, form: Any, change: bool) -> None:
-        """Leave the record to the functions that give and change."""
 
     def find_history(self, row: UserQuota) -> str:
         """Return why the quota must stay."""

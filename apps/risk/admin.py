@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django import forms
 from django.contrib import admin
@@ -10,16 +10,18 @@ from django.http import HttpRequest
 from django.utils.text import capfirst, format_lazy
 
 from apps.audit.admin_fields import LinesFormField
-from apps.audit.admin_pages import ReadOnlyAdmin, RecordedAdmin
+from apps.audit.admin_forms import ShownForm
+from apps.audit.admin_pages import ReadOnlyAdmin, SelfRecordedAdmin, staff_of
 from apps.core.languages import translate, translate_lazily
-from apps.risk.changes import IDS_MAX, NETWORKS_MAX, RuleInvalid, check_ids, check_rule, save_new
+from apps.risk.changes import (
+    IDS_MAX,
+    RuleInvalid,
+    change_rule,
+    check_ids,
+    check_rule,
+    create_rule,
+)
 from apps.risk.models import OPERATIONS, RiskFinding, RiskRule
-
-if TYPE_CHECKING:
-    _ModelForm = forms.ModelForm[RiskRule]
-else:
-    # Generic only in the type stubs.
-    _ModelForm = forms.ModelForm
 
 _ID_MAX = 2**63 - 1
 _IDS_WANTED = "Enter ids, one a line: whole numbers from 1 on."
@@ -55,7 +57,7 @@ def _as_typed(name: str) -> forms.CharField:
     )
 
 
-class RiskRuleForm(_ModelForm):
+class RiskRuleForm(ShownForm):
     """A rule."""
 
     users = _ids("users")
@@ -86,15 +88,6 @@ class RiskRuleForm(_ModelForm):
             *("networks", "user_agent", "operations", "words", "are_whole_words", "pattern"),
         )
 
-    def clean_networks(self) -> list[str]:
-        """Refuse more than there may be."""
-        networks: list[str] = self.cleaned_data["networks"]
-        if len(networks) > NETWORKS_MAX:
-            raise forms.ValidationError(
-                translate("Enter at most {} networks.").format(NETWORKS_MAX)
-            )
-        return networks
-
     def clean(self) -> dict[str, Any]:
         """Refuse what could not be in force."""
         values = super().clean() or self.cleaned_data
@@ -108,7 +101,7 @@ class RiskRuleForm(_ModelForm):
 
 
 @admin.register(RiskRule)
-class RiskRuleAdmin(RecordedAdmin):
+class RiskRuleAdmin(SelfRecordedAdmin):
     """Rules, in the order in which they are looked at."""
 
     noun = "risk_rule"
@@ -119,12 +112,13 @@ class RiskRuleAdmin(RecordedAdmin):
     readonly_fields = ("created_at", "updated_at")
     ordering = ("priority", "id")
 
-    def write(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Write the rule; there is a bound to their number."""
-        if change:
-            obj.save()
-        else:
-            save_new(obj)
+    def make_row(self, request: HttpRequest, row: Any, values: dict[str, Any]) -> RiskRule:
+        """Make the rule; there is a bound to their number."""
+        return create_rule(values=values, actor=staff_of(request), request=request)
+
+    def change_row(self, request: HttpRequest, row: Any, values: dict[str, Any]) -> RiskRule:
+        """Change the rule."""
+        return change_rule(rule=row, values=values, actor=staff_of(request), request=request)
 
 
 @admin.register(RiskFinding)

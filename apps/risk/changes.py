@@ -13,7 +13,7 @@ from django.http import HttpRequest
 
 from apps.ai_models.models import AIModel
 from apps.api_keys.models import APIKey
-from apps.audit.events import changed_values, record_event, values_of
+from apps.audit.events import record_event, set_values, values_of
 from apps.core.domain_errors import DomainError
 from apps.model_groups.models import ModelGroup
 from apps.risk.loading import read_rule
@@ -26,6 +26,8 @@ from apps.users.models import User, UserGroup
 RULES_MAX: Final = 100
 IDS_MAX: Final = 100
 NETWORKS_MAX: Final = 100
+# An address may name the interface behind it, in a text of any length.
+NETWORK_LENGTH_MAX: Final = 64
 TRIED_CHARACTERS_MAX: Final = 100_000
 _RESTRICTING: Final = (
     "users", "user_groups", "api_keys", "models", "model_groups", "networks", "user_agent",
@@ -70,6 +72,10 @@ class RuleGone(DomainError):
 class RuleInvalid(ValueError):
     """What a rule says makes no sense. `field` is at fault."""
 
+    status_code = 400
+    code = "invalid"
+    message = "This rule could not be in force."
+
     def __init__(self, field: str, message: str) -> None:
         self.field = field
         super().__init__(message)
@@ -81,6 +87,8 @@ def check_rule(values: Mapping[str, Any]) -> None:
     Takes all fields of a rule; raises RuleInvalid.
     """
     _check_networks(values["networks"])
+    if len(values["operations"]) > len(OPERATIONS):
+        raise RuleInvalid("operations", f"Enter at most {len(OPERATIONS)} endpoints.")
     for operation in values["operations"]:
         if operation not in OPERATIONS:
             raise RuleInvalid("operations", f"Choose from {', '.join(OPERATIONS)}.")
@@ -111,7 +119,11 @@ def check_ids(values: Mapping[str, Any]) -> None:
 
 
 def _check_networks(networks: list[str]) -> None:
+    if len(networks) > NETWORKS_MAX:
+        raise RuleInvalid("networks", f"Enter at most {NETWORKS_MAX} networks.")
     for text in networks:
+        if len(text) > NETWORK_LENGTH_MAX:
+            raise RuleInvalid("networks", f"At most {NETWORK_LENGTH_MAX} characters a network.")
         try:
             ip_network(text, strict=False)
         except ValueError:
@@ -150,7 +162,9 @@ def create_rule(
     rule = RiskRule(**values)
     check_rule(values_of(rule))
     with transaction.atomic():
-        save_new(rule)
+        if RiskRule.objects.count() >= RULES_MAX:
+            raise TooManyRules
+        _save(rule)
         record_event(
             actor=actor,
             action="risk_rule.created",
@@ -159,13 +173,6 @@ def create_rule(
             request=request,
         )
     return rule
-
-
-def save_new(rule: RiskRule) -> None:
-    """Write a new rule in the caller's transaction. Raises RuleExists and TooManyRules."""
-    if RiskRule.objects.count() >= RULES_MAX:
-        raise TooManyRules
-    _save(rule)
 
 
 def change_rule(
@@ -181,13 +188,10 @@ def change_rule(
     """
     with transaction.atomic():
         locked = _lock(rule)
-        before = values_of(locked)
-        for field, value in values.items():
-            setattr(locked, field, value)
-        old, new = changed_values(before, values_of(locked))
+        old, new = set_values(locked, values)
         if new:
             check_rule(values_of(locked))
-            _save(locked)
+            _save(locked, fields=[*new, "updated_at"])
             record_event(
                 actor=actor,
                 action="risk_rule.changed",
@@ -243,10 +247,10 @@ def _lock(rule: RiskRule) -> RiskRule:
     return locked
 
 
-def _save(rule: RiskRule) -> None:
+def _save(rule: RiskRule, *, fields: list[str] | None = None) -> None:
     try:
         with transaction.atomic():
-            rule.save()
+            rule.save(update_fields=fields)
     except IntegrityError as error:
         if RiskRule.objects.filter(name=rule.name).exclude(pk=rule.pk).exists():
             raise RuleExists from error

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
 from django.db import models as db  # the field `models` would shadow the module
 
 NAME_LENGTH_MAX: Final = 100
+DESCRIPTION_LENGTH_MAX: Final = 2_000
 MESSAGE_LENGTH_MAX: Final = 300
 PRIORITY_MAX: Final = 1_000_000
 # What a rule may name, and nothing else: calls by their endpoint.
@@ -43,11 +45,17 @@ class RiskRule(db.Model):
     """A rule. Everything that it names has to fit; what is empty does not restrict."""
 
     name = db.CharField(max_length=NAME_LENGTH_MAX, unique=True)
-    description = db.TextField(blank=True, help_text="For administrators.")
+    description = db.TextField(
+        blank=True,
+        validators=[MaxLengthValidator(DESCRIPTION_LENGTH_MAX)],
+        help_text="For administrators.",
+    )
     kind = db.CharField(max_length=16, choices=RuleKind.choices)
     action = db.CharField(max_length=16, choices=RuleAction.choices)
     priority = db.IntegerField(
-        default=0, help_text="Lower is looked at first; the first rule that blocks ends it."
+        default=0,
+        validators=[MinValueValidator(-PRIORITY_MAX), MaxValueValidator(PRIORITY_MAX)],
+        help_text="Lower is looked at first; the first rule that blocks ends it.",
     )
     is_active = db.BooleanField(default=True)
     message = db.CharField(

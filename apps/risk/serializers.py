@@ -10,6 +10,7 @@ from rest_framework.validators import UniqueValidator
 from apps.core.rest import StrictSerializer, example
 from apps.risk.changes import (
     IDS_MAX,
+    NETWORK_LENGTH_MAX,
     NETWORKS_MAX,
     TRIED_CHARACTERS_MAX,
     RuleInvalid,
@@ -17,6 +18,7 @@ from apps.risk.changes import (
 )
 from apps.risk.matchers import PATTERN_LENGTH_MAX, WORD_LENGTH_MAX, WORDS_MAX
 from apps.risk.models import (
+    DESCRIPTION_LENGTH_MAX,
     MESSAGE_LENGTH_MAX,
     NAME_LENGTH_MAX,
     OPERATIONS,
@@ -27,8 +29,6 @@ from apps.risk.models import (
     RuleKind,
 )
 
-_DESCRIPTION_LENGTH_MAX: Final = 2_000
-_NETWORK_LENGTH_MAX: Final = 64
 _RULE: Final = {
     "name": "no weapons",
     "description": "Asked for by legal, in March.",
@@ -71,7 +71,7 @@ class RiskRuleInput(StrictSerializer):
         max_length=NAME_LENGTH_MAX, validators=[UniqueValidator(queryset=RiskRule.objects.all())]
     )
     description = serializers.CharField(
-        max_length=_DESCRIPTION_LENGTH_MAX, required=False, allow_blank=True
+        max_length=DESCRIPTION_LENGTH_MAX, required=False, allow_blank=True
     )
     kind = serializers.ChoiceField(choices=RuleKind.choices)
     action = serializers.ChoiceField(choices=RuleAction.choices)
@@ -94,7 +94,7 @@ class RiskRuleInput(StrictSerializer):
     models = _ids("models")
     model_groups = _ids("model groups")
     networks = serializers.ListField(
-        child=serializers.CharField(max_length=_NETWORK_LENGTH_MAX),
+        child=serializers.CharField(max_length=NETWORK_LENGTH_MAX),
         max_length=NETWORKS_MAX,
         required=False,
         help_text="Addresses or networks that calls come from; empty: any.",

@@ -1,6 +1,7 @@
-"""Customers, user groups and sessions in the Django admin.
+"""Customers and sessions in the Django admin.
 
-Users are in `apps.billing.admin`: making one opens accounts.
+Users are in `apps.billing.admin`: making one opens accounts. User groups are in
+`apps.model_groups.admin`.
 """
 
 from __future__ import annotations
@@ -11,40 +12,11 @@ from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.http import HttpRequest
 
-from apps.audit.admin_pages import ReadOnlyAdmin, RecordedAdmin, usd
-from apps.users.models import Customer, Session, UserGroup
+from apps.audit.admin_pages import ReadOnlyAdmin, RecordedAdmin
+from apps.users.models import Customer, Session
 
 # Roles decide what people may do; a second system of permissions beside them would confuse.
 admin.site.unregister(Group)
-
-
-@admin.register(UserGroup)
-class UserGroupAdmin(RecordedAdmin):
-    """User groups."""
-
-    noun = "user_group"
-    list_display = (
-        "name",
-        "multiplier",
-        "rpm",
-        "tpm",
-        "concurrency",
-        usd("cap_nanos"),
-        "created_at",
-    )
-    list_filter = ("created_at",)
-    search_fields = ("name", "description")
-    readonly_fields = ("created_at",)
-    ordering = ("name",)
-
-    @admin.display(description="multiplier", ordering="multiplier_millionths")
-    def multiplier(self, row: UserGroup) -> str:
-        """Show the multiplier as a number."""
-        return f"{row.multiplier_millionths / 1_000_000:g}"
-
-    def find_history(self, row: UserGroup) -> str:
-        """Return why the group must stay."""
-        return "still has users. Move them to another group first." if row.users.exists() else ""
 
 
 @admin.register(Customer)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from django.contrib.auth.models import AbstractUser
+from django.core.validators import MaxLengthValidator, MaxValueValidator
 from django.db import models
 
+from apps.core.bounds import DESCRIPTION_LENGTH_MAX, INTEGER_MAX
 from apps.core.ids import new_uuid7
 
 
@@ -36,23 +38,28 @@ def _budget_constraints(table: str) -> list[models.CheckConstraint]:
     ]
 
 
+def _limit(text: str) -> models.PositiveIntegerField[int | None, int | None]:
+    return models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(INTEGER_MAX)],
+        help_text=f"{text}; empty: no limit.",
+    )
+
+
 class UserGroup(models.Model):
     """Users that share a price multiplier, limits and model groups."""
 
     name = models.CharField(max_length=100, unique=True)
-    description = models.TextField(blank=True)
+    description = models.TextField(
+        blank=True, validators=[MaxLengthValidator(DESCRIPTION_LENGTH_MAX)]
+    )
     multiplier_millionths = models.BigIntegerField(
         default=1_000_000, help_text="1000000 charges the list price, 500000 half of it."
     )
-    rpm = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Requests a minute; empty: no limit."
-    )
-    tpm = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Tokens a minute; empty: no limit."
-    )
-    concurrency = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Requests at the same time; empty: no limit."
-    )
+    rpm = _limit("Requests a minute")
+    tpm = _limit("Tokens a minute")
+    concurrency = _limit("Requests at the same time")
     cap_nanos = models.BigIntegerField(
         null=True,
         blank=True,
@@ -102,15 +109,9 @@ class User(AbstractUser):
     user_group = models.ForeignKey(
         UserGroup, null=True, blank=True, on_delete=models.PROTECT, related_name="users"
     )
-    rpm = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Requests a minute; empty: no limit."
-    )
-    tpm = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Tokens a minute; empty: no limit."
-    )
-    concurrency = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Requests at the same time; empty: no limit."
-    )
+    rpm = _limit("Requests a minute")
+    tpm = _limit("Tokens a minute")
+    concurrency = _limit("Requests at the same time")
     cap_nanos = models.BigIntegerField(
         null=True,
         blank=True,

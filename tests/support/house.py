@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any, Final
@@ -204,6 +205,30 @@ def send_values(client: Client, path: str, values: dict[str, Any], **changes: An
     """Send the form of a page with some of its fields changed; None leaves a field out."""
     sent = {name: value for name, value in {**values, **changes}.items() if value is not None}
     return client.post(path, sent, follow=True)
+
+
+def columns_of(row: models.Model) -> dict[str, Any]:
+    """Return the columns of a row as they are now, and what it is linked with by ids."""
+    now = type(row)._default_manager.get(pk=row.pk)
+    links = {
+        field.name: sorted(getattr(now, field.name).values_list("pk", flat=True))
+        for field in row._meta.many_to_many
+    }
+    return {**type(row)._default_manager.filter(pk=row.pk).values().get(), **links}
+
+
+def send_old(
+    client: Client, row: models.Model, change_elsewhere: Callable[[], Any], **changes: Any
+) -> dict[str, Any]:
+    """Send a page that was opened before a change elsewhere; return the columns it changed."""
+    page = page_of(type(row), "change", row.pk)
+    values = read_values(client.get(page))
+    change_elsewhere()
+    before = columns_of(row)
+    answer = send_values(client, page, values, **changes)
+    assert "adminform" not in answer.context, answer.context["adminform"].form.errors
+    after = columns_of(row)
+    return {name: after[name] for name in after if after[name] != before[name]}
 
 
 def texts_of(answer: Any) -> list[str]:

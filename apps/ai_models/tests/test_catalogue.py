@@ -114,6 +114,21 @@ def test_putting_a_known_model_changes_it_and_adds_a_price() -> None:
     assert (changed.before, changed.after) == ({"display_name": ""}, {"display_name": "Big"})
 
 
+@pytest.mark.usefixtures("db")
+def test_what_is_equal_in_python_or_in_an_event_is_written_where_it_differs() -> None:
+    model = create_model(name="big", description="x" * 3_000, capabilities={"vision": True})
+
+    change_model(model=model, values={"description": "x" * 2_999 + "y"})
+    change_model(model=model, values={"capabilities": {"vision": 1}})
+    change_model(model=model, values={"capabilities": {"vision": 1}})
+
+    model.refresh_from_db()
+    assert model.description == "x" * 2_999 + "y"
+    assert model.capabilities["vision"] is not True
+    events = AdminEvent.objects.filter(action="model.changed").order_by("id")
+    assert [list(event.after or {}) for event in events] == [["description"], ["capabilities"]]
+
+
 def _at_once(act: Callable[[int], object]) -> None:
     barrier = threading.Barrier(THREADS)
 
