@@ -80,7 +80,7 @@ class Recorded:
     user_id: int = 0
     key: str = ""  # idempotency key
     is_made_again: bool = False  # by a repeat with its key, which was charged
-    is_broken_off: bool = False  # its client was told so inside the answer
+    is_unfinished: bool = False  # its client was told so inside the answer, or had left by then
 
     @property
     def paid_nanos(self) -> int:
@@ -121,13 +121,13 @@ def join(
 ) -> Joined:
     """Join the logs and return what they say together."""
     joined, seen = Joined(), list(seen)
-    broken_off = {one.request_id for one in seen if one.error == IN_THE_STREAM}
+    unfinished = {one.request_id for one in seen if one.error == IN_THE_STREAM or one.has_left}
     for request_id in upstream.keys() | recorded.keys():
         calls, row = upstream.get(request_id, ()), recorded.get(request_id)
         if row is None:
             joined.problems.append(f"{request_id} reached the provider and is not on record")
             continue
-        row = replace(row, is_broken_off=str(request_id) in broken_off)
+        row = replace(row, is_unfinished=str(request_id) in unfinished)
         _explain_call(request_id, calls, row, joined)
     for one in seen:
         if one.request_id:
@@ -234,8 +234,9 @@ def _explain_interrupted(difference: int, last: Upstream | None, row: Recorded) 
     """Explain a call that others ended, and that its owner may have settled late."""
     if row.late_nanos:
         is_told = last is not None and last.has_usage and last.fault not in _SPOILT_USAGE
-        # What the provider sent may have been lost on its way: then its owner estimated, too.
-        if difference > 0 and is_told and not row.is_broken_off:
+        # What the provider sent may have been lost on its way, or nobody waited for it any more:
+        # then its owner estimated, too.
+        if difference > 0 and is_told and not row.is_unfinished:
             # Only the difference to what was charged before may be posted.
             return "?late, beyond what the provider reported"
         return "settled late by the owner: estimated"

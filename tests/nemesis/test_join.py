@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -154,14 +155,17 @@ def test_an_end_without_usage_to_go_by_is_paid_by_estimate(fault: str) -> None:
     assert join([WHOLE], {ID: [CALL]}, {ID: replace(REAPED, late_nanos=29_000)}).problems
 
 
-def test_what_was_lost_on_its_way_to_the_owner_is_paid_by_estimate() -> None:
-    """Its client was told that the answer broke off; who saw it whole pays what was counted."""
+@pytest.mark.parametrize("how", [{"error": IN_THE_STREAM}, {"has_left": True}])
+def test_what_never_reached_the_owner_is_paid_by_estimate(how: dict[str, Any]) -> None:
+    """Its client was told that the answer broke off, or had left and nobody read on; who saw it
+    whole pays what was counted.
+    """
     row = replace(REAPED, late_nanos=34_000)
-    broken = replace(WHOLE, is_whole=False, error=IN_THE_STREAM)
+    unfinished = replace(WHOLE, is_whole=False, **how)
 
-    assert join([broken], {ID: [CALL]}, {ID: row}).problems == []
+    assert join([unfinished], {ID: [CALL]}, {ID: row}).problems == []
     assert join([WHOLE], {ID: [CALL]}, {ID: row}).problems
-    assert join([broken], {ID: [CALL]}, {ID: replace(row, late_nanos=90_001)}).problems
+    assert join([unfinished], {ID: [CALL]}, {ID: replace(row, late_nanos=90_001)}).problems
 
 
 def test_a_checkpoint_that_was_estimated_above_the_report_is_kept() -> None:
