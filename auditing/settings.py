@@ -203,6 +203,7 @@ SPECTACULAR_SETTINGS = {
         "AccountKind": "apps.billing.models.AccountKind",
         "EntryKind": "apps.billing.models.EntryKind",
         "PriceState": "apps.ai_models.prices.PRICE_STATES",
+        "ProposalStatus": "apps.billing.models.ProposalStatus",
         "RequestState": "apps.audit.models.RequestState",
         "RuleAction": "apps.risk.models.RuleAction",
         "RuleKind": "apps.risk.models.RuleKind",

@@ -331,7 +331,7 @@ CHANGES: Final = (
     ),
     Change(
         "POST", "/api/admin/proposed-adjustments/{proposed_adjustment_id}/reject/", 200,
-        ("proposed_adjustment.rejected",), {"reason": "paid already"}, on=("proposal",),
+        ("proposed_adjustment.rejected",), {"reason": "paid already"}, on=("doubtful_proposal",),
     ),
     Change(
         "POST", "/api/admin/proposed-adjustments/{proposed_adjustment_id}/withdraw/", 200,

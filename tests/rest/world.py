@@ -256,10 +256,10 @@ def _people(world: RestWorld, root: User) -> dict[str, Any]:
     world.raw_keys.extend([used_raw, spare_raw])
     group = world.ids["group"]
     given = {"user": user, "model_group": _group(group), "actor": root}
-    # One of somebody who was an administrator then.
-    proposed, own = (
+    # Two of somebody who was an administrator then.
+    proposed, doubtful, own = (
         propose_adjustment(user=user, amount_nanos=DOLLAR, reason="gift", actor=actor)
-        for actor in (world.users["analyst"], root)
+        for actor in (*[world.users["analyst"]] * 2, root)
     )
     session = AccessToken(open_session(user=user, request=None).access)  # type: ignore[arg-type]  # text
     second = open_session(user=user, request=None)
@@ -272,6 +272,7 @@ def _people(world: RestWorld, root: User) -> dict[str, Any]:
         "quota": create_quota(**given, total_nanos=2 * DOLLAR).pk,
         "spare_quota": create_quota(**given, total_nanos=0).pk,
         "proposal": proposed.pk,
+        "doubtful_proposal": doubtful.pk,
         "own_proposal": own.pk,
         "session": session[SESSION_CLAIM],
         "refresh": second.refresh,
