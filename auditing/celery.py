@@ -25,6 +25,7 @@ SCHEDULE: Final = {
     "billing.anchor_heads": 30.0,
     "billing.reap": 15.0,
     "billing.end_orphaned_keys": 30.0,
+    "billing.expire_adjustments": 3600.0,
     "billing.verify_recent": 300.0,
     "billing.verify_full": 3600.0,  # where none was done for a day
     "providers.check_keys": 15.0,

@@ -22,6 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from apps.core.addresses import AllowedNetwork, parse_private_upstreams
 from apps.core.crypto import BadKey, parse_encryption_keys
+from apps.core.money import USD_MAX
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 _SECRET_KEY_LENGTH_MIN = 32
@@ -167,6 +168,15 @@ class Environment:
             "(analysts and administrators). Every look is on record.",
         )
     )
+    adjustment_usd_alone: int | None = field(
+        metadata=_about(
+            "no second one",
+            "How many whole dollars one administrator may move by adjustments of balances within "
+            "24 hours, given and taken added up. What goes beyond waits for a second one; with 0 "
+            "every adjustment does. Set it where there are several administrators: without it "
+            "none needs another.",
+        )
+    )
     api_rpm_per_user: int = field(
         metadata=_about(
             "600",
@@ -230,6 +240,7 @@ def read_environment() -> Environment:
         payloads=_text("PAYLOADS") or "full",
         payload_days=_number("PAYLOAD_DAYS", 0, 0, 36_500),
         payload_readers=_text("PAYLOAD_READERS") or "admin",
+        adjustment_usd_alone=_number_or_none("ADJUSTMENT_USD_ALONE", 0, USD_MAX),
         api_rpm_per_user=_number("API_RPM_PER_USER", 600, 1, 1_000_000),
         api_rpm_per_address=_number("API_RPM_PER_ADDRESS", 1_200, 1, 1_000_000),
         drain_seconds=float(_number("DRAIN_SECONDS", 30, 1, 3_600)),
@@ -333,6 +344,10 @@ def _number(name: str, default: int, low: int, high: int) -> int:
     if not text.isdigit() or not low <= int(text) <= high:
         raise ImproperlyConfigured(f"{name} must be a whole number from {low} to {high}.")
     return int(text)
+
+
+def _number_or_none(name: str, low: int, high: int) -> int | None:
+    return _number(name, low, low, high) if _text(name) else None
 
 
 def _words(text: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import environ
 
 from apps.core.crypto import derive_key
+from apps.core.money import NANOS_PER_USD
 from auditing.environment import BASE_DIR, make_private_file, read_environment
 
 ENVIRONMENT = read_environment()
@@ -27,6 +28,12 @@ REDIS_URL = ENVIRONMENT.redis_url
 PAYLOADS = ENVIRONMENT.payloads
 DRAIN_SECONDS = ENVIRONMENT.drain_seconds
 METRICS_TOKEN = ENVIRONMENT.metrics_token
+# Nanos; None: no second administrator is needed.
+ADJUSTMENT_NANOS_ALONE = (
+    None
+    if ENVIRONMENT.adjustment_usd_alone is None
+    else ENVIRONMENT.adjustment_usd_alone * NANOS_PER_USD
+)
 API_RPM_PER_USER = ENVIRONMENT.api_rpm_per_user
 API_RPM_PER_ADDRESS = ENVIRONMENT.api_rpm_per_address
 PAYLOAD_READERS = ENVIRONMENT.payload_readers
@@ -196,9 +203,12 @@ SPECTACULAR_SETTINGS = {
         "AccountKind": "apps.billing.models.AccountKind",
         "EntryKind": "apps.billing.models.EntryKind",
         "PriceState": "apps.ai_models.prices.PRICE_STATES",
+        "ProposalStatus": "apps.billing.models.ProposalStatus",
         "RequestState": "apps.audit.models.RequestState",
         "RuleAction": "apps.risk.models.RuleAction",
         "RuleKind": "apps.risk.models.RuleKind",
+        # Of imported models: it was the only status once, and clients have its name.
+        "StatusEnum": ["created", "exists"],
         "TransactionKind": "apps.billing.models.TransactionKind",
     },
     "SWAGGER_UI_DIST": "SIDECAR",

@@ -41,6 +41,7 @@ CUSTOMERS: Final = 16
 _READY_SECONDS: Final = 120.0
 # What a developer's shell or .env may hold and what would change what is measured.
 _EMPTY: Final = (
+    "ADJUSTMENT_USD_ALONE",
     "ADMIN_PASSWORD",
     "ADMIN_USERNAME",
     "ADMIN_EMAIL",

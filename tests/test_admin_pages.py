@@ -39,6 +39,7 @@ READ_ONLY: Final = {
     "billing.account",
     "billing.transaction",
     "billing.entry",
+    "billing.proposedadjustment",
     "billing.hold",
     "billing.incarnation",
     "billing.spendcounter",

@@ -5,15 +5,23 @@ One transaction each, with its reason and a unique cause.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from django.db import connection, transaction
 from django.db.models import Q
 
-from apps.billing.connections import post_over
+from apps.billing.connections import post_over, read_clock
 from apps.billing.ledger.batch import Insufficient
 from apps.billing.ledger.commands import Line, Posting
-from apps.billing.models import Account, AccountKind, EntryKind, Transaction, TransactionKind
+from apps.billing.models import (
+    Account,
+    AccountKind,
+    Entry,
+    EntryKind,
+    Transaction,
+    TransactionKind,
+)
+from apps.core.domain_errors import DomainError
 from apps.core.ids import new_uuid7
 from apps.users.models import User
 
@@ -36,6 +44,23 @@ class AmountOutOfRange(ValueError):
     message = f"The amount must not be zero and at most {ADJUSTMENT_NANOS_MAX // 10**9} USD."
 
 
+class NoSuchEntry(DomainError):
+    """An adjustment would correct what is no entry on the customer's accounts."""
+
+    code = "no_such_entry"
+    message = "This user has no ledger entry with this id."
+
+
+def check_adjustment(*, customer_id: int, amount_nanos: int, corrects_id: int | None) -> None:
+    """Refuse what cannot be posted, whatever the balance. Raises AmountOutOfRange, NoSuchEntry."""
+    if not amount_nanos or abs(amount_nanos) > ADJUSTMENT_NANOS_MAX:
+        raise AmountOutOfRange
+    if corrects_id is None:
+        return
+    if not Entry.objects.filter(pk=corrects_id, account__customer_id=customer_id).exists():
+        raise NoSuchEntry
+
+
 def adjust_balance(
     *,
     customer_id: int,
@@ -43,15 +68,17 @@ def adjust_balance(
     actor: User | None,
     reason: str,
     idempotency_key: str | None = None,
+    corrects_id: int | None = None,
+    now: datetime | None = None,
 ) -> Transaction:
     """Credit or debit a customer's wallet against the adjustment account and return the
     transaction.
 
-    A credit pays a debt first. The same key again returns the first transaction and moves nothing.
-    Raises InsufficientBalance and AmountOutOfRange.
+    A credit pays a debt first. `corrects_id` is an entry of the customer's that was wrong. The same
+    key again returns the first transaction and moves nothing. Without `now` it happens by the
+    database's clock. Raises InsufficientBalance, AmountOutOfRange and NoSuchEntry.
     """
-    if not amount_nanos or abs(amount_nanos) > ADJUSTMENT_NANOS_MAX:
-        raise AmountOutOfRange
+    check_adjustment(customer_id=customer_id, amount_nanos=amount_nanos, corrects_id=corrects_id)
     return transfer(
         customer_id=customer_id,
         amount_nanos=amount_nanos,
@@ -60,6 +87,8 @@ def adjust_balance(
         actor=actor,
         reason=reason,
         idempotency_key=idempotency_key,
+        corrects_id=corrects_id,
+        now=now,
     )
 
 
@@ -72,6 +101,8 @@ def transfer(
     actor: User | None,
     reason: str,
     idempotency_key: str | None = None,
+    corrects_id: int | None = None,
+    now: datetime | None = None,
 ) -> Transaction:
     """Move money between one of the operator's accounts and a customer's wallet.
 
@@ -97,10 +128,10 @@ def transfer(
             )
         ]
         if repaid:
-            lines.append(Line(receivable.pk, EntryKind.REPAYMENT, repaid))
+            lines.append(Line(receivable.pk, EntryKind.REPAYMENT, repaid, corrects_id=corrects_id))
         if amount_nanos != repaid:
             line_kind = EntryKind.CREDIT if amount_nanos > 0 else EntryKind.DEBIT
-            lines.append(Line(wallet.pk, line_kind, amount_nanos - repaid))
+            lines.append(Line(wallet.pk, line_kind, amount_nanos - repaid, corrects_id=corrects_id))
         posting = Posting(
             transaction_id=transaction_id,
             kind=kind,
@@ -111,7 +142,7 @@ def transfer(
             lines=tuple(lines),
         )
         try:
-            post_over(connection, posting, now=datetime.now(UTC))
+            post_over(connection, posting, now=now or read_clock(connection))
         except Insufficient as error:
             raise InsufficientBalance from error
     return Transaction.objects.get(pk=transaction_id)

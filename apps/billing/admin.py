@@ -1,4 +1,6 @@
-"""The ledger in the Django admin: to be looked at, never to be changed. Users: `user_admin`."""
+"""The ledger in the Django admin: to be looked at, never to be changed. Users: `user_admin`,
+adjustments that want a second administrator: `proposal_admin`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from django.db import models
 from django.http import HttpRequest
 
 from apps.audit.admin_pages import ReadOnlyAdmin, usd
+from apps.billing import proposal_admin as proposal_admin
 from apps.billing import user_admin as user_admin
 from apps.billing.models import (
     Account,

@@ -8,14 +8,18 @@ from typing import Any, cast
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import generics
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api_keys.issue import reset_default_key
 from apps.billing.accounts import find_standing, list_standings
+from apps.billing.adjustments import NoSuchEntry
 from apps.billing.budgets import budget_of_group, budget_of_user, find_uses, list_uses
 from apps.billing.customers import adjust_user_balance, create_user, delete_user
 from apps.billing.filters import UserFilter
+from apps.billing.models import ProposedAdjustment
+from apps.billing.proposal_serializers import ProposedAdjustmentOutput
 from apps.billing.serializers import (
     AdjustmentInput,
     AdjustmentOutput,
@@ -145,22 +149,32 @@ class AdjustBalanceView(generics.GenericAPIView[User]):
         operation_id="admin_users_adjust_balance",
         summary="Adjust a balance",
         request=AdjustmentInput,
-        responses=AdjustmentOutput,
+        responses={200: AdjustmentOutput, 202: ProposedAdjustmentOutput},
         parameters=[repeat_parameter(is_required=False)],
     )
     def post(self, request: Request, user_id: str) -> Response:
-        """Give money to a user (positive) or take it back (negative), on record with the reason."""
+        """Give money to a user (positive) or take it back (negative), on record with the reason.
+
+        What goes beyond what one administrator may move in 24 hours (`ADJUSTMENT_USD_ALONE`) moves
+        nothing yet: it is answered with 202 and waits for a second one.
+        """
         given = AdjustmentInput(data=request.data)
         given.is_valid(raise_exception=True)
         user = self.get_object()
-        posted = adjust_user_balance(
-            user=user,
-            amount_nanos=given.validated_data["amount"],
-            reason=given.validated_data["reason"],
-            actor=_admin(request),
-            repeat_key=read_repeat_key(request) or "",
-            request=request._request,
-        )
+        try:
+            posted = adjust_user_balance(
+                user=user,
+                amount_nanos=given.validated_data["amount"],
+                reason=given.validated_data["reason"],
+                corrects_id=given.validated_data.get("corrects"),
+                actor=_admin(request),
+                repeat_key=read_repeat_key(request) or "",
+                request=request._request,
+            )
+        except NoSuchEntry as error:
+            raise ValidationError({"corrects": [str(error)]}) from error
+        if isinstance(posted, ProposedAdjustment):
+            return Response(ProposedAdjustmentOutput(posted).data, status=202)
         answer = {
             "transaction": posted.pk,
             "amount": given.validated_data["amount"],

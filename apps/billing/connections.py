@@ -4,7 +4,7 @@ connection.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from django.db import connections
@@ -47,6 +47,16 @@ def post_over(wrapper: BaseDatabaseWrapper, posting: Posting, *, now: datetime) 
     """
     with wrapper.wrap_database_errors:
         post(_over(wrapper), posting, now=now)
+
+
+def read_clock(wrapper: BaseDatabaseWrapper) -> datetime:
+    """Return the time by the database's clock, the same for all hosts; SQLite's is this one's."""
+    if wrapper.vendor != "postgresql":
+        return datetime.now(UTC)
+    with wrapper.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        moment: datetime = cursor.fetchone()[0]
+    return moment
 
 
 def _over(wrapper: BaseDatabaseWrapper) -> Engine:

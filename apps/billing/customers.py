@@ -5,18 +5,25 @@ from __future__ import annotations
 import hashlib
 from typing import Final, Unpack
 
+from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 
 from apps.api_keys.models import APIKey
 from apps.audit.events import record_event, values_of
-from apps.audit.models import AdminEvent, APIRequest, RefusalCount
+from apps.audit.models import APIRequest, RefusalCount
 from apps.billing.accounts import open_accounts
 from apps.billing.adjustments import adjust_balance
-from apps.billing.models import Account, AccountKind, Hold, Transaction
+from apps.billing.models import Account, AccountKind, Hold, ProposedAdjustment, Transaction
+from apps.billing.proposals import (
+    has_proposals,
+    lock_deciders,
+    needs_second,
+    propose_adjustment,
+    record_adjusted,
+)
 from apps.core.domain_errors import DomainError
-from apps.core.money import format_usd
 from apps.users.changes import (
     OwnAccount,
     UserGone,
@@ -32,7 +39,7 @@ from apps.users.changes import (
 from apps.users.models import Customer, Role, User, UserGroup
 from apps.users.names import UserExists, are_names_taken, clean_names
 
-_ADJUSTED: Final = "user.balance_adjusted"
+_Asked = tuple[int, str, int | None]  # nanos, reason, id of the entry to correct
 # Keys used to be cut off here, and to be one for all callers.
 _OLD_KEY_LENGTH: Final = 100
 
@@ -147,6 +154,7 @@ def _has_history(user: User, accounts: list[Account]) -> bool:
             api_key_id__in=APIKey.objects.filter(user=user).values("pk")
         ).exists()
         or APIRequest.objects.filter(user_id=user.pk).exists()
+        or has_proposals(user)
     )
 
 
@@ -156,45 +164,88 @@ def adjust_user_balance(
     amount_nanos: int,
     reason: str,
     actor: User | None,
+    corrects_id: int | None = None,
     repeat_key: str = "",
     request: HttpRequest | None = None,
-) -> Transaction:
+) -> Transaction | ProposedAdjustment:
     """Give money to a user (positive) or take it back, and record who did it and why.
 
-    Calls of one actor with the same `repeat_key` are applied once. Raises InsufficientBalance,
-    AmountOutOfRange, RepeatKeyReused, UserGone, and OwnAccount (see `refuse_own_money`).
+    What goes beyond what the actor may move alone is kept for a second administrator, and returned
+    so. `corrects_id` is an entry of the user's that was wrong. Calls of one actor with the same
+    `repeat_key` are applied once. Raises InsufficientBalance, AmountOutOfRange, NoSuchEntry,
+    RepeatKeyReused, UserGone, RoleLost, TooManyProposals, and OwnAccount (see `refuse_own_money`).
     """
     if amount_nanos > 0:
         refuse_own_money(user, actor)
-    asked = (amount_nanos, reason[:500])
+    asked = (amount_nanos, reason[:500], corrects_id)
     old = _find_old(repeat_key, user=user, actor=actor, asked=asked) if repeat_key else None
     if old is not None:
         return old
     with transaction.atomic():
-        if not lock_users([user.pk]):
-            raise UserGone
+        _lock_people(user, actor)
         key = _make_key(repeat_key, user=user, actor=actor) if repeat_key else None
+        done = _find_done(key, user=user, asked=asked) if key else None
+        if done is not None:
+            return done
+        if actor is not None and needs_second(actor=actor, amount_nanos=amount_nanos):
+            return propose_adjustment(
+                user=user,
+                amount_nanos=amount_nanos,
+                reason=reason,
+                corrects_id=corrects_id,
+                actor=actor,
+                repeat_key=key,
+                request=request,
+            )
         posted = adjust_balance(
             customer_id=user.customer_id,
             amount_nanos=amount_nanos,
             actor=actor,
             reason=reason,
             idempotency_key=key,
+            corrects_id=corrects_id,
         )
-        # Asked while the ledger still has the accounts locked: of two at once one comes later.
-        if key is not None and _is_on_record(posted, user):
-            if _what_of(posted, user) != asked:
-                raise RepeatKeyReused
-            return posted
-        record_event(
-            actor=actor,
-            action=_ADJUSTED,
-            subject=user,
-            after={"amount": format_usd(amount_nanos), "transaction": posted.pk},
+        record_adjusted(
+            user=user,
+            posted=posted,
+            amount_nanos=amount_nanos,
             reason=reason,
+            actor=actor,
             request=request,
         )
     return posted
+
+
+def _lock_people(user: User, actor: User | None) -> None:
+    """Keep the user, so that calls with one key take turns. Raises UserGone and RoleLost.
+
+    Where the actor may not move all that he wants alone, his calls take turns, too: else two at
+    once would both fit under what is left.
+    """
+    if actor is not None and settings.ADJUSTMENT_NANOS_ALONE is not None:
+        lock_deciders(user, actor)
+    elif not lock_users([user.pk]):
+        raise UserGone
+
+
+def _find_done(key: str, *, user: User, asked: _Asked) -> Transaction | ProposedAdjustment | None:
+    """Return what was posted or proposed with this key. Raises RepeatKeyReused.
+
+    For who keeps the user locked: of two at once one comes later.
+    """
+    posted = Transaction.objects.filter(idempotency_key=key).first()
+    if posted is not None:
+        if _what_of(posted, user) != asked:
+            raise RepeatKeyReused
+        return posted
+    proposed = ProposedAdjustment.objects.filter(repeat_key=key).first()
+    if proposed is not None and asked != (
+        proposed.amount_nanos,
+        proposed.reason,
+        proposed.corrects_id,
+    ):
+        raise RepeatKeyReused
+    return proposed
 
 
 def _make_key(repeat_key: str, *, user: User, actor: User | None) -> str:
@@ -204,7 +255,7 @@ def _make_key(repeat_key: str, *, user: User, actor: User | None) -> str:
 
 
 def _find_old(
-    repeat_key: str, *, user: User, actor: User | None, asked: tuple[int, str]
+    repeat_key: str, *, user: User, actor: User | None, asked: _Asked
 ) -> Transaction | None:
     """Return what was posted with this key in its old form. Raises RepeatKeyReused."""
     posted = Transaction.objects.filter(
@@ -218,16 +269,8 @@ def _find_old(
     raise RepeatKeyReused
 
 
-def _is_on_record(posted: Transaction, user: User) -> bool:
-    return AdminEvent.objects.filter(
-        object_type=user._meta.label_lower,
-        object_id=str(user.pk),
-        action=_ADJUSTED,
-        after__transaction=str(posted.pk),
-    ).exists()
-
-
-def _what_of(posted: Transaction, user: User) -> tuple[int, str]:
-    """Return amount and reason of an adjustment."""
+def _what_of(posted: Transaction, user: User) -> _Asked:
+    """Return amount, reason and what it corrects of an adjustment."""
     entries = posted.entries.filter(account__customer_id=user.customer_id)
-    return sum(entries.values_list("amount_nanos", flat=True)), posted.reason
+    rows = list(entries.values_list("amount_nanos", "corrects_id"))
+    return sum(nanos for nanos, _ in rows), posted.reason, rows[0][1] if rows else None

@@ -8,9 +8,11 @@ import django_filters
 from django.db.models import QuerySet
 from rest_framework.exceptions import ValidationError
 
+from apps.billing.models import ProposalStatus, ProposedAdjustment
 from apps.core.filters import (
     TEXT_LENGTH_MAX,
     FlagFilter,
+    IdFilter,
     IdsFilter,
     MomentFilter,
     SearchFilter,
@@ -64,6 +66,19 @@ class UserFilter(StrictFilterSet):
 
     class Meta:
         model = User
+        fields: list[str] = []
+
+
+class ProposedAdjustmentFilter(StrictFilterSet):
+    """What adjustments that want a second administrator can be filtered by."""
+
+    status = django_filters.ChoiceFilter(choices=ProposalStatus.choices)
+    user = IdFilter(field_name="user_id")
+    requested_by = IdFilter(field_name="requested_by_id")
+    transaction = django_filters.UUIDFilter(field_name="transaction_id")
+
+    class Meta:
+        model = ProposedAdjustment
         fields: list[str] = []
 
 

@@ -10,7 +10,7 @@ from django.db import models
 
 from apps.core.ids import new_uuid7
 from apps.core.money import show_usd
-from apps.users.models import Customer
+from apps.users.models import Customer, User
 
 REVENUE_ACCOUNTS = 16
 
@@ -159,6 +159,90 @@ class Entry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {show_usd(self.amount_nanos)}"
+
+
+class ProposalStatus(models.TextChoices):
+    PENDING = "pending", "waits for a second administrator"
+    APPROVED = "approved", "approved and posted"
+    REJECTED = "rejected", "rejected"
+    WITHDRAWN = "withdrawn", "withdrawn"
+    EXPIRED = "expired", "expired"
+
+
+class ProposedAdjustment(models.Model):
+    """An adjustment beyond what its administrator may move alone: a second one decides.
+
+    Once it is decided it stays as it is. `repeat_key` is the idempotency key that it came with, as
+    the transaction of an adjustment would have it.
+    """
+
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    amount_nanos = models.BigIntegerField()
+    reason = models.CharField(max_length=500)
+    corrects_id = models.BigIntegerField(null=True)
+    requested_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    requested_at = models.DateTimeField()
+    status = models.CharField(
+        max_length=16, choices=ProposalStatus.choices, default=ProposalStatus.PENDING
+    )
+    decided_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    decided_at = models.DateTimeField(null=True)
+    decision_reason = models.CharField(max_length=500, blank=True)
+    transaction = models.OneToOneField(
+        Transaction, null=True, on_delete=models.PROTECT, related_name="proposal"
+    )
+    repeat_key = models.CharField(max_length=200, null=True, unique=True)
+
+    class Meta:
+        indexes = [
+            # What has expired is looked for among what is pending.
+            models.Index(
+                fields=["requested_at"],
+                condition=models.Q(status="pending"),
+                name="billing_proposal_pending",
+            ),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=~models.Q(amount_nanos=0), name="billing_proposal_amount"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(
+                    status="pending",
+                    decided_by__isnull=True,
+                    decided_at__isnull=True,
+                    transaction__isnull=True,
+                )
+                | models.Q(
+                    status="approved",
+                    decided_by__isnull=False,
+                    decided_at__isnull=False,
+                    transaction__isnull=False,
+                )
+                | models.Q(
+                    status__in=["rejected", "withdrawn"],
+                    decided_by__isnull=False,
+                    decided_at__isnull=False,
+                    transaction__isnull=True,
+                )
+                | models.Q(
+                    status="expired",
+                    decided_by__isnull=True,
+                    decided_at__isnull=False,
+                    transaction__isnull=True,
+                ),
+                name="billing_proposal_status",
+            ),
+            # Nobody is his own second administrator, whatever the code says.
+            models.CheckConstraint(
+                condition=~models.Q(status__in=["approved", "rejected"])
+                | ~models.Q(decided_by=models.F("requested_by")),
+                name="billing_proposal_second",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{show_usd(self.amount_nanos)} for {self.user}"
 
 
 class Incarnation(models.Model):

@@ -211,6 +211,13 @@ class AdjustmentInput(StrictSerializer):
 
     amount = USDField(is_signed=True, nanos_max=ADJUSTMENT_NANOS_MAX)
     reason = serializers.CharField(max_length=500)
+    corrects = serializers.IntegerField(
+        min_value=1,
+        max_value=2**63 - 1,
+        required=False,
+        allow_null=True,
+        help_text="An entry on the user's own accounts that was wrong, by its id.",
+    )
 
     def validate_amount(self, value: int) -> int:
         """Refuse an adjustment by nothing."""

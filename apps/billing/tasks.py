@@ -20,6 +20,7 @@ from apps.billing.call_keys import end_orphaned_keys as end_orphans
 from apps.billing.connections import connect
 from apps.billing.flushing import Flusher
 from apps.billing.proof import is_full_due, record_verification
+from apps.billing.proposals import expire_adjustments as expire
 from apps.billing.sole_runs import Kind, sole_run
 from apps.billing.verification import anchors_path, report
 
@@ -71,6 +72,12 @@ def end_orphaned_keys() -> int:
     if ended:
         logger.warning("%d idempotency keys had no hold any more", ended)
     return ended
+
+
+@shared_task(name="billing.expire_adjustments")
+def expire_adjustments() -> int:
+    """End adjustments that waited too long for a second administrator; return how many."""
+    return expire()
 
 
 @shared_task(name="billing.verify_recent")

@@ -29,6 +29,13 @@ from apps.billing.own_request_api import (
     OwnRequestView,
 )
 from apps.billing.profile_api import ProfileView
+from apps.billing.proposal_api import (
+    ApproveAdjustmentView,
+    ProposedAdjustmentsView,
+    ProposedAdjustmentView,
+    RejectAdjustmentView,
+    WithdrawAdjustmentView,
+)
 from apps.billing.request_api import (
     RequestExportView,
     RequestPayloadView,
@@ -44,6 +51,17 @@ urlpatterns = [
     rest_path("admin/users/{id:user_id}/adjust-balance", AdjustBalanceView),
     rest_path("admin/users/{id:user_id}/reset-key", ResetKeyView),
     rest_path("admin/users/{id:user_id}/end-sessions", EndSessionsView),
+    rest_path("admin/proposed-adjustments", ProposedAdjustmentsView),
+    rest_path("admin/proposed-adjustments/{id:proposed_adjustment_id}", ProposedAdjustmentView),
+    rest_path(
+        "admin/proposed-adjustments/{id:proposed_adjustment_id}/approve", ApproveAdjustmentView
+    ),
+    rest_path(
+        "admin/proposed-adjustments/{id:proposed_adjustment_id}/reject", RejectAdjustmentView
+    ),
+    rest_path(
+        "admin/proposed-adjustments/{id:proposed_adjustment_id}/withdraw", WithdrawAdjustmentView
+    ),
     rest_path("admin/user-groups/{id:user_group_id}/budgets", UserGroupBudgetsView),
     rest_path("user/profile", ProfileView),
     rest_path("admin/users/{id:user_id}/ledger", UserLedgerView),

@@ -15,21 +15,18 @@ from django.contrib.auth.forms import AdminUserCreationForm, SetPasswordForm
 from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
-from django.shortcuts import redirect
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils import timezone
 
 from apps.api_keys.admin import show_key_once
 from apps.api_keys.issue import reset_default_key
 from apps.audit.admin_fields import NanosFormField, RepeatKeyField
 from apps.audit.admin_forms import ShownForm
-from apps.audit.admin_pages import SelfRecordedAdmin, adopt, say_refusal, staff_of, usd
-from apps.billing.accounts import find_standing
+from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of, usd
+from apps.billing.admin_questions import NothingForm, ask, show_wallet
 from apps.billing.budgets import budget_of_user, find_uses
 from apps.billing.customers import adjust_user_balance, create_user
-from apps.billing.models import AccountKind
-from apps.core.domain_errors import find_refusal
+from apps.billing.models import AccountKind, ProposedAdjustment
 from apps.core.languages import translate, translate_lazily
 from apps.core.money import show_usd
 from apps.users.changes import UserChanges, change_user, end_all_sessions
@@ -105,10 +102,6 @@ class AdjustmentForm(forms.Form):
     repeat_key = RepeatKeyField()
 
 
-class NothingForm(forms.Form):
-    """A question that is answered by its button."""
-
-
 def _about_nobody(form_class: type[forms.Form]) -> Callable[[User, QueryDict | None], forms.Form]:
     """Return what makes a form that is the same for all users."""
     return lambda _, data: form_class(data)
@@ -165,12 +158,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
     @admin.display(description="wallet")
     def wallet(self, row: User) -> str:
         """Show what the user has."""
-        standing = find_standing(row.customer_id)
-        return translate("balance {}, held {}, available {}").format(
-            show_usd(standing.balance_nanos),
-            show_usd(standing.held_nanos),
-            show_usd(standing.available_nanos),
-        )
+        return show_wallet(row.customer_id)
 
     @admin.display(description="spent of the budgets")
     def spent(self, row: User) -> str:
@@ -239,7 +227,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
         """Give money to a user or take it back, once for each time that the form is opened."""
 
         def act(user: User, form: forms.Form) -> None:
-            adjust_user_balance(
+            done = adjust_user_balance(
                 user=user,
                 amount_nanos=form.cleaned_data["amount"],
                 reason=form.cleaned_data["reason"],
@@ -247,6 +235,10 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
                 repeat_key=str(form.cleaned_data["repeat_key"]),
                 request=request,
             )
+            if isinstance(done, ProposedAdjustment):
+                waits = translate("Nothing is moved yet: this waits for a second administrator.")
+                self.message_user(request, waits, messages.WARNING)
+                return
             amount = show_usd(form.cleaned_data["amount"])
             self.message_user(
                 request, translate("Adjusted by {}.").format(amount), messages.SUCCESS
@@ -288,24 +280,12 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
             raise Http404
         if not self.has_change_permission(request, user):
             raise PermissionDenied
-        form = make_form(user, request.POST or None)
-        if request.method == "POST" and form.is_valid():
-            try:
-                act(user, form)
-            except Exception as error:
-                refusal = find_refusal(error)
-                if refusal is None:
-                    raise
-                form.add_error(None, say_refusal(refusal))
-            else:
-                return redirect(reverse("admin:users_user_change", args=[user.pk]))
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"{translate(title)}: {user.username}",
-            "opts": self.opts,
-            "original": user,
-            "wallet": self.wallet(user),
-            "form": form,
-            "button": translate(title),
-        }
-        return TemplateResponse(request, "admin/users/user/ask.html", context)
+        return ask(
+            self,
+            request,
+            user,
+            title=title,
+            customer_id=user.customer_id,
+            form=make_form(user, request.POST or None),
+            act=lambda form: act(user, form),
+        )

@@ -178,7 +178,8 @@ _Shown = TypeVar("_Shown", bound=type[serializers.BaseSerializer[Any]])
 
 def example(value: Mapping[str, Any]) -> Callable[[_Shown], _Shown]:
     """Give a serializer the example that the schema shows wherever it is used."""
-    return extend_schema_serializer(examples=[OpenApiExample("Example", value=dict(value))])
+    shown = OpenApiExample("Example", value=dict(value), status_codes=("200", "201", "202"))
+    return extend_schema_serializer(examples=[shown])
 
 
 def answer_deletion(*, is_deleted: bool) -> Response:

@@ -156,7 +156,7 @@ def change_user(
             if is_own(row, actor) and ("password" in changes or not _NOT_OWN.isdisjoint(new)):
                 raise OwnAccount
             if not _LEAD.isdisjoint(new):
-                locked.check_lead(actor, is_leaving=not _is_lead(row))
+                locked.check_lead(actor, is_leaving=not is_lead(row))
             _save(row, old, new, changes, actor=actor, reason=reason, request=request)
     except IntegrityError as error:
         if are_names_taken(row):
@@ -178,7 +178,7 @@ def lock_user(user: User, *, with_lead: bool) -> LockedUser:
     rows = {row.pk: row for row in User.objects.select_for_update().filter(wanted).order_by("pk")}
     if user.pk not in rows:
         raise UserGone
-    lead_ids = frozenset(pk for pk, row in rows.items() if with_lead and _is_lead(row))
+    lead_ids = frozenset(pk for pk, row in rows.items() if with_lead and is_lead(row))
     return LockedUser(rows[user.pk], lead_ids)
 
 
@@ -228,7 +228,8 @@ def end_all_sessions(*, user: User, actor: User | None, request: HttpRequest | N
     return count
 
 
-def _is_lead(row: User) -> bool:
+def is_lead(row: User) -> bool:
+    """Return whether this is an active administrator."""
     return row.role == Role.ADMIN and row.is_active
 
 

@@ -40,6 +40,10 @@ BAD = {
     "workers on sqlite": ({"WORKERS": "2"}, "WORKERS above 1 needs PostgreSQL"),
     "no number": ({"PORT": "http"}, "PORT must be a whole number from 1 to 65535"),
     "port out of range": ({"PORT": "70000"}, "PORT must be a whole number from 1 to 65535"),
+    "part of a dollar": (
+        {"ADJUSTMENT_USD_ALONE": "1.5"},
+        "ADJUSTMENT_USD_ALONE must be a whole number from 0 to 9000000",
+    ),
     "short secret": ({"SECRET_KEY": "short"}, "SECRET_KEY must have at least 32"),
     "dull secret": ({"SECRET_KEY": "a" * 40}, "SECRET_KEY must be random"),
     "django's default secret": (
@@ -75,6 +79,15 @@ BAD = {
     ),
     "no e-mail": ({"ADMIN_EMAIL": "root"}, "ADMIN_EMAIL must be an e-mail address"),
 }
+
+
+@pytest.mark.parametrize(("text", "dollars"), [("", None), ("0", 0), ("100", 100)])
+def test_no_second_administrator_is_something_else_than_always_one(
+    monkeypatch: pytest.MonkeyPatch, text: str, dollars: int | None
+) -> None:
+    monkeypatch.setenv("ADJUSTMENT_USD_ALONE", text)
+
+    assert read_environment().adjustment_usd_alone == dollars
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -17,6 +17,7 @@ from apps.api_keys.issue import issue_key
 from apps.audit.models import AdminEvent, Payload
 from apps.audit.payloads import seal_payload
 from apps.billing.customers import adjust_user_balance
+from apps.billing.proposals import propose_adjustment
 from apps.model_groups.groups import create_group
 from apps.providers.registration import create_provider
 from apps.quotas.allowances import create_quota
@@ -114,6 +115,7 @@ def _belongings(user: User, root: User, shared: dict[str, Any]) -> dict[str, str
     second, _ = issue_key(user=user, name="second")
     posted = adjust_user_balance(user=user, amount_nanos=_DOLLAR, reason="gift", actor=root)
     quota = create_quota(user=user, model_group=shared["group"], total_nanos=_DOLLAR)
+    proposed = propose_adjustment(user=user, amount_nanos=_DOLLAR, reason="gift", actor=root)
     call = record_call(
         user_id=user.pk,
         user_name=user.username,
@@ -140,6 +142,7 @@ def _belongings(user: User, root: User, shared: dict[str, Any]) -> dict[str, str
         "/api/admin/routes/{}": str(shared["model"].routes.get().pk),
         "/api/admin/model-groups/{}": str(shared["group"].pk),
         "/api/admin/quotas/{}": str(quota.pk),
+        "/api/admin/proposed-adjustments/{}": str(proposed.pk),
         "/api/admin/risk-rules/{}": str(shared["risk_rule"].pk),
         "/api/admin/keys/{}": str(second.pk),
         "/api/admin/requests/{}": str(call.pk),

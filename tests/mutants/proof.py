@@ -11,6 +11,7 @@ _CHECKS: Final = "apps/billing/anchor_checks.py"
 _SUMS: Final = "apps/billing/sum_checks.py"
 _WALKS: Final = "apps/billing/chain_walks.py"
 _EVENTS: Final = "apps/audit/events.py"
+_PROPOSALS: Final = "apps/billing/proposals.py"
 _TESTS: Final = "apps/billing/tests"
 _ANCHORS: Final = f"{_TESTS}/test_anchors.py"
 _VERIFICATION: Final = f"{_TESTS}/test_verification.py"
@@ -153,6 +154,37 @@ PROOF: Final = (
         "from django.db import transaction\n\n"
         "    transaction.on_commit(lambda: event.save(force_insert=True), robust=True)",
         ("tests/rest/test_on_record.py::test_a_change_whose_event_is_refused_is_none",),
+    ),
+    Mutant(
+        "each-adjustment-is-measured-by-itself",
+        "I-72",
+        _PROPOSALS,
+        "return moved_nanos + abs(amount_nanos) > alone_nanos",
+        "return abs(amount_nanos) > alone_nanos",
+        (
+            f"{_TESTS}/test_proposals.py"
+            "::test_given_and_taken_are_added_up_and_what_is_above_the_limit_waits",
+        ),
+    ),
+    Mutant(
+        "adjustments-of-one-administrator-do-not-take-turns",
+        "I-72",
+        _PROPOSALS,
+        "found = lock_users({user.pk, actor.pk})",
+        "found = lock_users({user.pk}) | {actor.pk: actor}",
+        (
+            f"{_TESTS}/test_proposal_races.py"
+            "::test_eight_adjustments_at_once_do_not_pass_the_limit_together",
+        ),
+        ("postgres",),
+    ),
+    Mutant(
+        "what-is-decided-is-decided-again",
+        "I-72",
+        _PROPOSALS,
+        "if row.status != ProposalStatus.PENDING:",
+        "if row.status == ProposalStatus.EXPIRED:",
+        (f"{_TESTS}/test_proposal_races.py::test_of_eight_approvals_at_once_one_moves_money",),
     ),
     Mutant(
         "erasing-is-not-on-record",

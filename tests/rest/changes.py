@@ -326,6 +326,18 @@ CHANGES: Final = (
         {"amount": "-1", "reason": "mistake"}, on=("user",), headers=_REPEATED,
     ),
     Change(
+        "POST", "/api/admin/proposed-adjustments/{proposed_adjustment_id}/approve/", 200,
+        ("user.balance_adjusted", "proposed_adjustment.approved"), {}, on=("proposal",),
+    ),
+    Change(
+        "POST", "/api/admin/proposed-adjustments/{proposed_adjustment_id}/reject/", 200,
+        ("proposed_adjustment.rejected",), {"reason": "paid already"}, on=("doubtful_proposal",),
+    ),
+    Change(
+        "POST", "/api/admin/proposed-adjustments/{proposed_adjustment_id}/withdraw/", 200,
+        ("proposed_adjustment.withdrawn",), {}, on=("own_proposal",),
+    ),
+    Change(
         "POST", "/api/admin/users/{user_id}/end-sessions/", 200, ("user.sessions_ended",),
         {}, on=("user",),
     ),

@@ -91,6 +91,8 @@ def test_every_operation_with_a_body_is_tried() -> None:
 
     assert bodies <= tried
     assert {path for _, path in tried - bodies} == {
+        "/api/admin/proposed-adjustments/{proposed_adjustment_id}/approve/",
+        "/api/admin/proposed-adjustments/{proposed_adjustment_id}/withdraw/",
         "/api/admin/users/{user_id}/end-sessions/",
         "/api/admin/users/{user_id}/reset-key/",
         "/api/auth/refresh-key/",

@@ -16,6 +16,7 @@ from apps.ai_models.models import AIModel, Route
 from apps.api_keys.issue import issue_key
 from apps.audit.models import RefusalCount
 from apps.billing.customers import adjust_user_balance
+from apps.billing.proposals import propose_adjustment
 from apps.model_groups.models import ModelGroup
 from apps.model_groups.user_groups import create_user_group
 from apps.providers.credentials import add_key
@@ -43,6 +44,7 @@ QUERIES: Final = {
     "/api/admin/model-groups/": 5,
     "/api/admin/models/": 6,
     "/api/admin/models/{model_id}/prices/": 5,
+    "/api/admin/proposed-adjustments/": 2,
     "/api/admin/providers/": 4,
     "/api/admin/providers/{provider_id}/keys/": 4,
     "/api/admin/quotas/": 3,
@@ -81,6 +83,7 @@ def full_world(world: RestWorld) -> RestWorld:
         add_key(provider=provider, secret="sk-provider-0123456789", name=f"key {number}")
         issue_key(user=user, name=f"key {number}", is_default=True, cap_nanos=DOLLAR)
         adjust_user_balance(user=user, amount_nanos=1, reason="gift", actor=root)
+        propose_adjustment(user=user, amount_nanos=1, reason="gift", actor=root)
         create_quota(user=user, model_group=group, total_nanos=1)
         open_session(user=user, request=None)
         RefusalCount.objects.create(

@@ -27,6 +27,7 @@ from apps.api_keys.models import APIKey
 from apps.audit.models import AdminEvent, Attempt
 from apps.billing.customers import adjust_user_balance
 from apps.billing.models import Transaction
+from apps.billing.proposals import propose_adjustment
 from apps.core.counters import process_counts
 from apps.model_groups.groups import create_group
 from apps.providers.credentials import add_key
@@ -111,6 +112,7 @@ class RestWorld:
             "route_id": self.ids["route"],
             "model_group_id": self.ids["group"],
             "quota_id": self.ids["quota"],
+            "proposed_adjustment_id": self.ids["proposal"],
             "risk_rule_id": self.ids["risk_rule"],
             "key_id": self.ids["spare_provider_key" if "/providers/" in path else "key"],
             "request_id": self.ids["call"],
@@ -254,6 +256,11 @@ def _people(world: RestWorld, root: User) -> dict[str, Any]:
     world.raw_keys.extend([used_raw, spare_raw])
     group = world.ids["group"]
     given = {"user": user, "model_group": _group(group), "actor": root}
+    # Two of somebody who was an administrator then.
+    proposed, doubtful, own = (
+        propose_adjustment(user=user, amount_nanos=DOLLAR, reason="gift", actor=actor)
+        for actor in (*[world.users["analyst"]] * 2, root)
+    )
     session = AccessToken(open_session(user=user, request=None).access)  # type: ignore[arg-type]  # text
     second = open_session(user=user, request=None)
     world.tokens.append(second)
@@ -264,6 +271,9 @@ def _people(world: RestWorld, root: User) -> dict[str, Any]:
         "spare_key": spare.pk,
         "quota": create_quota(**given, total_nanos=2 * DOLLAR).pk,
         "spare_quota": create_quota(**given, total_nanos=0).pk,
+        "proposal": proposed.pk,
+        "doubtful_proposal": doubtful.pk,
+        "own_proposal": own.pk,
         "session": session[SESSION_CLAIM],
         "refresh": second.refresh,
     }

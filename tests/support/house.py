@@ -20,6 +20,7 @@ from apps.api_keys.models import APIKey
 from apps.audit.models import APIRequest, Attempt, CallKey, Payload, RefusalCount, StoredAnswer
 from apps.billing.customers import adjust_user_balance
 from apps.billing.models import Hold, Incarnation, SpendCounter, Verification, VerifiedHead
+from apps.billing.proposals import propose_adjustment
 from apps.core.ids import new_uuid7
 from apps.model_groups.groups import create_group
 from apps.providers.models import Provider, ProviderKey
@@ -58,6 +59,7 @@ def make_house() -> House:
     user = make_user(username="ada", email="ada@example.com", name="Ada", user_group=group)
     open_session(user=user, request=None)
     adjust_user_balance(user=user, amount_nanos=10 * DOLLAR, reason="welcome", actor=root)
+    propose_adjustment(user=user, amount_nanos=DOLLAR, reason="bonus", actor=root)
     key, raw = issue_key(user=user, name="main", is_default=True, actor=root)
     provider = create_provider(
         name="somewhere", base_url="https://api.example.com/v1", secret=SECRET, actor=root

@@ -230,6 +230,7 @@ def test_transactions_are_filtered(
     given = adjust_user_balance(
         user=other, amount_nanos=DOLLAR, reason="welcome", actor=root, repeat_key="k1"
     )
+    assert isinstance(given, Transaction)
     settled = Transaction.objects.get(kind="settlement")
     top_up = Transaction.objects.get(kind="top_up")
     wallet = Account.objects.get(customer_id=other.customer_id, kind="wallet")

@@ -1,0 +1,156 @@
+"""Adjustments that want a second administrator, in the Django admin: by the rules of REST."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from pytest_django import Settings
+
+from apps.audit.models import AdminEvent
+from apps.billing.accounts import find_standing
+from apps.billing.models import ProposedAdjustment, Transaction
+from apps.users.models import User
+from tests.support.house import page_of, send, texts_of
+from tests.support.people import make_admin, make_user
+
+USD = 10**9
+WAITS = "Nothing is moved yet: this waits for a second administrator."
+
+
+@pytest.fixture
+def ada(db: None, settings: Settings) -> User:
+    """A user; each administrator may move 100 dollars alone."""
+    settings.ADJUSTMENT_NANOS_ALONE = 100 * USD
+    return make_user(username="ada")
+
+
+def _browser(name: str) -> Client:
+    browser = Client()
+    browser.force_login(make_admin(username=name))
+    return browser
+
+
+@pytest.fixture
+def asking(ada: User) -> Client:
+    """The browser of who asks."""
+    return _browser("root")
+
+
+@pytest.fixture
+def deciding(ada: User) -> Client:
+    """The browser of the second administrator."""
+    return _browser("grace")
+
+
+def _propose(client: Client, user: User, amount: str = "101") -> ProposedAdjustment:
+    path = reverse("admin:users_user_adjust_balance", args=[user.pk])
+    told = texts_of(send(client, path, amount=amount, reason="invoice"))
+    assert told == [WAITS]
+    return ProposedAdjustment.objects.latest("id")
+
+
+def _page(name: str, row: ProposedAdjustment) -> str:
+    return reverse(f"admin:billing_proposedadjustment_{name}", args=[row.pk])
+
+
+def _balance(user: User) -> int:
+    return find_standing(user.customer_id).balance_nanos
+
+
+def test_the_form_says_that_it_waits_and_the_second_one_approves(
+    asking: Client, deciding: Client, ada: User
+) -> None:
+    made = _propose(asking, ada)
+    listed = deciding.get(page_of(ProposedAdjustment, "changelist")).content.decode()
+    shown = deciding.get(page_of(ProposedAdjustment, "change", made.pk)).content.decode()
+
+    for name in ("approve", "reject"):
+        assert _page(name, made) in listed
+        assert _page(name, made) in shown
+    assert _balance(ada) == 0
+
+    done = send(deciding, _page("approve", made))
+
+    assert texts_of(done) == ["The adjustment is posted."]
+    assert _balance(ada) == 101 * USD
+    assert _page("approve", made) not in done.content.decode()
+    assert (
+        _page("approve", made)
+        not in deciding.get(page_of(ProposedAdjustment, "changelist")).content.decode()
+    )
+    actor = AdminEvent.objects.get(action="proposed_adjustment.approved").actor_name
+    assert actor == "grace"
+
+
+def test_nobody_approves_or_rejects_his_own_here_either(asking: Client, ada: User) -> None:
+    made = _propose(asking, ada)
+
+    approved = send(asking, _page("approve", made))
+    rejected = send(asking, _page("reject", made), reason="no")
+
+    refused = ["Another administrator has to decide on your adjustment."]
+    assert approved.context["form"].non_field_errors() == refused
+    assert rejected.context["form"].non_field_errors() == refused
+    assert texts_of(send(asking, _page("withdraw", made))) == ["The adjustment is withdrawn."]
+    made.refresh_from_db()
+    assert made.status == "withdrawn"
+    assert Transaction.objects.count() == 0
+
+
+def test_a_rejection_wants_a_reason_and_decides(
+    asking: Client, deciding: Client, ada: User
+) -> None:
+    made = _propose(asking, ada)
+
+    without = send(deciding, _page("reject", made), reason="")
+    given = send(deciding, _page("reject", made), reason="paid already")
+    late = send(deciding, _page("approve", made))
+
+    assert without.context["form"].errors == {"reason": ["This field is required."]}
+    assert texts_of(given) == ["The adjustment is rejected."]
+    assert late.context["form"].non_field_errors() == ["This adjustment is decided already."]
+    made.refresh_from_db()
+    assert (made.status, made.decision_reason) == ("rejected", "paid already")
+    assert Transaction.objects.count() == 0
+
+
+def test_a_balance_that_does_not_cover_it_is_told_and_it_goes_on_waiting(
+    asking: Client, deciding: Client, ada: User
+) -> None:
+    made = _propose(asking, ada, "-101")
+
+    refused = send(deciding, _page("approve", made))
+
+    assert refused.context["form"].non_field_errors() == ["The balance does not cover this."]
+    made.refresh_from_db()
+    assert made.status == "pending"
+
+
+@pytest.mark.parametrize("name", ["approve", "reject", "withdraw"])
+def test_who_may_not_use_the_admin_decides_nothing(asking: Client, ada: User, name: str) -> None:
+    made = _propose(asking, ada)
+    stranger = Client()
+    stranger.force_login(make_user(role="admin"))
+
+    answer = stranger.post(_page(name, made), {"reason": "no"})
+
+    assert answer.status_code == 302
+    assert answer.headers["Location"].startswith(reverse("admin:login"))
+    assert asking.get(_page(name, made).replace(f"/{made.pk}/", "/999/")).status_code == 404
+    made.refresh_from_db()
+    assert made.status == "pending"
+
+
+def test_the_pages_are_in_chinese_for_who_reads_it(
+    asking: Client, deciding: Client, ada: User
+) -> None:
+    made = _propose(asking, ada)
+    headers = {"accept-language": "zh-CN"}
+
+    page = deciding.get(_page("reject", made), headers=headers).content.decode()
+    refused = asking.post(_page("approve", made), {"sent": "yes"}, headers=headers)
+
+    assert "拒绝" in page
+    assert "理由" in page or "原因" in page
+    assert refused.context["form"].non_field_errors() == ["您的调整须由另一位管理员决定。"]
