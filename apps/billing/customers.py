@@ -45,11 +45,11 @@ _OLD_KEY_LENGTH: Final = 100
 
 
 class RepeatKeyReused(DomainError):
-    """The same key came again with another amount or reason."""
+    """The same key came again with another amount, reason or entry."""
 
     status_code = 422
     code = "idempotency_key_reused"
-    message = "This idempotency key was used with another amount or reason."
+    message = "This idempotency key was used with another amount, reason or entry."
 
 
 def create_user(

@@ -191,9 +191,6 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
         """Return why the user must stay."""
         return "owns accounts and cannot be deleted. Deactivate the user instead."
 
-    def record_saved(self, request: HttpRequest, form: Any, change: bool) -> None:
-        """Do nothing: the domain function has recorded it."""
-
     def user_change_password(
         self, request: HttpRequest, id: str, form_url: str = ""
     ) -> HttpResponse:
