@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -171,13 +172,23 @@ class GatewayProcess:
 
     def get(self, path: str, key: str = "") -> int:
         """Return the status of a GET."""
+        with self.asking() as get:
+            return get(path, key)
+
+    @contextmanager
+    def asking(self) -> Iterator[Callable[[str, str], int]]:
+        """Return what returns the status of a GET: for many, on one connection where it stays."""
         caller = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        try:
-            caller.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
+
+        def get(path: str, key: str) -> int:
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            caller.request("GET", path, headers=headers)
             with caller.getresponse() as response:
+                response.read()
                 return response.status
-        finally:
-            caller.close()
+
+        with closing(caller):
+            yield get
 
     def log(self) -> str:
         """Return all that the gateway has logged so far."""

@@ -18,13 +18,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(is_ready: Callable[[], bool], *, timeout_seconds: float, what: str) -> None:
+def wait_until(
+    is_ready: Callable[[], bool],
+    *,
+    timeout_seconds: float,
+    what: str,
+    pause_seconds: float = 0.01,
+) -> None:
     """Return as soon as `is_ready` does; raise NotReady when the time is up."""
     deadline = time.monotonic() + timeout_seconds
     while not is_ready():
         if time.monotonic() > deadline:
             raise NotReady(f"{what} was not ready within {timeout_seconds} s")
-        time.sleep(0.01)
+        time.sleep(pause_seconds)
 
 
 def accepts_connections(port: int) -> bool:
