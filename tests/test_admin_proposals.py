@@ -69,6 +69,9 @@ def test_the_form_says_that_it_waits_and_the_second_one_approves(
         assert _page(name, made) in listed
         assert _page(name, made) in shown
     assert _balance(ada) == 0
+    asked = deciding.get(_page("approve", made)).content.decode()
+    assert made.reason in asked
+    assert str(made.requested_by) in asked
 
     done = send(deciding, _page("approve", made))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -39,9 +39,10 @@ def ask(
     customer_id: int,
     form: forms.Form,
     act: Callable[[forms.Form], None],
+    about: Mapping[str, str] | None = None,
 ) -> HttpResponse:
-    """Show a form about one row, beside its user's wallet, and when it is sent act and go back to
-    the row.
+    """Show a form about one row, beside its user's wallet and what else there is to know of it, by
+    its labels; when it is sent act and go back to the row.
     """
     if request.method == "POST" and form.is_valid():
         try:
@@ -59,7 +60,7 @@ def ask(
         "title": f"{translate(title)}: {row}",
         "opts": page.opts,
         "original": row,
-        "wallet": show_wallet(customer_id),
+        "about": {**(about or {}), "Wallet": show_wallet(customer_id)},
         "form": form,
         "button": translate(title),
     }
