@@ -37,6 +37,10 @@ class Delivery:
             length=None if is_stream else length,
         )
 
+    def is_behind(self) -> bool:
+        """Return whether the client takes less than comes."""
+        return self._connection.is_write_paused
+
     def has_room_for(self, data: bytes) -> bool:
         """Return whether the client takes a piece of a stream at once: `send_now` may follow."""
         return len(data) <= _PIECE_BYTES and not self._connection.is_write_paused

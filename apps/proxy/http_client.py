@@ -3,8 +3,8 @@
 Bytes go from the socket to whoever reads the answer with no more than that parser in between; a
 general client took as long for a call as all the rest of the gateway (docs/decisions/0012).
 
-Bounds: HEAD_BYTES_MAX of a head, READ_BYTES at a time from a socket whose reader waits,
-BUSY_READ_BYTES from one whose reader is busy, which is paused while UNREAD_BYTES wait for it,
+Bounds: HEAD_BYTES_MAX of a head, READ_BYTES at a time from a socket, which is paused while as many
+wait for the reader (BEHIND_READ_BYTES and BEHIND_BYTES while that one waits for its own client),
 KEEPALIVE_SECONDS for an idle connection, FINISH_SECONDS for the end of an answer that nobody waits
 for. How long an answer may take is up to the caller, who cancels.
 """
@@ -19,9 +19,9 @@ import httptools
 
 HEAD_BYTES_MAX: Final = 64 << 10
 READ_BYTES: Final = 16 << 10
-# A busy reader mostly waits for a slow client: what is read meanwhile only takes memory.
-BUSY_READ_BYTES: Final = 4 << 10
-UNREAD_BYTES: Final = 8 << 10
+# What is read while the reader waits for a slow client only takes memory.
+BEHIND_READ_BYTES: Final = 4 << 10
+BEHIND_BYTES: Final = 8 << 10
 KEEPALIVE_SECONDS: Final = 30.0
 FINISH_SECONDS: Final = 1.0
 
@@ -49,6 +49,7 @@ class Answer:
         "_connection",
         "error",
         "headers",
+        "is_behind",
         "is_complete",
         "sent_secret",
         "status",
@@ -62,6 +63,7 @@ class Answer:
         self.headers: dict[bytes, bytes] = {}  # by lower-case name; the first of several
         self.is_complete = False
         self.error: Exception | None = None
+        self.is_behind: Callable[[], bool] | None = None  # whether the reader waits for its client
         self.sent_secret = ""  # what was sent of a secret, where that is not the key itself
 
     def header(self, name: bytes) -> str:
@@ -225,7 +227,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where to read to: one place for all, since what is read is parsed at once."""
-        return self._pool.buffer if self._is_awaited() else self._pool.small_buffer
+        return self._pool.small_buffer if self._is_behind() else self._pool.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse what has been read."""
@@ -252,7 +254,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             if self._is_taken(answer):
                 return
             self._unread_bytes += nbytes
-            unread_max = READ_BYTES if self._is_awaited() else UNREAD_BYTES
+            unread_max = BEHIND_BYTES if self._is_behind() else READ_BYTES
             if self._unread_bytes >= unread_max and not self._is_paused:
                 self._is_paused = True
                 self._transport.pause_reading()
@@ -291,9 +293,12 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._is_spoiled = True
         self._wake()
 
-    def _is_awaited(self) -> bool:
-        """Return whether somebody waits for what comes, and has not been woken yet."""
-        return self._waiter is not None and not self._waiter.done()
+    def _is_behind(self) -> bool:
+        """Return whether the reader waits for its own client, and not for what comes here."""
+        answer = self._answer
+        if self._waiter is not None or answer is None or answer.is_behind is None:
+            return False
+        return answer.is_behind()
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -352,7 +357,7 @@ class Pool:
         self._sweep: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self.buffer: Final = memoryview(bytearray(READ_BYTES))
-        self.small_buffer: Final = self.buffer[:BUSY_READ_BYTES]
+        self.small_buffer: Final = self.buffer[:BEHIND_READ_BYTES]
 
     def find(self, target: Target) -> ClientConnection | None:
         """Take an idle connection, if there is one."""

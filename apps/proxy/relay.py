@@ -205,6 +205,7 @@ class Relay:
         kind = answer.header(b"content-type").partition(";")[0].strip()
         if self._plan.request.is_stream and kind.lower() == dialect.stream_type:
             meter = dialect.meter(self._plan.request, converter is not None)
+            answer.is_behind = self._delivery.is_behind
             stream = FramedAnswer(answer) if dialect.is_framed else answer
             await self._pass_stream(route, stream, meter, converter)
         elif kind.lower() == "application/json" or kind.lower().endswith("+json"):

@@ -42,7 +42,7 @@ CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
 # What the interpreter, the allocator and the pools take once is there with the first of them.
 FIRST_READERS, READERS = 20, 80
 # Beyond what a stream takes for which nothing waits: READ_BYTES on their way to the client,
-# UNREAD_BYTES and a reading more read meanwhile, WRITE_BUFFER_BYTES and a piece before its socket.
+# BEHIND_BYTES and a reading more read meanwhile, WRITE_BUFFER_BYTES and a piece before its socket.
 BYTES_BEHIND_MAX = 64 << 10
 
 

@@ -244,21 +244,22 @@ async def test_an_answer_that_nobody_reads_is_not_taken_in() -> None:
         assert len(await read_all(answer)) > 7_000_000
 
 
-async def test_a_reader_that_is_busy_is_kept_little() -> None:
+async def test_for_a_reader_whose_client_is_behind_little_is_kept() -> None:
     body = b"x" * 8_000_000
     raw = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
 
     async with pool_to([raw]) as (pool, server):
         answer = await ask(pool, server)
+        answer.is_behind = lambda: True
         sizes = []
         for _ in range(4):
             await asyncio.sleep(0.05)  # The provider has sent more than fits by now.
             sizes.append(sum(map(len, answer.waiting)))
             await answer.read()
 
-        # What came with the head was waited for.
-        kept_max = http_client.UNREAD_BYTES + http_client.BUSY_READ_BYTES
-        assert all(http_client.UNREAD_BYTES <= size <= kept_max for size in sizes[1:])
+        # The head was waited for, and what came with it.
+        kept_max = http_client.BEHIND_BYTES + http_client.BEHIND_READ_BYTES
+        assert all(http_client.BEHIND_BYTES <= size <= kept_max for size in sizes[1:])
         assert len(body) - len(await read_all(answer)) == sum(sizes)
 
 
