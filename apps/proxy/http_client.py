@@ -7,6 +7,8 @@ Bounds: HEAD_BYTES_MAX of a head, READ_BYTES at a time from a socket, which is p
 wait for the reader (BEHIND_READ_BYTES and BEHIND_BYTES while that one waits for its own client),
 KEEPALIVE_SECONDS for an idle connection, FINISH_SECONDS for the end of an answer that nobody waits
 for. How long an answer may take is up to the caller, who cancels.
+
+Over 400 lines because it is one connection, from its pool to its parser's callbacks.
 """
 
 from __future__ import annotations

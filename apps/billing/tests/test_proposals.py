@@ -1,4 +1,7 @@
-"""What goes beyond what one administrator may move alone waits for a second one."""
+"""What goes beyond what one administrator may move alone waits for a second one.
+
+Over 400 lines because each way out of waiting is tried with each that excludes it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The Snapshot follows every committed change, whoever made it and how."""
+"""The Snapshot follows every committed change, whoever made it and how.
+
+Over 400 lines because it is one case a table and a way to change it.
+"""
 
 from __future__ import annotations
 
