@@ -15,6 +15,7 @@ from apps.ai_models.catalogue import create_model
 from apps.ai_models.models import PriceVersion, Route
 from apps.api_keys.issue import digest_of, issue_key
 from apps.api_keys.models import APIKey
+from apps.audit.admin_pages import SelfRecordedAdmin
 from apps.audit.models import AdminEvent, APIRequest, Payload
 from apps.billing.models import Account
 from apps.model_groups.groups import create_group
@@ -184,6 +185,18 @@ def test_a_payload_is_shown_to_who_asks_for_it_openly(
     assert answer.status_code == 405
     assert b"CANARY" not in answer.content
     assert AdminEvent.objects.filter(action="payload.read").count() == 0
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in admin.site._registry.values() if isinstance(page, SelfRecordedAdmin)],
+    ids=str,
+)
+def test_what_records_itself_says_how_a_row_is_made_and_changed(page: SelfRecordedAdmin) -> None:
+    kind, base = type(page), SelfRecordedAdmin
+    both = kind.make_row is not base.make_row and kind.change_row is not base.change_row
+
+    assert both or kind.write is not base.write
 
 
 def test_only_superusers_get_in(house: House) -> None:

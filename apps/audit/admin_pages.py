@@ -256,7 +256,8 @@ class RecordedAdmin(BaseAdmin):
 class SelfRecordedAdmin(RecordedAdmin):
     """Rows that domain functions make and change, which lock, record and link them by themselves.
 
-    What is changed of a row is what was changed in its form: `form` is a `ShownForm`.
+    What is changed of a row is what was changed in its form: `form` is a `ShownForm`. A subclass
+    has `make_row` and `change_row`, or a `write` of its own that does without; a test sees to it.
     """
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:

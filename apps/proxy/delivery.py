@@ -12,7 +12,7 @@ from apps.proxy.sse import rest_of_event
 
 # How long a client may take nothing before it gets the end of its answer.
 LAST_FRAME_SECONDS: Final = 60.0
-# How much of a stream goes to the connection at a time, and to one whose client is behind.
+# How much of a stream goes to the connection at a time, and where some of it still waits there.
 _PIECE_BYTES: Final = 16 << 10
 _SMALL_PIECE_BYTES: Final = 4 << 10
 _EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
@@ -38,7 +38,7 @@ class Delivery:
         )
 
     def is_behind(self) -> bool:
-        """Return whether the client takes less than comes."""
+        """Return whether so much waits for the client that nothing more is sent to it."""
         return self._connection.is_write_paused
 
     def has_room_for(self, data: bytes) -> bool:
@@ -53,7 +53,7 @@ class Delivery:
         """Send a piece of a stream, as the client takes it: so long may it take nothing."""
         call, connection = self._call, self._connection
         # In pieces: however slow the client is, no more than one of them is added to what waits.
-        size = _SMALL_PIECE_BYTES if connection.is_behind else _PIECE_BYTES
+        size = _SMALL_PIECE_BYTES if connection.has_unsent else _PIECE_BYTES
         for start in range(0, len(data), size):
             if connection.is_write_paused:
                 call.is_sending = True

@@ -55,8 +55,8 @@ from apps.users.models import User
 from apps.users.models import UserGroup as UserGroupRow
 
 CHANGES_MAX: Final = 10_000
-# For how long prices are loaded that others have replaced: longer than any call or quote lasts, and
-# than clocks differ.
+# For how long prices are loaded that others have replaced: longer than a quote holds, and than
+# clocks differ. A call keeps those of the Snapshot that it began with.
 PAST_PRICES: Final = timedelta(days=1)
 _CHUNK: Final = 2_000
 # Of the change log, in one transaction and in one run.

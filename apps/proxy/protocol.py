@@ -144,7 +144,7 @@ class Connection:
         return bool(self._cycle.flow.write_paused) and not self._cycle.disconnected
 
     @property
-    def is_behind(self) -> bool:
+    def has_unsent(self) -> bool:
         """Whether anything at all waits for the client."""
         return bool(self._cycle.transport.get_write_buffer_size())
 
