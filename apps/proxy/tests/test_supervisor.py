@@ -12,14 +12,15 @@ from pathlib import Path
 from apps.proxy.supervisor import Program, Supervisor
 
 WAIT_SECONDS = 10.0
-# Reports its process id, then ends politely on SIGTERM.
+# Reports its process id, then ends politely on SIGTERM. It sleeps a little at a time: a signal that
+# came just before a long wait would be heard only after it.
 POLITE = """
-import os, signal, sys, pathlib
+import os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 with open(sys.argv[1], "a") as file:
     file.write(f"{os.getpid()} {os.getpgrp()}\\n")
 while True:
-    signal.pause()
+    time.sleep(0.05)
 """
 # Reports its process id and does not end on SIGTERM.
 STUBBORN = POLITE.replace("lambda *_: sys.exit(0)", "signal.SIG_IGN")
