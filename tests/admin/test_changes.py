@@ -30,7 +30,6 @@ from tests.support.calls import record_call
 from tests.support.house import (
     DOLLAR,
     House,
-    make_house,
     page_of,
     read_values,
     send,
@@ -38,20 +37,6 @@ from tests.support.house import (
     texts_of,
 )
 from tests.support.people import PASSWORD
-
-
-@pytest.fixture
-def house(db: None) -> House:
-    """Return one of everything."""
-    return make_house()
-
-
-@pytest.fixture
-def client(house: House) -> Client:
-    """Return a browser signed in as the administrator."""
-    browser = Client()
-    browser.force_login(house.root)
-    return browser
 
 
 def test_a_provider_is_made_with_a_sealed_key(client: Client, house: House) -> None:

@@ -25,7 +25,7 @@ from apps.providers.registration import create_provider
 from apps.quotas.allowances import create_quota
 from apps.quotas.models import UserQuota
 from apps.users.models import Session, User, UserGroup
-from tests.support.house import SECRET, House, find_inline, make_house, page_of
+from tests.support.house import SECRET, House, find_inline, page_of
 from tests.support.people import PASSWORD, make_admin, make_user
 
 OURS: Final = tuple(model for model in apps.get_models() if model.__module__.startswith("apps."))
@@ -52,20 +52,6 @@ READ_ONLY: Final = {
     "risk.riskfinding",
     "users.session",
 }
-
-
-@pytest.fixture
-def house(db: None) -> House:
-    """Return one of everything."""
-    return make_house()
-
-
-@pytest.fixture
-def client(house: House) -> Client:
-    """Return a browser signed in as the administrator."""
-    browser = Client()
-    browser.force_login(house.root)
-    return browser
 
 
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.label_lower)

@@ -20,7 +20,6 @@ from tests.support.house import (
     DOLLAR,
     House,
     columns_of,
-    make_house,
     page_of,
     read_values,
     send_old,
@@ -31,20 +30,6 @@ LOST = "This form cannot be sent. Open it again."
 # With a part of a second, which the page does not show.
 EARLIER = datetime(2100, 1, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 LATER = datetime(2101, 2, 3, 4, 5, 6, tzinfo=UTC)
-
-
-@pytest.fixture
-def house(db: None) -> House:
-    """Return one of everything."""
-    return make_house()
-
-
-@pytest.fixture
-def client(house: House) -> Client:
-    """Return a browser signed in as the administrator."""
-    browser = Client()
-    browser.force_login(house.root)
-    return browser
 
 
 def test_an_old_page_of_a_user_brings_back_nothing(client: Client, house: House) -> None:

@@ -26,7 +26,6 @@ from tests.support.house import (
     DOLLAR,
     House,
     columns_of,
-    make_house,
     page_of,
     read_values,
     send_old,
@@ -170,20 +169,6 @@ KINDS: Final = (
     ),
 )
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=[kind.noun for kind in KINDS])
-
-
-@pytest.fixture
-def house(db: None) -> House:
-    """Return one of everything."""
-    return make_house()
-
-
-@pytest.fixture
-def client(house: House) -> Client:
-    """Return a browser signed in as the administrator."""
-    browser = Client()
-    browser.force_login(house.root)
-    return browser
 
 
 def _row_of(kind: Kind) -> Any:

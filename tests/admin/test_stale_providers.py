@@ -17,27 +17,12 @@ from tests.support.house import (
     SECRET,
     House,
     columns_of,
-    make_house,
     page_of,
     read_values,
     send_old,
     send_values,
     texts_of,
 )
-
-
-@pytest.fixture
-def house(db: None) -> House:
-    """Return one of everything."""
-    return make_house()
-
-
-@pytest.fixture
-def client(house: House) -> Client:
-    """Return a browser signed in as the administrator."""
-    browser = Client()
-    browser.force_login(house.root)
-    return browser
 
 
 def _newest_event() -> tuple[str, object, object]:

@@ -22,9 +22,9 @@ from apps.risk.changes import check_ids
 from apps.risk.matchers import match_pattern, match_words
 from apps.risk.models import RiskRule
 from apps.users.models import User, UserGroup
-from tests.support.house import House, make_house, page_of, send
+from tests.support.house import House, page_of, send
 from tests.support.people import rest_client
-from tests.test_admin_pages import OURS
+from tests.admin.test_pages import OURS
 
 IN_CHINESE: Final = {"accept-language": "zh-CN,zh;q=0.9,en;q=0.5"}
 # What stands for itself on a page: labels, heads of columns, help, headings, choices, links.
@@ -51,12 +51,6 @@ _ROWS: Final = re.compile(
     r"-+|\d+|public|small|somewhere.*|ada.*|main|root|staff|all|big|.* → .*|"
     + "|".join(KEY_OPERATIONS)
 )
-
-
-@pytest.fixture
-def house(db: None) -> House:
-    """Return one of everything."""
-    return make_house()
 
 
 @pytest.fixture

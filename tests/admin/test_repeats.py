@@ -15,7 +15,6 @@ from apps.quotas.models import UserQuota
 from tests.support.house import (
     DOLLAR,
     House,
-    make_house,
     page_of,
     read_values,
     send_values,
@@ -24,20 +23,6 @@ from tests.support.house import (
 
 LOST = "This form cannot be sent. Open it again."
 REUSED = "This form was sent before, with other values. Open it again."
-
-
-@pytest.fixture
-def house(db: None) -> House:
-    """Return one of everything: ada has 10 dollars and a quota of one."""
-    return make_house()
-
-
-@pytest.fixture
-def client(house: House) -> Client:
-    """Return a browser signed in as the administrator."""
-    browser = Client()
-    browser.force_login(house.root)
-    return browser
 
 
 def _adjust(house: House) -> str:

@@ -17,7 +17,6 @@ from apps.users.models import UserGroup
 from tests.support.house import (
     House,
     columns_of,
-    make_house,
     page_of,
     read_values,
     send_values,
@@ -89,20 +88,6 @@ REFUSED: Final[dict[type[models.Model], tuple[str, tuple[tuple[str, Any], ...]]]
         ),
     ),
 }
-
-
-@pytest.fixture
-def house(db: None) -> House:
-    """Return one of everything."""
-    return make_house()
-
-
-@pytest.fixture
-def client(house: House) -> Client:
-    """Return a browser signed in as the administrator."""
-    browser = Client()
-    browser.force_login(house.root)
-    return browser
 
 
 def _row_of(kind: type[models.Model], house: House) -> Any:
