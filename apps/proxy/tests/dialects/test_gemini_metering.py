@@ -122,8 +122,9 @@ def test_no_usage_is_read_before_it_is_asked_for() -> None:
     assert meter.usage == Usage(input=10, output=4, source="reported")
 
 
-def test_a_stream_that_breaks_off_costs_what_was_reported_last() -> None:
-    meter, gone = metered(TEXT, MORE)
+@pytest.mark.parametrize("blocks", [(TEXT, MORE), (TEXT + MORE,)], ids=["apart", "at once"])
+def test_a_stream_that_breaks_off_costs_what_was_reported_last(blocks: tuple[bytes, ...]) -> None:
+    meter, gone = metered(*blocks)
 
     assert gone == TEXT + MORE
     assert not meter.is_whole(1)
