@@ -23,6 +23,9 @@ _OWN_NAMES: Final = frozenset(
     }
 )
 
+# Passes of other models than the one that was asked.
+_OTHER_MODELS: Final = ("advisor_message", "fallback_message")
+
 
 def is_anthropic_usage(value: Mapping[str, Any]) -> bool:
     """Return whether a usage is Anthropic's, which has no total."""
@@ -66,12 +69,12 @@ def _passes(reader: UsageReader, value: Mapping[str, Any]) -> list[Mapping[str, 
     """Return the objects that a call is billed by: itself, or each pass of the model.
 
     A pass that compacts the conversation is not in the numbers of the whole, but is billed. After
-    a fallback the passes are of several models, of which only one has a price here: suspect. One
-    that was refused before it wrote anything is not billed.
+    a fallback, and with an advisor, the passes are of several models, of which only one has a price
+    here: suspect. One that was refused before it wrote anything is not billed.
     """
     passes = reader.entries(value, "iterations")
-    kinds = {item.get("type") for item in passes}
-    if "fallback_message" in kinds:
+    kinds = [item.get("type") for item in passes]
+    if any(kind in _OTHER_MODELS for kind in kinds):
         reader.is_suspect = True
     elif "compaction" not in kinds:
         return [value]
