@@ -26,6 +26,7 @@ from apps.proxy.dialects.parsed_request import (
     WEB_SEARCHES_MAX,
     ParsedRequest,
 )
+from apps.proxy.dialects.reasoning import thoughts_bound
 from apps.proxy.dialects.surfaces import input_tokens_bound, within_context
 from apps.proxy.json_body import serialise
 from apps.proxy.operations import Operation
@@ -90,7 +91,7 @@ class Plan(NamedTuple):
             conditions=self.conditions,
             count_bounds=self.count_bounds,
         )
-        return min(affordable - self.request.prediction_bound, self.output_bound)
+        return min(affordable - self.request.beside_bound, self.output_bound)
 
 
 def read_credential(headers: dict[bytes, bytes], query_key: bytes | None = None) -> str:
@@ -219,6 +220,8 @@ def plan_call(
     if request.headers:
         request = request._replace(headers=within_context(request.headers, model.context_length))
     routes, converted = find_bodies(request, model.routes, output_bound)
+    if thoughts := 0 if is_reading else _thoughts_bound(request, model, routes, converted):
+        request = request._replace(beside_bound=request.beside_bound + thoughts)
     serialised = serialise(request.body)
     input_bound = input_tokens_bound(
         request, serialised, model.context_length, model.image_tokens_max
@@ -243,7 +246,7 @@ def plan_call(
     def worst_case(cap: int) -> int:
         return worst_case_nanos(
             input_bound,
-            (cap + request.prediction_bound) * request.choices,
+            (cap + request.beside_bound) * request.choices,
             price,
             access.multiplier_millionths,
             is_text_only=is_text_only,
@@ -310,3 +313,20 @@ def _output_bound(request: ParsedRequest, model: Model) -> int:
             message=f"The model writes at most {model.max_output_tokens} tokens.",
         )
     return asked
+
+
+def _thoughts_bound(
+    request: ParsedRequest,
+    model: Model,
+    routes: Sequence[Route],
+    converted: Mapping[int, dict[str, Any]],
+) -> int:
+    """Return the most that can be thought beside the maximum, on whichever route."""
+    bound = 0
+    for route in routes:
+        if route.target.thoughts_beside is not None:
+            body: Mapping[str, Any] = converted.get(route.id, request.body)
+            if route.parameters is not None:
+                body, _ = route.parameters.apply(body)
+            bound = max(bound, thoughts_bound(route.target, body, model.max_output_tokens))
+    return min(bound, model.context_length)

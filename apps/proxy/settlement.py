@@ -154,7 +154,7 @@ def judged(usage: Usage, plan: Plan) -> Usage:
     request = plan.request
     asked = Asked(
         input_bound=plan.input_bound,
-        output_bound=(plan.output_bound + request.prediction_bound) * request.choices,
+        output_bound=(plan.output_bound + request.beside_bound) * request.choices,
         context_length=context,
         texts=_count_texts(request),
         choices=request.choices,

@@ -138,7 +138,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         body=kept,
         service_tier=service_tier,
         search_parameter=_search_parameter(endpoint, kept) if "web_search_options" in kept else "",
-        prediction_bound=_prediction_bound(endpoint, kept) if "prediction" in kept else 0,
+        beside_bound=_prediction_bound(endpoint, kept) if "prediction" in kept else 0,
         audio_parameter=audio_parameter,
     )
 

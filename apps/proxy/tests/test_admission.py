@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
+from apps.ai_models.overrides import parse_overrides
 from apps.billing.pricing import USUAL, Price
 from apps.core.crypto import keyed_digest
 from apps.core.errors import GatewayError
 from apps.core.price_terms import ServiceTier, Terms, TimeWindow
 from apps.proxy.admission import authenticate, check_operation, plan_call
 from apps.proxy.dialects.openai_request import parse_request
+from apps.proxy.dialects.targets import find_target
 from apps.proxy.operations import Operation
 from apps.proxy.snapshot import Caller, PriceHistory
-from apps.proxy.tests.values import EARLIER, NO_PRICES, NOW, make_caller, make_snapshot
+from apps.proxy.tests.values import EARLIER, NO_PRICES, NOW, ROUTE, make_caller, make_snapshot
+from tests.support.cases import for_all
 
 PEPPER = b"p" * 32
 RAW = "sk-audit-0123456789"
@@ -238,6 +242,67 @@ def test_what_is_predicted_does_not_raise_the_cap_that_money_buys() -> None:
     assert plan.cap_for(for_300) == 300
     assert plan.least_nanos == plan.input_bound * 2_500 + (256 + 33) * 10_000
     assert plan.cap_for(plan.least_nanos) == 256
+
+
+def _hosted(host: str, **route: Any) -> dict[str, Any]:
+    """Return a model whose only route goes to a host."""
+    target = find_target(
+        dialect="openai", host=host, upstream_name="gpt", cap_parameter="max_tokens"
+    )
+    return {"routes": (replace(ROUTE, target=target, **route),)}
+
+
+@for_all(
+    ("host", "body", "tokens"),
+    [
+        # By its own maximum of 500, where nothing bounds the thoughts.
+        ("dashscope.aliyuncs.com", {"max_tokens": 1}, 501),
+        ("dashscope-intl.aliyuncs.com", {"max_completion_tokens": 1}, 501),
+        ("dashscope.aliyuncs.com", {}, 1_000),
+        ("dashscope.aliyuncs.com", {"max_tokens": 1, "enable_thinking": False}, 501),
+        ("dashscope.aliyuncs.com", {"max_tokens": 1, "thinking_budget": 0}, 1),
+        ("dashscope.aliyuncs.com", {"max_tokens": 1, "thinking_budget": 700}, 701),
+        ("dashscope.aliyuncs.com", {"max_tokens": 1, "thinking_budget": 38_000}, 1_001),
+        ("dashscope.aliyuncs.com", {"max_tokens": 1, "thinking_budget": True}, 501),
+        ("dashscope.aliyuncs.com", {"max_tokens": 1, "thinking_budget": 30, "n": 2}, 62),
+        ("ark.cn-beijing.volces.com", {"max_tokens": 1}, 501),
+        ("ark.cn-beijing.volces.com", {"max_tokens": 1, "thinking_budget": 0}, 501),
+        ("ark.cn-beijing.volces.com", {"max_completion_tokens": 1}, 1),
+        ("ark.ap-southeast.bytepluses.com", {"max_tokens": 1}, 501),
+        ("api.deepseek.com", {"max_tokens": 1, "thinking_budget": 700}, 1),
+        ("aliyuncs.com.example", {"max_tokens": 1}, 1),
+    ],
+)
+def test_thoughts_are_held_for_where_no_maximum_bounds_them(
+    host: str, body: dict[str, Any], tokens: int
+) -> None:
+    plan = _plan(body, **_hosted(host))
+
+    assert plan.wanted_nanos == plan.input_bound * 2_500 + tokens * 10_000
+
+
+def test_a_budget_of_thoughts_that_a_route_sets_is_what_is_held_for() -> None:
+    overrides = parse_overrides({"parameters": {"set": {"thinking_budget": 40}}})
+    assert overrides is not None
+    model = _hosted("dashscope.aliyuncs.com", parameters=overrides.parameters)
+    plan = _plan({"max_tokens": 1, "thinking_budget": 7}, **model)
+
+    assert plan.wanted_nanos == plan.input_bound * 2_500 + 41 * 10_000
+
+
+def test_a_model_that_does_not_think_is_held_for_its_maximum() -> None:
+    (route,) = _hosted("dashscope.aliyuncs.com")["routes"]
+    silent = replace(route, target=route.target._replace(reasoning="none"))
+    plan = _plan({"max_tokens": 1}, routes=(silent,))
+
+    assert plan.wanted_nanos == plan.input_bound * 2_500 + 10_000
+
+
+def test_of_several_routes_that_with_the_most_thoughts_is_held_for() -> None:
+    (thinking,) = _hosted("dashscope.aliyuncs.com")["routes"]
+    plan = _plan({"max_tokens": 1}, routes=(ROUTE, replace(thinking, id=2)))
+
+    assert plan.wanted_nanos == plan.input_bound * 2_500 + 501 * 10_000
 
 
 def test_a_window_is_that_of_the_moment_of_admission() -> None:
