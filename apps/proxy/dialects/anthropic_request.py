@@ -46,6 +46,8 @@ _TOOL_KEYS: Final = frozenset(
 )  # fmt: skip
 # What a change of the tools within a conversation names that was defined before, and checked there.
 _TOOL_REFERENCES: Final = ("mcp_tool_reference", "mcp_toolset_reference", "tool_reference")
+_THINKING_KEYS: Final = frozenset({"budget_tokens", "display", "type"})
+_BUDGET: Final = "thinking.budget_tokens"
 _CHANGED: Final = "messages[].content[].tool"
 # Edits that only leave something out; others have the model write a summary, beyond any maximum.
 _FREE_EDITS: Final = "clear_"
@@ -83,6 +85,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     has_images = _check_messages(kept)
     _check_edits(kept)
     search, searches_max = _check_tools(kept)
+    budget = _thinking_budget(kept)
     return ParsedRequest(
         endpoint=endpoint,
         model=read_model(kept),
@@ -98,6 +101,8 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         search_parameter=search,
         dialect="anthropic",
         searches_max=searches_max,
+        # Between calls of tools, thoughts may go beyond the maximum of the answer.
+        beside_bound=budget if budget >= maximum else 0,
     )
 
 
@@ -253,6 +258,21 @@ def _defined_within(body: Mapping[str, Any]) -> Iterator[object]:
             yield tool["definition"]
         elif tool.get("type") not in _TOOL_REFERENCES:
             raise unsupported(f"{_CHANGED}.type")
+
+
+def _thinking_budget(body: Mapping[str, Any]) -> int:
+    """Return how many tokens may be thought, 0 where no number is told. Raises E13 and E14.
+
+    Source: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+    """
+    thinking = body.get("thinking")
+    if thinking is None:
+        return 0
+    if not isinstance(thinking, dict):
+        raise wrong_type("thinking", "an object")
+    check_spelling(thinking, _THINKING_KEYS, "thinking")
+    told = {_BUDGET: thinking.get("budget_tokens")}
+    return read_integer(told, _BUDGET, INTEGER_MAX) or 0
 
 
 def _check_edits(body: Mapping[str, Any]) -> None:

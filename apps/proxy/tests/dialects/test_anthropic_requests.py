@@ -104,3 +104,42 @@ def test_tools_of_the_client_may_come_and_go_within_a_conversation() -> None:
 
     assert request.body["messages"][1]["content"] == blocks
     assert not request.has_web_search
+
+
+# ---- thoughts beyond the maximum
+
+
+@for_all(
+    ("thinking", "beside"),
+    [
+        ({"type": "enabled", "budget_tokens": 99}, 0),
+        ({"type": "enabled", "budget_tokens": 100}, 100),
+        ({"type": "enabled", "budget_tokens": 150_000}, 150_000),
+        ({"budget_tokens": 150_000}, 150_000),
+        ({"type": "enabled", "budget_tokens": None}, 0),
+        ({"type": "adaptive", "display": "omitted"}, 0),
+        (None, 0),
+    ],
+)
+def test_a_budget_of_thoughts_beyond_the_maximum_is_held_for_beside_it(
+    thinking: Any, beside: int
+) -> None:
+    request = parse(thinking=thinking)
+
+    assert (request.output_tokens_asked, request.beside_bound) == (100, beside)
+
+
+@for_all(
+    ("thinking", "row", "param"),
+    [
+        ("enabled", "E13", "thinking"),
+        ({"budget_tokens": 150_000.0}, "E13", "thinking.budget_tokens"),
+        ({"budget_tokens": "150000"}, "E13", "thinking.budget_tokens"),
+        ({"budget_tokens": -1}, "E13", "thinking.budget_tokens"),
+        ({"budgetTokens": 150_000}, "E14", "thinking.budgetTokens"),
+    ],
+)
+def test_a_budget_that_is_no_number_of_tokens_is_refused(
+    thinking: Any, row: str, param: str
+) -> None:
+    assert refusal(thinking=thinking) == (row, param)
