@@ -25,6 +25,9 @@ _OWN_NAMES: Final = frozenset(
 
 # Passes of other models than the one that was asked.
 _OTHER_MODELS: Final = ("advisor_message", "fallback_message")
+# Whoever is refused for one of these pays for what was read, though nothing was written.
+# Source: https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons
+_BILLED_CATEGORIES: Final = ("bio", "frontier_llm", "reasoning_extraction")
 
 
 def is_anthropic_usage(value: Mapping[str, Any]) -> bool:
@@ -34,6 +37,12 @@ def is_anthropic_usage(value: Mapping[str, Any]) -> bool:
         and "total_tokens" not in value
         and not _OWN_NAMES.isdisjoint(value)
     )
+
+
+def is_billed_refusal(holder: Mapping[str, Any]) -> bool:
+    """Return whether an answer, or what ends a stream, is a refusal that Anthropic bills."""
+    details = holder.get("stop_details")
+    return isinstance(details, Mapping) and details.get("category") in _BILLED_CATEGORIES
 
 
 def merge_usage(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:

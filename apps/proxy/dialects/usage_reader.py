@@ -161,3 +161,8 @@ def disjoint(reader: UsageReader, parts: Usage, *, read: int, written: int) -> U
         source="reported",
         is_suspect=reader.is_suspect,
     )
+
+
+def unbilled(reported: Usage | None) -> Usage:
+    """Return the usage of a call that is charged nothing: what was reported stays on its record."""
+    return Usage() if reported is None else reported._replace(source="none", is_suspect=False)
