@@ -57,7 +57,9 @@ _OTHER_MODEL: Final = frozenset(
         "routing_config", "safety_model",
     }
 )  # fmt: skip
-UNSUPPORTED: Final = _OUTPUT | _PAID | _LONGER_INPUT | _OTHER_MODEL
+# Where an answer is to be written with the rights of the operator's own account.
+_OWN_STORAGE: Final = frozenset({"generation_output_config", "output_uri_prefix"})
+UNSUPPORTED: Final = _OUTPUT | _PAID | _LONGER_INPUT | _OTHER_MODEL | _OWN_STORAGE
 
 # Objects of which a client may say only this. Beyond it a prompt is read and billed though nothing
 # is asked (`prewarm`), or compared with the prompts of others who share the provider's account.

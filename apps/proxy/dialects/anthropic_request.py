@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from apps.core.parameter_names import folded
+from apps.proxy.dialects.media_sources import check_address
 from apps.proxy.dialects.openai_refusals import missing, unsupported, wrong_type, wrong_value
 from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
 from apps.proxy.dialects.request_fields import (
@@ -181,6 +182,7 @@ def _check_messages(body: Mapping[str, Any]) -> bool:
         source = block.get("source")
         if isinstance(source, dict):
             check_spelling(source, _SOURCE_KEYS, "messages[].content[].source")
+            check_address(source.get("url"), "messages[].content[].source.url")
         kind = block.get("type")
         if kind == "container_upload":
             # It is read by a program that runs at the provider's.

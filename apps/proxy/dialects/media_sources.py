@@ -3,14 +3,25 @@
 Source: https://www.rfc-editor.org/rfc/rfc2397
 """
 
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 from apps.proxy.dialects.neutral import Document
+from apps.proxy.dialects.openai_refusals import unsupported
 
 _SCHEME: Final = "data:"
 _BASE64: Final = ";base64"
 # Of what stands before the bytes, which may be megabytes.
 _HEAD_LENGTH_MAX: Final = 256
+# All others are read with the rights of the operator's own account, whoever asks (gs:, s3:), or
+# from the provider's disk.
+_SCHEMES: Final = ("data:", "http:", "https:")
+# Where parts of a conversation name what they hold, in OpenAI's dialect and those like it.
+_ADDRESSED: Final = (
+    "audio", "audio_url", "file", "file_data", "file_url", "image", "image_url", "input_audio",
+    "video", "video_url",
+)  # fmt: skip
+_ADDRESSES: Final = ("data", "file_data", "file_url", "image_url", "uri", "url")
 
 
 class DataUrl(NamedTuple):
@@ -35,6 +46,27 @@ def find_data_url(url: str) -> DataUrl | None:
 def is_data_url(url: str) -> bool:
     """Return whether a URL holds its bytes itself, in whatever form."""
     return url[: len(_SCHEME)].lower() == _SCHEME
+
+
+def check_address(url: object, place: str) -> None:
+    """Raise E14 for an address that is neither on the web nor holds its bytes itself.
+
+    What has no scheme is none: bytes in base64, or the name of a file.
+    """
+    if not isinstance(url, str) or ":" not in url:
+        return
+    if not url[:_HEAD_LENGTH_MAX].lstrip().lower().startswith(_SCHEMES):
+        raise unsupported(place)
+
+
+def check_addresses(part: Mapping[str, Any], place: str) -> None:
+    """Raise E14 for a part of a conversation that names such an address, wherever it does."""
+    for name in part.keys() & _ADDRESSED:
+        value = part[name]
+        for held in value if isinstance(value, list) else (value,):
+            check_address(held, f"{place}.{name}")
+            for key in held.keys() & _ADDRESSES if isinstance(held, dict) else ():
+                check_address(held[key], f"{place}.{name}.{key}")
 
 
 def data_url(media_type: str, data: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from apps.core.parameter_names import folded
+from apps.proxy.dialects.media_sources import check_addresses
 from apps.proxy.dialects.openai_refusals import missing, unsupported, wrong_type
 from apps.proxy.dialects.openai_request import read_service_tier
 from apps.proxy.dialects.openai_upstream import TEMPLATE_TOKENS, TOOLS_PROMPT_TOKENS
@@ -94,6 +95,10 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         for part in _parts(item):
             if not part.keys() <= _PART_KEYS:
                 check_spelling(part, _PART_KEYS, f"input[{index}]")
+            check_addresses(part, f"input[{index}]")
+        if isinstance(item.get("output"), dict):
+            # A picture of a screen.
+            check_addresses(item["output"], f"input[{index}].output")
         if "tools" in item:
             search = search or _check_tools(item, f"input[{index}].")
     return ParsedRequest(
