@@ -201,7 +201,8 @@ def plan_call(
 ) -> Plan:
     """Return the plan of a call, at the price of now or at a promised one.
 
-    Raises E07, E13, E14, E32, and E41 and E42 where no key is left.
+    Raises E07, E13, E14, E32 (also where a model searches by itself and searches have no price),
+    and E41 and E42 where no key is left.
     """
     model, access = find_model(snapshot, caller, request.model, now)
     price = model.prices.at(now)
@@ -214,6 +215,10 @@ def plan_call(
         raise GatewayError("E32")
     if not any(route.provider.credentials for route in model.routes):
         raise GatewayError(no_key_row(model.routes))
+    if _searches_unasked(request, model):
+        if price.web_search is None:
+            raise GatewayError("E32")
+        request = request._replace(search_parameter="model")
     _check_price(price, request)
     is_reading = request.endpoint in READING_ENDPOINTS
     output_bound = 0 if is_reading else _output_bound(request, model)
@@ -288,6 +293,15 @@ def _count_bounds(price: Price, request: ParsedRequest, input_bound: int) -> Map
         texts = len(request.body["documents"]) + input_bound // RANKED_TOKENS
         bounds["tool_call"] = -(-texts // RANKED_A_UNIT)
     return bounds or NO_COUNTS
+
+
+def _searches_unasked(request: ParsedRequest, model: Model) -> bool:
+    """Return whether the model searches though the request does not say so."""
+    return (
+        not request.has_web_search
+        and request.endpoint in _WRITTEN_ENDPOINTS
+        and any(route.target.always_searches for route in model.routes)
+    )
 
 
 def _check_price(price: Price, request: ParsedRequest) -> None:

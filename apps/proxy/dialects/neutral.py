@@ -237,6 +237,7 @@ class Target(NamedTuple):
     has_sampling: bool = True  # the model takes temperature, top_p and top_k
     extensions: frozenset[str] = frozenset()  # of EXTENSIONS, that the provider takes
     thoughts_beside: ThoughtsBeside | None = None
+    always_searches: bool = False  # whatever a request says
 
 
 USUAL_TARGET: Final = Target("")

@@ -21,15 +21,17 @@ class _Quirk(NamedTuple):
     has_sampling: bool | None = None
     extensions: frozenset[str] = frozenset()
     thoughts_beside: ThoughtsBeside | None = None
+    always_searches: bool = False
 
 
 _QUIRKS: Final = (
-    # Models that search, and once.
+    # Models that search at every call, and once.
     # Source: https://platform.openai.com/docs/guides/tools-web-search
     _Quirk(
         "openai",
         re.compile(r"(?:^|/)gpt-[\w.-]*search-(?:api|preview)"),
         extensions=frozenset({"web_search"}),
+        always_searches=True,
     ),
     # Models that do not think at all.
     # Source: https://platform.openai.com/docs/guides/reasoning
@@ -119,8 +121,10 @@ def find_target(
         is_meant = quirk.pattern.search(host if quirk.is_host else upstream_name) is not None
         if quirk.dialect == dialect and is_meant:
             target = _change(target, quirk.reasoning, quirk.has_sampling, quirk.extensions)
-            beside = quirk.thoughts_beside or target.thoughts_beside
-            target = target._replace(thoughts_beside=beside)
+            target = target._replace(
+                thoughts_beside=quirk.thoughts_beside or target.thoughts_beside,
+                always_searches=quirk.always_searches or target.always_searches,
+            )
     known = frozenset(extensions) & EXTENSIONS.keys()
     return _change(target, reasoning, has_sampling, known)
 

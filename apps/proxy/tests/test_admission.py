@@ -244,6 +244,42 @@ def test_what_is_predicted_does_not_raise_the_cap_that_money_buys() -> None:
     assert plan.cap_for(plan.least_nanos) == 256
 
 
+def _searching(name: str) -> dict[str, Any]:
+    target = find_target(
+        dialect="openai", host="api.openai.com", upstream_name=name, cap_parameter="max_tokens"
+    )
+    return {"routes": (replace(ROUTE, target=target),)}
+
+
+@for_all("name", ["gpt-4o-search-preview", "gpt-4o-mini-search-preview", "gpt-5-search-api"])
+def test_a_model_that_always_searches_holds_for_it_whatever_is_asked(name: str) -> None:
+    model = {**_searching(name), **_priced(web_search=25_000_000)}
+    bodies: tuple[dict[str, Any], ...] = (
+        {},
+        {"web_search_options": None},
+        {"web_search_options": False},
+        SEARCH,
+    )
+
+    for body in bodies:
+        plan = _plan({"max_tokens": 100, **body}, **model)
+        assert plan.request.has_web_search
+        assert plan.wanted_nanos == 1_000 * 2_500 + 100 * 10_000 + 10 * 25_000_000
+
+
+def test_a_model_that_always_searches_is_not_sold_without_a_price_for_it() -> None:
+    with pytest.raises(GatewayError) as raised:
+        _plan({"max_tokens": 100}, **_searching("gpt-4o-search-preview"))
+
+    assert raised.value.row == "E32"
+
+
+def test_other_models_search_where_they_are_asked_to() -> None:
+    model = {**_searching("gpt-4o"), **_priced(web_search=25_000_000)}
+
+    assert not _plan({"max_tokens": 100}, **model).request.has_web_search
+
+
 def _hosted(host: str, **route: Any) -> dict[str, Any]:
     """Return a model whose only route goes to a host."""
     target = find_target(
