@@ -7,6 +7,7 @@ the same is not asked here.
 Source: https://platform.openai.com/docs/api-reference/responses/create
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -48,7 +49,8 @@ _CLIENT_TOOLS: Final = frozenset(
         "local_shell", "tool_search",
     }
 )  # fmt: skip
-_SEARCH_TOOL: Final = "web_search"
+# Others that begin so (of images, at Alibaba's) are counted by nobody here.
+_SEARCH_TOOL: Final = re.compile(r"web_search(?:_preview)?(?:_\d{4}_\d{2}_\d{2})?", re.ASCII)
 # Items whose text is all that is read of them.
 _TEXT_ITEMS: Final = frozenset(
     {
@@ -241,7 +243,7 @@ def _check_tools(holder: Mapping[str, Any], where: str) -> str:
             raise missing(f"{place}.type")
         if not isinstance(kind, str):
             raise wrong_type(f"{place}.type", "a string")
-        if kind.startswith(_SEARCH_TOOL):
+        if _SEARCH_TOOL.fullmatch(kind):
             search = f"{place}.type"
         elif kind == "namespace":
             search = _check_tools(tool, f"{place}.") or search

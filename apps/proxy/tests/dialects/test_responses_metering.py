@@ -113,6 +113,8 @@ def test_what_costs_nothing_but_tokens_passes_as_it_is(members: dict[str, Any]) 
         ({"tools": [{"type": "image_generation"}]}, "E14", "tools[0].type"),
         ({"tools": [{"type": "mcp"}]}, "E14", "tools[0].type"),
         ({"tools": [{"type": "programmatic_tool_calling"}]}, "E14", "tools[0].type"),
+        ({"tools": [{"type": "web_search_image"}]}, "E14", "tools[0].type"),
+        ({"tools": [{"type": "web_search_2025_08_26_x"}]}, "E14", "tools[0].type"),
         ({"tools": [{"type": "shell"}]}, "E14", "tools[0].environment"),
         (
             {"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]},
@@ -141,6 +143,8 @@ def test_what_cannot_be_metered_is_refused_by_its_place(
     ("members", "param"),
     [
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search_2025_08_26"}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search_preview"}]}, "tools[0].type"),
         ({"tools": [{"type": "web_search_preview_2025_03_11"}]}, "tools[0].type"),
         (
             {"tools": [{"type": "namespace", "name": "a", "tools": [{"type": "web_search"}]}]},
