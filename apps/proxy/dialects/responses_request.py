@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from apps.core.parameter_names import folded
-from apps.proxy.dialects.media_sources import check_addresses
+from apps.proxy.dialects.media_sources import check_addresses, is_bounded_sound
 from apps.proxy.dialects.openai_refusals import missing, unsupported, wrong_type
 from apps.proxy.dialects.openai_request import read_service_tier
 from apps.proxy.dialects.openai_upstream import TEMPLATE_TOKENS, TOOLS_PROMPT_TOKENS
@@ -151,7 +151,7 @@ def input_tokens_bound(
             kind = part.get("type")
             if kind == "input_image" and part.get("file_id") is None:
                 bound += image_tokens_max - _data_length(part.get("image_url"))
-            elif kind not in _TEXT_PARTS and kind != "input_audio":
+            elif kind not in _TEXT_PARTS and not is_bounded_sound(part):
                 return context_length
     if any(holder.get("tools") for holder in (body, *items)):
         bound += TOOLS_PROMPT_TOKENS

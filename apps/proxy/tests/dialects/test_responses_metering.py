@@ -208,6 +208,16 @@ def test_what_lies_elsewhere_is_bounded_by_the_context(members: dict[str, Any]) 
     assert parsed(**members).has_images
 
 
+def test_a_sound_at_an_address_is_bounded_by_the_context() -> None:
+    def said(data: str) -> list[dict[str, Any]]:
+        sound = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+        return [{"role": "user", "content": [sound]}]
+
+    held = "UklGRgAAAABXQVZFZm10IAAA"  # the first bytes of a WAV
+    assert bound(input=said(held)) == len(serialise({"model": "m", "input": said(held)})) + 64
+    assert bound(input=said("https://example.com/a.wav")) == CONTEXT
+
+
 def test_a_sealed_thought_is_bounded_by_its_bytes() -> None:
     thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "A" * 400}
 
