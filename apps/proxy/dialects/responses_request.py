@@ -60,6 +60,8 @@ _TEXT_ITEMS: Final = frozenset(
         "tool_search_call", "tool_search_output",
     }
 )  # fmt: skip
+# An item that has the model write a summary, beyond any maximum.
+_SUMMARY_TRIGGER: Final = "compaction_trigger"
 _TEXT_PARTS: Final = ("input_text", "output_text", "refusal")
 # What items and their parts usually hold: none is looked for in other letters.
 _ITEM_KEYS: Final = frozenset(
@@ -92,6 +94,8 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     items = _items(kept)
     search = _check_tools(kept, "")
     for index, item in enumerate(items):
+        if item.get("type") == _SUMMARY_TRIGGER:
+            raise unsupported(f"input[{index}].type")
         if not item.keys() <= _ITEM_KEYS:
             check_spelling(item, _ITEM_KEYS, f"input[{index}]")
         for part in _parts(item):
