@@ -45,6 +45,10 @@ KEY_BYTES_MAX: Final = 255
 _WRITTEN_ENDPOINTS: Final = frozenset(
     {"chat/completions", "generateContent", "messages", "responses"}
 )
+# What OpenAI writes to a cache for longer costs more.
+# Source: https://developers.openai.com/api/docs/guides/prompt-caching
+_CACHING: Final = "prompt_cache_options"
+_SHORT_TTLS: Final = (None, "30m")
 _KEY_HEADERS: Final = (b"x-api-key", b"x-goog-api-key")
 
 
@@ -313,6 +317,10 @@ def _check_price(price: Price, request: ParsedRequest) -> None:
         raise unsupported(request.search_parameter)
     if request.audio_parameter and price.audio_out is None:
         raise unsupported(request.audio_parameter)
+    caching = request.body.get(_CACHING)
+    is_longer = isinstance(caching, dict) and caching.get("ttl") not in _SHORT_TTLS
+    if is_longer and price.cache_write_1h is None:
+        raise unsupported(f"{_CACHING}.ttl")
 
 
 def _output_bound(request: ParsedRequest, model: Model) -> int:

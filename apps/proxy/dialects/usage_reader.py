@@ -90,12 +90,13 @@ class UsageReader:
 def cache_writes(
     reader: UsageReader, written: int | None, lifetimes: Mapping[str, Any]
 ) -> tuple[int, int]:
-    """Return the tokens written to a cache for five minutes and for an hour.
+    """Return the tokens written to a cache for a short while and for long: five minutes and an hour
+    at Anthropic's, half an hour and twelve at OpenAI's.
 
     `written` is their sum where one is told; what it holds beyond `lifetimes` is the cheaper kind.
     """
-    hour = reader.read(lifetimes, "ephemeral_1h_input_tokens") or 0
-    five_minutes = reader.read(lifetimes, "ephemeral_5m_input_tokens") or 0
+    hour = reader.read(lifetimes, "ephemeral_1h_input_tokens", "ttl_12h_tokens") or 0
+    five_minutes = reader.read(lifetimes, "ephemeral_5m_input_tokens", "ttl_30m_tokens") or 0
     if written is None:
         return five_minutes, hour
     if five_minutes + hour > written:

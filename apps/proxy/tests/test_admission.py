@@ -201,6 +201,19 @@ def test_the_hold_covers_the_dearest_tier_that_may_be_served(tier: str, times: i
     assert plan.wanted_nanos == times * (plan.input_bound * 2_500 + 100 * 10_000)
 
 
+def test_a_longer_cache_is_taken_where_it_has_a_price() -> None:
+    short, long = ({"prompt_cache_options": {"ttl": ttl}} for ttl in ("30m", "12h"))
+    with pytest.raises(GatewayError) as raised:
+        _plan(long, **_priced(cache_write_5m=3_125_000_000))
+
+    assert (raised.value.row, raised.value.param) == ("E14", "prompt_cache_options.ttl")
+    for taken in (short, {"prompt_cache_options": {}}, {"prompt_cache_options": None}):
+        plan = _plan(taken, **_priced())
+        assert plan.wanted_nanos == plan.input_bound * 2_500 + 500 * 10_000
+    plan = _plan(long, **_priced(cache_write_1h=5_000_000_000))
+    assert plan.wanted_nanos == plan.input_bound * 5_000 + 500 * 10_000
+
+
 def test_a_call_that_may_search_holds_for_ten_searches_and_a_full_context() -> None:
     plan = _plan({"max_tokens": 100, **SEARCH}, **_priced(web_search=30_000_000))
 
