@@ -44,7 +44,10 @@ class AIModel(models.Model):
         help_text="Tokens, input and output.",
     )
     max_output_tokens = models.PositiveIntegerField(
-        default=16_384, validators=[MinValueValidator(1), MaxValueValidator(OUTPUT_TOKENS_MAX)]
+        default=16_384,
+        validators=[MinValueValidator(1), MaxValueValidator(OUTPUT_TOKENS_MAX)],
+        help_text="The provider's own maximum: a call that sets none is held for so many tokens, "
+        "and what its provider writes beyond is an excess.",
     )
     image_tokens_max = models.PositiveIntegerField(
         default=5_000,

@@ -119,7 +119,11 @@ class ModelInput(PricedInput):
         min_value=1, max_value=CONTEXT_LENGTH_MAX, required=False
     )
     max_output_tokens = serializers.IntegerField(
-        min_value=1, max_value=OUTPUT_TOKENS_MAX, required=False
+        min_value=1,
+        max_value=OUTPUT_TOKENS_MAX,
+        required=False,
+        help_text="The provider's own maximum: a call that sets none is held for so many tokens, "
+        "and what its provider writes beyond is an excess.",
     )
     image_tokens_max = serializers.IntegerField(
         min_value=0, max_value=IMAGE_TOKENS_MAX, required=False

@@ -123,7 +123,8 @@ def list_entries(request_id: UUID) -> list[Entry]:
 
 def explain_charge(row: APIRequest, price: Price | None, entries: Sequence[Entry]) -> Explanation:
     """Return the lines of a charge, and what made the ledger take something else."""
-    lines, adjustments = _lines(row, price, row.multiplier_millionths, row.charge_nanos)
+    tier = row.service_tier
+    lines, adjustments = _lines(row, price, row.multiplier_millionths, row.charge_nanos, tier)
     computed = sum(line.amount_nanos for line in lines)
     if computed != row.charge_nanos and not adjustments:
         is_limited = _is_limited_to_hold(row) and row.charge_nanos == min(computed, row.hold_nanos)
@@ -137,7 +138,8 @@ def explain_charge(row: APIRequest, price: Price | None, entries: Sequence[Entry
             kind = entry.kind if entry.kind in _NOTES else "correction"
             adjustments.append(_adjust(kind, -entry.amount_nanos))
     total = -sum(entry.amount_nanos for entry in entries)
-    return Explanation(tuple(lines), tuple(adjustments), total, _note(row), _terms(row, price))
+    terms = _terms(row, price, tier)
+    return Explanation(tuple(lines), tuple(adjustments), total, _note(row), terms)
 
 
 def explain_cost(
@@ -150,17 +152,37 @@ def explain_cost(
     # The last attempt is the one whose usage is the call's.
     others = attempts if row.usage_source == UsageSource.NONE else attempts[:-1]
     lost = sum(attempt.cost_nanos or 0 for attempt in others)
-    lines, adjustments = _lines(row, price, MULTIPLIER_ONE, total - lost)
+    tier = _billed_tier(row, price, total - lost)
+    lines, adjustments = _lines(row, price, MULTIPLIER_ONE, total - lost, tier)
     computed = sum(line.amount_nanos for line in lines)
     if computed != total - lost and not adjustments:
         adjustments.append(_adjust("unexplained", total - lost - computed))
     if lost:
         adjustments.append(_adjust("other_attempts", lost))
-    return Explanation(tuple(lines), tuple(adjustments), total, "", _terms(row, price))
+    return Explanation(tuple(lines), tuple(adjustments), total, "", _terms(row, price, tier))
+
+
+def _billed_tier(row: APIRequest, price: Price | None, cost_nanos: int) -> str:
+    """Return the service tier at which a provider billed a call.
+
+    The record has the one that the client was charged by; a provider that served another bills
+    that, and it is the one at which its price comes to the cost.
+    """
+    if price is not None and price.terms is not None:
+        named = (tier.name for tier in price.terms.service_tiers)
+        for tier in (row.service_tier, "", *named):
+            lines, _ = _lines(row, price, MULTIPLIER_ONE, cost_nanos, tier)
+            if sum(line.amount_nanos for line in lines) == cost_nanos:
+                return tier
+    return row.service_tier
 
 
 def _lines(
-    row: APIRequest, price: Price | None, multiplier_millionths: int, total_nanos: int
+    row: APIRequest,
+    price: Price | None,
+    multiplier_millionths: int,
+    total_nanos: int,
+    service_tier: str,
 ) -> tuple[list[ExplainedLine], list[Adjustment]]:
     """Return the lines of the stored usage, or why there are none."""
     try:
@@ -172,7 +194,7 @@ def _lines(
     try:
         if price is None:
             raise PriceIncomplete
-        conditions = conditions_of(row.service_tier, row.started_at)
+        conditions = conditions_of(service_tier, row.started_at)
         found = explain(usage, price, multiplier_millionths, conditions)
     except PriceIncomplete:
         return [], [_adjust("price_unknown", total_nanos)] if total_nanos else []
@@ -194,12 +216,12 @@ def _line(line: ChargeLine, multiplier_millionths: int) -> ExplainedLine:
     )
 
 
-def _terms(row: APIRequest, price: Price | None) -> tuple[str, ...]:
+def _terms(row: APIRequest, price: Price | None, service_tier: str) -> tuple[str, ...]:
     """Return in words which terms of the price counted."""
     usage = usage_of(row)
     if price is None or price.terms is None or usage.source == "none":
         return ()
-    conditions = conditions_of(row.service_tier, row.started_at)
+    conditions = conditions_of(service_tier, row.started_at)
     context, service, window = find_terms(usage, price, conditions)
     found = []
     if context is not None:

@@ -34,12 +34,12 @@ _OUTPUT: Final = frozenset(
 # Paid features without a price here.
 _PAID: Final = frozenset(
     {
-        "anthropic_beta", "betas", "billing_policy", "compaction", "compound_custom", "connectors",
-        "container", "data_sources", "deferred", "enable_code_interpreter", "enable_deep_search",
-        "enable_enhancement", "enable_search", "enhancements", "force_search_enhancement",
-        "google_search", "google_search_retrieval", "inference_geo", "mcp_servers",
-        "performance_config", "plugins", "search_options", "search_parameters", "speed",
-        "web_search", "with_search_enhance",
+        "anthropic_beta", "betas", "billing_policy", "caching", "compaction", "compound_custom",
+        "connectors", "container", "data_sources", "deferred", "enable_code_interpreter",
+        "enable_deep_search", "enable_enhancement", "enable_search", "enhancements", "expire_at",
+        "force_search_enhancement", "google_search", "google_search_retrieval", "inference_geo",
+        "mcp_servers", "model_armor_config", "performance_config", "plugins", "search_options",
+        "search_parameters", "speed", "web_search", "with_search_enhance",
     }
 )  # fmt: skip
 # Input that stands elsewhere, or becomes longer than its bytes.
@@ -53,16 +53,25 @@ _LONGER_INPUT: Final = frozenset(
 _OTHER_MODEL: Final = frozenset(
     {
         "additional_model_request_fields", "agent_id", "content_policy_fallbacks",
-        "default_fallbacks", "fallbacks", "models", "moderation", "preset", "route",
+        "default_fallbacks", "fallbacks", "model_selection_config", "models", "moderation",
+        "multi_agent", "preset", "provider_options", "route", "router_settings_override",
         "routing_config", "safety_model",
     }
 )  # fmt: skip
-UNSUPPORTED: Final = _OUTPUT | _PAID | _LONGER_INPUT | _OTHER_MODEL
+# What is done with the rights of the operator's own account: where an answer is written, and what
+# its provider trusts it with.
+_OWN_RIGHTS: Final = frozenset({"access_programs", "generation_output_config", "output_uri_prefix"})
+UNSUPPORTED: Final = _OUTPUT | _PAID | _LONGER_INPUT | _OTHER_MODEL | _OWN_RIGHTS
 
 # Objects of which a client may say only this. Beyond it a prompt is read and billed though nothing
-# is asked (`prewarm`), or compared with the prompts of others who share the provider's account.
-# Source: https://developers.openai.com/api/docs/guides/prompt-caching
-BOUNDED: Final[dict[str, frozenset[str]]] = {"prompt_cache_options": frozenset({"mode", "ttl"})}
+# is asked (`prewarm`), or compared with the prompts of others who share the provider's account; or
+# more is read than the request holds (Google's `cached_content` in OpenAI's dialect).
+# Sources: https://developers.openai.com/api/docs/guides/prompt-caching and
+# https://cloud.google.com/vertex-ai/generative-ai/docs/migrate/openai/overview
+BOUNDED: Final[dict[str, frozenset[str]]] = {
+    "google": frozenset({"safety_settings", "thinking_config", "thought_tag_marker"}),
+    "prompt_cache_options": frozenset({"mode", "ttl"}),
+}
 # What may only be true: without an answer nothing would be charged for the prompt.
 ASSERTED: Final = frozenset({"generate"})
 

@@ -26,6 +26,7 @@ from apps.proxy.dialects.parsed_request import (
     WEB_SEARCHES_MAX,
     ParsedRequest,
 )
+from apps.proxy.dialects.reasoning import thoughts_bound
 from apps.proxy.dialects.surfaces import input_tokens_bound, within_context
 from apps.proxy.json_body import serialise
 from apps.proxy.operations import Operation
@@ -44,6 +45,10 @@ KEY_BYTES_MAX: Final = 255
 _WRITTEN_ENDPOINTS: Final = frozenset(
     {"chat/completions", "generateContent", "messages", "responses"}
 )
+# What OpenAI writes to a cache for longer costs more.
+# Source: https://developers.openai.com/api/docs/guides/prompt-caching
+_CACHING: Final = "prompt_cache_options"
+_SHORT_TTLS: Final = (None, "30m")
 _KEY_HEADERS: Final = (b"x-api-key", b"x-goog-api-key")
 
 
@@ -90,7 +95,7 @@ class Plan(NamedTuple):
             conditions=self.conditions,
             count_bounds=self.count_bounds,
         )
-        return min(affordable - self.request.prediction_bound, self.output_bound)
+        return min(affordable - self.request.beside_bound, self.output_bound)
 
 
 def read_credential(headers: dict[bytes, bytes], query_key: bytes | None = None) -> str:
@@ -200,7 +205,8 @@ def plan_call(
 ) -> Plan:
     """Return the plan of a call, at the price of now or at a promised one.
 
-    Raises E07, E13, E14, E32, and E41 and E42 where no key is left.
+    Raises E07, E13, E14, E32 (also where a model searches by itself and searches have no price),
+    and E41 and E42 where no key is left.
     """
     model, access = find_model(snapshot, caller, request.model, now)
     price = model.prices.at(now)
@@ -213,12 +219,18 @@ def plan_call(
         raise GatewayError("E32")
     if not any(route.provider.credentials for route in model.routes):
         raise GatewayError(no_key_row(model.routes))
+    if _searches_unasked(request, model):
+        if price.web_search is None:
+            raise GatewayError("E32")
+        request = request._replace(search_parameter="model")
     _check_price(price, request)
     is_reading = request.endpoint in READING_ENDPOINTS
     output_bound = 0 if is_reading else _output_bound(request, model)
     if request.headers:
         request = request._replace(headers=within_context(request.headers, model.context_length))
     routes, converted = find_bodies(request, model.routes, output_bound)
+    if thoughts := 0 if is_reading else _thoughts_bound(request, model, routes, converted):
+        request = request._replace(beside_bound=request.beside_bound + thoughts)
     serialised = serialise(request.body)
     input_bound = input_tokens_bound(
         request, serialised, model.context_length, model.image_tokens_max
@@ -243,7 +255,7 @@ def plan_call(
     def worst_case(cap: int) -> int:
         return worst_case_nanos(
             input_bound,
-            (cap + request.prediction_bound) * request.choices,
+            (cap + request.beside_bound) * request.choices,
             price,
             access.multiplier_millionths,
             is_text_only=is_text_only,
@@ -287,6 +299,15 @@ def _count_bounds(price: Price, request: ParsedRequest, input_bound: int) -> Map
     return bounds or NO_COUNTS
 
 
+def _searches_unasked(request: ParsedRequest, model: Model) -> bool:
+    """Return whether the model searches though the request does not say so."""
+    return (
+        not request.has_web_search
+        and request.endpoint in _WRITTEN_ENDPOINTS
+        and any(route.target.always_searches for route in model.routes)
+    )
+
+
 def _check_price(price: Price, request: ParsedRequest) -> None:
     """Refuse what a request asks for and its price does not name. Raises E14."""
     tier = request.service_tier
@@ -296,6 +317,10 @@ def _check_price(price: Price, request: ParsedRequest) -> None:
         raise unsupported(request.search_parameter)
     if request.audio_parameter and price.audio_out is None:
         raise unsupported(request.audio_parameter)
+    caching = request.body.get(_CACHING)
+    is_longer = isinstance(caching, dict) and caching.get("ttl") not in _SHORT_TTLS
+    if is_longer and price.cache_write_1h is None:
+        raise unsupported(f"{_CACHING}.ttl")
 
 
 def _output_bound(request: ParsedRequest, model: Model) -> int:
@@ -310,3 +335,20 @@ def _output_bound(request: ParsedRequest, model: Model) -> int:
             message=f"The model writes at most {model.max_output_tokens} tokens.",
         )
     return asked
+
+
+def _thoughts_bound(
+    request: ParsedRequest,
+    model: Model,
+    routes: Sequence[Route],
+    converted: Mapping[int, dict[str, Any]],
+) -> int:
+    """Return the most that can be thought beside the maximum, on whichever route."""
+    bound = 0
+    for route in routes:
+        if route.target.thoughts_beside is not None:
+            body: Mapping[str, Any] = converted.get(route.id, request.body)
+            if route.parameters is not None:
+                body, _ = route.parameters.apply(body)
+            bound = max(bound, thoughts_bound(route.target, body, model.max_output_tokens))
+    return min(bound, model.context_length)

@@ -19,16 +19,23 @@ from apps.billing.pricing import (
     charge_nanos,
     conditions_of,
 )
+from apps.core.price_terms import tier_name
 from apps.core.usage import Usage
 from apps.proxy.snapshot import Route
 
 
 def cost_nanos(
-    usage: Usage, route: Route, conditions: Conditions, started_at: datetime
+    usage: Usage,
+    route: Route,
+    conditions: Conditions,
+    started_at: datetime,
+    *,
+    served: str | None = None,
 ) -> int | None:
     """Return what the route's provider bills for `usage`, None where its price is not known.
 
-    It is where nobody has told all of it: the call ends all the same.
+    It is where nobody has told all of it: the call ends all the same. `served` is the service tier
+    that the provider says it served: it bills that one, whatever the client is charged by.
     """
     if usage.source == "none":
         return 0
@@ -37,7 +44,9 @@ def cost_nanos(
         return None
     at = USUAL
     if price.terms is not None:
-        at = conditions_of(conditions.service_tier, started_at)
+        tier = "" if served is None else tier_name(served)
+        is_named = served is not None and (not tier or price.terms.find_service(tier) is not None)
+        at = conditions_of(tier if is_named else conditions.service_tier, started_at)
     try:
         return charge_nanos(usage, price, MULTIPLIER_ONE, at)
     except PriceIncomplete:

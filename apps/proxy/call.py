@@ -30,7 +30,7 @@ from apps.proxy.endings import AttemptFailed, Ending, Interrupted, Reason
 from apps.proxy.estimate import estimate_tokens
 from apps.proxy.holds import place_hold
 from apps.proxy.recount import recount
-from apps.proxy.settlement import conditions_served, make_resolve, seal_bodies
+from apps.proxy.settlement import conditions_served, make_resolve, seal_bodies, served_tier
 from apps.proxy.snapshot import Route, strictest_payload_mode
 from apps.proxy.upstream import is_free
 
@@ -344,7 +344,8 @@ class Call:
         reported = None if self.meter is None else self.meter.usage
         if reported is None:
             return 0 if is_free(failure) else None
-        return cost_nanos(reported, route, conditions_served(self, reported), self.started_at)
+        conditions = conditions_served(self, reported)
+        return cost_nanos(reported, route, conditions, self.started_at, served=served_tier(self))
 
     def captured_bytes(self) -> bytes:
         """Return what went to the client, as far as it was kept."""

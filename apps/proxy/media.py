@@ -17,6 +17,7 @@ import math
 import re
 from typing import Any, Final, NamedTuple
 
+from apps.proxy.dialects.media_sources import is_mp3, is_wav, notes_length
 from apps.proxy.families import Family, is_older_claude
 
 # Photographs carry up to 64 KiB of notes before their size, seldom more than once.
@@ -173,17 +174,14 @@ def streamed_tokens(length: int) -> int:
 def audio_seconds(head: bytes, length: int) -> int:
     """Return how long a sound of `length` bytes is, in begun seconds, by its first bytes."""
     rate = _BYTES_PER_SECOND
-    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+    if is_wav(head):
         position = head.find(b"fmt ", 12)
         if 0 <= position <= len(head) - 20:
             rate = int.from_bytes(head[position + 16 : position + 20], "little") or rate
     else:
-        start = 0
-        if head[:3] == b"ID3" and len(head) > 10:
-            # Notes before the sound; their length has seven bits a byte.
-            start = 10 + sum((byte & 0x7F) << 7 * (3 - i) for i, byte in enumerate(head[6:10]))
+        start = notes_length(head)
         frame = head[start : start + 4]
-        if len(frame) == 4 and frame[0] == 0xFF and frame[1] & 0xE6 == 0xE2:
+        if is_mp3(frame):
             index = frame[2] >> 4
             if 0 < index < 15:
                 rate = _MP3_RATES[frame[1] & 0x18 != 0x18][index - 1] * 125

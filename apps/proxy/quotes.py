@@ -141,7 +141,7 @@ def _extremes(plan: Plan) -> Iterator[tuple[Usage, Conditions]]:
     if terms is not None:
         lengths.update(min(tier.above_input_tokens, bound) for tier in terms.context_tiers)
         tiers.add(plan.conditions._replace(service_tier=""))
-    written = (plan.output_bound + plan.request.prediction_bound) * plan.request.choices
+    written = (plan.output_bound + plan.request.beside_bound) * plan.request.choices
     counts = {name: bound for name, bound in plan.count_bounds.items() if _is_priced(plan, name)}
     for read in sorted(lengths, reverse=True):
         for conditions in sorted(tiers, reverse=True):

@@ -139,11 +139,20 @@ def conditions_served(call: Call, usage: Usage) -> Conditions:
     plan = call.plan
     if plan.price.terms is None:
         return USUAL
-    seen = call.meter or call.answer
-    served = None if seen is None else seen.service_tier
-    asked = plan.request.service_tier
-    tier = charged_tier(usage, plan.price, asked=asked, served=served, started_at=call.started_at)
+    tier = charged_tier(
+        usage,
+        plan.price,
+        asked=plan.request.service_tier,
+        served=served_tier(call),
+        started_at=call.started_at,
+    )
     return plan.conditions._replace(service_tier=tier)
+
+
+def served_tier(call: Call) -> str | None:
+    """Return the service tier that the provider says it served, None where it says nothing."""
+    seen = call.meter or call.answer
+    return None if seen is None else seen.service_tier
 
 
 def judged(usage: Usage, plan: Plan) -> Usage:
@@ -154,7 +163,7 @@ def judged(usage: Usage, plan: Plan) -> Usage:
     request = plan.request
     asked = Asked(
         input_bound=plan.input_bound,
-        output_bound=(plan.output_bound + request.prediction_bound) * request.choices,
+        output_bound=(plan.output_bound + request.beside_bound) * request.choices,
         context_length=context,
         texts=_count_texts(request),
         choices=request.choices,
@@ -198,7 +207,7 @@ def _cost(
     attempts cost; None where that is unknown.
     """
     route = call.route or call.routes[0]
-    own = cost_nanos(usage, route, conditions, call.started_at)
+    own = cost_nanos(usage, route, conditions, call.started_at, served=served_tier(call))
     price = None if own is None else route.costs.at(call.started_at)
     detail = call.detail
     if route is not call.routes[0] or price is not None:

@@ -13,9 +13,10 @@ from apps.ai_models.catalogue import set_price
 from apps.ai_models.models import Route
 from apps.billing.explanation import Adjustment, explain_request
 from apps.billing.verification import report
+from apps.core.price_terms import ServiceTier, Terms
 from apps.providers.models import Provider
 from tests.e2e.answers import ask
-from tests.e2e.raw_upstream import Heard, RawUpstream, respond, usage_chunk
+from tests.e2e.raw_upstream import Heard, RawUpstream, completion, respond, usage_chunk
 from tests.e2e.wire import RawConnection, post
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.processes import free_port, wait_until
@@ -89,6 +90,37 @@ def test_the_client_pays_the_answer_and_the_operator_every_attempt(
     assert cost.total_nanos == 2 * LOST_COST + COST
     found = report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
     assert found.findings == ()
+
+
+@pytest.mark.parametrize(
+    ("served", "cost", "terms"),
+    [
+        ("priority", 2 * COST, ("service tier priority",)),
+        ("default", COST, ()),
+        # What its price does not name costs what the client is charged by.
+        ("scale", COST, ()),
+    ],
+)
+def test_a_provider_bills_the_tier_that_it_served_whatever_the_client_pays(
+    bench: Bench, served: str, cost: int, terms: tuple[str, ...]
+) -> None:
+    answer = {**orjson.loads(completion("Hello there.")), "service_tier": served}
+    with RawUpstream(lambda heard: [respond(orjson.dumps(answer))]) as upstream:
+        stage = bench.stage("raw", provider=bench.make_provider(upstream.base_url))
+        route = Route.objects.get(model=stage.model)
+        dearer = Terms(service_tiers=(ServiceTier("priority", 2_000_000),))
+        set_price(route=route, prices=COSTS, terms=dearer)
+        bench.make_caller()
+
+        status = call(stage, is_stream=False)
+
+    statement = stage.settled()
+    (row,) = statement.rows
+    assert (status, statement.charges, row.service_tier) == (200, (CHARGE,), "")
+    assert row.cost_nanos == cost
+    explained = explain_request(row, statement.attempts).cost
+    assert explained is not None
+    assert (explained.total_nanos, explained.adjustments, explained.terms) == (cost, (), terms)
 
 
 def test_a_call_that_nobody_answered_is_free_and_may_cost_the_operator(

@@ -64,8 +64,8 @@ CALLS: Final = (
         "a-hold-forgets-the-number-of-choices",
         "I-17",
         "apps/proxy/admission.py",
-        "(cap + request.prediction_bound) * request.choices,",
-        "cap + request.prediction_bound,",
+        "(cap + request.beside_bound) * request.choices,",
+        "cap + request.beside_bound,",
         (
             f"{_PROXY}/test_admission.py::"
             "test_the_worst_case_is_held_and_a_fixed_maximum_is_never_lowered",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from apps.core.errors import GatewayError
-from apps.proxy.dialects.anthropic_usage import parse_anthropic_usage
+from apps.proxy.dialects.anthropic_usage import is_billed_refusal, parse_anthropic_usage
 from apps.proxy.dialects.metered_answer import MeteredAnswer, load_answer
 from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.dialects.stream_meter import clean_label
@@ -38,6 +38,7 @@ def read_metered_answer(endpoint: Endpoint, body: bytes) -> MeteredAnswer:
         service_tier=clean_label(reported.get("service_tier"))
         if isinstance(reported, dict)
         else None,
+        is_billed_refusal=is_billed_refusal(document),
     )
 
 

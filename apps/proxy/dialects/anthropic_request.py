@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from apps.core.parameter_names import folded
+from apps.proxy.dialects.media_sources import check_address
 from apps.proxy.dialects.openai_refusals import missing, unsupported, wrong_type, wrong_value
 from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
 from apps.proxy.dialects.request_fields import (
@@ -44,6 +45,11 @@ _TOOL_KEYS: Final = frozenset(
         "input_examples", "input_schema", "name", "strict", "type",
     }
 )  # fmt: skip
+# What a change of the tools within a conversation names that was defined before, and checked there.
+_TOOL_REFERENCES: Final = ("mcp_tool_reference", "mcp_toolset_reference", "tool_reference")
+_THINKING_KEYS: Final = frozenset({"budget_tokens", "display", "type"})
+_BUDGET: Final = "thinking.budget_tokens"
+_CHANGED: Final = "messages[].content[].tool"
 # Edits that only leave something out; others have the model write a summary, beyond any maximum.
 _FREE_EDITS: Final = "clear_"
 # Blocks whose text is all that is read of them.
@@ -58,9 +64,11 @@ _MESSAGE_KEYS: Final = frozenset({"content", "role"})
 _BLOCK_KEYS: Final = frozenset(
     {
         "cache_control", "citations", "content", "context", "data", "id", "input", "is_error",
-        "name", "signature", "source", "text", "thinking", "title", "tool_use_id", "type",
+        "name", "signature", "source", "text", "thinking", "title", "tool", "tool_changes",
+        "tool_use_id", "type",
     }
 )  # fmt: skip
+_CHANGE_KEYS: Final = frozenset({"definition", "name", "server_name", "type"})
 _SOURCE_KEYS: Final = frozenset({"content", "data", "file_id", "media_type", "type", "url"})
 # Instructions that are added where there are tools, those for a computer being the longest.
 _TOOLS_PROMPT_TOKENS: Final = 2048
@@ -78,6 +86,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     has_images = _check_messages(kept)
     _check_edits(kept)
     search, searches_max = _check_tools(kept)
+    budget = _thinking_budget(kept)
     return ParsedRequest(
         endpoint=endpoint,
         model=read_model(kept),
@@ -93,6 +102,8 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         search_parameter=search,
         dialect="anthropic",
         searches_max=searches_max,
+        # Between calls of tools, thoughts may go beyond the maximum of the answer.
+        beside_bound=budget if budget >= maximum else 0,
     )
 
 
@@ -147,6 +158,9 @@ def _blocks(holder: Mapping[str, Any], depth: int) -> Iterator[tuple[Mapping[str
             source = block.get("source")
             if isinstance(source, dict) and "content" in source:
                 yield from _blocks(source, depth + 1)
+            if "tool_changes" in block:
+                # Those that a summary of the conversation stands for.
+                yield from _blocks({"content": block["tool_changes"]}, depth + 1)
 
 
 def _check_messages(body: Mapping[str, Any]) -> bool:
@@ -168,6 +182,7 @@ def _check_messages(body: Mapping[str, Any]) -> bool:
         source = block.get("source")
         if isinstance(source, dict):
             check_spelling(source, _SOURCE_KEYS, "messages[].content[].source")
+            check_address(source.get("url"), "messages[].content[].source.url")
         kind = block.get("type")
         if kind == "container_upload":
             # It is read by a program that runs at the provider's.
@@ -192,34 +207,74 @@ def _check_tools(body: Mapping[str, Any]) -> tuple[str, int | None]:
     most. Raises E14 for other tools that it runs by itself, and for what nobody knows of a tool.
     """
     tools = body.get("tools")
-    if tools is None:
-        return "", None
-    if not isinstance(tools, list):
+    if tools is not None and not isinstance(tools, list):
         raise wrong_type("tools", "an array of objects")
-    searches: list[tuple[str, int | None]] = []
-    for index, tool in enumerate(tools):
-        if not isinstance(tool, dict):
-            raise wrong_type(f"tools[{index}]", "an object")
-        for key in tool:
-            if key != "type" and folded(key) == "type":
-                raise unsupported(f"tools[{index}].{key}")
-        kind = tool.get("type")
-        if kind is None or kind == "custom":
-            for key, value in tool.items():
-                # As some provider may know it: a tool that it runs, or a longer prompt.
-                if key not in _TOOL_KEYS and value is not None and value is not False:
-                    raise unsupported(f"tools[{index}].{key}")
-            continue
-        if not isinstance(kind, str):
-            raise wrong_type(f"tools[{index}].type", "a string")
-        if kind.startswith(_SEARCH_TOOL):
-            searches.append((f"tools[{index}].type", search_bound(tool.get("max_uses"))))
-        elif not kind.startswith(_CLIENT_TOOLS):
-            raise unsupported(f"tools[{index}].type")
+    found = [_check_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools or ())]
+    found += [_check_tool(tool, f"{_CHANGED}.definition") for tool in _defined_within(body)]
+    searches = [search for search in found if search is not None]
     if len(searches) > 1:
         # Each has a bound of its own, and nobody knows which counts.
         return searches[0][0], None
     return searches[0] if searches else ("", None)
+
+
+def _check_tool(tool: object, place: str) -> tuple[str, int | None] | None:
+    """Return by which parameter a tool searches and how often at most, None where it does not.
+
+    Raises E14 for another one that the provider runs, and for what nobody knows of a tool.
+    """
+    if not isinstance(tool, dict):
+        raise wrong_type(place, "an object")
+    for key in tool:
+        if key != "type" and folded(key) == "type":
+            raise unsupported(f"{place}.{key}")
+    kind = tool.get("type")
+    if kind is None or kind == "custom":
+        for key, value in tool.items():
+            # As some provider may know it: a tool that it runs, or a longer prompt.
+            if key not in _TOOL_KEYS and value is not None and value is not False:
+                raise unsupported(f"{place}.{key}")
+        return None
+    if not isinstance(kind, str):
+        raise wrong_type(f"{place}.type", "a string")
+    if kind.startswith(_SEARCH_TOOL):
+        return f"{place}.type", search_bound(tool.get("max_uses"))
+    if not kind.startswith(_CLIENT_TOOLS):
+        raise unsupported(f"{place}.type")
+    return None
+
+
+def _defined_within(body: Mapping[str, Any]) -> Iterator[object]:
+    """Yield the tools that blocks of the conversation define.
+
+    Raises E14 for a change of the tools that neither defines one nor names one defined before.
+    """
+    for block, _ in _all_blocks(body):
+        tool = block.get("tool")
+        if tool is None:
+            continue
+        if not isinstance(tool, dict):
+            raise wrong_type(_CHANGED, "an object")
+        check_spelling(tool, _CHANGE_KEYS, _CHANGED)
+        if "definition" in tool:
+            yield tool["definition"]
+        elif tool.get("type") not in _TOOL_REFERENCES:
+            raise unsupported(f"{_CHANGED}.type")
+
+
+def _thinking_budget(body: Mapping[str, Any]) -> int:
+    """Return how many tokens may be thought, 0 where no number is told. Raises E13 and E14.
+
+    Source: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+    """
+    thinking = body.get("thinking")
+    if thinking is None:
+        return 0
+    if not isinstance(thinking, dict):
+        raise wrong_type("thinking", "an object")
+    check_spelling(thinking, _THINKING_KEYS, "thinking")
+    told = {_BUDGET: thinking.get("budget_tokens")}
+    return read_integer(told, _BUDGET, INTEGER_MAX) or 0
 
 
 def _check_edits(body: Mapping[str, Any]) -> None:

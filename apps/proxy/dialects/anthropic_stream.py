@@ -8,7 +8,11 @@ import re
 from typing import Any, Final
 
 from apps.core.usage import Usage
-from apps.proxy.dialects.anthropic_usage import merge_usage, parse_anthropic_usage
+from apps.proxy.dialects.anthropic_usage import (
+    is_billed_refusal,
+    merge_usage,
+    parse_anthropic_usage,
+)
 from apps.proxy.dialects.openai_chunks import is_error, load_chunk
 from apps.proxy.dialects.stream_meter import StreamMeter, clean_label, member_pattern
 from apps.proxy.estimate import tokens_of_quarters
@@ -31,11 +35,12 @@ class AnthropicStreamMeter(StreamMeter):
     MARKS = (b'"message_stop"', b'"error"', b"event: error", b"event:error")
     TEXTS = {key: member_pattern(key) for key in _TEXT_KEYS}
 
-    __slots__ = ("_found_characters", "_reported", "_searches")
+    __slots__ = ("_found_characters", "_is_billed_refusal", "_reported", "_searches")
 
     def __init__(self) -> None:
         super().__init__()
         self._reported: dict[str, Any] = {}
+        self._is_billed_refusal = False
         self._searches = 0
         self._found_characters = 0  # of pages that searches found, sealed in base64
 
@@ -74,8 +79,9 @@ class AnthropicStreamMeter(StreamMeter):
             self._take_usage(message if isinstance(message, dict) else {})
         elif kind == "message_delta":
             delta = document.get("delta")
-            reason = clean_label(delta.get("stop_reason")) if isinstance(delta, dict) else None
-            self.finish_reason = reason or self.finish_reason
+            ended = delta if isinstance(delta, dict) else {}
+            self.finish_reason = clean_label(ended.get("stop_reason")) or self.finish_reason
+            self._is_billed_refusal = self._is_billed_refusal or is_billed_refusal(ended)
             self._take_usage(document)
         return True
 
@@ -89,7 +95,8 @@ class AnthropicStreamMeter(StreamMeter):
 
     def _tells_of_output(self, usage: Usage) -> bool:
         # The first event counts a token or more before there is anything.
-        return self._is_usage_final and usage.output_tokens > 0
+        has_output = usage.output_tokens > 0 or self._is_billed_refusal
+        return self._is_usage_final and has_output
 
     def _is_early(self, usage: Usage) -> bool:
         # Until the last event but one no usage tells of the answer.

@@ -23,6 +23,12 @@ _OWN_NAMES: Final = frozenset(
     }
 )
 
+# Passes of other models than the one that was asked.
+_OTHER_MODELS: Final = ("advisor_message", "fallback_message")
+# Whoever is refused for one of these pays for what was read, though nothing was written.
+# Source: https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons
+_BILLED_CATEGORIES: Final = ("bio", "frontier_llm", "reasoning_extraction")
+
 
 def is_anthropic_usage(value: Mapping[str, Any]) -> bool:
     """Return whether a usage is Anthropic's, which has no total."""
@@ -31,6 +37,12 @@ def is_anthropic_usage(value: Mapping[str, Any]) -> bool:
         and "total_tokens" not in value
         and not _OWN_NAMES.isdisjoint(value)
     )
+
+
+def is_billed_refusal(holder: Mapping[str, Any]) -> bool:
+    """Return whether an answer, or what ends a stream, is a refusal that Anthropic bills."""
+    details = holder.get("stop_details")
+    return isinstance(details, Mapping) and details.get("category") in _BILLED_CATEGORIES
 
 
 def merge_usage(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,12 +78,12 @@ def _passes(reader: UsageReader, value: Mapping[str, Any]) -> list[Mapping[str, 
     """Return the objects that a call is billed by: itself, or each pass of the model.
 
     A pass that compacts the conversation is not in the numbers of the whole, but is billed. After
-    a fallback the passes are of several models, of which only one has a price here: suspect. One
-    that was refused before it wrote anything is not billed.
+    a fallback, and with an advisor, the passes are of several models, of which only one has a price
+    here: suspect. One that was refused before it wrote anything is not billed.
     """
     passes = reader.entries(value, "iterations")
-    kinds = {item.get("type") for item in passes}
-    if "fallback_message" in kinds:
+    kinds = [item.get("type") for item in passes]
+    if any(kind in _OTHER_MODELS for kind in kinds):
         reader.is_suspect = True
     elif "compaction" not in kinds:
         return [value]

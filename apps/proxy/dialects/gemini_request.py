@@ -15,6 +15,7 @@ from apps.core.parameter_names import fold_all, folded
 from apps.proxy.dialects import gemini_embedding
 from apps.proxy.dialects.gemini_parameters import GoogleParameters, snake_case
 from apps.proxy.dialects.gemini_stream import CANDIDATES_MAX
+from apps.proxy.dialects.media_sources import check_address
 from apps.proxy.dialects.openai_refusals import (
     above,
     below_one,
@@ -73,8 +74,6 @@ _PART_KEYS: Final = _both(
 )
 _BLOB_KEYS: Final = _both("data", "displayName", "fileUri", "mimeType")
 _FILES: Final = ("fileUri", "file_uri")
-# Read with the rights of the operator's own account, whoever asks.
-_OWN_STORAGE: Final = "gs:"
 # Functions that the client runs. All others are Google's: billed by the call, or they read what
 # nobody bounds. Source: https://ai.google.dev/gemini-api/docs/pricing
 _CLIENT_TOOLS: Final = _both("functionDeclarations")
@@ -307,9 +306,7 @@ def _checked_kind_of(blob: object) -> str:
     if isinstance(blob, dict):
         check_spelling(blob, _BLOB_KEYS, "contents[].parts[]")
         for name in _FILES:
-            url = blob.get(name)
-            if isinstance(url, str) and url.strip().lower().startswith(_OWN_STORAGE):
-                raise unsupported(f"contents[].parts[].{name}")
+            check_address(blob.get(name), f"contents[].parts[].{name}")
     return _kind_of(blob)
 
 

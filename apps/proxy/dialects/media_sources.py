@@ -1,16 +1,30 @@
-"""Where the bytes of an image or a document come from: a data URL here, a source object there.
+"""Where the bytes of an image, a document or a sound come from: a data URL here, a source object
+there.
 
 Source: https://www.rfc-editor.org/rfc/rfc2397
 """
 
-from typing import Final, NamedTuple
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 from apps.proxy.dialects.neutral import Document
+from apps.proxy.dialects.openai_refusals import unsupported
 
 _SCHEME: Final = "data:"
 _BASE64: Final = ";base64"
 # Of what stands before the bytes, which may be megabytes.
 _HEAD_LENGTH_MAX: Final = 256
+# All others are read with the rights of the operator's own account, whoever asks (gs:, s3:), or
+# from the provider's disk.
+_SCHEMES: Final = ("data:", "http:", "https:")
+# Where parts of a conversation name what they hold, in OpenAI's dialect and those like it.
+_ADDRESSED: Final = (
+    "audio", "audio_url", "file", "file_data", "file_url", "image", "image_url", "input_audio",
+    "video", "video_url",
+)  # fmt: skip
+_ADDRESSES: Final = ("data", "file_data", "file_url", "image_url", "uri", "url")
 
 
 class DataUrl(NamedTuple):
@@ -35,6 +49,70 @@ def find_data_url(url: str) -> DataUrl | None:
 def is_data_url(url: str) -> bool:
     """Return whether a URL holds its bytes itself, in whatever form."""
     return url[: len(_SCHEME)].lower() == _SCHEME
+
+
+def check_address(url: object, place: str) -> None:
+    """Raise E14 for an address that is neither on the web nor holds its bytes itself.
+
+    What has no scheme is none: bytes in base64, or the name of a file.
+    """
+    if not isinstance(url, str) or ":" not in url:
+        return
+    if not url[:_HEAD_LENGTH_MAX].lstrip().lower().startswith(_SCHEMES):
+        raise unsupported(place)
+
+
+def check_addresses(part: Mapping[str, Any], place: str) -> None:
+    """Raise E14 for a part of a conversation that names such an address, wherever it does."""
+    for name in part.keys() & _ADDRESSED:
+        value = part[name]
+        for held in value if isinstance(value, list) else (value,):
+            check_address(held, f"{place}.{name}")
+            for key in held.keys() & _ADDRESSES if isinstance(held, dict) else ():
+                check_address(held[key], f"{place}.{name}.{key}")
+
+
+def is_bounded_sound(part: object) -> bool:
+    """Return whether a part is a sound that is as long as its bytes: WAV or MP3.
+
+    Any other may be hours of silence in a few bytes, or lie at an address.
+    """
+    if not isinstance(part, dict) or part.get("type") != "input_audio":
+        return False
+    sound = part.get("input_audio")
+    data = sound.get("data") if isinstance(sound, dict) else None
+    if not isinstance(data, str):
+        return False
+    begin = data.find(",", 0, _HEAD_LENGTH_MAX) + 1 if is_data_url(data) else 0
+    head = _bytes_at(data, begin, 0)
+    return is_wav(head) or is_mp3(_bytes_at(data, begin, notes_length(head)))
+
+
+def is_wav(head: bytes) -> bool:
+    """Return whether a sound is a WAV, by its first bytes."""
+    return head[:4] == b"RIFF" and head[8:12] == b"WAVE"
+
+
+def is_mp3(frame: bytes) -> bool:
+    """Return whether a sound goes on with a frame of MPEG layer III."""
+    return len(frame) >= 4 and frame[0] == 0xFF and frame[1] & 0xE6 == 0xE2
+
+
+def notes_length(head: bytes) -> int:
+    """Return how many bytes of notes stand before a sound, by its first bytes."""
+    if head[:3] != b"ID3" or len(head) < 11:
+        return 0
+    # Their length has seven bits a byte.
+    return 10 + sum((byte & 0x7F) << 7 * (3 - place) for place, byte in enumerate(head[6:10]))
+
+
+def _bytes_at(data: str, begin: int, position: int) -> bytes:
+    """Return a dozen bytes of what is in base64 from `begin` on, none where it is not."""
+    start = begin + position // 3 * 4
+    try:
+        return base64.b64decode(data[start : start + 20], validate=True)[position % 3 :]
+    except (binascii.Error, ValueError):
+        return b""
 
 
 def data_url(media_type: str, data: str) -> str:

@@ -15,6 +15,7 @@ from apps.proxy.dialects.plausibility import (
 )
 from apps.proxy.dialects.stream_meter import clean_label
 from apps.proxy.dialects.usage_pieces import has_pieces, with_pieces
+from apps.proxy.dialects.usage_reader import unbilled
 from apps.proxy.estimate import Excerpt, tokens_of_quarters
 
 # Calls of tools are not among the characters that are known at once: a usage that would not account
@@ -37,6 +38,7 @@ class MeteredAnswer(NamedTuple):
     count_spoken: Callable[[], int] | None = None  # estimates the tokens of sound, where there is
     service_tier: str | None = None  # that the upstream says it served
     stored_ids: tuple[str, ...] = ()  # by which what its provider keeps can be named
+    is_billed_refusal: bool = False  # what was read is billed, though nothing was written
 
     @property
     def upstream_id(self) -> str:
@@ -52,12 +54,14 @@ class MeteredAnswer(NamedTuple):
     def final_usage(self, *, estimated_input_tokens: int) -> Usage:
         """Return the usage to charge: the reported one, else an estimate.
 
-        Where nothing was produced there is nothing to charge, and the source is "none".
+        Where nothing was produced there is nothing to charge, and the source is "none"; what was
+        reported is kept with it.
         """
         reported = self.usage
         # Also without visible content: reasoning alone can use up the maximum.
-        if not (reported is not None and reported.output_tokens) and not self.has_content:
-            return Usage()
+        is_told = reported is not None and (reported.output_tokens or self.is_billed_refusal)
+        if not is_told and not self.has_content:
+            return unbilled(reported)
         if reported is not None and reported.total_tokens:
             usage = reported
             if not self._is_plausible(reported):

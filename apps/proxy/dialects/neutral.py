@@ -220,6 +220,13 @@ class Request(NamedTuple):
         return inexpressible(self.names.get(field, field))
 
 
+class ThoughtsBeside(NamedTuple):
+    """That a provider does not count thoughts to the maximum of a request."""
+
+    caps: frozenset[str]  # the names of such a maximum
+    budget: str = ""  # the parameter that bounds them; "": none does
+
+
 class Target(NamedTuple):
     """What a writer of requests has to know about the model and its provider."""
 
@@ -229,6 +236,8 @@ class Target(NamedTuple):
     reasoning: ReasoningForm = "effort"
     has_sampling: bool = True  # the model takes temperature, top_p and top_k
     extensions: frozenset[str] = frozenset()  # of EXTENSIONS, that the provider takes
+    thoughts_beside: ThoughtsBeside | None = None
+    always_searches: bool = False  # whatever a request says
 
 
 USUAL_TARGET: Final = Target("")

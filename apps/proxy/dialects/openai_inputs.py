@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from apps.proxy.dialects.media_sources import check_addresses
 from apps.proxy.dialects.openai_refusals import missing, unsupported, wrong_type, wrong_value
 
 INPUTS_MAX: Final = 2048
@@ -54,6 +55,7 @@ def check_moderation(body: Mapping[str, Any]) -> bool:
         kind = part.get("type")
         if kind not in ("text", "image_url"):
             raise wrong_value(f"input[{index}].type", "text or image_url")
+        check_addresses(part, f"input[{index}]")
         has_images = has_images or kind == "image_url"
     return has_images
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from apps.core.parameter_names import METERED
 from apps.core.price_terms import tier_name
+from apps.proxy.dialects.media_sources import check_addresses
 from apps.proxy.dialects.openai_inputs import (
     MODERATION_MODEL,
     check_moderation,
@@ -138,7 +139,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
         body=kept,
         service_tier=service_tier,
         search_parameter=_search_parameter(endpoint, kept) if "web_search_options" in kept else "",
-        prediction_bound=_prediction_bound(endpoint, kept) if "prediction" in kept else 0,
+        beside_bound=_prediction_bound(endpoint, kept) if "prediction" in kept else 0,
         audio_parameter=audio_parameter,
     )
 
@@ -245,6 +246,7 @@ def _check_messages(body: Mapping[str, Any]) -> tuple[bool, bool]:
             if not part.keys() <= _PART_KEYS:
                 check_spelling(part, _PART_KEYS, f"messages[{index}].content[{position}]")
             kind = part.get("type")
+            check_addresses(part, f"messages[{index}].content[{position}]")
             has_images = has_images or kind not in ("text", "refusal", "input_audio")
             has_audio = has_audio or kind not in ("text", "refusal", "image_url")
     return has_images, has_audio

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from apps.core.parameter_names import folded
+from apps.proxy.dialects.media_sources import is_bounded_sound
 from apps.proxy.dialects.openai_request import OUTPUT_PARAMETERS
 from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.json_body import serialise
@@ -50,7 +51,7 @@ def input_tokens_bound(
             if kind == "image_url":
                 images += 1
                 text_bytes -= _data_url_length(part)
-            elif kind not in ("text", "refusal", "input_audio"):
+            elif kind not in ("text", "refusal") and not is_bounded_sound(part):
                 return limit
     bound = text_bytes + images * image_tokens_max + TEMPLATE_TOKENS
     if body.get("tools") or body.get("functions"):

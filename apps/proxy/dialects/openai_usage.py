@@ -262,7 +262,7 @@ def _cache_parts(reader: UsageReader, value: Mapping[str, Any], inputs: Mapping[
     if missed and cached + missed != value.get("prompt_tokens"):
         reader.is_suspect = True
     lifetimes = reader.details(
-        inputs, "cache_creation_token_details", "cache_creation"
+        inputs, "cache_creation_token_details", "cache_creation", "cache_write_tokens_details"
     ) or reader.details(value, "cache_creation")
     five_minutes, hour = cache_writes(
         reader,

@@ -39,7 +39,7 @@ class ParsedRequest(NamedTuple):
     body: dict[str, Any]  # without the fields that would choose the upstream
     service_tier: str = ""  # the usual one; of others the price decides whether they may be asked
     search_parameter: str = ""  # by which the provider is allowed to search, likewise
-    prediction_bound: int = 0  # tokens of each choice that are billed as output beside its maximum
+    beside_bound: int = 0  # tokens of each choice that are billed as output beside its maximum
     audio_parameter: str = ""  # by which a spoken answer is asked for, likewise
     dialect: DialectName = "openai"
     searches_max: int | None = None  # the client's own bound of searches

@@ -8,10 +8,12 @@ least 1,024 tokens and below `max_tokens`),
 https://platform.claude.com/docs/en/build-with-claude/effort
 """
 
-from typing import Final, get_args
+from collections.abc import Mapping
+from typing import Any, Final, get_args
 
-from apps.proxy.dialects.neutral import Effort, Reasoning
+from apps.proxy.dialects.neutral import Effort, Reasoning, Target
 from apps.proxy.dialects.openai_refusals import missing, wrong_value
+from apps.proxy.dialects.openai_request import OUTPUT_PARAMETERS
 from apps.proxy.dialects.parameters import Parameters
 
 EFFORTS: Final[tuple[Effort, ...]] = get_args(Effort)
@@ -82,3 +84,20 @@ def read_thinking(given: Parameters) -> Reasoning:
     given.finish()
     is_on = kind != "disabled"
     return Reasoning(is_on, budget_tokens=budget if is_on else None, is_hidden=is_hidden and is_on)
+
+
+def thoughts_bound(target: Target, body: Mapping[str, Any], usual_max: int) -> int:
+    """Return how many tokens can be thought beside the maximum of a request, in its provider's
+    words; `usual_max` where it does not say.
+
+    That no thoughts are wanted is not believed: models that always think pass over it.
+    """
+    beside = target.thoughts_beside
+    if beside is None or target.reasoning == "none":
+        return 0
+    given = {name for name in OUTPUT_PARAMETERS if body.get(name) is not None}
+    if given and given.isdisjoint(beside.caps):
+        return 0
+    budget = body.get(beside.budget)
+    # type() and not isinstance(): true is an int.
+    return budget if type(budget) is int and budget >= 0 else usual_max

@@ -7,10 +7,12 @@ the same is not asked here.
 Source: https://platform.openai.com/docs/api-reference/responses/create
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from apps.core.parameter_names import folded
+from apps.proxy.dialects.media_sources import check_addresses, is_bounded_sound
 from apps.proxy.dialects.openai_refusals import missing, unsupported, wrong_type
 from apps.proxy.dialects.openai_request import read_service_tier
 from apps.proxy.dialects.openai_upstream import TEMPLATE_TOKENS, TOOLS_PROMPT_TOKENS
@@ -47,7 +49,8 @@ _CLIENT_TOOLS: Final = frozenset(
         "local_shell", "tool_search",
     }
 )  # fmt: skip
-_SEARCH_TOOL: Final = "web_search"
+# Others that begin so (of images, at Alibaba's) are counted by nobody here.
+_SEARCH_TOOL: Final = re.compile(r"web_search(?:_preview)?(?:_\d{4}_\d{2}_\d{2})?", re.ASCII)
 # Items whose text is all that is read of them.
 _TEXT_ITEMS: Final = frozenset(
     {
@@ -57,6 +60,8 @@ _TEXT_ITEMS: Final = frozenset(
         "tool_search_call", "tool_search_output",
     }
 )  # fmt: skip
+# An item that has the model write a summary, beyond any maximum.
+_SUMMARY_TRIGGER: Final = "compaction_trigger"
 _TEXT_PARTS: Final = ("input_text", "output_text", "refusal")
 # What items and their parts usually hold: none is looked for in other letters.
 _ITEM_KEYS: Final = frozenset(
@@ -89,11 +94,17 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     items = _items(kept)
     search = _check_tools(kept, "")
     for index, item in enumerate(items):
+        if item.get("type") == _SUMMARY_TRIGGER:
+            raise unsupported(f"input[{index}].type")
         if not item.keys() <= _ITEM_KEYS:
             check_spelling(item, _ITEM_KEYS, f"input[{index}]")
         for part in _parts(item):
             if not part.keys() <= _PART_KEYS:
                 check_spelling(part, _PART_KEYS, f"input[{index}]")
+            check_addresses(part, f"input[{index}]")
+        if isinstance(item.get("output"), dict):
+            # A picture of a screen.
+            check_addresses(item["output"], f"input[{index}].output")
         if "tools" in item:
             search = search or _check_tools(item, f"input[{index}].")
     return ParsedRequest(
@@ -144,7 +155,7 @@ def input_tokens_bound(
             kind = part.get("type")
             if kind == "input_image" and part.get("file_id") is None:
                 bound += image_tokens_max - _data_length(part.get("image_url"))
-            elif kind not in _TEXT_PARTS and kind != "input_audio":
+            elif kind not in _TEXT_PARTS and not is_bounded_sound(part):
                 return context_length
     if any(holder.get("tools") for holder in (body, *items)):
         bound += TOOLS_PROMPT_TOKENS
@@ -236,7 +247,7 @@ def _check_tools(holder: Mapping[str, Any], where: str) -> str:
             raise missing(f"{place}.type")
         if not isinstance(kind, str):
             raise wrong_type(f"{place}.type", "a string")
-        if kind.startswith(_SEARCH_TOOL):
+        if _SEARCH_TOOL.fullmatch(kind):
             search = f"{place}.type"
         elif kind == "namespace":
             search = _check_tools(tool, f"{place}.") or search

@@ -23,6 +23,7 @@ from apps.proxy.dialects.plausibility import (
     tells_too_little,
 )
 from apps.proxy.dialects.upstream_errors import error_code
+from apps.proxy.dialects.usage_reader import unbilled
 from apps.proxy.estimate import Excerpt, estimate_quarters, tokens_of_quarters
 from apps.proxy.sse import split_events
 
@@ -258,12 +259,12 @@ class StreamMeter(ABC):
 
         Reported usage wins, unless it came too early to tell of the answer. Without it, what was
         received is estimated; where nothing was produced, there is nothing to charge and the
-        source is "none".
+        source is "none"; what was reported is kept with it.
         """
         reported = self.usage
         # Also without visible content: reasoning alone can use up the maximum.
         if not (reported is not None and self._tells_of_output(reported)) and not self.saw_content:
-            return Usage()
+            return unbilled(reported)
         if reported is not None and reported.total_tokens:
             usage = self._judged(reported)
         else:

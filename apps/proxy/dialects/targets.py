@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from apps.proxy.dialects.gemini_searches import BILLED_BY_PROMPT
-from apps.proxy.dialects.neutral import EXTENSIONS, ReasoningForm, Target
+from apps.proxy.dialects.neutral import EXTENSIONS, ReasoningForm, Target, ThoughtsBeside
 
 
 class _Quirk(NamedTuple):
@@ -20,15 +20,18 @@ class _Quirk(NamedTuple):
     reasoning: ReasoningForm | None = None
     has_sampling: bool | None = None
     extensions: frozenset[str] = frozenset()
+    thoughts_beside: ThoughtsBeside | None = None
+    always_searches: bool = False
 
 
 _QUIRKS: Final = (
-    # Models that search, and once.
+    # Models that search at every call, and once.
     # Source: https://platform.openai.com/docs/guides/tools-web-search
     _Quirk(
         "openai",
         re.compile(r"(?:^|/)gpt-[\w.-]*search-(?:api|preview)"),
         extensions=frozenset({"web_search"}),
+        always_searches=True,
     ),
     # Models that do not think at all.
     # Source: https://platform.openai.com/docs/guides/reasoning
@@ -46,6 +49,23 @@ _QUIRKS: Final = (
         re.compile(r"(?:^|\.)deepseek\.com$"),
         is_host=True,
         extensions=frozenset({"reasoning_content"}),
+    ),
+    # Source: https://www.alibabacloud.com/help/en/model-studio/deep-thinking
+    _Quirk(
+        "openai",
+        re.compile(r"(?:^|\.)aliyuncs\.com$"),
+        is_host=True,
+        thoughts_beside=ThoughtsBeside(
+            frozenset({"max_completion_tokens", "max_tokens"}), budget="thinking_budget"
+        ),
+    ),
+    # Of its two names for a maximum one is for the answer, the other for all.
+    # Source: https://www.volcengine.com/docs/82379/1494384
+    _Quirk(
+        "openai",
+        re.compile(r"(?:^|\.)(?:volces|bytepluses)\.com$"),
+        is_host=True,
+        thoughts_beside=ThoughtsBeside(frozenset({"max_tokens"})),
     ),
     # Source: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
     _Quirk(
@@ -101,6 +121,10 @@ def find_target(
         is_meant = quirk.pattern.search(host if quirk.is_host else upstream_name) is not None
         if quirk.dialect == dialect and is_meant:
             target = _change(target, quirk.reasoning, quirk.has_sampling, quirk.extensions)
+            target = target._replace(
+                thoughts_beside=quirk.thoughts_beside or target.thoughts_beside,
+                always_searches=quirk.always_searches or target.always_searches,
+            )
     known = frozenset(extensions) & EXTENSIONS.keys()
     return _change(target, reasoning, has_sampling, known)
 

@@ -90,12 +90,13 @@ class UsageReader:
 def cache_writes(
     reader: UsageReader, written: int | None, lifetimes: Mapping[str, Any]
 ) -> tuple[int, int]:
-    """Return the tokens written to a cache for five minutes and for an hour.
+    """Return the tokens written to a cache for a short while and for long: five minutes and an hour
+    at Anthropic's, half an hour and twelve at OpenAI's.
 
     `written` is their sum where one is told; what it holds beyond `lifetimes` is the cheaper kind.
     """
-    hour = reader.read(lifetimes, "ephemeral_1h_input_tokens") or 0
-    five_minutes = reader.read(lifetimes, "ephemeral_5m_input_tokens") or 0
+    hour = reader.read(lifetimes, "ephemeral_1h_input_tokens", "ttl_12h_tokens") or 0
+    five_minutes = reader.read(lifetimes, "ephemeral_5m_input_tokens", "ttl_30m_tokens") or 0
     if written is None:
         return five_minutes, hour
     if five_minutes + hour > written:
@@ -161,3 +162,8 @@ def disjoint(reader: UsageReader, parts: Usage, *, read: int, written: int) -> U
         source="reported",
         is_suspect=reader.is_suspect,
     )
+
+
+def unbilled(reported: Usage | None) -> Usage:
+    """Return the usage of a call that is charged nothing: what was reported stays on its record."""
+    return Usage() if reported is None else reported._replace(source="none", is_suspect=False)

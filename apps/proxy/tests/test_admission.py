@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
+from apps.ai_models.overrides import parse_overrides
 from apps.billing.pricing import USUAL, Price
 from apps.core.crypto import keyed_digest
 from apps.core.errors import GatewayError
 from apps.core.price_terms import ServiceTier, Terms, TimeWindow
 from apps.proxy.admission import authenticate, check_operation, plan_call
 from apps.proxy.dialects.openai_request import parse_request
+from apps.proxy.dialects.targets import find_target
 from apps.proxy.operations import Operation
 from apps.proxy.snapshot import Caller, PriceHistory
-from apps.proxy.tests.values import EARLIER, NO_PRICES, NOW, make_caller, make_snapshot
+from apps.proxy.tests.values import EARLIER, NO_PRICES, NOW, ROUTE, make_caller, make_snapshot
+from tests.support.cases import for_all
 
 PEPPER = b"p" * 32
 RAW = "sk-audit-0123456789"
@@ -197,6 +201,19 @@ def test_the_hold_covers_the_dearest_tier_that_may_be_served(tier: str, times: i
     assert plan.wanted_nanos == times * (plan.input_bound * 2_500 + 100 * 10_000)
 
 
+def test_a_longer_cache_is_taken_where_it_has_a_price() -> None:
+    long = {"prompt_cache_options": {"ttl": "12h"}}
+    with pytest.raises(GatewayError) as raised:
+        _plan(long, **_priced(cache_write_5m=3_125_000_000))
+
+    assert (raised.value.row, raised.value.param) == ("E14", "prompt_cache_options.ttl")
+    for options in ({"ttl": "30m"}, {}, None):
+        plan = _plan({"prompt_cache_options": options}, **_priced())
+        assert plan.wanted_nanos == plan.input_bound * 2_500 + 500 * 10_000
+    plan = _plan(long, **_priced(cache_write_1h=5_000_000_000))
+    assert plan.wanted_nanos == plan.input_bound * 5_000 + 500 * 10_000
+
+
 def test_a_call_that_may_search_holds_for_ten_searches_and_a_full_context() -> None:
     plan = _plan({"max_tokens": 100, **SEARCH}, **_priced(web_search=30_000_000))
 
@@ -238,6 +255,103 @@ def test_what_is_predicted_does_not_raise_the_cap_that_money_buys() -> None:
     assert plan.cap_for(for_300) == 300
     assert plan.least_nanos == plan.input_bound * 2_500 + (256 + 33) * 10_000
     assert plan.cap_for(plan.least_nanos) == 256
+
+
+def _searching(name: str) -> dict[str, Any]:
+    target = find_target(
+        dialect="openai", host="api.openai.com", upstream_name=name, cap_parameter="max_tokens"
+    )
+    return {"routes": (replace(ROUTE, target=target),)}
+
+
+@for_all("name", ["gpt-4o-search-preview", "gpt-4o-mini-search-preview", "gpt-5-search-api"])
+def test_a_model_that_always_searches_holds_for_it_whatever_is_asked(name: str) -> None:
+    model = {**_searching(name), **_priced(web_search=25_000_000)}
+    bodies: tuple[dict[str, Any], ...] = (
+        {},
+        {"web_search_options": None},
+        {"web_search_options": False},
+        SEARCH,
+    )
+
+    for body in bodies:
+        plan = _plan({"max_tokens": 100, **body}, **model)
+        assert plan.request.has_web_search
+        assert plan.wanted_nanos == 1_000 * 2_500 + 100 * 10_000 + 10 * 25_000_000
+
+
+def test_a_model_that_always_searches_is_not_sold_without_a_price_for_it() -> None:
+    with pytest.raises(GatewayError) as raised:
+        _plan({"max_tokens": 100}, **_searching("gpt-4o-search-preview"))
+
+    assert raised.value.row == "E32"
+
+
+def test_other_models_search_where_they_are_asked_to() -> None:
+    model = {**_searching("gpt-4o"), **_priced(web_search=25_000_000)}
+
+    assert not _plan({"max_tokens": 100}, **model).request.has_web_search
+
+
+def _hosted(host: str, **route: Any) -> dict[str, Any]:
+    """Return a model whose only route goes to a host."""
+    target = find_target(
+        dialect="openai", host=host, upstream_name="gpt", cap_parameter="max_tokens"
+    )
+    return {"routes": (replace(ROUTE, target=target, **route),)}
+
+
+@for_all(
+    ("host", "body", "tokens"),
+    [
+        # By its own maximum of 500, where nothing bounds the thoughts.
+        ("dashscope.aliyuncs.com", {"max_tokens": 1}, 501),
+        ("dashscope-intl.aliyuncs.com", {"max_completion_tokens": 1}, 501),
+        ("dashscope.aliyuncs.com", {}, 1_000),
+        ("dashscope.aliyuncs.com", {"max_tokens": 1, "enable_thinking": False}, 501),
+        ("dashscope.aliyuncs.com", {"max_tokens": 1, "thinking_budget": 0}, 1),
+        ("dashscope.aliyuncs.com", {"max_tokens": 1, "thinking_budget": 700}, 701),
+        ("dashscope.aliyuncs.com", {"max_tokens": 1, "thinking_budget": 38_000}, 1_001),
+        ("dashscope.aliyuncs.com", {"max_tokens": 1, "thinking_budget": True}, 501),
+        ("dashscope.aliyuncs.com", {"max_tokens": 1, "thinking_budget": 30, "n": 2}, 62),
+        ("ark.cn-beijing.volces.com", {"max_tokens": 1}, 501),
+        ("ark.cn-beijing.volces.com", {"max_tokens": 1, "thinking_budget": 0}, 501),
+        ("ark.cn-beijing.volces.com", {"max_completion_tokens": 1}, 1),
+        ("ark.ap-southeast.bytepluses.com", {"max_tokens": 1}, 501),
+        ("api.deepseek.com", {"max_tokens": 1, "thinking_budget": 700}, 1),
+        ("aliyuncs.com.example", {"max_tokens": 1}, 1),
+    ],
+)
+def test_thoughts_are_held_for_where_no_maximum_bounds_them(
+    host: str, body: dict[str, Any], tokens: int
+) -> None:
+    plan = _plan(body, **_hosted(host))
+
+    assert plan.wanted_nanos == plan.input_bound * 2_500 + tokens * 10_000
+
+
+def test_a_budget_of_thoughts_that_a_route_sets_is_what_is_held_for() -> None:
+    overrides = parse_overrides({"parameters": {"set": {"thinking_budget": 40}}})
+    assert overrides is not None
+    model = _hosted("dashscope.aliyuncs.com", parameters=overrides.parameters)
+    plan = _plan({"max_tokens": 1, "thinking_budget": 7}, **model)
+
+    assert plan.wanted_nanos == plan.input_bound * 2_500 + 41 * 10_000
+
+
+def test_a_model_that_does_not_think_is_held_for_its_maximum() -> None:
+    (route,) = _hosted("dashscope.aliyuncs.com")["routes"]
+    silent = replace(route, target=route.target._replace(reasoning="none"))
+    plan = _plan({"max_tokens": 1}, routes=(silent,))
+
+    assert plan.wanted_nanos == plan.input_bound * 2_500 + 10_000
+
+
+def test_of_several_routes_that_with_the_most_thoughts_is_held_for() -> None:
+    (thinking,) = _hosted("dashscope.aliyuncs.com")["routes"]
+    plan = _plan({"max_tokens": 1}, routes=(ROUTE, replace(thinking, id=2)))
+
+    assert plan.wanted_nanos == plan.input_bound * 2_500 + 501 * 10_000
 
 
 def test_a_window_is_that_of_the_moment_of_admission() -> None:

@@ -163,7 +163,7 @@ def test_whatever_a_message_says_is_content(
     [
         (USAGE, {"content": "Hi"}, Usage(input=10, output=5, source="reported")),
         (USAGE, {"content": ""}, Usage(input=10, output=5, source="reported")),
-        ({"prompt_tokens": 10, "completion_tokens": 0}, {"content": ""}, Usage()),
+        ({"prompt_tokens": 10, "completion_tokens": 0}, {"content": ""}, Usage(input=10)),
         (None, {"content": ""}, Usage()),
         (None, {"content": "four"}, Usage(input=99, output=1, source="estimated")),
         (

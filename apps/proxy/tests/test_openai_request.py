@@ -93,7 +93,7 @@ def test_a_prediction_is_bounded_by_its_bytes(content: object, bound: int) -> No
 
     request = parse_request("chat/completions", CHAT | {"prediction": prediction})
 
-    assert request.prediction_bound == bound
+    assert request.beside_bound == bound
 
 
 @pytest.mark.parametrize("name", ["prediction", "web_search_options"])

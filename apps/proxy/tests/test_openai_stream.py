@@ -313,7 +313,10 @@ def test_what_is_kept_of_a_long_stream_is_bounded_and_still_counted() -> None:
         # Reasoning that used up the maximum, invisibly.
         ([FINISH, USAGE_EVENT], Usage(input=10, output=5, source="reported")),
         # Nothing produced: the prompt alone is not charged.
-        ([FINISH, event(choices=[], usage={"prompt_tokens": 10, "completion_tokens": 0})], Usage()),
+        (
+            [FINISH, event(choices=[], usage={"prompt_tokens": 10, "completion_tokens": 0})],
+            Usage(input=10),
+        ),
         (
             [
                 delta(content="Hi"),

@@ -1,3 +1,4 @@
+import base64
 import json
 from typing import Any
 
@@ -133,6 +134,52 @@ def test_text_cannot_hide_in_an_image() -> None:
 )
 def test_what_the_provider_looks_up_counts_as_a_full_context(part: object) -> None:
     assert bound(message(part)) == 100_000
+
+
+WAV = b"RIFF\x00\x00\x00\x00WAVEfmt " + bytes(300)
+MP3 = b"\xff\xfb\x90\x00" + bytes(300)
+NOTED = b"ID3\x04\x00\x00\x00\x00\x01\x03" + bytes(131) + MP3
+
+
+def sound(data: object) -> dict[str, Any]:
+    return {"type": "input_audio", "input_audio": {"data": data, "format": "mp3"}}
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@for_all(
+    "data",
+    [encoded(WAV), encoded(MP3), encoded(NOTED), f"data:;base64,{encoded(WAV)}"],
+)
+def test_a_sound_of_so_many_bytes_is_bounded_by_them(data: str) -> None:
+    body = message(sound(data))
+
+    assert bound(body) == len(json.dumps(body)) + 64
+
+
+@for_all(
+    "data",
+    [
+        "https://example.com/two-hours.mp3",
+        "data:audio/mp3;base64,https://example.com/two-hours.mp3",
+        encoded(b"fLaC" + bytes(300)),
+        encoded(NOTED[:141] + b"fLaC" + bytes(300)),
+        encoded(b"OggS" + bytes(300)),
+        encoded(b"RIFF"),
+        "",
+        7,
+        None,
+    ],
+)
+def test_a_sound_of_any_length_counts_as_a_full_context(data: object) -> None:
+    assert bound(message(sound(data))) == 100_000
+
+
+def test_a_sound_beside_its_part_counts_as_a_full_context() -> None:
+    assert bound(message({**sound(encoded(WAV)), "type": "video"})) == 100_000
+    assert bound(message({"type": "input_audio", "input_audio": encoded(WAV)})) == 100_000
 
 
 def test_an_earlier_spoken_answer_counts_as_a_full_context() -> None:

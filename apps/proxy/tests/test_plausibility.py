@@ -227,7 +227,7 @@ PARTS: dict[str, Any] = {"completion_tokens_details": {"reasoning_tokens": 8}}
         ([usage_event(0), event({"content": "Hi"})], MORE._replace(output=1)),
         ([usage_event(1), event({"content": "four" * 36})], reported(1)),
         ([usage_event(1), event({"content": "four" * 37})], MORE._replace(output=37)),
-        ([usage_event(0)], Usage()),
+        ([usage_event(0)], Usage(input=10)),
         ([usage_event(1)], reported(1)),
         ([usage_event(1), *[AUDIO] * 2], MORE._replace(output=1, audio_out=40)),
         # The usage of the end would follow the finish reason, and did not come.

@@ -24,16 +24,19 @@ from tests.support.cases import for_all
 CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
 # Kept apart from the list in the code on purpose: what that forgets, this does not.
 COST_DECIDING = [
-    "additionalModelRequestFields", "agent_id", "billing_policy", "cached_content",
-    "candidateCount", "chat_template", "compaction", "compound_custom", "connectors", "container",
-    "conversation_id", "data_sources", "dataSources", "deferred", "enable_search", "fallbacks",
-    "generationConfig", "google_search", "googleSearch", "inference_geo", "inferenceConfig",
-    "max_gen_len", "max_new_tokens", "maxOutputTokens", "max_output_tokens", "maxTokensToSample",
-    "mcp_servers", "mcpServers", "mm_processor_kwargs", "models", "moderation", "n_predict",
-    "num_predict", "num_generations", "numReturnSequences", "options", "parameters",
-    "performanceConfig", "plugins", "preset", "previous_response_id", "route", "safety_model",
-    "search_parameters", "speed", "thread", "tokens_to_generate", "vl_high_resolution_images",
-    "web_search", "webSearch",
+    "access_programs", "additionalModelRequestFields", "agent_id", "billing_policy",
+    "cached_content", "caching", "candidateCount", "chat_template", "compaction",
+    "compound_custom", "connectors", "container", "conversation_id", "data_sources",
+    "dataSources", "deferred", "enable_search", "expire_at", "fallbacks", "generationConfig",
+    "generation_output_config", "google_search", "googleSearch", "inferenceConfig",
+    "inference_geo", "max_gen_len", "max_new_tokens", "maxOutputTokens", "max_output_tokens",
+    "maxTokensToSample", "mcp_servers", "mcpServers", "mm_processor_kwargs", "model_armor_config",
+    "models", "model_selection_config", "moderation", "multi_agent", "n_predict",
+    "num_generations", "num_predict", "numReturnSequences", "options", "output_uri_prefix",
+    "parameters", "performanceConfig", "plugins", "preset", "previous_response_id",
+    "providerOptions", "route", "router_settings_override", "safety_model", "search_parameters",
+    "speed", "thread", "tokens_to_generate", "vl_high_resolution_images", "web_search",
+    "webSearch",
 ]  # fmt: skip
 
 
@@ -50,6 +53,16 @@ def ask(name: str, value: object = "x") -> str:
     except GatewayError as error:
         return "refused" if (error.row, error.param) == ("E14", name) else str(error)
     return "passed" if name in kept else "removed"
+
+
+@for_all("member", ["cached_content", "cachedContent", "fallbacks"])
+def test_nothing_that_lies_with_google_is_read_by_a_chat(member: str) -> None:
+    allowed = {"thinking_config": {"thinking_budget": 9}, "safety_settings": []}
+    with pytest.raises(GatewayError) as error:
+        parse_request("chat/completions", {**CHAT, "google": {**allowed, member: "x"}})
+
+    assert (error.value.row, error.value.param) == ("E14", f"google.{member}")
+    assert ask("google", allowed) == "passed"
 
 
 @for_all("name", COST_DECIDING)

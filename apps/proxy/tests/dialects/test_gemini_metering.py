@@ -188,7 +188,7 @@ def test_a_declined_prompt_is_whole_and_costs_nothing() -> None:
     assert meter.begins_an_answer(b"") is True
     assert (meter.is_whole(1), meter.finish_reason) == (True, "SAFETY")
     assert meter.last_frame == declined
-    assert final(meter) == Usage()
+    assert final(meter) == Usage(input=10)
 
 
 def test_each_candidate_has_to_end() -> None:
@@ -314,7 +314,7 @@ def test_a_prompt_that_was_declined_is_an_answer_without_a_charge() -> None:
     found = read({"promptFeedback": {"blockReason": "OTHER"}, "usageMetadata": usage(10, 0)})
 
     assert found.finish_reason == "OTHER"
-    assert found.final_usage(estimated_input_tokens=9) == Usage()
+    assert found.final_usage(estimated_input_tokens=9) == Usage(input=10)
 
 
 def test_images_of_an_answer_are_counted() -> None:

@@ -169,6 +169,8 @@ def test_nobody_is_told_how_his_prompt_differs_from_another() -> None:
         ),
         ("gemini", gemini(generationConfig={"routingConfig": {"manualMode": {"modelName": "m"}}})),
         ("gemini", gemini(generationConfig={"num_predict": 100_000})),
+        ("gemini", gemini(generationConfig={"modelSelectionConfig": {}})),
+        ("gemini", gemini(modelArmorConfig={"promptTemplateName": "t"})),
         ("openai-responses", responses(Background=True)),
         ("openai-responses", responses(previousResponseId="resp_1")),
         ("openai-responses", responses(input=[HI | {"Type": "item_reference"}])),

@@ -5,11 +5,13 @@ from typing import Any, Final
 import orjson
 import pytest
 
-from apps.core.usage import Usage
+from apps.core.usage import Usage, UsageSource
+from apps.proxy.dialects.anthropic_metering import read_metered_answer
 from apps.proxy.dialects.anthropic_stream import AnthropicStreamMeter
 from apps.proxy.dialects.openai_stream import OpenAIStreamMeter
 from apps.proxy.dialects.responses_stream import ResponsesStreamMeter
 from apps.proxy.dialects.stream_meter import StreamMeter
+from tests.support.cases import for_all
 
 # A seal of 256 characters, and base64 of 3000 bytes: 750 tokens.
 SEALED: Final = "A" * (256 + 4_000)
@@ -71,7 +73,53 @@ def test_thoughts_that_anthropic_seals_are_paid_for(
 
 
 def test_a_thought_that_has_only_begun_costs_nothing() -> None:
-    assert left(AnthropicStreamMeter(), START, OPEN) == Usage()
+    # What was reported is on record all the same.
+    assert left(AnthropicStreamMeter(), START, OPEN) == Usage(input=40, output=1)
+
+
+def refused(category: str | None, output_tokens: int = 0) -> bytes:
+    details = {"type": "refusal", "category": category, "explanation": None}
+    return event(
+        "message_delta",
+        delta={"stop_reason": "refusal", "stop_details": details},
+        usage={"output_tokens": output_tokens},
+    )
+
+
+@for_all(
+    ("category", "source"),
+    [
+        ("bio", "reported"),
+        ("frontier_llm", "reported"),
+        ("reasoning_extraction", "reported"),
+        ("cyber", "none"),
+        ("general_harms", "none"),
+        (None, "none"),
+        ([], "none"),
+    ],
+)
+def test_a_refusal_is_charged_where_anthropic_bills_what_it_read(
+    category: Any, source: UsageSource
+) -> None:
+    answer = {
+        "type": "message",
+        "content": [],
+        "stop_reason": "refusal",
+        "stop_details": {"type": "refusal", "category": category},
+        "usage": {"input_tokens": 40, "output_tokens": 0},
+    }
+    whole = read_metered_answer("messages", orjson.dumps(answer))
+
+    assert left(AnthropicStreamMeter(), START, refused(category)) == Usage(input=40, source=source)
+    assert whole.final_usage(estimated_input_tokens=99) == Usage(input=40, source=source)
+
+
+def test_what_was_written_before_a_refusal_is_charged_whatever_its_category() -> None:
+    spoken = delta({"type": "text_delta", "text": "word"})
+
+    usage = left(AnthropicStreamMeter(), START, spoken, refused("cyber", output_tokens=3))
+
+    assert usage == Usage(input=40, output=3, source="reported")
 
 
 def test_searches_of_anthropic_are_paid_for_and_failed_ones_are_not() -> None:

@@ -113,6 +113,12 @@ def test_what_costs_nothing_but_tokens_passes_as_it_is(members: dict[str, Any]) 
         ({"tools": [{"type": "image_generation"}]}, "E14", "tools[0].type"),
         ({"tools": [{"type": "mcp"}]}, "E14", "tools[0].type"),
         ({"tools": [{"type": "programmatic_tool_calling"}]}, "E14", "tools[0].type"),
+        ({"input": [*HI, {"type": "compaction_trigger"}]}, "E14", "input[1].type"),
+        ({"multi_agent": {"enabled": True}}, "E14", "multi_agent"),
+        ({"access_programs": {"cyber": "daybreak_red"}}, "E14", "access_programs"),
+        ({"caching": {"type": "enabled"}, "expire_at": 9}, "E14", "caching"),
+        ({"tools": [{"type": "web_search_image"}]}, "E14", "tools[0].type"),
+        ({"tools": [{"type": "web_search_2025_08_26_x"}]}, "E14", "tools[0].type"),
         ({"tools": [{"type": "shell"}]}, "E14", "tools[0].environment"),
         (
             {"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]},
@@ -141,6 +147,8 @@ def test_what_cannot_be_metered_is_refused_by_its_place(
     ("members", "param"),
     [
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search_2025_08_26"}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search_preview"}]}, "tools[0].type"),
         ({"tools": [{"type": "web_search_preview_2025_03_11"}]}, "tools[0].type"),
         (
             {"tools": [{"type": "namespace", "name": "a", "tools": [{"type": "web_search"}]}]},
@@ -202,6 +210,16 @@ def test_an_image_is_bounded_as_one() -> None:
 def test_what_lies_elsewhere_is_bounded_by_the_context(members: dict[str, Any]) -> None:
     assert bound(**members) == CONTEXT
     assert parsed(**members).has_images
+
+
+def test_a_sound_at_an_address_is_bounded_by_the_context() -> None:
+    def said(data: str) -> list[dict[str, Any]]:
+        sound = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+        return [{"role": "user", "content": [sound]}]
+
+    held = "UklGRgAAAABXQVZFZm10IAAA"  # the first bytes of a WAV
+    assert bound(input=said(held)) == len(serialise({"model": "m", "input": said(held)})) + 64
+    assert bound(input=said("https://example.com/a.wav")) == CONTEXT
 
 
 def test_a_sealed_thought_is_bounded_by_its_bytes() -> None:
