@@ -37,6 +37,7 @@ from apps.proxy.dialects.reasoning import (
 from apps.proxy.dialects.sampling import without_defaults
 from apps.proxy.dialects.sealed_thoughts import is_openais
 from apps.proxy.dialects.tool_arguments import arguments_object
+from apps.proxy.dialects.tool_choices import find_tool_choice
 from apps.proxy.dialects.web_search import anthropic_search
 
 _TEMPERATURE_MAX: Final = 1
@@ -306,7 +307,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
 
 def _tool_choice(request: Request) -> dict[str, Any] | None:
     """Return which tools are to be called; whether several at once is told with it."""
-    choice = request.tool_choice
+    choice = find_tool_choice(request)
     if choice is None:
         if request.is_parallel is not False or not request.tools:
             return None

@@ -35,6 +35,7 @@ from apps.proxy.dialects.reasoning import BUDGET_TOKENS, budget_of_effort, effor
 from apps.proxy.dialects.sampling import without_defaults
 from apps.proxy.dialects.sealed_thoughts import is_openais
 from apps.proxy.dialects.tool_arguments import arguments_object
+from apps.proxy.dialects.tool_choices import find_tool_choice
 from apps.proxy.dialects.web_search import google_search
 
 # What a client's path said, and a provider's will.
@@ -325,7 +326,7 @@ def _tool_config(request: Request) -> dict[str, Any] | None:
     A call that has to be made matches its schema in any case; one that may be made does so where
     any tool asks for it.
     """
-    choice = request.tool_choice
+    choice = find_tool_choice(request)
     calling: dict[str, Any] | None = None
     if choice is not None and choice.mode == "tool":
         calling = {"mode": "ANY", "allowedFunctionNames": [choice.name]}

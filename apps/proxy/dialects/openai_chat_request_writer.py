@@ -24,7 +24,6 @@ from apps.proxy.dialects.neutral import (
     Text,
     Thinking,
     Tool,
-    ToolChoice,
     ToolResult,
     ToolUse,
     Turn,
@@ -33,6 +32,7 @@ from apps.proxy.dialects.openai_parameters import short_name
 from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import effort_name
 from apps.proxy.dialects.sampling import without_defaults
+from apps.proxy.dialects.tool_choices import find_tool_choice
 from apps.proxy.dialects.web_search import CHAT_PARAMETER, chat_search
 
 _STOPS_MAX: Final = 4
@@ -66,7 +66,7 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         "n": request.choices if request.choices != 1 else None,
         "seed": request.seed,
         "tools": [writer.tool(tool) for tool in request.tools] or None,
-        "tool_choice": None if request.tool_choice is None else _tool_choice(request.tool_choice),
+        "tool_choice": _tool_choice(request),
         CHAT_PARAMETER: chat_search(request, target),
         # Without tools OpenAI refuses to be told.
         "parallel_tool_calls": request.is_parallel if request.tools else None,
@@ -252,7 +252,10 @@ def _marked_as_error(content: Any) -> Any:
     return [{"type": "text", "text": ERROR_MARK}, *content]
 
 
-def _tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
+def _tool_choice(request: Request) -> str | dict[str, Any] | None:
+    choice = find_tool_choice(request)
+    if choice is None:
+        return None
     if choice.mode == "tool":
         return {"type": "function", "function": {"name": choice.name}}
     return CHOICE_MODES[choice.mode]

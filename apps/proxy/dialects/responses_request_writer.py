@@ -23,7 +23,6 @@ from apps.proxy.dialects.neutral import (
     Text,
     Thinking,
     Tool,
-    ToolChoice,
     ToolResult,
     ToolUse,
     Turn,
@@ -40,6 +39,7 @@ from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import effort_name
 from apps.proxy.dialects.sampling import without_defaults
 from apps.proxy.dialects.sealed_thoughts import encrypted_content, is_openais
+from apps.proxy.dialects.tool_choices import find_tool_choice
 from apps.proxy.dialects.web_search import responses_search
 
 # Source: https://git.x-ys.cn/badlogic/pi-mono/issues/1022 (what OpenAI answers to others)
@@ -72,7 +72,7 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         "tools": tools or None,
         # The client's own tools are none of these.
         "max_tool_calls": None if search is None else search[1],
-        "tool_choice": None if request.tool_choice is None else _tool_choice(request.tool_choice),
+        "tool_choice": _tool_choice(request),
         "parallel_tool_calls": request.is_parallel if request.tools else None,
         "reasoning": reasoning,
         "include": include,
@@ -268,7 +268,10 @@ def _tool(tool: Tool) -> dict[str, Any]:
     }
 
 
-def _tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
+def _tool_choice(request: Request) -> str | dict[str, Any] | None:
+    choice = find_tool_choice(request)
+    if choice is None:
+        return None
     if choice.mode == "tool":
         return {"type": "function", "name": choice.name}
     return CHOICE_MODES[choice.mode]

@@ -255,16 +255,21 @@ anthropic_body = both(
         metadata=texts.map(lambda user: {"user_id": user}),
         service_tier=st.just("standard_only"),
         stream=st.just(True),
-        tools=st.lists(anthropic_tool, min_size=1, max_size=2),
-        tool_choice=both(
-            st.sampled_from(({"type": "auto"}, {"type": "any"}, {"type": "tool", "name": "a"})),
-            some(disable_parallel_tool_use=st.booleans()),
-        )
-        | st.just({"type": "none"}),
         output_config=some(
             format=schemas.map(lambda schema: {"type": "json_schema", "schema": schema}),
             effort=st.sampled_from(("low", "medium", "high", "xhigh", "max")),
         ).filter(bool),
+    ),
+    st.just({})
+    | both(
+        st.fixed_dictionaries({"tools": st.lists(anthropic_tool, min_size=1, max_size=2)}),
+        some(
+            tool_choice=both(
+                st.sampled_from(({"type": "auto"}, {"type": "any"}, {"type": "tool", "name": "a"})),
+                some(disable_parallel_tool_use=st.booleans()),
+            )
+            | st.just({"type": "none"}),
+        ),
     ),
     marks,
 )
@@ -359,22 +364,31 @@ gemini_body = both(
         ).filter(bool),
         serviceTier=st.just("standard"),
         stream=st.just(True),
-        tools=st.lists(
-            both(
-                st.fixed_dictionaries({"name": names}),
-                some(description=texts, parametersJsonSchema=schemas),
-            ),
-            min_size=1,
-            max_size=2,
-        ).map(lambda declared: [{"functionDeclarations": declared}]),
-        toolConfig=st.sampled_from(
-            (
-                {"mode": "AUTO"},
-                {"mode": "ANY"},
-                {"mode": "NONE"},
-                {"mode": "ANY", "allowedFunctionNames": ["a"]},
-            )
-        ).map(lambda calling: {"functionCallingConfig": calling}),
+    ),
+    st.just({})
+    | both(
+        st.fixed_dictionaries(
+            {
+                "tools": st.lists(
+                    both(
+                        st.fixed_dictionaries({"name": names}),
+                        some(description=texts, parametersJsonSchema=schemas),
+                    ),
+                    min_size=1,
+                    max_size=2,
+                ).map(lambda declared: [{"functionDeclarations": declared}])
+            }
+        ),
+        some(
+            toolConfig=st.sampled_from(
+                (
+                    {"mode": "AUTO"},
+                    {"mode": "ANY"},
+                    {"mode": "NONE"},
+                    {"mode": "ANY", "allowedFunctionNames": ["a"]},
+                )
+            ).map(lambda calling: {"functionCallingConfig": calling}),
+        ),
     ),
 )
 
