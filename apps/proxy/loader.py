@@ -306,7 +306,8 @@ def _target_of(row: RouteRow, provider: Provider, conversion: Conversion | None)
         upstream_name=row.upstream_name,
         cap_parameter=row.max_tokens_parameter,
         reasoning=asked.reasoning,
-        has_sampling=asked.has_sampling,
+        sampling=asked.sampling,
+        efforts=asked.efforts,
         extensions=asked.extensions,
     )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from apps.ai_models.overrides import (
+    Conversion,
     OverridesRefused,
     Parameters,
     check_overrides,
@@ -141,3 +142,35 @@ def test_the_order_in_which_they_were_written_does_not_matter() -> None:
     _, other = make_parameters(set={"a": 2, "b": 1}).apply({})
 
     assert one == other == "set a=2; set b=1"
+
+
+@pytest.mark.parametrize(
+    ("told", "sampling"), [(True, "any"), (False, "none"), ("one", "one"), (None, None)]
+)
+def test_which_sampling_the_model_takes_is_told_to_the_conversion(
+    told: Any, sampling: Literal["none", "one", "any"] | None
+) -> None:
+    overrides = parse_overrides({"conversion": {"reasoning": "none", "sampling": told}})
+
+    assert overrides is not None
+    assert overrides.conversion == Conversion(reasoning="none", sampling=sampling)
+
+
+def test_which_efforts_the_model_knows_is_told_to_the_conversion() -> None:
+    told = {"efforts": ["low", "high", "low"]}
+    overrides = parse_overrides({"conversion": told})
+
+    assert overrides is not None
+    assert overrides.conversion == Conversion(efforts=("low", "high"))
+
+
+@pytest.mark.parametrize("told", ["low", ["very high"], [1], {"low": 1}])
+def test_another_effort_is_refused(told: Any) -> None:
+    with pytest.raises(OverridesRefused):
+        check_overrides({"conversion": {"efforts": told}})
+
+
+@pytest.mark.parametrize("told", ["both", 1, [], {}])
+def test_another_sampling_is_refused(told: Any) -> None:
+    with pytest.raises(OverridesRefused):
+        check_overrides({"conversion": {"sampling": told}})

@@ -6,18 +6,16 @@ name for it.
 Source: https://platform.claude.com/docs/en/api/messages
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from apps.proxy.dialects.anthropic_blocks import content, is_signed, says_something
 from apps.proxy.dialects.cache_marks import cache_members
 from apps.proxy.dialects.neutral import (
-    Document,
-    Image,
+    Effort,
     OutputFormat,
     Part,
     Reasoning,
-    Refusal,
     Request,
     Target,
     Text,
@@ -30,20 +28,22 @@ from apps.proxy.dialects.neutral import (
 )
 from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import (
+    asked_effort,
     bounded_budget,
+    budget_beside_answer,
     budget_of_effort,
-    effort_of_budget,
+    nearest_effort,
 )
-from apps.proxy.dialects.sampling import without_defaults
-from apps.proxy.dialects.sealed_thoughts import is_openais
-from apps.proxy.dialects.tool_arguments import arguments_object
+from apps.proxy.dialects.sampling import with_sampling, with_sampling_of_thought
+from apps.proxy.dialects.strict_schemas import for_claude
+from apps.proxy.dialects.tool_choices import find_tool_choice, is_forced
+from apps.proxy.dialects.tool_names import told_name
 from apps.proxy.dialects.web_search import anthropic_search
 
 _TEMPERATURE_MAX: Final = 1
-_IMAGE_TYPES: Final = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
-_PDF: Final = "application/pdf"
-# Source: https://github.com/maximhq/bifrost/issues/5097 (what Anthropic answers to others)
-_FOREIGN_IN_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
+_TOOL_NAME_LENGTH_MAX: Final = 128
+_LEAST_EFFORT: Final = "low"
+_THINKING: Final = ("adaptive", "enabled")
 
 
 def write_request(request: Request, target: Target) -> dict[str, Any]:
@@ -55,10 +55,13 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
     if limit is None:
         raise ValueError("Anthropic's dialect needs a limit of the output.")
     _check(request)
-    request = without_defaults(request, target)
     writer = _Writer(request, target)
     system, messages = writer.conversation()
     thinking, effort = writer.reasoning(limit)
+    is_thinking = thinking is not None and thinking["type"] in _THINKING
+    request = with_sampling(request, target, is_thinking=is_thinking)
+    if is_thinking:
+        request = with_sampling_of_thought(request)
     told: dict[str, Any] = {} if request.format is None else {"format": _format(request.format)}
     if effort is not None:
         told["effort"] = effort
@@ -72,7 +75,7 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         "top_k": request.top_k,
         "stop_sequences": list(request.stop) or None,
         "tools": _tools(request) or None,
-        "tool_choice": _tool_choice(request),
+        "tool_choice": writer.tool_choice(),
         "thinking": thinking,
         "output_config": told or None,
         "metadata": {"user_id": request.user} if request.user else None,
@@ -82,6 +85,24 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
     body: dict[str, Any] = {"model": target.model, "max_tokens": limit}
     body.update((name, value) for name, value in members.items() if value is not None)
     return body | cache_members(request.cache)
+
+
+def capped(body: Mapping[str, Any], output_cap: int) -> dict[str, Any]:
+    """Return a body by which no more may be written, and thought as much as that leaves room for.
+
+    Anthropic refuses a budget that is not below the maximum.
+    """
+    told = {**body, "max_tokens": output_cap}
+    thinking = body.get("thinking")
+    # A route may set anything. type() and not isinstance(): true is an int.
+    if not isinstance(thinking, Mapping) or type(thinking.get("budget_tokens")) is not int:
+        return told
+    budget = budget_beside_answer(thinking["budget_tokens"], output_cap)
+    if budget is None:
+        del told["thinking"]
+    else:
+        told["thinking"] = {**thinking, "budget_tokens": budget}
+    return told
 
 
 def _check(request: Request) -> None:
@@ -116,26 +137,38 @@ class _Writer:
         """Return what the system says, and the messages.
 
         What the system says between the turns moves before them, for models that hear it only
-        there. Turns of one side that follow each other become one, what tools answered first.
+        there, and else behind the user's turn that follows, if one does. Turns of one side that
+        follow each other become one, what tools answered first. Raises E14 where the model begins.
         """
         system: list[Text] = list(self._request.system)
         merged: list[tuple[str, list[Part]]] = []
+        waiting: list[Text] = []
         for turn in self._request.turns:
-            parts = [part for part in turn.parts if _says_something(part)]
-            if turn.role == "system" and "system_turns" not in self._target.extensions:
-                system += [part for part in parts if isinstance(part, Text)]
-            elif merged and merged[-1][0] == turn.role:
-                merged[-1][1].extend(parts)
-            elif parts:
-                merged.append((turn.role, parts))
+            parts = [part for part in turn.parts if says_something(part)]
+            if turn.role == "system":
+                is_heard = bool(merged) and "system_turns" in self._target.extensions
+                said = waiting if is_heard else system
+                said += [part for part in parts if isinstance(part, Text)]
+                continue
+            if turn.role == "assistant" and parts:
+                if not merged:
+                    raise inexpressible(turn.at)
+                if merged[-1][0] == "user":
+                    _merge(merged, "system", waiting)
+                    waiting = []
+            _merge(merged, turn.role, parts)
+        if merged and merged[-1][0] == "user":
+            _merge(merged, "system", waiting)
+        else:
+            system += waiting
         messages = []
         for role, parts in merged:
             results: list[Part] = [part for part in parts if isinstance(part, ToolResult)]
             rest = [part for part in parts if not isinstance(part, ToolResult)]
-            messages.append({"role": role, "content": _content([*results, *rest])})
+            messages.append({"role": role, "content": content([*results, *rest])})
         if not messages:
             raise self._request.refuse("turns")
-        return _content(system) or None, messages
+        return content(system) or None, messages
 
     def reasoning(self, limit: int) -> tuple[dict[str, Any] | None, str | None]:
         """Return `thinking` and the effort, each None where it is not told."""
@@ -143,31 +176,52 @@ class _Writer:
         if asked is None:
             return None, None
         if asked.is_on is None:
-            return None, _effort(asked)
+            return None, self._known_effort(asked_effort(asked))
         if self._target.reasoning == "none":
             # What does not think need not be told so.
             if asked.is_on:
                 raise self._request.refuse("reasoning")
             return None, None
         if not asked.is_on:
-            return {"type": "disabled"}, asked.effort
+            return self._rest(asked)
         shown = {"display": "omitted"} if asked.is_hidden else {}
         if self._target.reasoning == "effort":
-            return {"type": "adaptive", **shown}, _effort(asked)
+            return {"type": "adaptive", **shown}, self._known_effort(asked_effort(asked))
         budget = _budget(asked, limit)
-        if budget is None or _continues_without_thoughts(self._request.turns):
+        if budget is None or _is_refused_thought(self._request):
             return None, None
         # Beside a budget an effort is about the whole answer, and not what the budget was made of.
-        effort = None if asked.budget_tokens is None else asked.effort
+        beside = None if asked.budget_tokens is None else asked.effort
+        effort = self._known_effort(beside)
         return {"type": "enabled", "budget_tokens": budget, **shown}, effort
 
+    def _rest(self, asked: Reasoning) -> tuple[dict[str, Any] | None, str | None]:
+        """Return how not to think: for who always thinks, as little as he can."""
+        if self._target.thinking_off:
+            return {"type": self._target.thinking_off}, self._known_effort(asked.effort)
+        return None, _LEAST_EFFORT
 
-def _effort(asked: Reasoning) -> str | None:
-    """Return an effort that this dialect knows."""
-    effort = asked.effort
-    if effort is None and asked.budget_tokens is not None:
-        effort = effort_of_budget(asked.budget_tokens)
-    return "low" if effort == "minimal" else effort
+    def _known_effort(self, effort: Effort | None) -> str | None:
+        """Return an effort that this dialect and the model know."""
+        known = [name for name in self._target.efforts if name != "minimal"]
+        return None if effort is None else nearest_effort(effort, known)
+
+    def tool_choice(self) -> dict[str, Any] | None:
+        """Return which tools are to be called; whether several at once is told with it."""
+        request = self._request
+        choice = find_tool_choice(request)
+        if is_forced(choice) and not self._target.has_forced_tools:
+            raise request.refuse("tool_choice")
+        if choice is None:
+            if request.is_parallel is not False or not request.tools:
+                return None
+            choice = ToolChoice("auto")
+        told: dict[str, Any] = {"type": choice.mode}
+        if choice.mode == "tool":
+            told["name"] = choice.name
+        if request.is_parallel is not None and choice.mode != "none":
+            told["disable_parallel_tool_use"] = not request.is_parallel
+        return told
 
 
 def _budget(asked: Reasoning, limit: int) -> int | None:
@@ -175,6 +229,22 @@ def _budget(asked: Reasoning, limit: int) -> int | None:
     if asked.budget_tokens is not None:
         return bounded_budget(asked.budget_tokens, limit)
     return budget_of_effort(asked.effort or "high", limit)
+
+
+def _merge(merged: list[tuple[str, list[Part]]], role: str, parts: Sequence[Part]) -> None:
+    """Add what one side says, to its turn where it has just spoken."""
+    if merged and merged[-1][0] == role:
+        merged[-1][1].extend(parts)
+    elif parts:
+        merged.append((role, list(parts)))
+
+
+def _is_refused_thought(request: Request) -> bool:
+    """Return whether Anthropic refuses a budget: so it does beside a tool that has to be called.
+
+    Source: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+    """
+    return is_forced(request.tool_choice) or _continues_without_thoughts(request.turns)
 
 
 def _continues_without_thoughts(turns: tuple[Turn, ...]) -> bool:
@@ -186,102 +256,7 @@ def _continues_without_thoughts(turns: tuple[Turn, ...]) -> bool:
     last = next((turn for turn in reversed(turns) if turn.role == "assistant"), None)
     if last is None or not any(isinstance(part, ToolUse) for part in last.parts):
         return False
-    return not any(_is_signed(part) for part in last.parts if isinstance(part, Thinking))
-
-
-def _says_something(part: Part) -> bool:
-    """Return whether a part can be told: an empty text and an unsigned thought are refused."""
-    if isinstance(part, Text):
-        return bool(part.text)
-    return not isinstance(part, Thinking) or _is_signed(part)
-
-
-def _is_signed(thought: Thinking) -> bool:
-    """Return whether a thought can be given back to Anthropic.
-
-    Not those of another provider, nor those whose signature a client lost.
-    """
-    return bool(thought.redacted or (thought.signature and not is_openais(thought.signature)))
-
-
-def _content(parts: Sequence[Part]) -> str | list[dict[str, Any]]:
-    """Return a content: a text where that says all, else blocks."""
-    blocks = [_block(part) for part in parts if _says_something(part)]
-    if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
-        text: str = blocks[0]["text"]
-        return text
-    return blocks
-
-
-def _block(part: Part) -> dict[str, Any]:
-    """Return a part as a block."""
-    if isinstance(part, Text):
-        return {"type": "text", "text": part.text, **cache_members(part.cache)}
-    if isinstance(part, Refusal):
-        return {"type": "text", "text": part.text}
-    if isinstance(part, Image):
-        return _image(part)
-    if isinstance(part, Document):
-        return _document(part)
-    if isinstance(part, Thinking):
-        return _thinking(part)
-    if isinstance(part, ToolUse):
-        return {
-            "type": "tool_use",
-            "id": _id(part.id),
-            "name": part.name,
-            "input": arguments_object(part.arguments),
-            **cache_members(part.cache),
-        }
-    if isinstance(part, ToolResult):
-        content = _content(part.parts)
-        return {
-            "type": "tool_result",
-            "tool_use_id": _id(part.id),
-            **({"content": content} if content else {}),
-            **({"is_error": True} if part.is_error else {}),
-            **cache_members(part.cache),
-        }
-    raise inexpressible(part.at)
-
-
-def _id(identifier: str) -> str:
-    """Return an id of a tool call with this dialect's characters, the same for the same one."""
-    return _FOREIGN_IN_ID.sub(lambda found: f"_{ord(found[0]):x}_", identifier)
-
-
-def _thinking(part: Thinking) -> dict[str, Any]:
-    if part.redacted:
-        return {"type": "redacted_thinking", "data": part.redacted}
-    return {"type": "thinking", "thinking": part.text, "signature": part.signature}
-
-
-def _image(part: Image) -> dict[str, Any]:
-    if part.url:
-        source = {"type": "url", "url": part.url}
-    elif part.media_type in _IMAGE_TYPES:
-        source = {"type": "base64", "media_type": part.media_type, "data": part.data}
-    else:
-        raise inexpressible(part.at)
-    return {"type": "image", "source": source, **cache_members(part.cache)}
-
-
-def _document(part: Document) -> dict[str, Any]:
-    if part.url:
-        source = {"type": "url", "url": part.url}
-    elif part.text:
-        source = {"type": "text", "media_type": "text/plain", "data": part.text}
-    elif part.media_type == _PDF:
-        source = {"type": "base64", "media_type": _PDF, "data": part.data}
-    else:
-        raise inexpressible(part.at)
-    told = {"title": part.title, "context": part.context}
-    return {
-        "type": "document",
-        "source": source,
-        **{name: value for name, value in told.items() if value},
-        **cache_members(part.cache),
-    }
+    return not any(is_signed(part) for part in last.parts if isinstance(part, Thinking))
 
 
 def _tools(request: Request) -> list[dict[str, Any]]:
@@ -296,27 +271,12 @@ def _tool(tool: Tool) -> dict[str, Any]:
     if schema.setdefault("type", "object") != "object":
         raise inexpressible(tool.schema_at)
     return {
-        "name": tool.name,
+        "name": told_name(tool, _TOOL_NAME_LENGTH_MAX),
         **({} if tool.description is None else {"description": tool.description}),
-        "input_schema": schema,
+        "input_schema": _held_to(schema, tool.schema_at) if tool.is_strict else schema,
         **({} if tool.is_strict is None else {"strict": tool.is_strict}),
         **cache_members(tool.cache),
     }
-
-
-def _tool_choice(request: Request) -> dict[str, Any] | None:
-    """Return which tools are to be called; whether several at once is told with it."""
-    choice = request.tool_choice
-    if choice is None:
-        if request.is_parallel is not False or not request.tools:
-            return None
-        choice = ToolChoice("auto")
-    told: dict[str, Any] = {"type": choice.mode}
-    if choice.mode == "tool":
-        told["name"] = choice.name
-    if request.is_parallel is not None and choice.mode != "none":
-        told["disable_parallel_tool_use"] = not request.is_parallel
-    return told
 
 
 def _format(asked: OutputFormat) -> dict[str, Any]:
@@ -328,4 +288,12 @@ def _format(asked: OutputFormat) -> dict[str, Any]:
         # There is no JSON without a schema.
         raise inexpressible(asked.at)
     described = {"description": asked.description} if asked.description else {}
-    return {"type": "json_schema", "schema": {**described, **asked.schema}}
+    return {"type": "json_schema", "schema": _held_to({**described, **asked.schema}, asked.at)}
+
+
+def _held_to(schema: Mapping[str, Any], at: str) -> dict[str, Any]:
+    """Return a schema that is kept to. Raises E14 for one that Anthropic cannot keep to."""
+    told = for_claude(schema)
+    if told is None:
+        raise inexpressible(at)
+    return told

@@ -31,10 +31,11 @@ from apps.proxy.dialects.neutral import (
     ToolUse,
 )
 from apps.proxy.dialects.openai_refusals import inexpressible
-from apps.proxy.dialects.reasoning import BUDGET_TOKENS, budget_of_effort, effort_of_budget
-from apps.proxy.dialects.sampling import without_defaults
+from apps.proxy.dialects.reasoning import BUDGET_TOKENS, asked_effort, budget_of_effort
+from apps.proxy.dialects.sampling import with_sampling
 from apps.proxy.dialects.sealed_thoughts import is_openais
 from apps.proxy.dialects.tool_arguments import arguments_object
+from apps.proxy.dialects.tool_choices import find_tool_choice
 from apps.proxy.dialects.web_search import google_search
 
 # What a client's path said, and a provider's will.
@@ -67,10 +68,11 @@ def without_path(body: Mapping[str, Any]) -> dict[str, Any]:
 def write_request(request: Request, target: Target) -> dict[str, Any]:
     """Return the body to send; raises E14 with the client's name of what cannot be said."""
     _check(request)
-    request = without_defaults(request, target)
     writer = _Writer(request, target)
     system, contents = writer.conversation()
     limit = target.output_cap if target.output_cap is not None else request.output_limit
+    thinking = writer.thinking(limit)
+    request = with_sampling(request, target, is_thinking=thinking not in (None, _NO_THOUGHTS))
     config: dict[str, Any] = {
         "maxOutputTokens": limit,
         "temperature": request.temperature,
@@ -80,7 +82,7 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         "presencePenalty": request.presence_penalty,
         "stopSequences": list(request.stop) or None,
         "seed": request.seed,
-        "thinkingConfig": writer.thinking(limit),
+        "thinkingConfig": thinking,
         **({} if request.format is None else _format(request.format)),
     }
     declared = [_tool(tool) for tool in request.tools]
@@ -104,13 +106,15 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
 
 
 def _check(request: Request) -> None:
-    """Raise E14 for what no parameter of this dialect tells."""
+    """Raise E14 for what no parameter of this dialect tells.
+
+    That one function is called at a time is a wish: Google's models call as many as they like, and
+    whoever can answer one can answer them one by one.
+    """
     unknown = {
         "metadata": request.metadata,
         "verbosity": request.verbosity,
         "choices": request.choices if request.choices != 1 else None,
-        # Google's models call as many as they like.
-        "is_parallel": None if request.is_parallel is not False else request.is_parallel,
         "stop": request.stop if len(request.stop) > _STOPS_MAX else None,
     }
     for field, value in unknown.items():
@@ -129,12 +133,8 @@ class _Writer:
     def __init__(self, request: Request, target: Target) -> None:
         self._request = request
         self._target = target
-        self._names = {
-            part.id: part.name
-            for turn in request.turns
-            for part in turn.parts
-            if isinstance(part, ToolUse)
-        }
+        # Of the calls up to here, by their ids, which some clients use again.
+        self._names: dict[str, str] = {}
 
     def conversation(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Return what the system says, and the contents.
@@ -215,6 +215,8 @@ class _Writer:
                 if part.text:
                     written.append({"text": part.text, "thought": True})
                 continue
+            if isinstance(part, ToolUse):
+                self._names[part.id] = part.name
             told = _told(part)
             if signature and told and (isinstance(part, ToolUse) or not is_calling):
                 told[0]["thoughtSignature"] = signature
@@ -279,9 +281,7 @@ def _calls_on(parts: list[Part]) -> list[bool]:
 
 
 def _level(asked: Reasoning) -> dict[str, Any]:
-    effort = asked.effort
-    if effort is None and asked.budget_tokens is not None:
-        effort = effort_of_budget(asked.budget_tokens)
+    effort = asked_effort(asked)
     return {} if effort is None else {"thinkingLevel": _LEVELS[effort]}
 
 
@@ -325,7 +325,7 @@ def _tool_config(request: Request) -> dict[str, Any] | None:
     A call that has to be made matches its schema in any case; one that may be made does so where
     any tool asks for it.
     """
-    choice = request.tool_choice
+    choice = find_tool_choice(request)
     calling: dict[str, Any] | None = None
     if choice is not None and choice.mode == "tool":
         calling = {"mode": "ANY", "allowedFunctionNames": [choice.name]}

@@ -11,7 +11,7 @@ https://platform.openai.com/docs/api-reference/chat/create
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
@@ -23,6 +23,8 @@ StopReason = Literal[
 ]
 # How a model is told to think: not at all, by how hard, or by how many tokens.
 ReasoningForm = Literal["none", "effort", "budget"]
+# Which sampling a model takes: none, any while it does not think, temperature or top_p, or any.
+SamplingForm = Literal["none", "resting", "one", "any"]
 # How much is to be said, where it is not the usual.
 Verbosity = Literal["low", "high"]
 
@@ -234,7 +236,10 @@ class Target(NamedTuple):
     output_cap: int | None = None  # the most tokens the call may write; None: as the client asked
     cap_parameter: str = "max_completion_tokens"  # of the names in OpenAI's dialect
     reasoning: ReasoningForm = "effort"
-    has_sampling: bool = True  # the model takes temperature, top_p and top_k
+    efforts: tuple[str, ...] = ("none", *get_args(Effort))  # that the model knows
+    sampling: SamplingForm = "any"
+    thinking_off: str = "disabled"  # Anthropic's word for it; "": the model always thinks
+    has_forced_tools: bool = True  # a tool can have to be called
     extensions: frozenset[str] = frozenset()  # of EXTENSIONS, that the provider takes
     thoughts_beside: ThoughtsBeside | None = None
     always_searches: bool = False  # whatever a request says

@@ -81,7 +81,6 @@ def read_request(body: Mapping[str, Any]) -> Request:
             "user": user_name,
             "choices": "n",
             "format": "response_format",
-            "is_parallel": "parallel_tool_calls",
             "is_standard_tier": "service_tier",
             "reasoning": "thinking" if "thinking" in given else "reasoning_effort",
             "turns": "messages",
@@ -186,7 +185,7 @@ def _read_tool(tool: Parameters) -> Tool:
         description=function.text("description"),
         schema=function.mapping("parameters"),
         is_strict=function.flag("strict"),
-        at=tool.at,
+        at=function.at,
         schema_at=function.name("parameters"),
         cache=read_cache_mark(tool),
     )
@@ -213,6 +212,8 @@ def _read_messages(given: Parameters) -> tuple[tuple[Text, ...], tuple[Turn, ...
             else:
                 system += said
         elif role == "tool":
+            # The call of the same id tells it, too.
+            message.ignore("name")
             result = ToolResult(
                 id=message.require_text("tool_call_id"),
                 parts=_texts(message),

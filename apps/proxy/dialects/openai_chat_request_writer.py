@@ -24,7 +24,6 @@ from apps.proxy.dialects.neutral import (
     Text,
     Thinking,
     Tool,
-    ToolChoice,
     ToolResult,
     ToolUse,
     Turn,
@@ -32,7 +31,10 @@ from apps.proxy.dialects.neutral import (
 from apps.proxy.dialects.openai_parameters import short_name
 from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import effort_name
-from apps.proxy.dialects.sampling import without_defaults
+from apps.proxy.dialects.sampling import with_sampling
+from apps.proxy.dialects.strict_schemas import is_strict
+from apps.proxy.dialects.tool_choices import find_tool_choice
+from apps.proxy.dialects.tool_names import told_name
 from apps.proxy.dialects.web_search import CHAT_PARAMETER, chat_search
 
 _STOPS_MAX: Final = 4
@@ -43,6 +45,10 @@ _ID_LENGTH_MAX: Final = 40
 USER_LENGTH_MAX: Final = 64
 # A result has no other place to say that the tool failed.
 ERROR_MARK: Final = "Error: "
+# Which OpenAI refuses.
+_SILENCE: Final = {"role": "assistant", "content": None}
+# Efforts that are none.
+RESTING: Final = (None, "none")
 CHOICE_MODES: Final = {"auto": "auto", "none": "none", "any": "required"}
 _PDF: Final = "application/pdf"
 # The name of a document is told to the model, and has to be there.
@@ -51,8 +57,9 @@ FILE_NAME: Final = "document.pdf"
 
 def write_request(request: Request, target: Target) -> dict[str, Any]:
     """Return the body to send; raises E14 with the client's name of what cannot be said."""
-    request = without_defaults(request, target)
     writer = _Writer(request, target)
+    effort = writer.effort()
+    request = with_sampling(request, target, is_thinking=effort not in RESTING)
     body: dict[str, Any] = {"model": target.model, "messages": writer.messages()}
     limit = target.output_cap if target.output_cap is not None else request.output_limit
     members: dict[str, Any] = {
@@ -66,11 +73,11 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         "n": request.choices if request.choices != 1 else None,
         "seed": request.seed,
         "tools": [writer.tool(tool) for tool in request.tools] or None,
-        "tool_choice": None if request.tool_choice is None else _tool_choice(request.tool_choice),
+        "tool_choice": _tool_choice(request),
         CHAT_PARAMETER: chat_search(request, target),
         # Without tools OpenAI refuses to be told.
         "parallel_tool_calls": request.is_parallel if request.tools else None,
-        "reasoning_effort": writer.effort(),
+        "reasoning_effort": effort,
         "verbosity": request.verbosity,
         "response_format": None if request.format is None else _format(request.format),
         "user": short_name(request.user, USER_LENGTH_MAX) or None,
@@ -95,9 +102,7 @@ class _Writer:
 
     def top_k(self) -> int | None:
         """Return the number of candidates, which not every server of this dialect knows."""
-        if self._request.top_k is not None and "top_k" not in self._target.extensions:
-            raise self._request.refuse("top_k")
-        return self._request.top_k
+        return self._request.top_k if "top_k" in self._target.extensions else None
 
     def stop(self) -> list[str] | None:
         """Return the texts that end an answer."""
@@ -115,19 +120,17 @@ class _Writer:
             if asked.is_on:
                 raise self._request.refuse("reasoning")
             return None
-        return effort_name(asked)
+        return effort_name(asked, self._target)
 
     def tool(self, tool: Tool) -> dict[str, Any]:
         """Return a tool."""
-        if len(tool.name) > TOOL_NAME_LENGTH_MAX:
-            raise inexpressible(f"{tool.at}.name")
-        function: dict[str, Any] = {"name": tool.name}
+        function: dict[str, Any] = {"name": told_name(tool, TOOL_NAME_LENGTH_MAX)}
         if tool.description is not None:
             function["description"] = tool.description
         if tool.schema is not None:
             function["parameters"] = tool.schema
         if tool.is_strict is not None:
-            function["strict"] = tool.is_strict
+            function["strict"] = tool.is_strict and is_strict(tool.schema or {})
         return {"type": "function", "function": function, **self._cache(tool.cache)}
 
     def messages(self) -> list[dict[str, Any]]:
@@ -141,7 +144,7 @@ class _Writer:
             messages.append({"role": "system", "content": self._content(self._request.system)})
         for turn in turns:
             if turn.role == "assistant":
-                messages.append(self._assistant(turn))
+                messages += self._assistant(turn)
             elif turn.role == "system":
                 messages.append({"role": "system", "content": self._content(turn.parts)})
             else:
@@ -176,7 +179,8 @@ class _Writer:
             messages.append({"role": "user", "content": self._content(rest)})
         return messages
 
-    def _assistant(self, turn: Turn) -> dict[str, Any]:
+    def _assistant(self, turn: Turn) -> list[dict[str, Any]]:
+        """Return what the model said as a message, none where nothing of it can be told."""
         message: dict[str, Any] = {"role": "assistant"}
         said = [part for part in turn.parts if isinstance(part, Text | Image | Document | Audio)]
         message["content"] = self._content(said) if said else None
@@ -199,7 +203,7 @@ class _Writer:
         ]
         if calls:
             message["tool_calls"] = calls
-        return message
+        return [] if message == _SILENCE else [message]
 
     def _content(self, parts: Sequence[Part]) -> Any:
         """Return a content: a text where that says all, else an array of parts."""
@@ -252,7 +256,10 @@ def _marked_as_error(content: Any) -> Any:
     return [{"type": "text", "text": ERROR_MARK}, *content]
 
 
-def _tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
+def _tool_choice(request: Request) -> str | dict[str, Any] | None:
+    choice = find_tool_choice(request)
+    if choice is None:
+        return None
     if choice.mode == "tool":
         return {"type": "function", "function": {"name": choice.name}}
     return CHOICE_MODES[choice.mode]
@@ -264,6 +271,6 @@ def _format(asked: OutputFormat) -> dict[str, Any]:
     described: dict[str, Any] = {"name": asked.name or "answer", "schema": asked.schema}
     if asked.description:
         described["description"] = asked.description
-    if asked.is_strict:
+    if asked.is_strict and is_strict(asked.schema):
         described["strict"] = True
     return {"type": "json_schema", "json_schema": described}

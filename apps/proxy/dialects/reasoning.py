@@ -8,7 +8,7 @@ least 1,024 tokens and below `max_tokens`),
 https://platform.claude.com/docs/en/build-with-claude/effort
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final, get_args
 
 from apps.proxy.dialects.neutral import Effort, Reasoning, Target
@@ -17,6 +17,7 @@ from apps.proxy.dialects.openai_request import OUTPUT_PARAMETERS
 from apps.proxy.dialects.parameters import Parameters
 
 EFFORTS: Final[tuple[Effort, ...]] = get_args(Effort)
+_NONE: Final = "none"
 BUDGET_TOKENS_MIN: Final = 1024
 BUDGET_TOKENS: Final[dict[Effort, int]] = {
     "minimal": 1_024,
@@ -28,6 +29,8 @@ BUDGET_TOKENS: Final[dict[Effort, int]] = {
 }
 # Which every model with efforts knows.
 _COMMON: Final[tuple[Effort, ...]] = ("low", "medium", "high")
+# The least that Claude thinks: notes between calls of tools, on models that cannot do without.
+_RESTING: Final = ("disabled", "between_tools")
 # What is left for the answer itself: a fifth of what may be written.
 _ANSWER_SHARE: Final = 5
 
@@ -39,8 +42,13 @@ def effort_of_budget(budget_tokens: int) -> Effort:
 
 def budget_of_effort(effort: Effort, output_limit: int) -> int | None:
     """Return the budget for an effort; None if the limit leaves no room to think."""
+    return budget_beside_answer(BUDGET_TOKENS[effort], output_limit)
+
+
+def budget_beside_answer(budget_tokens: int, output_limit: int) -> int | None:
+    """Return a budget that leaves a fifth for the answer, None if there is no room to think."""
     return bounded_budget(
-        min(BUDGET_TOKENS[effort], output_limit - output_limit // _ANSWER_SHARE), output_limit
+        min(budget_tokens, output_limit - output_limit // _ANSWER_SHARE), output_limit
     )
 
 
@@ -53,20 +61,37 @@ def bounded_budget(budget_tokens: int, output_limit: int) -> int | None:
 
 def read_effort(given: Parameters, name: str) -> Reasoning | None:
     """Return what an effort in OpenAI's words asks for, None where none is told."""
-    told = given.one_of(name, ("none", *EFFORTS))
+    told = given.one_of(name, (_NONE, *EFFORTS))
     if told is None:
         return None
     effort: Effort | None = next((known for known in EFFORTS if known == told), None)
     return Reasoning(is_on=effort is not None, effort=effort)
 
 
-def effort_name(asked: Reasoning) -> str | None:
+def asked_effort(asked: Reasoning) -> Effort | None:
+    """Return the effort that is asked for, also by a budget; None where none is."""
+    if asked.effort is None and asked.budget_tokens is not None:
+        return effort_of_budget(asked.budget_tokens)
+    return asked.effort
+
+
+def nearest_effort(effort: Effort, known: Container[str]) -> Effort | None:
+    """Return the highest effort up to this one that a model knows, or else its lowest.
+
+    None for a model that knows none.
+    """
+    rank = EFFORTS.index(effort)
+    nearest_first = (*reversed(EFFORTS[: rank + 1]), *EFFORTS[rank + 1 :])
+    return next((name for name in nearest_first if name in known), None)
+
+
+def effort_name(asked: Reasoning, target: Target) -> str | None:
     """Return the effort in OpenAI's words, None where nothing needs to be told."""
     if asked.is_on is False:
-        return "none"
-    if asked.effort is not None:
-        return asked.effort
-    return None if asked.budget_tokens is None else effort_of_budget(asked.budget_tokens)
+        # Older models always think: as little as they can.
+        return _NONE if _NONE in target.efforts else nearest_effort(EFFORTS[0], target.efforts)
+    effort = asked_effort(asked)
+    return None if effort is None else nearest_effort(effort, target.efforts)
 
 
 def read_thinking(given: Parameters) -> Reasoning:
@@ -74,7 +99,7 @@ def read_thinking(given: Parameters) -> Reasoning:
 
     Source: https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking
     """
-    kind = given.one_of("type", ("adaptive", "enabled", "disabled"))
+    kind = given.one_of("type", ("adaptive", "enabled", *_RESTING))
     if kind is None:
         raise missing(given.name("type"))
     budget = given.integer("budget_tokens")
@@ -82,7 +107,7 @@ def read_thinking(given: Parameters) -> Reasoning:
         raise wrong_value(given.name("budget_tokens"), f"at least {BUDGET_TOKENS_MIN}")
     is_hidden = given.one_of("display", ("summarized", "omitted")) == "omitted"
     given.finish()
-    is_on = kind != "disabled"
+    is_on = kind not in _RESTING
     return Reasoning(is_on, budget_tokens=budget if is_on else None, is_hidden=is_hidden and is_on)
 
 

@@ -23,7 +23,6 @@ from apps.proxy.dialects.neutral import (
     Text,
     Thinking,
     Tool,
-    ToolChoice,
     ToolResult,
     ToolUse,
     Turn,
@@ -32,14 +31,18 @@ from apps.proxy.dialects.openai_chat_request_writer import (
     CHOICE_MODES,
     ERROR_MARK,
     FILE_NAME,
+    RESTING,
     TOOL_NAME_LENGTH_MAX,
     USER_LENGTH_MAX,
 )
 from apps.proxy.dialects.openai_parameters import short_name
 from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import effort_name
-from apps.proxy.dialects.sampling import without_defaults
+from apps.proxy.dialects.sampling import with_sampling
 from apps.proxy.dialects.sealed_thoughts import encrypted_content, is_openais
+from apps.proxy.dialects.strict_schemas import is_strict
+from apps.proxy.dialects.tool_choices import find_tool_choice
+from apps.proxy.dialects.tool_names import told_name
 from apps.proxy.dialects.web_search import responses_search
 
 # Source: https://git.x-ys.cn/badlogic/pi-mono/issues/1022 (what OpenAI answers to others)
@@ -53,11 +56,12 @@ _FORMAT_NAME: Final = "answer"
 def write_request(request: Request, target: Target) -> dict[str, Any]:
     """Return the body to send; raises E14 with the client's name of what cannot be said."""
     _check(request)
-    request = without_defaults(request, target)
     limit = target.output_cap if target.output_cap is not None else request.output_limit
     if limit is not None and limit < _OUTPUT_TOKENS_MIN:
         raise request.refuse("output_limit")
     reasoning, include = _reasoning(request, target)
+    is_thinking = (reasoning or {}).get("effort") not in RESTING
+    request = with_sampling(request, target, is_thinking=is_thinking)
     instructions, items = _conversation(request)
     tools: list[dict[str, Any]] = [_tool(tool) for tool in request.tools]
     search = responses_search(request)
@@ -72,7 +76,7 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         "tools": tools or None,
         # The client's own tools are none of these.
         "max_tool_calls": None if search is None else search[1],
-        "tool_choice": None if request.tool_choice is None else _tool_choice(request.tool_choice),
+        "tool_choice": _tool_choice(request),
         "parallel_tool_calls": request.is_parallel if request.tools else None,
         "reasoning": reasoning,
         "include": include,
@@ -91,7 +95,6 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
 def _check(request: Request) -> None:
     """Raise E14 for what no parameter of this dialect tells."""
     unknown = {
-        "top_k": request.top_k,
         # A penalty of 0 is none.
         "frequency_penalty": request.frequency_penalty or None,
         "presence_penalty": request.presence_penalty or None,
@@ -115,7 +118,7 @@ def _reasoning(request: Request, target: Target) -> tuple[dict[str, Any] | None,
             raise request.refuse("reasoning")
         return None, None
     told: dict[str, Any] = {}
-    effort = effort_name(asked)
+    effort = effort_name(asked, target)
     if effort is not None:
         told["effort"] = effort
     if not asked.is_on:
@@ -256,19 +259,20 @@ def _document(part: Document, kind: str) -> dict[str, Any]:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    if len(tool.name) > TOOL_NAME_LENGTH_MAX:
-        raise inexpressible(f"{tool.at}.name")
     return {
         "type": "function",
-        "name": tool.name,
+        "name": told_name(tool, TOOL_NAME_LENGTH_MAX),
         **({} if tool.description is None else {"description": tool.description}),
         "parameters": tool.schema,
         # Here a tool is strict unless it is told otherwise.
-        "strict": tool.is_strict or False,
+        "strict": bool(tool.is_strict) and is_strict(tool.schema or {}),
     }
 
 
-def _tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
+def _tool_choice(request: Request) -> str | dict[str, Any] | None:
+    choice = find_tool_choice(request)
+    if choice is None:
+        return None
     if choice.mode == "tool":
         return {"type": "function", "name": choice.name}
     return CHOICE_MODES[choice.mode]
@@ -292,5 +296,5 @@ def _format(asked: OutputFormat) -> dict[str, Any]:
         "name": asked.name or _FORMAT_NAME,
         "schema": asked.schema,
         **({"description": asked.description} if asked.description else {}),
-        "strict": asked.is_strict,
+        "strict": asked.is_strict and is_strict(asked.schema),
     }

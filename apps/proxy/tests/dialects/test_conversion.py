@@ -13,10 +13,12 @@ from apps.core.errors import GatewayError
 from apps.proxy.dialects.conversion import DIALECTS, PIECES_MAX, read_bounded
 from apps.proxy.dialects.neutral import (
     EXTENSIONS,
+    USUAL_TARGET,
     OutputFormat,
     Reasoning,
     ReasoningForm,
     Request,
+    SamplingForm,
     Target,
     Text,
     Tool,
@@ -87,16 +89,18 @@ def broken_requests(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 
 targets = st.builds(
-    lambda form, extensions, has_sampling: Target(
+    lambda form, extensions, sampling, efforts: Target(
         model="sent",
         output_cap=3000,
         reasoning=form,
         extensions=extensions,
-        has_sampling=has_sampling,
+        sampling=sampling,
+        efforts=efforts,
     ),
     st.sampled_from(get_args(ReasoningForm)),
     st.sets(st.sampled_from(sorted(EXTENSIONS))).map(frozenset),
-    st.booleans(),
+    st.sampled_from(get_args(SamplingForm)),
+    st.sampled_from((USUAL_TARGET.efforts, (), ("high",), ("none", "low", "max"))),
 )
 
 
@@ -117,7 +121,7 @@ def converted(client: str, provider: str, body: Any, target: Target) -> dict[str
     return loaded
 
 
-# What changes an answer, each with a value that says something.
+# What changes an answer, each with a value that says something. `top_k` is a wish.
 CHANGES: Final[dict[str, Any]] = {
     "system": (Text("Be brief."),),
     "tools": (Tool("find", None, {"type": "object"}),),
@@ -128,7 +132,6 @@ CHANGES: Final[dict[str, Any]] = {
     "output_limit": 77,
     "temperature": 0.7,
     "top_p": 0.7,
-    "top_k": 7,
     "frequency_penalty": 0.7,
     "presence_penalty": 0.7,
     "stop": ("END",),

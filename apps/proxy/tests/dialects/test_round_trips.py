@@ -24,6 +24,8 @@ from apps.proxy.dialects.responses_answer import responses_usage
 
 TARGET: Final = Target(model="m", extensions=frozenset(EXTENSIONS))
 texts = st.text(min_size=1, max_size=8)
+# Blanks alone are not told to Anthropic.
+words = texts.filter(str.strip)
 names = st.from_regex(r"[a-zA-Z0-9_-]{1,12}", fullmatch=True)
 marks = st.sampled_from(
     (
@@ -32,8 +34,13 @@ marks = st.sampled_from(
         {"cache_control": {"type": "ephemeral", "ttl": "1h"}},
     )
 )
-schemas = st.fixed_dictionaries(
-    {"type": st.just("object"), "properties": st.dictionaries(names, st.just({"type": "string"}))}
+schemas = st.dictionaries(names, st.just({"type": "string"})).map(
+    lambda properties: {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 )
 arguments = st.dictionaries(names, st.integers(-(2**53), 2**53) | texts | st.booleans(), max_size=3)
 base64 = st.binary(min_size=1, max_size=6).map(lambda raw: raw.hex())
@@ -51,7 +58,9 @@ def both(*parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[st
     )
 
 
-def content(parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[Any]:
+def content(
+    parts: st.SearchStrategy[dict[str, Any]], texts: st.SearchStrategy[str] = texts
+) -> st.SearchStrategy[Any]:
     """Return a text, or parts that are more than one text."""
     return texts | st.lists(parts, min_size=2, max_size=3)
 
@@ -99,7 +108,7 @@ openai_message = (
             refusal=texts,
             tool_calls=st.lists(openai_call, min_size=1, max_size=2),
         ),
-    )
+    ).filter(lambda message: message != {"role": "assistant", "content": None})
     | both(
         st.fixed_dictionaries(
             {"role": st.just("tool"), "tool_call_id": names, "content": content(openai_text)}
@@ -178,7 +187,7 @@ openai_body = both(
 
 # Anthropic's Messages.
 
-anthropic_text = both(st.fixed_dictionaries({"type": st.just("text"), "text": texts}), marks)
+anthropic_text = both(st.fixed_dictionaries({"type": st.just("text"), "text": words}), marks)
 anthropic_image = both(
     st.fixed_dictionaries(
         {
@@ -205,7 +214,7 @@ anthropic_document = both(
 )
 anthropic_result = both(
     st.fixed_dictionaries({"type": st.just("tool_result"), "tool_use_id": names}),
-    some(is_error=st.just(True), content=content(anthropic_text | anthropic_image)),
+    some(is_error=st.just(True), content=content(anthropic_text | anthropic_image, words)),
     marks,
 )
 anthropic_use = both(
@@ -218,11 +227,11 @@ anthropic_thought = st.fixed_dictionaries(
     {"type": st.just("thinking"), "thinking": texts, "signature": texts}
 ) | st.fixed_dictionaries({"type": st.just("redacted_thinking"), "data": texts})
 # What tools answered comes first.
-anthropic_user = texts | st.tuples(
+anthropic_user = words | st.tuples(
     st.lists(anthropic_result, max_size=2),
     st.lists(anthropic_text | anthropic_image | anthropic_document, min_size=2, max_size=3),
 ).map(lambda found: [*found[0], *found[1]])
-anthropic_assistant = texts | st.lists(
+anthropic_assistant = words | st.lists(
     anthropic_text | anthropic_use | anthropic_thought, min_size=2, max_size=3
 )
 anthropic_turns = st.lists(st.tuples(anthropic_user, anthropic_assistant), max_size=2).flatmap(
@@ -247,7 +256,7 @@ anthropic_body = both(
         {"model": st.just("m"), "max_tokens": st.integers(1, 10**6), "messages": anthropic_turns}
     ),
     some(
-        system=content(anthropic_text),
+        system=content(anthropic_text, words),
         temperature=st.floats(0, 1),
         top_p=st.floats(0, 1),
         top_k=st.integers(0, 100),
@@ -255,16 +264,21 @@ anthropic_body = both(
         metadata=texts.map(lambda user: {"user_id": user}),
         service_tier=st.just("standard_only"),
         stream=st.just(True),
-        tools=st.lists(anthropic_tool, min_size=1, max_size=2),
-        tool_choice=both(
-            st.sampled_from(({"type": "auto"}, {"type": "any"}, {"type": "tool", "name": "a"})),
-            some(disable_parallel_tool_use=st.booleans()),
-        )
-        | st.just({"type": "none"}),
         output_config=some(
             format=schemas.map(lambda schema: {"type": "json_schema", "schema": schema}),
             effort=st.sampled_from(("low", "medium", "high", "xhigh", "max")),
         ).filter(bool),
+    ),
+    st.just({})
+    | both(
+        st.fixed_dictionaries({"tools": st.lists(anthropic_tool, min_size=1, max_size=2)}),
+        some(
+            tool_choice=both(
+                st.sampled_from(({"type": "auto"}, {"type": "any"}, {"type": "tool", "name": "a"})),
+                some(disable_parallel_tool_use=st.booleans()),
+            )
+            | st.just({"type": "none"}),
+        ),
     ),
     marks,
 )
@@ -359,22 +373,31 @@ gemini_body = both(
         ).filter(bool),
         serviceTier=st.just("standard"),
         stream=st.just(True),
-        tools=st.lists(
-            both(
-                st.fixed_dictionaries({"name": names}),
-                some(description=texts, parametersJsonSchema=schemas),
-            ),
-            min_size=1,
-            max_size=2,
-        ).map(lambda declared: [{"functionDeclarations": declared}]),
-        toolConfig=st.sampled_from(
-            (
-                {"mode": "AUTO"},
-                {"mode": "ANY"},
-                {"mode": "NONE"},
-                {"mode": "ANY", "allowedFunctionNames": ["a"]},
-            )
-        ).map(lambda calling: {"functionCallingConfig": calling}),
+    ),
+    st.just({})
+    | both(
+        st.fixed_dictionaries(
+            {
+                "tools": st.lists(
+                    both(
+                        st.fixed_dictionaries({"name": names}),
+                        some(description=texts, parametersJsonSchema=schemas),
+                    ),
+                    min_size=1,
+                    max_size=2,
+                ).map(lambda declared: [{"functionDeclarations": declared}])
+            }
+        ),
+        some(
+            toolConfig=st.sampled_from(
+                (
+                    {"mode": "AUTO"},
+                    {"mode": "ANY"},
+                    {"mode": "NONE"},
+                    {"mode": "ANY", "allowedFunctionNames": ["a"]},
+                )
+            ).map(lambda calling: {"functionCallingConfig": calling}),
+        ),
     ),
 )
 
@@ -576,6 +599,10 @@ def test_how_anthropics_models_are_told_to_think_comes_back(
     asked: dict[str, Any] = {"type": thinking}
     if thinking == "enabled":
         asked["budget_tokens"] = 2000
+    if thinking != "disabled":
+        # While it thinks Claude takes no other sampling, and no call that has to be made.
+        for name in ("temperature", "top_p", "top_k", "tool_choice"):
+            body.pop(name, None)
     body = {
         **body,
         "max_tokens": 4000,
