@@ -2,7 +2,8 @@
 
     {"parameters": {"set": {…}, "default": {…}, "remove": […], "rename": {"from": "to"}},
      "headers": {"set": {…}, "remove": […]},
-     "conversion": {"reasoning": "none" | "effort" | "budget", "sampling": true, "extensions": […]}}
+     "conversion": {"reasoning": "none" | "effort" | "budget", "sampling": true | false | "one",
+      "extensions": […]}}
 
 Parameters change in the order remove, rename, default, set. What decides what a call can cost was
 fixed when it was admitted, and is no parameter that a route may touch. `conversion` says what the
@@ -33,6 +34,12 @@ CHANGES_LENGTH_MAX: Final = 500  # what the column of an attempt takes
 _SHOWN_VALUE_LENGTH: Final = 40
 
 REASONING_FORMS: Final = ("none", "effort", "budget")
+_ONE: Final = "one"
+_SAMPLING: Final[Mapping[object, Literal["none", "one", "any"]]] = {
+    False: "none",
+    _ONE: "one",
+    True: "any",
+}
 # What some providers of a dialect take and others refuse; the writers of requests know them.
 EXTENSION_NAMES: Final = (
     "cache_control",
@@ -94,7 +101,7 @@ class Conversion(NamedTuple):
     """What the model of a route takes; None where its name tells."""
 
     reasoning: Literal["none", "effort", "budget"] | None = None
-    has_sampling: bool | None = None
+    sampling: Literal["none", "one", "any"] | None = None
     extensions: tuple[str, ...] = ()
 
 
@@ -149,7 +156,9 @@ def parse_overrides(value: Any) -> Overrides | None:
         parameters or None,
         tuple({**removed, **headers.get("set", {})}.items()),
         Conversion(
-            asked.get("reasoning"), asked.get("sampling"), tuple(asked.get("extensions", ()))
+            asked.get("reasoning"),
+            _SAMPLING.get(asked.get("sampling")),
+            tuple(asked.get("extensions", ())),
         ),
     )
 
@@ -219,8 +228,8 @@ def _checked_conversion(value: Any) -> dict[str, Any]:
             raise OverridesRefused(f"reasoning: enter one of {', '.join(REASONING_FORMS)}.")
         found["reasoning"] = form
     if (sampling := asked.get("sampling")) is not None:
-        if not isinstance(sampling, bool):
-            raise OverridesRefused("sampling: enter true or false.")
+        if not isinstance(sampling, bool) and sampling != _ONE:
+            raise OverridesRefused(f'sampling: enter true, false or "{_ONE}".')
         found["sampling"] = sampling
     if extensions := asked.get("extensions"):
         if not isinstance(extensions, list) or not all(e in EXTENSION_NAMES for e in extensions):

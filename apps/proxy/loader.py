@@ -306,7 +306,7 @@ def _target_of(row: RouteRow, provider: Provider, conversion: Conversion | None)
         upstream_name=row.upstream_name,
         cap_parameter=row.max_tokens_parameter,
         reasoning=asked.reasoning,
-        has_sampling=asked.has_sampling,
+        sampling=asked.sampling,
         extensions=asked.extensions,
     )
 

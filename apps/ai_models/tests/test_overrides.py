@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from apps.ai_models.overrides import (
+    Conversion,
     OverridesRefused,
     Parameters,
     check_overrides,
@@ -141,3 +142,19 @@ def test_the_order_in_which_they_were_written_does_not_matter() -> None:
     _, other = make_parameters(set={"a": 2, "b": 1}).apply({})
 
     assert one == other == "set a=2; set b=1"
+
+
+@pytest.mark.parametrize(
+    ("told", "sampling"), [(True, "any"), (False, "none"), ("one", "one"), (None, None)]
+)
+def test_which_sampling_the_model_takes_is_told_to_the_conversion(told: Any, sampling: Any) -> None:
+    overrides = parse_overrides({"conversion": {"reasoning": "none", "sampling": told}})
+
+    assert overrides is not None
+    assert overrides.conversion == Conversion(reasoning="none", sampling=sampling)
+
+
+@pytest.mark.parametrize("told", ["both", 1, [], {}])
+def test_another_sampling_is_refused(told: Any) -> None:
+    with pytest.raises(OverridesRefused):
+        check_overrides({"conversion": {"sampling": told}})

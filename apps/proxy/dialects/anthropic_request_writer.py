@@ -34,7 +34,7 @@ from apps.proxy.dialects.reasoning import (
     budget_of_effort,
     effort_of_budget,
 )
-from apps.proxy.dialects.sampling import without_defaults
+from apps.proxy.dialects.sampling import with_sampling, with_sampling_of_thought
 from apps.proxy.dialects.sealed_thoughts import is_openais
 from apps.proxy.dialects.tool_arguments import arguments_object
 from apps.proxy.dialects.tool_choices import find_tool_choice
@@ -43,6 +43,7 @@ from apps.proxy.dialects.web_search import anthropic_search
 _TEMPERATURE_MAX: Final = 1
 _IMAGE_TYPES: Final = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
 _PDF: Final = "application/pdf"
+_NO_THOUGHTS: Final = {"type": "disabled"}
 # Source: https://github.com/maximhq/bifrost/issues/5097 (what Anthropic answers to others)
 _FOREIGN_IN_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
 
@@ -56,10 +57,13 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
     if limit is None:
         raise ValueError("Anthropic's dialect needs a limit of the output.")
     _check(request)
-    request = without_defaults(request, target)
     writer = _Writer(request, target)
     system, messages = writer.conversation()
     thinking, effort = writer.reasoning(limit)
+    is_thinking = thinking not in (None, _NO_THOUGHTS)
+    request = with_sampling(request, target, is_thinking=is_thinking)
+    if is_thinking:
+        request = with_sampling_of_thought(request)
     told: dict[str, Any] = {} if request.format is None else {"format": _format(request.format)}
     if effort is not None:
         told["effort"] = effort
@@ -151,7 +155,7 @@ class _Writer:
                 raise self._request.refuse("reasoning")
             return None, None
         if not asked.is_on:
-            return {"type": "disabled"}, asked.effort
+            return _NO_THOUGHTS, asked.effort
         shown = {"display": "omitted"} if asked.is_hidden else {}
         if self._target.reasoning == "effort":
             return {"type": "adaptive", **shown}, _effort(asked)

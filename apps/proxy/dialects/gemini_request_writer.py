@@ -32,7 +32,7 @@ from apps.proxy.dialects.neutral import (
 )
 from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import BUDGET_TOKENS, budget_of_effort, effort_of_budget
-from apps.proxy.dialects.sampling import without_defaults
+from apps.proxy.dialects.sampling import with_sampling
 from apps.proxy.dialects.sealed_thoughts import is_openais
 from apps.proxy.dialects.tool_arguments import arguments_object
 from apps.proxy.dialects.tool_choices import find_tool_choice
@@ -68,10 +68,11 @@ def without_path(body: Mapping[str, Any]) -> dict[str, Any]:
 def write_request(request: Request, target: Target) -> dict[str, Any]:
     """Return the body to send; raises E14 with the client's name of what cannot be said."""
     _check(request)
-    request = without_defaults(request, target)
     writer = _Writer(request, target)
     system, contents = writer.conversation()
     limit = target.output_cap if target.output_cap is not None else request.output_limit
+    thinking = writer.thinking(limit)
+    request = with_sampling(request, target, is_thinking=thinking not in (None, _NO_THOUGHTS))
     config: dict[str, Any] = {
         "maxOutputTokens": limit,
         "temperature": request.temperature,
@@ -81,7 +82,7 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         "presencePenalty": request.presence_penalty,
         "stopSequences": list(request.stop) or None,
         "seed": request.seed,
-        "thinkingConfig": writer.thinking(limit),
+        "thinkingConfig": thinking,
         **({} if request.format is None else _format(request.format)),
     }
     declared = [_tool(tool) for tool in request.tools]

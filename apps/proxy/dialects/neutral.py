@@ -23,6 +23,8 @@ StopReason = Literal[
 ]
 # How a model is told to think: not at all, by how hard, or by how many tokens.
 ReasoningForm = Literal["none", "effort", "budget"]
+# Which sampling a model takes: none, any while it does not think, temperature or top_p, or any.
+SamplingForm = Literal["none", "resting", "one", "any"]
 # How much is to be said, where it is not the usual.
 Verbosity = Literal["low", "high"]
 
@@ -227,7 +229,7 @@ class Target(NamedTuple):
     output_cap: int | None = None  # the most tokens the call may write; None: as the client asked
     cap_parameter: str = "max_completion_tokens"  # of the names in OpenAI's dialect
     reasoning: ReasoningForm = "effort"
-    has_sampling: bool = True  # the model takes temperature, top_p and top_k
+    sampling: SamplingForm = "any"
     extensions: frozenset[str] = frozenset()  # of EXTENSIONS, that the provider takes
 
 

@@ -31,7 +31,7 @@ from apps.proxy.dialects.neutral import (
 from apps.proxy.dialects.openai_parameters import short_name
 from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import effort_name
-from apps.proxy.dialects.sampling import without_defaults
+from apps.proxy.dialects.sampling import with_sampling
 from apps.proxy.dialects.tool_choices import find_tool_choice
 from apps.proxy.dialects.web_search import CHAT_PARAMETER, chat_search
 
@@ -43,6 +43,8 @@ _ID_LENGTH_MAX: Final = 40
 USER_LENGTH_MAX: Final = 64
 # A result has no other place to say that the tool failed.
 ERROR_MARK: Final = "Error: "
+# Efforts that are none.
+RESTING: Final = (None, "none")
 CHOICE_MODES: Final = {"auto": "auto", "none": "none", "any": "required"}
 _PDF: Final = "application/pdf"
 # The name of a document is told to the model, and has to be there.
@@ -51,8 +53,9 @@ FILE_NAME: Final = "document.pdf"
 
 def write_request(request: Request, target: Target) -> dict[str, Any]:
     """Return the body to send; raises E14 with the client's name of what cannot be said."""
-    request = without_defaults(request, target)
     writer = _Writer(request, target)
+    effort = writer.effort()
+    request = with_sampling(request, target, is_thinking=effort not in RESTING)
     body: dict[str, Any] = {"model": target.model, "messages": writer.messages()}
     limit = target.output_cap if target.output_cap is not None else request.output_limit
     members: dict[str, Any] = {
@@ -70,7 +73,7 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         CHAT_PARAMETER: chat_search(request, target),
         # Without tools OpenAI refuses to be told.
         "parallel_tool_calls": request.is_parallel if request.tools else None,
-        "reasoning_effort": writer.effort(),
+        "reasoning_effort": effort,
         "verbosity": request.verbosity,
         "response_format": None if request.format is None else _format(request.format),
         "user": short_name(request.user, USER_LENGTH_MAX) or None,
@@ -95,9 +98,7 @@ class _Writer:
 
     def top_k(self) -> int | None:
         """Return the number of candidates, which not every server of this dialect knows."""
-        if self._request.top_k is not None and "top_k" not in self._target.extensions:
-            raise self._request.refuse("top_k")
-        return self._request.top_k
+        return self._request.top_k if "top_k" in self._target.extensions else None
 
     def stop(self) -> list[str] | None:
         """Return the texts that end an answer."""

@@ -31,13 +31,14 @@ from apps.proxy.dialects.openai_chat_request_writer import (
     CHOICE_MODES,
     ERROR_MARK,
     FILE_NAME,
+    RESTING,
     TOOL_NAME_LENGTH_MAX,
     USER_LENGTH_MAX,
 )
 from apps.proxy.dialects.openai_parameters import short_name
 from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import effort_name
-from apps.proxy.dialects.sampling import without_defaults
+from apps.proxy.dialects.sampling import with_sampling
 from apps.proxy.dialects.sealed_thoughts import encrypted_content, is_openais
 from apps.proxy.dialects.tool_choices import find_tool_choice
 from apps.proxy.dialects.web_search import responses_search
@@ -53,11 +54,12 @@ _FORMAT_NAME: Final = "answer"
 def write_request(request: Request, target: Target) -> dict[str, Any]:
     """Return the body to send; raises E14 with the client's name of what cannot be said."""
     _check(request)
-    request = without_defaults(request, target)
     limit = target.output_cap if target.output_cap is not None else request.output_limit
     if limit is not None and limit < _OUTPUT_TOKENS_MIN:
         raise request.refuse("output_limit")
     reasoning, include = _reasoning(request, target)
+    is_thinking = (reasoning or {}).get("effort") not in RESTING
+    request = with_sampling(request, target, is_thinking=is_thinking)
     instructions, items = _conversation(request)
     tools: list[dict[str, Any]] = [_tool(tool) for tool in request.tools]
     search = responses_search(request)
@@ -91,7 +93,6 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
 def _check(request: Request) -> None:
     """Raise E14 for what no parameter of this dialect tells."""
     unknown = {
-        "top_k": request.top_k,
         # A penalty of 0 is none.
         "frequency_penalty": request.frequency_penalty or None,
         "presence_penalty": request.presence_penalty or None,

@@ -8,75 +8,88 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from apps.proxy.dialects.gemini_searches import BILLED_BY_PROMPT
-from apps.proxy.dialects.neutral import EXTENSIONS, ReasoningForm, Target
+from apps.proxy.dialects.neutral import EXTENSIONS, ReasoningForm, SamplingForm, Target
 
 
 class _Quirk(NamedTuple):
     """What is so of the models that match; later ones go before earlier ones."""
 
-    dialect: str
+    dialects: tuple[str, ...]
     pattern: re.Pattern[str]  # of the upstream name, or of the host where `is_host`
     is_host: bool = False
     reasoning: ReasoningForm | None = None
-    has_sampling: bool | None = None
+    sampling: SamplingForm | None = None
     extensions: frozenset[str] = frozenset()
 
 
+_OPENAI: Final = ("openai", "openai-responses")
+_ANTHROPIC: Final = ("anthropic",)
+_GEMINI: Final = ("gemini",)
 _QUIRKS: Final = (
     # Models that search, and once.
     # Source: https://platform.openai.com/docs/guides/tools-web-search
     _Quirk(
-        "openai",
+        _OPENAI,
         re.compile(r"(?:^|/)gpt-[\w.-]*search-(?:api|preview)"),
         extensions=frozenset({"web_search"}),
     ),
     # Models that do not think at all.
     # Source: https://platform.openai.com/docs/guides/reasoning
-    _Quirk("openai", re.compile(r"(?:^|/)(?:gpt-3|gpt-4|chatgpt-4)"), reasoning="none"),
+    _Quirk(_OPENAI, re.compile(r"(?:^|/)(?:gpt-3|gpt-4|chatgpt-4)"), reasoning="none"),
+    # Source: https://platform.openai.com/docs/guides/latest-model (of OpenAI itself: who resells
+    # these models leaves out what they do not take)
+    _Quirk(_OPENAI, re.compile(r"^(?:o[1-9]|gpt-5(?!-chat))(?:-|$)"), sampling="none"),
+    _Quirk(_OPENAI, re.compile(r"^gpt-5\.\d"), sampling="resting"),
     # Source: https://openrouter.ai/docs/features/prompt-caching
     _Quirk(
-        "openai",
+        _OPENAI,
         re.compile(r"(?:^|\.)openrouter\.ai$"),
         is_host=True,
         extensions=frozenset({"cache_control"}),
     ),
     # Source: https://api-docs.deepseek.com/guides/thinking_mode
     _Quirk(
-        "openai",
+        _OPENAI,
         re.compile(r"(?:^|\.)deepseek\.com$"),
         is_host=True,
         extensions=frozenset({"reasoning_content"}),
     ),
     # Source: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
     _Quirk(
-        "anthropic", re.compile(r"claude-(?:2|instant|3-(?:opus|sonnet|haiku|5))"), reasoning="none"
+        _ANTHROPIC, re.compile(r"claude-(?:2|instant|3-(?:opus|sonnet|haiku|5))"), reasoning="none"
     ),
     _Quirk(
-        "anthropic",
+        _ANTHROPIC,
         re.compile(
             r"claude-(?:3-7|(?:opus|sonnet|haiku)-4(?:-[0-5])?(?:[-@]\d{8})?(?:\b|$)(?!-\d))"
         ),
         reasoning="budget",
     ),
+    # Source: https://platform.claude.com/docs/en/about-claude/models/migration-guide
+    _Quirk(
+        _ANTHROPIC,
+        re.compile(r"claude-(?:opus-4[-.][1-6]|sonnet-4[-.][56]|haiku-4[-.]5)(?!\d)"),
+        sampling="one",
+    ),
     # Source: https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking
     _Quirk(
-        "anthropic",
+        _ANTHROPIC,
         re.compile(r"claude-(?:opus-4-(?:[7-9]|\d\d)\b|(?:opus|sonnet|haiku|fable|mythos)-[5-9])"),
-        has_sampling=False,
+        sampling="none",
     ),
     # Source: https://ai.google.dev/gemini-api/docs/thinking
-    _Quirk("gemini", re.compile(r"(?:^|/)(?:gemini-(?:1|2\.0|pro)|gemma)"), reasoning="none"),
-    _Quirk("gemini", re.compile(r"(?:^|/)gemini-2\.5"), reasoning="budget"),
+    _Quirk(_GEMINI, re.compile(r"(?:^|/)(?:gemini-(?:1|2\.0|pro)|gemma)"), reasoning="none"),
+    _Quirk(_GEMINI, re.compile(r"(?:^|/)gemini-2\.5"), reasoning="budget"),
     # A search is billed by the prompt, and by the query from 3 on.
     # Source: https://ai.google.dev/gemini-api/docs/pricing
     _Quirk(
-        "gemini",
+        _GEMINI,
         BILLED_BY_PROMPT,
         extensions=frozenset({"web_search"}),
     ),
     # Source: https://ai.google.dev/gemini-api/docs/function-calling#multimodal
     _Quirk(
-        "gemini",
+        _GEMINI,
         re.compile(r"(?:^|/)gemini-(?:[3-9]|\d\d)"),
         extensions=frozenset({"media_results"}),
     ),
@@ -90,7 +103,7 @@ def find_target(
     upstream_name: str,
     cap_parameter: str,
     reasoning: ReasoningForm | None = None,
-    has_sampling: bool | None = None,
+    sampling: SamplingForm | None = None,
     extensions: Iterable[str] = (),
 ) -> Target:
     """Return what a writer of requests has to know of a route; what is given goes before what is
@@ -99,20 +112,20 @@ def find_target(
     target = Target(model=upstream_name, cap_parameter=cap_parameter)
     for quirk in _QUIRKS:
         is_meant = quirk.pattern.search(host if quirk.is_host else upstream_name) is not None
-        if quirk.dialect == dialect and is_meant:
-            target = _change(target, quirk.reasoning, quirk.has_sampling, quirk.extensions)
+        if dialect in quirk.dialects and is_meant:
+            target = _change(target, quirk.reasoning, quirk.sampling, quirk.extensions)
     known = frozenset(extensions) & EXTENSIONS.keys()
-    return _change(target, reasoning, has_sampling, known)
+    return _change(target, reasoning, sampling, known)
 
 
 def _change(
     target: Target,
     reasoning: ReasoningForm | None,
-    has_sampling: bool | None,
+    sampling: SamplingForm | None,
     extensions: frozenset[str],
 ) -> Target:
     return target._replace(
         reasoning=reasoning or target.reasoning,
-        has_sampling=target.has_sampling if has_sampling is None else has_sampling,
+        sampling=sampling or target.sampling,
         extensions=target.extensions | extensions,
     )

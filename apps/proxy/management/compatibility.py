@@ -43,7 +43,8 @@ Some rules depend on the provider or the model, which the gateway is told of:
 {extensions}
 
 A model thinks by effort (the usual way), by budget (Claude up to 4.5, Gemini 2.5), or not at all;
-and it may take no sampling (Claude from 4.7 on, OpenAI's models that think).
+and it may take no sampling (Claude from 4.7 on, OpenAI's o series and GPT-5), none while it thinks
+(GPT-5.1 and later), or either a temperature or top_p (Claude from Opus 4.1 to 4.6).
 
 Gemini's parameters may be written in camelCase or in snake_case. Its model and whether the answer
 is a stream are in its path, and stand here as `model` and `stream`.

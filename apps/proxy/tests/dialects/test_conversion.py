@@ -17,6 +17,7 @@ from apps.proxy.dialects.neutral import (
     Reasoning,
     ReasoningForm,
     Request,
+    SamplingForm,
     Target,
     Text,
     Tool,
@@ -87,16 +88,16 @@ def broken_requests(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 
 targets = st.builds(
-    lambda form, extensions, has_sampling: Target(
+    lambda form, extensions, sampling: Target(
         model="sent",
         output_cap=3000,
         reasoning=form,
         extensions=extensions,
-        has_sampling=has_sampling,
+        sampling=sampling,
     ),
     st.sampled_from(get_args(ReasoningForm)),
     st.sets(st.sampled_from(sorted(EXTENSIONS))).map(frozenset),
-    st.booleans(),
+    st.sampled_from(get_args(SamplingForm)),
 )
 
 
@@ -117,7 +118,7 @@ def converted(client: str, provider: str, body: Any, target: Target) -> dict[str
     return loaded
 
 
-# What changes an answer, each with a value that says something.
+# What changes an answer, each with a value that says something. `top_k` is a wish.
 CHANGES: Final[dict[str, Any]] = {
     "system": (Text("Be brief."),),
     "tools": (Tool("find", None, {"type": "object"}),),
@@ -128,7 +129,6 @@ CHANGES: Final[dict[str, Any]] = {
     "output_limit": 77,
     "temperature": 0.7,
     "top_p": 0.7,
-    "top_k": 7,
     "frequency_penalty": 0.7,
     "presence_penalty": 0.7,
     "stop": ("END",),
