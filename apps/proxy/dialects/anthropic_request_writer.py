@@ -195,9 +195,12 @@ def _continues_without_thoughts(turns: tuple[Turn, ...]) -> bool:
 
 
 def _says_something(part: Part) -> bool:
-    """Return whether a part can be told: an empty text and an unsigned thought are refused."""
-    if isinstance(part, Text):
-        return bool(part.text)
+    """Return whether a part can be told: blanks alone and an unsigned thought are refused.
+
+    Source: https://github.com/anthropics/claude-code/issues/23440
+    """
+    if isinstance(part, Text | Refusal):
+        return bool(part.text.strip())
     return not isinstance(part, Thinking) or _is_signed(part)
 
 

@@ -24,6 +24,8 @@ from apps.proxy.dialects.responses_answer import responses_usage
 
 TARGET: Final = Target(model="m", extensions=frozenset(EXTENSIONS))
 texts = st.text(min_size=1, max_size=8)
+# Blanks alone are not told to Anthropic.
+words = texts.filter(str.strip)
 names = st.from_regex(r"[a-zA-Z0-9_-]{1,12}", fullmatch=True)
 marks = st.sampled_from(
     (
@@ -51,7 +53,9 @@ def both(*parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[st
     )
 
 
-def content(parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[Any]:
+def content(
+    parts: st.SearchStrategy[dict[str, Any]], texts: st.SearchStrategy[str] = texts
+) -> st.SearchStrategy[Any]:
     """Return a text, or parts that are more than one text."""
     return texts | st.lists(parts, min_size=2, max_size=3)
 
@@ -178,7 +182,7 @@ openai_body = both(
 
 # Anthropic's Messages.
 
-anthropic_text = both(st.fixed_dictionaries({"type": st.just("text"), "text": texts}), marks)
+anthropic_text = both(st.fixed_dictionaries({"type": st.just("text"), "text": words}), marks)
 anthropic_image = both(
     st.fixed_dictionaries(
         {
@@ -205,7 +209,7 @@ anthropic_document = both(
 )
 anthropic_result = both(
     st.fixed_dictionaries({"type": st.just("tool_result"), "tool_use_id": names}),
-    some(is_error=st.just(True), content=content(anthropic_text | anthropic_image)),
+    some(is_error=st.just(True), content=content(anthropic_text | anthropic_image, words)),
     marks,
 )
 anthropic_use = both(
@@ -218,11 +222,11 @@ anthropic_thought = st.fixed_dictionaries(
     {"type": st.just("thinking"), "thinking": texts, "signature": texts}
 ) | st.fixed_dictionaries({"type": st.just("redacted_thinking"), "data": texts})
 # What tools answered comes first.
-anthropic_user = texts | st.tuples(
+anthropic_user = words | st.tuples(
     st.lists(anthropic_result, max_size=2),
     st.lists(anthropic_text | anthropic_image | anthropic_document, min_size=2, max_size=3),
 ).map(lambda found: [*found[0], *found[1]])
-anthropic_assistant = texts | st.lists(
+anthropic_assistant = words | st.lists(
     anthropic_text | anthropic_use | anthropic_thought, min_size=2, max_size=3
 )
 anthropic_turns = st.lists(st.tuples(anthropic_user, anthropic_assistant), max_size=2).flatmap(
@@ -247,7 +251,7 @@ anthropic_body = both(
         {"model": st.just("m"), "max_tokens": st.integers(1, 10**6), "messages": anthropic_turns}
     ),
     some(
-        system=content(anthropic_text),
+        system=content(anthropic_text, words),
         temperature=st.floats(0, 1),
         top_p=st.floats(0, 1),
         top_k=st.integers(0, 100),
