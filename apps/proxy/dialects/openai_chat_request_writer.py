@@ -43,6 +43,8 @@ _ID_LENGTH_MAX: Final = 40
 USER_LENGTH_MAX: Final = 64
 # A result has no other place to say that the tool failed.
 ERROR_MARK: Final = "Error: "
+# Which OpenAI refuses.
+_SILENCE: Final = {"role": "assistant", "content": None}
 # Efforts that are none.
 RESTING: Final = (None, "none")
 CHOICE_MODES: Final = {"auto": "auto", "none": "none", "any": "required"}
@@ -142,7 +144,7 @@ class _Writer:
             messages.append({"role": "system", "content": self._content(self._request.system)})
         for turn in turns:
             if turn.role == "assistant":
-                messages.append(self._assistant(turn))
+                messages += self._assistant(turn)
             elif turn.role == "system":
                 messages.append({"role": "system", "content": self._content(turn.parts)})
             else:
@@ -177,7 +179,8 @@ class _Writer:
             messages.append({"role": "user", "content": self._content(rest)})
         return messages
 
-    def _assistant(self, turn: Turn) -> dict[str, Any]:
+    def _assistant(self, turn: Turn) -> list[dict[str, Any]]:
+        """Return what the model said as a message, none where nothing of it can be told."""
         message: dict[str, Any] = {"role": "assistant"}
         said = [part for part in turn.parts if isinstance(part, Text | Image | Document | Audio)]
         message["content"] = self._content(said) if said else None
@@ -200,7 +203,7 @@ class _Writer:
         ]
         if calls:
             message["tool_calls"] = calls
-        return message
+        return [] if message == _SILENCE else [message]
 
     def _content(self, parts: Sequence[Part]) -> Any:
         """Return a content: a text where that says all, else an array of parts."""

@@ -103,7 +103,7 @@ openai_message = (
             refusal=texts,
             tool_calls=st.lists(openai_call, min_size=1, max_size=2),
         ),
-    )
+    ).filter(lambda message: message != {"role": "assistant", "content": None})
     | both(
         st.fixed_dictionaries(
             {"role": st.just("tool"), "tool_call_id": names, "content": content(openai_text)}
