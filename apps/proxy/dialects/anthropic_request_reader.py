@@ -41,7 +41,6 @@ _NAMES: Final = {
     "stop": "stop_sequences",
     "user": "metadata.user_id",
     "format": "output_config.format",
-    "is_parallel": "tool_choice.disable_parallel_tool_use",
     "is_standard_tier": "service_tier",
     "turns": "messages",
 }

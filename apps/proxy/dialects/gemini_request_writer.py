@@ -106,13 +106,15 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
 
 
 def _check(request: Request) -> None:
-    """Raise E14 for what no parameter of this dialect tells."""
+    """Raise E14 for what no parameter of this dialect tells.
+
+    That one function is called at a time is a wish: Google's models call as many as they like, and
+    whoever can answer one can answer them one by one.
+    """
     unknown = {
         "metadata": request.metadata,
         "verbosity": request.verbosity,
         "choices": request.choices if request.choices != 1 else None,
-        # Google's models call as many as they like.
-        "is_parallel": None if request.is_parallel is not False else request.is_parallel,
         "stop": request.stop if len(request.stop) > _STOPS_MAX else None,
     }
     for field, value in unknown.items():

@@ -81,7 +81,6 @@ def read_request(body: Mapping[str, Any]) -> Request:
             "user": user_name,
             "choices": "n",
             "format": "response_format",
-            "is_parallel": "parallel_tool_calls",
             "is_standard_tier": "service_tier",
             "reasoning": "thinking" if "thinking" in given else "reasoning_effort",
             "turns": "messages",

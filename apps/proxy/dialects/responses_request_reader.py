@@ -32,7 +32,6 @@ _NAMES: Final = {
     "output_limit": "max_output_tokens",
     "format": "text.format",
     "verbosity": "text.verbosity",
-    "is_parallel": "parallel_tool_calls",
     "is_standard_tier": "service_tier",
     "reasoning": "reasoning.effort",
     "turns": "input",
