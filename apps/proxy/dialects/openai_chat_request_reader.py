@@ -212,6 +212,8 @@ def _read_messages(given: Parameters) -> tuple[tuple[Text, ...], tuple[Turn, ...
             else:
                 system += said
         elif role == "tool":
+            # The call of the same id tells it, too.
+            message.ignore("name")
             result = ToolResult(
                 id=message.require_text("tool_call_id"),
                 parts=_texts(message),

@@ -26,6 +26,8 @@ BUDGET_TOKENS: Final[dict[Effort, int]] = {
 }
 # Which every model with efforts knows.
 _COMMON: Final[tuple[Effort, ...]] = ("low", "medium", "high")
+# The least that Claude thinks: notes between calls of tools, on models that cannot do without.
+_RESTING: Final = ("disabled", "between_tools")
 # What is left for the answer itself: a fifth of what may be written.
 _ANSWER_SHARE: Final = 5
 
@@ -72,7 +74,7 @@ def read_thinking(given: Parameters) -> Reasoning:
 
     Source: https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking
     """
-    kind = given.one_of("type", ("adaptive", "enabled", "disabled"))
+    kind = given.one_of("type", ("adaptive", "enabled", *_RESTING))
     if kind is None:
         raise missing(given.name("type"))
     budget = given.integer("budget_tokens")
@@ -80,5 +82,5 @@ def read_thinking(given: Parameters) -> Reasoning:
         raise wrong_value(given.name("budget_tokens"), f"at least {BUDGET_TOKENS_MIN}")
     is_hidden = given.one_of("display", ("summarized", "omitted")) == "omitted"
     given.finish()
-    is_on = kind != "disabled"
+    is_on = kind not in _RESTING
     return Reasoning(is_on, budget_tokens=budget if is_on else None, is_hidden=is_hidden and is_on)

@@ -75,6 +75,7 @@ def test_efforts_rise() -> None:
     [
         ({"type": "disabled"}, Reasoning(is_on=False)),
         ({"type": "disabled", "budget_tokens": 2000}, Reasoning(is_on=False)),
+        ({"type": "between_tools"}, Reasoning(is_on=False)),
         ({"type": "adaptive"}, Reasoning(is_on=True)),
         ({"type": "adaptive", "display": "summarized"}, Reasoning(is_on=True)),
         ({"type": "adaptive", "display": "omitted"}, Reasoning(is_on=True, is_hidden=True)),
