@@ -7,7 +7,7 @@ Source: https://platform.claude.com/docs/en/api/messages
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from apps.proxy.dialects.cache_marks import cache_members
@@ -31,6 +31,7 @@ from apps.proxy.dialects.neutral import (
 from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import (
     bounded_budget,
+    budget_beside_answer,
     budget_of_effort,
     effort_of_budget,
 )
@@ -87,6 +88,24 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
     body: dict[str, Any] = {"model": target.model, "max_tokens": limit}
     body.update((name, value) for name, value in members.items() if value is not None)
     return body | cache_members(request.cache)
+
+
+def capped(body: Mapping[str, Any], output_cap: int) -> dict[str, Any]:
+    """Return a body by which no more may be written, and thought as much as that leaves room for.
+
+    Anthropic refuses a budget that is not below the maximum.
+    """
+    told = {**body, "max_tokens": output_cap}
+    thinking = body.get("thinking")
+    # A route may set anything. type() and not isinstance(): true is an int.
+    if not isinstance(thinking, Mapping) or type(thinking.get("budget_tokens")) is not int:
+        return told
+    budget = budget_beside_answer(thinking["budget_tokens"], output_cap)
+    if budget is None:
+        del told["thinking"]
+    else:
+        told["thinking"] = {**thinking, "budget_tokens": budget}
+    return told
 
 
 def _check(request: Request) -> None:

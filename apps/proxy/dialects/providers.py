@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from apps.providers.hosting import HOSTINGS, Hosting
 from apps.proxy.dialects import (
     anthropic_metering,
+    anthropic_request_writer,
     gemini_embedding,
     gemini_metering,
     openai_answer,
@@ -82,10 +83,13 @@ def _openai_meter(request: ParsedRequest, is_converted: bool) -> StreamMeter:
 
 
 def _anthropic_body(body: Mapping[str, Any], sending: Sending) -> bytes:
-    sent = {**body, "model": sending.upstream_model}
-    if sending.output_cap is not None:
-        sent["max_tokens"] = sending.output_cap
-    return serialise(sent)
+    sent = _capped_for_anthropic(body, sending)
+    return serialise({**sent, "model": sending.upstream_model})
+
+
+def _capped_for_anthropic(body: Mapping[str, Any], sending: Sending) -> Mapping[str, Any]:
+    cap = sending.output_cap
+    return body if cap is None else anthropic_request_writer.capped(body, cap)
 
 
 def _gemini_body(body: Mapping[str, Any], sending: Sending) -> bytes:
@@ -151,7 +155,8 @@ _NOT_HOSTED: Final = frozenset({"anthropic_beta", "anthropic_version", "model", 
 
 
 def _hosted_anthropic_body(hosting: Hosting, body: Mapping[str, Any], sending: Sending) -> bytes:
-    sent = {name: value for name, value in body.items() if name not in _NOT_HOSTED}
+    told = _capped_for_anthropic(body, sending)
+    sent = {name: value for name, value in told.items() if name not in _NOT_HOSTED}
     sent["anthropic_version"] = hosting.version
     if hosting.names_stream and sending.is_stream:
         sent["stream"] = True
@@ -159,8 +164,6 @@ def _hosted_anthropic_body(hosting: Hosting, body: Mapping[str, Any], sending: S
         betas = dict(sending.headers).get(_HEADER_OF_BETAS) or ""
         if listed := [beta for part in betas.split(",") if (beta := part.strip())]:
             sent["anthropic_beta"] = listed
-    if sending.output_cap is not None:
-        sent["max_tokens"] = sending.output_cap
     return serialise(sent)
 
 

@@ -39,8 +39,13 @@ def effort_of_budget(budget_tokens: int) -> Effort:
 
 def budget_of_effort(effort: Effort, output_limit: int) -> int | None:
     """Return the budget for an effort; None if the limit leaves no room to think."""
+    return budget_beside_answer(BUDGET_TOKENS[effort], output_limit)
+
+
+def budget_beside_answer(budget_tokens: int, output_limit: int) -> int | None:
+    """Return a budget that leaves a fifth for the answer, None if there is no room to think."""
     return bounded_budget(
-        min(BUDGET_TOKENS[effort], output_limit - output_limit // _ANSWER_SHARE), output_limit
+        min(budget_tokens, output_limit - output_limit // _ANSWER_SHARE), output_limit
     )
 
 
