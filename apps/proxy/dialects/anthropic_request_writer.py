@@ -38,13 +38,14 @@ from apps.proxy.dialects.reasoning import (
 from apps.proxy.dialects.sampling import with_sampling, with_sampling_of_thought
 from apps.proxy.dialects.sealed_thoughts import is_openais
 from apps.proxy.dialects.tool_arguments import arguments_object
-from apps.proxy.dialects.tool_choices import find_tool_choice
+from apps.proxy.dialects.tool_choices import find_tool_choice, is_forced
 from apps.proxy.dialects.web_search import anthropic_search
 
 _TEMPERATURE_MAX: Final = 1
+_LEAST_EFFORT: Final = "low"
 _IMAGE_TYPES: Final = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
 _PDF: Final = "application/pdf"
-_NO_THOUGHTS: Final = {"type": "disabled"}
+_THINKING: Final = ("adaptive", "enabled")
 # Source: https://github.com/maximhq/bifrost/issues/5097 (what Anthropic answers to others)
 _FOREIGN_IN_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
 
@@ -61,7 +62,7 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
     writer = _Writer(request, target)
     system, messages = writer.conversation()
     thinking, effort = writer.reasoning(limit)
-    is_thinking = thinking not in (None, _NO_THOUGHTS)
+    is_thinking = thinking is not None and thinking["type"] in _THINKING
     request = with_sampling(request, target, is_thinking=is_thinking)
     if is_thinking:
         request = with_sampling_of_thought(request)
@@ -78,7 +79,7 @@ def write_request(request: Request, target: Target) -> dict[str, Any]:
         "top_k": request.top_k,
         "stop_sequences": list(request.stop) or None,
         "tools": _tools(request) or None,
-        "tool_choice": _tool_choice(request),
+        "tool_choice": writer.tool_choice(),
         "thinking": thinking,
         "output_config": told or None,
         "metadata": {"user_id": request.user} if request.user else None,
@@ -174,16 +175,39 @@ class _Writer:
                 raise self._request.refuse("reasoning")
             return None, None
         if not asked.is_on:
-            return _NO_THOUGHTS, asked.effort
+            return self._rest(asked)
         shown = {"display": "omitted"} if asked.is_hidden else {}
         if self._target.reasoning == "effort":
             return {"type": "adaptive", **shown}, _effort(asked)
         budget = _budget(asked, limit)
-        if budget is None or _continues_without_thoughts(self._request.turns):
+        if budget is None or _is_refused_thought(self._request):
             return None, None
         # Beside a budget an effort is about the whole answer, and not what the budget was made of.
         effort = None if asked.budget_tokens is None else asked.effort
         return {"type": "enabled", "budget_tokens": budget, **shown}, effort
+
+    def _rest(self, asked: Reasoning) -> tuple[dict[str, Any] | None, str | None]:
+        """Return how not to think: for who always thinks, as little as he can."""
+        if self._target.thinking_off:
+            return {"type": self._target.thinking_off}, asked.effort
+        return None, _LEAST_EFFORT
+
+    def tool_choice(self) -> dict[str, Any] | None:
+        """Return which tools are to be called; whether several at once is told with it."""
+        request = self._request
+        choice = find_tool_choice(request)
+        if is_forced(choice) and not self._target.has_forced_tools:
+            raise request.refuse("tool_choice")
+        if choice is None:
+            if request.is_parallel is not False or not request.tools:
+                return None
+            choice = ToolChoice("auto")
+        told: dict[str, Any] = {"type": choice.mode}
+        if choice.mode == "tool":
+            told["name"] = choice.name
+        if request.is_parallel is not None and choice.mode != "none":
+            told["disable_parallel_tool_use"] = not request.is_parallel
+        return told
 
 
 def _effort(asked: Reasoning) -> str | None:
@@ -199,6 +223,14 @@ def _budget(asked: Reasoning, limit: int) -> int | None:
     if asked.budget_tokens is not None:
         return bounded_budget(asked.budget_tokens, limit)
     return budget_of_effort(asked.effort or "high", limit)
+
+
+def _is_refused_thought(request: Request) -> bool:
+    """Return whether Anthropic refuses a budget: so it does beside a tool that has to be called.
+
+    Source: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+    """
+    return is_forced(request.tool_choice) or _continues_without_thoughts(request.turns)
 
 
 def _continues_without_thoughts(turns: tuple[Turn, ...]) -> bool:
@@ -329,21 +361,6 @@ def _tool(tool: Tool) -> dict[str, Any]:
         **({} if tool.is_strict is None else {"strict": tool.is_strict}),
         **cache_members(tool.cache),
     }
-
-
-def _tool_choice(request: Request) -> dict[str, Any] | None:
-    """Return which tools are to be called; whether several at once is told with it."""
-    choice = find_tool_choice(request)
-    if choice is None:
-        if request.is_parallel is not False or not request.tools:
-            return None
-        choice = ToolChoice("auto")
-    told: dict[str, Any] = {"type": choice.mode}
-    if choice.mode == "tool":
-        told["name"] = choice.name
-    if request.is_parallel is not None and choice.mode != "none":
-        told["disable_parallel_tool_use"] = not request.is_parallel
-    return told
 
 
 def _format(asked: OutputFormat) -> dict[str, Any]:

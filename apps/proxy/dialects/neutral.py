@@ -230,6 +230,8 @@ class Target(NamedTuple):
     cap_parameter: str = "max_completion_tokens"  # of the names in OpenAI's dialect
     reasoning: ReasoningForm = "effort"
     sampling: SamplingForm = "any"
+    thinking_off: str = "disabled"  # Anthropic's word for it; "": the model always thinks
+    has_forced_tools: bool = True  # a tool can have to be called
     extensions: frozenset[str] = frozenset()  # of EXTENSIONS, that the provider takes
 
 

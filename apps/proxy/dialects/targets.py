@@ -4,8 +4,8 @@ What a name or a host does not tell, the operator says in the route's overrides 
 """
 
 import re
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 from apps.proxy.dialects.gemini_searches import BILLED_BY_PROMPT
 from apps.proxy.dialects.neutral import EXTENSIONS, ReasoningForm, SamplingForm, Target
@@ -19,6 +19,8 @@ class _Quirk(NamedTuple):
     is_host: bool = False
     reasoning: ReasoningForm | None = None
     sampling: SamplingForm | None = None
+    thinking_off: str | None = None
+    has_forced_tools: bool | None = None
     extensions: frozenset[str] = frozenset()
 
 
@@ -56,12 +58,14 @@ _QUIRKS: Final = (
     ),
     # Source: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
     _Quirk(
-        _ANTHROPIC, re.compile(r"claude-(?:2|instant|3-(?:opus|sonnet|haiku|5))"), reasoning="none"
+        _ANTHROPIC,
+        re.compile(r"claude-(?:2|instant|3-(?:opus|sonnet|haiku)|3[-.]5)"),
+        reasoning="none",
     ),
     _Quirk(
         _ANTHROPIC,
         re.compile(
-            r"claude-(?:3-7|(?:opus|sonnet|haiku)-4(?:-[0-5])?(?:[-@]\d{8})?(?:\b|$)(?!-\d))"
+            r"claude-(?:3[-.]7|(?:opus|sonnet|haiku)-4(?:[-.][0-5])?(?:[-@]\d{8})?\b(?![-.]\d))"
         ),
         reasoning="budget",
     ),
@@ -74,8 +78,22 @@ _QUIRKS: Final = (
     # Source: https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking
     _Quirk(
         _ANTHROPIC,
-        re.compile(r"claude-(?:opus-4-(?:[7-9]|\d\d)\b|(?:opus|sonnet|haiku|fable|mythos)-[5-9])"),
+        re.compile(
+            r"claude-(?:opus-4[-.](?:[7-9]|\d\d)\b|(?:opus|sonnet|haiku|fable|mythos)-[5-9])"
+        ),
         sampling="none",
+    ),
+    # Source: https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking
+    # and https://platform.claude.com/docs/en/models/opus-5-5/whats-new-opus-5-5
+    _Quirk(_ANTHROPIC, re.compile(r"claude-(?:opus-5[-.][5-9]\b|fable|mythos)"), thinking_off=""),
+    # Source: https://platform.claude.com/docs/en/models/sonnet-5-5/migration-guide
+    _Quirk(_ANTHROPIC, re.compile(r"claude-sonnet-5[-.][5-9]\b"), thinking_off="between_tools"),
+    # Source: the same, and
+    # https://platform.claude.com/docs/en/models/fable-5-1/whats-new-fable-5-1
+    _Quirk(
+        _ANTHROPIC,
+        re.compile(r"claude-(?:(?:opus|sonnet)-5[-.][5-9]|(?:fable|mythos)-5[-.][1-9])\b"),
+        has_forced_tools=False,
     ),
     # Source: https://ai.google.dev/gemini-api/docs/thinking
     _Quirk(_GEMINI, re.compile(r"(?:^|/)(?:gemini-(?:1|2\.0|pro)|gemma)"), reasoning="none"),
@@ -96,6 +114,10 @@ _QUIRKS: Final = (
 )
 
 
+# What a quirk may say of a model, beside its extensions.
+_FACTS: Final = ("reasoning", "sampling", "thinking_off", "has_forced_tools")
+
+
 def find_target(
     *,
     dialect: str,
@@ -113,19 +135,12 @@ def find_target(
     for quirk in _QUIRKS:
         is_meant = quirk.pattern.search(host if quirk.is_host else upstream_name) is not None
         if dialect in quirk.dialects and is_meant:
-            target = _change(target, quirk.reasoning, quirk.sampling, quirk.extensions)
-    known = frozenset(extensions) & EXTENSIONS.keys()
-    return _change(target, reasoning, sampling, known)
+            facts = {name: getattr(quirk, name) for name in _FACTS}
+            target = _change(target, facts, quirk.extensions)
+    given = {"reasoning": reasoning, "sampling": sampling}
+    return _change(target, given, frozenset(extensions) & EXTENSIONS.keys())
 
 
-def _change(
-    target: Target,
-    reasoning: ReasoningForm | None,
-    sampling: SamplingForm | None,
-    extensions: frozenset[str],
-) -> Target:
-    return target._replace(
-        reasoning=reasoning or target.reasoning,
-        sampling=sampling or target.sampling,
-        extensions=target.extensions | extensions,
-    )
+def _change(target: Target, facts: Mapping[str, Any], extensions: frozenset[str]) -> Target:
+    told = {name: fact for name, fact in facts.items() if fact is not None}
+    return target._replace(**told, extensions=target.extensions | extensions)

@@ -44,7 +44,9 @@ Some rules depend on the provider or the model, which the gateway is told of:
 
 A model thinks by effort (the usual way), by budget (Claude up to 4.5, Gemini 2.5), or not at all;
 and it may take no sampling (Claude from 4.7 on, OpenAI's o series and GPT-5), none while it thinks
-(GPT-5.1 and later), or either a temperature or top_p (Claude from Opus 4.1 to 4.6).
+(GPT-5.1 and later), or either a temperature or top_p (Claude from Opus 4.1 to 4.6). Claude Fable,
+Mythos and Opus 5.5 always think, and Sonnet 5.5 makes notes between calls of tools; but for Fable 5
+and Mythos 5 none of them can be made to call a tool.
 
 Gemini's parameters may be written in camelCase or in snake_case. Its model and whether the answer
 is a stream are in its path, and stand here as `model` and `stream`.

@@ -21,6 +21,7 @@ def target_of(dialect: str, name: str) -> Target:
         ("anthropic/claude-sonnet-4.6", "one"),
         ("claude-opus-4-6", "one"),
         ("claude-opus-4-7", "none"),
+        ("anthropic/claude-opus-4.7", "none"),
         ("claude-opus-4-10", "none"),
         ("claude-sonnet-5", "none"),
     ],
@@ -48,3 +49,45 @@ def test_which_sampling_openais_models_take_is_known_by_their_names(
     dialect: str, name: str, sampling: str
 ) -> None:
     assert target_of(dialect, name).sampling == sampling
+
+
+@pytest.mark.parametrize(
+    ("name", "reasoning"),
+    [
+        ("claude-3-5-sonnet-20241022", "none"),
+        ("anthropic/claude-3.5-haiku", "none"),
+        ("anthropic/claude-3.7-sonnet", "budget"),
+        ("claude-opus-4-20250514", "budget"),
+        ("claude-sonnet-4-5@20250929", "budget"),
+        ("anthropic/claude-sonnet-4.5", "budget"),
+        ("anthropic/claude-sonnet-4.6", "effort"),
+        ("claude-opus-4-6", "effort"),
+        ("anthropic/claude-opus-4.7", "effort"),
+        ("claude-sonnet-5-20260701", "effort"),
+    ],
+)
+def test_how_claude_is_told_to_think_is_known_by_its_name(name: str, reasoning: str) -> None:
+    assert target_of("anthropic", name).reasoning == reasoning
+
+
+@pytest.mark.parametrize(
+    ("name", "thinking_off", "has_forced_tools"),
+    [
+        ("claude-opus-4-8", "disabled", True),
+        ("claude-opus-5", "disabled", True),
+        ("claude-sonnet-5-20260701", "disabled", True),
+        ("claude-haiku-5-5", "disabled", True),
+        ("anthropic/claude-opus-5.5", "", False),
+        ("claude-sonnet-5-5", "between_tools", False),
+        ("claude-fable-5", "", True),
+        ("claude-fable-5-1", "", False),
+        ("anthropic.claude-mythos-5-2", "", False),
+        ("claude-mythos-preview", "", True),
+    ],
+)
+def test_which_claude_cannot_rest_or_be_made_to_call_tools_is_known_by_its_name(
+    name: str, thinking_off: str, has_forced_tools: bool
+) -> None:
+    target = target_of("anthropic", name)
+
+    assert (target.thinking_off, target.has_forced_tools) == (thinking_off, has_forced_tools)
