@@ -3,7 +3,7 @@
     {"parameters": {"set": {…}, "default": {…}, "remove": […], "rename": {"from": "to"}},
      "headers": {"set": {…}, "remove": […]},
      "conversion": {"reasoning": "none" | "effort" | "budget", "sampling": true | false | "one",
-      "extensions": […]}}
+      "efforts": ["low", …], "extensions": […]}}
 
 Parameters change in the order remove, rename, default, set. What decides what a call can cost was
 fixed when it was admitted, and is no parameter that a route may touch. `conversion` says what the
@@ -34,6 +34,7 @@ CHANGES_LENGTH_MAX: Final = 500  # what the column of an attempt takes
 _SHOWN_VALUE_LENGTH: Final = 40
 
 REASONING_FORMS: Final = ("none", "effort", "budget")
+EFFORT_NAMES: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _ONE: Final = "one"
 _SAMPLING: Final[Mapping[object, Literal["none", "one", "any"]]] = {
     False: "none",
@@ -102,6 +103,7 @@ class Conversion(NamedTuple):
 
     reasoning: Literal["none", "effort", "budget"] | None = None
     sampling: Literal["none", "one", "any"] | None = None
+    efforts: tuple[str, ...] | None = None
     extensions: tuple[str, ...] = ()
 
 
@@ -158,6 +160,7 @@ def parse_overrides(value: Any) -> Overrides | None:
         Conversion(
             asked.get("reasoning"),
             _SAMPLING.get(asked.get("sampling")),
+            tuple(asked["efforts"]) if "efforts" in asked else None,
             tuple(asked.get("extensions", ())),
         ),
     )
@@ -221,7 +224,7 @@ def _checked_headers(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked_conversion(value: Any) -> dict[str, Any]:
-    asked = _object(value, "conversion", ("reasoning", "sampling", "extensions"))
+    asked = _object(value, "conversion", ("reasoning", "sampling", "efforts", "extensions"))
     found: dict[str, Any] = {}
     if (form := asked.get("reasoning")) is not None:
         if form not in REASONING_FORMS:
@@ -231,10 +234,11 @@ def _checked_conversion(value: Any) -> dict[str, Any]:
         if not isinstance(sampling, bool) and sampling != _ONE:
             raise OverridesRefused(f'sampling: enter true, false or "{_ONE}".')
         found["sampling"] = sampling
-    if extensions := asked.get("extensions"):
-        if not isinstance(extensions, list) or not all(e in EXTENSION_NAMES for e in extensions):
-            raise OverridesRefused(f"extensions: enter some of {', '.join(EXTENSION_NAMES)}.")
-        found["extensions"] = list(dict.fromkeys(extensions))
+    for name, known in (("efforts", EFFORT_NAMES), ("extensions", EXTENSION_NAMES)):
+        if told := asked.get(name):
+            if not isinstance(told, list) or not all(item in known for item in told):
+                raise OverridesRefused(f"{name}: enter some of {', '.join(known)}.")
+            found[name] = list(dict.fromkeys(told))
     return found
 
 

@@ -307,6 +307,7 @@ def _target_of(row: RouteRow, provider: Provider, conversion: Conversion | None)
         cap_parameter=row.max_tokens_parameter,
         reasoning=asked.reasoning,
         sampling=asked.sampling,
+        efforts=asked.efforts,
         extensions=asked.extensions,
     )
 

@@ -154,6 +154,20 @@ def test_which_sampling_the_model_takes_is_told_to_the_conversion(told: Any, sam
     assert overrides.conversion == Conversion(reasoning="none", sampling=sampling)
 
 
+def test_which_efforts_the_model_knows_is_told_to_the_conversion() -> None:
+    told = {"efforts": ["low", "high", "low"]}
+    overrides = parse_overrides({"conversion": told})
+
+    assert overrides is not None
+    assert overrides.conversion == Conversion(efforts=("low", "high"))
+
+
+@pytest.mark.parametrize("told", ["low", ["very high"], [1], {"low": 1}])
+def test_another_effort_is_refused(told: Any) -> None:
+    with pytest.raises(OverridesRefused):
+        check_overrides({"conversion": {"efforts": told}})
+
+
 @pytest.mark.parametrize("told", ["both", 1, [], {}])
 def test_another_sampling_is_refused(told: Any) -> None:
     with pytest.raises(OverridesRefused):

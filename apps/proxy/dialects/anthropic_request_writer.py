@@ -13,6 +13,7 @@ from typing import Any, Final
 from apps.proxy.dialects.cache_marks import cache_members
 from apps.proxy.dialects.neutral import (
     Document,
+    Effort,
     Image,
     OutputFormat,
     Part,
@@ -30,10 +31,11 @@ from apps.proxy.dialects.neutral import (
 )
 from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import (
+    asked_effort,
     bounded_budget,
     budget_beside_answer,
     budget_of_effort,
-    effort_of_budget,
+    nearest_effort,
 )
 from apps.proxy.dialects.sampling import with_sampling, with_sampling_of_thought
 from apps.proxy.dialects.sealed_thoughts import is_openais
@@ -168,7 +170,7 @@ class _Writer:
         if asked is None:
             return None, None
         if asked.is_on is None:
-            return None, _effort(asked)
+            return None, self._known_effort(asked_effort(asked))
         if self._target.reasoning == "none":
             # What does not think need not be told so.
             if asked.is_on:
@@ -178,19 +180,25 @@ class _Writer:
             return self._rest(asked)
         shown = {"display": "omitted"} if asked.is_hidden else {}
         if self._target.reasoning == "effort":
-            return {"type": "adaptive", **shown}, _effort(asked)
+            return {"type": "adaptive", **shown}, self._known_effort(asked_effort(asked))
         budget = _budget(asked, limit)
         if budget is None or _is_refused_thought(self._request):
             return None, None
         # Beside a budget an effort is about the whole answer, and not what the budget was made of.
-        effort = None if asked.budget_tokens is None else asked.effort
+        beside = None if asked.budget_tokens is None else asked.effort
+        effort = self._known_effort(beside)
         return {"type": "enabled", "budget_tokens": budget, **shown}, effort
 
     def _rest(self, asked: Reasoning) -> tuple[dict[str, Any] | None, str | None]:
         """Return how not to think: for who always thinks, as little as he can."""
         if self._target.thinking_off:
-            return {"type": self._target.thinking_off}, asked.effort
+            return {"type": self._target.thinking_off}, self._known_effort(asked.effort)
         return None, _LEAST_EFFORT
+
+    def _known_effort(self, effort: Effort | None) -> str | None:
+        """Return an effort that this dialect and the model know."""
+        known = [name for name in self._target.efforts if name != "minimal"]
+        return None if effort is None else nearest_effort(effort, known)
 
     def tool_choice(self) -> dict[str, Any] | None:
         """Return which tools are to be called; whether several at once is told with it."""
@@ -208,14 +216,6 @@ class _Writer:
         if request.is_parallel is not None and choice.mode != "none":
             told["disable_parallel_tool_use"] = not request.is_parallel
         return told
-
-
-def _effort(asked: Reasoning) -> str | None:
-    """Return an effort that this dialect knows."""
-    effort = asked.effort
-    if effort is None and asked.budget_tokens is not None:
-        effort = effort_of_budget(asked.budget_tokens)
-    return "low" if effort == "minimal" else effort
 
 
 def _budget(asked: Reasoning, limit: int) -> int | None:

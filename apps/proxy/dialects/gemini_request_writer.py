@@ -31,7 +31,7 @@ from apps.proxy.dialects.neutral import (
     ToolUse,
 )
 from apps.proxy.dialects.openai_refusals import inexpressible
-from apps.proxy.dialects.reasoning import BUDGET_TOKENS, budget_of_effort, effort_of_budget
+from apps.proxy.dialects.reasoning import BUDGET_TOKENS, asked_effort, budget_of_effort
 from apps.proxy.dialects.sampling import with_sampling
 from apps.proxy.dialects.sealed_thoughts import is_openais
 from apps.proxy.dialects.tool_arguments import arguments_object
@@ -283,9 +283,7 @@ def _calls_on(parts: list[Part]) -> list[bool]:
 
 
 def _level(asked: Reasoning) -> dict[str, Any]:
-    effort = asked.effort
-    if effort is None and asked.budget_tokens is not None:
-        effort = effort_of_budget(asked.budget_tokens)
+    effort = asked_effort(asked)
     return {} if effort is None else {"thinkingLevel": _LEVELS[effort]}
 
 

@@ -11,7 +11,7 @@ https://platform.openai.com/docs/api-reference/chat/create
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
@@ -229,6 +229,7 @@ class Target(NamedTuple):
     output_cap: int | None = None  # the most tokens the call may write; None: as the client asked
     cap_parameter: str = "max_completion_tokens"  # of the names in OpenAI's dialect
     reasoning: ReasoningForm = "effort"
+    efforts: tuple[str, ...] = ("none", *get_args(Effort))  # that the model knows
     sampling: SamplingForm = "any"
     thinking_off: str = "disabled"  # Anthropic's word for it; "": the model always thinks
     has_forced_tools: bool = True  # a tool can have to be called

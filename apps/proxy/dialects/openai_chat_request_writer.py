@@ -118,7 +118,7 @@ class _Writer:
             if asked.is_on:
                 raise self._request.refuse("reasoning")
             return None
-        return effort_name(asked)
+        return effort_name(asked, self._target)
 
     def tool(self, tool: Tool) -> dict[str, Any]:
         """Return a tool."""

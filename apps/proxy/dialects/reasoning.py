@@ -8,13 +8,15 @@ least 1,024 tokens and below `max_tokens`),
 https://platform.claude.com/docs/en/build-with-claude/effort
 """
 
+from collections.abc import Container
 from typing import Final, get_args
 
-from apps.proxy.dialects.neutral import Effort, Reasoning
+from apps.proxy.dialects.neutral import Effort, Reasoning, Target
 from apps.proxy.dialects.openai_refusals import missing, wrong_value
 from apps.proxy.dialects.parameters import Parameters
 
 EFFORTS: Final[tuple[Effort, ...]] = get_args(Effort)
+_NONE: Final = "none"
 BUDGET_TOKENS_MIN: Final = 1024
 BUDGET_TOKENS: Final[dict[Effort, int]] = {
     "minimal": 1_024,
@@ -58,20 +60,37 @@ def bounded_budget(budget_tokens: int, output_limit: int) -> int | None:
 
 def read_effort(given: Parameters, name: str) -> Reasoning | None:
     """Return what an effort in OpenAI's words asks for, None where none is told."""
-    told = given.one_of(name, ("none", *EFFORTS))
+    told = given.one_of(name, (_NONE, *EFFORTS))
     if told is None:
         return None
     effort: Effort | None = next((known for known in EFFORTS if known == told), None)
     return Reasoning(is_on=effort is not None, effort=effort)
 
 
-def effort_name(asked: Reasoning) -> str | None:
+def asked_effort(asked: Reasoning) -> Effort | None:
+    """Return the effort that is asked for, also by a budget; None where none is."""
+    if asked.effort is None and asked.budget_tokens is not None:
+        return effort_of_budget(asked.budget_tokens)
+    return asked.effort
+
+
+def nearest_effort(effort: Effort, known: Container[str]) -> Effort | None:
+    """Return the highest effort up to this one that a model knows, or else its lowest.
+
+    None for a model that knows none.
+    """
+    rank = EFFORTS.index(effort)
+    nearest_first = (*reversed(EFFORTS[: rank + 1]), *EFFORTS[rank + 1 :])
+    return next((name for name in nearest_first if name in known), None)
+
+
+def effort_name(asked: Reasoning, target: Target) -> str | None:
     """Return the effort in OpenAI's words, None where nothing needs to be told."""
     if asked.is_on is False:
-        return "none"
-    if asked.effort is not None:
-        return asked.effort
-    return None if asked.budget_tokens is None else effort_of_budget(asked.budget_tokens)
+        # Older models always think: as little as they can.
+        return _NONE if _NONE in target.efforts else nearest_effort(EFFORTS[0], target.efforts)
+    effort = asked_effort(asked)
+    return None if effort is None else nearest_effort(effort, target.efforts)
 
 
 def read_thinking(given: Parameters) -> Reasoning:

@@ -116,7 +116,7 @@ def _reasoning(request: Request, target: Target) -> tuple[dict[str, Any] | None,
             raise request.refuse("reasoning")
         return None, None
     told: dict[str, Any] = {}
-    effort = effort_name(asked)
+    effort = effort_name(asked, target)
     if effort is not None:
         told["effort"] = effort
     if not asked.is_on:

@@ -19,11 +19,13 @@ class _Quirk(NamedTuple):
     is_host: bool = False
     reasoning: ReasoningForm | None = None
     sampling: SamplingForm | None = None
+    efforts: tuple[str, ...] | None = None
     thinking_off: str | None = None
     has_forced_tools: bool | None = None
     extensions: frozenset[str] = frozenset()
 
 
+_USUAL_EFFORTS: Final = ("low", "medium", "high")
 _OPENAI: Final = ("openai", "openai-responses")
 _ANTHROPIC: Final = ("anthropic",)
 _GEMINI: Final = ("gemini",)
@@ -42,6 +44,21 @@ _QUIRKS: Final = (
     # these models leaves out what they do not take)
     _Quirk(_OPENAI, re.compile(r"^(?:o[1-9]|gpt-5(?!-chat))(?:-|$)"), sampling="none"),
     _Quirk(_OPENAI, re.compile(r"^gpt-5\.\d"), sampling="resting"),
+    # Source: https://platform.openai.com/docs/api-reference/responses/create ("reasoning.effort")
+    _Quirk(_OPENAI, re.compile(r"(?:^|/)o[1-9](?:-|$)"), efforts=_USUAL_EFFORTS),
+    _Quirk(_OPENAI, re.compile(r"(?:^|/)gpt-5(?:-|$)"), efforts=("minimal", *_USUAL_EFFORTS)),
+    _Quirk(_OPENAI, re.compile(r"(?:^|/)gpt-5-pro"), efforts=("high",)),
+    _Quirk(_OPENAI, re.compile(r"(?:^|/)gpt-5\.1"), efforts=("none", *_USUAL_EFFORTS)),
+    _Quirk(
+        _OPENAI,
+        re.compile(r"(?:^|/)gpt-5\.(?:1-codex-max|[2-5]\b)"),
+        efforts=("none", *_USUAL_EFFORTS, "xhigh"),
+    ),
+    _Quirk(
+        _OPENAI,
+        re.compile(r"(?:^|/)gpt-5\.(?:[6-9]|\d\d)\b"),
+        efforts=("none", *_USUAL_EFFORTS, "xhigh", "max"),
+    ),
     # Source: https://openrouter.ai/docs/features/prompt-caching
     _Quirk(
         _OPENAI,
@@ -68,6 +85,18 @@ _QUIRKS: Final = (
             r"claude-(?:3[-.]7|(?:opus|sonnet|haiku)-4(?:[-.][0-5])?(?:[-@]\d{8})?\b(?![-.]\d))"
         ),
         reasoning="budget",
+    ),
+    # Source: https://platform.claude.com/docs/en/build-with-claude/effort
+    _Quirk(
+        _ANTHROPIC,
+        re.compile(r"claude-(?:3|(?:opus|sonnet|haiku)-4(?:[-.][0-5])?(?:[-@]\d{8})?\b(?![-.]\d))"),
+        efforts=(),
+    ),
+    _Quirk(_ANTHROPIC, re.compile(r"claude-opus-4[-.]5"), efforts=_USUAL_EFFORTS),
+    _Quirk(
+        _ANTHROPIC,
+        re.compile(r"claude-(?:opus|sonnet)-4[-.]6"),
+        efforts=(*_USUAL_EFFORTS, "max"),
     ),
     # Source: https://platform.claude.com/docs/en/about-claude/models/migration-guide
     _Quirk(
@@ -115,7 +144,7 @@ _QUIRKS: Final = (
 
 
 # What a quirk may say of a model, beside its extensions.
-_FACTS: Final = ("reasoning", "sampling", "thinking_off", "has_forced_tools")
+_FACTS: Final = ("reasoning", "sampling", "efforts", "thinking_off", "has_forced_tools")
 
 
 def find_target(
@@ -126,6 +155,7 @@ def find_target(
     cap_parameter: str,
     reasoning: ReasoningForm | None = None,
     sampling: SamplingForm | None = None,
+    efforts: tuple[str, ...] | None = None,
     extensions: Iterable[str] = (),
 ) -> Target:
     """Return what a writer of requests has to know of a route; what is given goes before what is
@@ -137,7 +167,7 @@ def find_target(
         if dialect in quirk.dialects and is_meant:
             facts = {name: getattr(quirk, name) for name in _FACTS}
             target = _change(target, facts, quirk.extensions)
-    given = {"reasoning": reasoning, "sampling": sampling}
+    given = {"reasoning": reasoning, "sampling": sampling, "efforts": efforts}
     return _change(target, given, frozenset(extensions) & EXTENSIONS.keys())
 
 

@@ -13,6 +13,7 @@ from apps.core.errors import GatewayError
 from apps.proxy.dialects.conversion import DIALECTS, PIECES_MAX, read_bounded
 from apps.proxy.dialects.neutral import (
     EXTENSIONS,
+    USUAL_TARGET,
     OutputFormat,
     Reasoning,
     ReasoningForm,
@@ -88,16 +89,18 @@ def broken_requests(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 
 targets = st.builds(
-    lambda form, extensions, sampling: Target(
+    lambda form, extensions, sampling, efforts: Target(
         model="sent",
         output_cap=3000,
         reasoning=form,
         extensions=extensions,
         sampling=sampling,
+        efforts=efforts,
     ),
     st.sampled_from(get_args(ReasoningForm)),
     st.sets(st.sampled_from(sorted(EXTENSIONS))).map(frozenset),
     st.sampled_from(get_args(SamplingForm)),
+    st.sampled_from((USUAL_TARGET.efforts, (), ("high",), ("none", "low", "max"))),
 )
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from apps.proxy.dialects.neutral import Target
+from apps.ai_models.overrides import EFFORT_NAMES
+from apps.proxy.dialects.neutral import USUAL_TARGET, Target
 from apps.proxy.dialects.targets import find_target
 
 
@@ -91,3 +92,31 @@ def test_which_claude_cannot_rest_or_be_made_to_call_tools_is_known_by_its_name(
     target = target_of("anthropic", name)
 
     assert (target.thinking_off, target.has_forced_tools) == (thinking_off, has_forced_tools)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name", "efforts"),
+    [
+        ("openai", "o4-mini", ("low", "medium", "high")),
+        ("openai", "openai/gpt-5-mini", ("minimal", "low", "medium", "high")),
+        ("openai", "gpt-5-pro-2025-10-06", ("high",)),
+        ("openai-responses", "gpt-5.1", ("none", "low", "medium", "high")),
+        ("openai", "gpt-5.1-codex-max", ("none", "low", "medium", "high", "xhigh")),
+        ("openai", "gpt-5.2-2025-12-11", ("none", "low", "medium", "high", "xhigh")),
+        ("openai-responses", "gpt-5.5", ("none", "low", "medium", "high", "xhigh")),
+        ("openai", "gpt-5.6-terra", ("none", "low", "medium", "high", "xhigh", "max")),
+        ("anthropic", "claude-haiku-4-5-20251001", ()),
+        ("anthropic", "claude-opus-4-5", ("low", "medium", "high")),
+        ("anthropic", "anthropic/claude-sonnet-4.6", ("low", "medium", "high", "max")),
+        ("anthropic", "claude-opus-4-8", USUAL_TARGET.efforts),
+        ("openai", "gpt-oss-120b", USUAL_TARGET.efforts),
+    ],
+)
+def test_which_efforts_a_model_knows_is_known_by_its_name(
+    dialect: str, name: str, efforts: tuple[str, ...]
+) -> None:
+    assert target_of(dialect, name).efforts == efforts
+
+
+def test_a_route_can_name_every_effort() -> None:
+    assert USUAL_TARGET.efforts == EFFORT_NAMES
