@@ -39,6 +39,7 @@ from apps.proxy.dialects.reasoning import (
 )
 from apps.proxy.dialects.sampling import with_sampling, with_sampling_of_thought
 from apps.proxy.dialects.sealed_thoughts import is_openais
+from apps.proxy.dialects.strict_schemas import for_claude
 from apps.proxy.dialects.tool_arguments import arguments_object
 from apps.proxy.dialects.tool_choices import find_tool_choice, is_forced
 from apps.proxy.dialects.web_search import anthropic_search
@@ -357,7 +358,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return {
         "name": tool.name,
         **({} if tool.description is None else {"description": tool.description}),
-        "input_schema": schema,
+        "input_schema": _held_to(schema, tool.schema_at) if tool.is_strict else schema,
         **({} if tool.is_strict is None else {"strict": tool.is_strict}),
         **cache_members(tool.cache),
     }
@@ -372,4 +373,12 @@ def _format(asked: OutputFormat) -> dict[str, Any]:
         # There is no JSON without a schema.
         raise inexpressible(asked.at)
     described = {"description": asked.description} if asked.description else {}
-    return {"type": "json_schema", "schema": {**described, **asked.schema}}
+    return {"type": "json_schema", "schema": _held_to({**described, **asked.schema}, asked.at)}
+
+
+def _held_to(schema: Mapping[str, Any], at: str) -> dict[str, Any]:
+    """Return a schema that is kept to. Raises E14 for one that Anthropic cannot keep to."""
+    told = for_claude(schema)
+    if told is None:
+        raise inexpressible(at)
+    return told

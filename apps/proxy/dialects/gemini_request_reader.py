@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from apps.proxy.dialects.gemini_contents import read_contents, read_texts
 from apps.proxy.dialects.gemini_parameters import GoogleParameters
-from apps.proxy.dialects.gemini_schema import closed, json_schema
+from apps.proxy.dialects.gemini_schema import json_schema
 from apps.proxy.dialects.neutral import (
     Effort,
     OutputFormat,
@@ -23,6 +23,7 @@ from apps.proxy.dialects.neutral import (
 )
 from apps.proxy.dialects.openai_refusals import below_one, inexpressible, wrong_value
 from apps.proxy.dialects.reasoning import EFFORTS
+from apps.proxy.dialects.strict_schemas import closed
 from apps.proxy.dialects.web_search import only_one, read_google_search
 
 _MODEL_PREFIX: Final = "models/"

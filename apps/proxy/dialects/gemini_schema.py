@@ -86,21 +86,3 @@ def _nullable(told: dict[str, Any]) -> dict[str, Any]:
     elif isinstance(told.get("anyOf"), list):
         told["anyOf"] = [*told["anyOf"], {"type": "null"}]
     return told
-
-
-def closed(schema: object) -> Any:
-    """Return a JSON Schema whose objects have no other properties than those that are told.
-
-    Google's models write no others, and other providers want it said.
-    """
-    if isinstance(schema, list):
-        return [closed(item) for item in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    told = {
-        name: value if name in ("default", "enum", "examples") else closed(value)
-        for name, value in schema.items()
-    }
-    if schema.get("type") == "object" and isinstance(schema.get("properties"), Mapping):
-        told.setdefault("additionalProperties", False)
-    return told

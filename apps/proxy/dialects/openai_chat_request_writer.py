@@ -32,6 +32,7 @@ from apps.proxy.dialects.openai_parameters import short_name
 from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import effort_name
 from apps.proxy.dialects.sampling import with_sampling
+from apps.proxy.dialects.strict_schemas import is_strict
 from apps.proxy.dialects.tool_choices import find_tool_choice
 from apps.proxy.dialects.web_search import CHAT_PARAMETER, chat_search
 
@@ -130,7 +131,7 @@ class _Writer:
         if tool.schema is not None:
             function["parameters"] = tool.schema
         if tool.is_strict is not None:
-            function["strict"] = tool.is_strict
+            function["strict"] = tool.is_strict and is_strict(tool.schema or {})
         return {"type": "function", "function": function, **self._cache(tool.cache)}
 
     def messages(self) -> list[dict[str, Any]]:
@@ -271,6 +272,6 @@ def _format(asked: OutputFormat) -> dict[str, Any]:
     described: dict[str, Any] = {"name": asked.name or "answer", "schema": asked.schema}
     if asked.description:
         described["description"] = asked.description
-    if asked.is_strict:
+    if asked.is_strict and is_strict(asked.schema):
         described["strict"] = True
     return {"type": "json_schema", "json_schema": described}

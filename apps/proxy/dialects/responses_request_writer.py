@@ -40,6 +40,7 @@ from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import effort_name
 from apps.proxy.dialects.sampling import with_sampling
 from apps.proxy.dialects.sealed_thoughts import encrypted_content, is_openais
+from apps.proxy.dialects.strict_schemas import is_strict
 from apps.proxy.dialects.tool_choices import find_tool_choice
 from apps.proxy.dialects.web_search import responses_search
 
@@ -265,7 +266,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
         **({} if tool.description is None else {"description": tool.description}),
         "parameters": tool.schema,
         # Here a tool is strict unless it is told otherwise.
-        "strict": tool.is_strict or False,
+        "strict": bool(tool.is_strict) and is_strict(tool.schema or {}),
     }
 
 
@@ -296,5 +297,5 @@ def _format(asked: OutputFormat) -> dict[str, Any]:
         "name": asked.name or _FORMAT_NAME,
         "schema": asked.schema,
         **({"description": asked.description} if asked.description else {}),
-        "strict": asked.is_strict,
+        "strict": asked.is_strict and is_strict(asked.schema),
     }

@@ -34,8 +34,13 @@ marks = st.sampled_from(
         {"cache_control": {"type": "ephemeral", "ttl": "1h"}},
     )
 )
-schemas = st.fixed_dictionaries(
-    {"type": st.just("object"), "properties": st.dictionaries(names, st.just({"type": "string"}))}
+schemas = st.dictionaries(names, st.just({"type": "string"})).map(
+    lambda properties: {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 )
 arguments = st.dictionaries(names, st.integers(-(2**53), 2**53) | texts | st.booleans(), max_size=3)
 base64 = st.binary(min_size=1, max_size=6).map(lambda raw: raw.hex())
