@@ -6,19 +6,16 @@ name for it.
 Source: https://platform.claude.com/docs/en/api/messages
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from apps.proxy.dialects.anthropic_blocks import content, is_signed, says_something
 from apps.proxy.dialects.cache_marks import cache_members
 from apps.proxy.dialects.neutral import (
-    Document,
     Effort,
-    Image,
     OutputFormat,
     Part,
     Reasoning,
-    Refusal,
     Request,
     Target,
     Text,
@@ -38,19 +35,13 @@ from apps.proxy.dialects.reasoning import (
     nearest_effort,
 )
 from apps.proxy.dialects.sampling import with_sampling, with_sampling_of_thought
-from apps.proxy.dialects.sealed_thoughts import is_openais
 from apps.proxy.dialects.strict_schemas import for_claude
-from apps.proxy.dialects.tool_arguments import arguments_object
 from apps.proxy.dialects.tool_choices import find_tool_choice, is_forced
 from apps.proxy.dialects.web_search import anthropic_search
 
 _TEMPERATURE_MAX: Final = 1
 _LEAST_EFFORT: Final = "low"
-_IMAGE_TYPES: Final = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
-_PDF: Final = "application/pdf"
 _THINKING: Final = ("adaptive", "enabled")
-# Source: https://github.com/maximhq/bifrost/issues/5097 (what Anthropic answers to others)
-_FOREIGN_IN_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def write_request(request: Request, target: Target) -> dict[str, Any]:
@@ -144,26 +135,38 @@ class _Writer:
         """Return what the system says, and the messages.
 
         What the system says between the turns moves before them, for models that hear it only
-        there. Turns of one side that follow each other become one, what tools answered first.
+        there, and else behind the user's turn that follows, if one does. Turns of one side that
+        follow each other become one, what tools answered first. Raises E14 where the model begins.
         """
         system: list[Text] = list(self._request.system)
         merged: list[tuple[str, list[Part]]] = []
+        waiting: list[Text] = []
         for turn in self._request.turns:
-            parts = [part for part in turn.parts if _says_something(part)]
-            if turn.role == "system" and "system_turns" not in self._target.extensions:
-                system += [part for part in parts if isinstance(part, Text)]
-            elif merged and merged[-1][0] == turn.role:
-                merged[-1][1].extend(parts)
-            elif parts:
-                merged.append((turn.role, parts))
+            parts = [part for part in turn.parts if says_something(part)]
+            if turn.role == "system":
+                is_heard = bool(merged) and "system_turns" in self._target.extensions
+                said = waiting if is_heard else system
+                said += [part for part in parts if isinstance(part, Text)]
+                continue
+            if turn.role == "assistant" and parts:
+                if not merged:
+                    raise inexpressible(turn.at)
+                if merged[-1][0] == "user":
+                    _merge(merged, "system", waiting)
+                    waiting = []
+            _merge(merged, turn.role, parts)
+        if merged and merged[-1][0] == "user":
+            _merge(merged, "system", waiting)
+        else:
+            system += waiting
         messages = []
         for role, parts in merged:
             results: list[Part] = [part for part in parts if isinstance(part, ToolResult)]
             rest = [part for part in parts if not isinstance(part, ToolResult)]
-            messages.append({"role": role, "content": _content([*results, *rest])})
+            messages.append({"role": role, "content": content([*results, *rest])})
         if not messages:
             raise self._request.refuse("turns")
-        return _content(system) or None, messages
+        return content(system) or None, messages
 
     def reasoning(self, limit: int) -> tuple[dict[str, Any] | None, str | None]:
         """Return `thinking` and the effort, each None where it is not told."""
@@ -226,6 +229,14 @@ def _budget(asked: Reasoning, limit: int) -> int | None:
     return budget_of_effort(asked.effort or "high", limit)
 
 
+def _merge(merged: list[tuple[str, list[Part]]], role: str, parts: Sequence[Part]) -> None:
+    """Add what one side says, to its turn where it has just spoken."""
+    if merged and merged[-1][0] == role:
+        merged[-1][1].extend(parts)
+    elif parts:
+        merged.append((role, list(parts)))
+
+
 def _is_refused_thought(request: Request) -> bool:
     """Return whether Anthropic refuses a budget: so it does beside a tool that has to be called.
 
@@ -243,105 +254,7 @@ def _continues_without_thoughts(turns: tuple[Turn, ...]) -> bool:
     last = next((turn for turn in reversed(turns) if turn.role == "assistant"), None)
     if last is None or not any(isinstance(part, ToolUse) for part in last.parts):
         return False
-    return not any(_is_signed(part) for part in last.parts if isinstance(part, Thinking))
-
-
-def _says_something(part: Part) -> bool:
-    """Return whether a part can be told: blanks alone and an unsigned thought are refused.
-
-    Source: https://github.com/anthropics/claude-code/issues/23440
-    """
-    if isinstance(part, Text | Refusal):
-        return bool(part.text.strip())
-    return not isinstance(part, Thinking) or _is_signed(part)
-
-
-def _is_signed(thought: Thinking) -> bool:
-    """Return whether a thought can be given back to Anthropic.
-
-    Not those of another provider, nor those whose signature a client lost.
-    """
-    return bool(thought.redacted or (thought.signature and not is_openais(thought.signature)))
-
-
-def _content(parts: Sequence[Part]) -> str | list[dict[str, Any]]:
-    """Return a content: a text where that says all, else blocks."""
-    blocks = [_block(part) for part in parts if _says_something(part)]
-    if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
-        text: str = blocks[0]["text"]
-        return text
-    return blocks
-
-
-def _block(part: Part) -> dict[str, Any]:
-    """Return a part as a block."""
-    if isinstance(part, Text):
-        return {"type": "text", "text": part.text, **cache_members(part.cache)}
-    if isinstance(part, Refusal):
-        return {"type": "text", "text": part.text}
-    if isinstance(part, Image):
-        return _image(part)
-    if isinstance(part, Document):
-        return _document(part)
-    if isinstance(part, Thinking):
-        return _thinking(part)
-    if isinstance(part, ToolUse):
-        return {
-            "type": "tool_use",
-            "id": _id(part.id),
-            "name": part.name,
-            "input": arguments_object(part.arguments),
-            **cache_members(part.cache),
-        }
-    if isinstance(part, ToolResult):
-        content = _content(part.parts)
-        return {
-            "type": "tool_result",
-            "tool_use_id": _id(part.id),
-            **({"content": content} if content else {}),
-            **({"is_error": True} if part.is_error else {}),
-            **cache_members(part.cache),
-        }
-    raise inexpressible(part.at)
-
-
-def _id(identifier: str) -> str:
-    """Return an id of a tool call with this dialect's characters, the same for the same one."""
-    return _FOREIGN_IN_ID.sub(lambda found: f"_{ord(found[0]):x}_", identifier)
-
-
-def _thinking(part: Thinking) -> dict[str, Any]:
-    if part.redacted:
-        return {"type": "redacted_thinking", "data": part.redacted}
-    return {"type": "thinking", "thinking": part.text, "signature": part.signature}
-
-
-def _image(part: Image) -> dict[str, Any]:
-    if part.url:
-        source = {"type": "url", "url": part.url}
-    elif part.media_type in _IMAGE_TYPES:
-        source = {"type": "base64", "media_type": part.media_type, "data": part.data}
-    else:
-        raise inexpressible(part.at)
-    return {"type": "image", "source": source, **cache_members(part.cache)}
-
-
-def _document(part: Document) -> dict[str, Any]:
-    if part.url:
-        source = {"type": "url", "url": part.url}
-    elif part.text:
-        source = {"type": "text", "media_type": "text/plain", "data": part.text}
-    elif part.media_type == _PDF:
-        source = {"type": "base64", "media_type": _PDF, "data": part.data}
-    else:
-        raise inexpressible(part.at)
-    told = {"title": part.title, "context": part.context}
-    return {
-        "type": "document",
-        "source": source,
-        **{name: value for name, value in told.items() if value},
-        **cache_members(part.cache),
-    }
+    return not any(is_signed(part) for part in last.parts if isinstance(part, Thinking))
 
 
 def _tools(request: Request) -> list[dict[str, Any]]:

@@ -103,6 +103,7 @@ def test_a_signature_that_only_looks_like_openais_stays_as_it_is() -> None:
     for signature in ("openaied", "openaied!", "openaied/w==", "openaiedc2lnbg=="):
         part = {"text": "Hm.", "thought": True, "thoughtSignature": signature}
         turns = [
+            {"role": "user", "parts": [{"text": "Is it?"}]},
             {"role": "model", "parts": [part, {"text": "Yes."}]},
             {"role": "user", "parts": [{"text": "Sure?"}]},
         ]
