@@ -90,6 +90,11 @@ _KNOWN_PARAMS: Final = frozenset(
     }
 )  # fmt: skip
 
+# What Anthropic says of a place in a request looks like the name of a host.
+_NO_PLACE: Final = (
+    r"(?!(?:functions|input|messages|system|tools)\.[0-9]+\b"
+    r"|thinking\.(?:adaptive|enabled|type)\b)"
+)
 # In this order: a URL holds a path and a host, and the name of a file looks like a host.
 _UNSAFE: Final = (
     re.compile(r"<[^<>]{0,500}>"),
@@ -103,7 +108,8 @@ _UNSAFE: Final = (
     re.compile(r"\[?\b(?:[0-9a-f]{0,4}:){3,}[0-9a-f]{0,4}\b\]?", re.IGNORECASE),
     re.compile(r"(?<![\w/])(?:~|\.{1,2})?/(?:[\w.@-]+/)*[\w.@-]+"),
     re.compile(
-        r"(?<![\w.\]])(?:[a-z0-9-]+\.)+[a-z]{2,}(?::[0-9]{1,5}|/\S*)?(?![\w\[(])", re.IGNORECASE
+        rf"(?<![\w.\]]){_NO_PLACE}(?:[a-z0-9-]+\.)+[a-z]{{2,}}(?::[0-9]{{1,5}}|/\S*)?(?![\w\[(])",
+        re.IGNORECASE,
     ),
     re.compile(r"\blocalhost(?::[0-9]{1,5})?", re.IGNORECASE),
     re.compile(r"\b[A-Za-z]:\\\S+"),
