@@ -133,12 +133,8 @@ class _Writer:
     def __init__(self, request: Request, target: Target) -> None:
         self._request = request
         self._target = target
-        self._names = {
-            part.id: part.name
-            for turn in request.turns
-            for part in turn.parts
-            if isinstance(part, ToolUse)
-        }
+        # Of the calls up to here, by their ids, which some clients use again.
+        self._names: dict[str, str] = {}
 
     def conversation(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Return what the system says, and the contents.
@@ -219,6 +215,8 @@ class _Writer:
                 if part.text:
                     written.append({"text": part.text, "thought": True})
                 continue
+            if isinstance(part, ToolUse):
+                self._names[part.id] = part.name
             told = _told(part)
             if signature and told and (isinstance(part, ToolUse) or not is_calling):
                 told[0]["thoughtSignature"] = signature
