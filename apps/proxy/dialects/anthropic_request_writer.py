@@ -37,9 +37,11 @@ from apps.proxy.dialects.reasoning import (
 from apps.proxy.dialects.sampling import with_sampling, with_sampling_of_thought
 from apps.proxy.dialects.strict_schemas import for_claude
 from apps.proxy.dialects.tool_choices import find_tool_choice, is_forced
+from apps.proxy.dialects.tool_names import told_name
 from apps.proxy.dialects.web_search import anthropic_search
 
 _TEMPERATURE_MAX: Final = 1
+_TOOL_NAME_LENGTH_MAX: Final = 128
 _LEAST_EFFORT: Final = "low"
 _THINKING: Final = ("adaptive", "enabled")
 
@@ -269,7 +271,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
     if schema.setdefault("type", "object") != "object":
         raise inexpressible(tool.schema_at)
     return {
-        "name": tool.name,
+        "name": told_name(tool, _TOOL_NAME_LENGTH_MAX),
         **({} if tool.description is None else {"description": tool.description}),
         "input_schema": _held_to(schema, tool.schema_at) if tool.is_strict else schema,
         **({} if tool.is_strict is None else {"strict": tool.is_strict}),

@@ -185,7 +185,7 @@ def _read_tool(tool: Parameters) -> Tool:
         description=function.text("description"),
         schema=function.mapping("parameters"),
         is_strict=function.flag("strict"),
-        at=tool.at,
+        at=function.at,
         schema_at=function.name("parameters"),
         cache=read_cache_mark(tool),
     )

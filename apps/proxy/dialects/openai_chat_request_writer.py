@@ -34,6 +34,7 @@ from apps.proxy.dialects.reasoning import effort_name
 from apps.proxy.dialects.sampling import with_sampling
 from apps.proxy.dialects.strict_schemas import is_strict
 from apps.proxy.dialects.tool_choices import find_tool_choice
+from apps.proxy.dialects.tool_names import told_name
 from apps.proxy.dialects.web_search import CHAT_PARAMETER, chat_search
 
 _STOPS_MAX: Final = 4
@@ -123,9 +124,7 @@ class _Writer:
 
     def tool(self, tool: Tool) -> dict[str, Any]:
         """Return a tool."""
-        if len(tool.name) > TOOL_NAME_LENGTH_MAX:
-            raise inexpressible(f"{tool.at}.name")
-        function: dict[str, Any] = {"name": tool.name}
+        function: dict[str, Any] = {"name": told_name(tool, TOOL_NAME_LENGTH_MAX)}
         if tool.description is not None:
             function["description"] = tool.description
         if tool.schema is not None:

@@ -42,6 +42,7 @@ from apps.proxy.dialects.sampling import with_sampling
 from apps.proxy.dialects.sealed_thoughts import encrypted_content, is_openais
 from apps.proxy.dialects.strict_schemas import is_strict
 from apps.proxy.dialects.tool_choices import find_tool_choice
+from apps.proxy.dialects.tool_names import told_name
 from apps.proxy.dialects.web_search import responses_search
 
 # Source: https://git.x-ys.cn/badlogic/pi-mono/issues/1022 (what OpenAI answers to others)
@@ -258,11 +259,9 @@ def _document(part: Document, kind: str) -> dict[str, Any]:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    if len(tool.name) > TOOL_NAME_LENGTH_MAX:
-        raise inexpressible(f"{tool.at}.name")
     return {
         "type": "function",
-        "name": tool.name,
+        "name": told_name(tool, TOOL_NAME_LENGTH_MAX),
         **({} if tool.description is None else {"description": tool.description}),
         "parameters": tool.schema,
         # Here a tool is strict unless it is told otherwise.
