@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -273,6 +273,21 @@ def test_a_disk_that_is_full_leaves_no_file(original: Original, target: Path) ->
 
     assert ended.returncode == 1
     assert b"Traceback" not in ended.stderr
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_database_without_tables_is_told_in_one_line(
+    nowhere: Callable[[], AbstractContextManager[Database]], target: Path
+) -> None:
+    with nowhere() as empty:
+        ended = manage(
+            *(sys.executable, "manage.py", "backup", str(target), "--pg-bin", str(kit.pg_bin())),
+            DATABASE_URL=empty.url,
+        )
+
+    assert ended.returncode == 2
+    assert ended.stderr.count(b"\n") == 1
+    assert ended.stderr.endswith(b"Run manage.py migrate first.\n")
     assert list(target.parent.iterdir()) == []
 
 
