@@ -20,6 +20,7 @@ from apps.analytics.usage import list_users
 from apps.audit.models import APIRequest
 from apps.audit.totals import GroupSums, UTCDay, sum_requests_by_day
 from apps.billing.models import Account, AccountKind, Entry, TransactionKind
+from apps.core.moments import one_moment
 
 # Transactions that move money to or from customers without a call's record: their kind, and the sum
 # that each belongs to with its sign there.
@@ -91,7 +92,15 @@ class MoneyReport:
 
 
 def report_money(*, over: Range) -> MoneyReport:
-    """Return what was settled and moved in a range, and what everybody has now."""
+    """Return what was settled and moved in a range, and what everybody has now.
+
+    All of it is as of one moment, so that it adds up.
+    """
+    with one_moment():
+        return _report(over)
+
+
+def _report(over: Range) -> MoneyReport:
     settled = APIRequest.objects.filter(settled_at__gte=over.start, settled_at__lt=over.end)
     days = _moved(over)
     for day in sum_requests_by_day(settled, moment="settled_at"):

@@ -21,6 +21,7 @@ from apps.audit.totals import (
     sum_requests_by,
     sum_requests_by_day,
 )
+from apps.core.moments import one_moment
 from apps.providers.models import Provider
 from apps.users.models import User
 
@@ -46,18 +47,22 @@ class Report:
 def report_usage(
     calls: QuerySet[APIRequest], *, over: Range, now: datetime, by: tuple[Aspect, ...] = ()
 ) -> Report:
-    """Return the sums of `calls` over a range and of today, in all and by the aspects asked for."""
+    """Return the sums of `calls` over a range and of today, in all and by the aspects asked for.
+
+    All of them are as of one moment, so that they add up.
+    """
     found = calls.filter(started_at__gte=over.start, started_at__lt=over.end)
     today = day_of(now)
-    return Report(
-        range=over,
-        totals=sum_requests(found),
-        today=sum_requests(calls.filter(started_at__gte=today.start, started_at__lt=today.end)),
-        days=sum_requests_by_day(found) if "day" in by else None,
-        models=_by_model(found) if "model" in by else None,
-        providers=_by_provider(found) if "provider" in by else None,
-        users=list_users(found, largest="requests") if "user" in by else None,
-    )
+    with one_moment():
+        return Report(
+            range=over,
+            totals=sum_requests(found),
+            today=sum_requests(calls.filter(started_at__gte=today.start, started_at__lt=today.end)),
+            days=sum_requests_by_day(found) if "day" in by else None,
+            models=_by_model(found) if "model" in by else None,
+            providers=_by_provider(found) if "provider" in by else None,
+            users=list_users(found, largest="requests") if "user" in by else None,
+        )
 
 
 def list_users(
