@@ -56,7 +56,7 @@ def test_what_is_recorded_meanwhile_is_in_no_part_of_the_usage(committed_db: Dat
     groups = [report.days, report.models, report.providers, report.users]
     assert [report.totals.requests, report.today.requests] == [1, 1]
     assert [[row.sums.requests for row in group or []] for group in groups] == [[1]] * 4
-    assert APIRequest.objects.count() == 7
+    assert APIRequest.objects.count() == 13
 
 
 def test_what_is_recorded_meanwhile_is_in_no_part_of_the_money(committed_db: Database) -> None:
