@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -14,6 +15,8 @@ from apps.audit.retention import Selection
 from apps.audit.retention import erase_payloads as erase
 from apps.audit.retention import prune_call_keys as prune
 from apps.audit.retention import prune_refusals as forget_refusals
+
+logger = logging.getLogger(__name__)
 
 # Well under the time limit of a task; the next run goes on.
 ERASE_SECONDS_MAX: Final = 300.0
@@ -38,6 +41,14 @@ def erase_payloads() -> int:
         reason=f"PAYLOAD_DAYS={settings.PAYLOAD_DAYS}",
         seconds_max=ERASE_SECONDS_MAX,
     )
+    if not done.is_complete:
+        logger.warning(
+            "bodies older than PAYLOAD_DAYS=%d are left: %d were erased in %.0f seconds, and the "
+            "next run goes on",
+            settings.PAYLOAD_DAYS,
+            done.count,
+            ERASE_SECONDS_MAX,
+        )
     return done.count
 
 

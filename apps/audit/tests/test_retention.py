@@ -204,7 +204,23 @@ def test_nothing_selected_is_not_everything(db: None) -> None:
         erase_payloads(Selection(), reason="test")
 
 
-def test_the_daily_task_follows_the_setting(db: None, settings: Settings) -> None:
+def test_a_task_that_leaves_bodies_says_so(
+    db: None, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("apps.audit.retention.BATCH_ROWS", 2)
+    monkeypatch.setattr("apps.audit.tasks.ERASE_SECONDS_MAX", -1.0)
+    settings.PAYLOAD_DAYS = 30
+    for days in (31, 32, 33):
+        make_payload(days_ago=days)
+
+    counts = [task() for _ in range(3)]
+
+    assert counts == [2, 1, 0]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "older than PAYLOAD_DAYS=30 are left: 2 were erased" in caplog.text
+
+
+def test_the_task_follows_the_setting(db: None, settings: Settings) -> None:
     make_payload(days_ago=31)
     new = make_payload(days_ago=29)
 
