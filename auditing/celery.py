@@ -32,7 +32,7 @@ SCHEDULE: Final = {
     "proxy.check_resting": 15.0,
     "proxy.prune_stored_answers": 3600.0,
     "audit.make_partitions": 12 * 3600.0,
-    "audit.erase_payloads": 6 * 3600.0,
+    "audit.erase_payloads": 900.0,
     "audit.prune_call_keys": 900.0,
     "audit.prune_refusals": 3600.0,
     "users.prune_sessions": 6 * 3600.0,

@@ -243,7 +243,7 @@ def test_scheduled_messages_carry_no_arguments_at_all() -> None:
         assert set(entry["options"]) == {"expires"}, name
         # What a message could be given, a caller could put a secret into.
         assert app.tasks[name].run.__code__.co_argcount == 0, name
-    assert SCHEDULE["audit.erase_payloads"] <= 24 * 3600
+    assert SCHEDULE["audit.erase_payloads"] <= 900
     assert PROVIDER_KEY not in dumps(app.conf.beat_schedule)
 
 

@@ -30,7 +30,10 @@ ROWS_MAX: Final = 1_000_000
 PAGE_ROWS: Final = 1_000
 # Calls that are recorded while the file is written and began within it go in as well.
 PAGES_MAX: Final = ROWS_MAX // PAGE_ROWS + 100
-EXPORTS_MAX: Final = 2
+# What one process writes at once: each file keeps a thread and a connection busy. A user has one
+# place, and the last ones are kept for who exports the calls of all.
+EXPORTS_MAX: Final = 3
+EXPORTS_RESERVED: Final = 1
 CONTENT_TYPES: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 # The longest that a client may take over one page.
 _PAGE_SECONDS: Final = 60.0
@@ -46,16 +49,13 @@ _RENAMED: Final = {
     "multiplier": "multiplier_millionths",
 }
 
-# Bounds what one process writes at once: each file keeps a thread and a connection busy.
-_places: Final = threading.BoundedSemaphore(EXPORTS_MAX)
-
 
 class TooManyExports(DomainError):
-    """Other files are being written."""
+    """Other files are being written, or one of this user's."""
 
     status_code = 429
     code = "busy"
-    message = "Other exports are running. Try again when they have ended."
+    message = "Other exports are running, or one of yours. Try again when it has ended."
 
 
 class ExportTooLarge(DomainError):
@@ -87,6 +87,30 @@ class _Page:
     position: Position | None  # of its last row; None where there is none
 
 
+class _Places:
+    """Who writes a file at this moment. For any thread."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self.user_ids: set[int] = set()
+
+    def take(self, user_id: int, *, with_reserved: bool) -> None:
+        """Take a place. Raises TooManyExports."""
+        room = EXPORTS_MAX if with_reserved else EXPORTS_MAX - EXPORTS_RESERVED
+        with self._guard:
+            if user_id in self.user_ids or len(self.user_ids) >= room:
+                raise TooManyExports(retry_after_seconds=_BUSY_SECONDS)
+            self.user_ids.add(user_id)
+
+    def give_back(self, user_id: int) -> None:
+        """Let the next one in."""
+        with self._guard:
+            self.user_ids.remove(user_id)
+
+
+_places: Final = _Places()
+
+
 @dataclass(slots=True)
 class Export:
     """Writes calls as bytes, once. Whoever made it iterates it or closes it.
@@ -97,6 +121,7 @@ class Export:
     rows: QuerySet[APIRequest]
     names: Sequence[str]
     format: str
+    user_id: int
     on_end: Callable[[Ended], None]
     _written: int = 0
     _is_complete: bool = False
@@ -145,7 +170,7 @@ class Export:
         try:
             self.on_end(Ended(self._written, self._is_complete))
         finally:
-            _places.release()
+            _places.give_back(self.user_id)
             if not connection.in_atomic_block:
                 # Who streams ends the request by itself, and might not when it is cancelled.
                 close_old_connections()
@@ -177,23 +202,25 @@ def begin_export(
     rows: QuerySet[APIRequest],
     names: Sequence[str],
     format: str,
+    user_id: int,
+    with_reserved: bool,
     on_begin: Callable[[], None],
     on_end: Callable[[Ended], None],
 ) -> Export:
-    """Take a place and return the export. Raises TooManyExports and ExportTooLarge.
+    """Take a place of `user_id` and return the export. Raises TooManyExports and ExportTooLarge.
 
-    `on_begin` is called when nothing can refuse it any more.
+    `with_reserved`: the places that are kept may be taken. `on_begin` is called when nothing can
+    refuse it any more.
     """
-    if not _places.acquire(blocking=False):
-        raise TooManyExports(retry_after_seconds=_BUSY_SECONDS)
+    _places.take(user_id, with_reserved=with_reserved)
     try:
         if rows.order_by()[: ROWS_MAX + 1].count() > ROWS_MAX:
             raise ExportTooLarge
         on_begin()
     except BaseException:
-        _places.release()
+        _places.give_back(user_id)
         raise
-    return Export(rows, names, format, on_end)
+    return Export(rows, names, format, user_id, on_end)
 
 
 def write_csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:

@@ -32,8 +32,6 @@ BATCH_BYTES: Final = 1 << 20
 _PAGE_ROWS: Final = 1_000
 # What is selected is counted up to so many pages before anything goes: the rest is "at least".
 _PAGES_MEASURED: Final = 10
-# Of answers and keys, in one run: the next one goes on.
-_ANSWER_PAGES_MAX: Final = 100
 # As far back as statistics go.
 KEPT_REFUSALS: Final = timedelta(days=400)
 # Of counts whose time is up, in one transaction and in one run.
@@ -103,7 +101,10 @@ def erase_payloads(
                 done = Erasure(count, first, erased[-1], is_complete=False)
         else:
             done = replace(done, is_complete=True)
-        answers = _erase_answers(selection, None if done.count else reason)
+        answers, is_all = _erase_answers(
+            selection, reason=None if done.count else reason, deadline=deadline
+        )
+        done = replace(done, is_complete=done.is_complete and is_all)
     finally:
         # Also where a batch failed: what had gone by then has gone.
         if done.count or answers:
@@ -112,10 +113,13 @@ def erase_payloads(
     return done
 
 
-def _erase_answers(selection: Selection, reason: str | None) -> int:
-    """Erase the stored answers of the selected calls and return how many; their keys stay used.
+def _erase_answers(
+    selection: Selection, *, reason: str | None, deadline: float | None
+) -> tuple[int, bool]:
+    """Erase the stored answers of the selected calls; return how many, and whether it was all.
 
-    `reason`: of the event with the first batch, None where there has been one.
+    Their keys stay used. `reason`: of the event with the first batch, None where there has been
+    one. After the monotonic `deadline` and one batch the rest is left.
     """
     rows = CallKey.objects.filter(_until(selection), body__isnull=False)
     if selection.request_id is not None:
@@ -128,20 +132,26 @@ def _erase_answers(selection: Selection, reason: str | None) -> int:
             if reason is not None and not erased:
                 _record("payloads.erasing", selection, {"payloads_at_least": 0}, reason)
             erased += CallKey.objects.filter(pk__in=batch).update(body=None)
+        if deadline is not None and time.monotonic() > deadline:
+            return erased, not rows.exists()
         leave_to_others()
-    return erased
+    return erased, True
 
 
-def prune_call_keys(*, now: datetime) -> int:
+def prune_call_keys(*, now: datetime, seconds_max: float) -> int:
     """Delete the idempotency keys whose time is up, some at a time, and return how many.
 
-    It is up by the database's clock, too: that of a worker may be ahead.
+    It is up by the database's clock, too: that of a worker may be ahead. After `seconds_max` the
+    rest is left for the next run; each run deletes something.
     """
+    deadline = time.monotonic() + seconds_max
     deleted = 0
     over = CallKey.objects.filter(expires_at__lt=now).filter(expires_at__lt=Now())
     for batch in _list_answers(over):
         with _overwriting():
             deleted += over.filter(pk__in=batch).delete()[0]
+        if time.monotonic() > deadline:
+            break
         leave_to_others()
     return deleted
 
@@ -155,11 +165,8 @@ def prune_refusals(*, now: datetime) -> int:
 def _list_answers(rows: QuerySet[CallKey]) -> Iterator[list[UUID]]:
     """Yield the keys among `rows` in batches; those it yielded are expected to be gone then."""
     size = Coalesce(_length("body"), 0)
-    for _ in range(_ANSWER_PAGES_MAX):
-        page = rows.order_by("expires_at").annotate(size=size).values_list("pk", "size")
-        found = [_Sized(request_id, size) for request_id, size in page[:_PAGE_ROWS]]
-        if not found:
-            return
+    page = rows.order_by("expires_at").annotate(size=size).values_list("pk", "size")
+    while found := [_Sized(*row) for row in page.all()[:_PAGE_ROWS]]:
         yield from _batches_of(found)
 
 

@@ -15,6 +15,7 @@ from apps.billing.accounts import find_standing
 from apps.billing.budgets import budget_of_user, find_uses
 from apps.billing.serializers import ProfileInput, ProfileOutput
 from apps.core.rest import actor_of
+from apps.core.throttles import OWN_THROTTLES
 from apps.users.models import User
 from apps.users.permissions import IsSignedIn
 from apps.users.profile import change_profile
@@ -24,6 +25,7 @@ class ProfileView(generics.GenericAPIView[User]):
     """One's own profile."""
 
     permission_classes = (IsSignedIn,)
+    throttle_classes = OWN_THROTTLES
     serializer_class = ProfileOutput
     filter_backends = ()
 

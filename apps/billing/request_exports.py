@@ -56,18 +56,21 @@ class ExportView(generics.GenericAPIView[APIRequest]):
     pagination_class = None
     # A file cannot be asked for its size without being written.
     http_method_names = ("get", "options")
-    is_recorded: ClassVar[bool] = False
+    is_recorded: ClassVar[bool] = False  # of the calls of all, by analysts and administrators
     columns: ClassVar[type[serializers.Serializer[Any]]]
 
     def stream(self, request: Request) -> StreamingHttpResponse:
         """Return the file as it is written."""
         rows = self.filter_queryset(self.get_queryset())
         format = request.query_params.get("format") or "csv"
-        event = _Record(actor_of(request), request._request, _given(request), format)
+        actor = actor_of(request)
+        event = _Record(actor, request._request, _given(request), format)
         export = begin_export(
             rows=rows,
             names=list(self.columns().fields),
             format=format,
+            user_id=actor.pk,
+            with_reserved=self.is_recorded,
             on_begin=event.begin if self.is_recorded else _no_event,
             on_end=event.end if self.is_recorded else _no_event,
         )

@@ -1,4 +1,6 @@
-"""How often the REST API may be called: by one user and from one address, a minute."""
+"""How often the REST API may be called: by one user and from one address, a minute; and how often
+somebody may change what is his own, an hour.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from django.conf import settings
 from django.http import HttpRequest
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
@@ -17,7 +20,9 @@ if TYPE_CHECKING:
     # Views import the default throttles: at run time this would go round in a circle.
     from rest_framework.views import APIView
 
+OWN_CHANGES_MAX: Final = 60
 _WINDOW_SECONDS: Final = 60
+_OWN_WINDOW_SECONDS: Final = 3_600
 
 
 def is_address_within_limit(request: HttpRequest) -> bool:
@@ -30,9 +35,9 @@ def is_address_within_limit(request: HttpRequest) -> bool:
     return _is_within(f"address:{network_of(address)}", settings.API_RPM_PER_ADDRESS)
 
 
-def seconds_to_wait() -> float:
+def seconds_to_wait(window_seconds: int = _WINDOW_SECONDS) -> float:
     """Return the seconds until the next window begins."""
-    return _WINDOW_SECONDS - time.time() % _WINDOW_SECONDS
+    return window_seconds - time.time() % window_seconds
 
 
 class UserThrottle(BaseThrottle):
@@ -49,7 +54,25 @@ class UserThrottle(BaseThrottle):
         return seconds_to_wait()
 
 
-def _is_within(who: str, limit: int) -> bool:
-    minute = int(time.time()) // _WINDOW_SECONDS
-    counter = f"rest:{who}:{minute}"
-    return count_up(counter, seconds=2 * _WINDOW_SECONDS, locks_at=limit + 1) <= limit
+class OwnChangesThrottle(BaseThrottle):
+    """Counts what a user changes of his own: each change is an event that is kept for ever."""
+
+    def allow_request(self, request: Request, view: APIView) -> bool:
+        """Return whether this call is within the limit, or changes nothing."""
+        if request.method in SAFE_METHODS or not request.user.is_authenticated:
+            return True
+        return _is_within(f"own:{request.user.pk}", OWN_CHANGES_MAX, _OWN_WINDOW_SECONDS)
+
+    def wait(self) -> float:
+        """Return the seconds until the next window."""
+        return seconds_to_wait(_OWN_WINDOW_SECONDS)
+
+
+# Of endpoints where users change what is their own.
+OWN_THROTTLES: Final = (UserThrottle, OwnChangesThrottle)
+
+
+def _is_within(who: str, limit: int, window_seconds: int = _WINDOW_SECONDS) -> bool:
+    window = int(time.time()) // window_seconds
+    counter = f"rest:{who}:{window}"
+    return count_up(counter, seconds=2 * window_seconds, locks_at=limit + 1) <= limit

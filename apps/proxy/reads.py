@@ -23,6 +23,9 @@ from apps.proxy.used import UsedTotals
 from apps.quotas.allowances import remaining
 from apps.quotas.models import UserQuota
 
+# OpenAI's clients want a text. Who really answers is nothing that callers are told.
+_OWNER: Final = "gateway"
+
 
 def list_models(
     snapshot: Snapshot, caller: Caller, now: datetime, dialect: DialectName = "openai"
@@ -50,7 +53,7 @@ def _openai_model(model: Model) -> dict[str, Any]:
         "id": model.name,
         "object": "model",
         "created": int(model.created_at.timestamp()),
-        "owned_by": model.routes[0].provider.name if model.routes else "",
+        "owned_by": _OWNER,
         "context_length": model.context_length,
         "max_output_tokens": model.max_output_tokens,
     }

@@ -30,6 +30,7 @@ from apps.api_keys.serializers import (
     RefreshKeyInput,
 )
 from apps.core.rest import actor_of, answer_deletion
+from apps.core.throttles import OWN_THROTTLES
 from apps.quotas.own_keys import change_own_key, issue_own_key, refresh_own_key
 from apps.quotas.queries import add_use, list_keys
 from apps.users.changes import refuse_above
@@ -165,6 +166,7 @@ class OwnKeysView(_KeyLists):
     """One's own API keys."""
 
     permission_classes = (IsSignedIn,)
+    throttle_classes = OWN_THROTTLES
     serializer_class = OwnKeyOutput
     filterset_class = OwnKeyFilters
     queryset = APIKey.objects.none()
@@ -205,6 +207,7 @@ class OwnKeyView(generics.GenericAPIView[APIKey]):
     """One API key of one's own; others' are not found."""
 
     permission_classes = (IsSignedIn,)
+    throttle_classes = OWN_THROTTLES
     serializer_class = OwnKeyOutput
     lookup_url_kwarg = "key_id"
     filter_backends = ()
@@ -272,6 +275,7 @@ class RefreshKeyView(APIView):
     """One's default API key."""
 
     permission_classes = (IsSignedIn,)
+    throttle_classes = OWN_THROTTLES
 
     @extend_schema(
         operation_id="auth_refresh_key",

@@ -169,7 +169,7 @@ def test_models_are_listed_and_found(bench: Bench, prefix: str) -> None:
     found = client.models.retrieve(stage.model.name)
 
     assert stage.model.name in listed
-    assert (found.id, found.object, found.owned_by) == (stage.model.name, "model", "demo")
+    assert (found.id, found.object, found.owned_by) == (stage.model.name, "model", "gateway")
 
 
 def test_a_model_group_that_is_not_ones_own_hides_its_models(bench: Bench) -> None:

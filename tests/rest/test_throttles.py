@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 
+import pytest
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from tests.support.people import make_admin, rest_client
+from apps.api_keys.issue import issue_key
+from apps.audit.models import AdminEvent
+from tests.support.people import make_admin, make_user, rest_client
 
 PATH = "/api/admin/users/"
 
@@ -75,3 +78,29 @@ def test_addresses_of_one_ipv6_network_count_together(db: None, settings: Settin
     statuses = [client.post("/api/auth/login/", {}).status_code for client in clients]
 
     assert statuses.count(429) in (4, 7)
+
+
+def test_who_changes_his_own_again_and_again_is_told_to_wait(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.core.throttles.OWN_CHANGES_MAX", 3)
+    user = make_user()
+    client, other = rest_client(user), rest_client(make_user())
+    key, _ = issue_key(user=user, name="phone")
+    changes = [
+        *((client.patch, "/api/user/profile/", {"name": f"Ada {number}"}) for number in range(5)),
+        (client.post, "/api/user/keys/", {"name": "another"}),
+        *((client.patch, f"/api/user/keys/{key.pk}/", {"name": f"{n}"}) for n in range(5)),
+        (client.post, "/api/auth/refresh-key/", {}),
+    ]
+
+    answers = [send(path, body, format="json") for send, path, body in changes]
+
+    # A new hour may begin in between.
+    assert [answer.status_code for answer in answers].count(429) in (6, 9)
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert refused.json()["code"] == "throttled"
+    assert 1 <= int(refused.headers["Retry-After"]) <= 3_600
+    assert AdminEvent.objects.filter(actor_id=user.pk).count() in (3, 6)
+    assert client.get("/api/user/profile/").status_code == 200
+    assert other.patch("/api/user/profile/", {"name": "Bob"}, format="json").status_code == 200

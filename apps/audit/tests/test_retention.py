@@ -204,7 +204,23 @@ def test_nothing_selected_is_not_everything(db: None) -> None:
         erase_payloads(Selection(), reason="test")
 
 
-def test_the_daily_task_follows_the_setting(db: None, settings: Settings) -> None:
+def test_a_task_that_leaves_bodies_says_so(
+    db: None, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("apps.audit.retention.BATCH_ROWS", 2)
+    monkeypatch.setattr("apps.audit.tasks.RUN_SECONDS_MAX", -1.0)
+    settings.PAYLOAD_DAYS = 30
+    for days in (31, 32, 33):
+        make_payload(days_ago=days)
+
+    counts = [task() for _ in range(3)]
+
+    assert counts == [2, 1, 0]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "older than PAYLOAD_DAYS=30 are left: 2 were erased" in caplog.text
+
+
+def test_the_task_follows_the_setting(db: None, settings: Settings) -> None:
     make_payload(days_ago=31)
     new = make_payload(days_ago=29)
 
@@ -324,7 +340,7 @@ def test_a_worker_whose_clock_is_ahead_forgets_no_key_before_its_time(db: None) 
     make_key(hours_ago=25)
     left = make_key(hours_ago=1)
 
-    deleted = prune_call_keys(now=NOW + timedelta(days=2))
+    deleted = prune_call_keys(now=NOW + timedelta(days=2), seconds_max=60.0)
 
     assert deleted == 1
     assert set(bodies()) == {left}
@@ -337,12 +353,45 @@ def test_keys_are_forgotten_in_transactions_of_a_bounded_size(db: None) -> None:
         make_key(hours_ago=26, size=1 << 20)
 
     with CaptureQueriesContext(connection) as queries:
-        deleted = prune_call_keys(now=NOW)
+        deleted = prune_call_keys(now=NOW, seconds_max=60.0)
 
     deletes = [query["sql"] for query in queries if query["sql"].startswith("DELETE")]
     assert deleted == 123
     # Three of a mebibyte each alone, then 50, 50 and 20.
     assert len(deletes) == 6
+
+
+def test_a_run_forgets_keys_until_its_time_is_over_and_the_next_one_goes_on(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.audit.retention._PAGE_ROWS", 1)
+    monkeypatch.setattr("apps.core.pieces.PAUSE_SECONDS", 0.0)
+    for _ in range(103):
+        make_key(hours_ago=25)
+
+    deleted = [prune_call_keys(now=NOW, seconds_max=seconds) for seconds in (-1.0, 60.0)]
+
+    assert deleted == [1, 102]
+    assert bodies() == {}
+
+
+def test_answers_that_a_run_leaves_are_told_and_go_with_the_next_one(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.audit.retention.BATCH_ROWS", 1)
+    for _ in range(2):
+        make_key(hours_ago=3)
+
+    runs = [
+        erase_payloads(Selection(before=NOW), reason="test", seconds_max=-1.0) for _ in range(2)
+    ]
+
+    assert [run.is_complete for run in runs] == [False, True]
+    assert [(event["answers"], event["is_complete"]) for event in told("payloads.erased")] == [
+        (1, False),
+        (1, True),
+    ]
+    assert set(bodies().values()) == {False}
 
 
 def test_counts_of_refused_calls_are_kept_for_400_days(

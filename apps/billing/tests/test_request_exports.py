@@ -43,10 +43,7 @@ def analyst(db: None) -> User:
 def _no_place_is_kept() -> Iterator[None]:
     """Check that every export gives its place back."""
     yield
-    places = [export._places.acquire(blocking=False) for _ in range(export.EXPORTS_MAX + 1)]
-    for _ in range(sum(places)):
-        export._places.release()
-    assert places == [True, True, False]
+    assert export._places.user_ids == set()
 
 
 @pytest.fixture(autouse=True)
@@ -224,24 +221,45 @@ def test_a_file_that_grows_beyond_its_bound_breaks_off(
     assert _events()[1][1]["rows"] == 2
 
 
-def test_a_third_export_at_once_is_busy(analyst: User) -> None:
+async def _begin(user: User, path: str) -> Any:
+    """Return an answer of which nothing is read."""
+    headers = await sync_to_async(_headers)(user)
+    return await AsyncClient().get(path, headers=headers)
+
+
+async def _statuses(*asked: tuple[User, str]) -> list[int]:
+    """Ask for several exports before any is read, and return their statuses."""
+    answers = [await _begin(user, path) for user, path in asked]
+    for answer in answers:
+        await sync_to_async(answer.close)()
+    return [answer.status_code for answer in answers]
+
+
+def test_a_second_export_of_one_user_at_once_is_busy(analyst: User) -> None:
     record_call()
-    headers = _headers(analyst)
 
-    async def read() -> list[Any]:
-        running = [await AsyncClient().get(ALL, headers=headers) for _ in range(2)]
-        third = await AsyncClient().get(ALL, headers=headers)
-        for answer in running:
-            assert [piece async for piece in cast(StreamingHttpResponse, answer)]
-        fourth = await AsyncClient().get(ALL, headers=headers)
-        await sync_to_async(fourth.close)()
-        return [*(answer.status_code for answer in running), third, fourth.status_code]
+    async def read() -> tuple[Any, list[int]]:
+        first = await _begin(analyst, ALL)
+        second = await _begin(analyst, OWN)
+        assert [piece async for piece in cast(StreamingHttpResponse, first)]
+        return second, await _statuses((analyst, ALL))
 
-    *first, third, fourth = async_to_sync(read)()
+    second, after = async_to_sync(read)()
 
-    assert (first, fourth) == ([200, 200], 200)
-    assert (third.status_code, third.json()["code"]) == (429, "busy")
-    assert third["Retry-After"] == "10"
+    assert (second.status_code, second.json()["code"]) == (429, "busy")
+    assert second["Retry-After"] == "10"
+    assert after == [200]
+
+
+def test_users_leave_a_place_to_who_exports_the_calls_of_all(analyst: User) -> None:
+    users = [make_user() for _ in range(3)]
+    boss = make_admin()
+
+    found = async_to_sync(_statuses)(
+        *((user, OWN) for user in users), (analyst, OWN), (analyst, ALL), (boss, ALL)
+    )
+
+    assert found == [200, 200, 429, 429, 200, 429]
 
 
 def test_a_client_that_leaves_ends_its_export(
