@@ -11,15 +11,16 @@ from dataclasses import dataclass, fields
 from datetime import date
 from functools import reduce
 from operator import add
-from typing import Final
+from typing import Any, Final
 
-from django.db.models import F, Sum
+from django.db.models import F, QuerySet, Sum
 
 from apps.analytics.ranges import Range
 from apps.analytics.usage import list_users
 from apps.audit.models import APIRequest
 from apps.audit.totals import GroupSums, UTCDay, sum_requests_by_day
 from apps.billing.models import Account, AccountKind, Entry, TransactionKind
+from apps.core.moments import one_moment
 
 # Transactions that move money to or from customers without a call's record: their kind, and the sum
 # that each belongs to with its sign there.
@@ -91,7 +92,15 @@ class MoneyReport:
 
 
 def report_money(*, over: Range) -> MoneyReport:
-    """Return what was settled and moved in a range, and what everybody has now."""
+    """Return what was settled and moved in a range, and what everybody has now.
+
+    All of it is as of one moment, so that it adds up.
+    """
+    with one_moment():
+        return _report(over)
+
+
+def _report(over: Range) -> MoneyReport:
     settled = APIRequest.objects.filter(settled_at__gte=over.start, settled_at__lt=over.end)
     days = _moved(over)
     for day in sum_requests_by_day(settled, moment="settled_at"):
@@ -105,7 +114,7 @@ def report_money(*, over: Range) -> MoneyReport:
         range=over,
         money=reduce(add, days.values(), Money()),
         days=[DayMoney(day, days[day]) for day in sorted(days)],
-        users=list_users(settled, largest="charge"),
+        users=list_users(settled, largest="charge", late_charges=_late_charges_by_user(over)),
         balances=_balances(),
     )
 
@@ -113,12 +122,7 @@ def report_money(*, over: Range) -> MoneyReport:
 def _moved(over: Range) -> dict[date, Money]:
     """Return of each day what moved beside the settlement of calls."""
     rows = (
-        Entry.objects.filter(
-            account__customer__isnull=False,
-            transaction__kind__in=list(_KINDS),
-            transaction__created_at__gte=over.start,
-            transaction__created_at__lt=over.end,
-        )
+        _moves(over, list(_KINDS))
         .values(day=UTCDay(F("transaction__created_at")), what=F("transaction__kind"))
         .annotate(nanos=Sum("amount_nanos"))
         .order_by()
@@ -129,6 +133,27 @@ def _moved(over: Range) -> dict[date, Money]:
         moved = Money(**{name: sign * int(row["nanos"])})
         days[row["day"]] = days.get(row["day"], Money()) + moved
     return days
+
+
+def _late_charges_by_user(over: Range) -> dict[Any, int]:
+    """Return user id → nanos of what was charged late in a range."""
+    rows = (
+        _moves(over, [TransactionKind.LATE_SETTLEMENT])
+        .values(user=F("account__customer__user"))
+        .annotate(nanos=Sum("amount_nanos"))
+        .order_by()
+    )
+    return {row["user"]: -int(row["nanos"]) for row in rows}
+
+
+def _moves(over: Range, kinds: list[TransactionKind]) -> QuerySet[Entry]:
+    """Return the customers' entries of transactions of these kinds in a range."""
+    return Entry.objects.filter(
+        account__customer__isnull=False,
+        transaction__kind__in=kinds,
+        transaction__created_at__gte=over.start,
+        transaction__created_at__lt=over.end,
+    )
 
 
 def _balances() -> Balances:

@@ -13,7 +13,8 @@ from apps.users.models import Role
 
 _MOMENT_MIN: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MOMENT_MAX: Final = datetime(2200, 1, 1, tzinfo=UTC)
-_MONEY: Final = frozenset({"charge", "cost", "margin"})
+_MONEY: Final = frozenset({"charge", "late_charges", "cost", "margin"})
+_LATE: Final = "Charged after a call's record was written."
 
 _OWN_EXAMPLE: Final = {
     "requests": 120,
@@ -22,6 +23,7 @@ _OWN_EXAMPLE: Final = {
     "input_tokens": 96_000,
     "output_tokens": 41_000,
     "charge": "1.284",
+    "late_charges": "0",
 }
 _SUMS_EXAMPLE: Final = {
     **_OWN_EXAMPLE,
@@ -88,6 +90,7 @@ class OwnSumsOutput(serializers.Serializer[Any]):
     input_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
     charge = USDField(source="charge_nanos")
+    late_charges = USDField(source="late_charges_nanos", help_text=_LATE)
 
 
 class SumsOutput(MaskedSerializer, OwnSumsOutput):
@@ -96,12 +99,14 @@ class SumsOutput(MaskedSerializer, OwnSumsOutput):
     hidden_from = {Role.VIEWER: _MONEY}
 
     charge = USDField(source="charge_nanos", allow_null=True)
+    late_charges = USDField(source="late_charges_nanos", allow_null=True, help_text=_LATE)
     cost = USDField(source="cost_nanos", allow_null=True)
     margin = USDField(
         source="margin_nanos",
         is_signed=True,
         allow_null=True,
-        help_text="charge − cost; calls whose cost is not known count as having cost nothing.",
+        help_text="charge + late_charges − cost; calls whose cost is not known count as having "
+        "cost nothing.",
     )
     requests_without_cost = serializers.IntegerField(help_text="Calls whose cost is not known.")
 
@@ -276,9 +281,7 @@ class MoneyOutput(serializers.Serializer[Any]):
     charge = USDField(source="charge_nanos")
     cost = USDField(source="cost_nanos")
     requests_without_cost = serializers.IntegerField()
-    late_charges = USDField(
-        source="late_charges_nanos", help_text="Charged after a call's record was written."
-    )
+    late_charges = USDField(source="late_charges_nanos", help_text=_LATE)
     margin = USDField(
         source="margin_nanos", is_signed=True, help_text="charge + late_charges − cost."
     )
@@ -305,6 +308,7 @@ class UserMoneyOutput(serializers.Serializer[Any]):
     name = serializers.CharField()
     requests = serializers.IntegerField(source="sums.requests")
     charge = USDField(source="sums.charge_nanos")
+    late_charges = USDField(source="sums.late_charges_nanos", help_text=_LATE)
     cost = USDField(source="sums.cost_nanos")
     margin = USDField(source="sums.margin_nanos", is_signed=True)
 
@@ -330,6 +334,7 @@ class BalancesOutput(serializers.Serializer[Any]):
                 "name": "ada",
                 "requests": 120,
                 "charge": "1.284",
+                "late_charges": "0",
                 "cost": "0.9",
                 "margin": "0.384",
             }

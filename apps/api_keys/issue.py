@@ -174,7 +174,7 @@ def reset_default_key(
                 reason="reset of the default key",
                 request=request,
             )
-            limits = _limits_of(old)
+            limits = _limits_of(old, timezone.now())
         return issue_key(
             user=user,
             name=old.name if old is not None else "default",
@@ -226,9 +226,11 @@ def _retire_default(
     )
 
 
-def _limits_of(key: APIKey) -> KeyLimits:
+def _limits_of(key: APIKey, now: datetime) -> KeyLimits:
     # An expiry that has passed would make the new key useless.
+    is_ahead = key.expires_at is not None and key.expires_at > now
     return {
+        "expires_at": key.expires_at if is_ahead else None,
         "allowed_models": key.allowed_models,
         "allowed_networks": key.allowed_networks,
         "allowed_operations": key.allowed_operations,

@@ -1,14 +1,15 @@
 """Exact sums over recorded calls, from the rows themselves and in whole numbers.
 
 A success is a call that completed. Input and output tokens are the sums of all input and of all
-output classes. A call whose cost is not known counts as one that cost nothing, so margin = charge −
-cost holds for every sum, and `requests_without_cost` says for how many calls that is so.
+output classes. A call whose cost is not known counts as one that cost nothing, so margin = charge +
+late charges − cost holds for every sum, and `requests_without_cost` says for how many calls that is
+so. What was charged late is not in the rows: who can read the ledger adds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from decimal import Decimal
 from functools import reduce
@@ -49,6 +50,7 @@ class Sums:
     charge_nanos: int
     cost_nanos: int
     requests_without_cost: int
+    late_charges_nanos: int = field(default=0, kw_only=True)  # after the record was written
 
     @property
     def success_rate(self) -> str | None:
@@ -59,8 +61,8 @@ class Sums:
 
     @property
     def margin_nanos(self) -> int:
-        """Return what is left of the charges after the known costs."""
-        return self.charge_nanos - self.cost_nanos
+        """Return what is left of all charges after the known costs."""
+        return self.charge_nanos + self.late_charges_nanos - self.cost_nanos
 
 
 @dataclass(frozen=True, slots=True)

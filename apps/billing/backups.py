@@ -25,8 +25,10 @@ from django.db import connection
 
 from apps.audit.events import record_event
 from apps.billing import archives, dumps
+from apps.billing.anchors import NOTE, find_last_anchor
 from apps.billing.archives import Manifest
 from apps.billing.journal import keep_all
+from apps.billing.models import VerifiedHead
 from apps.billing.verification import anchors_path
 from apps.core.crypto import derive_key, keyed_digest, parse_encryption_keys
 
@@ -51,6 +53,7 @@ def make_backup(
         raise BackupRefused(f"{target} exists already; a backup is never overwritten.")
     if not target.parent.is_dir():
         raise BackupRefused(f"{target.parent} is no folder.")
+    _check_anchors(anchors_path())
     staging = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     staging.mkdir(mode=0o700)
     try:
@@ -76,6 +79,22 @@ def make_backup(
         reason="manage.py backup",
     )
     return manifest
+
+
+def _check_anchors(path: Path) -> None:
+    """Refuse an anchor file that ends before the database says. Raises BackupRefused."""
+    # Before the file, which only grows.
+    noted = VerifiedHead.objects.filter(chain=NOTE, chain_id=0).first()
+    if noted is None:
+        return
+    last = find_last_anchor(path)
+    number, digest = (last.number, last.digest) if last is not None else (0, b"")
+    if number < noted.sequence or (number == noted.sequence and digest != bytes(noted.head)):
+        raise BackupRefused(
+            f"{path} does not end with anchor {noted.sequence}, which the database remembers. Run "
+            "this where DATA_DIR is the worker's. If it is, lines of the file are lost: after the "
+            "worker's next one, which leaves the gap on record, a backup can be made."
+        )
 
 
 def _collect(staging: Path, *, with_secrets: bool, pg_bin: Path | None, now: datetime) -> Manifest:

@@ -36,6 +36,7 @@ from apps.users.changes import (
     refuse_above,
     refuse_own_money,
 )
+from apps.users.hashing import hash_password
 from apps.users.models import Customer, Role, User, UserGroup
 from apps.users.names import UserExists, are_names_taken, clean_names
 
@@ -67,7 +68,7 @@ def create_user(
 ) -> User:
     """Make a user with a customer and empty accounts. Without a password nobody can sign in.
 
-    Raises UserExists, UsernameAmbiguous and UserGroupGone.
+    Raises UserExists, UsernameAmbiguous, UserGroupGone and HashingBusy.
     """
     username, email = clean_names(username=username, email=email)
     user = User(
@@ -78,9 +79,9 @@ def create_user(
         user_group=user_group,
         is_superuser=is_superuser,
         is_staff=is_superuser,
+        password=hash_password(password),
         **limits,
     )
-    user.set_password(password)
     try:
         with transaction.atomic():
             user.customer = Customer.objects.create(name=username)

@@ -42,6 +42,7 @@ _TABLES: Final = {
     "postgresql": "SELECT COUNT(*) FROM pg_class WHERE relkind IN ('r', 'p') "
     "AND relnamespace = current_schema()::regnamespace",
 }
+_MIGRATIONS: Final = "SELECT app, name FROM django_migrations ORDER BY id"
 
 
 class DumpFailed(Exception):
@@ -77,8 +78,10 @@ def open_snapshot(*, pg_bin: Path | None) -> Iterator[Snapshot]:
         path = Path(connection.settings_dict["NAME"]).absolute()
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)) as source:
             source.isolation_level = None
-            source.execute("BEGIN DEFERRED")
-            rows = source.execute("SELECT app, name FROM django_migrations ORDER BY id").fetchall()
+            # As Django's own: a database without tables is told in one line.
+            with connection.wrap_database_errors:
+                source.execute("BEGIN DEFERRED")
+                rows = source.execute(_MIGRATIONS).fetchall()
             yield Snapshot(_by_app(rows), sqlite3.sqlite_version, source=source)
         return
     _find_program("pg_dump", pg_bin)
@@ -87,7 +90,7 @@ def open_snapshot(*, pg_bin: Path | None) -> Iterator[Snapshot]:
         cursor.execute(
             f"SET LOCAL idle_in_transaction_session_timeout = '{_PROGRAM_HOURS_MAX + 1}h'"
         )
-        cursor.execute("SELECT app, name FROM django_migrations ORDER BY id")
+        cursor.execute(_MIGRATIONS)
         rows = cursor.fetchall()
         cursor.execute("SELECT pg_export_snapshot(), current_setting('server_version')")
         name, server = cursor.fetchone()

@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import connection
+
+from apps.core.moments import one_moment
 
 # What is kept of a verification; more of it would not help anyone.
 FINDINGS_MAX: Final = 1_000
@@ -85,23 +87,14 @@ def one_view() -> Iterator[None]:
 
     Inside a transaction of the caller the view is the caller's own.
     """
-    if connection.in_atomic_block:
+    is_own = not connection.in_atomic_block
+    with one_moment():
+        if is_own and connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                # A verification of everything takes longer than any request may.
+                cursor.execute("SET LOCAL statement_timeout = '30min'")
+                cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '10min'")
         yield
-    elif connection.vendor == "postgresql":
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            # A verification of everything takes longer than any request may.
-            cursor.execute("SET LOCAL statement_timeout = '30min'")
-            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '10min'")
-            yield
-    else:
-        # Not atomic(): that begins with the write lock, and the gateway would have to wait.
-        with connection.cursor() as cursor:
-            cursor.execute("BEGIN DEFERRED")
-            try:
-                yield
-            finally:
-                cursor.execute("ROLLBACK")
 
 
 def stream(sql: str, params: Params = ()) -> Iterator[tuple[Any, ...]]:

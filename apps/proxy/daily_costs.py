@@ -24,7 +24,7 @@ from django.db.models.functions import Coalesce
 from apps.audit.models import APIRequest, Attempt
 from apps.billing.models import Incarnation
 from apps.core.ids import uuid7_lower_bound
-from apps.proxy.loader import one_moment
+from apps.core.moments import one_moment
 from apps.proxy.snapshot import Catalogue
 
 READ_SECONDS: Final = 2.0

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Final
 
-from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
 from apps.ai_models.models import AIModel, PriceVersion
@@ -28,6 +26,7 @@ from apps.api_keys.models import APIKey
 from apps.billing.models import Account, AccountKind
 from apps.billing.periods import make_budget
 from apps.billing.pricing import MULTIPLIER_ONE, Price, PriceIncomplete, price_of_columns
+from apps.core.moments import one_moment
 from apps.core.pieces import leave_to_others
 from apps.model_groups.models import ModelGroup as ModelGroupRow
 from apps.proxy.dialects.neutral import Target
@@ -173,27 +172,6 @@ def prune_changes(keep: int) -> int:
         deleted += rows.filter(version__lte=last).delete()[0]
         leave_to_others()
     return deleted
-
-
-@contextmanager
-def one_moment() -> Iterator[None]:
-    """Read one moment of the database, without keeping the ledger from writing."""
-    if connection.in_atomic_block:
-        yield
-        return
-    if connection.vendor == "postgresql":
-        with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            yield
-        return
-    # Django would take SQLite's write lock here; a deferred transaction reads from its snapshot.
-    with connection.cursor() as cursor:
-        cursor.execute("BEGIN DEFERRED")
-        try:
-            yield
-        finally:
-            cursor.execute("ROLLBACK")
 
 
 def _load_keys(rows: QuerySet[APIKey]) -> Iterable[tuple[bytes, Key]]:

@@ -30,7 +30,7 @@ from django.db.models import Max, Q, QuerySet, Sum
 from apps.audit.models import APIRequest
 from apps.audit.totals import sum_requests
 from apps.billing.models import Account, AccountKind, Entry, EntryKind, Incarnation
-from apps.proxy.loader import one_moment
+from apps.core.moments import one_moment
 
 USERS_MAX: Final = 1_000
 PIECE_ROWS: Final = 50_000

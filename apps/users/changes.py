@@ -22,6 +22,7 @@ from django.http import HttpRequest
 
 from apps.audit.events import changed_values, record_event, values_of
 from apps.core.domain_errors import DomainError
+from apps.users.hashing import hash_password
 from apps.users.models import Role, User, UserGroup
 from apps.users.names import UserExists, are_names_taken, clean_names
 from apps.users.tokens import end_sessions
@@ -139,10 +140,12 @@ def change_user(
 ) -> User:
     """Change what is given of a user and return the user as he is now. No actor is the system.
 
-    Raises OwnAccount, AboveOwn, LastAdmin, RoleLost, UserGone, UserGroupGone, UserExists and
-    UsernameAmbiguous.
+    Raises OwnAccount, AboveOwn, LastAdmin, RoleLost, UserGone, UserGroupGone, UserExists,
+    UsernameAmbiguous and HashingBusy.
     """
     is_about_lead = not _LEAD.isdisjoint(changes)
+    # Before the transaction: no lock waits for a hash.
+    hashed = hash_password(changes["password"]) if "password" in changes else ""
     row = user
     try:
         with transaction.atomic():
@@ -151,7 +154,7 @@ def change_user(
             if not _OF_ACCESS.isdisjoint(changes):
                 refuse_above(row, actor)
             before = values_of(row)
-            _apply(row, changes)
+            _apply(row, changes, hashed)
             old, new = changed_values(before, values_of(row))
             if is_own(row, actor) and ("password" in changes or not _NOT_OWN.isdisjoint(new)):
                 raise OwnAccount
@@ -233,12 +236,12 @@ def is_lead(row: User) -> bool:
     return row.role == Role.ADMIN and row.is_active
 
 
-def _apply(row: User, changes: UserChanges) -> None:
+def _apply(row: User, changes: UserChanges, hashed: str) -> None:
     """Set what is given on the row, without saving."""
     names = {"username", "email"} & changes.keys()
     for name, value in changes.items():
         if name == "password":
-            row.set_password(changes["password"])
+            row.password = hashed
         else:
             setattr(row, name, value)
     if names:

@@ -1,6 +1,6 @@
 """How many passwords may be hashed at once: each takes a processor and a hundred megabytes.
 
-Take a place before a transaction is begun: whoever waits in one keeps its locks.
+Take a place, and hash, before a transaction is begun: whoever waits in one keeps its locks.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+
+from django.contrib.auth.hashers import make_password
 
 from apps.core.domain_errors import DomainError
 
@@ -36,3 +38,14 @@ def hashing_place() -> Iterator[None]:
         yield
     finally:
         _places.release()
+
+
+def hash_password(password: str | None) -> str:
+    """Return what is stored of a password; of None what nobody can sign in with.
+
+    Raises HashingBusy.
+    """
+    if password is None:
+        return make_password(None)
+    with hashing_place():
+        return make_password(password)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib.auth.hashers import make_password
 from django.db import transaction
 from django.http import HttpRequest
 
@@ -12,7 +11,7 @@ from apps.audit.events import record_event
 from apps.core.domain_errors import DomainError
 from apps.users.browser_sessions import find_browser_key
 from apps.users.changes import change_user, lock_user
-from apps.users.hashing import hashing_place
+from apps.users.hashing import hash_password
 from apps.users.models import User
 from apps.users.sign_in import confirm_password
 from apps.users.tokens import carry_session, end_sessions, find_session_id
@@ -44,8 +43,7 @@ def change_profile(
     if password is not None:
         # Before the transaction: a refusal stays on record, and no lock waits for a hash.
         confirm_password(user=user, password=current_password, request=request)
-        with hashing_place():
-            hashed = make_password(password)
+        hashed = hash_password(password)
     with transaction.atomic():
         row = user
         if name is not None:

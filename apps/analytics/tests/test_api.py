@@ -26,7 +26,7 @@ SUBJECTS: Final = [
     "/api/admin/keys/{world.key.pk}/stats/",
 ]
 OWN: Final = ["/api/user/usage/", "/api/user/keys/{world.key.pk}/stats/"]
-MONEY: Final = {"charge", "cost", "margin"}
+MONEY: Final = {"charge", "late_charges", "cost", "margin"}
 TODAY: Final = "2026-11-21"
 
 
@@ -70,6 +70,7 @@ def _totals(**changes: Any) -> dict[str, Any]:
         "input_tokens": 100,
         "output_tokens": 5,
         "charge": "1.5",
+        "late_charges": "0",
         "cost": "1",
         "margin": "0.5",
         "requests_without_cost": 1,
@@ -186,6 +187,7 @@ def test_billing_over_rest(world: World) -> None:
             "name": world.user.username,
             "requests": 2,
             "charge": "1.5",
+            "late_charges": "0",
             "cost": "1",
             "margin": "0.5",
         }
@@ -273,12 +275,13 @@ def test_what_cannot_be_understood_is_refused(db: None, query: str, field: str) 
 @pytest.mark.parametrize(
     ("path", "queries"),
     [
-        # The session with its user; the totals; today; the list with its names.
-        (f"{OVERVIEW}?by=user", 5),
+        # The session with its user; the totals; today; the list with its names; what was charged
+        # late of each.
+        (f"{OVERVIEW}?by=user", 8),
         # … the subject; the days; the models with their names.
-        (SUBJECTS[0], 7),
-        # … the days; what moved; the users with their names; the balances.
-        (BILLING, 6),
+        (SUBJECTS[0], 11),
+        # … the days; what moved; the users with their names and late charges; the balances.
+        (BILLING, 7),
     ],
 )
 def test_statistics_take_the_same_queries_whatever_there_is(

@@ -80,12 +80,30 @@ def test_late_charges_are_revenue_that_no_record_has(world: World, gateway: Gate
     late = gateway.resolution(held, 250_000)
     flush(gateway.engine, gateway.batch(resolves=(late,)), incarnation_id=gateway.incarnation_id)
 
-    money = report_money(over=TODAY).money
+    report = report_money(over=TODAY)
 
-    assert money.charge_nanos == 0
+    money, user = report.money, report.users[0].sums
+    assert (money.charge_nanos, user.charge_nanos) == (0, 0)
     assert (money.late_charges_nanos, money.margin_nanos) == (250_000_000, 250_000_000)
+    assert (user.late_charges_nanos, user.margin_nanos) == (250_000_000, 250_000_000)
     revenue = Account.objects.filter(kind=AccountKind.REVENUE).aggregate(all=Sum("posted_nanos"))
     assert int(revenue["all"]) == 250_000_000
+
+
+def test_who_was_charged_late_for_a_call_of_another_range_is_listed_as_well(
+    world: World, gateway: Gateway
+) -> None:
+    held = gateway.hold(DOLLAR)
+    assert isinstance(held, Held)
+    before = TODAY.start - timedelta(days=1)
+    gateway.resolve(held, 0, at=before, settled_at=before, state="interrupted")
+    gateway.resolve(held, 250_000)
+
+    report = report_money(over=TODAY)
+
+    assert [(row.id, row.name) for row in report.users] == [(world.user.pk, world.user.username)]
+    assert (report.users[0].sums.requests, report.users[0].sums.margin_nanos) == (0, 250_000_000)
+    assert report.money.late_charges_nanos == 250_000_000
 
 
 def test_money_belongs_to_the_moment_it_was_settled(world: World, gateway: Gateway) -> None:

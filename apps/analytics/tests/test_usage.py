@@ -7,8 +7,9 @@ from datetime import UTC, date, datetime, timedelta
 from apps.analytics.ranges import Range
 from apps.analytics.usage import ASPECTS, report_usage
 from apps.audit.models import APIRequest
+from apps.billing.ledger.commands import Held
 from tests.support.calls import record_call
-from tests.support.world import make_world
+from tests.support.world import DOLLAR, Gateway, django_engine, make_world
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 NOVEMBER = Range(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC))
@@ -72,6 +73,31 @@ def test_every_aspect_adds_up_to_the_totals(db: None) -> None:
         date(2026, 11, 19),
         date(2026, 11, 20),
         date(2026, 11, 21),
+    ]
+
+
+def test_what_a_call_is_charged_late_belongs_to_the_call(db: None) -> None:
+    world = make_world()
+    gateway = Gateway(world, django_engine())
+    for tokens in (250_000, 0):
+        held = gateway.hold(DOLLAR)
+        assert isinstance(held, Held)
+        gateway.resolve(held, 100_000, state="interrupted", usage_source="checkpoint")
+        if tokens:
+            gateway.resolve(held, tokens, at=NOW + timedelta(days=40))
+    record_call(started_at=NOW, charge_nanos=1, user_id=999_999, model_id=999_999)
+
+    report = report_usage(APIRequest.objects.all(), over=NOVEMBER, now=NOW, by=ASPECTS)
+
+    assert (report.totals.charge_nanos, report.today.charge_nanos) == (200_000_001, 200_000_001)
+    assert report.totals.late_charges_nanos == report.today.late_charges_nanos == 150_000_000
+    assert report.totals.margin_nanos == 350_000_001
+    groups = [report.days, report.models, report.providers, report.users]
+    assert [[row.sums.late_charges_nanos for row in group or []] for group in groups] == [
+        [150_000_000],
+        [150_000_000, 0],
+        [150_000_000, 0],
+        [150_000_000, 0],
     ]
 
 

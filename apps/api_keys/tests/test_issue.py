@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from datetime import timedelta
 
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.utils import timezone
 
 from apps.api_keys.issue import (
     KeyExists,
@@ -123,6 +125,18 @@ def test_resetting_ends_the_old_default_and_keeps_its_limits() -> None:
     assert list(
         AdminEvent.objects.filter(actor_id=user.pk).order_by("id").values_list("action", flat=True)
     ) == ["api_key.deactivated", "api_key.created"]
+
+
+@pytest.mark.usefixtures("db")
+@pytest.mark.parametrize(("days", "is_kept"), [(1, True), (-1, False), (None, False)])
+def test_resetting_keeps_an_expiry_that_is_still_ahead(days: int | None, is_kept: bool) -> None:
+    user = make_user()
+    expires_at = None if days is None else timezone.now() + timedelta(days=days)
+    issue_key(user=user, name="main", is_default=True, expires_at=expires_at)
+
+    new, _ = reset_default_key(user=user, actor=user)
+
+    assert new.expires_at == (expires_at if is_kept else None)
 
 
 @pytest.mark.usefixtures("db")

@@ -12,19 +12,20 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from django.conf import settings
+from django.conf import settings as django_settings
 from django.core.management import CommandError
 from django.db import connection
+from pytest_django import Settings
 
 from apps.audit.models import AdminEvent, APIRequest
-from apps.billing.anchors import append_anchor
+from apps.billing.anchors import append_anchor, read_anchors
 from apps.billing.ledger.store import Engine
-from apps.billing.models import Account, Hold
+from apps.billing.models import Account, Hold, VerifiedHead
 from apps.billing.tests import backup_kit as kit
 from apps.billing.tests.backup_kit import (
     Elsewhere,
@@ -251,12 +252,53 @@ def test_an_existing_file_is_never_overwritten(original: Original, target: Path)
     assert target.read_bytes() == b"the only good backup"
 
 
+@pytest.mark.parametrize("lines", [0, 1])
+def test_anchors_that_end_before_the_database_says_are_refused(
+    installation: Installation, target: Path, tmp_path: Path, settings: Settings, lines: int
+) -> None:
+    whole = anchors_path().read_bytes().splitlines(keepends=True)
+    settings.DATA_DIR = tmp_path / "of another host"
+    if lines:
+        anchors_path().parent.mkdir(parents=True)
+        anchors_path().write_bytes(b"".join(whole[:lines]))
+
+    with pytest.raises(CommandError, match="Run this where DATA_DIR is the worker's"):
+        back_up(target)
+
+    assert list(target.parent.iterdir()) == []
+    assert anchors_path().exists() == bool(lines)
+    assert not AdminEvent.objects.filter(action="backup.made").exists()
+
+
+def test_anchors_of_another_installation_are_refused(
+    installation: Installation, target: Path
+) -> None:
+    VerifiedHead.objects.filter(chain="anchor").update(head=bytes(32))
+
+    with pytest.raises(CommandError, match="does not end with anchor 2"):
+        back_up(target)
+
+    assert list(target.parent.iterdir()) == []
+
+
+def test_an_anchor_that_the_database_could_not_note_any_more_goes_along(
+    installation: Installation, elsewhere: Elsewhere, target: Path
+) -> None:
+    first = next(read_anchors(anchors_path()))
+    VerifiedHead.objects.filter(chain="anchor").update(sequence=1, head=first.digest)
+
+    back_up(target)
+
+    with elsewhere():
+        assert restore(target).splitlines()[-1].endswith("2 anchors: clean")
+
+
 def manage(*command: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
     """Run a program in a process of its own, with this test's settings."""
     return subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, "DATA_DIR": str(settings.DATA_DIR), **variables},
+        env={**os.environ, "DATA_DIR": str(django_settings.DATA_DIR), **variables},
         capture_output=True,
         timeout=60,
         check=False,
@@ -273,6 +315,21 @@ def test_a_disk_that_is_full_leaves_no_file(original: Original, target: Path) ->
 
     assert ended.returncode == 1
     assert b"Traceback" not in ended.stderr
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_database_without_tables_is_told_in_one_line(
+    nowhere: Callable[[], AbstractContextManager[Database]], target: Path
+) -> None:
+    with nowhere() as empty:
+        ended = manage(
+            *(sys.executable, "manage.py", "backup", str(target), "--pg-bin", str(kit.pg_bin())),
+            DATABASE_URL=empty.url,
+        )
+
+    assert ended.returncode == 2
+    assert ended.stderr.count(b"\n") == 1
+    assert ended.stderr.endswith(b"Run manage.py migrate first.\n")
     assert list(target.parent.iterdir()) == []
 
 
