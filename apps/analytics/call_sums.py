@@ -7,7 +7,7 @@ midnight in UTC.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from functools import reduce
@@ -49,16 +49,17 @@ _PIECES_MAX: Final = 16
 class CallSums:
     """The calls of a range, by when they began or were settled, that have `subject` in common.
 
+    `subject`: columns of a call that are in rollups, too, and their ids.
     `new`: what no rollup has (`list_new`), of the moment at which all is read.
     """
 
     def __init__(
         self,
         over: Range,
+        subject: Mapping[str, int],
         *,
         new: Sequence[Piece],
         moment: Moment = "started_at",
-        **subject: int,
     ) -> None:
         self._moment: Moment = moment
         first, last = _whole_days(over)
@@ -141,7 +142,7 @@ class CallSums:
         return ordered[:GROUPS_MAX]
 
 
-def _group(row: dict[str, Any], column: str) -> GroupSums:
+def _group(row: Mapping[str, Any], column: str) -> GroupSums:
     number = row[column]
     is_none = column == "provider_id" and number == NO_PROVIDER
     return GroupSums(None if is_none else number, row["recorded_name"], read_sums(_renamed(row)))
@@ -153,7 +154,7 @@ def _merged(one: GroupSums | None, other: GroupSums) -> GroupSums:
     return GroupSums(one.id, max(one.name, other.name), _add(one.sums, other.sums))
 
 
-def _renamed(row: dict[str, Any]) -> dict[str, Any]:
+def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[f"sum_{column}"] for name, column in SUM_COLUMNS.items()}
 
 

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from apps.audit.models import APIRequest
 from apps.billing.models import Incarnation
-from tests.support.calls import record_call
+from tests.support import calls
 
 
 def start_incarnation() -> Incarnation:
@@ -24,4 +24,11 @@ def record(incarnation: Incarnation, **changes: Any) -> APIRequest:
     """Write the next call of an incarnation's chain."""
     Incarnation.objects.filter(pk=incarnation.pk).update(sequence=F("sequence") + 1)
     incarnation.refresh_from_db()
-    return record_call(incarnation_id=incarnation.pk, sequence=incarnation.sequence, **changes)
+    return calls.record_call(
+        incarnation_id=incarnation.pk, sequence=incarnation.sequence, **changes
+    )
+
+
+def record_call(**changes: Any) -> APIRequest:
+    """Write the next call of the only incarnation there is."""
+    return record(Incarnation.objects.first() or start_incarnation(), **changes)

@@ -78,7 +78,7 @@ def check(source: random.Random) -> None:
         within = {f"{moment}__gte": over.start, f"{moment}__lt": over.end}
         calls = APIRequest.objects.filter(**subject, **within)
 
-        sums = CallSums(over, new=new, moment=moment, **subject)
+        sums = CallSums(over, subject, new=new, moment=moment)
 
         assert sums.total() == sum_requests(calls)
         assert sums.by_day() == sum_requests_by_day(calls, moment=moment)
@@ -118,7 +118,7 @@ def test_calls_in_rollups_are_not_read_where_days_are_whole(db: None) -> None:
     for number in range(3):
         record(gateway, started_at=MIDNIGHT, charge_nanos=number)
     roll_up(seconds=60)
-    sums = CallSums(WEEK, new=list_new())
+    sums = CallSums(WEEK, {}, new=list_new())
 
     with CaptureQueriesContext(connection) as seen:
         found = [sums.total().charge_nanos, sums.by_day()[0].sums.charge_nanos]
@@ -144,7 +144,7 @@ def test_the_largest_groups_are_found_among_all(db: None) -> None:
     for user in (1, 2, 200):
         record(gateway, user_id=user, started_at=MIDNIGHT, charge_nanos=1_000 + user)
 
-    found = CallSums(WEEK, new=list_new()).by("user_id", "user_name", largest="charge")
+    found = CallSums(WEEK, {}, new=list_new()).by("user_id", "user_name", largest="charge")
 
     assert len(found) == 100
     assert [group.id for group in found[:5]] == [200, 2, 1, 130, 129]
