@@ -31,6 +31,7 @@ SCHEDULE: Final = {
     "providers.check_keys": 15.0,
     "proxy.check_resting": 15.0,
     "proxy.prune_stored_answers": 3600.0,
+    "analytics.roll_up": 60.0,
     "audit.make_partitions": 12 * 3600.0,
     "audit.erase_payloads": 900.0,
     "audit.prune_call_keys": 900.0,

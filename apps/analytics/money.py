@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from django.db.models import F, QuerySet, Sum
 
+from apps.analytics.call_sums import CallSums
 from apps.analytics.ranges import Range
+from apps.analytics.rolling import list_new
 from apps.analytics.usage import list_users
-from apps.audit.models import APIRequest
-from apps.audit.totals import GroupSums, UTCDay, sum_requests_by_day
+from apps.audit.totals import GroupSums, UTCDay
 from apps.billing.models import Account, AccountKind, Entry, TransactionKind
 from apps.core.moments import one_moment
 
@@ -101,9 +102,9 @@ def report_money(*, over: Range) -> MoneyReport:
 
 
 def _report(over: Range) -> MoneyReport:
-    settled = APIRequest.objects.filter(settled_at__gte=over.start, settled_at__lt=over.end)
+    settled = CallSums(over, {}, new=list_new(), moment="settled_at")
     days = _moved(over)
-    for day in sum_requests_by_day(settled, moment="settled_at"):
+    for day in settled.by_day():
         days[day.date] = days.get(day.date, Money()) + Money(
             requests=day.sums.requests,
             charge_nanos=day.sums.charge_nanos,

@@ -23,11 +23,11 @@ class RangeInvalid(ValueError):
 
 
 def make_range(*, start: datetime | None, end: datetime | None, now: datetime) -> Range:
-    """Return the range asked for: without an end until now, without a start DEFAULT_DAYS long.
+    """Return the range asked for: without an end until today's, without a start DEFAULT_DAYS long.
 
-    Raises RangeInvalid.
+    Where neither is given these are whole days, which are summed quickly. Raises RangeInvalid.
     """
-    last = now if end is None else end
+    last = day_of(now).end if end is None else end
     found = Range(last - timedelta(days=DEFAULT_DAYS) if start is None else start, last)
     if found.end < found.start:
         raise RangeInvalid("The range ends before it begins.")

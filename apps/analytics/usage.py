@@ -4,28 +4,19 @@ common. A call belongs to the moment it began, and what it was charged late with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final, Literal
 
-from django.db.models import F, QuerySet
-
 from apps.ai_models.models import AIModel
-from apps.analytics.late_charges import sum_late_charges, sum_late_charges_by
+from apps.analytics.call_sums import CallSums, Largest
+from apps.analytics.late_charges import LateCharge, list_late_charges
 from apps.analytics.ranges import Range, day_of
-from apps.audit.models import APIRequest
-from apps.audit.totals import (
-    GROUPS_MAX,
-    DaySums,
-    GroupSums,
-    Sums,
-    Totals,
-    UTCDay,
-    sum_requests,
-    sum_requests_by,
-    sum_requests_by_day,
-)
+from apps.analytics.rolling import list_new
+from apps.audit.totals import GROUPS_MAX, DaySums, GroupSums, Sums, Totals
 from apps.core.moments import one_moment
 from apps.providers.models import Provider
 from apps.users.models import User
@@ -50,37 +41,39 @@ class Report:
 
 
 def report_usage(
-    calls: QuerySet[APIRequest], *, over: Range, now: datetime, by: tuple[Aspect, ...] = ()
+    subject: Mapping[str, int], *, over: Range, now: datetime, by: tuple[Aspect, ...] = ()
 ) -> Report:
-    """Return the sums of `calls` over a range and of today, in all and by the aspects asked for.
+    """Return the sums of the calls that have `subject` in common, over a range and of today, in all
+    and by the aspects asked for.
 
     All of them are as of one moment, so that they add up.
     """
-    found = calls.filter(started_at__gte=over.start, started_at__lt=over.end)
     today = day_of(now)
     with one_moment():
+        new = list_new()
+        calls = _Calls(CallSums(over, subject, new=new), late=list_late_charges(over, subject))
+        calls_of_today = _Calls(
+            CallSums(today, subject, new=new), late=list_late_charges(today, subject)
+        )
         return Report(
             range=over,
-            totals=_totals(found),
-            today=_totals(calls.filter(started_at__gte=today.start, started_at__lt=today.end)),
-            days=_by_day(found) if "day" in by else None,
-            models=_by_model(found) if "model" in by else None,
-            providers=_by_provider(found) if "provider" in by else None,
-            users=_by_user(found) if "user" in by else None,
+            totals=calls.total(),
+            today=calls_of_today.total(),
+            days=calls.by_day() if "day" in by else None,
+            models=calls.by_model() if "model" in by else None,
+            providers=calls.by_provider() if "provider" in by else None,
+            users=calls.by_user() if "user" in by else None,
         )
 
 
 def list_users(
-    calls: QuerySet[APIRequest],
-    *,
-    largest: Literal["requests", "charge"],
-    late_charges: Mapping[Any, int],
+    calls: CallSums, *, largest: Largest, late_charges: Mapping[Any, int]
 ) -> list[GroupSums]:
     """Return the sums of the users with the largest ones, with the names that they have now.
 
     `late_charges`: user id → nanos. Who has nothing else comes last.
     """
-    groups = sum_requests_by(calls, column="user_id", name_column="user_name", largest=largest)
+    groups = calls.by("user_id", "user_name", largest=largest)
     room = GROUPS_MAX - len(groups)
     others = sorted(late_charges.keys() - _ids(groups))[:room]
     groups += [GroupSums(user_id, "", Sums(0, 0, 0, 0, 0, 0, 0)) for user_id in others]
@@ -88,33 +81,43 @@ def list_users(
     return _finished(groups, dict(names), late_charges)
 
 
-def _totals(calls: QuerySet[APIRequest]) -> Totals:
-    return replace(sum_requests(calls), late_charges_nanos=sum_late_charges(calls))
+class _Calls:
+    """Sums of the same calls with what they were charged late."""
 
+    def __init__(self, sums: CallSums, *, late: list[LateCharge]) -> None:
+        self._sums = sums
+        self._late = late
 
-def _by_day(calls: QuerySet[APIRequest]) -> list[DaySums]:
-    late_charges = sum_late_charges_by(calls, UTCDay(F("started_at")))
-    return [
-        replace(day, sums=replace(day.sums, late_charges_nanos=late_charges.get(day.date, 0)))
-        for day in sum_requests_by_day(calls)
-    ]
+    def total(self) -> Totals:
+        late_nanos = sum(charge.nanos for charge in self._late)
+        return replace(self._sums.total(), late_charges_nanos=late_nanos)
 
+    def by_day(self) -> list[DaySums]:
+        late = self._late_by(attrgetter("day"))
+        return [
+            replace(day, sums=replace(day.sums, late_charges_nanos=late.get(day.date, 0)))
+            for day in self._sums.by_day()
+        ]
 
-def _by_model(calls: QuerySet[APIRequest]) -> list[GroupSums]:
-    groups = sum_requests_by(calls, column="model_id", name_column="requested_model")
-    names = AIModel.objects.filter(pk__in=_ids(groups)).values_list("pk", "name")
-    return _finished(groups, dict(names), sum_late_charges_by(calls, F("model_id")))
+    def by_model(self) -> list[GroupSums]:
+        groups = self._sums.by("model_id", "requested_model")
+        names = AIModel.objects.filter(pk__in=_ids(groups)).values_list("pk", "name")
+        return _finished(groups, dict(names), self._late_by(attrgetter("model_id")))
 
+    def by_provider(self) -> list[GroupSums]:
+        groups = self._sums.by("provider_id", "provider_name")
+        names = Provider.objects.filter(pk__in=_ids(groups)).values_list("pk", "name")
+        return _finished(groups, dict(names), self._late_by(attrgetter("provider_id")))
 
-def _by_provider(calls: QuerySet[APIRequest]) -> list[GroupSums]:
-    groups = sum_requests_by(calls, column="provider_id", name_column="provider_name")
-    names = Provider.objects.filter(pk__in=_ids(groups)).values_list("pk", "name")
-    return _finished(groups, dict(names), sum_late_charges_by(calls, F("provider_id")))
+    def by_user(self) -> list[GroupSums]:
+        late = self._late_by(attrgetter("user_id"))
+        return list_users(self._sums, largest="requests", late_charges=late)
 
-
-def _by_user(calls: QuerySet[APIRequest]) -> list[GroupSums]:
-    late_charges = sum_late_charges_by(calls, F("user_id"))
-    return list_users(calls, largest="requests", late_charges=late_charges)
+    def _late_by(self, what: Callable[[LateCharge], Any]) -> dict[Any, int]:
+        nanos: Counter[Any] = Counter()
+        for charge in self._late:
+            nanos[what(charge)] += charge.nanos
+        return dict(nanos)
 
 
 def _ids(groups: list[GroupSums]) -> list[int]:

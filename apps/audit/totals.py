@@ -26,6 +26,16 @@ from apps.core.usage import INPUT_CLASSES, OUTPUT_CLASSES
 
 GROUPS_MAX: Final = 100
 DAYS_MAX: Final = 1_000
+# What is summed, and where Sums and rollups have it.
+SUM_COLUMNS: Final = {
+    "requests": "requests",
+    "successes": "successes",
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "charge": "charge_nanos",
+    "cost": "cost_nanos",
+    "requests_without_cost": "requests_without_cost",
+}
 _RATE_STEP: Final = Decimal("0.0001")
 
 
@@ -102,11 +112,11 @@ def sum_requests(requests: QuerySet[APIRequest]) -> Totals:
     """Return the sums of all the calls, in one pass over them."""
     # By user first, and then over the users: counting the different users of all calls at once
     # would have the database sort the calls.
-    by_user = requests.order_by().values("user_id").annotate(**_aggregates())
+    by_user = requests.order_by().values("user_id").annotate(**aggregates())
     row = by_user.aggregate(
-        active_users=Count("user_id"), **{f"all_{name}": Sum(name) for name in _aggregates()}
+        active_users=Count("user_id"), **{f"all_{name}": Sum(name) for name in aggregates()}
     )
-    sums = _sums({name: row[f"all_{name}"] for name in _aggregates()})
+    sums = read_sums({name: row[f"all_{name}"] for name in aggregates()})
     return Totals(**asdict(sums), active_users=row["active_users"])
 
 
@@ -117,8 +127,8 @@ def sum_requests_by_day(
 
     `moment` is the column that decides the day.
     """
-    rows = requests.order_by().values(day=UTCDay(F(moment))).annotate(**_aggregates())
-    return [DaySums(row["day"], _sums(row)) for row in rows.order_by("day")[:DAYS_MAX]]
+    rows = requests.order_by().values(day=UTCDay(F(moment))).annotate(**aggregates())
+    return [DaySums(row["day"], read_sums(row)) for row in rows.order_by("day")[:DAYS_MAX]]
 
 
 def sum_requests_by(
@@ -127,19 +137,20 @@ def sum_requests_by(
     column: str,
     name_column: str,
     largest: Literal["requests", "charge"] = "requests",
-    limit: int = GROUPS_MAX,
+    limit: int | None = GROUPS_MAX,
 ) -> list[GroupSums]:
     """Return the sums of each id in `column`, at most `limit` of them, the `largest` sum first."""
     rows = (
         requests.order_by()
         .values(column)
-        .annotate(recorded_name=Max(name_column), **_aggregates())
+        .annotate(recorded_name=Max(name_column), **aggregates())
         .order_by(F(largest).desc(), F(column).asc(nulls_last=True))[:limit]
     )
-    return [GroupSums(row[column], row["recorded_name"], _sums(row)) for row in rows]
+    return [GroupSums(row[column], row["recorded_name"], read_sums(row)) for row in rows]
 
 
-def _aggregates() -> dict[str, Any]:
+def aggregates() -> dict[str, Any]:
+    """Return what is summed of calls, by its name in SUM_COLUMNS."""
     return {
         "requests": Count("pk"),
         "successes": Count("pk", filter=Q(state=RequestState.COMPLETED)),
@@ -155,15 +166,7 @@ def _sum_of(classes: Iterable[str]) -> Combinable:
     return reduce(add, (F(f"{name}_tokens") for name in classes))
 
 
-def _sums(row: Mapping[str, Any]) -> Sums:
+def read_sums(row: Mapping[str, Any]) -> Sums:
+    """Read sums by their names in SUM_COLUMNS."""
     # A sum of nothing is null, and PostgreSQL's sum of 64-bit numbers is a decimal.
-    values = {name: int(row[name] or 0) for name in _aggregates()}
-    return Sums(
-        requests=values["requests"],
-        successes=values["successes"],
-        input_tokens=values["input"],
-        output_tokens=values["output"],
-        charge_nanos=values["charge"],
-        cost_nanos=values["cost"],
-        requests_without_cost=values["requests_without_cost"],
-    )
+    return Sums(**{column: int(row[name] or 0) for name, column in SUM_COLUMNS.items()})

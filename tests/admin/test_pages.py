@@ -30,6 +30,8 @@ from tests.support.people import PASSWORD, make_admin, make_user
 
 OURS: Final = tuple(model for model in apps.get_models() if model.__module__.startswith("apps."))
 READ_ONLY: Final = {
+    "analytics.rolledup",
+    "analytics.rollup",
     "audit.apirequest",
     "audit.attempt",
     "audit.callkey",

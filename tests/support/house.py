@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from apps.ai_models.catalogue import create_model
 from apps.ai_models.models import AIModel
+from apps.analytics.rolling import roll_up
 from apps.api_keys.issue import issue_key
 from apps.api_keys.models import APIKey
 from apps.audit.models import APIRequest, Attempt, CallKey, Payload, RefusalCount, StoredAnswer
@@ -97,8 +98,9 @@ def _write_history(user: User, key: APIKey, provider: Provider, model: AIModel) 
         started_at=now, duration_ms=1, outcome="ok",
     )  # fmt: skip
     Incarnation.objects.create(
-        kind="gateway", host="here", pid=1, started_at=now, renewed_at=now, expires_at=now
-    )
+        id=1, kind="gateway", host="here", pid=1, started_at=now, renewed_at=now, expires_at=now,
+        sequence=1,
+    )  # fmt: skip
     Hold.objects.create(
         request_id=new_uuid7(), incarnation_id=1, customer_id=user.customer_id, amount_nanos=0,
         legs="[]", counters="[]", detail="{}", placed_at=now,
@@ -118,6 +120,7 @@ def _write_history(user: User, key: APIKey, provider: Provider, model: AIModel) 
     )  # fmt: skip
     RefusalCount.objects.create(api_key_id=key.pk, code="rate_limited", minute=now, count=3)
     note_finding(make_rule())
+    roll_up(seconds=60)
     StoredAnswer.objects.create(
         digest=b"CANARY digest", provider_id=1, provider_key_id=1, user_id=user.pk, model_id=1,
         created_at=now, expires_at=now,

@@ -12,8 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from apps.analytics import api
+from apps.analytics.tests.kit import record_call
 from apps.users.models import Role
-from tests.support.calls import record_call
 from tests.support.people import make_admin, make_user, rest_client
 from tests.support.world import NOW, World, make_world
 
@@ -275,13 +275,13 @@ def test_what_cannot_be_understood_is_refused(db: None, query: str, field: str) 
 @pytest.mark.parametrize(
     ("path", "queries"),
     [
-        # The session with its user; the totals; today; the list with its names; what was charged
-        # late of each.
-        (f"{OVERVIEW}?by=user", 8),
+        # The session with its user; how far the rollups go; of the totals, of today and of the list
+        # what is in them and what is not yet; names; late charges of the range and of today.
+        (f"{OVERVIEW}?by=user", 19),
         # … the subject; the days; the models with their names.
-        (SUBJECTS[0], 11),
+        (SUBJECTS[0], 22),
         # … the days; what moved; the users with their names and late charges; the balances.
-        (BILLING, 7),
+        (BILLING, 12),
     ],
 )
 def test_statistics_take_the_same_queries_whatever_there_is(

@@ -9,10 +9,10 @@ from django.db.models import Sum
 
 from apps.analytics.money import Balances, report_money
 from apps.analytics.ranges import Range
+from apps.analytics.tests.kit import record_call
 from apps.billing.ledger.commands import Held, Line
 from apps.billing.ledger.store import flush
 from apps.billing.models import Account, AccountKind
-from tests.support.calls import record_call
 from tests.support.world import (
     DOLLAR,
     NOW,

@@ -9,20 +9,22 @@ import pytest
 from apps.analytics.ranges import Range, RangeInvalid, day_of, make_range
 
 NOW = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
+TONIGHT = datetime(2026, 11, 22, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
     ("start", "end", "expected"),
     [
-        (None, None, Range(datetime(2026, 10, 22, 12, 30, tzinfo=UTC), NOW)),
+        (None, None, Range(datetime(2026, 10, 23, tzinfo=UTC), TONIGHT)),
         (None, datetime(2026, 1, 31, tzinfo=UTC), Range(datetime(2026, 1, 1, tzinfo=UTC),
                                                         datetime(2026, 1, 31, tzinfo=UTC))),
-        (datetime(2026, 11, 1, tzinfo=UTC), None, Range(datetime(2026, 11, 1, tzinfo=UTC), NOW)),
+        (datetime(2026, 11, 1, tzinfo=UTC), None, Range(datetime(2026, 11, 1, tzinfo=UTC),
+                                                        TONIGHT)),
         (NOW, NOW, Range(NOW, NOW)),
         (NOW - timedelta(days=400), NOW, Range(NOW - timedelta(days=400), NOW)),
     ],
 )  # fmt: skip
-def test_a_range_ends_now_and_is_30_days_long_unless_told_otherwise(
+def test_a_range_ends_tonight_and_is_30_days_long_unless_told_otherwise(
     start: datetime | None, end: datetime | None, expected: Range
 ) -> None:
     assert make_range(start=start, end=end, now=NOW) == expected
