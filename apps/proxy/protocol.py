@@ -23,6 +23,8 @@ from apps.proxy.dialects.parsed_request import DialectName
 from apps.proxy.operations import dialect_of
 
 HEAD_BYTES_MAX: Final = 64 << 10
+# Of a body in chunks: what may come after one piece of it and before the next, or before its end.
+FRAME_BYTES_MAX: Final = 64 << 10
 URL_BYTES_MAX: Final = 8 << 10
 HEADERS_MAX: Final = 100
 HEAD_SECONDS: Final = 20.0
@@ -181,6 +183,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
+        self._frame_bytes = 0  # since the last piece of a body: sizes of chunks, trailers
         self._is_in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -207,10 +210,14 @@ class GatewayProtocol(HttpToolsProtocol):
             on_lost()
 
     def data_received(self, data: bytes) -> None:
-        """Count what comes before the head is complete, and parse."""
+        """Count what comes before the head is complete, and what is no part of a body; parse."""
         if self._is_in_head:
             self._head_bytes += len(data)
+        else:
+            self._frame_bytes += len(data)
         super().data_received(data)
+        if self._frame_bytes > FRAME_BYTES_MAX and not self.transport.is_closing():
+            self._refuse(GatewayError("E17", status=431))
         if self._is_in_head and self._head_bytes and not self.transport.is_closing():
             if self._head_timer is None:
                 self._start_head_timer()
@@ -222,6 +229,11 @@ class GatewayProtocol(HttpToolsProtocol):
         """Start a new head."""
         super().on_message_begin()
         self._is_in_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header. Trailers come too late to matter."""
+        if self._is_in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Check the bounds of the head before the request is handed over."""
@@ -247,12 +259,14 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End the body; the next bytes belong to a new head."""
         self._is_in_head = True
+        self._frame_bytes = 0
         self._stop_late_timer()
         if self.cycle is not None:
             super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body, unless its head was refused or it has been answered already."""
+        self._frame_bytes = 0
         cycle = self.cycle
         if cycle is None or self.transport.is_closing():
             return

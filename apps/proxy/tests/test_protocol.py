@@ -219,6 +219,60 @@ async def test_what_comes_behind_a_request_does_not_cut_its_answer(more: bytes) 
         assert b"data: 1" in await reader.readuntil(b"0\r\n\r\n")
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
+
+
+async def test_what_comes_behind_a_body_is_not_kept() -> None:
+    provider = Provider()
+    state = DrainableState()
+    async with connected(state, provider) as (_, reader, writer):
+        writer.write(CHUNKED)
+        await until(lambda: provider.calls == 1)
+        (served,) = state.connections
+        served.data_received(b"0\r\nauthorization: Bearer x\r\nexpect: 100-continue\r\n\r\n")
+        provider.begins.set()
+        provider.ends.set()
+        await reader.readuntil(b"0\r\n\r\n")
+
+        assert [name for name, _ in served.headers] == [b"host", b"transfer-encoding"]
+        assert not served.expect_100_continue
+
+
+@pytest.mark.parametrize("more", [b"0\r\n" + b"a:\r\n" * 16_384, b"0\r\na: " + b"x" * 65_536])
+async def test_a_body_whose_trailers_do_not_end_is_refused(more: bytes) -> None:
+    provider = Provider()
+    state = DrainableState()
+    async with connected(state, provider) as (_, reader, writer):
+        writer.write(CHUNKED)
+        await until(lambda: provider.calls == 1)
+        (served,) = state.connections
+        for start in range(0, len(more), 4_096):
+            served.data_received(more[start : start + 4_096])
+
+        refusal = await asyncio.wait_for(reader.read(), 10)
+
+        assert refusal.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+async def test_small_chunks_are_no_trailers_however_many_they_are(is_answered: bool) -> None:
+    provider = Provider()
+    state = DrainableState()
+    async with connected(state, answer if is_answered else provider) as (_, reader, writer):
+        writer.write(CHUNKED)
+        if is_answered:
+            await reader.readuntil(b"\r\n\r\n")
+        else:
+            await until(lambda: provider.calls == 1)
+        (served,) = state.connections
+        for _ in range(200):
+            served.data_received(b"1;" + b"a" * 1_000 + b"\r\n")
+            served.data_received(b"x\r\n")
+        served.data_received(b"0\r\n\r\n" + REQUEST)
+
+        assert not served.transport.is_closing()
+
+
 async def until(is_so: Callable[[], bool]) -> None:
     """Wait for what other tasks do."""
     async with asyncio.timeout(10):
