@@ -4,6 +4,11 @@ Uvicorn's, with bounds on heads and on what is pipelined, and a way to break a s
 
 A failed stream must not end like a finished one: `Connection.abort` closes without the last
 chunk, and no stream announces `connection: close`, after which some clients take a cut for the end.
+
+Offers of another protocol (`Upgrade`) are passed over, as RFC 9110 allows (section 7.8): clients in
+Java make one with every request.
+
+Over 400 lines because it is one connection, from the first byte of a head to that of an answer.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 from urllib.parse import unquote
 
+from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -215,7 +221,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
         else:
             self._frame_bytes += len(data)
-        super().data_received(data)
+        self._parse(data)
         if self._frame_bytes > FRAME_BYTES_MAX and not self.transport.is_closing():
             self._refuse(GatewayError("E17", status=431))
         if self._is_in_head and self._head_bytes and not self.transport.is_closing():
@@ -224,6 +230,27 @@ class GatewayProtocol(HttpToolsProtocol):
             if self._head_bytes > HEAD_BYTES_MAX:
                 too_long = len(getattr(self, "url", b"")) > URL_BYTES_MAX
                 self._refuse(GatewayError("E17", status=414 if too_long else 431))
+
+    def _parse(self, data: bytes) -> None:
+        """Parse, in place of uvicorn's own `data_received`: that drops what is behind an offer.
+
+        The parser takes a body behind an offer for the other protocol already: the head is parsed
+        once more without the offer, and then what came behind it.
+        """
+        while data and not self.transport.is_closing():  # each turn takes one offer away
+            try:
+                self.parser.feed_data(data)
+                return
+            except HttpParserUpgrade as offer:
+                data = self._head_without_offer() + data[offer.args[0] :]
+            except HttpParserError:
+                self.send_400_response("")
+                return
+
+    def _head_without_offer(self) -> bytes:
+        first = (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        headers = [b"%b: %b\r\n" % one for one in self.headers if one[0] != b"upgrade"]
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (*first, b"".join(headers))
 
     def on_message_begin(self) -> None:
         """Start a new head."""
@@ -249,6 +276,10 @@ class GatewayProtocol(HttpToolsProtocol):
             self._refuse(GatewayError("E11", message="The request target is not a path."))
         elif self.parser.get_http_version() not in _VERSIONS:
             self._refuse(GatewayError("E11", message="The request is not HTTP/1.1."))
+        elif self.parser.should_upgrade():
+            # The head comes once more from `_parse`, without its offer; CONNECT is nothing else.
+            if self.parser.get_method() == b"CONNECT":
+                self._refuse(GatewayError("E11", message="The gateway is no proxy."))
         else:
             self._is_in_head = False
             self._head_bytes = 0

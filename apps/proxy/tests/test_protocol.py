@@ -1,4 +1,4 @@
-"""The gateway's side of a connection: when one that is idle is closed."""
+"""The gateway's side of a connection: what is read from it, and when it is closed."""
 
 from __future__ import annotations
 
@@ -217,6 +217,66 @@ async def test_what_comes_behind_a_request_does_not_cut_its_answer(more: bytes) 
         provider.ends.set()
 
         assert b"data: 1" in await reader.readuntil(b"0\r\n\r\n")
+
+
+class Echo:
+    """Answers with the body, and keeps the names of the headers."""
+
+    def __init__(self) -> None:
+        self.names: list[bytes] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        self.names = [name for name, _ in scope["headers"]]
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        length = (b"content-length", b"%d" % len(body))
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": body})
+
+
+OFFER = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
+OFFERED = b"POST / HTTP/1.1\r\nhost: x\r\n" + OFFER
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        OFFERED + b"content-length: 5\r\n\r\nhello",
+        OFFERED + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    ],
+    ids=["length", "chunks"],
+)
+async def test_an_offer_of_another_protocol_is_passed_over_wherever_it_is_cut(
+    request_bytes: bytes,
+) -> None:
+    echo = Echo()
+    state = DrainableState()
+    async with connected(state, echo) as (_, reader, _writer):
+        await until(lambda: bool(state.connections))
+        (served,) = state.connections
+        for at in range(1, len(request_bytes) + 1):
+            served.data_received(request_bytes[:at])
+            served.data_received(request_bytes[at:] + request_bytes)
+
+            for _ in range(2):
+                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+                assert head.startswith(b"HTTP/1.1 200 ")
+                assert await asyncio.wait_for(reader.readexactly(5), 10) == b"hello"
+            assert b"upgrade" not in echo.names
+            assert echo.names[:3] == [b"host", b"connection", b"http2-settings"]
+
+
+async def test_who_wants_a_tunnel_gets_none() -> None:
+    async with connected(DrainableState()) as (_, reader, writer):
+        writer.write(b"CONNECT /x HTTP/1.1\r\nhost: x\r\n\r\n" + REQUEST)
+
+        refusal = await asyncio.wait_for(reader.read(), 10)
+
+        assert refusal.startswith(b"HTTP/1.1 400 ")
+        assert refusal.count(b"HTTP/1.1 ") == 1
 
 
 CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
