@@ -215,7 +215,7 @@ class DataPlane:
     ) -> None:
         extra = await count_request(self.gateway, caller.scopes, str(request_id))
         question = read_question(operation, scope["method"], scope["query_string"])
-        weight = Weight(self.gateway)
+        weight = Weight(self.gateway, caller.member.id)
         try:
             body = await ask_provider(
                 self.gateway, snapshot, caller, question, str(request_id), weight
@@ -240,7 +240,7 @@ class DataPlane:
         snapshot = self._snapshot()
         caller, headers, address = self._authenticate(snapshot, scope, now, operation)
         connection: Connection = scope["extensions"]["gateway.connection"]
-        weight = Weight(gateway)
+        weight = Weight(gateway, caller.member.id)
         call: Call | None = None
         keyed = None
         try:

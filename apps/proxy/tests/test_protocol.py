@@ -289,6 +289,7 @@ async def test_what_comes_behind_a_body_is_not_kept() -> None:
         writer.write(CHUNKED)
         await until(lambda: provider.calls == 1)
         (served,) = state.connections
+        assert isinstance(served, GatewayProtocol)
         served.data_received(b"0\r\nauthorization: Bearer x\r\nexpect: 100-continue\r\n\r\n")
         provider.begins.set()
         provider.ends.set()
@@ -330,6 +331,7 @@ async def test_small_chunks_are_no_trailers_however_many_they_are(is_answered: b
             served.data_received(b"x\r\n")
         served.data_received(b"0\r\n\r\n" + REQUEST)
 
+        assert isinstance(served, GatewayProtocol)
         assert not served.transport.is_closing()
 
 
