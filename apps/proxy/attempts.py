@@ -20,7 +20,7 @@ from apps.proxy.endings import AttemptFailed, Interrupted
 from apps.proxy.provider_limits import Places
 from apps.proxy.routing import ATTEMPTS_MAX
 from apps.proxy.snapshot import Credential, Route
-from apps.proxy.upstream import is_stale
+from apps.proxy.upstream import is_unanswered
 
 if TYPE_CHECKING:
     from apps.proxy.call import Call
@@ -41,6 +41,7 @@ class Attempts:
         self._latest: tuple[Route, Credential] | None = None
         self._retries = 0  # that were granted
         self._is_broken_off = False
+        self.is_once_more = False  # the first one's connection was closed without an answer
         self._places: Places | None = None  # at providers that have limits
         self._failed: tuple[Door, ...] = ()  # keys that were to blame, on their routes
 
@@ -78,8 +79,8 @@ class Attempts:
                     break
                 if error.row in KEY_ROWS:
                     self._failed = (*self._failed, (route.id, credential.id))
-                is_once_more = number == 1 and is_stale(failure)
-                if is_once_more or self._goes_on_with_another_key(
+                self.is_once_more = number == 1 and is_unanswered(failure)
+                if self.is_once_more or self._goes_on_with_another_key(
                     route, error, is_next_last=number == ATTEMPTS_MAX - 1
                 ):
                     routes.insert(0, route)

@@ -41,6 +41,10 @@ class ConnectionClosed(Exception):
     """The other side closed the connection before its answer was complete."""
 
 
+class ConnectionStale(ConnectionClosed):
+    """It was closed before anything of an answer came, and had been idle before."""
+
+
 class BadAnswer(Exception):
     """What came is not an answer in HTTP/1.1."""
 
@@ -292,7 +296,9 @@ class ClientConnection(asyncio.BufferedProtocol):
             if self._has_head and exc is None and not answer.has_length:
                 answer.is_complete = True
             else:
-                answer.error = ConnectionClosed()
+                is_silent = not (self._has_head or self._frame_bytes)
+                is_stale = is_silent and self.idle_since > 0
+                answer.error = ConnectionStale() if is_stale else ConnectionClosed()
         self._is_spoiled = True
         self._wake()
 
@@ -371,6 +377,11 @@ class Pool:
             if not connection.is_closing:
                 return connection
         return None
+
+    def drop(self, target: Target) -> None:
+        """Close what is idle: one like it was closed by the other side without a word."""
+        for connection in self._idle.pop(target, ()):
+            connection.abort()
 
     async def make(self, target: Target) -> ClientConnection:
         """Return a new connection. Raises what `connect` raises."""

@@ -126,6 +126,7 @@ class Relay:
                 request_id=call.request_text,
                 headers=own_headers if dialect.takes_headers else (),
                 on_connected=call.note_asked if route.provider.drain_seconds else None,
+                is_anew=self._attempts.is_once_more,
             )
             row["status_code"] = answer.status
             secret = answer.sent_secret or credential.secret

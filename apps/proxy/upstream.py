@@ -27,6 +27,7 @@ from apps.proxy.http_client import (
     ClientConnection,
     ConnectFailed,
     ConnectionClosed,
+    ConnectionStale,
     Pool,
     Target,
 )
@@ -118,12 +119,14 @@ class Upstream:
         headers: tuple[tuple[str, str], ...] = (),
         on_connected: Callable[[], None] | None = None,
         method: str = "POST",
+        is_anew: bool = False,
     ) -> Answer:
         """Send a request and return the answer when its head has arrived.
 
         `headers` are the client's own, as far as they may go on. `on_connected` is called when the
-        request is about to be sent. The caller bounds the wait and releases the answer. Raises
-        ConnectFailed, ConnectionClosed, BadAnswer and AddressRefused.
+        request is about to be sent. `is_anew`: on a new connection, and what is idle is closed. The
+        caller bounds the wait and releases the answer. Raises ConnectFailed, ConnectionClosed,
+        BadAnswer and AddressRefused.
         """
         provider = route.provider
         url = provider.url
@@ -143,13 +146,14 @@ class Upstream:
                 request_id=request_id,
                 on_connected=on_connected,
                 method=method,
+                is_anew=is_anew,
             )
         if method == "POST":
             head = self._head(provider, path, credential.secret, more)
         else:
             # Its path names one thing: not worth to be kept.
             head = _make_head(method, provider, path, credential.secret, more)
-        connection = await self._take(target, provider.connect_timeout_seconds)
+        connection = await self._take(target, provider.connect_timeout_seconds, is_anew)
         if on_connected is not None:
             on_connected()
         data = b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
@@ -171,6 +175,7 @@ class Upstream:
         request_id: str,
         on_connected: Callable[[], None] | None,
         method: str,
+        is_anew: bool,
     ) -> Answer:
         """Send a request that is signed anew; once more where the first signature was outdated."""
         sent = {**headers, "x-request-id": request_id, "content-length": str(len(body))}
@@ -178,7 +183,7 @@ class Upstream:
             prepared = await self._signing.prepare(identity, body)
             url = provider.url
             connection = await self._take(
-                (url.scheme, url.host, url.port), provider.connect_timeout_seconds
+                (url.scheme, url.host, url.port), provider.connect_timeout_seconds, is_anew
             )
             # After the wait for a connection: a signature holds the moment at which it was made.
             try:
@@ -211,7 +216,9 @@ class Upstream:
         self._signing.close()
         self._pool.close()
 
-    async def _take(self, target: Target, seconds: float) -> ClientConnection:
+    async def _take(self, target: Target, seconds: float, is_anew: bool) -> ClientConnection:
+        if is_anew:
+            self._pool.drop(target)
         connection = self._pool.find(target)
         if connection is not None:
             return connection
@@ -306,11 +313,16 @@ def failure_of(error: BaseException, status: int | None) -> AttemptFailed:
     return AttemptFailed(GatewayError(row), status, type(cause or error).__name__)
 
 
-def is_stale(failure: AttemptFailed) -> bool:
-    """Return whether a connection was closed without a word: most likely one that had been idle,
-    which the provider closed while the request was on its way.
-    """
+def is_unanswered(failure: AttemptFailed) -> bool:
+    """Return whether a connection was closed before the head of an answer was complete."""
     return failure.status_code is None and isinstance(failure.__cause__, ConnectionClosed)
+
+
+def is_stale(failure: AttemptFailed) -> bool:
+    """Return whether a connection that had been idle was closed without a word: most likely before
+    the request came, which says nothing of the provider.
+    """
+    return isinstance(failure.__cause__, ConnectionStale)
 
 
 def is_free(failure: AttemptFailed) -> bool:
