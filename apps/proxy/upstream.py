@@ -12,11 +12,11 @@ import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from aiohappyeyeballs import start_connection
 
-from apps.core.addresses import AllowedNetwork, is_address_allowed
+from apps.core.addresses import AllowedNetwork
 from apps.core.errors import GatewayError
 from apps.providers.authorisation import Authorisation
 from apps.providers.identities import AwsKey, Identity
@@ -31,6 +31,7 @@ from apps.proxy.http_client import (
     Pool,
     Target,
 )
+from apps.proxy.names import AddressRefused, GuardedNames
 from apps.proxy.signing import Signing, SigningFailed
 from apps.proxy.snapshot import Credential, Provider, Route
 
@@ -38,61 +39,14 @@ ANSWER_BYTES_MAX: Final = 32 << 20
 ERROR_BYTES_MAX: Final = 64 << 10
 # Up to here an answer is in what every call has set aside, or as good as.
 SMALL_ANSWER_BYTES: Final = 256 << 10
-NAME_SECONDS: Final = 10.0
-_DNS_SECONDS: Final = 5.0
 # The process or the machine can open no more connections: no fault of any provider.
 _OWN_LIMITS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # After so long without a connection the next address of a name is tried beside the first.
 _SECOND_ADDRESS_SECONDS: Final = 0.25
-_NAMES_MAX: Final = 10_000
 _HEADS_MAX: Final = 10_000
 _ID_HEADERS: Final = (b"x-request-id", b"request-id", b"x-amzn-requestid")
 
 RouteHeaders = tuple[tuple[str, str | None], ...]
-Address = tuple[Any, Any, int, str, tuple[Any, ...]]  # as getaddrinfo returns it
-
-
-class AddressRefused(OSError):
-    """A provider's name resolves to an address that must not be connected to."""
-
-
-class GuardedNames:
-    """Resolves names and lets only allowed addresses through.
-
-    One forbidden address refuses the name. What was found is kept for NAME_SECONDS, and checked
-    anew for every connection.
-    """
-
-    def __init__(self, private: tuple[AllowedNetwork, ...]) -> None:
-        self._private = private
-        self._found: dict[tuple[str, int], tuple[float, asyncio.Task[list[Address]]]] = {}
-
-    async def resolve(self, host: str, port: int, *, is_private_only: bool) -> list[Address]:
-        """Return the addresses of `host`, a name or an address. Raises AddressRefused, OSError."""
-        loop = asyncio.get_running_loop()
-        since, looking = self._found.get((host, port), (0.0, None))
-        if looking is None or loop.time() - since > NAME_SECONDS or _has_failed(looking):
-            if len(self._found) >= _NAMES_MAX:
-                self._found.clear()
-            looking = loop.create_task(_look_up(host, port))
-            self._found[host, port] = (loop.time(), looking)
-        # Others may wait for the same answer.
-        found = await asyncio.shield(looking)
-        for address in found:
-            ip = str(address[4][0])
-            if not is_address_allowed(ip, port, self._private, is_private_only=is_private_only):
-                raise AddressRefused(f"an address of {host} is not allowed")
-        return found
-
-
-async def _look_up(host: str, port: int) -> list[Address]:
-    async with asyncio.timeout(_DNS_SECONDS):
-        loop = asyncio.get_running_loop()
-        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-
-
-def _has_failed(task: asyncio.Task[list[Address]]) -> bool:
-    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 class Upstream:
@@ -214,6 +168,7 @@ class Upstream:
     async def close(self) -> None:
         """Close all connections."""
         self._signing.close()
+        self._names.close()
         self._pool.close()
 
     async def _take(self, target: Target, seconds: float, is_anew: bool) -> ClientConnection:
