@@ -195,6 +195,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
         self.on_lost: Callable[[], None] | None = None  # of the call that is being answered
+        self._answered: RequestResponseCycle | None = None  # what is being answered, or was last
         self._late_bytes = 0
         self._late_timer: asyncio.TimerHandle | None = None
 
@@ -211,6 +212,11 @@ class GatewayProtocol(HttpToolsProtocol):
             self._idle_timer.cancel()
         self._stop_late_timer()
         super().connection_lost(exc)
+        answered = self._answered
+        if answered is not None and not answered.response_complete:
+            # Uvicorn tells the last that was read, which may wait behind this one.
+            answered.disconnected = True
+            answered.message_event.set()
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
@@ -284,6 +290,9 @@ class GatewayProtocol(HttpToolsProtocol):
             self._is_in_head = False
             self._head_bytes = 0
             super().on_headers_complete()
+            if self.on_lost is not None:
+                # Who does not read does not see the client leave. Of a long body no more is read.
+                self.flow.resume_reading()
             if len(self.pipeline) > PIPELINED_MAX:
                 self.transport.close()  # What else has been read is not looked at.
 
@@ -338,6 +347,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if getattr(self.server_state, "is_draining", False):
             # An event stream does not announce it (see Connection): it ends, then its connection.
             cycle.keep_alive = False
+        self._answered = cycle
         cycle.scope["extensions"] = {"gateway.connection": Connection(self, cycle)}  # type: ignore[dict-item]  # our own extension
         super()._start_asgi_task(cycle, app)
 

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from apps.proxy import protocol
-from apps.proxy.protocol import DrainableState, GatewayProtocol
+from apps.proxy.protocol import Connection, DrainableState, GatewayProtocol
 
 IDLE_SECONDS = 100
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -235,6 +235,42 @@ class Echo:
         length = (b"content-length", b"%d" % len(body))
         await send({"type": "http.response.start", "status": 200, "headers": [length]})
         await send({"type": "http.response.body", "body": body})
+
+
+class Watching(Provider):
+    """Notes when its client leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = 0
+        self.connections: list[Connection] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one call."""
+        connection = scope["extensions"]["gateway.connection"]
+        self.connections.append(connection)
+        connection.on_lost(self._note)
+        await super().__call__(scope, receive, send)
+
+    def _note(self) -> None:
+        self.lost += 1
+
+
+@pytest.mark.parametrize("is_together", [True, False])
+async def test_a_client_that_has_asked_for_more_and_leaves_is_noticed(is_together: bool) -> None:
+    watching = Watching()
+    async with connected(DrainableState(), watching) as (_, reader, writer):
+        watching.begins.set()
+        writer.write(REQUEST * 2 if is_together else REQUEST)
+        await reader.readuntil(b"data: 1")
+        if not is_together:
+            writer.write(REQUEST * 2)
+        writer.close()
+
+        await until(lambda: watching.lost == 1)
+
+        watching.ends.set()
+        assert [one.is_lost for one in watching.connections] == [True]
 
 
 OFFER = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
