@@ -253,7 +253,7 @@ class Relay:
         call.close_to_interruption()
         call.note_first_byte()
         self._attempts.observe_latency()
-        usage = found.final_usage(estimated_input_tokens=call.estimated_input_tokens())
+        usage = call.final_usage(found)
         call.capture(told)
         call.upstream_request_id = call.upstream_request_id or found.upstream_id
         self._attempts.finish("answered")
@@ -385,7 +385,7 @@ class Relay:
             if converter.is_cut:
                 await self._break_off_by_provider()
                 return
-        usage = meter.final_usage(estimated_input_tokens=call.estimated_input_tokens())
+        usage = call.final_usage(meter)
         call.close_to_interruption()
         call.capture(last)
         if not call.upstream_request_id:
