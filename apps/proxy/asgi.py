@@ -43,6 +43,7 @@ from apps.proxy.http import (
     Receive,
     Scope,
     Send,
+    check_may_stream,
     client_address,
     header_map,
     read_body,
@@ -272,6 +273,8 @@ class DataPlane:
                         is_array=operation.is_stream and is_array(scope["query_string"]),
                     )
                 request = parse_request(endpoint, operation.dialect, parsed)
+                if request.is_stream:
+                    check_may_stream(scope)
                 if request.dialect != "openai":
                     told = headers_for(request.dialect, headers)
                     request = request._replace(headers=told) if told else request

@@ -80,6 +80,16 @@ def header_map(scope: Scope) -> dict[bytes, bytes]:
     return found
 
 
+def check_may_stream(scope: Scope) -> None:
+    """Raise E13 where a stream would have no end that can be told from a cut: in HTTP/1.0."""
+    if scope["http_version"] == "1.0":
+        message = (
+            "Streams need HTTP/1.1. A proxy in between may have to be told so (in nginx: "
+            "proxy_http_version 1.1)."
+        )
+        raise GatewayError("E13", param="stream", message=message)
+
+
 async def read_body(
     receive: Receive,
     headers: dict[bytes, bytes],
