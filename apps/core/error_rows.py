@@ -354,7 +354,7 @@ _REFUSED: Final = {
         retry_after=1,
     ),
     "E37": ErrorRow(
-        condition="the gateway is full",
+        condition="the gateway is full, or 64 MiB of one user's bodies are still under way",
         statuses=(503,),
         type=_OVERLOADED,
         codes=("server_is_overloaded",),

@@ -43,6 +43,7 @@ from apps.proxy.http import (
     Receive,
     Scope,
     Send,
+    check_may_stream,
     client_address,
     header_map,
     read_body,
@@ -215,7 +216,7 @@ class DataPlane:
     ) -> None:
         extra = await count_request(self.gateway, caller.scopes, str(request_id))
         question = read_question(operation, scope["method"], scope["query_string"])
-        weight = Weight(self.gateway)
+        weight = Weight(self.gateway, caller.member.id)
         try:
             body = await ask_provider(
                 self.gateway, snapshot, caller, question, str(request_id), weight
@@ -240,7 +241,7 @@ class DataPlane:
         snapshot = self._snapshot()
         caller, headers, address = self._authenticate(snapshot, scope, now, operation)
         connection: Connection = scope["extensions"]["gateway.connection"]
-        weight = Weight(gateway)
+        weight = Weight(gateway, caller.member.id)
         call: Call | None = None
         keyed = None
         try:
@@ -272,6 +273,8 @@ class DataPlane:
                         is_array=operation.is_stream and is_array(scope["query_string"]),
                     )
                 request = parse_request(endpoint, operation.dialect, parsed)
+                if request.is_stream:
+                    check_may_stream(scope)
                 if request.dialect != "openai":
                     told = headers_for(request.dialect, headers)
                     request = request._replace(headers=told) if told else request

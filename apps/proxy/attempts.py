@@ -20,7 +20,7 @@ from apps.proxy.endings import AttemptFailed, Interrupted
 from apps.proxy.provider_limits import Places
 from apps.proxy.routing import ATTEMPTS_MAX
 from apps.proxy.snapshot import Credential, Route
-from apps.proxy.upstream import is_stale
+from apps.proxy.upstream import is_unanswered
 
 if TYPE_CHECKING:
     from apps.proxy.call import Call
@@ -40,7 +40,9 @@ class Attempts:
         self._begun = 0.0  # monotonic, of the latest
         self._latest: tuple[Route, Credential] | None = None
         self._retries = 0  # that were granted
+        self._has_begun = False  # the client has a part of a stream
         self._is_broken_off = False
+        self.is_once_more = False  # the first one's connection was closed without an answer
         self._places: Places | None = None  # at providers that have limits
         self._failed: tuple[Door, ...] = ()  # keys that were to blame, on their routes
 
@@ -78,8 +80,8 @@ class Attempts:
                     break
                 if error.row in KEY_ROWS:
                     self._failed = (*self._failed, (route.id, credential.id))
-                is_once_more = number == 1 and is_stale(failure)
-                if is_once_more or self._goes_on_with_another_key(
+                self.is_once_more = number == 1 and is_unanswered(failure)
+                if self.is_once_more or self._goes_on_with_another_key(
                     route, error, is_next_last=number == ATTEMPTS_MAX - 1
                 ):
                     routes.insert(0, route)
@@ -101,7 +103,8 @@ class Attempts:
             self._retries = 0
 
     def begin_answer(self) -> None:
-        """Note that the first byte goes to the client."""
+        """Note that the first byte of a stream goes to the client."""
+        self._has_begun = True
         self.observe_latency()
         if self._latest is not None and not self._gateway.health.is_good:
             credit_beginning(self._gateway, *self._latest, self._begun)
@@ -119,7 +122,9 @@ class Attempts:
         self._is_broken_off = True
 
     def finish(self, outcome: str) -> None:
-        """Complete the attempt's row: after the settlement it belongs to the ledger."""
+        """Complete the attempt's row, once: after the settlement it belongs to the ledger."""
+        if self._call.is_settled:
+            return
         row = self._call.attempts[-1]
         self._gateway.counts.attempts.add(outcome)
         row["outcome"] = outcome
@@ -207,7 +212,9 @@ class Attempts:
             call.forget_captured()
             raise
         except Interrupted as interruption:
-            self.finish(f"interrupted_{interruption.reason}")
+            if interruption.reason == "client" or not self._has_begun:
+                self.finish(f"interrupted_{interruption.reason}")
+            # Else it is finished by the error that the client gets inside its stream.
             if interruption.reason == "timeout":
                 count_failure(gateway, route, credential, "upstream_timeout", begun)
             else:

@@ -10,6 +10,7 @@ from apps.proxy.circuit import Door
 from apps.proxy.endings import AttemptFailed
 from apps.proxy.health import WHOLE
 from apps.proxy.snapshot import Credential, Route
+from apps.proxy.upstream import is_stale
 
 if TYPE_CHECKING:
     from apps.proxy.gateway import Gateway
@@ -31,8 +32,9 @@ def blame(
     health, error = gateway.health, failure.error
     if error.row in BLAMELESS_ROWS:
         credit(gateway, route, credential, begun)
-    elif error.row == "E37":
-        health.abandon(route, credential)  # Our own limit, whatever it did.
+    elif error.row == "E37" or is_stale(failure):
+        # Our own limit, whatever it did; or a connection that had been idle for too long.
+        health.abandon(route, credential)
     elif error.row in BAD_KEY_ROWS and is_about_the_key(failure):
         health.abandon(route, credential)
         _give_up_key(gateway, route, credential, error)

@@ -91,6 +91,7 @@ class Call:
         self.output_bytes = 0
         self.upstream_request_id = ""
         self.upstream_body = b""
+        self._estimated = (b"", 0)  # of which body, tokens
         self.deadline = float("inf")  # monotonic; when to interrupt for idleness
         self.is_client_gone = False
         self.is_asked = False  # the provider that is being tried has the request
@@ -243,9 +244,20 @@ class Call:
         if self.ttft_ms is None:
             self.ttft_ms = int((self.gateway.monotonic() - self.begun) * 1000)
 
-    def estimated_input_tokens(self) -> int:
+    def final_usage(self, answer: StreamMeter | MeteredAnswer) -> Usage:
+        """Return the usage of an answer; what was sent is estimated only where it tells of none."""
+        reported = answer.usage
+        is_told = reported is not None and reported.total_tokens > 0
+        read = 0 if is_told else self._estimate_input_tokens()
+        return answer.final_usage(estimated_input_tokens=read)
+
+    def _estimate_input_tokens(self) -> int:
         """Return an estimate of what the provider read, never above the bound of the hold."""
-        return min(estimate_tokens(self.upstream_body), self.plan.input_bound)
+        body, tokens = self._estimated
+        if body is not self.upstream_body:
+            tokens = min(estimate_tokens(self.upstream_body), self.plan.input_bound)
+            self._estimated = (self.upstream_body, tokens)
+        return tokens
 
     def delivered_usage(self) -> Usage:
         """Return the usage of what the provider produced so far."""
@@ -253,9 +265,7 @@ class Call:
             return Usage()
         if self.meter.usage is None and not self.meter.saw_content:
             return Usage()
-        return self.with_search(
-            self.meter.final_usage(estimated_input_tokens=self.estimated_input_tokens())
-        )
+        return self.with_search(self.final_usage(self.meter))
 
     def with_search(self, usage: Usage) -> Usage:
         """Return the usage with a search where one was asked for and none was counted.
@@ -277,7 +287,7 @@ class Call:
         """
         self.close_to_interruption()
         counted = await recount(
-            found.final_usage(estimated_input_tokens=self.estimated_input_tokens()),
+            self.final_usage(found),
             found,
             plan=self.plan,
             route=self.route,

@@ -95,6 +95,7 @@ class Gateway:
         self.quotes = QuoteHolds(self.monotonic)
         self.retrievals = 0  # questions to providers about answers that they keep
         self.bytes_in_flight = 0
+        self.arriving_bytes: dict[int, int] = {}  # of bodies that are not complete, by user
         self.answer_bytes_in_flight = 0
         self.answer_bytes = 0  # of running calls with an idempotency key
         self.counts = Counts()

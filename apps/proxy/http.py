@@ -20,8 +20,8 @@ Headers = list[tuple[bytes, bytes]]
 BODY_BYTES_MAX: Final = 32 << 20
 BODY_PIECE_SECONDS: Final = 30.0
 BODY_SECONDS: Final = 300.0
-# What a body has to bring on average, from BODY_PIECE_SECONDS on: what is announced of it is set
-# aside all the while, and nobody is to keep that from others with a byte now and then.
+# What a body has to bring on average, from BODY_PIECE_SECONDS on: what has come of it is set aside
+# all the while, and nobody is to keep that from others with a byte now and then.
 BODY_BYTES_PER_SECOND_MIN: Final = 16 << 10
 _COMMON: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 _FORWARDED_FOR: Final = b"x-forwarded-for"
@@ -80,59 +80,62 @@ def header_map(scope: Scope) -> dict[bytes, bytes]:
     return found
 
 
+def check_may_stream(scope: Scope) -> None:
+    """Raise E13 where a stream would have no end that can be told from a cut: in HTTP/1.0."""
+    if scope["http_version"] == "1.0":
+        message = (
+            "Streams need HTTP/1.1. A proxy in between may have to be told so (in nginx: "
+            "proxy_http_version 1.1)."
+        )
+        raise GatewayError("E13", param="stream", message=message)
+
+
 async def read_body(
     receive: Receive,
     headers: dict[bytes, bytes],
-    reserve: Callable[[int], None],
+    reserve: Callable[[int, int | None], None],
     take_whole: Callable[[], bytes | None] | None = None,
 ) -> bytes:
     """Return the request's body. Raises E15, E16, E18, ClientGone, and what `reserve` raises.
 
-    `reserve` is told of bytes before they are taken in, so that bodies under way count as well.
-    `take_whole` returns the body where all of it has arrived.
+    `reserve` is told how many bytes have come and how many there are to be (None: nobody knows)
+    before they are taken in, so that bodies under way count as well. `take_whole` returns the body
+    where all of it has arrived.
     """
     content_type = headers.get(b"content-type")
     if content_type is not None and _JSON_TYPE.fullmatch(content_type) is None:
         raise GatewayError("E16")
     if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"", b"identity"):
         raise GatewayError("E16")
-    announced = headers.get(b"content-length", b"0")
-    if announced.isdigit() and int(announced) > BODY_BYTES_MAX:
+    announced = headers.get(b"content-length", b"")
+    length = int(announced) if announced.isdigit() else None
+    if length is not None and length > BODY_BYTES_MAX:
         raise GatewayError("E15")
-    reserved = int(announced) if announced.isdigit() else 0
-    reserve(reserved)
     whole = take_whole() if take_whole is not None else None
     if whole is not None:
         if len(whole) > BODY_BYTES_MAX:
             raise GatewayError("E15")
-        if len(whole) > reserved:
-            reserve(len(whole) - reserved)
+        reserve(len(whole), len(whole))
         return whole  # The usual request.
-    message = await _receive(receive)
-    first = message.get("body", b"")
-    size = len(first)
-    if size > reserved:
-        reserve(size - reserved)
-        reserved = size
-    if not message.get("more_body", False):
-        return bytes(first)
+    reserve(0, length)
     # It gives away what it holds: to join pieces would take the size of the body once more.
     body = BytesIO()
-    body.write(first)
+    size, has_more = 0, True
     loop = asyncio.get_running_loop()
     begun = loop.time()
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            while message.get("more_body", False):
+            while has_more:
                 message = await _receive(receive)
-                size += body.write(message.get("body", b""))
+                piece: bytes = message.get("body", b"")
+                has_more = message.get("more_body", False)
+                size += len(piece)
                 if size > BODY_BYTES_MAX:
                     raise GatewayError("E15")
                 if loop.time() - begun > BODY_PIECE_SECONDS + size / BODY_BYTES_PER_SECOND_MIN:
                     raise GatewayError("E18")
-                if size > reserved:
-                    reserve(size - reserved)
-                    reserved = size
+                reserve(size, length if has_more else size)
+                body.write(piece)
     except TimeoutError as error:
         raise GatewayError("E18") from error
     return body.getvalue()

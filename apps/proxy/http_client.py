@@ -3,10 +3,11 @@
 Bytes go from the socket to whoever reads the answer with no more than that parser in between; a
 general client took as long for a call as all the rest of the gateway (docs/decisions/0012).
 
-Bounds: HEAD_BYTES_MAX of a head, READ_BYTES at a time from a socket, which is paused while as many
-wait for the reader (BEHIND_READ_BYTES and BEHIND_BYTES while that one waits for its own client),
-KEEPALIVE_SECONDS for an idle connection, FINISH_SECONDS for the end of an answer that nobody waits
-for. How long an answer may take is up to the caller, who cancels.
+Bounds: HEAD_BYTES_MAX of a head, and of what comes behind it that is no part of a body; READ_BYTES
+at a time from a socket, which is paused while as many wait for the reader (BEHIND_READ_BYTES and
+BEHIND_BYTES while that one waits for its own client), KEEPALIVE_SECONDS for an idle connection,
+FINISH_SECONDS for the end of an answer that nobody waits for. How long an answer may take is up to
+the caller, who cancels.
 
 Over 400 lines because it is one connection, from its pool to its parser's callbacks.
 """
@@ -38,6 +39,10 @@ class ConnectFailed(Exception):
 
 class ConnectionClosed(Exception):
     """The other side closed the connection before its answer was complete."""
+
+
+class ConnectionStale(ConnectionClosed):
+    """It was closed before anything of an answer came, and had been idle before."""
 
 
 class BadAnswer(Exception):
@@ -141,7 +146,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._answer: Answer | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._take: Take | None = None  # while the waiter waits for a piece of a body
-        self._head_bytes = 0
+        self._frame_bytes = 0  # of a head, or since then, or since the last piece of a body
         self._unread_bytes = 0
         self._has_head = False
         self._is_informational = False
@@ -160,7 +165,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         """
         answer = self._answer = Answer(self)
         self._has_head = False
-        self._head_bytes = 0
+        self._frame_bytes = 0
         try:
             self._transport.write(data)
             while not self._has_head and answer.error is None:
@@ -239,13 +244,12 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._transport.abort()
             return
         answer = self._answer
-        if not self._has_head:
-            if self._head_bytes >= HEAD_BYTES_MAX:
-                answer.error = BadAnswer("the head is too long")
-                self._is_spoiled = True
-                self._wake()
-                return
-            self._head_bytes += nbytes
+        if self._frame_bytes >= HEAD_BYTES_MAX:
+            answer.error = BadAnswer("the head or its trailers are too long")
+            self._is_spoiled = True
+            self._wake()
+            return
+        self._frame_bytes += nbytes
         try:
             self._parser.feed_data(self._pool.buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -253,6 +257,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             if not answer.is_complete:
                 answer.error = BadAnswer(type(error).__name__)
         if answer.waiting:
+            self._frame_bytes = 0
             if self._is_taken(answer):
                 return
             self._unread_bytes += nbytes
@@ -291,7 +296,9 @@ class ClientConnection(asyncio.BufferedProtocol):
             if self._has_head and exc is None and not answer.has_length:
                 answer.is_complete = True
             else:
-                answer.error = ConnectionClosed()
+                is_silent = not (self._has_head or self._frame_bytes)
+                is_stale = is_silent and self.idle_since > 0
+                answer.error = ConnectionStale() if is_stale else ConnectionClosed()
         self._is_spoiled = True
         self._wake()
 
@@ -331,6 +338,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             return
         answer.status = status
         self._has_head = True
+        self._frame_bytes = 0
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece for the reader. For some streams this is called for every event."""
@@ -369,6 +377,11 @@ class Pool:
             if not connection.is_closing:
                 return connection
         return None
+
+    def drop(self, target: Target) -> None:
+        """Close what is idle: one like it was closed by the other side without a word."""
+        for connection in self._idle.pop(target, ()):
+            connection.abort()
 
     async def make(self, target: Target) -> ClientConnection:
         """Return a new connection. Raises what `connect` raises."""

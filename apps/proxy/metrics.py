@@ -138,7 +138,8 @@ METRICS: Final = (
     Metric(
         "gateway_bytes_in_flight",
         "gauge",
-        "memory set aside for the bodies of running calls; E37 at 268435456",
+        "memory set aside for the bodies of running calls: of those under way what has come, of "
+        "others four times their size; E37 at 268435456",
         "above 200000000 for 1 min",
         lambda gateway: gateway.bytes_in_flight,
     ),

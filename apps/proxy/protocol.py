@@ -4,6 +4,11 @@ Uvicorn's, with bounds on heads and on what is pipelined, and a way to break a s
 
 A failed stream must not end like a finished one: `Connection.abort` closes without the last
 chunk, and no stream announces `connection: close`, after which some clients take a cut for the end.
+
+Offers of another protocol (`Upgrade`) are passed over, as RFC 9110 allows (section 7.8): clients in
+Java make one with every request.
+
+Over 400 lines because it is one connection, from the first byte of a head to that of an answer.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 from urllib.parse import unquote
 
+from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -23,6 +29,8 @@ from apps.proxy.dialects.parsed_request import DialectName
 from apps.proxy.operations import dialect_of
 
 HEAD_BYTES_MAX: Final = 64 << 10
+# Of a body in chunks: what may come after one piece of it and before the next, or before its end.
+FRAME_BYTES_MAX: Final = 64 << 10
 URL_BYTES_MAX: Final = 8 << 10
 HEADERS_MAX: Final = 100
 HEAD_SECONDS: Final = 20.0
@@ -181,11 +189,13 @@ class GatewayProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
+        self._frame_bytes = 0  # since the last piece of a body: sizes of chunks, trailers
         self._is_in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
         self.on_lost: Callable[[], None] | None = None  # of the call that is being answered
+        self._answered: RequestResponseCycle | None = None  # what is being answered, or was last
         self._late_bytes = 0
         self._late_timer: asyncio.TimerHandle | None = None
 
@@ -202,15 +212,24 @@ class GatewayProtocol(HttpToolsProtocol):
             self._idle_timer.cancel()
         self._stop_late_timer()
         super().connection_lost(exc)
+        answered = self._answered
+        if answered is not None and not answered.response_complete:
+            # Uvicorn tells the last that was read, which may wait behind this one.
+            answered.disconnected = True
+            answered.message_event.set()
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
 
     def data_received(self, data: bytes) -> None:
-        """Count what comes before the head is complete, and parse."""
+        """Count what comes before the head is complete, and what is no part of a body; parse."""
         if self._is_in_head:
             self._head_bytes += len(data)
-        super().data_received(data)
+        else:
+            self._frame_bytes += len(data)
+        self._parse(data)
+        if self._frame_bytes > FRAME_BYTES_MAX and not self.transport.is_closing():
+            self._refuse(GatewayError("E17", status=431))
         if self._is_in_head and self._head_bytes and not self.transport.is_closing():
             if self._head_timer is None:
                 self._start_head_timer()
@@ -218,10 +237,36 @@ class GatewayProtocol(HttpToolsProtocol):
                 too_long = len(getattr(self, "url", b"")) > URL_BYTES_MAX
                 self._refuse(GatewayError("E17", status=414 if too_long else 431))
 
+    def _parse(self, data: bytes) -> None:
+        """Parse, in place of uvicorn's own `data_received`: that drops what is behind an offer.
+
+        The parser takes a body behind an offer for the other protocol already: the head is parsed
+        once more without the offer, and then what came behind it.
+        """
+        while data and not self.transport.is_closing():  # each turn takes one offer away
+            try:
+                self.parser.feed_data(data)
+                return
+            except HttpParserUpgrade as offer:
+                data = self._head_without_offer() + data[offer.args[0] :]
+            except HttpParserError:
+                self.send_400_response("")
+                return
+
+    def _head_without_offer(self) -> bytes:
+        first = (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        headers = [b"%b: %b\r\n" % one for one in self.headers if one[0] != b"upgrade"]
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (*first, b"".join(headers))
+
     def on_message_begin(self) -> None:
         """Start a new head."""
         super().on_message_begin()
         self._is_in_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header. Trailers come too late to matter."""
+        if self._is_in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Check the bounds of the head before the request is handed over."""
@@ -237,22 +282,31 @@ class GatewayProtocol(HttpToolsProtocol):
             self._refuse(GatewayError("E11", message="The request target is not a path."))
         elif self.parser.get_http_version() not in _VERSIONS:
             self._refuse(GatewayError("E11", message="The request is not HTTP/1.1."))
+        elif self.parser.should_upgrade():
+            # The head comes once more from `_parse`, without its offer; CONNECT is nothing else.
+            if self.parser.get_method() == b"CONNECT":
+                self._refuse(GatewayError("E11", message="The gateway is no proxy."))
         else:
             self._is_in_head = False
             self._head_bytes = 0
             super().on_headers_complete()
+            if self.on_lost is not None:
+                # Who does not read does not see the client leave. Of a long body no more is read.
+                self.flow.resume_reading()
             if len(self.pipeline) > PIPELINED_MAX:
                 self.transport.close()  # What else has been read is not looked at.
 
     def on_message_complete(self) -> None:
         """End the body; the next bytes belong to a new head."""
         self._is_in_head = True
+        self._frame_bytes = 0
         self._stop_late_timer()
         if self.cycle is not None:
             super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body, unless its head was refused or it has been answered already."""
+        self._frame_bytes = 0
         cycle = self.cycle
         if cycle is None or self.transport.is_closing():
             return
@@ -293,6 +347,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if getattr(self.server_state, "is_draining", False):
             # An event stream does not announce it (see Connection): it ends, then its connection.
             cycle.keep_alive = False
+        self._answered = cycle
         cycle.scope["extensions"] = {"gateway.connection": Connection(self, cycle)}  # type: ignore[dict-item]  # our own extension
         super()._start_asgi_task(cycle, app)
 

@@ -126,6 +126,7 @@ class Relay:
                 request_id=call.request_text,
                 headers=own_headers if dialect.takes_headers else (),
                 on_connected=call.note_asked if route.provider.drain_seconds else None,
+                is_anew=self._attempts.is_once_more,
             )
             row["status_code"] = answer.status
             secret = answer.sent_secret or credential.secret
@@ -252,7 +253,7 @@ class Relay:
         call.close_to_interruption()
         call.note_first_byte()
         self._attempts.observe_latency()
-        usage = found.final_usage(estimated_input_tokens=call.estimated_input_tokens())
+        usage = call.final_usage(found)
         call.capture(told)
         call.upstream_request_id = call.upstream_request_id or found.upstream_id
         self._attempts.finish("answered")
@@ -384,7 +385,7 @@ class Relay:
             if converter.is_cut:
                 await self._break_off_by_provider()
                 return
-        usage = meter.final_usage(estimated_input_tokens=call.estimated_input_tokens())
+        usage = call.final_usage(meter)
         call.close_to_interruption()
         call.capture(last)
         if not call.upstream_request_id:

@@ -29,7 +29,7 @@ from apps.proxy.upstream import (
     ERROR_BYTES_MAX,
     encoding_of,
     failure_of,
-    is_stale,
+    is_unanswered,
     read_limited,
 )
 
@@ -162,6 +162,7 @@ async def _ask(
                 body=b"",
                 request_id=request_text,
                 method=question.method,
+                is_anew=is_last,
             )
             return await _read(answer, credential, weight)
         except (*_BROKEN, OSError) as error:
@@ -169,7 +170,7 @@ async def _ask(
                 raise
             failure = failure_of(error, answer.status if answer else None)
             failure.__cause__ = error
-            if is_last or not is_stale(failure):
+            if is_last or not is_unanswered(failure):
                 raise failure.error from error
         finally:
             if answer is not None:

@@ -12,11 +12,11 @@ import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from aiohappyeyeballs import start_connection
 
-from apps.core.addresses import AllowedNetwork, is_address_allowed
+from apps.core.addresses import AllowedNetwork
 from apps.core.errors import GatewayError
 from apps.providers.authorisation import Authorisation
 from apps.providers.identities import AwsKey, Identity
@@ -27,9 +27,11 @@ from apps.proxy.http_client import (
     ClientConnection,
     ConnectFailed,
     ConnectionClosed,
+    ConnectionStale,
     Pool,
     Target,
 )
+from apps.proxy.names import AddressRefused, GuardedNames
 from apps.proxy.signing import Signing, SigningFailed
 from apps.proxy.snapshot import Credential, Provider, Route
 
@@ -37,61 +39,14 @@ ANSWER_BYTES_MAX: Final = 32 << 20
 ERROR_BYTES_MAX: Final = 64 << 10
 # Up to here an answer is in what every call has set aside, or as good as.
 SMALL_ANSWER_BYTES: Final = 256 << 10
-NAME_SECONDS: Final = 10.0
-_DNS_SECONDS: Final = 5.0
 # The process or the machine can open no more connections: no fault of any provider.
 _OWN_LIMITS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # After so long without a connection the next address of a name is tried beside the first.
 _SECOND_ADDRESS_SECONDS: Final = 0.25
-_NAMES_MAX: Final = 10_000
 _HEADS_MAX: Final = 10_000
 _ID_HEADERS: Final = (b"x-request-id", b"request-id", b"x-amzn-requestid")
 
 RouteHeaders = tuple[tuple[str, str | None], ...]
-Address = tuple[Any, Any, int, str, tuple[Any, ...]]  # as getaddrinfo returns it
-
-
-class AddressRefused(OSError):
-    """A provider's name resolves to an address that must not be connected to."""
-
-
-class GuardedNames:
-    """Resolves names and lets only allowed addresses through.
-
-    One forbidden address refuses the name. What was found is kept for NAME_SECONDS, and checked
-    anew for every connection.
-    """
-
-    def __init__(self, private: tuple[AllowedNetwork, ...]) -> None:
-        self._private = private
-        self._found: dict[tuple[str, int], tuple[float, asyncio.Task[list[Address]]]] = {}
-
-    async def resolve(self, host: str, port: int, *, is_private_only: bool) -> list[Address]:
-        """Return the addresses of `host`, a name or an address. Raises AddressRefused, OSError."""
-        loop = asyncio.get_running_loop()
-        since, looking = self._found.get((host, port), (0.0, None))
-        if looking is None or loop.time() - since > NAME_SECONDS or _has_failed(looking):
-            if len(self._found) >= _NAMES_MAX:
-                self._found.clear()
-            looking = loop.create_task(_look_up(host, port))
-            self._found[host, port] = (loop.time(), looking)
-        # Others may wait for the same answer.
-        found = await asyncio.shield(looking)
-        for address in found:
-            ip = str(address[4][0])
-            if not is_address_allowed(ip, port, self._private, is_private_only=is_private_only):
-                raise AddressRefused(f"an address of {host} is not allowed")
-        return found
-
-
-async def _look_up(host: str, port: int) -> list[Address]:
-    async with asyncio.timeout(_DNS_SECONDS):
-        loop = asyncio.get_running_loop()
-        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-
-
-def _has_failed(task: asyncio.Task[list[Address]]) -> bool:
-    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 class Upstream:
@@ -118,12 +73,14 @@ class Upstream:
         headers: tuple[tuple[str, str], ...] = (),
         on_connected: Callable[[], None] | None = None,
         method: str = "POST",
+        is_anew: bool = False,
     ) -> Answer:
         """Send a request and return the answer when its head has arrived.
 
         `headers` are the client's own, as far as they may go on. `on_connected` is called when the
-        request is about to be sent. The caller bounds the wait and releases the answer. Raises
-        ConnectFailed, ConnectionClosed, BadAnswer and AddressRefused.
+        request is about to be sent. `is_anew`: on a new connection, and what is idle is closed. The
+        caller bounds the wait and releases the answer. Raises ConnectFailed, ConnectionClosed,
+        BadAnswer and AddressRefused.
         """
         provider = route.provider
         url = provider.url
@@ -143,13 +100,14 @@ class Upstream:
                 request_id=request_id,
                 on_connected=on_connected,
                 method=method,
+                is_anew=is_anew,
             )
         if method == "POST":
             head = self._head(provider, path, credential.secret, more)
         else:
             # Its path names one thing: not worth to be kept.
             head = _make_head(method, provider, path, credential.secret, more)
-        connection = await self._take(target, provider.connect_timeout_seconds)
+        connection = await self._take(target, provider.connect_timeout_seconds, is_anew)
         if on_connected is not None:
             on_connected()
         data = b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
@@ -171,6 +129,7 @@ class Upstream:
         request_id: str,
         on_connected: Callable[[], None] | None,
         method: str,
+        is_anew: bool,
     ) -> Answer:
         """Send a request that is signed anew; once more where the first signature was outdated."""
         sent = {**headers, "x-request-id": request_id, "content-length": str(len(body))}
@@ -178,7 +137,7 @@ class Upstream:
             prepared = await self._signing.prepare(identity, body)
             url = provider.url
             connection = await self._take(
-                (url.scheme, url.host, url.port), provider.connect_timeout_seconds
+                (url.scheme, url.host, url.port), provider.connect_timeout_seconds, is_anew
             )
             # After the wait for a connection: a signature holds the moment at which it was made.
             try:
@@ -209,9 +168,12 @@ class Upstream:
     async def close(self) -> None:
         """Close all connections."""
         self._signing.close()
+        self._names.close()
         self._pool.close()
 
-    async def _take(self, target: Target, seconds: float) -> ClientConnection:
+    async def _take(self, target: Target, seconds: float, is_anew: bool) -> ClientConnection:
+        if is_anew:
+            self._pool.drop(target)
         connection = self._pool.find(target)
         if connection is not None:
             return connection
@@ -306,11 +268,16 @@ def failure_of(error: BaseException, status: int | None) -> AttemptFailed:
     return AttemptFailed(GatewayError(row), status, type(cause or error).__name__)
 
 
-def is_stale(failure: AttemptFailed) -> bool:
-    """Return whether a connection was closed without a word: most likely one that had been idle,
-    which the provider closed while the request was on its way.
-    """
+def is_unanswered(failure: AttemptFailed) -> bool:
+    """Return whether a connection was closed before the head of an answer was complete."""
     return failure.status_code is None and isinstance(failure.__cause__, ConnectionClosed)
+
+
+def is_stale(failure: AttemptFailed) -> bool:
+    """Return whether a connection that had been idle was closed without a word: most likely before
+    the request came, which says nothing of the provider.
+    """
+    return isinstance(failure.__cause__, ConnectionStale)
 
 
 def is_free(failure: AttemptFailed) -> bool:

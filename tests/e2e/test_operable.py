@@ -88,6 +88,27 @@ def test_metrics_tell_of_calls_attempts_refusals_and_the_ledger(bench: Bench) ->
     assert after["process_resident_memory_bytes"] > 30_000_000
 
 
+def test_an_attempt_that_stalls_is_counted_once_as_what_its_row_says(bench: Bench) -> None:
+    provider = bench.make_provider(idle_timeout_seconds=0.5)
+    stage = bench.stage("demo-chat:fault=stall_after(2)", provider=provider)
+    before = metrics(bench)
+
+    with open_stream(stage) as stream:
+        stream.read_all()
+    statement = stage.settled()
+    after = metrics(bench)
+
+    counted = "gateway_upstream_attempts_total"
+    grown = {
+        name: value - before.get(name, 0.0)
+        for name, value in after.items()
+        if name.startswith(counted) and value != before.get(name, 0.0)
+    }
+    (outcome,) = (attempt.outcome for attempt in statement.attempts)
+    assert outcome == "upstream_interrupted"
+    assert grown == {f'{counted}{{outcome="{outcome}"}}': 1}
+
+
 def test_metrics_show_what_is_open_now(bench: Bench) -> None:
     stage = bench.stage("demo-chat:fault=stall_after(4)")
 

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from apps.providers.models import Provider, ProviderKey
 from apps.providers.tests.listener import Listener, response
 from apps.proxy.models import CircuitRest
 from tests.e2e.answers import HttpAnswer, ask, check_error
+from tests.e2e.raw_upstream import Heard, RawUpstream, completion, respond
 from tests.e2e.rows import CHAT, chat
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.gateway import FAST, DemoThread, GatewayProcess
@@ -483,3 +484,29 @@ def test_what_one_gateway_finds_out_the_others_know_within_a_second(
         retries=True,
         has_retry_after=True,
     )
+
+
+def test_connections_that_were_forgotten_cost_one_attempt_and_blame_nobody(bench: Bench) -> None:
+    def answer_together() -> Iterator[bytes]:
+        while len(upstream.heard) < 3:  # Each of the first has a connection of its own.
+            yield b""
+        yield respond(completion("Yes."))
+
+    def say(heard: Heard) -> Iterable[bytes]:
+        # As behind a box that forgets what was idle: closed at the next request.
+        is_forgotten = len(upstream.heard) > 3 and upstream.connections <= 3
+        return [] if is_forgotten else answer_together()
+
+    with RawUpstream(say) as upstream:
+        provider = bench.make_provider(upstream.base_url, failures_max=1)
+        stage = bench.stage(provider=provider)
+
+        with ThreadPoolExecutor(3) as pool:
+            first = [answer.status for answer in pool.map(lambda _: chat(stage), range(3))]
+        then = [chat(stage).status for _ in range(2)]
+        connections = upstream.connections
+
+    assert (first, then, connections) == ([200] * 3, [200] * 2, 4)
+    outcomes = Counter(attempt.outcome for attempt in stage.settled(5).attempts)
+    assert outcomes == {"answered": 5, "upstream_unreachable": 1}
+    assert f"to provider {provider.name} rests" not in bench.gateway.log()

@@ -59,10 +59,14 @@ def _send(port: int, request: bytes) -> tuple[bytes, bool]:
     """Return all that came back, and whether the connection was closed."""
     with RawConnection(port, wait_seconds=QUIET_SECONDS) as connection:
         connection.send(request)
-        try:
-            return connection.read_all(), True
-        except TimeoutError:
-            return connection.received, False
+        return _read(connection)
+
+
+def _read(connection: RawConnection) -> tuple[bytes, bool]:
+    try:
+        return connection.read_all(), True
+    except TimeoutError:
+        return connection.received, False
 
 
 def test_there_are_more_than_40_requests() -> None:
@@ -88,6 +92,44 @@ def test_ambiguous_requests_get_one_refusal_and_the_end_of_the_connection(
         assert is_closed
         assert head_of(received)[1]["connection"] == "close"
     check_nothing_happened(refused)
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_a_body_in_a_segment_of_its_own_is_no_request(
+    bench: Bench, refused: Stage, name: str
+) -> None:
+    request = requests(refused.caller.raw, refused.model.name)[name]
+    at = request.index(b"\r\n\r\n") + 4
+
+    with RawConnection(bench.gateway.port, wait_seconds=QUIET_SECONDS) as connection:
+        connection.send(request[:at])
+        bench.gateway.get("/livez")  # Once this is answered the head has been read.
+        connection.send(request[at:])
+        received, _ = _read(connection)
+
+    assert _answers(received) == [VALID[name]]
+    check_nothing_happened(refused)
+
+
+# What java.net.http sends with every call: it would rather speak HTTP/2.
+JAVA = ["Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAEAAEAAAAI", "Upgrade: h2c"]
+
+
+def test_calls_that_offer_http_2_are_answered_and_their_connection_goes_on(bench: Bench) -> None:
+    stage = bench.stage("demo-chat:prompt=10")
+    body = orjson.dumps(stage.body())
+    head = _smuggle([*HOST, *JAVA, f"Content-Length: {len(body)}"], b"")
+    head = head.replace(b"KEY", stage.caller.raw.encode())
+
+    with RawConnection(bench.gateway.port) as connection:
+        connection.send(head)
+        bench.gateway.get("/livez")
+        connection.send(body + head + body)
+        while connection.received.count(b"chat.completion") < 2:
+            assert connection.read_more()
+
+    assert _answers(connection.received) == [200, 200]
+    assert stage.settled(2).charges == (CHARGE, CHARGE)
 
 
 @needs_nginx

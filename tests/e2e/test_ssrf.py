@@ -34,7 +34,7 @@ REFUSED = "This URL is not allowed."
 LISTING = respond(b'{"object":"list","data":[{"id":"raw"}]}', "Connection: close")
 ANSWER = respond(completion("text"), "Connection: close")
 # Names are asked for anew at each connection.
-CONSTANTS = {**FAST, "apps.proxy.upstream:NAME_SECONDS": 0.0}
+CONSTANTS = {**FAST, "apps.proxy.names:NAME_SECONDS": 0.0}
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from tests.e2e.raw_upstream import RawUpstream, respond
 from tests.e2e.wire import (
     LAST_CHUNK,
     RawConnection,
+    body_of,
     events_of,
     head_of,
     open_stream,
@@ -470,3 +471,22 @@ def test_a_number_that_is_not_json_ends_the_stream_as_a_failure(bench: Bench) ->
     assert events_of(received)[-1]["error"]["code"] == "upstream_interrupted"
     assert not received.endswith(LAST_CHUNK)
     assert stage.settled().charges == (estimate(3),)
+
+
+def test_a_client_that_does_not_know_chunks_gets_whole_answers_and_no_streams(
+    bench: Bench,
+) -> None:
+    stage = bench.stage("demo-chat:prompt=10,tokens=2")
+    answers = []
+
+    for is_stream in (True, False):
+        with RawConnection(bench.gateway.port) as connection:
+            request = post(stage.caller, stage.body(stream=is_stream))
+            connection.send(request.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+            answers.append(connection.read_all())
+
+    (refused, whole) = [head_of(answer) for answer in answers]
+    assert (refused[0], whole[0]) == (400, 200)
+    assert orjson.loads(body_of(answers[0]))["error"]["param"] == "stream"
+    assert "transfer-encoding" not in whole[1]
+    assert stage.settled().states == ("completed",)

@@ -47,7 +47,7 @@ class Sending:
             user_agent="tests",
             now=NOW,
             begun=self.now,
-            weight=Weight(gateway),
+            weight=Weight(gateway, 1),
         )
         self.was_cut = False
 

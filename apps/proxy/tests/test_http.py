@@ -37,26 +37,37 @@ class Client:
         return {"type": "http.request", "body": body, "more_body": more}
 
 
-async def test_an_announced_body_is_reserved_before_any_of_it_is_read() -> None:
-    client, reserved = Client(b"12345"), list[int]()
-
-    body = await read_body(client.receive, {b"content-length": b"5"}, reserved.append)
-
-    assert (body, reserved) == (b"12345", [5])
+Reserved = list[tuple[int, int | None]]
 
 
-async def test_a_body_of_unknown_length_is_reserved_piece_by_piece() -> None:
-    client, reserved = Client(b"123", b"45", b""), list[int]()
+@pytest.mark.parametrize("length", [5, None])
+async def test_a_body_is_reserved_as_it_comes(length: int | None) -> None:
+    client, reserved = Client(b"123", b"45", b""), Reserved()
+    headers = {} if length is None else {b"content-length": b"%d" % length}
 
-    body = await read_body(client.receive, {}, reserved.append)
+    body = await read_body(client.receive, headers, lambda *told: reserved.append(told))
 
-    assert (body, reserved) == (b"12345", [0, 3, 2])
+    assert body == b"12345"
+    assert reserved == [(0, length), (3, length), (5, length), (5, 5)]
+
+
+async def test_a_body_that_has_arrived_is_reserved_whole() -> None:
+    client, reserved = Client(), Reserved()
+
+    body = await read_body(
+        client.receive,
+        {b"content-length": b"5"},
+        lambda *told: reserved.append(told),
+        lambda: b"12345",
+    )
+
+    assert (body, reserved, client.asked) == (b"12345", [(5, 5)], 0)
 
 
 async def test_what_cannot_be_reserved_is_not_read() -> None:
     client = Client(b"12345")
 
-    def reserve(size: int) -> None:
+    def reserve(size: int, length: int | None) -> None:
         raise GatewayError("E37")
 
     with pytest.raises(GatewayError) as raised:
@@ -70,21 +81,21 @@ async def test_what_cannot_be_reserved_is_not_read() -> None:
     "headers", [{b"content-length": str(BODY_BYTES_MAX + 1).encode()}, {}], ids=["told", "chunked"]
 )
 async def test_a_body_that_is_too_large_is_refused(headers: dict[bytes, bytes]) -> None:
-    client, reserved = Client(b"x" * BODY_BYTES_MAX, b"x"), list[int]()
+    client = Client(b"x" * BODY_BYTES_MAX, b"x")
 
     with pytest.raises(GatewayError) as raised:
-        await read_body(client.receive, headers, reserved.append)
+        await read_body(client.receive, headers, lambda size, length: None)
 
     assert raised.value.row == "E15"
 
 
 async def test_a_client_that_leaves_in_its_body_ends_the_call() -> None:
-    client, reserved = Client(b"123", leaves=True), list[int]()
+    client, reserved = Client(b"123", leaves=True), Reserved()
 
     with pytest.raises(ClientGone):
-        await read_body(client.receive, {}, reserved.append)
+        await read_body(client.receive, {}, lambda *told: reserved.append(told))
 
-    assert sum(reserved) == 3
+    assert reserved == [(0, None), (3, None)]
 
 
 @pytest.mark.parametrize(("pieces", "row"), [(1, "E18"), (20_000, None)])
@@ -100,7 +111,8 @@ async def test_a_body_has_to_bring_something_and_not_only_signs_of_life(
 
     found = None
     try:
-        await read_body(receive, {b"content-length": b"%d" % (5 * pieces)}, lambda size: None)
+        headers = {b"content-length": b"%d" % (5 * pieces)}
+        await read_body(receive, headers, lambda size, length: None)
     except GatewayError as error:
         found = error.row
 

@@ -188,6 +188,28 @@ async def test_what_is_no_answer_is_refused(raw: bytes) -> None:
         assert pool.find(server.target) is None
 
 
+ENDLESS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+
+
+@pytest.mark.parametrize("more", [b"x: " + b"y" * 200_000, b"x:\r\n" * 50_000])
+async def test_trailers_without_an_end_break_an_answer_off(more: bytes) -> None:
+    async with pool_to([ENDLESS, more, b""]) as (pool, server):
+        answer = await ask(pool, server)
+
+        with pytest.raises(BadAnswer):
+            await read_all(answer)
+        answer.release()
+        assert pool.find(server.target) is None
+
+
+async def test_sizes_of_chunks_that_come_by_themselves_are_no_trailers() -> None:
+    size = b"1;" + b"a" * 1_000 + b"\r\n"
+    pieces = [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", *[size, b"x\r\n"] * 100]
+
+    async with pool_to([*pieces, b"0\r\n\r\n"]) as (pool, server):
+        assert await read_all(await ask(pool, server)) == b"x" * 100
+
+
 async def test_a_second_answer_to_one_request_is_never_taken_for_the_next_one() -> None:
     async with pool_to([JSON + JSON.replace(b"{}", b"[]")], [JSON]) as (pool, server):
         first = await ask(pool, server)

@@ -1,4 +1,4 @@
-"""The gateway's side of a connection: when one that is idle is closed."""
+"""The gateway's side of a connection: what is read from it, and when it is closed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from apps.proxy import protocol
-from apps.proxy.protocol import DrainableState, GatewayProtocol
+from apps.proxy.protocol import Connection, DrainableState, GatewayProtocol
 
 IDLE_SECONDS = 100
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -217,6 +217,158 @@ async def test_what_comes_behind_a_request_does_not_cut_its_answer(more: bytes) 
         provider.ends.set()
 
         assert b"data: 1" in await reader.readuntil(b"0\r\n\r\n")
+
+
+class Echo:
+    """Answers with the body, and keeps the names of the headers."""
+
+    def __init__(self) -> None:
+        self.names: list[bytes] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        self.names = [name for name, _ in scope["headers"]]
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        length = (b"content-length", b"%d" % len(body))
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": body})
+
+
+class Watching(Provider):
+    """Notes when its client leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = 0
+        self.connections: list[Connection] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one call."""
+        connection = scope["extensions"]["gateway.connection"]
+        self.connections.append(connection)
+        connection.on_lost(self._note)
+        await super().__call__(scope, receive, send)
+
+    def _note(self) -> None:
+        self.lost += 1
+
+
+@pytest.mark.parametrize("is_together", [True, False])
+async def test_a_client_that_has_asked_for_more_and_leaves_is_noticed(is_together: bool) -> None:
+    watching = Watching()
+    async with connected(DrainableState(), watching) as (_, reader, writer):
+        watching.begins.set()
+        writer.write(REQUEST * 2 if is_together else REQUEST)
+        await reader.readuntil(b"data: 1")
+        if not is_together:
+            writer.write(REQUEST * 2)
+        writer.close()
+
+        await until(lambda: watching.lost == 1)
+
+        watching.ends.set()
+        assert [one.is_lost for one in watching.connections] == [True]
+
+
+OFFER = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
+OFFERED = b"POST / HTTP/1.1\r\nhost: x\r\n" + OFFER
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        OFFERED + b"content-length: 5\r\n\r\nhello",
+        OFFERED + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    ],
+    ids=["length", "chunks"],
+)
+async def test_an_offer_of_another_protocol_is_passed_over_wherever_it_is_cut(
+    request_bytes: bytes,
+) -> None:
+    echo = Echo()
+    state = DrainableState()
+    async with connected(state, echo) as (_, reader, _writer):
+        await until(lambda: bool(state.connections))
+        (served,) = state.connections
+        for at in range(1, len(request_bytes) + 1):
+            served.data_received(request_bytes[:at])
+            served.data_received(request_bytes[at:] + request_bytes)
+
+            for _ in range(2):
+                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+                assert head.startswith(b"HTTP/1.1 200 ")
+                assert await asyncio.wait_for(reader.readexactly(5), 10) == b"hello"
+            assert b"upgrade" not in echo.names
+            assert echo.names[:3] == [b"host", b"connection", b"http2-settings"]
+
+
+async def test_who_wants_a_tunnel_gets_none() -> None:
+    async with connected(DrainableState()) as (_, reader, writer):
+        writer.write(b"CONNECT /x HTTP/1.1\r\nhost: x\r\n\r\n" + REQUEST)
+
+        refusal = await asyncio.wait_for(reader.read(), 10)
+
+        assert refusal.startswith(b"HTTP/1.1 400 ")
+        assert refusal.count(b"HTTP/1.1 ") == 1
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
+
+
+async def test_what_comes_behind_a_body_is_not_kept() -> None:
+    provider = Provider()
+    state = DrainableState()
+    async with connected(state, provider) as (_, reader, writer):
+        writer.write(CHUNKED)
+        await until(lambda: provider.calls == 1)
+        (served,) = state.connections
+        assert isinstance(served, GatewayProtocol)
+        served.data_received(b"0\r\nauthorization: Bearer x\r\nexpect: 100-continue\r\n\r\n")
+        provider.begins.set()
+        provider.ends.set()
+        await reader.readuntil(b"0\r\n\r\n")
+
+        assert [name for name, _ in served.headers] == [b"host", b"transfer-encoding"]
+        assert not served.expect_100_continue
+
+
+@pytest.mark.parametrize("more", [b"0\r\n" + b"a:\r\n" * 16_384, b"0\r\na: " + b"x" * 65_536])
+async def test_a_body_whose_trailers_do_not_end_is_refused(more: bytes) -> None:
+    provider = Provider()
+    state = DrainableState()
+    async with connected(state, provider) as (_, reader, writer):
+        writer.write(CHUNKED)
+        await until(lambda: provider.calls == 1)
+        (served,) = state.connections
+        for start in range(0, len(more), 4_096):
+            served.data_received(more[start : start + 4_096])
+
+        refusal = await asyncio.wait_for(reader.read(), 10)
+
+        assert refusal.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+async def test_small_chunks_are_no_trailers_however_many_they_are(is_answered: bool) -> None:
+    provider = Provider()
+    state = DrainableState()
+    async with connected(state, answer if is_answered else provider) as (_, reader, writer):
+        writer.write(CHUNKED)
+        if is_answered:
+            await reader.readuntil(b"\r\n\r\n")
+        else:
+            await until(lambda: provider.calls == 1)
+        (served,) = state.connections
+        for _ in range(200):
+            served.data_received(b"1;" + b"a" * 1_000 + b"\r\n")
+            served.data_received(b"x\r\n")
+        served.data_received(b"0\r\n\r\n" + REQUEST)
+
+        assert isinstance(served, GatewayProtocol)
+        assert not served.transport.is_closing()
 
 
 async def until(is_so: Callable[[], bool]) -> None:

@@ -58,7 +58,7 @@ def call_of(gateway: Gateway, world: World, api_key: APIKey | None = None) -> Ca
         user_agent="tests",
         now=now,
         begun=gateway.monotonic(),
-        weight=Weight(gateway),
+        weight=Weight(gateway, 1),
     )
 
 
