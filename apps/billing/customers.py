@@ -29,7 +29,7 @@ from apps.users.changes import (
     UserGone,
     UserGroupGone,
     UserLimits,
-    change_user,
+    deactivate_user,
     is_own,
     lock_user,
     lock_users,
@@ -121,13 +121,7 @@ def delete_user(*, user: User, actor: User | None, request: HttpRequest | None =
             Account.objects.select_for_update().filter(customer_id=row.customer_id).order_by("pk")
         )
         if _has_history(row, accounts):
-            change_user(
-                user=row,
-                actor=actor,
-                is_active=False,
-                reason="deactivated instead of deleted: has history",
-                request=request,
-            )
+            deactivate_user(row=row, actor=actor, request=request)
             return False
         for subject, action in (
             *((key, "api_key.deleted") for key in APIKey.objects.filter(user=row)),

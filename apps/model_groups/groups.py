@@ -130,7 +130,7 @@ def remove_group(
                 locked.save(update_fields=["is_active"])
                 record_event(
                     actor=actor,
-                    action="model_group.archived",
+                    action="model_group.deactivated",
                     subject=locked,
                     before={"is_active": True},
                     after={"is_active": False},
