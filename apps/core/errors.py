@@ -2,7 +2,8 @@
 
 A row fixes status, type, code and headers, because the official SDKs retry by themselves on 408,
 409, 429 and 5xx unless told otherwise. A row with such a status and no `x-should-retry: false`
-promises that nothing was charged. `docs/errors.md` is generated from ROWS.
+promises that nothing was charged. `docs/errors.md` is generated from ROWS, which also has what is
+on record where there was nobody to tell.
 
 Messages are for humans: no secret, no upstream text, nothing of another customer.
 """
