@@ -124,11 +124,6 @@ class LedgerWriter:
         """The lease under which this process holds money, 0 before the first."""
         return self._thread.incarnation_id
 
-    @property
-    def failure(self) -> str | None:
-        """Why this database can never be used, for example fsync = off."""
-        return self._thread.failure
-
     async def place(self, hold: PlaceHold) -> Held | HoldRefused:
         """Commit a hold. Raises LedgerUnavailable or LedgerBusy; then nothing stays held.
 
@@ -186,7 +181,6 @@ class LedgerWriter:
             "journal": len(self._journal),
             "journal_bytes": self._journal.size_bytes,
             "quarantined": self._thread.quarantined_count,
-            "incarnation": self.incarnation_id,
         }
 
     # ---- waits that end

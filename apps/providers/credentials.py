@@ -131,19 +131,6 @@ def change_key(
     return row
 
 
-def replace_secret(
-    *,
-    key: ProviderKey,
-    secret: str,
-    actor: AbstractBaseUser | None = None,
-    request: HttpRequest | None = None,
-) -> None:
-    """Put another secret in the place of the old one. Raises SecretMalformed."""
-    kept = check_secret(secret, key.provider.key_header)
-    with transaction.atomic():
-        _replace(key, kept, actor=actor, request=request)
-
-
 def delete_key(
     *,
     key: ProviderKey,
