@@ -265,7 +265,9 @@ CHANGES: Final = (
         {"is_active": False, "reason": "over"}, on=("quota",),
     ),
     Change("DELETE", "/api/admin/quotas/{quota_id}/", 204, ("quota.deleted",), on=("spare_quota",)),
-    Change("DELETE", "/api/admin/quotas/{quota_id}/", ARCHIVED, ("quota.deactivated",), on=("quota",)),
+    Change(
+        "DELETE", "/api/admin/quotas/{quota_id}/", ARCHIVED, ("quota.deactivated",), on=("quota",)
+    ),
     # Routes
     Change(
         "POST", "/api/admin/routes/", 201, ("route.created", "price.created"),
@@ -280,7 +282,9 @@ CHANGES: Final = (
         {"priority": 4, "cost_prices": {"input": "2"}}, on=("route",),
     ),
     Change("DELETE", "/api/admin/routes/{route_id}/", 204, ("route.deleted",), on=("spare_route",)),
-    Change("DELETE", "/api/admin/routes/{route_id}/", ARCHIVED, ("route.deactivated",), on=("route",)),
+    Change(
+        "DELETE", "/api/admin/routes/{route_id}/", ARCHIVED, ("route.deactivated",), on=("route",)
+    ),
     Change(
         "POST", "/api/admin/routes/{route_id}/costs/", 201, ("price.created",), _PRICES,
         on=("route",),
