@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from apps.audit.events import record_event, set_values, values_of
 from apps.audit.history import Look, Trace, look_for_calls
 from apps.core.crypto import Vault
-from apps.core.domain_errors import DomainError
+from apps.core.domain_errors import DomainError, Gone
 from apps.providers.identities import SCHEMES, KeyUnusable, keep_secret, shown_part
 from apps.providers.models import Provider, ProviderKey
 
@@ -41,14 +41,6 @@ class KeyRequired(DomainError):
 
     code = "key_required"
     message = "The base URL or the kind of key is another one: type the provider's key again."
-
-
-class Gone(DomainError):
-    """Somebody else has deleted it meanwhile."""
-
-    status_code = 404
-    code = "not_found"
-    message = "Not found."
 
 
 class TooManyKeys(DomainError):

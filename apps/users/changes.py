@@ -21,7 +21,7 @@ from django.db.models import Q
 from django.http import HttpRequest
 
 from apps.audit.events import changed_values, record_event, values_of
-from apps.core.domain_errors import DomainError
+from apps.core.domain_errors import DomainError, Gone
 from apps.users.hashing import hash_password
 from apps.users.models import Role, User, UserGroup
 from apps.users.names import UserExists, are_names_taken, clean_names
@@ -72,12 +72,8 @@ class RoleLost(DomainError):
     message = "You do not have permission to perform this action."
 
 
-class UserGone(DomainError):
+class UserGone(Gone):
     """The user was deleted meanwhile."""
-
-    status_code = 404
-    code = "not_found"
-    message = "Not found."
 
 
 class UserGroupGone(DomainError):
