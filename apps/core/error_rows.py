@@ -524,4 +524,6 @@ _MID_STREAM: Final = {
     ),
 }
 
+# What is answered before any provider was asked.
+REFUSALS: Final = frozenset(_REFUSED)
 ROWS: Final[Mapping[str, ErrorRow]] = MappingProxyType(_REFUSED | _UPSTREAM | _MID_STREAM)

@@ -13,7 +13,7 @@ from typing import Final
 
 import orjson
 
-from apps.core.error_rows import ROWS, ErrorRow
+from apps.core.error_rows import REFUSALS, ROWS, ErrorRow
 
 RETRY_AFTER_SECONDS_MAX: Final = 60
 _MESSAGE_BYTES_MAX: Final = 1500
@@ -60,6 +60,11 @@ class GatewayError(Exception):
         self.retry_after: Final = _retry_after(template, retry_after)
         self.headers: Final = _headers(template, headers)
         super().__init__(f"{row} {self.status} {self.code}: {self.message}")
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the gateway refused, before any provider was asked."""
+        return self.row in REFUSALS
 
 
 def _clean(text: str, bytes_max: int) -> str:

@@ -95,6 +95,15 @@ def test_a_row_answers_as_specified(row: str) -> None:
     assert error.param is None
 
 
+@pytest.mark.parametrize(
+    ("row", "is_refusal"), [("E01", True), ("E37", True), ("E40", False), ("E71", False)]
+)
+def test_what_is_answered_before_a_provider_was_asked_is_a_refusal(
+    row: str, is_refusal: bool
+) -> None:
+    assert GatewayError(row).is_refusal is is_refusal
+
+
 def test_the_body_has_the_shape_of_openai() -> None:
     error = GatewayError("E07", param="model")
 
