@@ -341,7 +341,7 @@ def _text(name: str) -> str:
 
 def _number(name: str, default: int, low: int, high: int) -> int:
     text = _text(name) or str(default)
-    if not text.isdigit() or not low <= int(text) <= high:
+    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
         raise ImproperlyConfigured(f"{name} must be a whole number from {low} to {high}.")
     return int(text)
 

@@ -25,12 +25,10 @@ _APPS: Final = (
     "providers",
     "ai_models",
     "model_groups",
-    "api_keys",
     "billing",
     "quotas",
     "risk",
     "analytics",
-    "audit",
 )
 
 

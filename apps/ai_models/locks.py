@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from apps.ai_models.models import AIModel, Route
-from apps.core.domain_errors import DomainError
+from apps.core.domain_errors import Gone
 from apps.providers.models import Provider
 
 
-class OwnerGone(DomainError):
+class OwnerGone(Gone):
     """What was to be changed was deleted meanwhile."""
-
-    status_code = 404
-    code = "not_found"
-    message = "Not found."
 
 
 def lock_ends(*, model: AIModel, provider: Provider) -> None:

@@ -30,7 +30,6 @@ from apps.core.parameter_names import (
 from apps.providers.headers import HEADERS_MAX, HeadersRefused, check_header_name, check_headers
 
 PARAMETERS_MAX: Final = 50
-CHANGES_LENGTH_MAX: Final = 500  # what the column of an attempt takes
 _SHOWN_VALUE_LENGTH: Final = 40
 
 REASONING_FORMS: Final = ("none", "effort", "budget")

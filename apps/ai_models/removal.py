@@ -43,7 +43,7 @@ def remove_model(
             or any(is_route_used(route, looks.get(route.pk)) for route in routes)
             or look.is_called()
         ):
-            _archive(locked, action="model.archived", actor=actor, request=request)
+            _deactivate(locked, action="model.deactivated", actor=actor, request=request)
             return False
         for route in routes:
             _delete(route, action="route.deleted", actor=actor, request=request)
@@ -62,7 +62,7 @@ def remove_route(
     with transaction.atomic():
         locked = lock_route(route)
         if is_route_used(locked, look):
-            _archive(locked, action="route.archived", actor=actor, request=request)
+            _deactivate(locked, action="route.deactivated", actor=actor, request=request)
             return False
         _delete(locked, action="route.deleted", actor=actor, request=request)
     return True
@@ -73,7 +73,7 @@ def is_route_used(route: Route, look: Look | None = None) -> bool:
     return route.cost_versions.exists() or (look or look_for_route(route)).is_called()
 
 
-def _archive(
+def _deactivate(
     row: AIModel | Route,
     *,
     action: str,

@@ -17,19 +17,15 @@ from apps.api_keys.models import APIKey
 from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import is_call_open
 from apps.audit.models import APIRequest
-from apps.core.domain_errors import DomainError
+from apps.core.domain_errors import DomainError, Gone
 
 ACTIVE_KEYS_MAX = 100
 # Rotated keys stay for their history; every one of them is in the memory of every gateway.
 KEYS_MAX = 1_000
 
 
-class KeyGone(DomainError):
+class KeyGone(Gone):
     """The key was deleted meanwhile."""
-
-    status_code = 404
-    code = "not_found"
-    message = "Not found."
 
 
 class KeyLocked(DomainError):

@@ -10,7 +10,6 @@ regular expression made of numbers only.
 from __future__ import annotations
 
 import ipaddress
-import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -104,12 +103,3 @@ def _cut_group(value: int, bits: int) -> str:
     if choices == "0":
         return shorter
     return f"(?:[{choices.lstrip('0')}]{_ANY_DIGITS[free]}|{shorter})"
-
-
-def is_met(condition: TextCondition, text: str) -> bool:
-    """Return whether the text of an address meets the condition."""
-    return (
-        condition.exact in ("", text)
-        and text.startswith(condition.prefix)
-        and (not condition.pattern or re.search(condition.pattern, text) is not None)
-    )

@@ -39,11 +39,6 @@ def _newer_than(rows: QuerySet[Any], position: Position) -> QuerySet[Any]:
     return found.order_by("started_at", "id")
 
 
-def position_of(row: APIRequest) -> Position:
-    """Return where a row stands in the list."""
-    return row.started_at, row.pk
-
-
 class CallPages(CursorPages):
     """Pages of recorded calls, the newest first: {next, previous, results}."""
 

@@ -31,6 +31,7 @@ from apps.billing.journal import keep_all
 from apps.billing.models import VerifiedHead
 from apps.billing.verification import anchors_path
 from apps.core.crypto import derive_key, keyed_digest, parse_encryption_keys
+from apps.core.folders import sync_folder
 
 _LOCK_SECONDS: Final = 5.0
 _COPY_BYTES: Final = 1 << 20
@@ -65,7 +66,7 @@ def make_backup(
             os.fsync(file.fileno())
         # A link and no rename: it fails where somebody else has made the name meanwhile.
         os.link(whole, target)
-        dumps.sync_folder(target.parent)
+        sync_folder(target.parent)
     finally:
         shutil.rmtree(staging)
     record_event(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Final, Unpack
+from typing import Unpack
 
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -29,7 +29,7 @@ from apps.users.changes import (
     UserGone,
     UserGroupGone,
     UserLimits,
-    change_user,
+    deactivate_user,
     is_own,
     lock_user,
     lock_users,
@@ -41,8 +41,6 @@ from apps.users.models import Customer, Role, User, UserGroup
 from apps.users.names import UserExists, are_names_taken, clean_names
 
 _Asked = tuple[int, str, int | None]  # nanos, reason, id of the entry to correct
-# Keys used to be cut off here, and to be one for all callers.
-_OLD_KEY_LENGTH: Final = 100
 
 
 class RepeatKeyReused(DomainError):
@@ -121,13 +119,7 @@ def delete_user(*, user: User, actor: User | None, request: HttpRequest | None =
             Account.objects.select_for_update().filter(customer_id=row.customer_id).order_by("pk")
         )
         if _has_history(row, accounts):
-            change_user(
-                user=row,
-                actor=actor,
-                is_active=False,
-                reason="deactivated instead of deleted: has history",
-                request=request,
-            )
+            deactivate_user(row=row, actor=actor, request=request)
             return False
         for subject, action in (
             *((key, "api_key.deleted") for key in APIKey.objects.filter(user=row)),
@@ -179,9 +171,6 @@ def adjust_user_balance(
     if amount_nanos > 0:
         refuse_own_money(user, actor)
     asked = (amount_nanos, reason[:500], corrects_id)
-    old = _find_old(repeat_key, user=user, actor=actor, asked=asked) if repeat_key else None
-    if old is not None:
-        return old
     with transaction.atomic():
         _lock_people(user, actor)
         key = _make_key(repeat_key, user=user, actor=actor) if repeat_key else None
@@ -250,24 +239,8 @@ def _find_done(key: str, *, user: User, asked: _Asked) -> Transaction | Proposed
 
 
 def _make_key(repeat_key: str, *, user: User, actor: User | None) -> str:
-    # Begins unlike the old keys, whose end was chosen by callers.
     digest = hashlib.sha256(repeat_key.encode()).hexdigest()
     return f"balance:{user.pk}:{actor.pk if actor else 0}:{digest}"
-
-
-def _find_old(
-    repeat_key: str, *, user: User, actor: User | None, asked: _Asked
-) -> Transaction | None:
-    """Return what was posted with this key in its old form. Raises RepeatKeyReused."""
-    posted = Transaction.objects.filter(
-        idempotency_key=f"adjustment:{user.pk}:{repeat_key[:_OLD_KEY_LENGTH]}",
-        actor_id=actor.pk if actor else None,
-    ).first()
-    if posted is None or _what_of(posted, user) == asked:
-        return posted
-    if len(repeat_key) > _OLD_KEY_LENGTH:
-        return None  # That of another key that begins alike.
-    raise RepeatKeyReused
 
 
 def _what_of(posted: Transaction, user: User) -> _Asked:

@@ -22,6 +22,7 @@ from django.db import connection, transaction
 from psycopg.conninfo import make_conninfo
 
 from apps.core.crypto import redact
+from apps.core.folders import sync_folder
 
 _PAGES_AT_ONCE: Final = 2_000
 _PROGRAM_HOURS_MAX: Final = 6
@@ -167,15 +168,6 @@ def _load_sqlite(source: Path, target: Path) -> None:
             Path(f"{target}{suffix}").unlink(missing_ok=True)
         aside.replace(target)
     sync_folder(target.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _find_program(name: str, pg_bin: Path | None) -> Path:

@@ -36,6 +36,7 @@ from apps.billing.ledger.commands import (
     Row,
     StoredRecord,
 )
+from apps.core.folders import sync_folder
 
 BYTES_MAX: Final = 1 << 30
 READ_BYTES: Final = 4 << 20
@@ -63,7 +64,7 @@ class Journal:
         self._bytes_max = bytes_max
         self._lock = threading.Lock()
         self._path, self._file = _create_locked(folder)
-        _sync_folder(folder)
+        sync_folder(folder)
         self._folder_descriptor = _open_folder(folder)
         self._start = self._end = self._count = 0
 
@@ -255,15 +256,6 @@ def _open_locked(path: Path) -> BinaryIO:
         os.close(descriptor)
         raise
     return os.fdopen(descriptor, "r+b")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder durable: a file that was fsynced can still lose its name."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_at(descriptor: int, data: bytes, offset: int | None) -> None:

@@ -85,8 +85,8 @@ class LedgerThread:
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self.notes = Notes()
-        self.is_settled = threading.Event()  # nobody is still busy with the last answers
-        self.is_settled.set()
+        self.is_quiet = threading.Event()  # nobody is still busy with the last answers
+        self.is_quiet.set()
         self.known: set[UUID] = set()  # the calls of this process that may have a hold
         self.incarnation_id = 0
         self.answered_at = 0.0  # monotonic; when the database last answered
@@ -344,7 +344,7 @@ class LedgerThread:
     def _gather(self) -> None:
         """Let a small batch grow while the last answers are still being worked on."""
         if len(self._resolves) + len(self._holds) < SMALL_BATCH:
-            self.is_settled.wait(GATHER_SECONDS)
+            self.is_quiet.wait(GATHER_SECONDS)
             self._collect(0.0)
 
     def _next_batch(self) -> tuple[list[Pending], list[Pending]]:
@@ -407,7 +407,7 @@ class LedgerThread:
 
     def _hand_over(self, outcomes: list[tuple[Pending, Outcome]]) -> None:
         if outcomes:
-            self.is_settled.clear()
+            self.is_quiet.clear()
             self._deliver(outcomes)
 
     # ---- duties

@@ -12,8 +12,6 @@ from apps.core.ids import new_uuid7
 from apps.core.money import show_usd
 from apps.users.models import Customer, User
 
-REVENUE_ACCOUNTS = 16
-
 
 class AccountKind(models.TextChoices):
     WALLET = "wallet", "wallet"

@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
 from apps.billing.archives import DATABASE, Manifest
-from apps.billing.dumps import sync_folder
+from apps.core.folders import sync_folder
 
 _NAME: Final = "restore-not-ended.json"
 

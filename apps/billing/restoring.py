@@ -37,6 +37,7 @@ from apps.billing.restore_marker import (
     write_marker,
 )
 from apps.billing.verification import Report, anchors_path, report
+from apps.core.folders import sync_folder
 from apps.users.models import Session
 
 _ANALYZE_TIMEOUT: Final = "30min"
@@ -202,7 +203,7 @@ def _place_files(manifest: Manifest, staging: Path, data_dir: Path) -> list[Path
         (staging / name).replace(target)
         placed.append(target)
     for folder in {target.parent for target in placed}:
-        dumps.sync_folder(folder)
+        sync_folder(folder)
     return placed
 
 

@@ -124,11 +124,6 @@ class LedgerWriter:
         """The lease under which this process holds money, 0 before the first."""
         return self._thread.incarnation_id
 
-    @property
-    def failure(self) -> str | None:
-        """Why this database can never be used, for example fsync = off."""
-        return self._thread.failure
-
     async def place(self, hold: PlaceHold) -> Held | HoldRefused:
         """Commit a hold. Raises LedgerUnavailable or LedgerBusy; then nothing stays held.
 
@@ -186,7 +181,6 @@ class LedgerWriter:
             "journal": len(self._journal),
             "journal_bytes": self._journal.size_bytes,
             "quarantined": self._thread.quarantined_count,
-            "incarnation": self.incarnation_id,
         }
 
     # ---- waits that end
@@ -259,14 +253,14 @@ class LedgerWriter:
                 pending.future.set_result(Resolved(request_id, 0, is_first=False))
             else:
                 pending.future.set_result(answer)
-        self._loop.call_soon(self._settle, self._submitted)
+        self._loop.call_soon(self._tell_when_quiet, self._submitted)
 
-    def _settle(self, submitted: int) -> None:
+    def _tell_when_quiet(self, submitted: int) -> None:
         """Tell the thread when those who were answered have asked for all they ask at once."""
         if submitted == self._submitted:
-            self._thread.is_settled.set()
+            self._thread.is_quiet.set()
         else:
-            self._loop.call_soon(self._settle, self._submitted)
+            self._loop.call_soon(self._tell_when_quiet, self._submitted)
 
     def _abandon(self, pending: Pending) -> None:
         """Forget a hold whose caller is cancelled; give it back where it had just been granted."""

@@ -31,6 +31,14 @@ class DomainError(Exception):
         super().__init__(message or self.message)
 
 
+class Gone(DomainError):
+    """What was to be changed was deleted meanwhile: the same answer as if it had never been."""
+
+    status_code = 404
+    code = "not_found"
+    message = "Not found."
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """What a domain error says to the outside."""

@@ -59,6 +59,7 @@ class ErrorRow:
     headers: tuple[tuple[str, str], ...] = ()
     retry_after: int | None = None  # seconds by default; None: the header is never sent
     should_retry: bool | None = None  # False: `x-should-retry: false`
+    is_sent: bool = True  # False: there is nobody to tell; only the record has the code
 
 
 _INVALID: Final = "invalid_request_error"
@@ -442,14 +443,6 @@ _UPSTREAM: Final = {
         message="The provider of the model sent an answer that is not valid.",
         retry_after=1,
     ),
-    "E50": ErrorRow(
-        condition="upstream answered JSON to a stream and it could not be converted",
-        statuses=(502,),
-        type=_SERVER,
-        codes=("upstream_invalid_response",),
-        message="The provider of the model sent an answer that is not valid.",
-        retry_after=1,
-    ),
     "E51": ErrorRow(
         condition="upstream redirected (never followed)",
         statuses=(502,),
@@ -492,18 +485,12 @@ _MID_STREAM: Final = {
         message="The stream exceeded the limits of this gateway.",
     ),
     "E62": ErrorRow(
-        condition="the client went away (nothing is sent; recorded as 499)",
+        condition="the client went away (recorded as 499)",
         statuses=(499,),
         type=_INVALID,
         codes=("client_disconnected",),
         message="The client closed the connection.",
-    ),
-    "E63": ErrorRow(
-        condition="the key was revoked during the stream",
-        statuses=(200,),
-        type=_INVALID,
-        codes=("key_revoked",),
-        message="The API key was revoked.",
+        is_sent=False,
     ),
     "E64": ErrorRow(
         condition="the gateway died (the connection is cut; recorded afterwards)",
@@ -511,13 +498,7 @@ _MID_STREAM: Final = {
         type=_SERVER,
         codes=("gateway_crashed",),
         message="The service was interrupted.",
-    ),
-    "E65": ErrorRow(
-        condition="the database is away at settlement (the stream ends normally; settled later)",
-        statuses=(200,),
-        type=_SERVER,
-        codes=("settling",),
-        message="The call is settled as soon as possible.",
+        is_sent=False,
     ),
     "E66": ErrorRow(
         condition="the gateway is shutting down and the stream is still running",
@@ -543,4 +524,6 @@ _MID_STREAM: Final = {
     ),
 }
 
+# What is answered before any provider was asked.
+REFUSALS: Final = frozenset(_REFUSED)
 ROWS: Final[Mapping[str, ErrorRow]] = MappingProxyType(_REFUSED | _UPSTREAM | _MID_STREAM)

@@ -2,7 +2,8 @@
 
 A row fixes status, type, code and headers, because the official SDKs retry by themselves on 408,
 409, 429 and 5xx unless told otherwise. A row with such a status and no `x-should-retry: false`
-promises that nothing was charged. `docs/errors.md` is generated from ROWS.
+promises that nothing was charged. `docs/errors.md` is generated from ROWS, which also has what is
+on record where there was nobody to tell.
 
 Messages are for humans: no secret, no upstream text, nothing of another customer.
 """
@@ -12,7 +13,7 @@ from typing import Final
 
 import orjson
 
-from apps.core.error_rows import ROWS, ErrorRow
+from apps.core.error_rows import REFUSALS, ROWS, ErrorRow
 
 RETRY_AFTER_SECONDS_MAX: Final = 60
 _MESSAGE_BYTES_MAX: Final = 1500
@@ -59,6 +60,11 @@ class GatewayError(Exception):
         self.retry_after: Final = _retry_after(template, retry_after)
         self.headers: Final = _headers(template, headers)
         super().__init__(f"{row} {self.status} {self.code}: {self.message}")
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the gateway refused, before any provider was asked."""
+        return self.row in REFUSALS
 
 
 def _clean(text: str, bytes_max: int) -> str:

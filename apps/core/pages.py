@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from abc import ABC, abstractmethod
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -121,13 +120,3 @@ class NewestNumbersFirst(CursorPages):
     def is_position(self, text: str) -> bool:
         """Return whether this is an id."""
         return text.isascii() and text.isdigit() and int(text) <= _ID_MAX
-
-
-class NewestIdsFirst(CursorPages):
-    """Pages of rows with time-ordered UUIDs for ids, the newest first."""
-
-    ordering = ("-id",)
-
-    def is_position(self, text: str) -> bool:
-        """Return whether this is an id."""
-        return bool(uuid.UUID(text))

@@ -80,17 +80,9 @@ class Usage(NamedTuple):
         """Return the sum of all token classes."""
         return self.input_tokens + self.output_tokens
 
-    def as_dict(self) -> dict[str, int | str | bool]:
-        """Return the fields by name, ready for JSON."""
-        fields: dict[str, int | str | bool] = {name: getattr(self, name) for name in TOKEN_CLASSES}
-        fields.update({name: getattr(self, name) for name in COUNTS})
-        fields["source"] = self.source
-        fields["is_suspect"] = self.is_suspect
-        return fields
-
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Usage":
-        """Return the usage that `as_dict` wrote; absent classes are 0.
+        """Return the usage of stored fields by name; absent classes are 0.
 
         Raises ValueError for an unknown source or a count that is no whole number of at least 0.
         """

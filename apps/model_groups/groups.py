@@ -12,7 +12,7 @@ from django.http import HttpRequest
 
 from apps.ai_models.models import AIModel
 from apps.audit.events import changed_values, record_event, set_values, values_of
-from apps.core.domain_errors import DomainError
+from apps.core.domain_errors import DomainError, Gone
 from apps.model_groups.models import ModelGroup
 from apps.users.models import UserGroup
 
@@ -29,12 +29,8 @@ class GroupExists(DomainError):
     message = "A model group with this name already exists."
 
 
-class GroupGone(DomainError):
+class GroupGone(Gone):
     """The group was deleted meanwhile."""
-
-    status_code = 404
-    code = "not_found"
-    message = "Not found."
 
 
 class MemberGone(DomainError):
@@ -130,7 +126,7 @@ def remove_group(
                 locked.save(update_fields=["is_active"])
                 record_event(
                     actor=actor,
-                    action="model_group.archived",
+                    action="model_group.deactivated",
                     subject=locked,
                     before={"is_active": True},
                     after={"is_active": False},

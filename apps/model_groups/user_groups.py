@@ -14,7 +14,7 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 
 from apps.audit.events import changed_values, record_event, set_values, values_of
-from apps.core.domain_errors import DomainError
+from apps.core.domain_errors import DomainError, Gone
 from apps.model_groups.models import ModelGroup
 from apps.users.models import UserGroup
 
@@ -35,12 +35,8 @@ class UserGroupInUse(DomainError):
     message = "This user group still has users. Move them to another group first."
 
 
-class UserGroupMissing(DomainError):
+class UserGroupMissing(Gone):
     """The group was deleted meanwhile."""
-
-    status_code = 404
-    code = "not_found"
-    message = "Not found."
 
 
 class ModelGroupMissing(DomainError):

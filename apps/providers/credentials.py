@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from apps.audit.events import record_event, set_values, values_of
 from apps.audit.history import Look, Trace, look_for_calls
 from apps.core.crypto import Vault
-from apps.core.domain_errors import DomainError
+from apps.core.domain_errors import DomainError, Gone
 from apps.providers.identities import SCHEMES, KeyUnusable, keep_secret, shown_part
 from apps.providers.models import Provider, ProviderKey
 
@@ -41,14 +41,6 @@ class KeyRequired(DomainError):
 
     code = "key_required"
     message = "The base URL or the kind of key is another one: type the provider's key again."
-
-
-class Gone(DomainError):
-    """Somebody else has deleted it meanwhile."""
-
-    status_code = 404
-    code = "not_found"
-    message = "Not found."
 
 
 class TooManyKeys(DomainError):
@@ -129,19 +121,6 @@ def change_key(
                 request=request,
             )
     return row
-
-
-def replace_secret(
-    *,
-    key: ProviderKey,
-    secret: str,
-    actor: AbstractBaseUser | None = None,
-    request: HttpRequest | None = None,
-) -> None:
-    """Put another secret in the place of the old one. Raises SecretMalformed."""
-    kept = check_secret(secret, key.provider.key_header)
-    with transaction.atomic():
-        _replace(key, kept, actor=actor, request=request)
 
 
 def delete_key(

@@ -108,7 +108,7 @@ class DataPlane:
         try:
             await self._route(path, scope, receive, send, request_id)
         except GatewayError as error:
-            if error.row < "E40":
+            if error.is_refusal:
                 self.gateway.counts.refusals.add(error.row, error.code)
             await send_error(
                 send,
@@ -175,7 +175,7 @@ class DataPlane:
         try:
             await answer(snapshot, caller, operation, scope, send, request_id)
         except GatewayError as error:
-            if error.row < "E40":
+            if error.is_refusal:
                 self.gateway.count_refusal(caller.key.id, error.code)
             raise
 
@@ -334,9 +334,9 @@ class DataPlane:
             if error is None:
                 return
             is_counted = error.row in _OF_CALLERS or (call is not None and call.is_settled)
-            if (error.row < "E40" or is_unheld) and not is_counted:
+            if (error.is_refusal or is_unheld) and not is_counted:
                 gateway.count_refusal(caller.key.id, error.code)
-                if error.row >= "E40":  # No key is left; what is below is counted with the others.
+                if not error.is_refusal:  # No key is left; refusals are counted with the others.
                     gateway.counts.refusals.add(error.row, error.code)
             raise error from None
         finally:

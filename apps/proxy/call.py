@@ -30,7 +30,13 @@ from apps.proxy.endings import AttemptFailed, Ending, Interrupted, Reason
 from apps.proxy.estimate import estimate_tokens
 from apps.proxy.holds import place_hold
 from apps.proxy.recount import recount
-from apps.proxy.settlement import conditions_served, make_resolve, seal_bodies, served_tier
+from apps.proxy.settlement import (
+    conditions_served,
+    count_settled,
+    make_resolve,
+    seal_bodies,
+    served_tier,
+)
 from apps.proxy.snapshot import Route, strictest_payload_mode
 from apps.proxy.upstream import is_free
 
@@ -326,6 +332,7 @@ class Call:
         kept = await seal_bodies(self)
         answer = None if self.keyed is None else await self.keyed.keep(self, ending)
         resolve = make_resolve(self, self.held, ending, kept, answer, stored)
+        count_settled(self, ending, resolve.row)
         # Only now: whatever failed above, the hold is still to be resolved.
         self.is_settled = True
         await self.gateway.writer.resolve(resolve)
@@ -341,6 +348,7 @@ class Call:
             return
         try:
             resolve = make_resolve(self, self.held, ending)
+            count_settled(self, ending, resolve.row)
         except Exception:  # a bug: logged whole
             logger.exception("a call cannot be settled: its hold is given back")
             self.gateway.writer.disown(self.request_id)

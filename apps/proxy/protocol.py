@@ -175,11 +175,6 @@ class Connection:
         """Whether the answer has begun."""
         return self._cycle.response_started
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether the client is gone."""
-        return self._cycle.disconnected
-
 
 class GatewayProtocol(HttpToolsProtocol):
     """Reads requests with bounded heads and hands each its Connection in `scope["extensions"]`."""

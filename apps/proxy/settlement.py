@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from apps.audit.models import AnswerSource, RequestState
 from apps.audit.payloads import seal_payload
-from apps.audit.records import Row, request_row
+from apps.audit.records import Row, request_row, stored_usage
 from apps.billing.ledger.commands import (
     Held,
     PayloadRecord,
@@ -55,7 +55,7 @@ def make_resolve(
     answer: RepeatAnswer | None = None,
     stored: StoredRecord | None = None,
 ) -> Resolve:
-    """Return the command that ends the hold of a call, and count the call.
+    """Return the command that ends the hold of a call.
 
     `answer`: what a repeat with the same idempotency key is answered. `stored`: where the answer
     lies that the provider keeps.
@@ -63,7 +63,6 @@ def make_resolve(
     usage = judged(call.with_search(ending.usage), call.plan)
     conditions = conditions_served(call, usage)
     charge = _charge(call, usage, conditions, held.amount_nanos)
-    call.settled_tokens = usage.total_tokens
     detail: Row = call.detail
     cost: int | None = 0
     if call.cached is None:
@@ -88,7 +87,6 @@ def make_resolve(
         service_tier=conditions.service_tier,
         answered_from="" if call.cached is None else AnswerSource.CACHE,
     )
-    _count(call, ending, usage, row)
     return Resolve(
         request_id=call.request_id,
         wallet_id=call.member.wallet_id,
@@ -102,6 +100,29 @@ def make_resolve(
         claim_end=None if call.keyed is None else call.keyed.end(ending, charge, answer),
         stored=stored,
     )
+
+
+def count_settled(call: Call, ending: Ending, row: Row) -> None:
+    """Have the limits, metrics and habits of the process know of a call that ends with this row."""
+    gateway, request, usage = call.gateway, call.plan.request, stored_usage(row)
+    call.settled_tokens = usage.total_tokens
+    if ending.state == RequestState.COMPLETED and usage.source == "reported":
+        gateway.habits.note(call.plan.model.id, usage.output_tokens)
+    if call.quote_seconds is None:
+        gateway.counts.note_call(
+            request.endpoint,
+            ending.state,
+            ending.status_code,
+            row["duration_ms"] / 1000,
+            call.ttft_ms if request.is_stream else None,
+        )
+    if usage.is_suspect:
+        gateway.counts.suspect_usages.add(str(row["provider_id"]))
+        logger.warning(
+            "the usage that provider %s reported cannot be true",
+            row["provider_name"],
+            extra={"request_id": call.request_id},
+        )
 
 
 async def seal_bodies(call: Call) -> KeptBodies | None:
@@ -220,25 +241,3 @@ def _cost(
             "cost_version_id": price.id if price else None,
         }
     return detail, sum_up(call.attempts, own, is_known=is_known)
-
-
-def _count(call: Call, ending: Ending, usage: Usage, row: Row) -> None:
-    """Have the metrics and habits of the process know of a call that ends."""
-    gateway, request = call.gateway, call.plan.request
-    if ending.state == RequestState.COMPLETED and usage.source == "reported":
-        gateway.habits.note(call.plan.model.id, usage.output_tokens)
-    if call.quote_seconds is None:
-        gateway.counts.note_call(
-            request.endpoint,
-            ending.state,
-            ending.status_code,
-            row["duration_ms"] / 1000,
-            call.ttft_ms if request.is_stream else None,
-        )
-    if usage.is_suspect:
-        gateway.counts.suspect_usages.add(str(row["provider_id"]))
-        logger.warning(
-            "the usage that provider %s reported cannot be true",
-            row["provider_name"],
-            extra={"request_id": call.request_id},
-        )

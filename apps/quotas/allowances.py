@@ -21,7 +21,7 @@ from apps.billing.connections import post_over
 from apps.billing.ledger.batch import Insufficient
 from apps.billing.ledger.commands import Line, Posting
 from apps.billing.models import Account, AccountKind, EntryKind, TransactionKind
-from apps.core.domain_errors import DomainError
+from apps.core.domain_errors import DomainError, Gone
 from apps.core.ids import new_uuid7
 from apps.model_groups.groups import GroupGone
 from apps.model_groups.models import ModelGroup
@@ -55,12 +55,8 @@ class ExpiryPassed(DomainError):
     message = "A new quota cannot have expired already."
 
 
-class QuotaGone(DomainError):
+class QuotaGone(Gone):
     """The quota was deleted meanwhile."""
-
-    status_code = 404
-    code = "not_found"
-    message = "Not found."
 
 
 @dataclass(frozen=True, slots=True)

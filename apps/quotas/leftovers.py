@@ -64,7 +64,7 @@ def remove_quota(
         _take_back(
             [quota],
             before={quota.pk: before},
-            action="quota.archived",
+            action="quota.deactivated",
             why="quota taken back",
             cause=Cause(actor, reason, request),
         )

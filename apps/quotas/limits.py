@@ -3,7 +3,7 @@
 A minute is a sliding window of one-second buckets. The window holds the running second and the
 60 full seconds before it: with 60 buckets alone, a burst at the end of the first second and one
 at the start of the 61st would lie within the same 60 seconds. So any 60 seconds let through at
-most the limit (I-61), at the price of up to one second of strictness.
+most the limit, at the price of up to one second of strictness.
 
 Tokens are reserved at admission by estimate and corrected at the end. A request that alone is
 larger than the token limit is admitted while its window holds no tokens, else it could never run.

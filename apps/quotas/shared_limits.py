@@ -3,7 +3,7 @@
 A request is counted in this process first, then in Redis; both must let it through. So Redis is
 never the only guard: whatever happens to it (F40–F43), this process alone never lets through more
 than the limit, and n gateways without Redis at most n times the limit, also in a minute in which
-Redis goes or comes back (I-61). A request that this process refuses costs Redis nothing.
+Redis goes or comes back. A request that this process refuses costs Redis nothing.
 
 Calls go to Redis in batches: what gathered while one batch was out leaves with the next one, on
 one connection, in the order it came. A batch has a deadline of 50 ms; after three failed batches

@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from apps.ai_models.models import AIModel
 from apps.api_keys.models import APIKey
 from apps.audit.events import record_event, set_values, values_of
-from apps.core.domain_errors import DomainError
+from apps.core.domain_errors import DomainError, Gone
 from apps.model_groups.models import ModelGroup
 from apps.risk.loading import read_rule
 from apps.risk.matchers import PatternRefused, match_pattern, match_words
@@ -61,12 +61,8 @@ class TooManyRules(DomainError):
     message = f"There are {RULES_MAX} risk rules already. Delete one first."
 
 
-class RuleGone(DomainError):
+class RuleGone(Gone):
     """The rule was deleted meanwhile."""
-
-    status_code = 404
-    code = "not_found"
-    message = "Not found."
 
 
 class RuleInvalid(ValueError):

@@ -21,7 +21,7 @@ from django.db.models import Q
 from django.http import HttpRequest
 
 from apps.audit.events import changed_values, record_event, values_of
-from apps.core.domain_errors import DomainError
+from apps.core.domain_errors import DomainError, Gone
 from apps.users.hashing import hash_password
 from apps.users.models import Role, User, UserGroup
 from apps.users.names import UserExists, are_names_taken, clean_names
@@ -72,12 +72,8 @@ class RoleLost(DomainError):
     message = "You do not have permission to perform this action."
 
 
-class UserGone(DomainError):
+class UserGone(Gone):
     """The user was deleted meanwhile."""
-
-    status_code = 404
-    code = "not_found"
-    message = "Not found."
 
 
 class UserGroupGone(DomainError):
@@ -135,7 +131,6 @@ def change_user(
     user: User,
     actor: User | None,
     request: HttpRequest | None = None,
-    reason: str = "",
     **changes: Unpack[UserChanges],
 ) -> User:
     """Change what is given of a user and return the user as he is now. No actor is the system.
@@ -160,7 +155,7 @@ def change_user(
                 raise OwnAccount
             if not _LEAD.isdisjoint(new):
                 locked.check_lead(actor, is_leaving=not is_lead(row))
-            _save(row, old, new, changes, actor=actor, reason=reason, request=request)
+            _save(row, old, new, changes, actor=actor, request=request)
     except IntegrityError as error:
         if are_names_taken(row):
             raise UserExists from error
@@ -168,6 +163,26 @@ def change_user(
             raise UserGroupGone from error
         raise
     return row
+
+
+def deactivate_user(*, row: User, actor: User | None, request: HttpRequest | None = None) -> None:
+    """Deactivate a user who cannot be deleted, and end his sessions.
+
+    For callers that hold the locks of `lock_user` and have asked it about the lead.
+    """
+    if not row.is_active:
+        return
+    row.is_active = False
+    row.save(update_fields=["is_active"])
+    record_event(
+        actor=actor,
+        action="user.deactivated",
+        subject=row,
+        before={"is_active": True},
+        after={"is_active": False},
+        request=request,
+    )
+    end_all_sessions(user=row, actor=actor, request=request)
 
 
 def lock_user(user: User, *, with_lead: bool) -> LockedUser:
@@ -257,7 +272,6 @@ def _save(
     changes: UserChanges,
     *,
     actor: User | None,
-    reason: str,
     request: HttpRequest | None,
 ) -> None:
     """Write what differs, with its events, and end the sessions that must not go on."""
@@ -276,7 +290,6 @@ def _save(
                 subject=row,
                 before={name: old[name] for name in names},
                 after={name: new[name] for name in names},
-                reason=reason,
                 request=request,
             )
     if is_password_new:

@@ -39,6 +39,10 @@ BAD = {
     "database without a name": ({"DATABASE_URL": "postgresql://h"}, "DATABASE_URL names no"),
     "workers on sqlite": ({"WORKERS": "2"}, "WORKERS above 1 needs PostgreSQL"),
     "no number": ({"PORT": "http"}, "PORT must be a whole number from 1 to 65535"),
+    "a digit that is no number": (
+        {"PORT": "\u00b2"},
+        "PORT must be a whole number from 1 to 65535",
+    ),
     "port out of range": ({"PORT": "70000"}, "PORT must be a whole number from 1 to 65535"),
     "part of a dollar": (
         {"ADJUSTMENT_USD_ALONE": "1.5"},

@@ -315,10 +315,7 @@ ELSEWHERE: Final = {
     "E36": "a gateway that ends: test_error_rows_alone",
     "E37": "test_full_gateway",
     **dict.fromkeys(("E41", "E42"), "a key is asked no more: test_provider_health"),
-    "E50": "an answer that is whole becomes a stream: test_streams",
     "E62": "the client is gone: test_features, test_disconnects",
-    "E63": "the stream runs to its end: test_error_rows_upstream",
     "E64": "nobody is left to say it: test_error_rows_alone",
-    "E65": "the stream ends well: test_error_rows_upstream",
     "E66": "a gateway that ends: test_error_rows_alone",
 }

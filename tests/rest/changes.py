@@ -124,7 +124,7 @@ CHANGES: Final = (
     ),
     Change(
         "DELETE", "/api/admin/model-groups/{model_group_id}/", ARCHIVED,
-        ("model_group.archived",), on=("group",),
+        ("model_group.deactivated",), on=("group",),
     ),
     Change(
         "POST", "/api/admin/models/", 201, ("model.created", "route.created", "price.created"),
@@ -147,7 +147,7 @@ CHANGES: Final = (
         ("route.deleted", "route.deleted", "model.deleted"), on=("unpriced",),
     ),
     Change(
-        "DELETE", "/api/admin/models/{model_id}/", ARCHIVED, ("model.archived",), on=("model",)
+        "DELETE", "/api/admin/models/{model_id}/", ARCHIVED, ("model.deactivated",), on=("model",)
     ),
     Change(
         "POST", "/api/admin/models/{model_id}/prices/", 201, ("price.created",), _PRICES,
@@ -265,7 +265,9 @@ CHANGES: Final = (
         {"is_active": False, "reason": "over"}, on=("quota",),
     ),
     Change("DELETE", "/api/admin/quotas/{quota_id}/", 204, ("quota.deleted",), on=("spare_quota",)),
-    Change("DELETE", "/api/admin/quotas/{quota_id}/", ARCHIVED, ("quota.archived",), on=("quota",)),
+    Change(
+        "DELETE", "/api/admin/quotas/{quota_id}/", ARCHIVED, ("quota.deactivated",), on=("quota",)
+    ),
     # Routes
     Change(
         "POST", "/api/admin/routes/", 201, ("route.created", "price.created"),
@@ -280,7 +282,9 @@ CHANGES: Final = (
         {"priority": 4, "cost_prices": {"input": "2"}}, on=("route",),
     ),
     Change("DELETE", "/api/admin/routes/{route_id}/", 204, ("route.deleted",), on=("spare_route",)),
-    Change("DELETE", "/api/admin/routes/{route_id}/", ARCHIVED, ("route.archived",), on=("route",)),
+    Change(
+        "DELETE", "/api/admin/routes/{route_id}/", ARCHIVED, ("route.deactivated",), on=("route",)
+    ),
     Change(
         "POST", "/api/admin/routes/{route_id}/costs/", 201, ("price.created",), _PRICES,
         on=("route",),
@@ -319,7 +323,7 @@ CHANGES: Final = (
     Change("DELETE", "/api/admin/users/{user_id}/", 204, ("user.deleted",), on=("spare_user",)),
     Change(
         "DELETE", "/api/admin/users/{user_id}/", ARCHIVED,
-        ("user.changed", "user.sessions_ended"), on=("user",),
+        ("user.deactivated", "user.sessions_ended"), on=("user",),
     ),
     Change(
         "POST", "/api/admin/users/{user_id}/adjust-balance/", 200, ("user.balance_adjusted",),

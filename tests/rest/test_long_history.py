@@ -76,7 +76,7 @@ def test_a_route_is_deactivated(endless: None, route: Route) -> None:
 
     route.refresh_from_db()
     assert (deleted, route.is_active) == (False, False)
-    assert events() == ["route.archived"]
+    assert events() == ["route.deactivated"]
 
 
 def test_a_model_is_deactivated_after_the_first_route_that_takes_so_long(
@@ -89,7 +89,7 @@ def test_a_model_is_deactivated_after_the_first_route_that_takes_so_long(
 
     route.model.refresh_from_db()
     assert (deleted, route.model.is_active) == (False, False)
-    assert events() == ["model.archived"]
+    assert events() == ["model.deactivated"]
     assert len([query for query in queries if "audit_attempt" in query["sql"]]) == 1
 
 

@@ -266,7 +266,7 @@ def test_a_model_with_history_is_deactivated(
     assert second.status_code == 409
     model.refresh_from_db()
     assert model.is_active is False
-    assert _events().count("model.archived") == 1
+    assert _events().count("model.deactivated") == 1
 
 
 def test_a_model_without_history_goes_with_its_routes(

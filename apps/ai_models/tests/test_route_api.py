@@ -199,7 +199,7 @@ def test_a_used_route_keeps_its_ends_and_is_only_deactivated(
     assert second.status_code == 409
     route.refresh_from_db()
     assert (route.model_id, route.is_active) == (ends[0].pk, False)
-    assert _events() == ["route.archived"]
+    assert _events() == ["route.deactivated"]
 
 
 def test_an_unused_route_goes(client: APIClient, ends: tuple[AIModel, Provider]) -> None:

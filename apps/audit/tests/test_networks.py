@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.audit.networks import Network, condition_of, is_met, parse_network
+from apps.audit.networks import Network, TextCondition, condition_of, parse_network
 
 # Zeros decide how an IPv6 address is written, so they come often.
 _GROUP = st.one_of(st.just(0), st.integers(0, 15), st.integers(0, 0xFFFF))
 _IPV6 = st.lists(_GROUP, min_size=8, max_size=8).map(
     lambda groups: int("".join(f"{group:04x}" for group in groups), 16)
 )
+
+
+def is_met(condition: TextCondition, text: str) -> bool:
+    """Return whether the text of an address meets the condition."""
+    return (
+        condition.exact in ("", text)
+        and text.startswith(condition.prefix)
+        and (not condition.pattern or re.search(condition.pattern, text) is not None)
+    )
 
 
 def _flip(value: int, bit: int | None) -> int:

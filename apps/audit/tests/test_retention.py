@@ -276,6 +276,11 @@ def test_the_command_refuses_what_is_unclear(db: None, arguments: tuple[str, ...
     assert len(left()) == 1
 
 
+def test_the_command_says_what_it_takes_for_days(db: None) -> None:
+    with pytest.raises(CommandError, match="not a whole number from 0 to 36500"):
+        run("--days", "\u00b2")
+
+
 # ---- answers for who repeats a call
 
 

@@ -7,7 +7,6 @@ from django.db import DatabaseError, connection
 
 from apps.audit.models import AdminEvent
 from apps.billing.accounts import find_standing
-from apps.billing.adjustments import adjust_balance
 from apps.billing.customers import (
     RepeatKeyReused,
     adjust_user_balance,
@@ -132,36 +131,6 @@ def test_the_same_key_of_another_administrator_is_another_key() -> None:
 
     assert find_standing(user.customer_id).balance_nanos == 3 * DOLLAR
     assert AdminEvent.objects.filter(action="user.balance_adjusted").count() == 3
-
-
-def test_what_was_posted_with_a_key_in_its_old_form_is_not_posted_again() -> None:
-    root, user = make_admin(), make_user()
-    old = {
-        key: adjust_balance(
-            customer_id=user.customer_id,
-            amount_nanos=DOLLAR,
-            actor=root,
-            reason="one",
-            idempotency_key=f"adjustment:{user.pk}:{key[:100]}",
-        )
-        for key in ("k1", "k" * 150)
-    }
-
-    for key, posted in old.items():
-        again = adjust_user_balance(
-            user=user, amount_nanos=DOLLAR, reason="one", actor=root, repeat_key=key
-        )
-        assert again.pk == posted.pk
-    with pytest.raises(RepeatKeyReused):
-        adjust_user_balance(
-            user=user, amount_nanos=DOLLAR, reason="two", actor=root, repeat_key="k1"
-        )
-    # Cut off it was the same key; it is another one.
-    adjust_user_balance(
-        user=user, amount_nanos=DOLLAR, reason="two", actor=root, repeat_key="k" * 151
-    )
-
-    assert find_standing(user.customer_id).balance_nanos == 3 * DOLLAR
 
 
 def test_nobody_adjusts_who_was_deleted_meanwhile() -> None:

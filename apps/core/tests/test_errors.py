@@ -61,16 +61,13 @@ EXPECTED = {
     "E47": (502, "server_error", "upstream_unreachable", 1, None, ""),
     "E48": (504, "server_error", "upstream_timeout", 1, None, ""),
     "E49": (502, "server_error", "upstream_invalid_response", 1, None, ""),
-    "E50": (502, "server_error", "upstream_invalid_response", 1, None, ""),
     "E51": (502, "server_error", "upstream_invalid_response", 1, None, ""),
     "E52": (502, "server_error", "upstream_response_too_large", None, False, ""),
     "E53": (503, "server_error", "upstream_error", 1, None, ""),
     "E60": (200, "server_error", "upstream_interrupted", None, None, ""),
     "E61": (200, "server_error", "stream_limit_exceeded", None, None, ""),
     "E62": (499, "invalid_request_error", "client_disconnected", None, None, ""),
-    "E63": (200, "invalid_request_error", "key_revoked", None, None, ""),
     "E64": (200, "server_error", "gateway_crashed", None, None, ""),
-    "E65": (200, "server_error", "settling", None, None, ""),
     "E66": (200, "server_error", "service_restarting", None, None, ""),
     "E70": (500, "server_error", "internal_error", None, None, ""),
     "E71": (500, "server_error", "internal_error", None, False, ""),
@@ -96,6 +93,15 @@ def test_a_row_answers_as_specified(row: str) -> None:
     ) == EXPECTED[row]
     assert error.row == row
     assert error.param is None
+
+
+@pytest.mark.parametrize(
+    ("row", "is_refusal"), [("E01", True), ("E37", True), ("E40", False), ("E71", False)]
+)
+def test_what_is_answered_before_a_provider_was_asked_is_a_refusal(
+    row: str, is_refusal: bool
+) -> None:
+    assert GatewayError(row).is_refusal is is_refusal
 
 
 def test_the_body_has_the_shape_of_openai() -> None:

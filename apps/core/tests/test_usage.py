@@ -32,7 +32,7 @@ def test_the_classes_are_the_fields() -> None:
 
 
 def test_a_usage_survives_being_stored() -> None:
-    assert Usage.from_dict(USAGE.as_dict()) == USAGE
+    assert Usage.from_dict(USAGE._asdict()) == USAGE
 
 
 def test_absent_classes_are_zero() -> None:

@@ -178,7 +178,7 @@ def test_a_group_with_quotas_is_deactivated(client: APIClient) -> None:
     world.group.refresh_from_db()
     assert world.group.is_active is False
     assert [event.action for event in _events()[1:]] == [
-        "model_group.archived",
+        "model_group.deactivated",
         "model_group.deleted",
     ]
     before = _events()[-1].before

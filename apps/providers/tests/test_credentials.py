@@ -7,7 +7,7 @@ from django.db.models import Prefetch
 
 from apps.audit.models import AdminEvent
 from apps.core.crypto import SecretUnreadable
-from apps.providers.credentials import SecretMalformed, add_key, open_secret, replace_secret
+from apps.providers.credentials import SecretMalformed, add_key, change_key, open_secret
 from apps.providers.models import Provider, ProviderKey
 
 SECRET = "sk-CANARY-UP-0123456789"
@@ -43,7 +43,7 @@ def test_a_replaced_secret_is_gone(provider: Provider) -> None:
     key = add_key(provider=provider, secret=SECRET)
     old = key.sealed_secret
 
-    replace_secret(key=key, secret="sk-fresh-abcdefghijkl")
+    change_key(key=key, values={}, secret="sk-fresh-abcdefghijkl")
 
     key.refresh_from_db()
     assert open_secret(key) == "sk-fresh-abcdefghijkl"
@@ -52,7 +52,7 @@ def test_a_replaced_secret_is_gone(provider: Provider) -> None:
 
 def test_events_about_keys_hold_neither_secret_nor_ciphertext(provider: Provider) -> None:
     key = add_key(provider=provider, secret=SECRET)
-    replace_secret(key=key, secret="sk-CANARY-NEW-0123456789")
+    key = change_key(key=key, values={}, secret="sk-CANARY-NEW-0123456789")
 
     events = repr(list(AdminEvent.objects.values()))
     assert "CANARY" not in events

@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 from apps.audit.models import AdminEvent
 from apps.providers import tasks
 from apps.providers.asking import ProviderFailed, ask_for_models
-from apps.providers.credentials import add_key, replace_secret
+from apps.providers.credentials import add_key, change_key
 from apps.providers.health import (
     NotDisabled,
     check_after,
@@ -68,7 +68,7 @@ def test_several_gateways_that_report_the_same_disable_it_once(key: ProviderKey)
 
 
 def test_a_secret_that_was_replaced_meanwhile_is_not_to_blame(key: ProviderKey) -> None:
-    replace_secret(key=key, secret="sk-fresh-0123456789abcdef")
+    change_key(key=key, values={}, secret="sk-fresh-0123456789abcdef")
 
     assert not disable(key)
 
@@ -87,7 +87,7 @@ def test_keys_that_are_gone_or_not_in_use_are_left_alone(key: ProviderKey) -> No
 def test_a_new_secret_makes_a_disabled_key_usable(key: ProviderKey) -> None:
     disable(key)
 
-    replace_secret(key=key, secret="sk-fresh-0123456789abcdef")
+    change_key(key=key, values={}, secret="sk-fresh-0123456789abcdef")
 
     key.refresh_from_db()
     assert (key.disabled_at, key.disabled_reason, key.next_check_at) == (None, "", None)

@@ -10,7 +10,7 @@ from pytest_django import Settings
 from apps.audit.models import AdminEvent
 from apps.core.crypto import SecretUnreadable, Vault, key_id
 from apps.providers import rotation
-from apps.providers.credentials import add_key, open_secret, replace_secret
+from apps.providers.credentials import add_key, change_key, open_secret
 from apps.providers.models import Provider, ProviderKey
 from apps.providers.rotation import (
     KeysUnreadable,
@@ -94,7 +94,9 @@ def test_a_secret_that_was_replaced_meanwhile_is_not_overwritten(
 ) -> None:
     use(settings, NEW, OLD)
     read_before = list(ProviderKey.objects.order_by("pk"))
-    replace_secret(key=ProviderKey.objects.get(pk=provider_keys[0].pk), secret="sk-newer-secret-9")
+    change_key(
+        key=ProviderKey.objects.get(pk=provider_keys[0].pk), values={}, secret="sk-newer-secret-9"
+    )
 
     resealed, skipped = rotation._reseal(read_before, Vault((NEW, OLD)))
 

@@ -28,7 +28,6 @@ from apps.proxy.dialects.neutral import (
 )
 from apps.proxy.dialects.openai_chunks import load_chunk
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS, arguments_text
-from apps.proxy.dialects.upstream_errors import error_code
 from apps.proxy.sse import events_with_data
 
 
@@ -80,7 +79,7 @@ class AnthropicStreamReader:
 
     def _fail(self, document: dict[str, Any], deltas: list[Delta]) -> None:
         self._is_over = True
-        deltas.append(Failure(GatewayError("E60"), error_code(document)))
+        deltas.append(Failure(GatewayError("E60")))
 
     def _start(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         self._is_started = True

@@ -40,7 +40,7 @@ _STATUSES: Final[dict[int, str]] = {
     504: "DEADLINE_EXCEEDED",
 }
 # What the code of an error says that comes after the status: 200 is none for an error.
-_IN_BAND: Final = {"E61": 501, "E63": 401}
+_IN_BAND: Final = {"E61": 501}
 _IN_BAND_DEFAULT: Final = 503
 _BEGUN: Final = 200
 _TYPES: Final = "type.googleapis.com/google.rpc."

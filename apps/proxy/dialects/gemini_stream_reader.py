@@ -22,7 +22,6 @@ from apps.proxy.dialects.gemini_answer import (
     text_of,
     tool_use,
 )
-from apps.proxy.dialects.gemini_errors import known_code
 from apps.proxy.dialects.gemini_parameters import member, word
 from apps.proxy.dialects.gemini_parts import signed_thought
 from apps.proxy.dialects.gemini_searches import Searches, with_searches
@@ -105,7 +104,7 @@ class GeminiStreamReader:
 
     def _fail(self, document: dict[str, Any], deltas: list[Delta]) -> None:
         self._is_over = True
-        deltas.append(Failure(GatewayError("E60"), known_code(document)))
+        deltas.append(Failure(GatewayError("E60")))
 
     def _known_usage(self) -> Usage | None:
         usage = None if self._usage is None else parse_gemini_usage(self._usage)

@@ -343,7 +343,6 @@ class Failure(NamedTuple):
     """The stream failed; nothing follows."""
 
     error: GatewayError
-    upstream_code: str | None = None  # for the record, if it is a known one
 
 
 Delta = (

@@ -29,7 +29,6 @@ from apps.proxy.dialects.openai_chat_answer import UNEQUALLED, stop_reason
 from apps.proxy.dialects.openai_chunks import find_usage, is_error, load_chunk
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS, is_complete
-from apps.proxy.dialects.upstream_errors import error_code
 from apps.proxy.sse import events_with_data
 
 TOOL_CALLS_MAX: Final = 256
@@ -125,7 +124,7 @@ class OpenAIStreamReader:
 
     def _fail(self, document: dict[str, Any], deltas: list[Delta]) -> None:
         self._is_over = True
-        deltas.append(Failure(GatewayError("E60"), error_code(document)))
+        deltas.append(Failure(GatewayError("E60")))
 
     def _read_choice(self, choice: dict[str, Any], deltas: list[Delta]) -> None:
         delta = choice.get("delta")

@@ -36,7 +36,6 @@ from apps.proxy.dialects.responses_input_reader import PARAGRAPH
 from apps.proxy.dialects.responses_metering import SEARCH_ITEM, reported_usage
 from apps.proxy.dialects.responses_tools import called_name
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS
-from apps.proxy.dialects.upstream_errors import allowed_code
 from apps.proxy.sse import events_with_data
 
 _Kind = Literal["text", "refusal", "thinking", "tool"]
@@ -103,7 +102,7 @@ class ResponsesStreamReader:
 
     def _fail(self, document: dict[str, Any], deltas: list[Delta]) -> None:
         self._is_over = True
-        deltas.append(Failure(GatewayError("E60"), _error_code(document)))
+        deltas.append(Failure(GatewayError("E60")))
 
     def _start(self, event: dict[str, Any], deltas: list[Delta]) -> None:
         self._is_started = True
@@ -284,17 +283,6 @@ _EVENTS: Final[dict[str, Callable[[ResponsesStreamReader, dict[str, Any], list[D
     "response.incomplete": _Reader._end,
     **dict.fromkeys(_FAILURES, _failed),
 }
-
-
-def _error_code(document: dict[str, Any]) -> str | None:
-    """Return the code of the error in an event, for the record, if it is a known one."""
-    response = document.get("response")
-    holder = response if isinstance(response, dict) else document
-    error = holder.get("error")
-    if not isinstance(error, dict):
-        # An event that is nothing but the error.
-        error = document if document.get("type") == "error" else {}
-    return allowed_code(error.get("code")) or allowed_code(error.get("type"))
 
 
 def _object(holder: dict[str, Any], name: str) -> dict[str, Any]:

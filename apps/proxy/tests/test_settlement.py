@@ -2,12 +2,20 @@ from typing import Any
 
 import pytest
 
+from apps.audit.models import RequestState
+from apps.audit.records import DETAIL_COLUMNS
+from apps.billing.ledger.commands import Held
+from apps.core.ids import new_uuid7
 from apps.core.usage import Usage
 from apps.proxy.admission import plan_call
+from apps.proxy.call import Call
 from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.dialects.parsed_request import Endpoint
-from apps.proxy.settlement import judged
+from apps.proxy.endings import Ending
+from apps.proxy.gateway import Gateway
+from apps.proxy.settlement import count_settled, judged, make_resolve
 from apps.proxy.tests.values import NOW, make_caller, make_snapshot
+from apps.proxy.weight import Weight
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
 
@@ -52,3 +60,32 @@ def test_an_estimate_is_not_judged_for_it_is_cut_in_any_case() -> None:
     estimate = Usage(output=9_000_000, source="estimated")
 
     assert judge("chat/completions", CHAT, estimate) is estimate
+
+
+def test_a_call_is_counted_once_however_often_its_end_is_made_up() -> None:
+    gateway = Gateway()
+    request = parse_request("chat/completions", {"model": "gpt", **CHAT})
+    call = Call(
+        gateway,
+        plan_call(make_snapshot(b""), make_caller(), request, NOW),
+        request_id=new_uuid7(),
+        body=b"{}",
+        path="/v1/chat/completions",
+        address="127.0.0.1",
+        user_agent="tests",
+        now=NOW,
+        begun=gateway.monotonic(),
+        weight=Weight(gateway),
+    )
+    call.routes = list(call.plan.routes)
+    call.detail = {**dict.fromkeys(DETAIL_COLUMNS, ""), "started_at": NOW}
+    usage = Usage(input=3, output=4, source="reported")
+    ending = Ending(RequestState.COMPLETED, 200, usage=usage)
+    made = [make_resolve(call, Held(call.request_id, 1_000, ()), ending) for _ in range(2)]
+    before = (call.settled_tokens, dict(gateway.counts.calls.counts))
+
+    count_settled(call, ending, made[0].row)
+
+    assert before == (0, {})
+    assert call.settled_tokens == 7
+    assert gateway.counts.calls.counts == {("chat/completions", "completed", "2xx"): 1}

@@ -197,7 +197,7 @@ def test_a_funded_quota_is_ended_and_what_remains_goes_back(
     ]
     assert shown["is_active"] is False
     assert Account.objects.get(kind="promotion").posted_nanos == -USD
-    assert _events() == ["quota.created", "quota.archived"]
+    assert _events() == ["quota.created", "quota.deactivated"]
 
 
 def test_a_quota_that_never_had_money_is_deleted(client: APIClient, group: ModelGroup) -> None:

@@ -56,6 +56,6 @@ def _moment(text: str) -> datetime:
 
 
 def _days(text: str) -> int:
-    if not text.isdigit() or not int(text) <= _DAYS_MAX:
+    if not (text.isascii() and text.isdigit() and int(text) <= _DAYS_MAX):
         raise argparse.ArgumentTypeError(f"not a whole number from 0 to {_DAYS_MAX}")
     return int(text)

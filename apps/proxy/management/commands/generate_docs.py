@@ -34,7 +34,7 @@ The columns "Anthropic" and "Google" say what differs there: the status, where i
 and the type or status name. The official SDKs retry 408, 409, 429 and 5xx by themselves, unless
 `x-should-retry: false` says otherwise: an answer that they retry was never charged. Status 200
 means that the stream had begun: the error comes as its last event, then the connection is cut
-without a clean end.
+without a clean end. Where nothing is sent, the code is on record only.
 
 nginx in front ([nginx.conf](../nginx.conf)) answers E15 by itself, and E36 where it reaches no
 gateway, in the same shapes.
@@ -92,6 +92,10 @@ class Command(BaseCommand):
 def _errors() -> str:
     lines = []
     for number, row in ROWS.items():
+        if not row.is_sent:
+            codes = f"`{row.codes[0]}`"
+            lines.append(f"| {number} | {row.condition} | nothing is sent | | {codes} | | | |")
+            continue
         statuses = ", ".join(str(status) for status in row.statuses)
         codes = ", ".join(f"`{code}`" for code in row.codes[:4])
         codes += ", …" if len(row.codes) > 4 else ""

@@ -55,7 +55,6 @@ RETRIED: Final = {408, 429, 500, 502, 503, 504}
         ("E60", 200, "UNAVAILABLE"),
         ("E61", 200, "INTERNAL"),
         ("E62", 499, "CANCELLED"),
-        ("E63", 200, "UNAUTHENTICATED"),
         ("E70", 500, "INTERNAL"),
         ("E71", 501, "INTERNAL"),
     ],
