@@ -259,10 +259,12 @@ def test_there_is_no_other_way_out() -> None:
             if any(name in clients or name.partition(".")[0] in clients for name in names):
                 found.add(str(path.relative_to(APPS)))
 
-    # The data plane has a client and a guard of its own; the installation looks at its own port.
+    # The data plane has a client and a guard of its own, and a server with the same parser; the
+    # installation looks at its own port.
     assert found == {
         "providers/outgoing.py",
         "proxy/http_client.py",
+        "proxy/protocol.py",
         "proxy/installation.py",
         "proxy/upstream.py",
     }

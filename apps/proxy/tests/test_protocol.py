@@ -270,7 +270,7 @@ async def test_a_client_that_has_asked_for_more_and_leaves_is_noticed(is_togethe
         await until(lambda: watching.lost == 1)
 
         watching.ends.set()
-        assert [one.is_lost for one in watching.connections] == [True]
+        assert [one._cycle.disconnected for one in watching.connections] == [True]
 
 
 OFFER = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"

@@ -75,7 +75,7 @@ def test_a_call_is_counted_once_however_often_its_end_is_made_up() -> None:
         user_agent="tests",
         now=NOW,
         begun=gateway.monotonic(),
-        weight=Weight(gateway),
+        weight=Weight(gateway, user_id=1),
     )
     call.routes = list(call.plan.routes)
     call.detail = {**dict.fromkeys(DETAIL_COLUMNS, ""), "started_at": NOW}
