@@ -133,4 +133,4 @@ def block_the_loop() -> None:
             time.sleep(BLOCKED_SECONDS)  # noqa: ASYNC251 (that is the fault)
         await real(self)
 
-    relay.Relay.run = run  # type: ignore[method-assign]
+    relay.Relay.run = run  # type: ignore[method-assign]  # the planted one

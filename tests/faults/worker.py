@@ -28,7 +28,7 @@ def die_in_the_middle() -> None:
         flush(self, *arguments)
         os._exit(EXIT_CODE)
 
-    Flusher.flush = flush_and_die  # type: ignore[method-assign,assignment]
+    Flusher.flush = flush_and_die  # type: ignore[method-assign,assignment]  # so planted
 
 
 def main() -> None:

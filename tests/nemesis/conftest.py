@@ -69,9 +69,9 @@ def directory(seed: int, request: pytest.FixtureRequest) -> Iterator[Path]:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Let fixtures know whether their test has passed."""
     outcome = yield
-    result = outcome.get_result()  # type: ignore[attr-defined]
+    result = outcome.get_result()  # type: ignore[attr-defined]  # of pluggy
     if result.when == "call":
-        item.has_passed = result.passed  # type: ignore[attr-defined]
+        item.has_passed = result.passed  # type: ignore[attr-defined]  # our own
 
 
 @pytest.fixture
