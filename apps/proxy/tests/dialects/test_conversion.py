@@ -112,7 +112,7 @@ REFUSABLE: Final[dict[tuple[str, str], frozenset[str]]] = {
         {
             *("frequency_penalty", "presence_penalty", "seed", "metadata", "verbosity", "n"),
             *("temperature", "top_p", "top_k", "response_format.type", "reasoning_effort"),
-            *("messages", "messages.content.input_audio"),
+            *("messages", "messages.content.input_audio", "stop"),
         }
     ),
     ("anthropic", "openai"): frozenset(
@@ -132,7 +132,8 @@ REFUSABLE: Final[dict[tuple[str, str], frozenset[str]]] = {
         {
             *(f"generationConfig.{name}" for name in ("topK", "topP", "temperature", "seed")),
             *(f"generationConfig.{name}" for name in ("frequencyPenalty", "presencePenalty")),
-            *("generationConfig.thinkingConfig", "contents", "contents.parts.inlineData"),
+            *(f"generationConfig.{name}" for name in ("stopSequences", "thinkingConfig")),
+            *("contents", "contents.parts.inlineData"),
         }
     ),
     ("openai", "gemini"): frozenset(
