@@ -1,4 +1,7 @@
-"""Tests of models and their prices over REST."""
+"""Tests of models and their prices over REST.
+
+Over 400 lines because each field of a model and of a price is tried in the same catalogue.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,8 @@
+"""Tests of how requests that OpenAI's providers get are bounded, and changed on their way.
+
+Over 400 lines because it is one table of cases after another over one module.
+"""
+
 import base64
 import json
 from typing import Any
