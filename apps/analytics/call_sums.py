@@ -7,7 +7,7 @@ midnight in UTC.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from functools import reduce
@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 from django.db.models import F, Max, Q, QuerySet, Sum
 
 from apps.analytics.models import NO_PROVIDER, Rollup
+from apps.analytics.parts import in_parts
 from apps.analytics.ranges import Range, day_of
 from apps.analytics.rolling import Piece
 from apps.audit.models import APIRequest
@@ -40,9 +41,8 @@ _DAYS: Final[dict[Moment, str]] = {"started_at": "started_on", "settled_at": "se
 _LARGEST: Final = {"requests": attrgetter("requests"), "charge": attrgetter("charge_nanos")}
 _NOTHING: Final = Sums(0, 0, 0, 0, 0, 0, 0)
 _ROLLED_UP: Final[dict[str, Any]] = {f"sum_{name}": Sum(name) for name in SUM_COLUMNS.values()}
-# So many ids go into one statement, and so many chains are read from where their rollups end: where
-# there are more, as before the first run, calls are read one by one.
-_IDS_MAX: Final = 1_000
+# So many chains are read from where their rollups end: where there are more, as before the first
+# run, calls are read one by one.
 _PIECES_MAX: Final = 16
 
 
@@ -88,7 +88,7 @@ class CallSums:
         known = self._rollups.order_by().values("user_id").distinct().count()
         known -= sum(
             self._rollups.filter(user_id__in=part).values("user_id").distinct().count()
-            for part in _parts(users)
+            for part in in_parts(users)
         )
         sums = reduce(_add, found, _NOTHING)
         return Totals(**asdict(sums), active_users=known + len(users))
@@ -121,7 +121,7 @@ class CallSums:
         )
         # Of those that were read call by call all that the rollups have; of the others the largest.
         also = [NO_PROVIDER if one is None else one for one in groups]
-        for part in _parts(also):
+        for part in in_parts(also):
             for row in rows.filter(**{f"{column}__in": part}):
                 group = _group(row, column)
                 groups[group.id] = _merged(groups[group.id], group)
@@ -184,9 +184,3 @@ def _whole_days(over: Range) -> tuple[datetime, datetime]:
     if first < over.start:
         first += timedelta(days=1)
     return first, last
-
-
-def _parts(ids: Iterable[int]) -> Iterable[list[int]]:
-    listed = sorted(ids)
-    for start in range(0, len(listed), _IDS_MAX):
-        yield listed[start : start + _IDS_MAX]

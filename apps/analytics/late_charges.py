@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.db.models import F, Sum
 
+from apps.analytics.parts import in_parts
 from apps.analytics.ranges import Range
 from apps.audit.models import APIRequest
 from apps.audit.totals import UTCDay
@@ -20,8 +21,6 @@ from apps.billing.models import Entry, EntryKind, TransactionKind
 
 # A charge is posted after its call began, by the clock of another process.
 _CLOCKS_APART: Final = timedelta(days=1)
-# So many ids go into one statement.
-_IDS_MAX: Final = 1_000
 
 
 class LateCharge(NamedTuple):
@@ -49,9 +48,8 @@ def list_late_charges(over: Range, subject: Mapping[str, int]) -> list[LateCharg
     # Signed from the customer's side there.
     charges = {request_id: -int(nanos) for request_id, nanos in entries if request_id}
     found: list[LateCharge] = []
-    ids = list(charges)
-    for start in range(0, len(ids), _IDS_MAX):
-        found += _charges_of(ids[start : start + _IDS_MAX], charges, over, subject)
+    for part in in_parts(charges):
+        found += _charges_of(part, charges, over, subject)
     return found
 
 

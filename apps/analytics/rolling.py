@@ -5,8 +5,8 @@ day their calls began on: so what was added says which calls are in, and a call 
 late is added to a day that is long over. Sums and the mark of how far they go are written in one
 transaction: a crash in between adds nothing twice.
 
-Bounds: a transaction reads PIECE_ROWS calls (on SQLite, where it keeps the ledger from writing, a
-few milliseconds' worth), a run takes `seconds` and one piece.
+Bounds: a transaction reads PIECE_ROWS calls (on SQLite, where it keeps the ledger from writing, for
+some 15 ms), a run takes `seconds` and one piece.
 """
 
 from __future__ import annotations
