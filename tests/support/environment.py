@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -31,21 +32,9 @@ _ALIVE = "alive.lock"
 _STARTING_SECONDS = 3_600
 
 _SESSION_VARIABLE = "AUDITING_TEST_SESSION"
-# What a developer's shell may hold and what would make a test depend on it.
-_UNSET = (
-    "ADMIN_PASSWORD",
-    "ADMIN_USERNAME",
-    "ADMIN_EMAIL",
-    "ALLOWED_HOSTS",
-    "CORS_ALLOWED_ORIGINS",
-    "DEMO_API_KEY",
-    "DRAIN_SECONDS",
-    "PAYLOADS",
-    "PORT",
-    "REDIS_URL",
-    "TRUSTED_PROXIES",
-    "WORKERS",
-)
+# Names every setting, as `auditing/tests/test_environment.py` sees to.
+_EXAMPLE = Path(__file__).resolve().parents[2] / ".env.example"
+_NAME = re.compile(r"^#?([A-Z_]+)=", re.MULTILINE)
 
 
 def is_xdist_worker() -> bool:
@@ -86,8 +75,9 @@ def prepare(engine: str, *, on_disk: bool = False) -> None:
         "sqlite": f"sqlite:///{session_directory() / 'not-made-yet.sqlite3'}",
         "postgres": "postgresql://postgres@127.0.0.1:1/not_made_yet",
     }
-    for name in _UNSET:
-        # Empty and not absent: a .env file of the checkout must not fill it either.
+    # What a developer's shell or the checkout's .env file sets must not decide what a test sees:
+    # empty and not absent, or the file would fill it.
+    for name in _NAME.findall(_EXAMPLE.read_text()):
         os.environ[name] = ""
     os.environ.update(
         DATA_DIR=str(data_dir),
