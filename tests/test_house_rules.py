@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -66,3 +67,22 @@ def test_no_html_is_marked_as_safe() -> None:
     ]
 
     assert found == []
+
+
+def test_modules_that_say_they_are_pure_are_held_to_it() -> None:
+    contracts = configparser.ConfigParser()
+    contracts.read(ROOT / ".importlinter")
+    held = contracts["importlinter:contract:pure"]["source_modules"].split()
+
+    says_so = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in _files("apps")
+        if "Pure." in (ast.get_docstring(ast.parse(path.read_text())) or "")
+    ]
+
+    assert len(says_so) > 10
+    assert [
+        name
+        for name in says_so
+        if not any(name == module or name.startswith(f"{module}.") for module in held)
+    ] == []

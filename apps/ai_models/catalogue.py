@@ -1,13 +1,13 @@
 """The catalogue: models, their first routes and their price versions.
 
-A price is never edited: a new one is a new version. Over 400 lines by the arguments that it takes.
+A price is never edited: a new one is a new version.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from apps.ai_models.locks import lock_ends, lock_model, lock_provider_end, lock_route
-from apps.ai_models.models import AIModel, PriceVersion, Route, Strategy
+from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.ai_models.prices import Price, PriceChange, find_version, price_of
 from apps.ai_models.traces import look_for_model
 from apps.audit.events import record_event, set_values, values_of
@@ -66,6 +66,23 @@ class WholePriceNeeded(DomainError):
     )
 
 
+class ModelValues(TypedDict, total=False):
+    """What a model has beside its name; the fields of AIModel."""
+
+    display_name: str
+    description: str
+    context_length: int
+    max_output_tokens: int
+    image_tokens_max: int
+    capabilities: dict[str, Any]
+    cache_seconds: int | None
+    cache_share_millionths: int | None
+    position: int
+    strategy: str
+    is_sticky: bool
+    is_active: bool
+
+
 def create_model(
     *,
     name: str,
@@ -73,20 +90,9 @@ def create_model(
     upstream_name: str = "",
     prices: Mapping[str, int] | None = None,
     request_nanos: int = 0,
-    display_name: str = "",
-    description: str = "",
-    context_length: int = 128_000,
-    max_output_tokens: int = 16_384,
-    image_tokens_max: int = 5_000,
-    capabilities: Mapping[str, Any] | None = None,
-    cache_seconds: int | None = None,
-    cache_share_millionths: int | None = None,
-    position: int = 0,
-    strategy: str = Strategy.PRIORITY,
-    is_sticky: bool = False,
-    is_active: bool = True,
     actor: AbstractBaseUser | None = None,
     request: HttpRequest | None = None,
+    **values: Unpack[ModelValues],
 ) -> AIModel:
     """Make a model with its route and first price, as far as these are given.
 
@@ -95,23 +101,7 @@ def create_model(
     with transaction.atomic():
         if provider is not None:
             lock_provider_end(provider)
-        model, is_new = AIModel.objects.get_or_create(
-            name=name,
-            defaults={
-                "display_name": display_name,
-                "description": description,
-                "context_length": context_length,
-                "max_output_tokens": max_output_tokens,
-                "image_tokens_max": image_tokens_max,
-                "capabilities": dict(capabilities or {}),
-                "cache_seconds": cache_seconds,
-                "cache_share_millionths": cache_share_millionths,
-                "position": position,
-                "strategy": strategy,
-                "is_sticky": is_sticky,
-                "is_active": is_active,
-            },
-        )
+        model, is_new = AIModel.objects.get_or_create(name=name, defaults=values)
         if not is_new:
             raise ModelExists
         record_event(

@@ -1,4 +1,4 @@
-"""By what calls name models and routes."""
+"""Finds the calls that name a model or a route."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """What recorded calls come to in a range of time: in all, today, by day and by what they have in
-common. A call belongs to the moment it began, and what it was charged late with it.
+common. A call belongs to the moment it began; so do its late charges.
 """
 
 from __future__ import annotations

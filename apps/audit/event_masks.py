@@ -1,4 +1,4 @@
-"""What of admin events is for administrators only.
+"""Which parts of admin events only administrators see.
 
 That is where providers are, addresses of people, what identifies a key, and who may use the Django
 admin: whoever may not see it in a list must not find it in the history of that list.

@@ -68,7 +68,7 @@ def stored_usage(row: Row) -> Usage:
     return Usage(**counts, source=row["usage_source"], is_suspect=bool(row["is_usage_suspect"]))
 
 
-def request_row(
+def request_row(  # noqa: PLR0913  # one for each column that a caller may set
     detail: Row,
     *,
     request_id: UUID,

@@ -1,4 +1,4 @@
-"""From where a verification reads: the links of each chain that no clean one has seen, or all.
+"""The rows a verification reads: the links of each chain that no clean one has seen, or all.
 
 PostgreSQL takes a third of all rows to be new, whatever was verified, and would read whole tables
 for a few rows. So it is led from each chain to its new links and from each of them to what belongs

@@ -1,6 +1,4 @@
-"""One's own recorded calls over REST: nothing of providers, of others' calls not even that they
-are there.
-"""
+"""One's own recorded calls over REST: nothing of providers, nor that anybody else's calls exist."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Lines of the anchor file whose key is not at hand, until a line of a known key vouches for them.
 
 A vouch counts only if nothing between its line and theirs is broken: then the digests bind them to
-what was verified when it was given. What is put behind the line that it names is not covered. Pure.
+what was verified when it was given. What is put behind the line that it names is not covered.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The terms of a price: what of a call makes its amounts other ones. Pure.
+"""The terms of a price: conditions of a call that change its amounts. Pure.
 
 Three things do, and each takes what the one before it gives: above a number of input tokens (a
 context tier), in a service tier, and at a time of the day. Amounts that one of them names take the

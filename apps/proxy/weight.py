@@ -1,4 +1,4 @@
-"""The memory that is set aside for requests, and for large answers, of which there is so much each.
+"""The memory that is set aside for requests, and for large answers, each with a bound of its own.
 
 A request for which there is no room is refused before anybody is asked. Of its body what has come
 is set aside while more is to come, and one user has a quarter of all under way at most: who has no

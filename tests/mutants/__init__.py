@@ -5,6 +5,6 @@ tests that are named beside it. A bug that they do not find is a gap in the test
 docs/invariants.md names the bugs that guard it; `tests/test_mutants.py` sees to it that they can
 still be planted.
 
-Rules about what the product does not have yet (payments and their callbacks, redemption codes,
-rollups) have none.
+Rules about what the product does not have yet (payments and their callbacks, redemption codes)
+have none.
 """

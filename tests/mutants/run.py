@@ -34,7 +34,7 @@ _STOP_SECONDS: Final = 20.0
 _LEFT_OUT: Final = shutil.ignore_patterns(
     ".git", ".venv", ".clients", "__pycache__", ".*_cache", ".hypothesis", "node_modules"
 )
-_LEFT_OUT_AT_THE_TOP: Final = ("data", "static", "frontend", "dist")
+_LEFT_OUT_AT_THE_TOP: Final = ("data", "static")
 # Such a test did not find the bug: the mutant is no program, or something was slow.
 _NO_VERDICT: Final = ("ImportError", "ModuleNotFoundError", "NameError", "SyntaxError", "NotReady")
 
