@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
-from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
 from apps.ai_models.catalogue import create_model, ensure_route
@@ -400,26 +399,6 @@ def test_the_list_is_filtered_and_ordered(client: APIClient, provider: Provider)
 def test_what_is_no_filter_is_refused(client: APIClient, query: str) -> None:
     for path in (PATH, "/api/admin/routes/", "/api/admin/model-groups/"):
         assert client.get(f"{path}?{query}").status_code == 400
-
-
-@pytest.mark.parametrize("count", [1, 5])
-def test_a_list_takes_the_same_queries_whatever_its_length(
-    client: APIClient,
-    provider: Provider,
-    django_assert_num_queries: DjangoAssertNumQueries,
-    count: int,
-) -> None:
-    for number in range(count):
-        model = create_model(name=f"model{number}", provider=provider, prices=PRICES)
-        client.post("/api/admin/model-groups/", {"name": f"g{number}", "models": [model.pk]})
-    prices = f"{PATH}{AIModel.objects.values_list('pk', flat=True)[0]}/prices/"
-
-    # The session with its user; count; the rows; routes, groups and prices of the rows.
-    with django_assert_num_queries(6):
-        assert len(client.get(PATH).json()["results"]) == count
-    # The session; the model; count; the rows; the current one.
-    with django_assert_num_queries(5):
-        client.get(prices)
 
 
 def test_who_reads_may_not_write(db: None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pytest_django import DjangoAssertNumQueries, Settings
+from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from apps.ai_models.catalogue import create_model
@@ -315,21 +315,3 @@ def test_the_list_is_filtered(client: APIClient, query: str, names: list[str]) -
 @pytest.mark.parametrize("query", ["?nmae=x", "?dialect=none", "?id=x", "?search=%00"])
 def test_filters_that_cannot_be_understood_are_refused(client: APIClient, query: str) -> None:
     assert client.get(f"{PATH}{query}").status_code == 400
-
-
-@pytest.mark.parametrize(("count", "queries"), [(1, 4), (5, 4)])
-def test_lists_take_the_same_queries_whatever_their_length(
-    client: APIClient,
-    django_assert_num_queries: DjangoAssertNumQueries,
-    count: int,
-    queries: int,
-) -> None:
-    for number in range(count):
-        made = client.post(PATH, {**PROVIDER, "name": f"provider{number}"}).json()
-        client.post(f"{PATH}{made['id']}/keys/", {"api_key": FRESH})
-
-    # The session with its user; count; the rows; their keys, or the provider of the keys.
-    with django_assert_num_queries(queries):
-        assert client.get(PATH).json()["count"] == count
-    with django_assert_num_queries(queries):
-        assert client.get(f"{PATH}{made['id']}/keys/").json()["count"] == 2

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
-from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
 from apps.ai_models.catalogue import create_model
@@ -271,24 +270,6 @@ def test_the_list_is_filtered(client: APIClient, ends: tuple[AIModel, Provider])
     assert ids(f"provider={ends[1].pk}") == [first.pk, second.pk]
     assert ids("is_active=false") == [second.pk]
     assert (ids("search=V_"), ids("search=v%25")) == ([second.pk], [])
-
-
-@pytest.mark.parametrize("count", [1, 5])
-def test_a_list_takes_the_same_queries_whatever_its_length(
-    client: APIClient,
-    ends: tuple[AIModel, Provider],
-    django_assert_num_queries: DjangoAssertNumQueries,
-    count: int,
-) -> None:
-    for number in range(count):
-        route = _make(ends, upstream_name=f"u{number}")
-        PriceVersion.objects.create(route=route, effective_at=timezone.now(), input_nanos=1)
-
-    # The session with its user; count; the rows with their ends; their costs.
-    with django_assert_num_queries(4):
-        listed = client.get(PATH).json()["results"]
-
-    assert [row["cost_prices"] for row in listed] == [{"input": "0.000000001"}] * count
 
 
 def test_viewers_do_not_see_costs(db: None, ends: tuple[AIModel, Provider]) -> None:

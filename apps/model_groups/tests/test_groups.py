@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from django.db import connection
-from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
 from apps.ai_models.catalogue import create_model
@@ -200,20 +199,6 @@ def test_the_list_is_filtered(client: APIClient) -> None:
     assert names("is_active=false") == ["b"]
     assert (names(f"model={model.pk}"), names(f"user_group={staff.pk}")) == (["a", "b"], ["b"])
     assert names("search=%25") == ["c"]
-
-
-@pytest.mark.parametrize("count", [1, 5])
-def test_a_list_takes_the_same_queries_whatever_its_length(
-    client: APIClient, django_assert_num_queries: DjangoAssertNumQueries, count: int
-) -> None:
-    staff = UserGroup.objects.create(name="staff")
-    for number in range(count):
-        model = create_model(name=f"model{number}")
-        create_group(name=f"group{number}", models=[model], user_groups=[staff])
-
-    # The session with its user; count; the rows; their models and user groups.
-    with django_assert_num_queries(5):
-        assert len(client.get(PATH).json()["results"]) == count
 
 
 def test_who_reads_may_not_write(db: None) -> None:

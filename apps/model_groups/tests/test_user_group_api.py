@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
 from apps.audit.models import AdminEvent
@@ -187,19 +186,3 @@ def test_groups_are_found(client: APIClient, query: str, names: list[str]) -> No
 )
 def test_what_cannot_be_filtered_by_is_refused(client: APIClient, query: str) -> None:
     assert client.get(PATH + query).status_code == 400
-
-
-@pytest.mark.parametrize("count", [1, 5])
-def test_the_list_takes_the_same_queries_whatever_its_length(
-    client: APIClient, django_assert_num_queries: DjangoAssertNumQueries, count: int
-) -> None:
-    for number in range(count):
-        group = UserGroup.objects.create(name=f"group{number}")
-        group.model_groups.add(ModelGroup.objects.create(name=f"models{number}"))
-        make_user(user_group=group)
-
-    # The session with its user; count; the rows; their model groups.
-    with django_assert_num_queries(4):
-        answer = client.get(PATH)
-
-    assert [row["user_count"] for row in answer.json()["results"]] == [1] * count

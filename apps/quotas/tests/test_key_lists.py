@@ -6,13 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
 from apps.api_keys.issue import issue_key
 from apps.api_keys.models import APIKey
 from apps.users.models import User
-from tests.support.calls import record_call
 from tests.support.people import make_admin, make_user, rest_client
 
 PATH = "/api/admin/keys/"
@@ -96,25 +94,3 @@ def test_what_cannot_be_understood_shows_nothing(admin: APIClient, query: str) -
 
 def test_the_keys_of_a_user_who_is_missing_are_404(admin: APIClient) -> None:
     assert admin.get("/api/admin/users/999999/keys/").status_code == 404
-
-
-@pytest.mark.parametrize("count", [1, 5])
-def test_lists_take_the_same_queries_whatever_their_length(
-    admin: APIClient,
-    own: APIClient,
-    ada: User,
-    django_assert_num_queries: DjangoAssertNumQueries,
-    count: int,
-) -> None:
-    for _ in range(count):
-        key = _key(ada)
-        record_call(api_key_id=key.pk)
-
-    with django_assert_num_queries(4):  # The session with its user; count; the rows; their use.
-        listed = admin.get(PATH)
-    with django_assert_num_queries(5):  # And the user.
-        admin.get(f"/api/admin/users/{ada.pk}/keys/")
-    with django_assert_num_queries(4):
-        mine = own.get(OWN)
-
-    assert (listed.json()["count"], mine.json()["count"]) == (count, count)

@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 from django.utils import timezone
-from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
 from apps.model_groups.models import ModelGroup
@@ -99,23 +98,3 @@ def test_only_administrators_find_quotas_by_address(client: APIClient, group: Mo
     assert reader.get(f"{PATH}?search=secret@").json()["count"] == 0
     assert reader.get(f"{PATH}?search=ada").json()["count"] == 1
     assert client.get(f"{PATH}?search=secret@").json()["count"] == 1
-
-
-@pytest.mark.parametrize("count", [1, 5])
-def test_lists_take_the_same_queries_whatever_their_length(
-    client: APIClient,
-    group: ModelGroup,
-    django_assert_num_queries: DjangoAssertNumQueries,
-    count: int,
-) -> None:
-    user = make_user()
-    for _ in range(count):
-        create_quota(user=user, model_group=group, total_nanos=USD)
-    own = rest_client(user)
-
-    with django_assert_num_queries(3):  # The session with its user; count; the rows.
-        listed = client.get(PATH)
-    with django_assert_num_queries(3):
-        mine = own.get("/api/user/quotas/")
-
-    assert (listed.json()["count"], mine.json()["count"]) == (count, count)
