@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import threading
-from collections.abc import Callable
 
 import pytest
-from django.db import connection
 
 from apps.ai_models.catalogue import (
     ModelExists,
@@ -23,6 +20,7 @@ from apps.ai_models.prices import Price, PriceChange, PriceOutOfRange, UnknownTo
 from apps.audit.models import AdminEvent
 from apps.providers.models import Provider
 from tests.support.databases import Database
+from tests.support.races import at_once
 
 THREADS = 6
 
@@ -129,27 +127,10 @@ def test_what_is_equal_in_python_or_in_an_event_is_written_where_it_differs() ->
     assert [list(event.after or {}) for event in events] == [["description"], ["capabilities"]]
 
 
-def _at_once(act: Callable[[int], object]) -> None:
-    barrier = threading.Barrier(THREADS)
-
-    def run(number: int) -> None:
-        barrier.wait(10)
-        try:
-            act(number)
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-
-
 def test_editors_at_once_are_all_on_record(committed_db: Database) -> None:
     model = create_model(name="big")
 
-    _at_once(lambda number: change_model(model=model, values={"position": number + 1}))
+    at_once(THREADS, lambda number: change_model(model=model, values={"position": number + 1}))
 
     events = AdminEvent.objects.filter(action="model.changed").order_by("id")
     changes = [(event.before, event.after) for event in events]
@@ -165,10 +146,11 @@ def test_changes_of_one_class_at_once_lose_none(committed_db: Database) -> None:
     model = create_model(name="big", prices={"input": 100, "output": 100})
     names = ("input", "output", "cache_read", "reasoning", "audio_in", "audio_out")
 
-    _at_once(
+    at_once(
+        THREADS,
         lambda number: change_price(
             model=model, change=PriceChange(classes={names[number]: number + 1})
-        )
+        ),
     )
 
     newest = PriceVersion.objects.latest("effective_at", "id")
@@ -185,7 +167,7 @@ def test_a_name_that_many_take_at_once_makes_one_model(committed_db: Database) -
         except ModelExists:
             answers.append(None)
 
-    _at_once(put)
+    at_once(THREADS, put)
 
     assert len(answers) == THREADS
     assert answers.count(True) == 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -37,9 +36,10 @@ from apps.billing.ledger.commands import (
 from apps.billing.ledger.store import Engine, flush
 from apps.billing.models import Account, Entry, Hold
 from apps.billing.tasks import end_orphaned_keys
-from apps.billing.verification import report
 from apps.core.ids import new_uuid7
 from tests.support.databases import Database
+from tests.support.races import race
+from tests.support.soundness import is_sound
 from tests.support.world import NOW, Gateway, make_quota, make_world
 
 UNIT = 1_000
@@ -116,11 +116,6 @@ def keys() -> list[tuple[UUID, int | None, bytes | None]]:
 
 def charges() -> list[int]:
     return list(APIRequest.objects.order_by("id").values_list("charge_nanos", flat=True))
-
-
-def is_sound() -> bool:
-    found = report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
-    return found.findings == ()
 
 
 def test_a_key_is_taken_with_the_hold_and_its_repeat_holds_nothing(gateway: Gateway) -> None:
@@ -522,13 +517,6 @@ def test_the_size_of_a_settlement_counts_its_answer(gateway: Gateway) -> None:
 
 
 # ---- many at once
-
-
-def race(count: int, act: Callable[[threading.Barrier, int], object]) -> list[object]:
-    barrier = threading.Barrier(count, timeout=30)
-    with ThreadPoolExecutor(count) as threads:
-        futures = [threads.submit(act, barrier, number) for number in range(count)]
-        return [future.result() for future in futures]
 
 
 def test_of_64_processes_at_once_one_has_the_key(ledger_connect: Connect) -> None:

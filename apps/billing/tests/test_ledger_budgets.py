@@ -14,11 +14,11 @@ from apps.billing.ledger.commands import Cap, Held, HoldRefused
 from apps.billing.ledger.store import SWEPT_MAX, Engine, flush
 from apps.billing.models import Account, Hold, SpendCounter
 from apps.billing.periods import Budget, day_of
-from apps.billing.tests.test_ledger_caps import is_sound
-from apps.billing.tests.test_ledger_races import race
 from apps.billing.tests.writer_kit import Switch, in_thread, running, until_stored
 from apps.billing.verification import report
 from tests.support.databases import Database
+from tests.support.races import race
+from tests.support.soundness import is_sound
 from tests.support.tampering import Tamper
 from tests.support.world import NOW, Gateway, make_world
 

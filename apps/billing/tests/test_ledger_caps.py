@@ -16,6 +16,7 @@ from apps.billing.models import Account, Hold, SpendCounter
 from apps.billing.verification import report
 from apps.core.ids import new_uuid7
 from tests.support.databases import Database
+from tests.support.soundness import is_sound
 from tests.support.tampering import Tamper
 from tests.support.world import NOW, Gateway, make_world
 
@@ -58,11 +59,6 @@ def counters() -> dict[str, tuple[int, int]]:
         name = "spare" if scope_id == OTHER_PROVIDER_ID else scope
         shown[name] = (spent // UNIT, held // UNIT)
     return shown
-
-
-def is_sound() -> bool:
-    found = report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
-    return found.findings == ()
 
 
 def test_every_level_counts_a_call(gateway: Gateway) -> None:

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,25 +19,16 @@ from apps.audit.models import APIRequest
 from apps.billing.ledger.commands import Cap, Held, HoldRefused, Resolved
 from apps.billing.ledger.store import Engine, flush
 from apps.billing.models import Account, Entry, Hold, SpendCounter
-from apps.billing.verification import report
 from tests.support.databases import Database
+from tests.support.races import race
+from tests.support.soundness import is_sound
 from tests.support.world import Gateway, World, make_quota, make_world
 
 UNIT = 1_000
 AMPLE = 1_000_000_000 * UNIT
 SHARED = 4  # user groups and providers that all gateways use
 PROVIDERS = 1_000_000  # the first of their ids
-BARRIER_SECONDS = 30
-Answer = TypeVar("Answer")
 Connect = Callable[[], Engine]
-
-
-def race(count: int, act: Callable[[threading.Barrier, int], Answer]) -> list[Answer]:
-    """Run `act` in as many threads at once, and return what each returned."""
-    barrier = threading.Barrier(count, timeout=BARRIER_SECONDS)
-    with ThreadPoolExecutor(count) as threads:
-        futures = [threads.submit(act, barrier, number) for number in range(count)]
-        return [future.result() for future in futures]
 
 
 @contextmanager
@@ -55,11 +43,6 @@ def plain_transaction(database: Database) -> Iterator[Any]:
         yield connection
         if database.server is not None:
             connection.execute("COMMIT")
-
-
-def is_sound() -> bool:
-    found = report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
-    return found.findings == ()
 
 
 def test_64_holds_against_a_wallet_for_ten_grant_ten(ledger_connect: Connect) -> None:

@@ -38,7 +38,8 @@ from apps.billing.ledger.pipeline import Pipeline, Statement
 from apps.billing.ledger.postgres import PostgresEngine
 from apps.billing.ledger.store import Engine, IncarnationEnded, flush
 from apps.billing.models import Account, Entry, Hold, Incarnation, SpendCounter
-from apps.billing.tests.test_ledger_races import is_sound, race
+from tests.support.races import race
+from tests.support.soundness import is_sound
 from tests.support.world import NOW, Gateway, World, make_world
 
 UNIT = 1_000

@@ -24,10 +24,11 @@ from apps.billing.proposals import (
     sum_alone,
     withdraw_adjustment,
 )
-from apps.billing.tests.test_ledger_races import is_sound, race
 from apps.users.models import User
 from tests.support.databases import Database
 from tests.support.people import make_admin, make_user
+from tests.support.races import race
+from tests.support.soundness import is_sound
 
 USD = 10**9
 Act = Callable[[int], str]

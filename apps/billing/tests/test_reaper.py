@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 
 import orjson
 import pytest
@@ -20,8 +19,8 @@ from apps.billing.ledger.store import Engine
 from apps.billing.models import Entry
 from apps.billing.tasks import reap
 from apps.billing.tests.writer_kit import account, ends, hold_of, open_holds, resolve_of
-from apps.billing.verification import report
 from tests.support.databases import Database
+from tests.support.soundness import is_sound
 from tests.support.world import NOW, World, make_world
 
 WALLET = 1_000_000
@@ -61,11 +60,6 @@ class Process:
 
     def die(self) -> None:
         self.engine.end(self.id)
-
-
-def is_sound() -> bool:
-    found = report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
-    return found.findings == ()
 
 
 def test_without_a_checkpoint_the_call_of_a_dead_process_costs_nothing(

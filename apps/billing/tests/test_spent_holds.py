@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime
-from pathlib import Path
 from threading import Barrier
 
 import pytest
@@ -16,7 +14,7 @@ from apps.billing.flushing import Flusher
 from apps.billing.ledger.commands import Held, HoldRefused, PlaceHold, Resolve
 from apps.billing.ledger.store import Engine, flush
 from apps.billing.models import Account, Hold
-from apps.billing.verification import report
+from tests.support.soundness import is_sound
 from tests.support.world import Gateway, make_quota, make_world
 
 UNIT = 1_000
@@ -51,11 +49,6 @@ def place(
 def wallet(gateway: Gateway) -> tuple[int, int]:
     account = Account.objects.get(pk=gateway.world.wallet_id)
     return account.posted_nanos // UNIT, account.held_nanos // UNIT
-
-
-def is_sound() -> bool:
-    found = report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
-    return found.findings == ()
 
 
 def test_what_was_reserved_is_there_for_the_hold_that_spends_it(gateway: Gateway) -> None:

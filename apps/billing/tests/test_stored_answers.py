@@ -22,8 +22,9 @@ from apps.billing.ledger.commands import Held, Resolve, Resolved, StoredRecord
 from apps.billing.ledger.sqlite import SqliteEngine
 from apps.billing.ledger.store import Engine, flush
 from apps.billing.models import Account, Hold
-from apps.billing.tests.test_ledger_races import is_sound, race
 from tests.support.databases import Database
+from tests.support.races import race
+from tests.support.soundness import is_sound
 from tests.support.world import NOW, Gateway, make_world
 
 UNIT = 1_000

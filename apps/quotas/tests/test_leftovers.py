@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from apps.audit.models import AdminEvent
 from apps.billing.ledger.commands import Held
 from apps.billing.ledger.store import Engine
 from apps.billing.models import Account, Transaction
-from apps.billing.verification import report
 from apps.model_groups.models import ModelGroup
 from apps.quotas import leftovers
 from apps.quotas.allowances import (
@@ -26,9 +24,10 @@ from apps.quotas.allowances import (
 from apps.quotas.leftovers import take_back_expired
 from apps.quotas.models import UserQuota
 from apps.quotas.tasks import end_expired
-from apps.quotas.tests.test_quota_races import race
 from apps.users.models import User
 from tests.support.people import make_user
+from tests.support.races import CROWD, at_once
+from tests.support.soundness import is_sound
 from tests.support.world import Gateway, make_world
 
 pytestmark = pytest.mark.usefixtures("committed_db")
@@ -55,11 +54,6 @@ def _events() -> list[tuple[str, Any, Any]]:
     return [(row.actor_name, row.before, row.after) for row in rows]
 
 
-def _is_sound() -> bool:
-    found = report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
-    return found.findings == ()
-
-
 def _promotion_nanos() -> int:
     return int(Account.objects.get(kind="promotion").posted_nanos)
 
@@ -76,7 +70,7 @@ def test_what_an_expired_quota_has_left_returns_to_the_operator_once() -> None:
     assert _events() == [("system", {"total_nanos": 5 * USD}, {"total_nanos": 0})]
     reasons = Transaction.objects.order_by("created_at", "pk").values_list("reason", flat=True)
     assert list(reasons) == ["quota given", "quota expired"]
-    assert _is_sound()
+    assert is_sound()
 
 
 def test_a_quota_that_runs_keeps_its_money() -> None:
@@ -113,7 +107,7 @@ def test_what_a_call_holds_stays_until_it_has_ended(
     assert _promotion_nanos() == -USD
     assert [after for _, _, after in _events()] == [{"total_nanos": 3 * USD}, {"total_nanos": USD}]
     assert Account.objects.get(pk=world.wallet_id).posted_nanos == 10 * USD
-    assert _is_sound()
+    assert is_sound()
 
 
 def test_an_end_that_is_put_off_before_the_lock_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +139,7 @@ def test_many_are_taken_back_in_pieces_and_a_later_run_goes_on(
     assert Transaction.objects.filter(reason="quota expired").count() == 3
     assert end_expired() == 2
     assert _promotion_nanos() == 0
-    assert _is_sound()
+    assert is_sound()
 
 
 def test_eight_runs_and_calls_at_once_take_each_nano_once(
@@ -164,11 +158,11 @@ def test_eight_runs_and_calls_at_once_take_each_nano_once(
         gateway.resolve(held, 1_000_000)
         return 0
 
-    race(act)
+    at_once(CROWD, act)
     end_expired()
 
     used = sum(_allowance(quota).used_nanos for quota in quotas)
     assert [_allowance(quota).remaining_nanos for quota in quotas] == [0] * 4
     assert _promotion_nanos() == -used
     assert Account.objects.get(pk=world.wallet_id).posted_nanos == 96 * USD + used
-    assert _is_sound()
+    assert is_sound()

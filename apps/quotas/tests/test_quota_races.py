@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from django.db import connection, connections, transaction
@@ -18,7 +16,6 @@ from apps.billing.adjustments import adjust_balance
 from apps.billing.ledger.commands import Held, Line
 from apps.billing.ledger.store import Engine
 from apps.billing.models import Account, Entry, Transaction
-from apps.billing.verification import report
 from apps.model_groups.models import ModelGroup
 from apps.quotas import bulk
 from apps.quotas.allowances import change_quota, create_quota
@@ -27,39 +24,18 @@ from apps.quotas.repeats import Repeat, claim
 from apps.users.models import User
 from tests.support.people import make_admin, make_user, rest_client
 from tests.support.processes import wait_until
+from tests.support.races import BARRIER_SECONDS, CROWD, at_once
+from tests.support.soundness import is_sound
 from tests.support.world import Gateway, make_world, post_lines
 
 pytestmark = pytest.mark.usefixtures("committed_db")
 
 USD = 10**9
-CROWD = 8
 ROUNDS = 10
-BARRIER_SECONDS = 30
-Answer = TypeVar("Answer")
-
-
-def race(act: Callable[[int], Answer], count: int = CROWD) -> list[Answer]:
-    """Run `act` in as many threads at once, and return what each returned."""
-    barrier = threading.Barrier(count, timeout=BARRIER_SECONDS)
-
-    def run(number: int) -> Answer:
-        try:
-            barrier.wait()
-            return act(number)
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(count) as threads:
-        return [future.result() for future in [threads.submit(run, n) for n in range(count)]]
 
 
 def _client() -> APIClient:
     return rest_client(make_admin(username="root"))
-
-
-def _is_sound() -> bool:
-    found = report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
-    return found.findings == ()
 
 
 def test_eight_changes_of_one_quota_take_turns() -> None:
@@ -71,13 +47,13 @@ def test_eight_changes_of_one_quota_take_turns() -> None:
         path = f"/api/admin/quotas/{quota.pk}/"
         return int(client.patch(path, {"total_quota": str(number + 1)}).status_code)
 
-    assert race(change) == [200] * CROWD
+    assert at_once(CROWD, change) == [200] * CROWD
     quota = UserQuota.objects.select_related("account").get()
     assert quota.account.posted_nanos == quota.total_nanos
     assert quota.total_nanos in [n * USD for n in range(1, CROWD + 1)]
     assert Transaction.objects.count() == CROWD + 1
     assert Entry.objects.filter(account=quota.account).count() == CROWD + 1
-    assert _is_sound()
+    assert is_sound()
 
 
 def test_control_eight_that_read_then_write_lose_money() -> None:
@@ -90,7 +66,7 @@ def test_control_eight_that_read_then_write_lose_money() -> None:
         barrier.wait()
         UserQuota.objects.filter(pk=quota.pk).update(total_nanos=row.total_nanos + USD)
 
-    race(change)
+    at_once(CROWD, change)
 
     assert UserQuota.objects.get().total_nanos == 101 * USD
 
@@ -104,13 +80,13 @@ def test_eight_calls_with_one_key_give_one_quota() -> None:
         answer = client.post("/api/admin/quotas/", body, headers={"Idempotency-Key": "k"})
         return answer.status_code, answer.json()
 
-    answers = race(give)
+    answers = at_once(CROWD, give)
 
     assert answers == [answers[0]] * CROWD
     assert answers[0][0] == 201
     assert UserQuota.objects.count() == 1
     assert Account.objects.get(kind="promotion").posted_nanos == -3 * USD
-    assert _is_sound()
+    assert is_sound()
 
 
 def test_two_calls_for_many_with_one_key_share_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,14 +100,14 @@ def test_two_calls_for_many_with_one_key_share_the_work(monkeypatch: pytest.Monk
         answer = client.post("/api/admin/quotas/bulk/", body, headers={"Idempotency-Key": "k"})
         return answer.status_code, answer.json()
 
-    answers = race(give, 2)
+    answers = at_once(2, give)
 
     assert answers[0] == answers[1]
     assert answers[0][0] == 201
     assert [row["user"] for row in answers[0][1]["quotas"]] == users
     assert UserQuota.objects.count() == 10
     assert Account.objects.get(kind="promotion").posted_nanos == -30 * USD
-    assert _is_sound()
+    assert is_sound()
 
 
 def test_a_user_gets_a_quota_or_is_deleted() -> None:
@@ -149,7 +125,7 @@ def test_a_user_gets_a_quota_or_is_deleted() -> None:
             answer = client.post("/api/admin/quotas/", body)
         return number % 2, answer.status_code
 
-    answers = race(act)
+    answers = at_once(CROWD, act)
 
     given, deleted = ([code for kind, code in answers if kind == one] for one in (0, 1))
     # 400 where the user was gone before the call was read, 404 where he went afterwards.
@@ -157,7 +133,7 @@ def test_a_user_gets_a_quota_or_is_deleted() -> None:
     assert set(deleted) <= {204, 409}
     assert given.count(201) == deleted.count(409) == UserQuota.objects.count()
     assert User.objects.filter(pk__in=users).count() == UserQuota.objects.count()
-    assert _is_sound()
+    assert is_sound()
 
 
 def test_a_quota_given_while_its_user_is_being_deleted_is_refused() -> None:
@@ -257,7 +233,7 @@ def test_all_that_moves_one_customer_s_money_takes_turns(
         for _ in range(ROUNDS):
             (transfer, lambda: settle(gateways[number]), fund, post)[number % 4]()
 
-    race(act)
+    at_once(CROWD, act)
 
     turns = 2 * ROUNDS
     accounts = Account.objects.in_bulk([world.wallet_id, quota.account_id])
@@ -266,4 +242,4 @@ def test_all_that_moves_one_customer_s_money_takes_turns(
     assert [account.held_nanos for account in accounts.values()] == [0, 0]
     assert Account.objects.get(pk=adjustment_id).posted_nanos == -2 * turns * USD
     assert UserQuota.objects.get().total_nanos == (1 + turns) * USD
-    assert _is_sound()
+    assert is_sound()
