@@ -1,19 +1,15 @@
-"""The list of error rows in the documentation is complete, and the tests that it names exist."""
+"""The list of error rows in the documentation is complete."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from apps.core import error_rows
-from tests.support.cases import for_all
-from tests.test_faults import functions_of
+from tests.support.named_tests import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "error-tests.md").read_text()
 NUMBERS = [*range(1, 38), *range(40, 54), *range(60, 67), 70, 71]
 ROWS = [f"E{number:02}" for number in NUMBERS] + [f"T{number}" for number in range(1, 9)]
-NAMED = sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", TEXT)))
 # What is no error: the first answer again, an answer that is made a stream, a stream that goes on
 # to its end, and one that is settled later.
 NO_ERRORS = {"E30", "E50", "E63", "E65"}
@@ -22,11 +18,6 @@ NO_ERRORS = {"E30", "E50", "E63", "E65"}
 def test_every_row_is_listed_once_and_in_order() -> None:
     assert re.findall(r"^\| ([ET]\d+) \|", TEXT, re.MULTILINE) == ROWS
     assert {row for row in ROWS if row.startswith("E")} - NO_ERRORS == set(error_rows.ROWS)
-
-
-@for_all(("path", "name"), NAMED)
-def test_the_named_test_exists(path: str, name: str) -> None:
-    assert name in functions_of(ROOT / path)
 
 
 def test_each_row_has_a_test() -> None:

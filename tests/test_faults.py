@@ -1,15 +1,11 @@
-"""The list of faults in the documentation is complete, and the tests that it names exist."""
+"""The list of faults in the documentation is complete."""
 
 from __future__ import annotations
 
-import ast
 import re
-from functools import cache
-from pathlib import Path
 
-from tests.support.cases import for_all
+from tests.support.named_tests import ROOT, functions_of, named_in
 
-ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "faults.md").read_text()
 NUMBERS = [
     *range(1, 14),
@@ -20,26 +16,13 @@ NUMBERS = [
     *range(90, 97),
     *range(100, 107),
 ]
-NAMED = sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", TEXT)))
 WITHOUT = [12, 30, 32, 105]
-
-
-@cache  # Hundreds of tests ask for some fifty files.
-def functions_of(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text())
-    kinds = ast.FunctionDef | ast.AsyncFunctionDef
-    return {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
 
 
 def test_every_fault_is_listed_once_and_in_order() -> None:
     found = [int(number) for number in re.findall(r"^\| F(\d+) \|", TEXT, re.MULTILINE)]
 
     assert found == NUMBERS
-
-
-@for_all(("path", "name"), NAMED)
-def test_the_named_test_exists(path: str, name: str) -> None:
-    assert name in functions_of(ROOT / path)
 
 
 def test_a_fault_has_a_test_or_a_reason_why_not() -> None:
@@ -54,7 +37,7 @@ def test_a_fault_has_a_test_or_a_reason_why_not() -> None:
 def test_no_test_of_a_fault_is_left_out() -> None:
     files = sorted((ROOT / "tests" / "faults").glob("test_*.py"))
     written = {name for path in files for name in functions_of(path) if name.startswith("test_")}
-    named = {name for path, name in NAMED if path.startswith("tests/faults/")}
+    named = {name for path, name in named_in(TEXT) if path.startswith("tests/faults/")}
 
     # Beside those of a number: that a cap is lowered, that repeats are one call, and that the race
     # can be lost.

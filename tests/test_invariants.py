@@ -1,29 +1,20 @@
-"""The list of invariants in the documentation is complete, and the tests that it names exist."""
+"""The list of invariants in the documentation is complete."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from auditing.celery import SCHEDULE
-from tests.support.cases import for_all
-from tests.test_faults import functions_of
+from tests.support.named_tests import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "invariants.md").read_text()
 NUMBERS = [*range(1, 38), *range(40, 46), 65, *range(67, 75)]
-NAMED = sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", TEXT)))
 
 
 def test_every_invariant_is_listed_once_and_in_order() -> None:
     found = [int(number) for number in re.findall(r"^\| I-(\d\d) \|", TEXT, re.MULTILINE)]
 
     assert found == NUMBERS
-
-
-@for_all(("path", "name"), NAMED)
-def test_the_named_test_exists(path: str, name: str) -> None:
-    assert name in functions_of(ROOT / path)
 
 
 def test_heads_are_anchored_at_least_once_a_minute() -> None:

@@ -1,28 +1,19 @@
-"""The list of attacks in the documentation is complete, and the tests that it names exist."""
+"""The list of attacks in the documentation is complete."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from tests.support.cases import for_all
-from tests.test_faults import functions_of
+from tests.support.named_tests import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "security-tests.md").read_text()
 NUMBERS = [f"{kind}{number}" for kind, last in (("P", 17), ("S", 9), ("K", 10))
            for number in range(1, last + 1)]  # fmt: skip
-NAMED = sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", TEXT)))
 WITHOUT = ["K3"]
 
 
 def test_every_attack_is_listed_once_and_in_order() -> None:
     assert re.findall(r"^\| ([PSK]\d+) \|", TEXT, re.MULTILINE) == NUMBERS
-
-
-@for_all(("path", "name"), NAMED)
-def test_the_named_test_exists(path: str, name: str) -> None:
-    assert name in functions_of(ROOT / path)
 
 
 def test_an_attack_has_a_test_or_a_reason_why_not() -> None:
