@@ -25,6 +25,7 @@ from apps.proxy.dialects.openai_chat_request_reader import read_thoughts
 from apps.proxy.dialects.openai_usage import openai_usage, parse_usage
 from apps.proxy.dialects.parameters import Parameters
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS
+from apps.proxy.dialects.tool_call_ids import call_id
 
 # What a message may hold that has no equal in another dialect, and cannot have been asked for.
 UNEQUALLED: Final = ("audio", "function_call", "images")
@@ -88,9 +89,10 @@ def read_answer(document: Mapping[str, Any]) -> Answer:
     told = message.get("tool_calls") or []
     if not isinstance(told, list):
         raise GatewayError("E49")
-    calls = [_read_call(call) for call in told]
+    identifier = _word(document.get("id"))
+    calls = [_read_call(call, f"{identifier} {place}") for place, call in enumerate(told)]
     return Answer(
-        id=_word(document.get("id")),
+        id=identifier,
         model=_word(document.get("model")),
         parts=(*parts, *calls),
         stop=stop_reason(
@@ -123,7 +125,8 @@ def _read_said(part: object) -> Part:
     raise GatewayError("E49")
 
 
-def _read_call(call: object) -> ToolUse:
+def _read_call(call: object, place: str) -> ToolUse:
+    """Return a call; `place` is where it stands, of which it gets an id where it has none."""
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(call, dict) or not isinstance(function, dict):
         raise GatewayError("E49")
@@ -131,7 +134,7 @@ def _read_call(call: object) -> ToolUse:
     if not isinstance(arguments, str | None):
         raise GatewayError("E49")
     name = _word(function.get("name"))
-    return ToolUse(_word(call.get("id")), name, arguments or NO_ARGUMENTS)
+    return ToolUse(_word(call.get("id")) or call_id(place), name, arguments or NO_ARGUMENTS)
 
 
 def _word(value: object) -> str:
