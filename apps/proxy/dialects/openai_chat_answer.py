@@ -62,9 +62,12 @@ def stop_reason(finish_reason: object, *, has_tools: bool, has_refusal: bool) ->
     return "refusal" if has_refusal else "end"
 
 
-def finish_reason(stop: StopReason) -> str:
-    """Return why an answer ended in this dialect's words."""
-    return _FINISH_REASONS[stop]
+def finish_reason(stop: StopReason, *, has_refusal: bool) -> str:
+    """Return why an answer ended in this dialect's words.
+
+    A model that declines in words has completed its answer.
+    """
+    return _FINISH_REASONS["end" if stop == "refusal" and has_refusal else stop]
 
 
 def read_answer(document: Mapping[str, Any]) -> Answer:
@@ -183,7 +186,7 @@ def write_answer(answer: Answer, *, created: int) -> dict[str, Any]:
         "index": 0,
         "message": message,
         "logprobs": None,
-        "finish_reason": finish_reason(answer.stop),
+        "finish_reason": finish_reason(answer.stop, has_refusal=bool(message["refusal"])),
     }
     return {
         "id": answer.id,
