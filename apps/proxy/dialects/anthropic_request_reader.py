@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from apps.proxy.dialects.cache_marks import read_cache_mark
+from apps.proxy.dialects.media_sources import usual_type
 from apps.proxy.dialects.neutral import (
     Document,
     Effort,
@@ -286,7 +287,7 @@ def _read_image(block: Parameters) -> Image:
         image = Image(source.require_text("url"), at=source.at, cache=cache)
     elif kind == "base64":
         media_type, data = source.require_text("media_type"), source.require_text("data")
-        image = Image("", media_type, data, at=source.at, cache=cache)
+        image = Image("", usual_type(media_type), data, at=source.at, cache=cache)
     else:
         # Such as a file, which lies with Anthropic.
         raise source.refuse("type")

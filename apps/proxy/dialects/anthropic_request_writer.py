@@ -184,16 +184,20 @@ class _Writer:
             return None, None
         if not asked.is_on:
             return self._rest(asked)
-        shown = {"display": "omitted"} if asked.is_hidden else {}
         if self._target.reasoning == "effort":
-            return {"type": "adaptive", **shown}, self._known_effort(asked_effort(asked))
+            # From Opus 4.7 on none are shown unasked.
+            # Source: https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking
+            shown = "omitted" if asked.is_hidden else "summarized"
+            told = {"type": "adaptive", "display": shown}
+            return told, self._known_effort(asked_effort(asked))
         budget = _budget(asked, limit)
         if budget is None or _is_refused_thought(self._request):
             return None, None
         # Beside a budget an effort is about the whole answer, and not what the budget was made of.
         beside = None if asked.budget_tokens is None else asked.effort
         effort = self._known_effort(beside)
-        return {"type": "enabled", "budget_tokens": budget, **shown}, effort
+        hidden = {"display": "omitted"} if asked.is_hidden else {}
+        return {"type": "enabled", "budget_tokens": budget, **hidden}, effort
 
     def _rest(self, asked: Reasoning) -> tuple[dict[str, Any] | None, str | None]:
         """Return how not to think: for who always thinks, as little as he can."""

@@ -15,6 +15,8 @@ def read_cache_mark(holder: Parameters) -> CacheMark | None:
     if given.require_text("type") != "ephemeral":
         raise wrong_value(given.name("type"), "ephemeral")
     lifetime = given.one_of("ttl", ("5m", "1h"))
+    # For whom: only Anthropic's own API shares a cache, and only where a beta header asks for it.
+    given.ignore("scope")
     given.finish()
     return CacheMark("1h") if lifetime == "1h" else CacheMark()
 

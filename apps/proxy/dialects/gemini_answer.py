@@ -15,7 +15,6 @@ from apps.proxy.dialects.gemini_parameters import member, word
 from apps.proxy.dialects.gemini_parts import (
     add_signature,
     add_thought,
-    call_id,
     join_thoughts,
     thought_part,
 )
@@ -31,6 +30,7 @@ from apps.proxy.dialects.neutral import (
     ToolUse,
 )
 from apps.proxy.dialects.tool_arguments import arguments_object, arguments_text
+from apps.proxy.dialects.tool_call_ids import call_id
 
 # What a part may hold beside what it says.
 _BESIDE: Final = frozenset(

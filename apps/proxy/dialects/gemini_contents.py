@@ -15,7 +15,6 @@ from apps.proxy.dialects.gemini_parameters import GoogleParameters
 from apps.proxy.dialects.gemini_parts import (
     add_signature,
     add_thought,
-    call_id,
     join_thoughts,
     standard_base64,
 )
@@ -31,6 +30,7 @@ from apps.proxy.dialects.neutral import (
 )
 from apps.proxy.dialects.openai_refusals import missing, wrong_value
 from apps.proxy.dialects.tool_arguments import arguments_text
+from apps.proxy.dialects.tool_call_ids import call_id
 
 # The last one is that of answers of functions in older SDKs.
 _ROLES: Final = ("user", "model", "function")

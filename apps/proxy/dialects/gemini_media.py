@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from apps.proxy.dialects.gemini_parameters import GoogleParameters
 from apps.proxy.dialects.gemini_parts import standard_base64
+from apps.proxy.dialects.media_sources import usual_type
 from apps.proxy.dialects.neutral import Audio, Document, Image
 from apps.proxy.dialects.openai_refusals import inexpressible, missing, wrong_value
 
@@ -64,7 +65,7 @@ def read_media(part: GoogleParameters) -> Image | Document | Audio | None:
 
 
 def _read_blob(blob: GoogleParameters) -> Image | Document | Audio:
-    media_type = blob.require_text("mimeType").partition(";")[0].strip().lower()
+    media_type = usual_type(blob.require_text("mimeType").partition(";")[0].strip().lower())
     data = standard_base64(blob.require_text("data"))
     # Only tools that Google runs are told it.
     title = blob.text("displayName") or ""
@@ -85,7 +86,7 @@ def _read_blob(blob: GoogleParameters) -> Image | Document | Audio:
 
 def _read_file(file: GoogleParameters) -> Image | Document:
     url = file.require_text("fileUri")
-    media_type = file.text("mimeType") or type_of_url(url)
+    media_type = usual_type(file.text("mimeType") or "") or type_of_url(url)
     title = file.text("displayName") or ""
     if not url.startswith(_SCHEMES) or url.startswith(_GOOGLES):
         raise file.refuse("fileUri")

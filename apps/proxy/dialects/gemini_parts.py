@@ -2,14 +2,13 @@
 
 A thought is a part of its own; what makes it fit to be given back (`thoughtSignature`) stands on
 the part that follows from it, mostly the first call of a function. In the neutral form it belongs
-to the thought. Calls of functions may have no id, and get one that depends only on their place.
+to the thought.
 
 Sources: https://ai.google.dev/gemini-api/docs/thought-signatures (also of the signature that
 stands for none) and https://ai.google.dev/api/caching#Part
 """
 
 import base64
-import hashlib
 from typing import Any, Final, TypeGuard
 
 from apps.proxy.dialects.neutral import Part, Thinking
@@ -23,7 +22,6 @@ _REDACTED: Final = "redacted"
 # Before the base64 of what OpenAI sealed, which is no base64 itself, or in the other alphabet.
 _OPENAIS: Final = "openaied"
 _URL_ALPHABET: Final = str.maketrans("-_", "+/")
-_ID_LENGTH: Final = 24
 
 
 def standard_base64(data: str) -> str:
@@ -113,8 +111,3 @@ def thought_part(thought: Thinking) -> dict[str, Any]:
     if signature:
         told["thoughtSignature"] = signature
     return told
-
-
-def call_id(place: str) -> str:
-    """Return the id of a call that has none: the same for the same place."""
-    return f"call_{hashlib.sha256(place.encode()).hexdigest()[:_ID_LENGTH]}"

@@ -315,7 +315,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return {
         "name": tool.name,
         **({} if tool.description is None else {"description": tool.description}),
-        **({} if tool.schema is None else {"parametersJsonSchema": tool.schema}),
+        **({"parametersJsonSchema": tool.schema} if tool.schema else {}),
     }
 
 

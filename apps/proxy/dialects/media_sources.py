@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple
 from apps.proxy.dialects.neutral import Document
 from apps.proxy.dialects.openai_refusals import unsupported
 
+# What no standard knows and many clients say, and Anthropic and Google refuse.
+_OTHER_NAMES: Final = {"image/jpg": "image/jpeg"}
 _SCHEME: Final = "data:"
 _BASE64: Final = ";base64"
 # Of what stands before the bytes, which may be megabytes.
@@ -42,8 +44,13 @@ def find_data_url(url: str) -> DataUrl | None:
     head, data = url[len(_SCHEME) : comma].lower(), url[comma + 1 :]
     if not head.endswith(_BASE64):
         return None
-    media_type = head[: -len(_BASE64)].partition(";")[0]
+    media_type = usual_type(head[: -len(_BASE64)].partition(";")[0])
     return DataUrl(media_type, data) if media_type and data else None
+
+
+def usual_type(media_type: str) -> str:
+    """Return a media type by the name that everybody knows."""
+    return _OTHER_NAMES.get(media_type, media_type)
 
 
 def is_data_url(url: str) -> bool:

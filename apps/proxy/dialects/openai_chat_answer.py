@@ -25,6 +25,7 @@ from apps.proxy.dialects.openai_chat_request_reader import read_thoughts
 from apps.proxy.dialects.openai_usage import openai_usage, parse_usage
 from apps.proxy.dialects.parameters import Parameters
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS
+from apps.proxy.dialects.tool_call_ids import call_id
 
 # What a message may hold that has no equal in another dialect, and cannot have been asked for.
 UNEQUALLED: Final = ("audio", "function_call", "images")
@@ -61,9 +62,12 @@ def stop_reason(finish_reason: object, *, has_tools: bool, has_refusal: bool) ->
     return "refusal" if has_refusal else "end"
 
 
-def finish_reason(stop: StopReason) -> str:
-    """Return why an answer ended in this dialect's words."""
-    return _FINISH_REASONS[stop]
+def finish_reason(stop: StopReason, *, has_refusal: bool) -> str:
+    """Return why an answer ended in this dialect's words.
+
+    A model that declines in words has completed its answer.
+    """
+    return _FINISH_REASONS["end" if stop == "refusal" and has_refusal else stop]
 
 
 def read_answer(document: Mapping[str, Any]) -> Answer:
@@ -88,9 +92,10 @@ def read_answer(document: Mapping[str, Any]) -> Answer:
     told = message.get("tool_calls") or []
     if not isinstance(told, list):
         raise GatewayError("E49")
-    calls = [_read_call(call) for call in told]
+    identifier = _word(document.get("id"))
+    calls = [_read_call(call, f"{identifier} {place}") for place, call in enumerate(told)]
     return Answer(
-        id=_word(document.get("id")),
+        id=identifier,
         model=_word(document.get("model")),
         parts=(*parts, *calls),
         stop=stop_reason(
@@ -123,7 +128,8 @@ def _read_said(part: object) -> Part:
     raise GatewayError("E49")
 
 
-def _read_call(call: object) -> ToolUse:
+def _read_call(call: object, place: str) -> ToolUse:
+    """Return a call; `place` is where it stands, of which it gets an id where it has none."""
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(call, dict) or not isinstance(function, dict):
         raise GatewayError("E49")
@@ -131,7 +137,7 @@ def _read_call(call: object) -> ToolUse:
     if not isinstance(arguments, str | None):
         raise GatewayError("E49")
     name = _word(function.get("name"))
-    return ToolUse(_word(call.get("id")), name, arguments or NO_ARGUMENTS)
+    return ToolUse(_word(call.get("id")) or call_id(place), name, arguments or NO_ARGUMENTS)
 
 
 def _word(value: object) -> str:
@@ -180,7 +186,7 @@ def write_answer(answer: Answer, *, created: int) -> dict[str, Any]:
         "index": 0,
         "message": message,
         "logprobs": None,
-        "finish_reason": finish_reason(answer.stop),
+        "finish_reason": finish_reason(answer.stop, has_refusal=bool(message["refusal"])),
     }
     return {
         "id": answer.id,

@@ -231,6 +231,8 @@ def _read_messages(given: Parameters) -> tuple[tuple[Text, ...], tuple[Turn, ...
 
 def _assistant_parts(message: Parameters) -> tuple[Part, ...]:
     parts: list[Part] = [*read_thoughts(message), *_parts(message)]
+    # OpenAI's SDK gives back what it read in an answer, here and in the arguments of its calls.
+    message.ignore("parsed")
     refusal = message.text("refusal")
     if refusal:
         parts.append(Refusal(refusal, at=message.name("refusal")))
@@ -246,6 +248,7 @@ def _assistant_parts(message: Parameters) -> tuple[Part, ...]:
                 at=call.at,
             )
         )
+        function.ignore("parsed_arguments")
         function.finish()
         # What accumulates a stream leaves the position in.
         call.ignore("index")

@@ -35,6 +35,7 @@ from apps.proxy.dialects.sampling import with_sampling
 from apps.proxy.dialects.strict_schemas import is_strict
 from apps.proxy.dialects.tool_choices import find_tool_choice
 from apps.proxy.dialects.tool_names import told_name
+from apps.proxy.dialects.tool_schemas import told_schema
 from apps.proxy.dialects.web_search import CHAT_PARAMETER, chat_search
 
 _STOPS_MAX: Final = 4
@@ -127,8 +128,9 @@ class _Writer:
         function: dict[str, Any] = {"name": told_name(tool, TOOL_NAME_LENGTH_MAX)}
         if tool.description is not None:
             function["description"] = tool.description
-        if tool.schema is not None:
-            function["parameters"] = tool.schema
+        schema = told_schema(tool)
+        if schema is not None:
+            function["parameters"] = schema
         if tool.is_strict is not None:
             function["strict"] = tool.is_strict and is_strict(tool.schema or {})
         return {"type": "function", "function": function, **self._cache(tool.cache)}

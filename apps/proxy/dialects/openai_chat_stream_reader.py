@@ -29,6 +29,7 @@ from apps.proxy.dialects.openai_chat_answer import UNEQUALLED, stop_reason
 from apps.proxy.dialects.openai_chunks import find_usage, is_error, load_chunk
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.tool_arguments import NO_ARGUMENTS, is_complete
+from apps.proxy.dialects.tool_call_ids import call_id
 from apps.proxy.sse import events_with_data
 
 TOOL_CALLS_MAX: Final = 256
@@ -65,6 +66,7 @@ class OpenAIStreamReader:
         "_calls",
         "_current",
         "_has_refusal",
+        "_id",
         "_is_over",
         "_is_started",
         "_is_stopped",
@@ -78,6 +80,7 @@ class OpenAIStreamReader:
         self._current: _Call | None = None  # the call that is being told
         self._open: _Kind | None = None
         self._has_refusal = False
+        self._id = ""
         self._is_started = False
         self._is_over = False
         self._is_stopped = False
@@ -111,7 +114,8 @@ class OpenAIStreamReader:
             if not self._is_started:
                 # Azure sends an event without a name and a choice before.
                 self._is_started = True
-                deltas.append(Start(_word(document.get("id")), _word(document.get("model"))))
+                self._id = _word(document.get("id"))
+                deltas.append(Start(self._id, _word(document.get("model"))))
             try:
                 self._read_choice(first, deltas)
             except _Unreadable:
@@ -206,7 +210,7 @@ class OpenAIStreamReader:
             raise _Unreadable
         # Some servers leave the position out, and tell each call whole.
         call = None if index is None else self._places.get(index)
-        if call is None or _is_another(call, told, function):
+        if call is None or _is_another(call, told, function, text):
             call = self._add_call(_word(told.get("id")), _word(function.get("name")), deltas)
             if index is not None:
                 self._places[index] = call
@@ -223,7 +227,7 @@ class OpenAIStreamReader:
         """Begin to tell a call, or let it wait for the one that is open."""
         if len(self._calls) >= TOOL_CALLS_MAX:
             raise _Unreadable
-        call = _Call(identifier, name)
+        call = _Call(identifier or call_id(f"{self._id} {len(self._calls)}"), name)
         is_waiting = self._open == "tool" and not self._is_current_complete()
         if not is_waiting:
             self._close(deltas)
@@ -281,16 +285,21 @@ _PIECES: Final[dict[str, Callable[[str], Delta]]] = {
 }
 
 
-def _is_another(call: _Call, told: dict[str, Any], function: dict[str, Any]) -> bool:
+def _is_another(
+    call: _Call, told: dict[str, Any], function: dict[str, Any], arguments: str
+) -> bool:
     """Return whether what is told at a call's position is another one.
 
     Some servers give all calls of an answer the same position. Others send a new id with each
-    piece of a call: an id alone says nothing.
+    piece of a call: an id alone says nothing. Where there is none, a name says so only with
+    arguments that the call before has no room for: it may be told again with each piece.
     """
     identifier, name = _word(told.get("id")), _word(function.get("name"))
-    if not (identifier and name) or identifier == call.id:
+    if not name or identifier == call.id:
         return False
-    return call.is_complete or (not any(call.arguments) and name != call.name)
+    if not any(call.arguments):
+        return name != call.name
+    return bool(identifier or arguments.strip()) and call.is_complete
 
 
 def _items(value: object) -> list[object]:

@@ -43,6 +43,7 @@ class OpenAIStreamWriter:
         "_common",
         "_created",
         "_end",
+        "_has_refusal",
         "_has_usage",
         "_head",
         "_thought",
@@ -53,6 +54,7 @@ class OpenAIStreamWriter:
         """`created` is in seconds since 1970; `include_usage`: the client asked for usage."""
         self._created = created
         self._has_usage = include_usage
+        self._has_refusal = False
         self._usage = Usage()
         self._blocks = 0
         self._calls = 0
@@ -84,6 +86,7 @@ class OpenAIStreamWriter:
             case Start():
                 return self._start(delta)
             case RefusalPiece(text):
+                self._has_refusal = True
                 return self._chunk(orjson.dumps({"refusal": text}))
             case RedactedThinking(data):
                 return self._thinking_block(Thinking(redacted=data))
@@ -91,7 +94,8 @@ class OpenAIStreamWriter:
                 self._usage = usage
                 return b""
             case Stop(reason):
-                return self._chunk(b"{}", orjson.dumps(finish_reason(reason)))
+                told = finish_reason(reason, has_refusal=self._has_refusal)
+                return self._chunk(b"{}", orjson.dumps(told))
             case Done():
                 return self._done()
             case Failure(error):

@@ -43,6 +43,7 @@ from apps.proxy.dialects.sealed_thoughts import encrypted_content, is_openais
 from apps.proxy.dialects.strict_schemas import is_strict
 from apps.proxy.dialects.tool_choices import find_tool_choice
 from apps.proxy.dialects.tool_names import told_name
+from apps.proxy.dialects.tool_schemas import told_schema
 from apps.proxy.dialects.web_search import responses_search
 
 # Source: https://git.x-ys.cn/badlogic/pi-mono/issues/1022 (what OpenAI answers to others)
@@ -263,7 +264,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
         "type": "function",
         "name": told_name(tool, TOOL_NAME_LENGTH_MAX),
         **({} if tool.description is None else {"description": tool.description}),
-        "parameters": tool.schema,
+        "parameters": told_schema(tool),
         # Here a tool is strict unless it is told otherwise.
         "strict": bool(tool.is_strict) and is_strict(tool.schema or {}),
     }

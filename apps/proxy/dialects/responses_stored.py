@@ -21,8 +21,9 @@ ID_LENGTH_MAX: Final = 256
 ITEMS_MAX: Final = 256
 # In one request; a conversation of a thousand turns has about as many thoughts.
 NAMED_MAX: Final = 2_000
-# A conversation has been refused by now, where it is spelled as OpenAI does.
-_FOLDED_NAMES: Final = fold_all(frozenset({PREVIOUS, "conversation"}))
+# A conversation has been refused by now, where it is spelled as OpenAI does: null names none.
+_NAMES: Final = frozenset({PREVIOUS, "conversation"})
+_FOLDED_NAMES: Final = fold_all(_NAMES)
 _NAME_LENGTH_MIN: Final = min(map(len, _FOLDED_NAMES))
 # What most items hold: nothing of it can be read as another member.
 _MEMBERS: Final = frozenset(
@@ -67,7 +68,7 @@ def list_named(body: Mapping[str, Any]) -> list[Named]:
     named: list[Named] = []
     for key in body:
         # No shorter name is folded into one of these.
-        if len(key) >= _NAME_LENGTH_MIN and key != PREVIOUS and folded(key) in _FOLDED_NAMES:
+        if len(key) >= _NAME_LENGTH_MIN and key not in _NAMES and folded(key) in _FOLDED_NAMES:
             raise unsupported(key)
     previous = body.get(PREVIOUS)
     if previous is not None:

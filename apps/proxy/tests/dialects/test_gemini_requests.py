@@ -247,6 +247,16 @@ def test_a_text_in_base64_that_is_none_is_refused() -> None:
     assert refusal == ("E13", "contents[0].parts[0].inlineData.data")
 
 
+def test_an_image_that_lies_elsewhere_is_of_the_kind_that_everybody_knows() -> None:
+    file = {"fileUri": "https://images.test/a", "mimeType": "image/jpg"}
+
+    (turn,) = turns(content("user", {"fileData": file}))
+
+    assert turn.parts == (
+        Image("https://images.test/a", "image/jpeg", at="contents[0].parts[0].fileData"),
+    )
+
+
 def test_a_text_of_any_kind_is_a_text() -> None:
     table = {"inlineData": {"mimeType": "text/csv; charset=utf-8", "data": "YSxi"}}
 

@@ -23,6 +23,8 @@ FREE_FORM: Final = frozenset(
         "metadata",
         "parameters",
         "parametersJsonSchema",
+        "parsed",
+        "parsed_arguments",
         "response",
         "responseJsonSchema",
         "responseSchema",

@@ -218,7 +218,7 @@ def test_a_request_of_codex_becomes_one_of_anthropics() -> None:
             {"type": "text", "text": "The sandbox is read-only."},
         ],
         "tool_choice": {"type": "auto", "disable_parallel_tool_use": False},
-        "thinking": {"type": "adaptive"},
+        "thinking": {"type": "adaptive", "display": "summarized"},
         "output_config": {"effort": "medium"},
         "stream": True,
     }

@@ -74,7 +74,10 @@ def test_so_is_one_beside_the_input(key: str) -> None:
     assert (refusal.value.row, refusal.value.param) == ("E14", key)
 
 
-@pytest.mark.parametrize("body", [{}, {"input": "Hello"}, {"previous_response_id": None}])
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"input": "Hello"}, {"previous_response_id": None}, {"conversation": None}],
+)
 def test_the_usual_request_names_nothing(body: dict[str, Any]) -> None:
     assert list_named(body) == []
 

@@ -599,6 +599,8 @@ def test_how_anthropics_models_are_told_to_think_comes_back(
     asked: dict[str, Any] = {"type": thinking}
     if thinking == "enabled":
         asked["budget_tokens"] = 2000
+    if thinking == "adaptive":
+        asked["display"] = "summarized"
     if thinking != "disabled":
         # While it thinks Claude takes no other sampling, and no call that has to be made.
         for name in ("temperature", "top_p", "top_k", "tool_choice"):

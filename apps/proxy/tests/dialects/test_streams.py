@@ -230,6 +230,44 @@ def test_a_new_id_with_each_piece_is_the_same_call() -> None:
     assert [one.text for one in found if isinstance(one, ArgumentsPiece)] == ['{"a"', ":1}"]
 
 
+def unmarked_call(index: Any, name: str, text: str) -> dict[str, Any]:
+    """Return a call as servers tell it that give no ids."""
+    return {"index": index, "id": "", "function": {"name": name, "arguments": text}}
+
+
+@pytest.mark.parametrize("places", [(0, 0, 0), (0, 1, 2), (None, None, None)])
+def test_calls_without_ids_are_told_apart_and_get_ids_of_their_places(places: Any) -> None:
+    texts = ('{"a":1}', '{"b":2}', '{"c":3}')
+    calls = [unmarked_call(place, "f", text) for place, text in zip(places, texts, strict=True)]
+
+    found = read("openai", *(chunk({"tool_calls": [one]}) for one in calls), chunk(None, "stop"))
+
+    assert [one.text for one in found if isinstance(one, ArgumentsPiece)] == list(texts)
+    assert [one.id for one in found if isinstance(one, ToolStart)] == [
+        "call_b45ce653e12c394408e40ca2",
+        "call_242cb3fec8252e851da30f88",
+        "call_16951c040f532c41d70bb760",
+    ]
+
+
+def test_a_call_without_an_id_may_come_in_pieces_that_all_name_it() -> None:
+    pieces = [unmarked_call(0, "f", text) for text in ('{"a"', ":1}", "", " ")]
+
+    found = read("openai", *(chunk({"tool_calls": [one]}) for one in pieces), chunk(None, "stop"))
+
+    assert len([one for one in found if isinstance(one, ToolStart)]) == 1
+    assert "".join(one.text for one in found if isinstance(one, ArgumentsPiece)) == '{"a":1} '
+
+
+def test_a_call_without_an_id_and_arguments_ends_where_another_name_comes() -> None:
+    calls = [unmarked_call(0, "f", ""), unmarked_call(0, "g", "{}")]
+
+    found = read("openai", *(chunk({"tool_calls": [one]}) for one in calls), chunk(None, "stop"))
+
+    assert [one.name for one in found if isinstance(one, ToolStart)] == ["f", "g"]
+    assert [one.text for one in found if isinstance(one, ArgumentsPiece)] == ["{}", "{}"]
+
+
 def test_an_empty_reason_is_none() -> None:
     found = read(
         "openai",
