@@ -127,6 +127,17 @@ CALLS: Final = (
         ),
     ),
     Mutant(
+        "the-calls-of-the-dead-are-billed-by-nobody",
+        "I-23",
+        "apps/billing/reaper.py",
+        "cost_nanos=0 if is_unsent else None,",
+        "cost_nanos=0,",
+        (
+            "apps/billing/tests/test_reaper.py::"
+            "test_what_a_provider_bills_for_a_call_of_a_dead_process_is_not_known",
+        ),
+    ),
+    Mutant(
         "a-failed-call-costs-its-hold",
         "I-24",
         _SETTLEMENT,
