@@ -138,6 +138,17 @@ CALLS: Final = (
         ),
     ),
     Mutant(
+        "who-comes-late-forgets-his-attempts",
+        "I-23",
+        "apps/billing/ledger/batch.py",
+        "changes.attempts.extend(resolve.attempts)\n    # The difference counts",
+        "# The difference counts",
+        (
+            "apps/billing/tests/test_late_settlements.py::"
+            "test_who_comes_late_again_writes_nothing_more",
+        ),
+    ),
+    Mutant(
         "a-failed-call-costs-its-hold",
         "I-24",
         _SETTLEMENT,
