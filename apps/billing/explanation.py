@@ -101,6 +101,11 @@ class ExplainedRequest:
     cost: Explanation | None
     entries: tuple[Entry, ...]
 
+    @property
+    def late_charges_nanos(self) -> int:
+        """Return what was charged beyond what the record says."""
+        return _sum_late(self.entries)
+
 
 def explain_request(row: APIRequest, attempts: Sequence[Attempt] = ()) -> ExplainedRequest:
     """Return why this call cost what it cost, and the entries that say so.
@@ -139,8 +144,7 @@ def as_settled(row: APIRequest, entries: Sequence[Entry]) -> APIRequest:
     found = copy(row)
     for name, value in told.items():
         setattr(found, name, value)
-    late = [entry.amount_nanos for entry in entries if entry.kind == EntryKind.LATE]
-    found.charge_nanos -= sum(late)
+    found.charge_nanos += _sum_late(entries)
     return found
 
 
@@ -276,6 +280,10 @@ def _find_told(entries: Sequence[Entry]) -> Row | None:
     """Return the columns that a late settlement among these entries tells, if any does."""
     late = next((entry for entry in entries if entry.kind == EntryKind.LATE), None)
     return None if late is None else read_reason(late.transaction.reason)
+
+
+def _sum_late(entries: Sequence[Entry]) -> int:
+    return -sum(entry.amount_nanos for entry in entries if entry.kind == EntryKind.LATE)
 
 
 def _adjust(kind: str, amount_nanos: int) -> Adjustment:
