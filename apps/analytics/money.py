@@ -2,7 +2,8 @@
 moved to and from customers beside them, and what everybody has now.
 
 Movements are signed from the customer's side. A late charge is the rest of a call's charge that was
-posted after its record was written; margin = charge + late charges − cost.
+posted after its record was written, with what was told then of its cost; margin = charge + late
+charges − cost.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from dataclasses import dataclass, fields
 from datetime import date
 from functools import reduce
 from operator import add
-from typing import Any, Final
+from typing import Final
 
-from django.db.models import F, QuerySet, Sum
+from django.db.models import F, Sum
 
 from apps.analytics.call_sums import CallSums
+from apps.analytics.late_charges import list_posted
 from apps.analytics.ranges import Range
 from apps.analytics.rolling import list_new
 from apps.analytics.usage import list_users
@@ -104,6 +106,10 @@ def report_money(*, over: Range) -> MoneyReport:
 def _report(over: Range) -> MoneyReport:
     settled = CallSums(over, {}, new=list_new(), moment="settled_at")
     days = _moved(over)
+    late = list_posted(over)
+    for charge in late:
+        cost = Money(cost_nanos=charge.cost_nanos)
+        days[charge.posted_on] = days.get(charge.posted_on, Money()) + cost
     for day in settled.by_day():
         days[day.date] = days.get(day.date, Money()) + Money(
             requests=day.sums.requests,
@@ -115,7 +121,7 @@ def _report(over: Range) -> MoneyReport:
         range=over,
         money=reduce(add, days.values(), Money()),
         days=[DayMoney(day, days[day]) for day in sorted(days)],
-        users=list_users(settled, largest="charge", late_charges=_late_charges_by_user(over)),
+        users=list_users(settled, largest="charge", late=late),
         balances=_balances(),
     )
 
@@ -123,7 +129,12 @@ def _report(over: Range) -> MoneyReport:
 def _moved(over: Range) -> dict[date, Money]:
     """Return of each day what moved beside the settlement of calls."""
     rows = (
-        _moves(over, list(_KINDS))
+        Entry.objects.filter(
+            account__customer__isnull=False,
+            transaction__kind__in=list(_KINDS),
+            transaction__created_at__gte=over.start,
+            transaction__created_at__lt=over.end,
+        )
         .values(day=UTCDay(F("transaction__created_at")), what=F("transaction__kind"))
         .annotate(nanos=Sum("amount_nanos"))
         .order_by()
@@ -134,27 +145,6 @@ def _moved(over: Range) -> dict[date, Money]:
         moved = Money(**{name: sign * int(row["nanos"])})
         days[row["day"]] = days.get(row["day"], Money()) + moved
     return days
-
-
-def _late_charges_by_user(over: Range) -> dict[Any, int]:
-    """Return user id → nanos of what was charged late in a range."""
-    rows = (
-        _moves(over, [TransactionKind.LATE_SETTLEMENT])
-        .values(user=F("account__customer__user"))
-        .annotate(nanos=Sum("amount_nanos"))
-        .order_by()
-    )
-    return {row["user"]: -int(row["nanos"]) for row in rows}
-
-
-def _moves(over: Range, kinds: list[TransactionKind]) -> QuerySet[Entry]:
-    """Return the customers' entries of transactions of these kinds in a range."""
-    return Entry.objects.filter(
-        account__customer__isnull=False,
-        transaction__kind__in=kinds,
-        transaction__created_at__gte=over.start,
-        transaction__created_at__lt=over.end,
-    )
 
 
 def _balances() -> Balances:

@@ -280,7 +280,9 @@ class MoneyOutput(serializers.Serializer[Any]):
     requests = serializers.IntegerField()
     charge = USDField(source="charge_nanos")
     cost = USDField(source="cost_nanos")
-    requests_without_cost = serializers.IntegerField()
+    requests_without_cost = serializers.IntegerField(
+        help_text="Calls whose cost was not known when they were settled."
+    )
     late_charges = USDField(source="late_charges_nanos", help_text=_LATE)
     margin = USDField(
         source="margin_nanos", is_signed=True, help_text="charge + late_charges − cost."

@@ -4,8 +4,7 @@ common. A call belongs to the moment it began; so do its late charges.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from operator import attrgetter
@@ -13,7 +12,7 @@ from typing import Any, Final, Literal
 
 from apps.ai_models.models import AIModel
 from apps.analytics.call_sums import CallSums, Largest
-from apps.analytics.late_charges import LateCharge, list_late_charges
+from apps.analytics.late_charges import LateCharge, late_by, list_late_charges, with_late
 from apps.analytics.ranges import Range, day_of
 from apps.analytics.rolling import list_new
 from apps.audit.totals import GROUPS_MAX, DaySums, GroupSums, Sums, Totals
@@ -66,19 +65,18 @@ def report_usage(
         )
 
 
-def list_users(
-    calls: CallSums, *, largest: Largest, late_charges: Mapping[Any, int]
-) -> list[GroupSums]:
+def list_users(calls: CallSums, *, largest: Largest, late: Sequence[LateCharge]) -> list[GroupSums]:
     """Return the sums of the users with the largest ones, with the names that they have now.
 
-    `late_charges`: user id → nanos. Who has nothing else comes last.
+    Who was only charged late comes last.
     """
     groups = calls.by("user_id", "user_name", largest=largest)
     room = GROUPS_MAX - len(groups)
-    others = sorted(late_charges.keys() - _ids(groups))[:room]
+    by_user = late_by(attrgetter("user_id"), late)
+    others = sorted(by_user.keys() - _ids(groups))[:room]
     groups += [GroupSums(user_id, "", Sums(0, 0, 0, 0, 0, 0, 0)) for user_id in others]
     names = User.objects.filter(pk__in=_ids(groups)).values_list("pk", "username")
-    return _finished(groups, dict(names), late_charges)
+    return _finished(groups, dict(names), by_user)
 
 
 class _Calls:
@@ -89,35 +87,27 @@ class _Calls:
         self._late = late
 
     def total(self) -> Totals:
-        late_nanos = sum(charge.nanos for charge in self._late)
-        return replace(self._sums.total(), late_charges_nanos=late_nanos)
+        return with_late(self._sums.total(), self._late)
 
     def by_day(self) -> list[DaySums]:
-        late = self._late_by(attrgetter("day"))
+        late = late_by(attrgetter("began_on"), self._late)
         return [
-            replace(day, sums=replace(day.sums, late_charges_nanos=late.get(day.date, 0)))
+            replace(day, sums=with_late(day.sums, late.get(day.date, ())))
             for day in self._sums.by_day()
         ]
 
     def by_model(self) -> list[GroupSums]:
         groups = self._sums.by("model_id", "requested_model")
         names = AIModel.objects.filter(pk__in=_ids(groups)).values_list("pk", "name")
-        return _finished(groups, dict(names), self._late_by(attrgetter("model_id")))
+        return _finished(groups, dict(names), late_by(attrgetter("model_id"), self._late))
 
     def by_provider(self) -> list[GroupSums]:
         groups = self._sums.by("provider_id", "provider_name")
         names = Provider.objects.filter(pk__in=_ids(groups)).values_list("pk", "name")
-        return _finished(groups, dict(names), self._late_by(attrgetter("provider_id")))
+        return _finished(groups, dict(names), late_by(attrgetter("provider_id"), self._late))
 
     def by_user(self) -> list[GroupSums]:
-        late = self._late_by(attrgetter("user_id"))
-        return list_users(self._sums, largest="requests", late_charges=late)
-
-    def _late_by(self, what: Callable[[LateCharge], Any]) -> dict[Any, int]:
-        nanos: Counter[Any] = Counter()
-        for charge in self._late:
-            nanos[what(charge)] += charge.nanos
-        return dict(nanos)
+        return list_users(self._sums, largest="requests", late=self._late)
 
 
 def _ids(groups: list[GroupSums]) -> list[int]:
@@ -125,14 +115,14 @@ def _ids(groups: list[GroupSums]) -> list[int]:
 
 
 def _finished(
-    groups: list[GroupSums], names: Mapping[int, str], late_charges: Mapping[Any, int]
+    groups: list[GroupSums], names: Mapping[int, str], late: Mapping[Any, list[LateCharge]]
 ) -> list[GroupSums]:
     """Give groups today's names, what is gone keeps the recorded one, and what was charged late."""
     return [
         replace(
             group,
             name=group.name if group.id is None else names.get(group.id, group.name),
-            sums=replace(group.sums, late_charges_nanos=late_charges.get(group.id, 0)),
+            sums=with_late(group.sums, late.get(group.id, ())),
         )
         for group in groups
     ]

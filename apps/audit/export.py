@@ -46,6 +46,7 @@ _RENAMED: Final = {
     "charge": "charge_nanos",
     "cost": "cost_nanos",
     "hold": "hold_nanos",
+    "late_charges": "late_charges_nanos",
     "multiplier": "multiplier_millionths",
 }
 
@@ -214,7 +215,8 @@ def begin_export(
     """
     _places.take(user_id, with_reserved=with_reserved)
     try:
-        if rows.order_by()[: ROWS_MAX + 1].count() > ROWS_MAX:
+        # Without what is looked up for each of them.
+        if rows.order_by().values("pk")[: ROWS_MAX + 1].count() > ROWS_MAX:
             raise ExportTooLarge
         on_begin()
     except BaseException:
@@ -279,6 +281,7 @@ _WRITERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "charge": _write_usd,
     "cost": _write_usd,
     "hold": _write_usd,
+    "late_charges": _write_usd,
     "multiplier": format_multiplier,
 }
 _JSON_WRITERS: Final[Mapping[str, Callable[[Any], Any]]] = {

@@ -13,6 +13,7 @@ from apps.audit.models import AdminEvent, RefusalCount, RequestState, UsageSourc
 from apps.core.rest import MaskedSerializer, MultiplierField, USDField, example
 from apps.core.usage import COUNTS, TOKEN_CLASSES
 
+_LATE: Final = "Charged after the record was written; with `charge` all that was taken for it."
 _REQUEST_ID: Final = "0199c2a4-6f3e-7c1a-9b52-3d8e5f7a1b2c"
 _TOKENS: Final = {f"{name}_tokens": 0 for name in TOKEN_CLASSES} | {
     "input_tokens": 1_200,
@@ -38,6 +39,7 @@ OWN_EXAMPLE: Final = {
     "service_tier": "",
     "answered_from": "",
     "charge": "0.0075",
+    "late_charges": "0",
     "hold": "0.168",
     "price_version_id": 9,
     "multiplier": "1",
@@ -135,6 +137,7 @@ class OwnRequestOutput(_TokenCounts):
         help_text="`cache`: a kept answer to the same request; empty: a provider answered."
     )
     charge = USDField(source="charge_nanos")
+    late_charges = USDField(source="late_charges_nanos", help_text=_LATE)
     hold = USDField(source="hold_nanos")
     price_version_id = serializers.IntegerField()
     multiplier = MultiplierField(source="multiplier_millionths")
@@ -161,7 +164,8 @@ class RequestOutput(MaskedSerializer, OwnRequestOutput):
             {
                 "customer_id", "user_id", "user_name", "api_key_id", "api_key_name",
                 "ip_address", "user_agent", "upstream_request_id", "payload_digest", "hash",
-                "charge", "hold", "multiplier", "price_version_id", "cost", "cost_version_id",
+                "charge", "late_charges", "hold", "multiplier", "price_version_id", "cost",
+                "cost_version_id",
             }
         )
     }  # fmt: skip
@@ -171,6 +175,7 @@ class RequestOutput(MaskedSerializer, OwnRequestOutput):
     api_key_id = serializers.IntegerField(allow_null=True)
     api_key_name = serializers.CharField(allow_null=True)
     charge = USDField(source="charge_nanos", allow_null=True)
+    late_charges = USDField(source="late_charges_nanos", allow_null=True, help_text=_LATE)
     hold = USDField(source="hold_nanos", allow_null=True)
     price_version_id = serializers.IntegerField(allow_null=True)
     multiplier = MultiplierField(source="multiplier_millionths", allow_null=True)

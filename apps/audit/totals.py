@@ -3,7 +3,8 @@
 A success is a call that completed. Input and output tokens are the sums of all input and of all
 output classes. A call whose cost is not known counts as one that cost nothing, so margin = charge +
 late charges − cost holds for every sum, and `requests_without_cost` says for how many calls that is
-so. What was charged late is not in the rows: who can read the ledger adds it.
+so. What was charged late, and what was told of costs with it, is not in the rows: who can read the
+ledger adds it.
 """
 
 from __future__ import annotations

@@ -3,19 +3,22 @@
 The lines recompute the charge from the stored usage and price (I-26). What else moved money, or
 kept it from moving, is an adjustment, so that lines and adjustments together are always what the
 ledger took. Where they cannot be brought together the rest is shown as unexplained: that is what
-`verify_ledger` looks for.
+`verify_ledger` looks for. Of a call that was settled late it is what its owner told then that is
+explained, and not what others had known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 from apps.ai_models.models import PriceVersion
 from apps.audit.models import APIRequest, Attempt, RequestState, UsageSource
-from apps.audit.records import stored_usage
+from apps.audit.records import Row, stored_usage
+from apps.billing.late_records import read_reason
 from apps.billing.models import Entry, EntryKind
 from apps.billing.pricing import (
     MULTIPLIER_ONE,
@@ -47,6 +50,10 @@ _NOTES: Final = {
     "not_posted": "The record says that this was charged, but no entry of the ledger does. Run "
     "verify_ledger.",
 }
+_TOLD_LATE: Final = (
+    "The gateway that had lost this call told its usage later: that counts, and the difference to "
+    "what had been charged was posted then."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +101,27 @@ class ExplainedRequest:
     cost: Explanation | None
     entries: tuple[Entry, ...]
 
+    @property
+    def late_charges_nanos(self) -> int:
+        """Return what was charged beyond what the record says."""
+        return _sum_late(self.entries)
+
 
 def explain_request(row: APIRequest, attempts: Sequence[Attempt] = ()) -> ExplainedRequest:
     """Return why this call cost what it cost, and the entries that say so.
 
     `attempts` are those of the call, in their order, where its cost is wanted.
     """
-    prices = PriceVersion.objects.in_bulk(
-        [found for found in (row.price_version_id, row.cost_version_id) if found is not None]
-    )
     entries = list_entries(row.pk)
+    settled = as_settled(row, entries)
+    prices = PriceVersion.objects.in_bulk(
+        [found for found in (settled.price_version_id, settled.cost_version_id) if found]
+    )
     return ExplainedRequest(
-        charge=explain_charge(row, _find_price(prices, row.price_version_id), entries),
+        charge=explain_charge(settled, _find_price(prices, settled.price_version_id), entries),
         cost=(
-            explain_cost(row, _find_price(prices, row.cost_version_id), attempts)
-            if row.cost_version_id is not None
+            explain_cost(settled, _find_price(prices, settled.cost_version_id), attempts)
+            if settled.cost_version_id is not None
             else None
         ),
         entries=tuple(entries),
@@ -121,8 +134,27 @@ def list_entries(request_id: UUID) -> list[Entry]:
     return list(rows.order_by("id")[:ENTRIES_MAX])
 
 
+def as_settled(row: APIRequest, entries: Sequence[Entry]) -> APIRequest:
+    """Return the record as its owner would have written it, where he came late and told: a copy,
+    which is not to be saved.
+    """
+    told = _find_told(entries)
+    if told is None:
+        return row
+    found = copy(row)
+    for name, value in told.items():
+        setattr(found, name, value)
+    found.charge_nanos += _sum_late(entries)
+    return found
+
+
 def explain_charge(row: APIRequest, price: Price | None, entries: Sequence[Entry]) -> Explanation:
-    """Return the lines of a charge, and what made the ledger take something else."""
+    """Return the lines of a charge, and what made the ledger take something else.
+
+    `row` is what `as_settled` returns.
+    """
+    is_told = _find_told(entries) is not None
+    kinds = (*_CHARGED, EntryKind.LATE) if is_told else _CHARGED
     tier = row.service_tier
     lines, adjustments = _lines(row, price, row.multiplier_millionths, row.charge_nanos, tier)
     computed = sum(line.amount_nanos for line in lines)
@@ -130,16 +162,17 @@ def explain_charge(row: APIRequest, price: Price | None, entries: Sequence[Entry
         is_limited = _is_limited_to_hold(row) and row.charge_nanos == min(computed, row.hold_nanos)
         kind = "limited_to_hold" if is_limited else "unexplained"
         adjustments.append(_adjust(kind, row.charge_nanos - computed))
-    charged = -sum(entry.amount_nanos for entry in entries if entry.kind in _CHARGED)
+    charged = -sum(entry.amount_nanos for entry in entries if entry.kind in kinds)
     if charged != row.charge_nanos:
         adjustments.append(_adjust("not_posted", charged - row.charge_nanos))
     for entry in entries:
-        if entry.kind not in _CHARGED:
+        if entry.kind not in kinds:
             kind = entry.kind if entry.kind in _NOTES else "correction"
             adjustments.append(_adjust(kind, -entry.amount_nanos))
     total = -sum(entry.amount_nanos for entry in entries)
     terms = _terms(row, price, tier)
-    return Explanation(tuple(lines), tuple(adjustments), total, _note(row), terms)
+    note = _TOLD_LATE if is_told else _note(row)
+    return Explanation(tuple(lines), tuple(adjustments), total, note, terms)
 
 
 def explain_cost(
@@ -241,6 +274,16 @@ def usage_of(row: APIRequest) -> Usage:
 
 def _is_limited_to_hold(row: APIRequest) -> bool:
     return row.usage_source != UsageSource.REPORTED or row.is_usage_suspect
+
+
+def _find_told(entries: Sequence[Entry]) -> Row | None:
+    """Return the columns that a late settlement among these entries tells, if any does."""
+    late = next((entry for entry in entries if entry.kind == EntryKind.LATE), None)
+    return None if late is None else read_reason(late.transaction.reason)
+
+
+def _sum_late(entries: Sequence[Entry]) -> int:
+    return -sum(entry.amount_nanos for entry in entries if entry.kind == EntryKind.LATE)
 
 
 def _adjust(kind: str, amount_nanos: int) -> Adjustment:

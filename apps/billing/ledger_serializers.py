@@ -8,6 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.audit.serializers import HexField
+from apps.billing.late_records import sentence_of
 from apps.billing.models import (
     Account,
     AccountKind,
@@ -147,8 +148,14 @@ class OwnEntryOutput(serializers.Serializer[Entry]):
     actor = serializers.SerializerMethodField(
         help_text="operator: a person there did it; self: you did; system: nobody had to."
     )
-    reason = serializers.CharField(source="transaction.reason", allow_blank=True)
+    reason = serializers.SerializerMethodField(help_text="Why it was made.")
     created_at = serializers.DateTimeField(source="transaction.created_at")
+
+    def get_reason(self, entry: Entry) -> str:
+        """Return why, without what a late settlement tells of what providers bill."""
+        if entry.transaction.kind == TransactionKind.LATE_SETTLEMENT:
+            return sentence_of(entry.transaction.reason)
+        return entry.transaction.reason
 
     @extend_schema_field(serializers.ChoiceField(choices=("operator", "self", "system")))
     def get_actor(self, entry: Entry) -> str:

@@ -16,6 +16,7 @@ from apps.audit.pages import CallPages
 from apps.audit.payload_access import read_payload
 from apps.audit.serializers import OwnRequestOutput, PayloadOutput
 from apps.billing.explanation import explain_request
+from apps.billing.queries import list_calls
 from apps.billing.request_exports import EXPORT_RESPONSES, ExportView
 from apps.billing.request_serializers import OwnRequestDetailOutput, show_own_request
 from apps.core.rest import actor_of
@@ -41,6 +42,7 @@ class _OwnRequests(generics.GenericAPIView[APIRequest]):
 class OwnRequestsView(_OwnRequests, generics.ListAPIView[APIRequest]):
     """List one's own recorded calls, newest first. `next` leads to older calls."""
 
+    queryset = list_calls()
     serializer_class = OwnRequestOutput
     pagination_class = CallPages
     filterset_class = OwnRequestListFilter
@@ -79,6 +81,7 @@ class OwnRequestPayloadView(_OwnRequests):
 class OwnRequestExportView(_OwnRequests, ExportView):
     """One's own calls as a file."""
 
+    queryset = list_calls()
     serializer_class = columns = OwnRequestOutput
     filterset_class = OwnRequestExportFilter
 

@@ -1,8 +1,8 @@
 """Resolves holds that nobody will resolve any more: of dead owners, and of calls that never began.
 
 A dead owner's call is charged by its last checkpoint, never above its hold; without a checkpoint
-it costs nothing, and its idempotency key is free again. Whoever claims the hold first decides; a
-later settlement by the real owner posts only the difference.
+it is free, and so is its idempotency key. What its provider bills nobody knows. Whoever claims the
+hold first decides; a later settlement by the real owner posts only the difference.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from apps.billing.pricing import PriceIncomplete, charge_nanos, conditions_of, p
 from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage
 
 REAP_BATCH = 200
+# In the detail of a hold: it is one of a quote, and waits so long for its call.
+QUOTE_SECONDS = "quote_seconds"
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +163,8 @@ def _end(
     hold: Row, detail: Row, usage: Usage, charge: int, state: str, error_code: str, now: datetime
 ) -> Resolve:
     started_at = datetime.fromisoformat(detail["started_at"])
+    # The call of a quote's hold comes under a hold of its own.
+    is_unsent = state == RequestState.VOIDED or QUOTE_SECONDS in detail
     row = request_row(
         detail,
         request_id=hold["request_id"],
@@ -168,7 +172,7 @@ def _end(
         status_code=499 if state == RequestState.INTERRUPTED else 503,
         error_code=error_code,
         usage=usage,
-        cost_nanos=None if usage.source == "checkpoint" else 0,
+        cost_nanos=0 if is_unsent else None,
         hold_nanos=hold["amount_nanos"],
         duration_ms=max(0, int((now - started_at).total_seconds() * 1000)),
         service_tier=_tier(detail),

@@ -20,6 +20,7 @@ from apps.audit.pages import CallPages
 from apps.audit.payload_access import check_payloads_open, view_payload
 from apps.audit.serializers import PayloadOutput, RequestOutput
 from apps.billing.explanation import explain_request
+from apps.billing.queries import list_calls
 from apps.billing.request_exports import EXPORT_RESPONSES, ExportView
 from apps.billing.request_serializers import RequestDetailOutput, show_request
 from apps.core.rest import actor_of
@@ -42,7 +43,7 @@ class RequestsView(generics.ListAPIView[APIRequest]):
     `started_before` (or now).
     """
 
-    queryset = APIRequest.objects.all()
+    queryset = list_calls()
     serializer_class = RequestOutput
     pagination_class = CallPages
     filterset_class = RequestListFilter
@@ -55,7 +56,7 @@ class RequestsView(generics.ListAPIView[APIRequest]):
 class UserRequestsView(generics.ListAPIView[APIRequest]):
     """List the recorded calls of one user, newest first."""
 
-    queryset = APIRequest.objects.all()
+    queryset = list_calls()
     serializer_class = RequestOutput
     pagination_class = CallPages
     filterset_class = RequestFilter
@@ -118,7 +119,7 @@ class RequestPayloadView(generics.GenericAPIView[APIRequest]):
 class RequestExportView(ExportView):
     """Recorded calls as a file."""
 
-    queryset = APIRequest.objects.all()
+    queryset = list_calls()
     filterset_class = RequestExportFilter
     permission_classes = (AnalystsRead,)
     serializer_class = columns = RequestOutput

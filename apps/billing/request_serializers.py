@@ -235,6 +235,7 @@ def _whole(row: APIRequest, explained: ExplainedRequest) -> dict[str, Any]:
     columns = {field.attname: getattr(row, field.attname) for field in row._meta.concrete_fields}
     return {
         **columns,
+        "late_charges_nanos": explained.late_charges_nanos,
         "timing": timing_of(row),
         "explained_charge": explained.charge,
         "entries": explained.entries,

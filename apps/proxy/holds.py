@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Final
 from apps.audit.records import Row
 from apps.billing.ledger.commands import Cap, Held, HoldRefused, PlaceHold, has_spent
 from apps.billing.periods import bounds_of, is_month
+from apps.billing.reaper import QUOTE_SECONDS
 from apps.billing.writer import LedgerBusy, LedgerUnavailable
 from apps.core.errors import GatewayError
 from apps.proxy.health import WHOLE
 from apps.proxy.provider_limits import find_shortest_wait
-from apps.proxy.quote_holds import QUOTE_SECONDS, quote_gone
+from apps.proxy.quote_holds import quote_gone
 from apps.proxy.repeats import Repeated
 from apps.proxy.routing import ATTEMPTS_MAX, PLANNED_MAX, plan_routes
 from apps.proxy.snapshot import Route

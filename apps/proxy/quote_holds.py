@@ -26,7 +26,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 from apps.audit.models import RequestState
 from apps.billing.ledger.commands import Resolve
 from apps.billing.models import Hold
-from apps.billing.reaper import spend_quote
+from apps.billing.reaper import QUOTE_SECONDS, spend_quote
 from apps.core.errors import GatewayError
 from apps.proxy.admission import Promise
 from apps.proxy.endings import Ending
@@ -41,8 +41,6 @@ OPEN_MAX: Final = 10_000
 OPEN_PER_USER_MAX: Final = 100
 # A look comes before the limits of requests: without a bound it would keep others' reads waiting.
 LOOKUPS_PER_USER_MAX: Final = 32
-# In the detail of a hold: it is one of a quote, and waits so long for its call.
-QUOTE_SECONDS: Final = "quote_seconds"
 
 
 class Agreed(NamedTuple):

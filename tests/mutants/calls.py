@@ -127,6 +127,28 @@ CALLS: Final = (
         ),
     ),
     Mutant(
+        "the-calls-of-the-dead-are-billed-by-nobody",
+        "I-23",
+        "apps/billing/reaper.py",
+        "cost_nanos=0 if is_unsent else None,",
+        "cost_nanos=0,",
+        (
+            "apps/billing/tests/test_reaper.py::"
+            "test_what_a_provider_bills_for_a_call_of_a_dead_process_is_not_known",
+        ),
+    ),
+    Mutant(
+        "who-comes-late-forgets-his-attempts",
+        "I-23",
+        "apps/billing/ledger/batch.py",
+        "changes.attempts.extend(resolve.attempts)\n    # The difference counts",
+        "# The difference counts",
+        (
+            "apps/billing/tests/test_late_settlements.py::"
+            "test_who_comes_late_again_writes_nothing_more",
+        ),
+    ),
+    Mutant(
         "a-failed-call-costs-its-hold",
         "I-24",
         _SETTLEMENT,

@@ -158,6 +158,17 @@ LEDGER: Final = (
         ),
     ),
     Mutant(
+        "a-late-charge-tells-nothing",
+        "I-07",
+        _BATCH,
+        "reason = write_reason(resolve.request_id, resolve.row)",
+        'reason = write_reason(resolve.request_id, resolve.row).partition(":")[0]',
+        (
+            f"{_TESTS}/test_late_settlements.py::"
+            "test_what_came_of_a_call_is_told_with_its_late_charge",
+        ),
+    ),
+    Mutant(
         "one-cause-may-move-money-twice",
         "I-07",
         "apps/billing/migrations/0001_initial.py",

@@ -77,15 +77,17 @@ def test_late_charges_are_revenue_that_no_record_has(world: World, gateway: Gate
     held = gateway.hold(DOLLAR)
     assert isinstance(held, Held)
     gateway.resolve(held, 0, state="interrupted", usage_source="checkpoint")
-    late = gateway.resolution(held, 250_000)
+    late = gateway.resolution(held, 250_000, cost_nanos=100_000_000)
     flush(gateway.engine, gateway.batch(resolves=(late,)), incarnation_id=gateway.incarnation_id)
 
     report = report_money(over=TODAY)
 
     money, user = report.money, report.users[0].sums
     assert (money.charge_nanos, user.charge_nanos) == (0, 0)
-    assert (money.late_charges_nanos, money.margin_nanos) == (250_000_000, 250_000_000)
-    assert (user.late_charges_nanos, user.margin_nanos) == (250_000_000, 250_000_000)
+    assert (money.late_charges_nanos, money.cost_nanos) == (250_000_000, 100_000_000)
+    assert (user.late_charges_nanos, user.cost_nanos) == (250_000_000, 100_000_000)
+    assert money.margin_nanos == user.margin_nanos == 150_000_000
+    assert money.requests_without_cost == 1  # as its record says
     revenue = Account.objects.filter(kind=AccountKind.REVENUE).aggregate(all=Sum("posted_nanos"))
     assert int(revenue["all"]) == 250_000_000
 
@@ -97,13 +99,15 @@ def test_who_was_charged_late_for_a_call_of_another_range_is_listed_as_well(
     assert isinstance(held, Held)
     before = TODAY.start - timedelta(days=1)
     gateway.resolve(held, 0, at=before, settled_at=before, state="interrupted")
-    gateway.resolve(held, 250_000)
+    gateway.resolve(held, 250_000, cost_nanos=100_000_000)
 
     report = report_money(over=TODAY)
 
     assert [(row.id, row.name) for row in report.users] == [(world.user.pk, world.user.username)]
-    assert (report.users[0].sums.requests, report.users[0].sums.margin_nanos) == (0, 250_000_000)
-    assert report.money.late_charges_nanos == 250_000_000
+    assert (report.users[0].sums.requests, report.users[0].sums.margin_nanos) == (0, 150_000_000)
+    money = report.money
+    assert (money.late_charges_nanos, money.cost_nanos) == (250_000_000, 100_000_000)
+    assert (money.requests, money.requests_without_cost) == (0, 0)
 
 
 def test_money_belongs_to_the_moment_it_was_settled(world: World, gateway: Gateway) -> None:

@@ -78,14 +78,16 @@ def test_what_a_call_is_charged_late_belongs_to_the_call(db: None) -> None:
         assert isinstance(held, Held)
         gateway.resolve(held, 100_000, state="interrupted", usage_source="checkpoint")
         if tokens:
-            gateway.resolve(held, tokens, at=NOW + timedelta(days=40))
-    record_call(started_at=NOW, charge_nanos=1, user_id=999_999, model_id=999_999)
+            gateway.resolve(held, tokens, at=NOW + timedelta(days=40), cost_nanos=30_000_000)
+    record_call(started_at=NOW, charge_nanos=1, cost_nanos=5, user_id=999_999, model_id=999_999)
 
     report = report_usage({}, over=NOVEMBER, now=NOW, by=ASPECTS)
 
     assert (report.totals.charge_nanos, report.today.charge_nanos) == (200_000_001, 200_000_001)
     assert report.totals.late_charges_nanos == report.today.late_charges_nanos == 150_000_000
-    assert report.totals.margin_nanos == 350_000_001
+    assert report.totals.cost_nanos == report.today.cost_nanos == 30_000_005
+    assert report.totals.margin_nanos == 319_999_996
+    assert report.totals.requests_without_cost == 1  # of the two that were interrupted
     groups = [report.days, report.models, report.providers, report.users]
     assert [[row.sums.late_charges_nanos for row in group or []] for group in groups] == [
         [150_000_000],
@@ -93,6 +95,23 @@ def test_what_a_call_is_charged_late_belongs_to_the_call(db: None) -> None:
         [150_000_000, 0],
         [150_000_000, 0],
     ]
+    for group in groups:
+        assert sum(row.sums.cost_nanos for row in group or []) == 30_000_005
+        assert sum(row.sums.requests_without_cost for row in group or []) == 1
+
+
+def test_a_cost_that_is_told_late_counts_beyond_what_the_record_says(db: None) -> None:
+    gateway = Gateway(make_world(), django_engine())
+    for recorded, told in ((0, 7), (5, 7), (None, None)):
+        held = gateway.hold(DOLLAR)
+        assert isinstance(held, Held)
+        gateway.resolve(held, 0, state="interrupted", cost_nanos=recorded)
+        gateway.resolve(held, 1_000, cost_nanos=told)
+
+    totals = report_usage({}, over=NOVEMBER, now=NOW).totals
+
+    assert (totals.cost_nanos, totals.requests_without_cost) == (14, 1)
+    assert totals.late_charges_nanos == 3_000_000
 
 
 def test_groups_have_todays_names_and_what_is_gone_the_recorded_one(db: None) -> None:

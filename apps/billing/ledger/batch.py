@@ -14,6 +14,7 @@ from datetime import datetime
 import orjson
 
 from apps.billing.chains import entry_hash, request_hash, transaction_digest
+from apps.billing.late_records import write_reason
 from apps.billing.ledger.commands import (
     AccountState,
     Batch,
@@ -243,7 +244,9 @@ def _beyond(resolve: Resolve, kind: str, nanos: int, available: int) -> list[Lin
 def _settle_late(resolve: Resolve, batch: Batch, state: State, changes: Changes) -> Resolved:
     """Post what a call cost beyond what was charged when somebody else resolved its hold, once.
 
-    Nothing where its repeat has its idempotency key meanwhile: a key pays for one.
+    Its attempts are written with it; its record stays as it is, so what that lacks is told by the
+    transaction, and its bodies, whose digest no record has, are not kept. Nothing where its repeat
+    has its idempotency key meanwhile: a key pays for one.
     """
     recorded = state.resolved[resolve.request_id]
     difference = resolve.charge_nanos - recorded.nanos
@@ -252,7 +255,7 @@ def _settle_late(resolve: Resolve, batch: Batch, state: State, changes: Changes)
     if resolve.claim_end is not None and not take_back(resolve, batch.key_time, state, changes):
         return Resolved(resolve.request_id, 0, is_first=False)
     key = f"late:{resolve.request_id}"
-    reason = f"settled after the hold of {resolve.request_id} had been resolved"
+    reason = write_reason(resolve.request_id, resolve.row)
     posting = Posting(new_uuid7(), "late_settlement", key, None, "", reason, ())
     poster = Poster(posting, batch.now, state, changes)
     available = state.accounts[resolve.wallet_id].available
@@ -261,7 +264,8 @@ def _settle_late(resolve: Resolve, batch: Batch, state: State, changes: Changes)
     poster.add(Line(batch.revenue_id, "revenue", difference))
     poster.close()
     state.resolved[resolve.request_id] = recorded._replace(nanos=resolve.charge_nanos, is_late=True)
-    # The row stays as it is: the difference counts for the provider that it names.
+    changes.attempts.extend(resolve.attempts)
+    # The difference counts for the provider that the record names.
     _count(resolve, difference, recorded.provider_id, state)
     return Resolved(resolve.request_id, difference, is_first=False)
 

@@ -235,10 +235,48 @@ def test_what_was_not_charged_above_the_hold_is_an_adjustment(
     assert charge["note"] != ""
 
 
-def test_a_late_settlement_adds_its_difference(gateway: Gateway, client: APIClient) -> None:
+def test_a_late_settlement_is_explained_by_what_it_tells(
+    world: World, gateway: Gateway, client: APIClient
+) -> None:
+    cost = PriceVersion.objects.create(
+        route=world.route, effective_at=NOW, input_nanos=DOLLAR // 2, output_nanos=0
+    )
     held = _held(gateway, DOLLAR)
     gateway.resolve(held, 200_000, usage_source="checkpoint", state="interrupted")
-    gateway.resolve(held, 700_000)
+    gateway.resolve(held, 700_000, cost_version_id=cost.pk, cost_nanos=350_000_000)
+
+    shown = client.get(f"{LIST}{held.request_id}/").json()
+    charge = _charge(client, held.request_id)
+
+    assert [(line["count"], line["amount"]) for line in charge["lines"]] == [(700_000, "0.7")]
+    assert (charge["adjustments"], charge["total"]) == ([], "0.7")
+    assert charge["note"].startswith("The gateway that had lost this call told its usage later")
+    assert (shown["charge"], shown["input_tokens"], shown["cost"]) == ("0.2", 200_000, None)
+    assert (shown["explained_cost"]["total"], shown["explained_cost"]["adjustments"]) == (
+        "0.35",
+        [],
+    )
+
+
+def test_a_late_settlement_is_cut_at_the_hold_as_any_other(
+    gateway: Gateway, client: APIClient
+) -> None:
+    held = _held(gateway, DOLLAR)
+    gateway.resolve(held, 0, state="interrupted")
+    gateway.resolve(held, 1_000_000, output_tokens=500_000, usage_source="estimated")
+
+    charge = _charge(client, held.request_id)
+
+    assert [line["amount"] for line in charge["lines"]] == ["1", "2"]
+    assert (_adjusted(charge), charge["total"]) == ([("limited_to_hold", "-2")], "1")
+
+
+def test_a_late_settlement_that_tells_nothing_adds_its_difference(
+    gateway: Gateway, client: APIClient
+) -> None:
+    held = _held(gateway, DOLLAR)
+    gateway.resolve(held, 200_000, usage_source="checkpoint", state="interrupted")
+    gateway.resolve(held, 700_000, service_tier="x" * 500)
 
     charge = _charge(client, held.request_id)
 

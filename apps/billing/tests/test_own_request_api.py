@@ -20,8 +20,8 @@ LIST = "/api/user/requests/"
 COLUMNS = {
     "id", "api_key_id", "api_key_name", "model_id", "requested_model", "endpoint", "method",
     "dialect", "is_stream", "state", "status_code", "error_code", "finish_reason", "usage_source",
-    "answered_from", "charge", "hold", "price_version_id", "multiplier", "input_bytes",
-    "output_bytes",
+    "answered_from", "charge", "late_charges", "hold", "price_version_id", "multiplier",
+    "input_bytes", "output_bytes",
     "started_at", "ttft_ms", "duration_ms", "settled_at", "ip_address", "user_agent",
     "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens",
     "output_tokens", "reasoning_tokens", "audio_in_tokens", "audio_out_tokens", "image_in_tokens",

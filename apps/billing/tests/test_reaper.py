@@ -81,6 +81,34 @@ def test_without_a_checkpoint_the_call_of_a_dead_process_costs_nothing(
     assert is_sound()
 
 
+def test_what_a_provider_bills_for_a_call_of_a_dead_process_is_not_known(
+    world: World, ledger_connect: Connect
+) -> None:
+    dead, living = Process(ledger_connect), Process(ledger_connect)
+    dead.place(world)
+    held = dead.place(world)
+    dead.engine.checkpoint([(held.request_id, '{"input": 1}')])
+    dead.die()
+
+    living.reap()
+
+    rows = APIRequest.objects.order_by("id").values_list("usage_source", "cost_nanos")
+    assert list(rows) == [("none", None), ("checkpoint", None)]
+
+
+def test_nothing_was_sent_under_the_hold_of_a_quote_of_a_dead_process(
+    world: World, ledger_connect: Connect
+) -> None:
+    dead, living = Process(ledger_connect), Process(ledger_connect)
+    dead.place(world, quote_seconds=60)
+    dead.die()
+
+    living.reap()
+
+    row = APIRequest.objects.get()
+    assert (row.state, row.charge_nanos, row.cost_nanos) == ("interrupted", 0, 0)
+
+
 def test_with_a_checkpoint_it_costs_what_had_been_delivered(
     world: World, ledger_connect: Connect
 ) -> None:

@@ -22,8 +22,8 @@ from tests.support.people import make_admin, make_user, rest_client
 LIST = "/api/admin/requests/"
 MASKED = [
     "customer_id", "user_id", "user_name", "api_key_id", "api_key_name", "ip_address",
-    "user_agent", "upstream_request_id", "payload_digest", "hash", "charge", "hold", "multiplier",
-    "price_version_id", "cost", "cost_version_id",
+    "user_agent", "upstream_request_id", "payload_digest", "hash", "charge", "late_charges", "hold",
+    "multiplier", "price_version_id", "cost", "cost_version_id",
 ]  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def test_recorded_calls_have_all_columns_and_money_as_text(client: APIClient) ->
         "hold_nanos": "hold",
         "multiplier_millionths": "multiplier",
     }
-    assert set(shown) == {renamed.get(name, name) for name in columns}
+    assert set(shown) == {renamed.get(name, name) for name in columns} | {"late_charges"}
     assert (shown["id"], shown["charge"], shown["cost"], shown["hold"], shown["multiplier"]) == (
         str(row.pk),
         "0.001234567",

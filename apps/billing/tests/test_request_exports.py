@@ -10,12 +10,14 @@ import io
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, cast
+from uuid import UUID
 
 import orjson
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.signals import request_finished
 from django.db import close_old_connections
+from django.db.models import Sum
 from django.http import StreamingHttpResponse
 from django.test import AsyncClient
 from django.utils import timezone
@@ -23,11 +25,14 @@ from rest_framework.test import APIClient
 
 from apps.audit import export
 from apps.audit.models import AdminEvent
+from apps.billing.ledger.commands import Held
+from apps.billing.models import Account, AccountKind
 from apps.core.ids import new_uuid7
 from apps.users.models import Role, User
 from apps.users.tokens import open_session
 from tests.support.calls import make_call, record_call
 from tests.support.people import make_admin, make_user, rest_client
+from tests.support.world import DOLLAR, Gateway, World, django_engine, make_world
 
 ALL = "/api/admin/requests/export/"
 OWN = "/api/user/requests/export/"
@@ -80,6 +85,44 @@ def _rows(user: User, path: str) -> list[dict[str, Any]]:
 def _events() -> list[tuple[str, Any]]:
     events = AdminEvent.objects.filter(action__startswith="requests.").order_by("id")
     return list(events.values_list("action", "after"))
+
+
+def _call_settled_late(world: World) -> UUID:
+    """Make a call that somebody else ended for 0.2 USD, and whose owner came with 0.7."""
+    gateway = Gateway(world, django_engine())
+    held = gateway.hold(DOLLAR // 2)
+    assert isinstance(held, Held)
+    gateway.resolve(held, 200_000, usage_source="checkpoint", state="interrupted")
+    gateway.resolve(held, 700_000)
+    return held.request_id
+
+
+def test_files_and_lists_add_up_to_what_the_ledger_took(analyst: User) -> None:
+    world = make_world(DOLLAR // 2)  # Of the late charge 0.2 USD are owed.
+    request_id = _call_settled_late(world)
+    record_call(charge_nanos=0, user_id=world.user.pk, minutes_ago=10**6)
+
+    paths = {ALL: analyst, OWN: world.user}
+    files = [_rows(user, f"{path}?format=jsonl") for path, user in paths.items()]
+    _, _, table = _read(world.user, OWN)
+    lists = [
+        rest_client(user).get(path.removesuffix("export/")).json()["results"]
+        for path, user in paths.items()
+    ]
+    details = [
+        rest_client(user).get(f"{path.removesuffix('export/')}{request_id}/").json()
+        for path, user in paths.items()
+    ]
+
+    for rows in (*files, *lists):
+        shown = [(row["charge"], row["late_charges"]) for row in rows]
+        assert shown == [("0.2", "0.5"), ("0", "0")]
+    assert files == lists
+    assert [(row["charge"], row["late_charges"]) for row in details] == [("0.2", "0.5")] * 2
+    late = [row["late_charges"] for row in csv.DictReader(io.StringIO(table.decode()))]
+    assert late == ["0.5", "0"]
+    revenue = Account.objects.filter(kind=AccountKind.REVENUE).aggregate(all=Sum("posted_nanos"))
+    assert int(revenue["all"]) == 700_000_000
 
 
 def test_json_lines_say_what_the_list_says(analyst: User) -> None:

@@ -351,8 +351,8 @@ async def test_holds_that_nobody_here_knows_are_voided_and_known_ones_are_not(
         assert await in_thread(open_holds)() == {known.request_id}
         await writer.resolve(resolve_of(world, known))
 
-    rows = await in_thread(APIRequest.objects.get)(pk=stranger.request_id)
-    assert rows.error_code == "hold_abandoned"
+    row = await in_thread(APIRequest.objects.get)(pk=stranger.request_id)
+    assert (row.error_code, row.cost_nanos) == ("hold_abandoned", 0)
 
 
 def held_amounts() -> list[int]:
