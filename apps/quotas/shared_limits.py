@@ -30,7 +30,7 @@ from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError, RedisError
 
-from apps.quotas.breaker import Breaker
+from apps.core.breaker import Breaker
 from apps.quotas.limits import (
     TOKENS_MAX,
     UNLIMITED,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from apps.core.breaker import Breaker
 from apps.quotas import shared_limits
-from apps.quotas.breaker import Breaker
 from apps.quotas.limits import LocalLimiter, Refusal, Standing
 from apps.quotas.shared_limits import SharedLimiter
 from apps.quotas.tests.redis_kit import (
