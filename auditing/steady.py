@@ -1,19 +1,35 @@
-"""The scheduler of beat, which a wall clock that is set back does not stop.
+"""The scheduler of beat, which neither a wall clock that is set back nor a full disk stops.
 
-Celery's own waits until the clock is again where it was, however long that is and over restarts.
+Celery's own waits until the clock is again where it was, however long that is and over restarts,
+and ends where the file cannot be written in which it keeps when each task ran last.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
-from celery.beat import PersistentScheduler, ScheduleEntry
+from celery.beat import ScheduleEntry, Scheduler
 from celery.schedules import schedstate, schedule
 
+FIRST_SECONDS: Final = 60.0
 
-class SteadyScheduler(PersistentScheduler):
-    """Waits by the monotonic clock, and never longer than a task's period."""
+
+class SteadyScheduler(Scheduler):
+    """Waits by the monotonic clock, and never longer than a task's period.
+
+    Nothing is kept on disk. After a start each task runs within FIRST_SECONDS: with half a day
+    between two runs, one would never come in a worker that is started anew every day.
+    """
+
+    def setup_schedule(self) -> None:
+        """Make the table of what is to be run."""
+        super().setup_schedule()
+        for entry in self.schedule.values():
+            spared = (_period_of(entry) or 0) - FIRST_SECONDS
+            if spared > 0:
+                entry.last_run_at = entry.default_now() - timedelta(seconds=spared)
 
     def is_due(self, entry: ScheduleEntry) -> tuple[bool, float]:
         """Return whether the task is due, and the seconds until it has to be looked at again."""
