@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import redis
 from celery import Celery
 
 from auditing.celery import app as ours
@@ -98,6 +100,39 @@ def test_the_first_run_comes_within_a_minute_however_long_the_period(
     assert 59 < before <= 60
     assert (runs(scheduler), runs(scheduler, "daily")) == (2, 1)
     scheduler.close()
+
+
+@pytest.mark.redis
+def test_no_more_is_sent_while_nobody_takes_from_the_queue(
+    app: Clocked, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monotonic = [1000.0]
+    monkeypatch.setattr("auditing.steady.time.monotonic", lambda: monotonic[0])
+    monkeypatch.setattr("auditing.steady.QUEUE_MAX", 3)
+    app.conf.update(broker_url=redis_url)
+    scheduler = start(app)
+
+    def pass_time() -> int:
+        for _ in range(5):
+            app.wall += timedelta(seconds=60)
+            monotonic[0] += 60
+            tick(scheduler)
+        return int(client.llen("celery"))
+
+    with redis.Redis.from_url(redis_url) as client:
+        waiting = [pass_time(), pass_time()]
+        client.ltrim("celery", 0, 0)
+        waiting.append(pass_time())
+    scheduler.close()
+
+    assert waiting == [3, 3, 3]
+    told = [record.getMessage() for record in caplog.records if record.name == "auditing.steady"]
+    assert told == [
+        "3 tasks wait in the queue: no more are sent until a worker takes them",
+        "tasks are sent again",
+        "3 tasks wait in the queue: no more are sent until a worker takes them",
+    ]
 
 
 def test_nothing_is_kept_on_a_disk_that_may_be_full(app: Clocked, tmp_path: Path) -> None:
