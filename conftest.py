@@ -219,11 +219,12 @@ def _leave_nothing_behind() -> Iterator[None]:
     from django.core.cache import cache
     from django.utils import translation
 
-    from apps.core.counters import process_counts
+    from apps.core.counters import process_counts, redis_breaker
 
     yield
     cache.clear()
     process_counts.clear()
+    redis_breaker.record_success()
     translation.deactivate()
 
 

@@ -51,8 +51,8 @@ def _defaults() -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "beat_scheduler": "auditing.steady:SteadyScheduler",
-        # A run that has waited longer than its period is dropped: the next one does its work.
-        # This also bounds the queue.
+        # A run that has waited longer than its period is dropped by the worker that takes it: the
+        # next one does its work. Where no worker takes any, the scheduler bounds the queue.
         "beat_schedule": {
             task: {"task": task, "schedule": seconds, "options": {"expires": seconds}}
             for task, seconds in SCHEDULE.items()

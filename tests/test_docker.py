@@ -6,6 +6,8 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import yaml
+
 from auditing.environment import Environment
 
 ROOT = Path(__file__).parent.parent
@@ -30,3 +32,12 @@ def test_every_setting_can_be_made_in_the_compose_file() -> None:
     }
 
     assert missing == set()
+
+
+def test_who_has_calls_running_is_stopped_ten_seconds_after_they_were_to_end() -> None:
+    services = yaml.safe_load(COMPOSE)["services"]
+
+    # Durations are summed: 30s10s is 40 seconds.
+    assert [services[name]["stop_grace_period"] for name in ("gateway", "web", "nginx")] == [
+        "${DRAIN_SECONDS:-30}s10s"
+    ] * 3

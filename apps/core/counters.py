@@ -1,11 +1,14 @@
 """Counts of attempts in a window of time: in Redis where there is one, else in the process.
 
-A failing Redis must neither open a door nor shut it: the process counts meanwhile. What the process
-keeps is bounded, and no flood of new counters makes it forget one that locks somebody out.
+A failing Redis must neither open a door nor shut it: the process counts meanwhile, and after three
+failures in a row asks Redis once in five seconds only, so that one that hangs keeps few waiting.
+What the process keeps is bounded, and no flood of new counters makes it forget one that locks
+somebody out.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +17,10 @@ from typing import Final, NamedTuple
 from django.core.cache import BaseCache, caches
 from django.core.cache.backends.redis import RedisCache
 from redis.exceptions import RedisError
+
+from apps.core.breaker import Breaker
+
+logger = logging.getLogger(__name__)
 
 ENTRIES_MAX: Final = 200_000
 _FIRST_SWEEP: Final = 1_024
@@ -102,6 +109,7 @@ class ProcessCounts:
 
 
 process_counts: Final = ProcessCounts()
+redis_breaker: Final = Breaker()
 
 
 def count_up(counter: str, *, seconds: int, locks_at: int) -> int:
@@ -109,38 +117,42 @@ def count_up(counter: str, *, seconds: int, locks_at: int) -> int:
 
     From the count `locks_at` on somebody is kept out: such a counter stays until its window ends.
     """
-    shared = _find_shared()
-    if shared is not None:
-        try:
-            return _increment(shared, counter, seconds)
-        except (RedisError, OSError):
-            pass  # Away: the process counts.
+    count = _ask_shared(lambda counts: _increment(counts, counter, seconds))
+    if count is not None:
+        return count
     return process_counts.count_up(counter, seconds=seconds, locks_at=locks_at)
 
 
 def count_down(counter: str) -> None:
     """Take one back."""
     process_counts.count_down(counter)
-    shared = _find_shared()
-    if shared is None:
-        return
-    try:
-        if shared.get(counter, 0) > 0:
-            shared.decr(counter)
-    except (RedisError, OSError, ValueError):
-        return  # Away, or expired meanwhile: the counts end by themselves.
+    _ask_shared(lambda counts: _decrement(counts, counter))
 
 
 def forget(counter: str) -> None:
     """Begin anew."""
     process_counts.forget(counter)
+    _ask_shared(lambda counts: counts.delete(counter))
+
+
+def _ask_shared(question: Callable[[BaseCache], int]) -> int | None:
+    """Return what Redis answers, or None where there is none or it does not answer."""
     shared = _find_shared()
-    if shared is None:
-        return
+    if shared is None or not redis_breaker.allows():
+        return None
     try:
-        shared.delete(counter)
-    except (RedisError, OSError):
-        return
+        answer = question(shared)
+    except (RedisError, OSError) as error:
+        if redis_breaker.record_failure():
+            # The class only: a message may quote the connection's address.
+            logger.warning(
+                "Redis does not answer (%s): attempts are counted per process",
+                type(error).__name__,
+            )
+        return None
+    if redis_breaker.record_success():
+        logger.info("Redis answers again: attempts are counted together")
+    return answer
 
 
 def _find_shared() -> BaseCache | None:
@@ -161,3 +173,12 @@ def _increment(counts: BaseCache, counter: str, seconds: int) -> int:
         # Expired within `incr`, which would have begun a count without an end.
         counts.touch(counter, seconds)
     return count
+
+
+def _decrement(counts: BaseCache, counter: str) -> int:
+    if counts.get(counter, 0) <= 0:
+        return 0
+    try:
+        return counts.decr(counter)
+    except ValueError:
+        return 0  # Expired between the two calls.

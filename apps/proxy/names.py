@@ -20,6 +20,8 @@ _DNS_SECONDS: Final = 5.0
 # How long a look-up may take before what was found last is used, and for how long that may be.
 LATE_SECONDS: Final = 1.0
 LAST_SECONDS: Final = 600.0
+# Said by a server that answers: what was found last is not true any more.
+_NOT_THERE: Final = (socket.EAI_NONAME, socket.EAI_NODATA)
 _NAMES_MAX: Final = 10_000
 
 Address = tuple[Any, Any, int, str, tuple[Any, ...]]  # as getaddrinfo returns it
@@ -44,7 +46,7 @@ class GuardedNames:
     """Resolves names and lets only allowed addresses through.
 
     One forbidden address refuses the name. What was found is kept for NAME_SECONDS, where a look-up
-    is late for LAST_SECONDS, and checked anew for every connection.
+    is late or fails for LAST_SECONDS, and checked anew for every connection.
     """
 
     def __init__(self, private: tuple[AllowedNetwork, ...]) -> None:
@@ -82,8 +84,8 @@ class GuardedNames:
             async with asyncio.timeout(LATE_SECONDS if is_known else _DNS_SECONDS):
                 # Others wait for the same answer, and those who come later for one that is late.
                 return await asyncio.shield(name.looking)
-        except TimeoutError:
-            if is_known:
+        except (TimeoutError, socket.gaierror) as error:
+            if is_known and error.errno not in _NOT_THERE:
                 return name.addresses
             raise
 

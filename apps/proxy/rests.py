@@ -29,7 +29,7 @@ _PRUNED_MAX: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """A rest that this process decided on."""
+    """A rest that this process decided on; `seconds` are from when it is written."""
 
     door: Door
     provider_id: int

@@ -2,7 +2,7 @@
 
 Calls only leave notes here. Bad keys go to the control plane, which disables them for everybody;
 rests of routes go to a table that all gateways read. While the database is away this process goes
-on by what it knows itself, and keeps its notes.
+on by what it knows itself, and keeps its notes; of a rest it then tells what is left.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -41,7 +42,8 @@ class Sharing:
     def __init__(self, health: Health, monotonic: Callable[[], float]) -> None:
         self._health = health
         self._monotonic = monotonic
-        self._begun: dict[Door, Rest] = {}
+        # Each with its end, by the clock of this process.
+        self._begun: dict[Door, tuple[Rest, float]] = {}
         self._ended: set[Door] = set()
         self._seen: dict[Door, datetime] = {}
         self._is_failing = False
@@ -53,7 +55,8 @@ class Sharing:
         """Note that a door rests from now on."""
         self._ended.discard(door)
         if seconds >= REST_SECONDS_MIN and len(self._begun) < NOTES_MAX:
-            self._begun[door] = Rest(door, route.provider.id, reason, seconds, openings)
+            rest = Rest(door, route.provider.id, reason, seconds, openings)
+            self._begun[door] = rest, self._monotonic() + seconds
 
     def note_ends(self, doors: Sequence[Door]) -> None:
         """Note that doors are well again before their rest was over, or since."""
@@ -89,16 +92,17 @@ class Sharing:
         reported = [bad for bad in self._health.bad_keys if bad.version is None]
         for bad in reported:
             bad.version = await self._thread.run(EXCHANGE_SECONDS, _disable, bad)
+        now = self._monotonic()
+        self._begun = {door: note for door, note in self._begun.items() if note[1] > now}
         is_quiet = not (self._begun or self._ended or self._seen)
         if connection.vendor == "sqlite" and is_quiet and self._health.circuits.are_all_closed:
             return  # There is no other gateway.
         begun, ended = dict(self._begun), set(self._ended)
-        found = await self._thread.run(
-            EXCHANGE_SECONDS, _write_and_read, list(begun.values()), ended
-        )
+        left = [replace(rest, seconds=ends - now) for rest, ends in begun.values()]
+        found = await self._thread.run(EXCHANGE_SECONDS, _write_and_read, left, ended)
         # What was noted while it was written waits for the next time.
-        for door, rest in begun.items():
-            if self._begun.get(door) is rest:
+        for door, note in begun.items():
+            if self._begun.get(door) is note:
                 del self._begun[door]
         self._ended -= ended
         self._adopt(found, own=set(begun))

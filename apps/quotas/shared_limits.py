@@ -7,7 +7,7 @@ Redis goes or comes back. A request that this process refuses costs Redis nothin
 
 Calls go to Redis in batches: what gathered while one batch was out leaves with the next one, on
 one connection, in the order it came. A batch has a deadline of 50 ms; after three failed batches
-in a row a breaker keeps requests off Redis for 5 s, then one of them is the probe.
+in a row a breaker keeps requests off Redis for 5 s, then one of them or a renewal is the probe.
 
 Per scope Redis holds a hash (per-second buckets and their sums; expires with the window) and, for
 concurrent requests, a sorted set of request ids by the time their slot expires: the slots of a
@@ -20,9 +20,9 @@ import contextvars
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -30,20 +30,24 @@ from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError, RedisError
 
-from apps.quotas.breaker import Breaker
+from apps.core.breaker import Breaker
 from apps.quotas.limits import (
     TOKENS_MAX,
     UNLIMITED,
     LocalLimiter,
-    Reading,
     Refusal,
     Scope,
     Standing,
-    retry_after_seconds,
     tightest_standing,
     token_correction,
 )
-from apps.quotas.shared_limits_scripts import ADMIT_SCRIPT, FINISH_SCRIPT, RENEW_SCRIPT
+from apps.quotas.shared_limits_scripts import (
+    ADMIT_SCRIPT,
+    FINISH_SCRIPT,
+    RENEW_SCRIPT,
+    readings_from,
+    refusal_from,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +58,8 @@ RENEWAL_KEYS_MAX = 256
 RENEWAL_SECONDS_MAX = 1.0
 CLOSE_SECONDS_MAX = 1.0
 KEY_PREFIX = "limits:"
-REFUSAL_KINDS: dict[int, Literal["requests", "tokens", "concurrency"]] = {
-    1: "requests",
-    2: "tokens",
-    3: "concurrency",
-}
+# A slot that nobody counts: each renewal writes it, and so finds out whether Redis answers.
+_PROBE: Final = ((f"{KEY_PREFIX}probe:slots",), ("renewal",))
 
 
 @dataclass(slots=True, eq=False)
@@ -161,9 +162,9 @@ class SharedLimiter:
         if reply[0] == 0:
             self._running.pop(request_id, None)
             self._local.withdraw(request_id)
-            return _refusal_from(reply, scopes)
+            return refusal_from(reply, scopes)
         running.second = reply[1]
-        return tightest_standing(scopes, _readings_from(reply))
+        return tightest_standing(scopes, readings_from(reply))
 
     def finish(
         self,
@@ -198,22 +199,19 @@ class SharedLimiter:
         )
 
     async def renew(self) -> None:
-        """Extend the slots of the requests running here; put back those that Redis lost."""
+        """Extend the slots of the requests running here; put back those that Redis lost.
+
+        Also finds out whether Redis answers, where no request comes that would.
+        """
         await self._local.renew()
-        if self._is_closed or not self._running or self._breaker.is_open:
+        if self._is_closed or not self._breaker.allows():
             return
-        last: _Call | None = None
-        for keys, request_ids in self._slots_in_chunks():
-            if len(self._calls) >= QUEUE_MAX:
-                break
-            last = _Call(self._renew_script, keys, (self._lease_ms, *request_ids))
-            self._queue(last)
-        if last is None:
-            return
-        last.reply = asyncio.get_running_loop().create_future()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RENEWAL_SECONDS_MAX):
-                await last.reply
+        if self._breaker.is_open:
+            # Alone: of a request that ends before Redis answers, it would not be told.
+            await self._renew([_PROBE])
+            if self._breaker.is_open:
+                return
+        await self._renew(self._slots_in_chunks())
 
     async def close(self) -> None:
         """Send what is queued, within a second, and close the connection."""
@@ -248,10 +246,23 @@ class SharedLimiter:
                 arguments.append(-1 if limit is None else limit)
         return _Call(self._admit_script, keys, arguments)
 
+    async def _renew(self, chunks: Iterable[tuple[Sequence[str], Sequence[str]]]) -> None:
+        last: _Call | None = None
+        for keys, request_ids in chunks:
+            if len(self._calls) >= QUEUE_MAX:
+                break
+            last = _Call(self._renew_script, keys, (self._lease_ms, *request_ids))
+            self._queue(last)
+        if last is None:
+            return
+        last.reply = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RENEWAL_SECONDS_MAX):
+                await last.reply
+
     def _slots_in_chunks(self) -> Iterator[tuple[list[str], list[str]]]:
         """Yield slot keys and the request id in each, RENEWAL_KEYS_MAX at a time."""
-        keys: list[str] = []
-        request_ids: list[str] = []
+        keys, request_ids = [*_PROBE[0]], [*_PROBE[1]]
         for request_id, running in self._running.items():
             if not running.is_decided:
                 continue
@@ -375,23 +386,3 @@ def _window_key(scope_name: str) -> str:
 
 def _slots_key(scope_name: str) -> str:
     return f"{KEY_PREFIX}{scope_name}:slots"
-
-
-def _refusal_from(reply: list[int], scopes: tuple[Scope, ...]) -> Refusal:
-    _, index, kind, held, wait_ms, reset_ms = reply
-    scope = scopes[index]
-    name = REFUSAL_KINDS[kind]
-    limit = {"requests": scope.rpm, "tokens": scope.tpm, "concurrency": scope.concurrency}[name]
-    return Refusal(
-        kind=name,
-        scope=scope.name,
-        retry_after_seconds=retry_after_seconds(wait_ms / 1000),
-        limit=limit or 0,
-        remaining=max(0, (limit or 0) - held),
-        reset_seconds=reset_ms / 1000,
-    )
-
-
-def _readings_from(reply: list[int]) -> Iterator[Reading]:
-    for index in range(2, len(reply), 3):
-        yield Reading(reply[index], reply[index + 1], reply[index + 2] / 1000)

@@ -1,10 +1,22 @@
-"""The Lua scripts of the shared limits: what happens in Redis, each call in one atomic step.
+"""The Lua scripts of the shared limits: what happens in Redis, each call in one atomic step, and
+what their replies say.
 
 A window is a hash: `r<second>` and `t<second>` are the requests and tokens of one second,
 `requests` and `tokens` their sums, `oldest` and `newest` the seconds between which buckets lie.
 The rules are those of `limits.py`. Loops are bounded by the 61
 buckets of a window and by the keys of a call.
 """
+
+from collections.abc import Iterator
+from typing import Literal
+
+from apps.quotas.limits import Reading, Refusal, Scope, retry_after_seconds
+
+REFUSAL_KINDS: dict[int, Literal["requests", "tokens", "concurrency"]] = {
+    1: "requests",
+    2: "tokens",
+    3: "concurrency",
+}
 
 _COMMON = """
 local WINDOW = 60
@@ -174,3 +186,25 @@ for i = 1, #KEYS do hold_slot(KEYS[i], ARGV[i + 1], lease_ms) end
 return {}
 """
 )
+
+
+def refusal_from(reply: list[int], scopes: tuple[Scope, ...]) -> Refusal:
+    """Return what a reply to ADMIT_SCRIPT that begins with 0 says."""
+    _, index, kind, held, wait_ms, reset_ms = reply
+    scope = scopes[index]
+    name = REFUSAL_KINDS[kind]
+    limit = {"requests": scope.rpm, "tokens": scope.tpm, "concurrency": scope.concurrency}[name]
+    return Refusal(
+        kind=name,
+        scope=scope.name,
+        retry_after_seconds=retry_after_seconds(wait_ms / 1000),
+        limit=limit or 0,
+        remaining=max(0, (limit or 0) - held),
+        reset_seconds=reset_ms / 1000,
+    )
+
+
+def readings_from(reply: list[int]) -> Iterator[Reading]:
+    """Yield, by scope, what a reply to ADMIT_SCRIPT that begins with 1 says."""
+    for index in range(2, len(reply), 3):
+        yield Reading(reply[index], reply[index + 1], reply[index + 2] / 1000)

@@ -11,15 +11,34 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.machine import Ballast, small_disk
 from tests.support.environment import ENCRYPTION_KEY, SECRET_KEY
 from tests.support.processes import wait_until
 
 # Neither process asks the database before the first task is due.
 pytestmark = [pytest.mark.long, pytest.mark.sqlite]
 
+BEATING = """
+from pathlib import Path
+from celery.signals import beat_embedded_init
+from auditing.celery import app
+
+@beat_embedded_init.connect
+def tell(**_):
+    Path("beating").touch()
+"""
+TICKING = """
+from beating import app
+
+@app.task(name="tick")
+def tick():
+    print("tick", flush=True)
+
+app.conf.beat_schedule = {"tick": {"task": "tick", "schedule": 0.2}}
+"""
 HANGING = """
 import time
-from auditing.celery import app
+from beating import app
 
 @app.task(name="hang")
 def hang():
@@ -37,19 +56,22 @@ def start_worker(tmp_path: Path) -> Iterator[Start]:
     """Return what starts a worker in a group of its own and returns it with its beat's id."""
     started: list[subprocess.Popen[bytes]] = []
     root = Path(__file__).parent.parent.parent
+    (tmp_path / "beating.py").write_text(BEATING)
 
-    def start(application: str = "auditing") -> tuple[subprocess.Popen[bytes], int]:
+    def start(
+        application: str = "beating", data_dir: Path = tmp_path
+    ) -> tuple[subprocess.Popen[bytes], int]:
         with (tmp_path / "log").open("wb") as log:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "celery", "--quiet", "-A", application),
-                    *("worker", "-B", "-s", "beat", "--pool=threads"),
+                    *("worker", "-B", "--pool=threads"),
                 ],
                 cwd=tmp_path,
                 env={
                     "PATH": os.environ["PATH"],
                     "PYTHONPATH": str(root),
-                    "DATA_DIR": str(tmp_path),
+                    "DATA_DIR": str(data_dir),
                     "SECRET_KEY": SECRET_KEY,
                     "ENCRYPTION_KEY": ENCRYPTION_KEY,
                 },
@@ -59,12 +81,8 @@ def start_worker(tmp_path: Path) -> Iterator[Start]:
                 start_new_session=True,
             )
         started.append(process)
-        # Beat writes this file when it is about to work.
-        wait_until(
-            lambda: any(tmp_path.glob("beat*")) and children(process.pid) != [],
-            timeout_seconds=60,
-            what="beat",
-        )
+        # Beat makes this file when it is about to work.
+        wait_until((tmp_path / "beating").exists, timeout_seconds=60, what="beat")
         (beat,) = children(process.pid)
         return process, beat
 
@@ -102,6 +120,30 @@ def test_a_task_that_does_not_end_does_not_keep_a_worker_without_its_beat(
     os.kill(beat, signal.SIGKILL)
 
     assert worker.wait(30) == 1
+
+
+def test_a_full_disk_ends_neither_and_work_goes_on_when_there_is_room(
+    start_worker: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "ticking.py").write_text(TICKING)
+    log = tmp_path / "log"
+
+    def wait_for(text: str) -> None:
+        seen = log.read_text().count(text)
+        wait_until(lambda: log.read_text().count(text) > seen + 2, timeout_seconds=30, what=text)
+
+    with small_disk(tmp_path / "disk", 2) as disk:
+        worker, _ = start_worker("ticking", disk)
+        wait_for("tick\n")
+        ballast = Ballast(disk)
+        ballast.fill()
+        wait_for("Couldn't apply scheduled task tick")
+        ballast.remove()
+        wait_for("tick\n")
+        is_running = worker.poll() is None
+
+    assert is_running
+    assert "Unrecoverable" not in log.read_text()
 
 
 def test_a_signal_to_both_is_an_orderly_end(start_worker: Start, tmp_path: Path) -> None:

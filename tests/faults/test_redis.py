@@ -16,7 +16,9 @@ import redis
 from apps.api_keys.issue import KeyLimits
 from tests.faults.crowd import Outcome
 from tests.faults.load import steady_calls
+from tests.faults.rest import ask, sign_in
 from tests.faults.site import Payer, Site, chat
+from tests.support.people import PASSWORD, make_admin
 from tests.support.redis import RedisServer, is_installed
 
 pytestmark = [
@@ -117,6 +119,26 @@ def test_no_call_fails_whatever_becomes_of_redis(
         outcomes,
         healed_at=healed_at,
     )
+
+
+def test_who_signs_in_does_not_wait_for_a_frozen_redis(
+    site: Site, redis_server: RedisServer
+) -> None:
+    make_admin(username="root", password=PASSWORD)
+    (gateway,) = site.start_gateways("a", environment={"REDIS_URL": redis_server.url})
+    sign_in(gateway)
+
+    redis_server.process.send_signal(signal.SIGSTOP)
+    try:
+        # Every attempt counts several times; the bound is that of the client.
+        token = sign_in(gateway)
+        status, _ = ask(gateway, "GET", "/api/admin/requests/", token)
+    finally:
+        redis_server.process.send_signal(signal.SIGCONT)
+
+    assert status == 200
+    assert "attempts are counted per process" in gateway.log()
+    site.check_books("F41 signed in beside a frozen Redis", [], healed_at=time.monotonic())
 
 
 @pytest.mark.postgres

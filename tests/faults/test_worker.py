@@ -34,11 +34,9 @@ def start_worker(site: Site, data_dir: Path, tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*plants: str, redis_url: str = "") -> subprocess.Popen[bytes]:
-        folder = tmp_path / f"beat-{len(started)}"
-        folder.mkdir()
         with (tmp_path / "worker.log").open("ab") as log:
             process = subprocess.Popen(
-                [*WORKER, str(folder), *plants],
+                [*WORKER, *plants],
                 env=worker_environment(site, data_dir, redis_url),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

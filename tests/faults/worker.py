@@ -1,14 +1,12 @@
 """A Celery worker with its beat, on a schedule of seconds, with faults planted by a test.
 
-`python -m tests.faults.worker FOLDER PLANT…`: beat keeps its notes in FOLDER; a PLANT is the name
-of a function of this module.
+`python -m tests.faults.worker PLANT…`: a PLANT is the name of a function of this module.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Any, Final
 
 import django
@@ -37,15 +35,14 @@ def main() -> None:
     from apps.billing import reaper, tasks
     from auditing.celery import app
 
-    folder, plants = Path(sys.argv[1]), sys.argv[2:]
     vars(tasks)["GRACE_SECONDS"] = 0
     vars(reaper)["REAP_BATCH"] = BATCH
-    for name in plants:
+    for name in sys.argv[1:]:
         globals()[name]()
     for name, seconds in PERIODS.items():
         entry = app.conf.beat_schedule[name]
         entry["schedule"] = entry["options"]["expires"] = seconds
-    app.worker_main(["--quiet", "worker", "-B", "-s", str(folder / "beat"), "--pool=threads"])
+    app.worker_main(["--quiet", "worker", "-B", "--pool=threads"])
 
 
 if __name__ == "__main__":

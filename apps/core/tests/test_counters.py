@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import redis
 from pytest_django import Settings
 
+from apps.core import counters
+from apps.core.breaker import Breaker
 from apps.core.counters import ProcessCounts, count_down, count_up, forget, process_counts
+from tests.support.processes import free_port
+from tests.support.redis import RedisServer, is_installed
 
 
 class Clock:
@@ -135,3 +141,43 @@ def test_redis_counts_for_all_processes_and_every_count_ends(
 
     assert [0 < seconds <= 900 for seconds in left.values()] == [True]
     assert len(process_counts) == 0
+
+
+@pytest.mark.redis
+@pytest.mark.skipif(not is_installed(), reason="redis-server is not installed")
+def test_a_redis_that_does_not_answer_is_asked_once_in_five_seconds(
+    settings: Settings,
+    tmp_path: Path,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(counters, "redis_breaker", Breaker(clock=clock))
+    port = free_port()
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": f"redis://127.0.0.1:{port}/0",
+        }
+    }
+
+    def count() -> int:
+        return count_up("a", seconds=900, locks_at=9)
+
+    without = [count() for _ in range(3)]
+    server = RedisServer.start(tmp_path, port)
+    try:
+        not_asked = count()
+        count_down("a")
+        forget("b")
+        clock.now += 5
+        shared = [count() for _ in range(2)]
+    finally:
+        server.stop()
+
+    assert (without, not_asked, shared) == ([1, 2, 3], 4, [1, 2])
+    assert [record.getMessage() for record in caplog.records] == [
+        "Redis does not answer (ConnectionError): attempts are counted per process",
+        "Redis answers again: attempts are counted together",
+    ]

@@ -1,4 +1,4 @@
-"""Names of providers: looked up once at a time, and what was found last while that is late."""
+"""Names of providers: looked up once at a time, and what was found last where that is in vain."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Resolver:
         self.asked: list[str] = []
         self.address = "192.0.2.1"
         self.is_silent = False
+        self.failure = socket.EAI_AGAIN
         self.let_go = threading.Event()
 
     def __call__(self, host: str, port: int, *_: Any, **__: Any) -> list[Address]:
@@ -27,7 +28,7 @@ class Resolver:
         self.asked.append(host)
         if self.is_silent or host.endswith("silent"):
             self.let_go.wait(30)
-            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+            raise socket.gaierror(self.failure, "no answer")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (self.address, port))]
 
 
@@ -44,6 +45,18 @@ async def find(guarded: GuardedNames, host: str) -> str:
     """Return the address of a name."""
     found = await guarded.resolve(host, 443, is_private_only=False)
     return str(found[0][4][0])
+
+
+async def find_once(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> GuardedNames:
+    """Find a name that is looked up anew each time, and fails from now on."""
+    monkeypatch.setattr(names, "NAME_SECONDS", -1.0)
+    guarded = GuardedNames(())
+    resolver.address = "93.184.216.34"
+    await find(guarded, "good")
+    monkeypatch.setattr(names, "LATE_SECONDS", 5.0)
+    resolver.is_silent = True
+    resolver.let_go.set()
+    return guarded
 
 
 async def test_names_whose_server_is_silent_keep_no_other_waiting(
@@ -83,16 +96,28 @@ async def test_what_was_found_last_is_used_while_a_look_up_is_late(
     assert resolver.asked == ["good"] * 2
 
 
-async def test_a_name_that_does_not_exist_any_more_is_not_found(
-    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failure", [socket.EAI_AGAIN, socket.EAI_FAIL])
+async def test_what_was_found_last_is_used_where_a_look_up_fails(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch, failure: int
 ) -> None:
-    monkeypatch.setattr(names, "NAME_SECONDS", -1.0)
-    guarded = GuardedNames(())
-    resolver.address = "93.184.216.34"
-    await find(guarded, "good")
-    monkeypatch.setattr(names, "LATE_SECONDS", 5.0)
-    resolver.is_silent = True
-    resolver.let_go.set()
+    guarded = await find_once(resolver, monkeypatch)
+    resolver.failure = failure
+
+    found = await find(guarded, "good")
+    monkeypatch.setattr(names, "LAST_SECONDS", -1.0)
+    with pytest.raises(socket.gaierror):
+        await find(guarded, "good")
+
+    assert found == "93.184.216.34"
+    assert resolver.asked == ["good"] * 3
+
+
+@pytest.mark.parametrize("failure", [socket.EAI_NONAME, socket.EAI_NODATA])
+async def test_a_name_that_does_not_exist_any_more_is_not_found(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch, failure: int
+) -> None:
+    guarded = await find_once(resolver, monkeypatch)
+    resolver.failure = failure
 
     with pytest.raises(socket.gaierror):
         await find(guarded, "good")

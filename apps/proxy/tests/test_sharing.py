@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -33,7 +34,8 @@ class Process:
 
     def __init__(self) -> None:
         self.health = Health()
-        self.sharing = Sharing(self.health, time.monotonic)
+        self.ahead = 0.0  # seconds of its clock
+        self.sharing = Sharing(self.health, lambda: time.monotonic() + self.ahead)
         # One that was in trouble itself listens on SQLite, too.
         self.health.circuits.fail(OTHER, 0.0, begun=0.0)
 
@@ -62,6 +64,15 @@ def _exchange(*processes: Process) -> None:
     """Let each have its turn."""
     for process in processes:
         asyncio.run(process.sharing.exchange())
+
+
+@contextmanager
+def _away(table: str) -> Iterator[None]:
+    """Take a table away for a while."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
+        yield
+        cursor.execute(f"ALTER TABLE elsewhere RENAME TO {table}")
 
 
 def test_a_rest_is_adopted_by_others_and_its_end_as_well(
@@ -101,18 +112,45 @@ def test_without_the_table_everybody_goes_on_alone_and_tells_it_later(
     pair: tuple[Process, Process],
 ) -> None:
     mine, other = pair
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE proxy_circuitrest RENAME TO elsewhere")
     mine.open()
 
-    with pytest.raises(DatabaseError):
+    with _away("proxy_circuitrest"), pytest.raises(DatabaseError):
         _exchange(mine)
     assert mine.is_open
 
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE elsewhere RENAME TO proxy_circuitrest")
     _exchange(mine, other)
     assert other.is_open
+
+
+def test_what_is_told_later_is_what_is_left_of_a_rest(pair: tuple[Process, Process]) -> None:
+    mine, _ = pair
+    mine.open(60.0)
+    mine.sharing.note_rest(ROUTE, OTHER, reason="upstream_error", seconds=30.0, openings=1)
+    with _away("proxy_circuitrest"), pytest.raises(DatabaseError):
+        _exchange(mine)
+
+    mine.ahead = 40.0
+    _exchange(mine)
+
+    (seen,) = read_rests()
+    assert seen.door == DOOR
+    assert 15 < seen.seconds_left <= 20
+
+
+def test_a_rest_that_was_over_before_it_was_told_hides_none_of_another_process(
+    pair: tuple[Process, Process],
+) -> None:
+    mine, other = pair
+    mine.sharing.note_rest(ROUTE, DOOR, reason="upstream_error", seconds=30.0, openings=1)
+    other.open(100.0)
+    _exchange(other)
+
+    mine.ahead = 40.0
+    _exchange(mine)
+
+    assert mine.is_open
+    (seen,) = read_rests()
+    assert seen.seconds_left > 60
 
 
 def test_a_bad_key_is_reported_when_the_database_takes_it_and_holds_until_then(
@@ -122,15 +160,11 @@ def test_a_bad_key_is_reported_when_the_database_takes_it_and_holds_until_then(
     key = _make_key()
     for one in pair:
         one.health.note_bad(Credential(id=key.pk, weight=1, secret=SECRET), "E42")
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE providers_providerkey RENAME TO elsewhere")
 
-    with pytest.raises(DatabaseError):
+    with _away("providers_providerkey"), pytest.raises(DatabaseError):
         _exchange(mine)
     assert mine.sharing.count_unreported() == 1
 
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE elsewhere RENAME TO providers_providerkey")
     _exchange(mine, other)
     assert mine.sharing.count_unreported() == other.sharing.count_unreported() == 0
     (bad,) = mine.health.bad_keys

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
-from apps.quotas.breaker import Breaker
+from apps.core.breaker import Breaker
 from apps.quotas.limits import LocalLimiter, Refusal, Scope, Standing
 from apps.quotas.shared_limits import SharedLimiter
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from apps.core.breaker import Breaker
 from apps.quotas import shared_limits
-from apps.quotas.breaker import Breaker
 from apps.quotas.limits import LocalLimiter, Refusal, Standing
 from apps.quotas.shared_limits import SharedLimiter
 from apps.quotas.tests.redis_kit import (
@@ -131,6 +131,8 @@ async def test_a_full_redis_leaves_local_limits_and_takes_nothing(server: Server
 
     async with gateway(server.url, breaker=breaker) as limiter:
         full = [await admit(limiter, str(n), limited) for n in range(5)]
+        clock.now += 5
+        await limiter.renew()
         was_open = breaker.is_open
         keys_while_full = server.client.keys("limits:*")
         server.client.config_set("maxmemory", "0")
@@ -165,6 +167,63 @@ async def test_requests_let_through_without_redis_take_their_slots_when_it_is_ba
 
     assert isinstance(refused, Refusal)
     assert isinstance(admitted, Standing)
+
+
+async def test_a_renewal_asks_again_where_no_request_comes(server: Server) -> None:
+    clock = Clock()
+    breaker = Breaker(clock=clock)
+    limited = scope(concurrency=1)
+
+    async with gateway(server.url, breaker=breaker) as first, gateway(server.url) as second:
+        for _ in range(3):
+            breaker.record_failure()
+        await admit(first, "running", limited)
+        clock.now += 5
+        await first.renew()
+        is_degraded = first.is_degraded
+        refused = await admit(second, "other", limited)
+
+    assert not is_degraded
+    assert isinstance(refused, Refusal)
+
+
+async def test_a_request_that_ends_while_a_renewal_asks_takes_no_slot(server: Server) -> None:
+    clock = Clock()
+    breaker = Breaker(clock=clock)
+
+    async with gateway(server.url, breaker=breaker) as limiter:
+        for _ in range(3):
+            breaker.record_failure()
+        await admit(limiter, "running", scope(concurrency=1))
+        clock.now += 5
+        renewal = asyncio.create_task(limiter.renew())
+        await asyncio.sleep(0)
+        limiter.finish(request_id="running", scopes=(), tokens_reserved=0, tokens_used=0)
+        await renewal
+
+    assert not breaker.is_open
+    assert server.client.exists("limits:key:1:slots") == 0
+
+
+async def test_a_gateway_without_requests_notices_that_redis_went_and_came_back(
+    server: Server, tmp_path: Path
+) -> None:
+    clock = Clock()
+    breaker = Breaker(clock=clock)
+
+    async with gateway(server.url, breaker=breaker) as limiter:
+        await limiter.renew()
+        server.client.shutdown(nosave=True)
+        server.process.wait()
+        for _ in range(3):
+            await limiter.renew()
+        was_degraded = limiter.is_degraded
+        with running_redis(server.port, tmp_path):
+            clock.now += 5
+            await limiter.renew()
+            is_degraded = limiter.is_degraded
+
+    assert (was_degraded, is_degraded) == (True, False)
 
 
 async def test_a_full_queue_decides_locally_and_drops_ends(

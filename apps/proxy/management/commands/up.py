@@ -158,7 +158,6 @@ def _worker_command() -> tuple[str, ...]:
         "ignore:You're running the worker with superuser privileges",
         *("-m", "celery", "--quiet", "-A", "auditing", "worker", "-B", "--pool=threads"),
         *("--concurrency", str(_WORKER_THREADS)),
-        *("-s", str(settings.DATA_DIR / "beat-schedule")),
         *("--without-gossip", "--without-mingle", "--without-heartbeat"),
     )
 

@@ -1,6 +1,6 @@
 """The breaker opens, probes and closes by the clock it is given."""
 
-from apps.quotas.breaker import Breaker
+from apps.core.breaker import Breaker
 
 
 class Clock:
