@@ -149,7 +149,8 @@ _REFUSED: Final = {
     "E11": ErrorRow(
         condition=(
             "the body is not JSON, not an object, too deep, or holds NaN, Infinity, NUL, a lone"
-            " surrogate or an integer beyond 64 bits"
+            " surrogate, an integer beyond 64 bits, more than 1000000 values or more than 250000"
+            " objects and members of such"
         ),
         statuses=(400,),
         type=_INVALID,
@@ -355,7 +356,10 @@ _REFUSED: Final = {
         retry_after=1,
     ),
     "E37": ErrorRow(
-        condition="the gateway is full, or 64 MiB of one user's bodies are still under way",
+        condition=(
+            "the gateway is full, or of one user's bodies 64 MiB are still under way or 32 MiB wait"
+            " to be parsed"
+        ),
         statuses=(503,),
         type=_OVERLOADED,
         codes=("server_is_overloaded",),
@@ -366,14 +370,16 @@ _REFUSED: Final = {
 
 _UPSTREAM: Final = {
     "E40": ErrorRow(
-        condition="upstream refused the client's input (400, 422)",
+        condition=(
+            "upstream refused the client's input (400, 422; 403 and 404 for its content or files)"
+        ),
         statuses=(400, 422),
         type=_INVALID,
         codes=UPSTREAM_CODES,
         message="The provider refused the request as not valid.",
     ),
     "E41": ErrorRow(
-        condition="upstream refused our key (401, 403)",
+        condition="upstream refused our key (401, 403), or refused without a known reason (403)",
         statuses=(502,),
         type=_SERVER,
         codes=("upstream_auth_error",),
@@ -466,6 +472,13 @@ _UPSTREAM: Final = {
         codes=("upstream_error",),
         message="The provider of the model failed. Try again.",
         retry_after=1,
+    ),
+    "E54": ErrorRow(
+        condition="upstream does not have the model at this endpoint (403, 404, in words)",
+        statuses=(404,),
+        type=_INVALID,
+        codes=("model_not_supported",),
+        message="The provider does not have the model at this endpoint.",
     ),
 }
 
