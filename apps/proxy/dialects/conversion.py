@@ -13,6 +13,7 @@ from apps.proxy.dialects import (
     anthropic_request_reader,
     anthropic_request_writer,
     gemini_answer,
+    gemini_contents,
     gemini_request_reader,
     gemini_request_writer,
     openai_chat_answer,
@@ -89,6 +90,7 @@ class Dialect(NamedTuple):
     error_status: Callable[[GatewayError], int]
     error_body: Callable[[GatewayError, Reply], bytes]
     error_event: Callable[[GatewayError, Reply], bytes]
+    counted: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda body: body  # by its pieces
 
 
 DIALECTS: Final[dict[str, Dialect]] = {
@@ -151,6 +153,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_status=gemini_status,
         error_body=lambda error, reply: gemini_body(error, reply.request_id),
         error_event=lambda error, reply: gemini_in_band_event(error, reply.request_id),
+        counted=gemini_contents.with_streams_joined,
     ),
 }
 
@@ -161,7 +164,7 @@ def read_bounded(dialect: str, body: Mapping[str, Any]) -> Request:
     Raises E13 and E14 with the parameter at fault.
     """
     left = PIECES_MAX
-    for name, value in body.items():
+    for name, value in DIALECTS[dialect].counted(body).items():
         left -= _count_pieces(value, left)
         if left < 0:
             raise wrong_value(name, f"at most {PIECES_MAX} turns, parts and tools in one request")
