@@ -48,6 +48,7 @@ from apps.proxy.dialects.responses_stream_writer import ResponsesStreamWriter
 # Turns, parts, tools and whatever else stands in an array of objects, of one request. Each takes
 # ten to thirty microseconds: so many half a second. Nothing grows faster than their number.
 PIECES_MAX: Final = 20_000
+_COMMENT: Final = b": ping\n\n"
 
 
 class StreamReader(Protocol):
@@ -90,6 +91,7 @@ class Dialect(NamedTuple):
     error_status: Callable[[GatewayError], int]
     error_body: Callable[[GatewayError, Reply], bytes]
     error_event: Callable[[GatewayError, Reply], bytes]
+    ping: bytes  # says nothing in a stream, and keeps its connection open
     counted: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda body: body  # by its pieces
 
 
@@ -109,6 +111,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_status=lambda error: error.status,
         error_body=lambda error, reply: openai_body(error),
         error_event=lambda error, reply: in_band_event(error),
+        ping=_COMMENT,
     ),
     "anthropic": Dialect(
         title="Anthropic Messages",
@@ -121,6 +124,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_status=anthropic_status,
         error_body=lambda error, reply: anthropic_body(error, reply.request_id),
         error_event=lambda error, reply: anthropic_in_band_event(error, reply.request_id),
+        ping=b'event: ping\ndata: {"type":"ping"}\n\n',
     ),
     "openai-responses": Dialect(
         title="OpenAI Responses",
@@ -139,6 +143,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_event=lambda error, reply: responses_in_band_events(
             error, request_id=reply.request_id, created=reply.created, asked=reply.asked
         ),
+        ping=_COMMENT,
     ),
     "gemini": Dialect(
         title="Gemini generateContent",
@@ -153,6 +158,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_status=gemini_status,
         error_body=lambda error, reply: gemini_body(error, reply.request_id),
         error_event=lambda error, reply: gemini_in_band_event(error, reply.request_id),
+        # Google's SDKs take a comment for JSON. An array may have blanks between its elements.
+        ping=b"\n\n",
         counted=gemini_contents.with_streams_joined,
     ),
 }
