@@ -111,6 +111,7 @@ class Relay:
             cap_parameter=(request.output_parameter if converted is None else None)
             or route.max_tokens_parameter,
             headers=(*own_headers, *route.headers) if dialect.is_framed else (),
+            reasoning=route.target.reasoning,
         )
         endpoint = request.endpoint if converted is None else dialect.endpoint_for(request.endpoint)
         call.upstream_body = dialect.body(body, sending)

@@ -32,9 +32,14 @@ class AnswerConverter:
         return self._has_begun
 
     def convert(self, block: bytes) -> bytes:
-        """Return what a block of complete events comes to, up to where the answer is cut."""
+        """Return what a block of complete events comes to, up to where the answer is cut.
+
+        A block that says nothing, within an answer, comes to a ping: the provider keeps the
+        connection open, and what lies between us and the client would close a silent one.
+        """
         written, _ = self._write(self._reader.read(block))
-        return written
+        is_alive = self._has_begun and not self.is_cut
+        return written or (self._client.ping if is_alive else b"")
 
     def finish(self, last_frame: bytes) -> bytes:
         """Return the end of a stream, whose last events are these.

@@ -19,7 +19,7 @@ from apps.proxy.dialects.neutral import (
     ToolUse,
 )
 from apps.proxy.dialects.openai_refusals import inexpressible
-from apps.proxy.dialects.sealed_thoughts import is_openais
+from apps.proxy.dialects.sealed_thoughts import is_anthropics
 from apps.proxy.dialects.tool_arguments import arguments_object
 
 _IMAGE_TYPES: Final = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
@@ -43,7 +43,7 @@ def is_signed(thought: Thinking) -> bool:
 
     Not those of another provider, nor those whose signature a client lost.
     """
-    return bool(thought.redacted or (thought.signature and not is_openais(thought.signature)))
+    return bool(thought.redacted) or is_anthropics(thought.signature)
 
 
 def content(parts: Sequence[Part]) -> str | list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from apps.proxy.dialects import (
     anthropic_request_reader,
     anthropic_request_writer,
     gemini_answer,
+    gemini_contents,
     gemini_request_reader,
     gemini_request_writer,
     openai_chat_answer,
@@ -47,6 +48,7 @@ from apps.proxy.dialects.responses_stream_writer import ResponsesStreamWriter
 # Turns, parts, tools and whatever else stands in an array of objects, of one request. Each takes
 # ten to thirty microseconds: so many half a second. Nothing grows faster than their number.
 PIECES_MAX: Final = 20_000
+_COMMENT: Final = b": ping\n\n"
 
 
 class StreamReader(Protocol):
@@ -89,6 +91,8 @@ class Dialect(NamedTuple):
     error_status: Callable[[GatewayError], int]
     error_body: Callable[[GatewayError, Reply], bytes]
     error_event: Callable[[GatewayError, Reply], bytes]
+    ping: bytes  # says nothing in a stream, and keeps its connection open
+    counted: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda body: body  # by its pieces
 
 
 DIALECTS: Final[dict[str, Dialect]] = {
@@ -107,6 +111,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_status=lambda error: error.status,
         error_body=lambda error, reply: openai_body(error),
         error_event=lambda error, reply: in_band_event(error),
+        ping=_COMMENT,
     ),
     "anthropic": Dialect(
         title="Anthropic Messages",
@@ -119,6 +124,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_status=anthropic_status,
         error_body=lambda error, reply: anthropic_body(error, reply.request_id),
         error_event=lambda error, reply: anthropic_in_band_event(error, reply.request_id),
+        ping=b'event: ping\ndata: {"type":"ping"}\n\n',
     ),
     "openai-responses": Dialect(
         title="OpenAI Responses",
@@ -137,6 +143,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_event=lambda error, reply: responses_in_band_events(
             error, request_id=reply.request_id, created=reply.created, asked=reply.asked
         ),
+        ping=_COMMENT,
     ),
     "gemini": Dialect(
         title="Gemini generateContent",
@@ -151,6 +158,9 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_status=gemini_status,
         error_body=lambda error, reply: gemini_body(error, reply.request_id),
         error_event=lambda error, reply: gemini_in_band_event(error, reply.request_id),
+        # Google's SDKs take a comment for JSON. An array may have blanks between its elements.
+        ping=b"\n\n",
+        counted=gemini_contents.with_streams_joined,
     ),
 }
 
@@ -161,7 +171,7 @@ def read_bounded(dialect: str, body: Mapping[str, Any]) -> Request:
     Raises E13 and E14 with the parameter at fault.
     """
     left = PIECES_MAX
-    for name, value in body.items():
+    for name, value in DIALECTS[dialect].counted(body).items():
         left -= _count_pieces(value, left)
         if left < 0:
             raise wrong_value(name, f"at most {PIECES_MAX} turns, parts and tools in one request")

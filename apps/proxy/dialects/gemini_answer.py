@@ -15,6 +15,7 @@ from apps.proxy.dialects.gemini_parameters import member, word
 from apps.proxy.dialects.gemini_parts import (
     add_signature,
     add_thought,
+    call_part,
     join_thoughts,
     thought_part,
 )
@@ -29,7 +30,7 @@ from apps.proxy.dialects.neutral import (
     Thinking,
     ToolUse,
 )
-from apps.proxy.dialects.tool_arguments import arguments_object, arguments_text
+from apps.proxy.dialects.tool_arguments import arguments_text
 from apps.proxy.dialects.tool_call_ids import call_id
 
 # What a part may hold beside what it says.
@@ -218,6 +219,5 @@ def part_of(part: Part) -> dict[str, Any]:
     if isinstance(part, Thinking):
         return thought_part(part)
     if isinstance(part, ToolUse):
-        called = arguments_object(part.arguments)
-        return {"functionCall": {"id": part.id, "name": part.name, "args": called}}
+        return call_part(part)
     raise ValueError(f"A model does not answer with {type(part).__name__}.")

@@ -6,6 +6,7 @@ together by their ids where they have some, else by their names and order.
 
 from collections import deque
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any, Final, Literal
 
 import orjson
@@ -35,6 +36,9 @@ from apps.proxy.dialects.tool_call_ids import call_id
 # The last one is that of answers of functions in older SDKs.
 _ROLES: Final = ("user", "model", "function")
 _KINDS: Final = ("text", "inlineData", "fileData", "functionCall", "functionResponse")
+_CONTENTS: Final = "contents"
+# Of a request, as far as they are looked at: each takes a twentieth of the time to read it.
+_EVENTS_MAX: Final = 200_000
 # Under these a function answers, and nothing else is told beside.
 _OUTPUT: Final = "output"
 _ERROR: Final = "error"
@@ -92,7 +96,15 @@ def _first_open(calls: deque[_Call] | None) -> _Call | None:
 
 def read_contents(given: GoogleParameters) -> tuple[Turn, ...]:
     """Return the turns; contents of one side in a row, as SDKs gather from a stream, are one."""
-    contents = given.objects("contents")
+    told = given.take(_CONTENTS)
+    contents = (
+        [
+            GoogleParameters(content, f"{given.name(_CONTENTS)}[{position}]")
+            for position, content in _joined(told)
+        ]
+        if isinstance(told, list)
+        else given.objects(_CONTENTS)
+    )
     if not contents:
         raise missing("contents")
     calls = _Calls()
@@ -109,7 +121,58 @@ def read_contents(given: GoogleParameters) -> tuple[Turn, ...]:
         for part in content.objects("parts"):
             _read_part(part, side, turns[-1][2], calls)
         content.finish()
-    return tuple(Turn(side, join_thoughts(parts), at) for side, at, parts in turns)
+    return tuple(
+        Turn(side, join_thoughts(_without_ends(parts) if side == "assistant" else parts), at)
+        for side, at, parts in turns
+    )
+
+
+def _without_ends(parts: list[Part]) -> list[Part]:
+    """Return what a model says without the empty texts that end streams, unless that is all."""
+    return [part for part in parts if not isinstance(part, Text) or part.text] or parts
+
+
+def with_streams_joined(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a body in which what a client kept of streams is as short as it is read; the same
+    one where that is too long to be looked at.
+    """
+    told = body.get(_CONTENTS)
+    if not isinstance(told, list) or len(told) > _EVENTS_MAX:
+        return body
+    return {**body, _CONTENTS: [content for _, content in _joined(told)]}
+
+
+def _joined(contents: list[Any]) -> list[tuple[int, Any]]:
+    """Return contents with their positions, those that were events of one stream as one.
+
+    Google's SDKs keep each event as a content, mostly one for each token, and send all of them.
+    """
+    joined: list[tuple[int, Any]] = []
+    runs = groupby(enumerate(contents), key=lambda numbered: _kind_streamed(numbered[1]))
+    for kind, run in runs:
+        if kind is None:
+            joined += run
+            continue
+        events = list(run)
+        text = "".join([content["parts"][0]["text"] for _, content in events])
+        part = {"text": text, "thought": True} if kind == "thought" else {"text": text}
+        joined.append((events[0][0], {"role": "model", "parts": [part]}))
+    return joined
+
+
+def _kind_streamed(content: Any) -> Literal["text", "thought"] | None:
+    """Return of what a content is a piece, None for one that may be more than a piece."""
+    if type(content) is not dict or content.keys() != {"parts", "role"}:
+        return None
+    parts = content["parts"]
+    if content["role"] != "model" or type(parts) is not list or len(parts) != 1:
+        return None
+    part = parts[0]
+    if type(part) is not dict or type(part.get("text")) is not str:
+        return None
+    if len(part) == 1:
+        return "text"
+    return "thought" if len(part) == 2 and part.get("thought") is True else None
 
 
 def read_texts(content: GoogleParameters) -> tuple[Text, ...]:

@@ -11,16 +11,18 @@ stands for none) and https://ai.google.dev/api/caching#Part
 import base64
 from typing import Any, Final, TypeGuard
 
-from apps.proxy.dialects.neutral import Part, Thinking
-from apps.proxy.dialects.sealed_thoughts import is_openais
+from apps.proxy.dialects.neutral import Part, Thinking, ToolUse
+from apps.proxy.dialects.sealed_thoughts import find_googles, google_signature
+from apps.proxy.dialects.tool_arguments import arguments_object
 
 # Gemini refuses calls without a signature, but for those that another model made.
 NO_SIGNATURE: Final = "skip_thought_signature_validator"
 # Before the thought that another provider hides. Eight characters are whole bytes of base64, so
 # that SDKs, which decode a signature and encode it again, keep them.
 _REDACTED: Final = "redacted"
-# Before the base64 of what OpenAI sealed, which is no base64 itself, or in the other alphabet.
-_OPENAIS: Final = "openaied"
+# Before the base64 of any other seal that is not Google's, most of which are no base64 themselves.
+# Alone it says of a call that another model made it.
+_ANOTHERS: Final = "anothers"
 _URL_ALPHABET: Final = str.maketrans("-_", "+/")
 
 
@@ -33,22 +35,26 @@ def standard_base64(data: str) -> str:
 
 def signed_thought(signature: str) -> Thinking | None:
     """Return the thought that a signature stands for, None if it stands for none."""
-    if not signature or signature == NO_SIGNATURE:
+    if signature in ("", NO_SIGNATURE, _ANOTHERS):
         return None
     if signature.startswith(_REDACTED):
         return Thinking(redacted=signature.removeprefix(_REDACTED))
-    return Thinking(signature=_plain(signature))
+    return Thinking(signature=_find_anothers(signature) or google_signature(signature))
 
 
-def _plain(signature: str) -> str:
-    """Return a signature as it was before it was told."""
-    if not signature.startswith(_OPENAIS):
-        return signature
+def _find_anothers(signature: str) -> str | None:
+    """Return another's signature as it was before it was told, None for one of Google's."""
+    if not signature.startswith(_ANOTHERS):
+        return None
     try:
-        sealed = base64.b64decode(signature.removeprefix(_OPENAIS), validate=True).decode()
+        return base64.b64decode(signature.removeprefix(_ANOTHERS), validate=True).decode()
     except ValueError:
-        return signature
-    return sealed if is_openais(sealed) else signature
+        return None
+
+
+def is_marked(signature: str) -> bool:
+    """Return whether a signature is not Google's, but stands for what another sealed or called."""
+    return signature.startswith(_REDACTED) or _find_anothers(signature) is not None
 
 
 def is_open_thought(part: Part | None) -> TypeGuard[Thinking]:
@@ -104,10 +110,23 @@ def _joined(pieces: list[Thinking]) -> Thinking:
 
 def thought_part(thought: Thinking) -> dict[str, Any]:
     """Return a thought as a client is told it, with what it has to give back."""
-    signature = _REDACTED + thought.redacted if thought.redacted else thought.signature
-    if is_openais(signature):
-        signature = _OPENAIS + base64.b64encode(signature.encode()).decode()
     told: dict[str, Any] = {"text": thought.text, "thought": True}
-    if signature:
-        told["thoughtSignature"] = signature
+    if thought.redacted:
+        told["thoughtSignature"] = _REDACTED + thought.redacted
+    elif thought.signature:
+        told["thoughtSignature"] = _told_signature(thought.signature)
     return told
+
+
+def _told_signature(signature: str) -> str:
+    own = find_googles(signature)
+    return _ANOTHERS + base64.b64encode(signature.encode()).decode() if own is None else own
+
+
+def call_part(use: ToolUse) -> dict[str, Any]:
+    """Return a call as a client is told it, which is to know that Google's models did not make it.
+
+    They refuse it without that: what they made themselves is signed.
+    """
+    called = {"id": use.id, "name": use.name, "args": arguments_object(use.arguments)}
+    return {"functionCall": called, "thoughtSignature": _ANOTHERS}

@@ -33,7 +33,7 @@ from apps.proxy.dialects.neutral import (
 from apps.proxy.dialects.openai_refusals import inexpressible
 from apps.proxy.dialects.reasoning import BUDGET_TOKENS, asked_effort, budget_of_effort
 from apps.proxy.dialects.sampling import with_sampling
-from apps.proxy.dialects.sealed_thoughts import is_openais
+from apps.proxy.dialects.sealed_thoughts import find_googles
 from apps.proxy.dialects.tool_arguments import arguments_object
 from apps.proxy.dialects.tool_choices import find_tool_choice
 from apps.proxy.dialects.web_search import google_search
@@ -265,8 +265,8 @@ def _says_something(part: Part) -> bool:
 
 
 def _signature(thought: Thinking) -> str:
-    """Return a signature that Google may read, "" for one of OpenAI's."""
-    return "" if is_openais(thought.signature) else thought.signature
+    """Return a signature that Google can read, "" for none and for one of another."""
+    return find_googles(thought.signature) or ""
 
 
 def _calls_on(parts: list[Part]) -> list[bool]:

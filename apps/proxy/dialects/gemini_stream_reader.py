@@ -168,7 +168,7 @@ class GeminiStreamReader:
             deltas += (RedactedThinking(thought.redacted), PartEnd())
             return
         self._begin("thinking", deltas)
-        deltas.append(ThinkingPiece(signature=signature))
+        deltas.append(ThinkingPiece(signature=thought.signature))
         self._close(deltas)
 
     def _begin(self, kind: Literal["text", "thinking"], deltas: list[Delta]) -> None:

@@ -19,11 +19,18 @@ from apps.proxy.dialects import (
 )
 from apps.proxy.dialects.amazon_events import CONTENT_TYPE as FRAMES
 from apps.proxy.dialects.anthropic_stream import AnthropicStreamMeter
+from apps.proxy.dialects.foreign_thoughts import (
+    without_in_chat,
+    without_in_contents,
+    without_in_input,
+    without_in_messages,
+)
 from apps.proxy.dialects.gemini_paths import upstream_path
 from apps.proxy.dialects.gemini_request import capped
 from apps.proxy.dialects.gemini_request_writer import without_path
 from apps.proxy.dialects.gemini_stream import GeminiStreamMeter
 from apps.proxy.dialects.metered_answer import MeteredAnswer
+from apps.proxy.dialects.neutral import ReasoningForm
 from apps.proxy.dialects.openai_stream import OpenAIStreamMeter
 from apps.proxy.dialects.openai_upstream import upstream_body
 from apps.proxy.dialects.parsed_request import EMBEDDING_ENDPOINTS, Endpoint, ParsedRequest
@@ -31,6 +38,9 @@ from apps.proxy.dialects.responses_request import OUTPUT_PARAMETER
 from apps.proxy.dialects.responses_stream import ResponsesStreamMeter
 from apps.proxy.dialects.stream_meter import StreamMeter
 from apps.proxy.json_body import serialise
+
+# Of whose models each thought is signed: others that speak their dialect need not do so.
+_CLAUDE: Final = "claude"
 
 
 class Sending(NamedTuple):
@@ -41,6 +51,7 @@ class Sending(NamedTuple):
     output_cap: int | None  # None unless the maximum had to be lowered
     cap_parameter: str
     headers: tuple[tuple[str, str | None], ...] = ()  # that go on, where the body holds some
+    reasoning: ReasoningForm = "effort"  # of its model
 
 
 class ProviderDialect(NamedTuple):
@@ -66,7 +77,7 @@ class ProviderDialect(NamedTuple):
 
 def _openai_body(body: Mapping[str, Any], sending: Sending) -> bytes:
     return upstream_body(
-        body,
+        without_in_chat(body),
         upstream_model=sending.upstream_model,
         stream=sending.is_stream,
         output_cap=sending.output_cap,
@@ -83,7 +94,9 @@ def _openai_meter(request: ParsedRequest, is_converted: bool) -> StreamMeter:
 
 
 def _anthropic_body(body: Mapping[str, Any], sending: Sending) -> bytes:
-    sent = _capped_for_anthropic(body, sending)
+    is_claude = _CLAUDE in sending.upstream_model.lower()
+    own = without_in_messages(body, is_always_signed=is_claude)
+    sent = _capped_for_anthropic(own, sending)
     return serialise({**sent, "model": sending.upstream_model})
 
 
@@ -95,12 +108,13 @@ def _capped_for_anthropic(body: Mapping[str, Any], sending: Sending) -> Mapping[
 def _gemini_body(body: Mapping[str, Any], sending: Sending) -> bytes:
     if "contents" not in body:
         return serialise(gemini_embedding.sent_body(body, sending.upstream_model))
-    sent = body if sending.output_cap is None else capped(body, sending.output_cap)
+    own = without_in_contents(body, is_call_signed=sending.reasoning == "effort")
+    sent = own if sending.output_cap is None else capped(own, sending.output_cap)
     return serialise(without_path(sent))
 
 
 def _responses_body(body: Mapping[str, Any], sending: Sending) -> bytes:
-    sent = {**body, "model": sending.upstream_model}
+    sent = {**without_in_input(body), "model": sending.upstream_model}
     if sending.output_cap is not None:
         sent[OUTPUT_PARAMETER] = sending.output_cap
     return serialise(sent)
@@ -155,7 +169,8 @@ _NOT_HOSTED: Final = frozenset({"anthropic_beta", "anthropic_version", "model", 
 
 
 def _hosted_anthropic_body(hosting: Hosting, body: Mapping[str, Any], sending: Sending) -> bytes:
-    told = _capped_for_anthropic(body, sending)
+    own = without_in_messages(body, is_always_signed=True)
+    told = _capped_for_anthropic(own, sending)
     sent = {name: value for name, value in told.items() if name not in _NOT_HOSTED}
     sent["anthropic_version"] = hosting.version
     if hosting.names_stream and sending.is_stream:

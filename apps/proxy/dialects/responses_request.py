@@ -26,6 +26,7 @@ from apps.proxy.dialects.request_fields import (
     read_model,
     search_bound,
 )
+from apps.proxy.dialects.responses_stored import is_whole_thought
 
 OUTPUT_PARAMETER: Final = "max_output_tokens"
 # What is metered here, and what most requests hold beside it.
@@ -175,7 +176,7 @@ def _is_readable(item: Mapping[str, Any]) -> bool:
     if kind is None:
         return "role" in item  # Else it is a reference to an item.
     # A thought that is told by its id is looked up.
-    return kind != "reasoning" or "id" not in item or isinstance(item.get("encrypted_content"), str)
+    return kind != "reasoning" or "id" not in item or is_whole_thought(item)
 
 
 def _is_text(item: Mapping[str, Any]) -> bool:

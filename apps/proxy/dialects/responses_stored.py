@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeGuard
 
 from apps.core.errors import GatewayError
 from apps.core.parameter_names import fold_all, folded
+from apps.proxy.dialects.foreign_thoughts import is_foreign_thought
 from apps.proxy.dialects.openai_refusals import unsupported, wrong_type, wrong_value
 
 PREVIOUS: Final = "previous_response_id"
@@ -124,5 +125,10 @@ def _is_looked_up(item: Mapping[str, Any]) -> bool:
     if kind is None:
         return "role" not in item
     if kind == "reasoning":
-        return not isinstance(item.get("encrypted_content"), str)
+        return not is_whole_thought(item)
     return kind in _LOOKED_UP
+
+
+def is_whole_thought(item: Mapping[str, Any]) -> bool:
+    """Return whether nobody looks up a reasoning item by its id: it is sealed, or not sent on."""
+    return isinstance(item.get("encrypted_content"), str) or is_foreign_thought(item)

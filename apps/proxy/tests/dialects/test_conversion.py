@@ -310,6 +310,11 @@ def test_what_all_clients_usually_send_stays_one_of_geminis_requests(
             "messages",
         ),
         (
+            "gemini",
+            {"contents": [{"role": "model", "parts": [{"text": "a"}]}] * 200_001},
+            "contents",
+        ),
+        (
             "openai-responses",
             {"input": "a", "tools": [{"type": "function", "name": "a"}] * (PIECES_MAX + 1)},
             "tools",

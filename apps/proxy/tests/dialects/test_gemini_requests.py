@@ -211,9 +211,9 @@ def test_contents_of_a_stream_are_one_turn() -> None:
     )
 
     assert found[1].parts == (
-        Thinking("I think.", "c2ln", at="contents[1].parts[0]"),
+        Thinking("I think.", "google.c2ln", at="contents[1].parts[0]"),
         ToolUse("1", "a", "{}", at="contents[3].parts[0].functionCall"),
-        Thinking("", "bW9yZQ==", at="contents[4].parts[0]"),
+        Thinking("", "google.bW9yZQ==", at="contents[4].parts[0]"),
     )
 
 
@@ -228,7 +228,7 @@ def test_base64_of_googles_sdks_becomes_that_of_everybody() -> None:
     image, thought = found[0].parts[0], found[1].parts[0]
     assert isinstance(image, Image)
     assert isinstance(thought, Thinking)
-    assert (image.data, thought.signature) == ("+//+", "+//+")
+    assert (image.data, thought.signature) == ("+//+", "google.+//+")
 
 
 def test_numbers_come_in_the_forms_of_protocol_buffers() -> None:
@@ -322,21 +322,21 @@ def test_a_signature_stands_on_the_call_that_its_thought_led_to() -> None:
     use = ToolUse("1", "a", "{}")
     told = {"functionCall": {"id": "1", "name": "a", "args": {}}}
 
-    assert said(Thinking("T", "S"), Text("I look."), use, use) == [
+    assert said(Thinking("T", "google.S"), Text("I look."), use, use) == [
         {"text": "T", "thought": True},
         {"text": "I look."},
         {**told, "thoughtSignature": "S"},
         told,
     ]
-    assert said(Thinking("T", "S"), Text("Yes.")) == [
+    assert said(Thinking("T", "google.S"), Text("Yes.")) == [
         {"text": "T", "thought": True},
         {"text": "Yes.", "thoughtSignature": "S"},
     ]
-    assert said(Thinking("", "S"), Thinking("", "R"), use) == [
+    assert said(Thinking("", "google.S"), Thinking("", "google.R"), use) == [
         {"text": "", "thoughtSignature": "S"},
         {**told, "thoughtSignature": "R"},
     ]
-    assert said(Text("Yes."), Thinking("", "S")) == [
+    assert said(Text("Yes."), Thinking("", "google.S")) == [
         {"text": "Yes."},
         {"text": "", "thoughtSignature": "S"},
     ]
@@ -422,7 +422,7 @@ def test_googles_schemas_become_json_schema_to_their_depths() -> None:
 
 
 def test_an_anthropic_client_keeps_its_thoughts_with_a_gemini_model() -> None:
-    thought = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "google.c2ln"}
     use = {"type": "tool_use", "id": "1", "name": "a", "input": {}}
     body = {
         "model": "m",

@@ -118,7 +118,7 @@ def test_an_answer_in_snake_case_is_read_alike() -> None:
 
     answer = DIALECTS["gemini"].read_answer(given)
 
-    assert answer.parts == (Thinking(signature="c2ln"), ToolUse("1", "now", "{}"))
+    assert answer.parts == (Thinking(signature="google.c2ln"), ToolUse("1", "now", "{}"))
     assert (answer.stop, answer.usage.input, answer.usage.output) == ("length", 3, 2)
 
 

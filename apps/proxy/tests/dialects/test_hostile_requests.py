@@ -369,7 +369,7 @@ def test_pieces_of_a_thought_are_one_and_end_with_its_signature() -> None:
     turn = DIALECTS["gemini"].read_request(body).turns[1]
 
     assert turn.parts == (
-        Thinking("ab", "c2ln", at="contents[1].parts[0]"),
+        Thinking("ab", "google.c2ln", at="contents[1].parts[0]"),
         Thinking("c", at="contents[1].parts[2]"),
         Text("d", at="contents[1].parts[3]"),
     )

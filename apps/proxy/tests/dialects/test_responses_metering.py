@@ -233,6 +233,8 @@ def test_a_sealed_thought_is_bounded_by_its_bytes() -> None:
     thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "A" * 400}
 
     assert 400 < bound(input=[thought, *HI]) < 700
+    unsealed = {"type": "reasoning", "id": "rs_msg_1_0", "summary": []}  # which is left out
+    assert bound(input=[unsealed, *HI]) < 300
 
 
 def test_a_cap_takes_the_place_of_the_clients_own() -> None:

@@ -28,6 +28,8 @@ from apps.proxy.dialects.responses_stored import (
         ({"type": "reasoning", "id": "x", "encrypted_content": None}, True),
         ({"type": "reasoning", "id": "x", "encrypted_content": "gAAA"}, False),
         ({"type": "reasoning", "summary": []}, False),
+        ({"type": "reasoning", "id": "rs_68af4030", "summary": []}, True),
+        ({"type": "reasoning", "id": "rs_msg_01_0", "summary": []}, False),
         ({"type": "message", "id": "x", "role": "assistant", "content": []}, False),
         ({"role": "assistant", "id": "x", "content": "Hello"}, False),
         ({"type": "function_call", "id": "x", "call_id": "y", "name": "f"}, False),
@@ -41,7 +43,7 @@ def test_an_item_is_named_where_the_provider_looks_it_up(
 
     found = list_named({"input": [hello, item]})
 
-    assert found == ([Named("x", "input[1].id")] if is_named else [])
+    assert found == ([Named(item["id"], "input[1].id")] if is_named else [])
 
 
 def test_the_earlier_answer_comes_first() -> None:

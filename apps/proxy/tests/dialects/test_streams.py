@@ -404,7 +404,7 @@ def test_a_signature_closes_the_thought_it_belongs_to() -> None:
         Start("c", "m"),
         ThinkingPiece("Rain"),
         ThinkingPiece("?"),
-        ThinkingPiece(signature="c2ln"),
+        ThinkingPiece(signature="google.c2ln"),
         PartEnd(),
         ToolStart("1", "now"),
         ArgumentsPiece("{}"),
@@ -456,7 +456,12 @@ def test_a_stream_of_geminis_may_be_one_array() -> None:
     assert json.loads(array) == [json.loads(told.removeprefix("data: ")) for told in events]
     assert [told["candidates"][0]["content"]["parts"] for told in json.loads(array)] == [
         [{"text": "a"}],
-        [{"functionCall": {"id": "1", "name": "now", "args": {"a": 1}}}],
+        [
+            {
+                "functionCall": {"id": "1", "name": "now", "args": {"a": 1}},
+                "thoughtSignature": "anothers",
+            }
+        ],
         [{"text": ""}],
     ]
 
