@@ -19,6 +19,7 @@ _APPEND_ONLY: Final = f"{_TESTS}/test_append_only.py"
 _RACES: Final = f"{_TESTS}/test_ledger_races.py"
 _STORIES: Final = f"{_TESTS}/test_ledger_stories.py"
 _LEASES: Final = f"{_TESTS}/test_leases.py"
+_REAPER: Final = f"{_TESTS}/test_reaper.py"
 _CAPS: Final = f"{_TESTS}/test_ledger_caps.py"
 _BUDGETS: Final = f"{_TESTS}/test_ledger_budgets.py"
 _KEYS: Final = f"{_TESTS}/test_call_keys.py"
@@ -202,8 +203,8 @@ LEDGER: Final = (
         "nobody-ends-the-holds-of-the-dead",
         "I-12",
         "apps/billing/reaper.py",
-        "grace_seconds=grace_seconds)\n",
-        "grace_seconds=grace_seconds)[:0]\n",
+        "all_others=all_others, seen=None)\n",
+        "all_others=all_others, seen=None)[:0]\n",
         (f"{_LEASES}::test_a_dead_owner_s_calls_cost_their_checkpoint_or_nothing",),
     ),
     Mutant(
@@ -213,6 +214,15 @@ LEDGER: Final = (
         "AND (%s OR expires_at <",
         "AND (%s OR TRUE OR expires_at <",
         (f"{_LEASES}::test_the_holds_of_a_living_owner_are_left_alone",),
+        ("postgres",),
+    ),
+    Mutant(
+        "a-worker-ends-leases-that-were-renewed-while-it-waited",
+        "I-13",
+        _POSTGRES,
+        "(but, all_others, seen is None,",
+        "(but, all_others, True,",
+        (f"{_REAPER}::test_a_worker_gives_gateways_time_to_renew_after_the_database_was_away",),
         ("postgres",),
     ),
     Mutant(
