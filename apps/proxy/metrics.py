@@ -267,14 +267,14 @@ METRICS: Final = (
     Metric(
         "gateway_journal_settlements",
         "gauge",
-        "settlements on disk that are not in the database yet",
+        "settlements on disk that are not in the database yet, also of gateways that died",
         "above 0 for 1 min after the database is back",
         lambda gateway: gateway.writer.figures()["journal"],
     ),
     Metric(
         "gateway_journal_bytes",
         "gauge",
-        "what they take; full at 1073741824",
+        "what they take; the file of a gateway is full at 1073741824",
         "above 500000000",
         lambda gateway: gateway.writer.figures()["journal_bytes"],
     ),

@@ -361,6 +361,17 @@ LEDGER: Final = (
         ),
     ),
     Mutant(
+        "what-a-dead-process-left-goes-unread",
+        "I-20",
+        "apps/billing/journal.py",
+        "file for file in self._files if file.is_replayed and",
+        "file for file in self._files if file is not self._own or file.is_replayed and",
+        (
+            "apps/billing/tests/test_journal.py"
+            "::test_what_a_process_left_is_replayed_though_the_disk_is_full",
+        ),
+    ),
+    Mutant(
         "a-row-that-is-refused-keeps-its-call-open",
         "I-20",
         "apps/billing/flushing.py",

@@ -1,0 +1,136 @@
+"""Settlements as lines of the journal: JSON behind its checksum. Pure.
+
+Any gateway reads what an older one has left: what was added since is optional.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from apps.billing.chains import ADDED_FIELDS
+from apps.billing.ledger.commands import (
+    Claim,
+    ClaimEnd,
+    PayloadRecord,
+    RepeatAnswer,
+    Resolve,
+    Row,
+    StoredRecord,
+)
+
+# What an older gateway left has no value in these columns of an attempt.
+_ADDED_TO_ATTEMPTS: Final[Row] = {"changes": "", "cost_nanos": None}
+
+
+def encode(resolve: Resolve) -> bytes:
+    """Return the line of a settlement."""
+    payload = resolve.payload
+    body = orjson.dumps(
+        {
+            "request_id": resolve.request_id,
+            "wallet_id": resolve.wallet_id,
+            "receivable_id": resolve.receivable_id,
+            "legs": resolve.legs,
+            "counters": resolve.counters,
+            "charge_nanos": resolve.charge_nanos,
+            "row": resolve.row,
+            "attempts": resolve.attempts,
+            "payload": None
+            if payload is None
+            else {
+                "salt": payload.salt,
+                "request_body": payload.request_body,
+                "response_body": payload.response_body,
+                "is_request_truncated": payload.is_request_truncated,
+                "is_response_truncated": payload.is_response_truncated,
+            },
+            **_encode_end(resolve.claim_end),
+            **_encode_stored(resolve.stored),
+        },
+        default=lambda value: {"base64": base64.b64encode(value).decode()},
+    )
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def is_whole(line: bytes) -> bool:
+    """Return whether a line is as it was written."""
+    return line.endswith(b"\n") and line.startswith(b"%08x " % zlib.crc32(_body(line)))
+
+
+def decode(line: bytes) -> Resolve:
+    """Return the settlement of a whole line."""
+    return _resolve_of(orjson.loads(_body(line)))
+
+
+def _body(line: bytes) -> bytes:
+    return line.rstrip(b"\n").partition(b" ")[2]
+
+
+def _resolve_of(value: dict[str, Any]) -> Resolve:
+    payload = value["payload"]
+    return Resolve(
+        request_id=UUID(value["request_id"]),
+        wallet_id=value["wallet_id"],
+        receivable_id=value["receivable_id"],
+        legs=tuple((leg[0], leg[1]) for leg in value["legs"]),
+        counters=tuple(value["counters"]),
+        charge_nanos=value["charge_nanos"],
+        # What an older gateway left has no value in columns that were added since.
+        row=dict.fromkeys(ADDED_FIELDS, "") | _decode_row(value["row"]),
+        attempts=tuple(_decode_row({**_ADDED_TO_ATTEMPTS, **row}) for row in value["attempts"]),
+        payload=None if payload is None else PayloadRecord(**_decode_row(payload)),
+        claim_end=_decode_end(value),
+        stored=_decode_stored(value),
+    )
+
+
+def _encode_end(end: ClaimEnd | None) -> Row:
+    if end is None:
+        return {}
+    return {
+        "claim": None if end.claim is None else end.claim._asdict(),
+        "answer": None if end.answer is None else end.answer._asdict(),
+    }
+
+
+def _decode_end(value: Row) -> ClaimEnd | None:
+    """Return how a claim ends; lines of calls without an idempotency key have nothing of it."""
+    if "claim" not in value:
+        return None
+    claim, answer = value["claim"], value["answer"]
+    return ClaimEnd(
+        None if claim is None else Claim(**_decode_row(claim)),
+        None if answer is None else RepeatAnswer(**_decode_row(answer)),
+    )
+
+
+def _encode_stored(stored: StoredRecord | None) -> Row:
+    return {} if stored is None else {"stored": stored._asdict()}
+
+
+def _decode_stored(value: Row) -> StoredRecord | None:
+    """Return where an answer lies; lines of calls whose answers nobody keeps have nothing of it."""
+    stored = value.get("stored")
+    if stored is None:
+        return None
+    for name in ("created_at", "expires_at"):
+        stored[name] = datetime.fromisoformat(stored[name])
+    stored["digests"] = tuple(base64.b64decode(one["base64"]) for one in stored["digests"])
+    return StoredRecord(**stored)
+
+
+def _decode_row(row: Row) -> Row:
+    for name, value in row.items():
+        if name in ("id", "request_id"):
+            row[name] = UUID(value)
+        elif name == "started_at":
+            row[name] = datetime.fromisoformat(value)
+        elif isinstance(value, dict) and "base64" in value:
+            row[name] = base64.b64decode(value["base64"])
+    return row
