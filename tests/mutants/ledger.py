@@ -367,7 +367,7 @@ LEDGER: Final = (
         "file for file in self._files if file.is_replayed and",
         "file for file in self._files if file is not self._own or file.is_replayed and",
         (
-            "apps/billing/tests/test_journal.py"
+            "apps/billing/tests/test_adopted_journals.py"
             "::test_what_a_process_left_is_replayed_though_the_disk_is_full",
         ),
     ),
