@@ -17,7 +17,7 @@ NUMBERS = [
     *range(40, 46),
     *range(50, 69),
     *range(70, 77),
-    *range(90, 97),
+    *range(90, 98),
     *range(100, 107),
 ]
 NAMED = sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", TEXT)))

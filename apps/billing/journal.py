@@ -4,24 +4,23 @@ One file a process in `DATA_DIR/journal`, one JSON line a settlement with its ch
 before the client is told that its answer is complete. A file whose owner is gone (its lock is free)
 is adopted by the next process that looks, and replayed where it lies, which takes no room on the
 disk. Replaying is safe at any time: a settlement that had been committed before adds nothing. What
-the database will never take goes to the file `quarantine` beside them. While a backup is being made
-nothing is removed, see `keep_all`.
+the database will never take, and what cannot be read, goes to the file `quarantine` beside them.
+While a backup is being made nothing is removed, see `keep_all`.
 """
 
 from __future__ import annotations
 
 import fcntl
-import itertools
 import logging
 import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from apps.billing.journal_lines import decode, encode, is_whole
+from apps.billing.journal_lines import LineUnreadable, decode, encode, find_request_id
 from apps.billing.ledger.commands import Resolve
 from apps.core.folders import sync_folder
 
@@ -40,13 +39,15 @@ class _JournalFile:
     """One file, locked by this process.
 
     What counts are the bytes from `start` to `end`. Before them lies what has been replayed; behind
-    them at most the rest of a write that failed, which the next one overwrites.
+    them at most the rest of a write that failed, which the next one overwrites. Lines that end at
+    one of `aside` are in the quarantine.
     """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
         self._file = file
-        self.start = self.end = self.count = 0  # how many settlements wait from start to end
+        self.start = self.end = self.count = 0  # how many lines there are from start to end
+        self.aside: set[int] = set()
 
     @property
     def is_replayed(self) -> bool:
@@ -54,7 +55,10 @@ class _JournalFile:
         return self.start == self.end
 
     def measure(self) -> None:
-        """Let all count that its last owner has left."""
+        """Let all count that its last owner has left.
+
+        A torn last line was never acknowledged.
+        """
         for end, _ in _read_lines(self._file, 0):
             self.end = end
             self.count += 1
@@ -62,8 +66,14 @@ class _JournalFile:
     def append(self, lines: Sequence[bytes]) -> None:
         """Write lines and fsync them. Raises OSError; then none of them counts."""
         data = b"".join(lines)
-        _write_at(self._file.fileno(), data, self.end)
-        os.fsync(self._file.fileno())
+        try:
+            _write_at(self._file.fileno(), data, self.end)
+            os.fsync(self._file.fileno())
+        except OSError:
+            # Else the next one, where it is shorter, has a piece of this one behind it.
+            with suppress(OSError):
+                os.ftruncate(self._file.fileno(), self.end)
+            raise
         self.end += len(data)
         self.count += len(lines)
 
@@ -75,17 +85,27 @@ class _JournalFile:
             yield end, line
 
     def discard(self, count: int) -> int:
-        """Drop the oldest `count` settlements, or all, and return how many these were."""
-        before = self.count
-        for end, _ in itertools.islice(self.lines(), count):
+        """Drop the oldest `count` settlements, or all, and return how many these were.
+
+        Lines in the quarantine that stand before or behind these are passed over.
+        """
+        dropped = 0
+        if not count and not self.aside:
+            return dropped
+        for end, _ in self.lines():
+            if end not in self.aside:
+                if dropped == count:
+                    break
+                dropped += 1
             self.start = end
             self.count -= 1
-        return before - self.count
+        return dropped
 
     def empty(self) -> None:
         """Give back its room."""
         os.ftruncate(self._file.fileno(), 0)
-        self.start = self.end = 0
+        self.start = self.end = self.count = 0
+        self.aside.clear()
 
     def close(self) -> None:
         """Close it. Others may lock it then."""
@@ -109,6 +129,7 @@ class Journal:
         self._files: tuple[_JournalFile, ...] = (self._own,)
         sync_folder(folder)
         self._folder_descriptor = _open_folder(folder)
+        self.unreadable_count = 0  # lines that went to the quarantine, since the start
 
     def __len__(self) -> int:
         return sum(file.count for file in self._files)
@@ -131,16 +152,27 @@ class Journal:
                 raise JournalFull(str(error)) from error
 
     def read(self, limit: int, bytes_max: int = READ_BYTES) -> list[Resolve]:
-        """Return the oldest settlements: at most `limit`, and none after `bytes_max` is passed."""
+        """Return the oldest settlements: at most `limit`, and none after `bytes_max` is passed.
+
+        Lines that cannot be read go to the quarantine. Raises JournalFull where that has no room
+        for the first one.
+        """
         found: list[Resolve] = []
         size = 0
         with self._lock:
-            lines = itertools.chain.from_iterable(file.lines() for file in self._files)
-            for _, line in itertools.islice(lines, limit):
-                found.append(decode(line))
-                size += len(line)
-                if size >= bytes_max:
+            for file, end, line in self._waiting():
+                try:
+                    found.append(decode(line))
+                except LineUnreadable as error:
+                    if self._set_aside(file, end, line, error):
+                        continue
+                    if not found:
+                        raise JournalFull("there is no room for the quarantine") from error
                     break
+                size += len(line)
+                if len(found) == limit or size >= bytes_max:
+                    break
+            self._drop(0)
         return found
 
     def discard(self, count: int) -> None:
@@ -151,9 +183,7 @@ class Journal:
         the database yet.
         """
         with self._lock:
-            for file in self._files:
-                count -= file.discard(count)
-            self._remove_replayed()
+            self._drop(count)
 
     def adopt_abandoned(self) -> int:
         """Take over the files of processes that are gone and return how many settlements are in
@@ -182,13 +212,7 @@ class Journal:
     def quarantine(self, resolve: Resolve) -> None:
         """Keep a settlement that the database takes in no form, for an operator."""
         try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-            descriptor = os.open(self._folder / "quarantine", flags, 0o600)
-            try:
-                _write_at(descriptor, encode(resolve), None)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            self._keep(encode(resolve))
         except OSError as error:
             logger.critical("settlement %s cannot be quarantined: %s", resolve.request_id, error)
 
@@ -201,6 +225,44 @@ class Journal:
             for file in self._files:
                 file.close()
             os.close(self._folder_descriptor)
+
+    def _waiting(self) -> Iterator[tuple[_JournalFile, int, bytes]]:
+        for file in self._files:
+            for end, line in file.lines():
+                if end not in file.aside:
+                    yield file, end, line
+
+    def _set_aside(self, file: _JournalFile, end: int, line: bytes, error: LineUnreadable) -> bool:
+        """Put a line into the quarantine and return whether that had room for it."""
+        name = f"{find_request_id(line)} at byte {end - len(line)} of the journal {file.path.name}"
+        try:
+            self._keep(line)
+        except OSError as full:
+            logger.critical("settlement %s cannot be quarantined: %s", name, full)
+            return False
+        logger.critical("settlement %s is quarantined: its line %s", name, error)
+        file.aside.add(end)
+        self.unreadable_count += 1
+        return True
+
+    def _keep(self, line: bytes) -> None:
+        """Append a line to the quarantine. Raises OSError where it is not on the disk then."""
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        descriptor = os.open(self._folder / "quarantine", flags, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line  # A write that failed has left a piece of another one.
+            _write_at(descriptor, line, None)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_folder(self._folder)
+
+    def _drop(self, count: int) -> None:
+        for file in self._files:
+            count -= file.discard(count)
+        self._remove_replayed()
 
     def _remove_replayed(self) -> None:
         """Remove the adopted files in which nothing waits any more, and empty our own.
@@ -320,18 +382,13 @@ def _write_at(descriptor: int, data: bytes, offset: int | None) -> None:
 
 
 def _read_lines(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
-    """Yield each whole line with the offset of its end.
-
-    A torn last line was never acknowledged and is passed over; any other damage is reported.
-    """
+    """Yield each line that has an end, with the offset of that."""
     # With a buffer of its own: one that was read before may hold what the file does no longer, and
     # a seek within it would not empty it.
     with open(file.fileno(), "rb", closefd=False) as reader:
         reader.seek(start)
         end = start
         for line in reader:
-            end += len(line)
-            if is_whole(line):
+            if line.endswith(b"\n"):
+                end += len(line)
                 yield end, line
-            elif line.endswith(b"\n"):
-                logger.error("a line of the settlement journal is damaged and cannot be replayed")

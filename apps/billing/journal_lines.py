@@ -6,6 +6,7 @@ Any gateway reads what an older one has left: what was added since is optional.
 from __future__ import annotations
 
 import base64
+import re
 import zlib
 from datetime import datetime
 from typing import Any, Final
@@ -26,6 +27,11 @@ from apps.billing.ledger.commands import (
 
 # What an older gateway left has no value in these columns of an attempt.
 _ADDED_TO_ATTEMPTS: Final[Row] = {"changes": "", "cost_nanos": None}
+_REQUEST_ID: Final = re.compile(rb'"request_id":"([0-9a-f-]{36})"')
+
+
+class LineUnreadable(Exception):
+    """A line holds no settlement: its text says why, without anything of the line."""
 
 
 def encode(resolve: Resolve) -> bytes:
@@ -58,18 +64,18 @@ def encode(resolve: Resolve) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def is_whole(line: bytes) -> bool:
-    """Return whether a line is as it was written."""
-    return line.endswith(b"\n") and line.startswith(b"%08x " % zlib.crc32(_body(line)))
-
-
 def decode(line: bytes) -> Resolve:
-    """Return the settlement of a whole line."""
-    return _resolve_of(orjson.loads(_body(line)))
+    """Return the settlement of a line. Raises LineUnreadable."""
+    checksum, _, body = line.rstrip(b"\n").partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(body):
+        raise LineUnreadable("is damaged")
+    return _resolve_of(orjson.loads(body))
 
 
-def _body(line: bytes) -> bytes:
-    return line.rstrip(b"\n").partition(b" ")[2]
+def find_request_id(line: bytes) -> str:
+    """Return whose settlement a line is, also a damaged one, as far as it says so."""
+    found = _REQUEST_ID.search(line)
+    return found[1].decode() if found else "(unknown)"
 
 
 def _resolve_of(value: dict[str, Any]) -> Resolve:

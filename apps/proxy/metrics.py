@@ -281,7 +281,7 @@ METRICS: Final = (
     Metric(
         "gateway_settlements_quarantined",
         "gauge",
-        "settlements that the database takes in no form, since the start",
+        "settlements that cannot be settled and went to the quarantine, since the start",
         "above 0",
         lambda gateway: gateway.writer.figures()["quarantined"],
     ),

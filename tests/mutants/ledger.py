@@ -372,6 +372,17 @@ LEDGER: Final = (
         ),
     ),
     Mutant(
+        "a-damaged-line-goes-with-its-file",
+        "I-20",
+        "apps/billing/journal.py",
+        "self._keep(line)",
+        "pass",
+        (
+            "apps/billing/tests/test_adopted_journals.py"
+            "::test_a_damaged_line_is_named_and_kept_and_the_others_are_replayed",
+        ),
+    ),
+    Mutant(
         "a-row-that-is-refused-keeps-its-call-open",
         "I-20",
         "apps/billing/flushing.py",

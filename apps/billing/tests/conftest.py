@@ -1,4 +1,4 @@
-"""Installations to back up, and empty ones to restore into, most of which tests share; a journal."""
+"""Installations to back up and empty ones to restore into, most of them shared, and a journal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of the journal share: settlements, files of processes that died, disks without room."""
+"""What tests of the journal share: settlements, files without an owner, disks without room."""
 
 from __future__ import annotations
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
-from apps.billing.journal import Journal
+from apps.billing.journal import Journal, JournalFull
 from apps.billing.tests.journal_kit import (
     bytes_of,
     disk_with_room_for,
@@ -46,18 +47,97 @@ def test_a_torn_last_line_was_never_acknowledged_and_is_passed_over(
     assert journal.read(10) == [resolve(1)]
 
 
-def test_a_damaged_line_is_reported_and_the_others_are_adopted(
+def test_a_damaged_line_is_named_and_kept_and_the_others_are_replayed(
     journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    journal.append([resolve(1)])
-    line = bytes_of(tmp_path)
-    journal.discard(1)
-    write_as_a_process_that_died(tmp_path, line + line.replace(b"450", b"451") + line)
+    first, line, last = (lines_of(tmp_path, number) for number in (1, 2, 3))
+    damaged = line.replace(b"450", b"451")
+    write_as_a_process_that_died(tmp_path, first + damaged + last)
+
+    journal.adopt_abandoned()
+    found = [journal.read(1), journal.read(10)]
+    journal.discard(2)
+
+    assert found == [[resolve(1)], [resolve(1), resolve(3)]]
+    assert (len(journal), journal.size_bytes, journal.unreadable_count) == (0, 0, 1)
+    assert (tmp_path / "quarantine").read_bytes() == damaged
+    assert not (tmp_path / "999-dead.jsonl").exists()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        (
+            "CRITICAL",
+            f"settlement {UUID(int=2)} at byte {len(first)} of the journal 999-dead.jsonl is "
+            "quarantined: its line is damaged",
+        )
+    ]
+
+
+def test_where_nothing_can_be_read_nothing_waits(
+    journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_as_a_process_that_died(tmp_path, b"\n\xff\xff\n")
 
     adopted = journal.adopt_abandoned()
+    found = journal.read(10)
 
-    assert adopted == 2
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert (adopted, found, len(journal)) == (2, [], 0)
+    assert (tmp_path / "quarantine").read_bytes() == b"\n\xff\xff\n"
+    assert not (tmp_path / "999-dead.jsonl").exists()
+    assert caplog.text.count("settlement (unknown) at byte") == 2
+
+
+def test_a_damaged_line_stays_until_the_quarantine_has_room(
+    journal: Journal, tmp_path: Path
+) -> None:
+    left = lines_of(tmp_path, 1, 2, 3).replace(b"450", b"451", 2)
+    write_as_a_process_that_died(tmp_path, left)
+    first, second, _ = left.splitlines(keepends=True)
+    journal.adopt_abandoned()
+
+    with disk_with_room_for(len(first) + 50):
+        with pytest.raises(JournalFull):
+            journal.read(10)
+        with pytest.raises(JournalFull):
+            journal.read(10)
+    meanwhile = (tmp_path / "quarantine").read_bytes(), len(journal)
+    found = journal.read(10)
+    journal.discard(1)
+
+    assert meanwhile == (first + second[:50], 3)
+    assert found == [resolve(3)]
+    assert (tmp_path / "quarantine").read_bytes() == first + second[:50] + b"\n" + second
+    assert not (tmp_path / "999-dead.jsonl").exists()
+
+
+def test_a_damaged_line_of_our_own_is_kept_as_well(journal: Journal, tmp_path: Path) -> None:
+    journal.append([resolve(1), resolve(2)])
+    line = lines_of(tmp_path, 1).replace(b"450", b"451")
+    with journal._own.path.open("r+b") as file:
+        file.write(line)
+
+    found = journal.read(10)
+    journal.discard(1)
+
+    assert found == [resolve(2)]
+    assert (tmp_path / "quarantine").read_bytes() == line
+    assert (len(journal), journal._own.path.read_bytes()) == (0, b"")
+
+
+def test_what_a_write_that_did_not_fit_left_behind_a_shorter_one_is_no_damage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = Journal(tmp_path)
+    with disk_with_room_for(2 * len(lines_of(tmp_path, 1)) + 50), pytest.raises(JournalFull):
+        gone.append([resolve(1), resolve(2), resolve(3)])
+    gone.append([resolve(4)])
+    gone._own.close()
+    journal = Journal(tmp_path)
+
+    adopted = journal.adopt_abandoned()
+    found = journal.read(10)
+
+    assert (adopted, found) == (1, [resolve(4)])
+    assert caplog.records == []
+    journal.close()
 
 
 def test_the_journal_of_a_living_process_is_left_alone(journal: Journal, tmp_path: Path) -> None:

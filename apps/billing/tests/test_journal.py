@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -88,21 +89,27 @@ def test_a_write_that_does_not_fit_counts_for_nothing(journal: Journal, tmp_path
 
 
 def test_what_follows_a_write_that_did_not_fit_is_replayed(
-    journal: Journal, tmp_path: Path
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rest of the failed write lies behind what is replayed, and is read with it."""
+    """The rest of the failed write cannot be cut off: it is read with what is replayed."""
+
+    def fail(*_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
     journal.append([resolve(1)])
     size = len(bytes_of(tmp_path))
-    with disk_with_room_for(size + 50), pytest.raises(JournalFull):
-        journal.append([resolve(2)])
+    monkeypatch.setattr(os, "ftruncate", fail)
+    with disk_with_room_for(2 * size + 50), pytest.raises(JournalFull):
+        journal.append([resolve(2), resolve(2)])
+    monkeypatch.undo()
     assert journal.read(10) == [resolve(1)]
     journal.discard(1)
 
-    journal.append([resolve(3)])
+    journal.append([resolve(3), resolve(4)])
     replayed = journal.read(10)
     journal.discard(len(replayed))
 
-    assert replayed == [resolve(3)]
+    assert replayed == [resolve(3), resolve(4)]
     assert (len(journal), bytes_of(tmp_path)) == (0, b"")
 
 
