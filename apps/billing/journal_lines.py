@@ -1,6 +1,7 @@
 """Settlements as lines of the journal: JSON behind its checksum. Pure.
 
-Any gateway reads what an older one has left: what was added since is optional.
+Any gateway reads what an older one has left: what was added since is optional. Of what a newer one
+has left it reads what it knows: nothing that is added may change what a call costs.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import base64
 import re
 import zlib
+from collections.abc import Iterable
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -27,6 +30,7 @@ from apps.billing.ledger.commands import (
 
 # What an older gateway left has no value in these columns of an attempt.
 _ADDED_TO_ATTEMPTS: Final[Row] = {"changes": "", "cost_nanos": None}
+_PAYLOAD_FIELDS: Final = tuple(field.name for field in fields(PayloadRecord))
 _REQUEST_ID: Final = re.compile(rb'"request_id":"([0-9a-f-]{36})"')
 
 
@@ -69,7 +73,11 @@ def decode(line: bytes) -> Resolve:
     checksum, _, body = line.rstrip(b"\n").partition(b" ")
     if checksum != b"%08x" % zlib.crc32(body):
         raise LineUnreadable("is damaged")
-    return _resolve_of(orjson.loads(body))
+    try:
+        return _resolve_of(orjson.loads(body))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        # Without the error's text: prompts may stand in it.
+        raise LineUnreadable(f"is of no known form ({type(error).__name__})") from error
 
 
 def find_request_id(line: bytes) -> str:
@@ -90,7 +98,7 @@ def _resolve_of(value: dict[str, Any]) -> Resolve:
         # What an older gateway left has no value in columns that were added since.
         row=dict.fromkeys(ADDED_FIELDS, "") | _decode_row(value["row"]),
         attempts=tuple(_decode_row({**_ADDED_TO_ATTEMPTS, **row}) for row in value["attempts"]),
-        payload=None if payload is None else PayloadRecord(**_decode_row(payload)),
+        payload=None if payload is None else PayloadRecord(**_only(_PAYLOAD_FIELDS, payload)),
         claim_end=_decode_end(value),
         stored=_decode_stored(value),
     )
@@ -111,8 +119,8 @@ def _decode_end(value: Row) -> ClaimEnd | None:
         return None
     claim, answer = value["claim"], value["answer"]
     return ClaimEnd(
-        None if claim is None else Claim(**_decode_row(claim)),
-        None if answer is None else RepeatAnswer(**_decode_row(answer)),
+        None if claim is None else Claim(**_only(Claim._fields, claim)),
+        None if answer is None else RepeatAnswer(**_only(RepeatAnswer._fields, answer)),
     )
 
 
@@ -128,7 +136,12 @@ def _decode_stored(value: Row) -> StoredRecord | None:
     for name in ("created_at", "expires_at"):
         stored[name] = datetime.fromisoformat(stored[name])
     stored["digests"] = tuple(base64.b64decode(one["base64"]) for one in stored["digests"])
-    return StoredRecord(**stored)
+    return StoredRecord(**_only(StoredRecord._fields, stored))
+
+
+def _only(names: Iterable[str], row: Row) -> Row:
+    """Return these values of a row, all of which it has."""
+    return _decode_row({name: row[name] for name in names})
 
 
 def _decode_row(row: Row) -> Row:

@@ -383,6 +383,17 @@ LEDGER: Final = (
         ),
     ),
     Mutant(
+        "a-line-of-a-newer-gateway-stops-the-replay",
+        "I-20",
+        "apps/billing/journal_lines.py",
+        "except (AttributeError, LookupError, TypeError, ValueError) as error:",
+        "except RecursionError as error:",
+        (
+            "apps/billing/tests/test_adopted_journals.py"
+            "::test_a_line_of_no_known_form_is_kept_and_the_others_are_replayed",
+        ),
+    ),
+    Mutant(
         "a-row-that-is-refused-keeps-its-call-open",
         "I-20",
         "apps/billing/flushing.py",

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import fcntl
+import zlib
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 
 from apps.billing.journal import Journal, JournalFull
+from apps.billing.ledger.commands import Claim, ClaimEnd, RepeatAnswer, StoredRecord
 from apps.billing.tests.journal_kit import (
+    STARTED_AT,
     bytes_of,
     disk_with_room_for,
     lines_of,
     resolve,
     write_as_a_process_that_died,
 )
+
+
+def line_of(value: dict[str, Any]) -> bytes:
+    """Return the line of a gateway of another version."""
+    body = orjson.dumps(value)
+    return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
 def test_the_settlements_of_a_process_that_died_are_adopted_once(
@@ -68,6 +79,58 @@ def test_a_damaged_line_is_named_and_kept_and_the_others_are_replayed(
             f"settlement {UUID(int=2)} at byte {len(first)} of the journal 999-dead.jsonl is "
             "quarantined: its line is damaged",
         )
+    ]
+
+
+def test_of_what_a_newer_gateway_left_is_read_what_is_known(
+    journal: Journal, tmp_path: Path
+) -> None:
+    settlement = resolve(1)._replace(
+        claim_end=ClaimEnd(Claim(7, b"digest", b"print"), RepeatAnswer(200, "[]", b"sealed")),
+        stored=StoredRecord((b"id",), 1, 2, 3, 4, STARTED_AT, STARTED_AT),
+    )
+    journal.append([settlement])
+    value = orjson.loads(journal._own.path.read_bytes().partition(b" ")[2])
+    for part in (value, *(value[name] for name in ("payload", "claim", "answer", "stored"))):
+        part["added_later"] = {"base64": "AAAA"}
+    write_as_a_process_that_died(tmp_path, line_of(value))
+
+    journal.adopt_abandoned()
+
+    assert journal.read(10) == [settlement, settlement]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"legs": [[11]]}, "IndexError"),
+        ({"payload": {"salt": "of another form"}}, "KeyError"),
+        ({"attempts": ["of another form"]}, "TypeError"),
+        ({"row": ["of another form"]}, "AttributeError"),
+        ({"stored": {"created_at": "of another form"}}, "ValueError"),
+    ],
+)
+def test_a_line_of_no_known_form_is_kept_and_the_others_are_replayed(
+    journal: Journal,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    change: dict[str, Any],
+    error: str,
+) -> None:
+    first, line, last = (lines_of(tmp_path, number) for number in (1, 2, 3))
+    other = line_of(orjson.loads(line.partition(b" ")[2]) | change)
+    write_as_a_process_that_died(tmp_path, first + other + last)
+    journal.adopt_abandoned()
+
+    found = journal.read(10)
+    journal.discard(2)
+
+    assert found == [resolve(1), resolve(3)]
+    assert (tmp_path / "quarantine").read_bytes() == other
+    assert not (tmp_path / "999-dead.jsonl").exists()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"settlement {UUID(int=2)} at byte {len(first)} of the journal 999-dead.jsonl is "
+        f"quarantined: its line is of no known form ({error})"
     ]
 
 
