@@ -13,7 +13,7 @@ NUMBERS = [
     *range(40, 46),
     *range(50, 69),
     *range(70, 77),
-    *range(90, 97),
+    *range(90, 98),
     *range(100, 107),
 ]
 WITHOUT = [12, 30, 32, 105]

@@ -125,7 +125,7 @@ class Duties:
         if not self._is_only_owner and self._rounds < 2:
             return
         dead = reaper.list_dead(
-            engine, own_id=self._flusher.lease_id, all_others=self._is_only_owner, grace_seconds=0
+            engine, own_id=self._flusher.lease_id, all_others=self._is_only_owner
         )
         now = datetime.now(UTC)
         reaper.resolve_all(engine, self._flusher, dead, now=now, between=self._breathe)

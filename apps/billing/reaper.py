@@ -98,14 +98,27 @@ def void(hold: PlaceHold, held: Held, *, state: str, error_code: str, now: datet
     )
 
 
-def list_dead(engine: Engine, *, own_id: int, all_others: bool, grace_seconds: float) -> list[int]:
+def list_dead(engine: Engine, *, own_id: int, all_others: bool) -> list[int]:
     """End the leases that ran out and return the ended incarnations that still hold money.
 
     Committed before any of their holds is touched: from then on the owner, should it wake up,
     cannot place another hold under the old lease.
     """
     with engine.transaction():
-        return engine.end_expired(but=own_id, all_others=all_others, grace_seconds=grace_seconds)
+        return engine.end_expired(but=own_id, all_others=all_others, seen=None)
+
+
+def list_silent(engine: Engine, *, wait: Callable[[], None]) -> list[int]:
+    """Do as `list_dead` does, and leave the leases that are renewed while `wait` takes its time.
+
+    For who cannot know since when the database has been there: after an outage all have run out,
+    those of the living, too.
+    """
+    expired = engine.list_expired()
+    if expired:
+        wait()
+    with engine.transaction():
+        return engine.end_expired(but=0, all_others=False, seen=expired)
 
 
 def resolve_dead(engine: Engine, incarnation_id: int, *, now: datetime) -> list[Resolve]:

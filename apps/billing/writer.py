@@ -180,7 +180,7 @@ class LedgerWriter:
             "holds_open": len(self._thread.known),
             "journal": len(self._journal),
             "journal_bytes": self._journal.size_bytes,
-            "quarantined": self._thread.quarantined_count,
+            "quarantined": self._thread.quarantined_count + self._journal.unreadable_count,
         }
 
     # ---- waits that end

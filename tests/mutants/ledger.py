@@ -19,6 +19,7 @@ _APPEND_ONLY: Final = f"{_TESTS}/test_append_only.py"
 _RACES: Final = f"{_TESTS}/test_ledger_races.py"
 _STORIES: Final = f"{_TESTS}/test_ledger_stories.py"
 _LEASES: Final = f"{_TESTS}/test_leases.py"
+_REAPER: Final = f"{_TESTS}/test_reaper.py"
 _CAPS: Final = f"{_TESTS}/test_ledger_caps.py"
 _BUDGETS: Final = f"{_TESTS}/test_ledger_budgets.py"
 _KEYS: Final = f"{_TESTS}/test_call_keys.py"
@@ -213,8 +214,8 @@ LEDGER: Final = (
         "nobody-ends-the-holds-of-the-dead",
         "I-12",
         "apps/billing/reaper.py",
-        "grace_seconds=grace_seconds)\n",
-        "grace_seconds=grace_seconds)[:0]\n",
+        "all_others=all_others, seen=None)\n",
+        "all_others=all_others, seen=None)[:0]\n",
         (f"{_LEASES}::test_a_dead_owner_s_calls_cost_their_checkpoint_or_nothing",),
     ),
     Mutant(
@@ -224,6 +225,15 @@ LEDGER: Final = (
         "AND (%s OR expires_at <",
         "AND (%s OR TRUE OR expires_at <",
         (f"{_LEASES}::test_the_holds_of_a_living_owner_are_left_alone",),
+        ("postgres",),
+    ),
+    Mutant(
+        "a-worker-ends-leases-that-were-renewed-while-it-waited",
+        "I-13",
+        _POSTGRES,
+        "(but, all_others, seen is None,",
+        "(but, all_others, True,",
+        (f"{_REAPER}::test_a_worker_gives_gateways_time_to_renew_after_the_database_was_away",),
         ("postgres",),
     ),
     Mutant(
@@ -359,6 +369,39 @@ LEDGER: Final = (
         (
             "apps/billing/tests/test_journal.py"
             "::test_what_follows_a_write_that_did_not_fit_is_replayed",
+        ),
+    ),
+    Mutant(
+        "what-a-dead-process-left-goes-unread",
+        "I-20",
+        "apps/billing/journal.py",
+        "file for file in self._files if file.is_replayed and",
+        "file for file in self._files if file is not self._own or file.is_replayed and",
+        (
+            "apps/billing/tests/test_adopted_journals.py"
+            "::test_what_a_process_left_is_replayed_though_the_disk_is_full",
+        ),
+    ),
+    Mutant(
+        "a-damaged-line-goes-with-its-file",
+        "I-20",
+        "apps/billing/journal.py",
+        "self._keep(line)",
+        "pass",
+        (
+            "apps/billing/tests/test_adopted_journals.py"
+            "::test_a_damaged_line_is_named_and_kept_and_the_others_are_replayed",
+        ),
+    ),
+    Mutant(
+        "a-line-of-a-newer-gateway-stops-the-replay",
+        "I-20",
+        "apps/billing/journal_lines.py",
+        "except (AttributeError, LookupError, TypeError, ValueError) as error:",
+        "except RecursionError as error:",
+        (
+            "apps/billing/tests/test_adopted_journals.py"
+            "::test_a_line_of_no_known_form_is_kept_and_the_others_are_replayed",
         ),
     ),
     Mutant(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -377,13 +377,28 @@ class PostgresEngine:
             (incarnation_id,),
         )
 
-    def end_expired(self, *, but: int, all_others: bool, grace_seconds: float) -> list[int]:
-        """End leases that ran out so long ago and return all ended ones that still have holds."""
+    def list_expired(self) -> dict[int, datetime]:
+        """Return the leases that ran out and were not ended, and when each was renewed last."""
+        rows = self._query(
+            """SELECT id, renewed_at FROM billing_incarnation
+               WHERE ended_at IS NULL AND expires_at < clock_timestamp()"""
+        )
+        return {int(row[0]): row[1] for row in rows}
+
+    def end_expired(
+        self, *, but: int, all_others: bool, seen: Mapping[int, datetime] | None
+    ) -> list[int]:
+        """End leases that ran out and return all ended ones that still have holds.
+
+        With `seen` only those, as far as they have not been renewed since.
+        """
         self._query(
             """UPDATE billing_incarnation SET ended_at = clock_timestamp()
                WHERE ended_at IS NULL AND id <> %s
-               AND (%s OR expires_at < clock_timestamp() - make_interval(secs => %s))""",
-            (but, all_others, grace_seconds),
+               AND (%s OR expires_at < clock_timestamp())
+               AND (%s OR (id, renewed_at) IN (
+                   SELECT * FROM unnest(%s::bigint[], %s::timestamptz[])))""",
+            (but, all_others, seen is None, list(seen or {}), list((seen or {}).values())),
         )
         rows = self._query(
             """SELECT DISTINCT hold.incarnation_id FROM billing_hold AS hold

@@ -9,7 +9,7 @@ Over 400 lines because it is one engine's side of `Engine`, statement by stateme
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -271,7 +271,13 @@ class SqliteEngine:
             (_text(datetime.now(UTC)), incarnation_id),
         )
 
-    def end_expired(self, *, but: int, all_others: bool, grace_seconds: float) -> list[int]:
+    def list_expired(self) -> dict[int, datetime]:
+        """Return nothing: no clock says who is dead, see `end_expired`."""
+        return {}
+
+    def end_expired(
+        self, *, but: int, all_others: bool, seen: Mapping[int, datetime] | None
+    ) -> list[int]:
         """End the other leases and return all ended ones that still have holds.
 
         Clocks play no part: who holds the gateway's lock file is the only living owner, so it

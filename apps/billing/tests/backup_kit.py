@@ -177,7 +177,7 @@ def start_again(database: Database) -> None:
         flusher.flush(journal.read(100), [])
         journal.discard(len(journal))
         journal.close()
-        dead = reaper.list_dead(engine, own_id=lease, all_others=True, grace_seconds=0)
+        dead = reaper.list_dead(engine, own_id=lease, all_others=True)
         reaper.resolve_all(engine, flusher, dead, now=datetime.now(UTC))
         flusher.end_lease()
     finally:

@@ -1,4 +1,4 @@
-"""Installations to back up, and empty ones to restore into; most tests share one."""
+"""Installations to back up and empty ones to restore into, most of them shared, and a journal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pytest_django import DjangoDbBlocker, Settings
 
+from apps.billing.journal import Journal
 from apps.billing.ledger.store import Engine
 from apps.billing.tests import backup_kit as kit
 from apps.billing.tests.backup_kit import Elsewhere, Installation, Original
@@ -35,6 +36,14 @@ def _original(
             original = kit.make_original(database, tmp_path_factory.mktemp("original"))
         yield original
         test_databases.drop(database)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """An empty journal."""
+    journal = Journal(tmp_path)
+    yield journal
+    journal.close()
 
 
 @pytest.fixture

@@ -2,84 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
 from apps.billing.chains import ADDED_FIELDS
 from apps.billing.journal import Journal, JournalFull, keep_all
-from apps.billing.ledger.commands import PayloadRecord, Resolve
-
-STARTED_AT = datetime(2026, 11, 21, 12, 0, 0, 123_456, tzinfo=UTC)
-
-
-def resolve(number: int) -> Resolve:
-    """Return a settlement with everything that a row may hold."""
-    request_id = UUID(int=number)
-    return Resolve(
-        request_id=request_id,
-        wallet_id=11,
-        receivable_id=12,
-        legs=((21, 300), (11, 200)),
-        counters=(5,),
-        charge_nanos=450,
-        row={
-            "id": request_id,
-            "started_at": STARTED_AT,
-            "user_name": "Zoë \u0000 文",
-            "payload_digest": b"\x00\xff",
-            "ttft_ms": None,
-            "is_stream": True,
-            "service_tier": "flex",
-            "counts": '{"web_search":1}',
-            "answered_from": "",
-        },
-        attempts=(
-            {
-                "changes": "",
-                "cost_nanos": 14_200,
-                "id": UUID(int=7),
-                "request_id": request_id,
-                "started_at": STARTED_AT,
-            },
-        ),
-        payload=PayloadRecord(b"salt\x80", b"(\xb5/\xfd", b"", True, False),
-    )
-
-
-def write_as_a_process_that_died(folder: Path, data: bytes) -> None:
-    (folder / "999-dead.jsonl").write_bytes(data)
-
-
-def bytes_of(folder: Path) -> bytes:
-    (path,) = folder.glob("*.jsonl")
-    return path.read_bytes()
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    """An empty journal."""
-    journal = Journal(tmp_path)
-    yield journal
-    journal.close()
-
-
-@contextmanager
-def disk_with_room_for(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+from apps.billing.tests.journal_kit import (
+    bytes_of,
+    disk_with_room_for,
+    resolve,
+    write_as_a_process_that_died,
+)
 
 
 def test_a_settlement_is_read_as_it_was_written(journal: Journal) -> None:
@@ -152,21 +89,27 @@ def test_a_write_that_does_not_fit_counts_for_nothing(journal: Journal, tmp_path
 
 
 def test_what_follows_a_write_that_did_not_fit_is_replayed(
-    journal: Journal, tmp_path: Path
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rest of the failed write lies behind what is replayed, and is read with it."""
+    """The rest of the failed write cannot be cut off: it is read with what is replayed."""
+
+    def fail(*_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
     journal.append([resolve(1)])
     size = len(bytes_of(tmp_path))
-    with disk_with_room_for(size + 50), pytest.raises(JournalFull):
-        journal.append([resolve(2)])
+    monkeypatch.setattr(os, "ftruncate", fail)
+    with disk_with_room_for(2 * size + 50), pytest.raises(JournalFull):
+        journal.append([resolve(2), resolve(2)])
+    monkeypatch.undo()
     assert journal.read(10) == [resolve(1)]
     journal.discard(1)
 
-    journal.append([resolve(3)])
+    journal.append([resolve(3), resolve(4)])
     replayed = journal.read(10)
     journal.discard(len(replayed))
 
-    assert replayed == [resolve(3)]
+    assert replayed == [resolve(3), resolve(4)]
     assert (len(journal), bytes_of(tmp_path)) == (0, b"")
 
 
@@ -209,36 +152,6 @@ def test_the_journal_has_a_bound(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_the_settlements_of_a_process_that_died_are_adopted_once(
-    journal: Journal, tmp_path: Path
-) -> None:
-    journal.append([resolve(1), resolve(2)])
-    left = bytes_of(tmp_path)
-    journal.discard(2)
-    write_as_a_process_that_died(tmp_path, left)
-
-    adopted, again = journal.adopt_abandoned(), journal.adopt_abandoned()
-
-    assert (adopted, again) == (2, 0)
-    assert journal.read(10) == [resolve(1), resolve(2)]
-    assert not (tmp_path / "999-dead.jsonl").exists()
-
-
-@pytest.mark.parametrize("torn", [1, 40, -2, -1])
-def test_a_torn_last_line_was_never_acknowledged_and_is_passed_over(
-    journal: Journal, tmp_path: Path, torn: int
-) -> None:
-    journal.append([resolve(1)])
-    line = bytes_of(tmp_path)
-    journal.discard(1)
-    write_as_a_process_that_died(tmp_path, line + line[:torn])
-
-    adopted = journal.adopt_abandoned()
-
-    assert adopted == 1
-    assert journal.read(10) == [resolve(1)]
-
-
 def test_nothing_is_removed_while_a_backup_keeps_all(journal: Journal, tmp_path: Path) -> None:
     journal.append([resolve(1)])
     written = bytes_of(tmp_path)
@@ -261,7 +174,7 @@ def test_nothing_is_removed_while_a_backup_keeps_all(journal: Journal, tmp_path:
     assert kept["999-dead.jsonl"] == written
     journal.append([resolve(3)])
     assert journal.read(10) == [resolve(3)]
-    assert written not in journal._path.read_bytes()
+    assert written not in journal._own.path.read_bytes()
 
 
 def test_settlements_that_a_backup_kept_do_not_fill_the_journal(tmp_path: Path) -> None:
@@ -273,47 +186,6 @@ def test_settlements_that_a_backup_kept_do_not_fill_the_journal(tmp_path: Path) 
     journal.append([resolve(2)])
 
     assert journal.read(10) == [resolve(2)]
-    journal.close()
-
-
-def test_a_damaged_line_is_reported_and_the_others_are_adopted(
-    journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    journal.append([resolve(1)])
-    line = bytes_of(tmp_path)
-    journal.discard(1)
-    write_as_a_process_that_died(tmp_path, line + line.replace(b"450", b"451") + line)
-
-    adopted = journal.adopt_abandoned()
-
-    assert adopted == 2
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
-
-
-def test_the_journal_of_a_living_process_is_left_alone(journal: Journal, tmp_path: Path) -> None:
-    other = Journal(tmp_path)
-    other.append([resolve(1)])
-
-    adopted = journal.adopt_abandoned()
-
-    assert adopted == 0
-    assert other.read(10) == [resolve(1)]
-    other.close()
-
-
-def test_what_cannot_be_adopted_now_stays_where_it_is(tmp_path: Path) -> None:
-    writer = Journal(tmp_path)
-    writer.append([resolve(1)])
-    left = bytes_of(tmp_path)
-    writer.discard(1)
-    writer.close()
-    write_as_a_process_that_died(tmp_path, left)
-    journal = Journal(tmp_path, bytes_max=10)
-
-    adopted = journal.adopt_abandoned()
-
-    assert adopted == 0
-    assert (tmp_path / "999-dead.jsonl").read_bytes() == left
     journal.close()
 
 
@@ -353,18 +225,4 @@ def test_a_read_ends_where_it_passes_its_bytes(tmp_path: Path) -> None:
 
     assert journal.read(10, bytes_max=1) == [resolve(1)]
     assert journal.read(10) == [resolve(1), resolve(2), resolve(3)]
-    journal.close()
-
-
-def test_a_journal_that_cannot_be_opened_does_not_keep_the_others_from_being_adopted(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "1-unopenable.jsonl").mkdir()
-    gone = Journal(tmp_path)
-    gone.append([resolve(1)])
-    gone._file.close()  # as the end of its process does, which frees the lock
-    journal = Journal(tmp_path)
-
-    assert journal.adopt_abandoned() == 1
-    assert journal.read(10) == [resolve(1)]
     journal.close()

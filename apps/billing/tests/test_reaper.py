@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import orjson
+import psycopg
 import pytest
+from django.db import connection
 
 from apps.ai_models.models import PriceVersion
 from apps.audit.models import APIRequest
@@ -17,7 +20,7 @@ from apps.billing.flushing import Flusher, Outcome
 from apps.billing.ledger.commands import Held, Resolved
 from apps.billing.ledger.store import Engine
 from apps.billing.models import Entry
-from apps.billing.tasks import reap
+from apps.billing.tasks import GRACE_SECONDS, reap
 from apps.billing.tests.writer_kit import account, ends, hold_of, open_holds, resolve_of
 from tests.support.databases import Database
 from tests.support.soundness import is_sound
@@ -52,7 +55,7 @@ class Process:
     def reap(self) -> list[Outcome]:
         """Do once what the ledger thread does again and again."""
         outcomes: list[Outcome] = []
-        dead = reaper.list_dead(self.engine, own_id=self.id, all_others=False, grace_seconds=0)
+        dead = reaper.list_dead(self.engine, own_id=self.id, all_others=False)
         for incarnation_id in dead:
             ends = reaper.resolve_dead(self.engine, incarnation_id, now=datetime.now(UTC))
             outcomes += self.flusher.flush(ends, [])[0]
@@ -268,6 +271,54 @@ def test_an_owner_that_settles_late_for_less_gives_nothing_back(
 
     assert answer == Resolved(held.request_id, 0, is_first=False)
     assert account(world.wallet_id) == (WALLET - 5_000, 0)
+
+
+@pytest.mark.postgres
+def test_a_worker_gives_gateways_time_to_renew_after_the_database_was_away(
+    world: World, ledger_connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living, dead = (Process(ledger_connect, lease_seconds=-3_600) for _ in range(2))
+    held = living.place(world)
+    lost = dead.place(world)
+    waited: list[float] = []
+
+    def pass_time(seconds: float) -> None:
+        waited.append(seconds)
+        if sum(waited) == GRACE_SECONDS:
+            # Even where that is as old again when the worker looks the next time.
+            living.engine.renew(living.id, -1)
+
+    monkeypatch.setattr(time, "sleep", pass_time)
+
+    resolved = reap()
+
+    assert (resolved, sum(waited)) == (1, 15)
+    assert [row.pk for row in APIRequest.objects.all()] == [lost.request_id]
+    assert open_holds() == {held.request_id}
+    assert living.engine.renew(living.id, 30)
+
+
+@pytest.mark.postgres
+def test_a_worker_ends_no_lease_where_the_database_goes_away_again(
+    world: World, ledger_connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living = Process(ledger_connect, lease_seconds=-3_600)
+    living.place(world)
+
+    def lose_the_connection(_: float) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'ledger_writer' AND datname = current_database()"
+            )
+
+    monkeypatch.setattr(time, "sleep", lose_the_connection)
+
+    with pytest.raises(psycopg.OperationalError):
+        reap()
+
+    assert ends() == []
+    assert Process(ledger_connect).engine.renew(living.id, 30)
 
 
 @pytest.mark.postgres
