@@ -19,6 +19,7 @@ _CHUNK_ROWS: Final = 2_000
 
 Params = Sequence[int | str]
 ChainName = Literal["account", "incarnation"]
+Chain = tuple[ChainName, int]  # and its id
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Findings:
     items: list[Finding] = field(default_factory=list)
     omitted: int = 0
     # Chains of which something is off, beside what their walk itself found.
-    doubted: set[tuple[ChainName, int]] = field(default_factory=set)
+    doubted: set[Chain] = field(default_factory=set)
     is_just_restored: bool = False
     orphaned_holds: int = 0
 
