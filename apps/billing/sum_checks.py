@@ -39,13 +39,19 @@ _HOLDS = """SELECT hold.request_id, hold.amount_nanos, hold.legs, hold.counters,
     LEFT JOIN billing_incarnation AS incarnation ON incarnation.id = hold.incarnation_id"""
 _HELD_TWICE = """SELECT hold.request_id FROM billing_hold AS hold
     JOIN audit_apirequest AS request ON request.id = hold.request_id"""
-_STRAY_ENTRIES = """SELECT entry.request_id, entry.account_id, entry.sequence, entry.amount_nanos
-    FROM {entries}
-    WHERE entry.request_id IS NOT NULL AND entry.kind IN ('charge', 'excess', 'late') AND {stray}"""
-_IS_STRAY = """NOT EXISTS
-        (SELECT 1 FROM audit_apirequest AS request WHERE request.id = entry.request_id)"""
-_IS_NEW_STRAY = """(SELECT 1 FROM audit_apirequest AS request
-        WHERE request.id = entry.request_id LIMIT 1) IS NULL"""
+# What a call cost lies on accounts of the customer who made it.
+_STRAY_ENTRIES = """SELECT request_id, account_id, sequence, amount_nanos, owner_id, caller_id
+    FROM (
+        SELECT entry.request_id, entry.account_id, entry.sequence, entry.amount_nanos,
+            account.customer_id AS owner_id, {caller_id} AS caller_id
+        FROM {entries}
+        WHERE entry.request_id IS NOT NULL AND entry.kind IN ('charge', 'excess', 'late')
+    ) AS posted
+    WHERE caller_id IS NULL OR owner_id IS NULL OR owner_id <> caller_id"""
+_WITH_REQUESTS = """{entries}
+        LEFT JOIN audit_apirequest AS request ON request.id = entry.request_id"""
+_CALLER_OF_NEW = """(SELECT request.customer_id FROM audit_apirequest AS request
+                WHERE request.id = entry.request_id LIMIT 1)"""
 _STRAY_REQUESTS = """SELECT request.id, request.incarnation_id FROM audit_apirequest AS request
     WHERE NOT EXISTS
         (SELECT 1 FROM billing_incarnation AS owner WHERE owner.id = request.incarnation_id)"""
@@ -189,19 +195,7 @@ def check_requests(findings: Findings, *, is_full: bool) -> None:
             found="both",
             message="it is recorded as ended and its hold is still open",
         )
-    stray = _STRAY_ENTRIES.format(
-        entries=links_of("account", is_full=is_full),
-        stray=_IS_STRAY if is_full else _IS_NEW_STRAY,
-    )
-    for request_id, account_id, sequence, amount in stream(_limited(stray)):
-        findings.doubt("account", account_id)
-        findings.add(
-            "I-20",
-            f"account {account_id} entry {sequence}",
-            expected=f"an APIRequest {as_uuid(request_id)}",
-            found="none",
-            message=f"{amount} nanos were posted for a request that is not recorded",
-        )
+    _check_entries(findings, is_full=is_full)
     if not is_full:
         return
     for request_id, incarnation_id in stream(_limited(_STRAY_REQUESTS)):
@@ -228,6 +222,38 @@ def check_requests(findings: Findings, *, is_full: bool) -> None:
                 expected=int(charged),
                 found=spent,
                 what="its spending",
+            )
+
+
+def _check_entries(findings: Findings, *, is_full: bool) -> None:
+    entries = links_of("account", is_full=is_full)
+    stray = (
+        _STRAY_ENTRIES.format(
+            entries=_WITH_REQUESTS.format(entries=entries), caller_id="request.customer_id"
+        )
+        if is_full
+        else _STRAY_ENTRIES.format(entries=entries, caller_id=_CALLER_OF_NEW)
+    )
+    for row in stream(_limited(stray)):
+        request_id, account_id, sequence, amount, owner_id, caller_id = row
+        subject = f"account {account_id} entry {sequence}"
+        findings.doubt("account", account_id)
+        if caller_id is None:
+            findings.add(
+                "I-20",
+                subject,
+                expected=f"an APIRequest {as_uuid(request_id)}",
+                found="none",
+                message=f"{amount} nanos were posted for a request that is not recorded",
+            )
+        else:
+            findings.add(
+                "I-21",
+                subject,
+                expected=f"an account of customer {caller_id}",
+                found="one of the operator" if owner_id is None else f"one of customer {owner_id}",
+                message=f"{amount} nanos were posted for {as_uuid(request_id)}, a request of "
+                f"customer {caller_id}, on an account that is not his",
             )
 
 

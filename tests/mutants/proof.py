@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants.mutant import Mutant
+from tests.mutants.mutant import BOTH, Mutant
 
 _CHAINS: Final = "apps/billing/chains.py"
 _CHECKS: Final = "apps/billing/anchor_checks.py"
@@ -25,6 +25,23 @@ PROOF: Final = (
         "    if total:\n",
         "    if total > 10**18:\n",
         (f"{_VERIFICATION}::test_what_is_broken_is_named",),
+    ),
+    Mutant(
+        "accounts-change-hands",
+        "I-06",
+        "apps/billing/migrations/0010_accounts_keep_their_owner.py",
+        'TABLE, ("customer_id", "kind")',
+        'TABLE, ("kind",)',
+        (f"{_TESTS}/test_append_only.py::test_an_account_keeps_its_owner_and_its_kind",),
+        BOTH,
+    ),
+    Mutant(
+        "what-somebody-else-paid-is-not-missed",
+        "I-21",
+        _SUMS,
+        " OR owner_id <> caller_id",
+        "",
+        (f"{_VERIFICATION}::test_what_was_charged_to_somebody_else_is_found",),
     ),
     Mutant(
         "months-begin-a-day-late",

@@ -164,6 +164,47 @@ def test_a_call_that_does_not_cost_what_its_attempts_do_is_found(
     assert found.message.endswith("off by -3 nanos")
 
 
+@pytest.mark.parametrize("is_full", [True, False])
+def test_what_was_charged_to_somebody_else_is_found(
+    gateway: Gateway, tamper: Tamper, is_full: bool
+) -> None:
+    mine, other = gateway.world, make_world()
+    swap = "UPDATE billing_account SET customer_id = {}, kind = '{}' WHERE id = {}"
+
+    tamper.run(
+        # A customer has one wallet at any time.
+        swap.format(other.customer.pk, "quota", mine.wallet_id),
+        swap.format(mine.customer.pk, "wallet", other.wallet_id),
+        swap.format(other.customer.pk, "wallet", mine.wallet_id),
+    )
+
+    # The charge, and what it was beyond its hold.
+    assert [
+        (found.invariant, found.subject, found.expected, found.found)
+        for found in sorted(find(is_full=is_full), key=lambda found: found.subject)
+    ] == [
+        (
+            "I-21",
+            f"account {mine.wallet_id} entry {entry}",
+            f"an account of customer {mine.customer.pk}",
+            f"one of customer {other.customer.pk}",
+        )
+        for entry in (2, 3)
+    ]
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_charge_on_an_account_of_the_operator_is_found(
+    gateway: Gateway, tamper: Tamper, is_full: bool
+) -> None:
+    tamper.run(
+        "UPDATE billing_account SET customer_id = NULL, kind = 'adjustment' WHERE kind = 'quota'"
+    )
+
+    (found,) = find(is_full=is_full)
+    assert (found.invariant, found.found) == ("I-21", "one of the operator")
+
+
 def test_a_price_that_was_edited_no_longer_explains_the_charge(
     gateway: Gateway, tamper: Tamper
 ) -> None:
