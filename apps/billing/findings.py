@@ -113,6 +113,11 @@ def fetch(sql: str, params: Params = ()) -> list[tuple[Any, ...]]:
         return list(cursor.fetchall())
 
 
+def limited(sql: str) -> str:
+    """Return a query for as many rows as are kept of its findings, and one more."""
+    return f"{sql} LIMIT {FINDINGS_MAX + 1}"
+
+
 def as_uuid(value: UUID | str) -> UUID:
     """Return an id as PostgreSQL and SQLite give it."""
     return value if isinstance(value, UUID) else UUID(hex=value)

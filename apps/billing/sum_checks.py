@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 from django.db import connection
 
-from apps.billing.findings import FINDINGS_MAX, Findings, as_moment, as_uuid, fetch, stream
+from apps.billing.findings import Findings, as_moment, as_uuid, fetch, limited, stream
 from apps.billing.new_rows import links_of
 
 DEAD_SECONDS_MAX: Final = 60
@@ -127,7 +127,7 @@ def check_transactions(findings: Findings, *, is_full: bool) -> None:
     """Verify that transactions and the whole ledger sum to zero (I-01, I-03)."""
     new = links_of("account", is_full=False)
     unbalanced = _UNBALANCED if is_full else _NEW_UNBALANCED.format(entries=new)
-    for transaction_id, total in stream(_limited(unbalanced)):
+    for transaction_id, total in stream(limited(unbalanced)):
         subject = f"transaction {as_uuid(transaction_id)}"
         findings.add_amount(
             "I-01", subject, expected=0, found=int(total), what="the sum of its entries"
@@ -135,7 +135,7 @@ def check_transactions(findings: Findings, *, is_full: bool) -> None:
         for (account_id,) in fetch(_ACCOUNTS_OF, (transaction_id,)):
             findings.doubt("account", account_id)
     if is_full:
-        for (transaction_id,) in stream(_limited(_EMPTY_TRANSACTIONS)):
+        for (transaction_id,) in stream(limited(_EMPTY_TRANSACTIONS)):
             findings.add(
                 "I-01",
                 f"transaction {as_uuid(transaction_id)}",
@@ -152,7 +152,7 @@ def check_transactions(findings: Findings, *, is_full: bool) -> None:
 
 def check_accounts(findings: Findings) -> None:
     """Verify that no account stands below what it may (I-04)."""
-    for account_id, kind, posted, held in fetch(_limited(_BELOW)):
+    for account_id, kind, posted, held in fetch(limited(_BELOW)):
         findings.doubt("account", account_id)
         findings.add(
             "I-04",
@@ -187,7 +187,7 @@ def check_holds(findings: Findings, *, now: datetime) -> None:
 
 def check_requests(findings: Findings, *, is_full: bool) -> None:
     """Verify that holds, entries, attempts and APIRequests belong together (I-20, I-21, I-23)."""
-    for (request_id,) in fetch(_limited(_HELD_TWICE)):
+    for (request_id,) in fetch(limited(_HELD_TWICE)):
         findings.add(
             "I-20",
             f"request {as_uuid(request_id)}",
@@ -198,7 +198,7 @@ def check_requests(findings: Findings, *, is_full: bool) -> None:
     _check_entries(findings, is_full=is_full)
     if not is_full:
         return
-    for request_id, incarnation_id in stream(_limited(_STRAY_REQUESTS)):
+    for request_id, incarnation_id in stream(limited(_STRAY_REQUESTS)):
         findings.add(
             "I-68",
             f"request {as_uuid(request_id)}",
@@ -206,7 +206,7 @@ def check_requests(findings: Findings, *, is_full: bool) -> None:
             found="none",
             message="it belongs to no chain: its incarnation does not exist",
         )
-    for request_id, cost, found in stream(_limited(_MISCOUNTED_COSTS)):
+    for request_id, cost, found in stream(limited(_MISCOUNTED_COSTS)):
         findings.add_amount(
             "I-23",
             f"request {as_uuid(request_id)}",
@@ -215,7 +215,7 @@ def check_requests(findings: Findings, *, is_full: bool) -> None:
             what="its cost",
         )
     for sql in (*_OVERCOUNTS, *_list_overcounted_periods()):
-        for counter_id, spent, charged in fetch(_limited(sql)):
+        for counter_id, spent, charged in fetch(limited(sql)):
             findings.add_amount(
                 "I-15",
                 f"counter {counter_id}",
@@ -234,7 +234,7 @@ def _check_entries(findings: Findings, *, is_full: bool) -> None:
         if is_full
         else _STRAY_ENTRIES.format(entries=entries, caller_id=_CALLER_OF_NEW)
     )
-    for row in stream(_limited(stray)):
+    for row in stream(limited(stray)):
         request_id, account_id, sequence, amount, owner_id, caller_id = row
         subject = f"account {account_id} entry {sequence}"
         findings.doubt("account", account_id)
@@ -356,7 +356,3 @@ def _database_clock(now: datetime) -> datetime:
         return now
     ((moment,),) = fetch("SELECT clock_timestamp()")
     return as_moment(moment)
-
-
-def _limited(sql: str) -> str:
-    return f"{sql} LIMIT {FINDINGS_MAX + 1}"
