@@ -18,6 +18,7 @@ from django.db import transaction
 
 from apps.billing.added_checks import run_added_checks
 from apps.billing.anchor_checks import AnchorMemory, check_anchors, read_promises
+from apps.billing.attempt_checks import check_attempts
 from apps.billing.chain_walks import Head, Walk, walk_entries, walk_requests
 from apps.billing.findings import FINDINGS_MAX, Finding, Findings, one_view
 from apps.billing.models import VerifiedHead
@@ -88,6 +89,8 @@ def report(
     with one_view():
         check_requests(findings, is_full=is_full)
     if is_full:
+        with one_view():
+            check_attempts(findings)
         run_added_checks(findings)
     with one_view():
         check_anchors(promises, findings)
