@@ -12,10 +12,10 @@ some 15 ms), a run takes `seconds` and one piece.
 from __future__ import annotations
 
 import time
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.db import connection, transaction
-from django.db.models import Max, Value
+from django.db.models import Max, QuerySet, Value
 from django.db.models.functions import Coalesce
 
 from apps.analytics.models import NO_PROVIDER, RolledUp, Rollup
@@ -24,7 +24,7 @@ from apps.audit.totals import SUM_COLUMNS, UTCDay, aggregates
 from apps.billing.models import Incarnation
 
 PIECE_ROWS: Final = {"postgresql": 20_000, "sqlite": 1_000}
-_KEY: Final = ("started_on", "settled_on", "user_id", "api_key_id", "model_id", "provider")
+KEY: Final = ("started_on", "settled_on", "user_id", "api_key_id", "model_id", "provider")
 _NAMES: Final = ("user_name", "requested_model", "provider_name")
 # How a piece calls what would take the name of a call's own column, and the column of the rollup.
 _COLUMNS: Final = {
@@ -80,13 +80,10 @@ def _add_piece() -> bool:
     return True
 
 
-def _add(piece: Piece) -> None:
-    calls = (
-        APIRequest.objects.filter(
-            incarnation_id=piece.incarnation_id,
-            sequence__gt=piece.after,
-            sequence__lte=piece.up_to,
-        )
+def sum_by_key(calls: QuerySet[APIRequest]) -> QuerySet[APIRequest, Any]:
+    """Return what calls come to, as rollups keep it: by KEY, and then by names of SUM_COLUMNS."""
+    return (
+        calls.order_by()
         .values(
             "user_id",
             "api_key_id",
@@ -95,13 +92,25 @@ def _add(piece: Piece) -> None:
             settled_on=UTCDay("settled_at"),
             provider=Coalesce("provider_id", Value(NO_PROVIDER)),
         )
-        .annotate(**{f"one_{name}": Max(name) for name in _NAMES}, **aggregates())
+        .annotate(**aggregates())
+    )
+
+
+def _add(piece: Piece) -> None:
+    recorded = APIRequest.objects.filter(
+        incarnation_id=piece.incarnation_id,
+        sequence__gt=piece.after,
+        sequence__lte=piece.up_to,
+    )
+    calls = (
+        sum_by_key(recorded)
+        .annotate(**{f"one_{name}": Max(name) for name in _NAMES})
         # In one order, so that two who add to the same rollups cannot wait for each other.
-        .order_by(*_KEY)
+        .order_by(*KEY)
     )
     select, parameters = calls.query.sql_with_params()
     table = _quoted(Rollup._meta.db_table)
-    found = (*_KEY, *(f"one_{name}" for name in _NAMES), *aggregates())
+    found = (*KEY, *aggregates(), *(f"one_{name}" for name in _NAMES))
     columns = {name: _quoted(_COLUMNS.get(name, name)) for name in found}
     # A sum of nothing is null.
     taken = [
@@ -116,7 +125,7 @@ def _add(piece: Piece) -> None:
         cursor.execute(
             f"INSERT INTO {table} ({', '.join(columns.values())}) "  # noqa: S608 (names of columns)
             f"SELECT {', '.join(taken)} FROM ({select}) AS piece WHERE TRUE "
-            f"ON CONFLICT ({', '.join(columns[name] for name in _KEY)}) "
+            f"ON CONFLICT ({', '.join(columns[name] for name in KEY)}) "
             f"DO UPDATE SET {', '.join(added)}",
             parameters,
         )

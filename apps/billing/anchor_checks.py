@@ -1,7 +1,12 @@
-"""Compares the anchors outside the database with the chains inside it (I-69)."""
+"""Compares the anchors outside the database with the chains inside it (I-69).
+
+Every head that was ever signed is looked up, not only the last one of each chain: who changes rows
+has the worker sign what follows from them within half a minute, and the last heads agree again.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,23 +23,23 @@ from apps.billing.anchors import (
     is_in_place,
     read_anchors,
 )
-from apps.billing.findings import ChainName, Findings, fetch
+from apps.billing.findings import Chain, ChainName, Findings, fetch
 from apps.billing.models import VerifiedHead
+from apps.billing.new_rows import LINKS
 from apps.billing.strangers import Run, Strangers
 
 _LOOK_UP: Final = 200
 _KEY_LENGTH_MAX: Final = 64  # A forged line says what it likes.
-_ROWS: Final[dict[ChainName, str]] = {
-    "account": "SELECT account_id, sequence, hash FROM billing_entry "
-    "WHERE (account_id, sequence) IN (VALUES {places})",
-    "incarnation": "SELECT incarnation_id, sequence, hash FROM audit_apirequest "
-    "WHERE (incarnation_id, sequence) IN (VALUES {places})",
-}
+# Each place is looked up for itself (see `new_rows`): a join would read a whole table for 200 rows.
+_LINKS_AT: Final = """WITH place (chain_id, sequence) AS (VALUES {places})
+    SELECT chain_id, sequence, (SELECT link.hash FROM {table} AS link
+        WHERE link.{chain}_id = place.chain_id AND link.sequence = place.sequence LIMIT 1)
+    FROM place"""
 
 
 @dataclass(slots=True)
 class Promises:
-    """The last anchored head of every chain."""
+    """The last anchored head of every chain, and what was off with those that it replaced."""
 
     lines: int = 0
     lines_read: int = 0  # this time
@@ -43,11 +48,27 @@ class Promises:
     heads: dict[ChainName, dict[int, tuple[int, bytes]]] = field(
         default_factory=lambda: {"account": {}, "incarnation": {}}
     )
+    # Chains of which a promise was broken: the first one is told, and not all that came after it.
+    broken: set[Chain] = field(default_factory=set)
 
     @property
     def last(self) -> Place:
         """Return number and digest of the last line."""
         return (self.tail.number, self.tail.digest) if self.tail else (0, b"")
+
+    def take(self, chain: ChainName, anchored: Iterable[AnchoredHead]) -> list[AnchoredHead]:
+        """Keep the furthest head of each chain, and return those that are not, or no longer."""
+        heads, replaced = self.heads[chain], []
+        for chain_id, sequence, head in anchored:
+            known = heads.get(chain_id)
+            if known is not None and sequence < known[0]:
+                replaced.append((chain_id, sequence, head))
+                continue
+            heads[chain_id] = (sequence, head)
+            # Also of the same sequence: the line before may have promised another head there.
+            if known is not None:
+                replaced.append((chain_id, *known))
+        return replaced
 
 
 class AnchorMemory:
@@ -95,18 +116,24 @@ class AnchorMemory:
 
 
 def read_promises(
-    path: Path, findings: Findings, *, memory: AnchorMemory | None = None, is_full: bool = True
+    path: Path,
+    findings: Findings,
+    *,
+    memory: AnchorMemory | None = None,
+    is_full: bool = True,
+    is_looked_up: bool = True,
 ) -> Promises:
     """Read the anchor file, verify its signatures and its own chain, and return what it promises.
 
-    The latest head of a chain is enough: its link covers all links before it. Where it is not
-    full, lines that `memory` knows are not read again.
+    Heads that later ones replace are looked up on the way, unless only the file is in question.
+    Where it is not full, lines that `memory` knows are not read again.
     """
     # Before the file: a line may be added meanwhile, but none may have gone.
     noted = VerifiedHead.objects.filter(chain=NOTE, chain_id=0).first()
     found_before = findings.count
     memory = memory or AnchorMemory()
     promises = memory.begin() if is_full else memory.recall(path, noted)
+    replaced = _Replaced(promises.broken, findings) if is_looked_up else None
     strangers = Strangers()
     digests = dict((promises.last,))
     for anchor in read_anchors(path, after=promises.tail):
@@ -125,10 +152,15 @@ def read_promises(
             )
         for run in strangers.take(anchor):
             _report_strangers(run, findings)
-        _keep(promises.heads["account"], anchor.accounts)
-        _keep(promises.heads["incarnation"], anchor.incarnations)
+        accounts = promises.take("account", anchor.accounts)
+        incarnations = promises.take("incarnation", anchor.incarnations)
+        if replaced is not None:
+            replaced.add("account", accounts)
+            replaced.add("incarnation", incarnations)
     for run in strangers.end():
         _report_strangers(run, findings)
+    if replaced is not None:
+        replaced.end()
     if noted is not None and digests.get(noted.sequence) != bytes(noted.head):
         number, _ = promises.last
         found = "another one" if noted.sequence in digests else f"the file ends at line {number}"
@@ -149,9 +181,35 @@ def read_promises(
 def check_anchors(promises: Promises, findings: Findings) -> None:
     """Verify that the tables still have every row that an anchor promises."""
     for chain, heads in promises.heads.items():
-        places = iter(heads.items())
-        while chunk := dict(islice(places, _LOOK_UP)):
-            _check_chunk(chain, chunk, findings)
+        last = ((chain_id, *head) for chain_id, head in heads.items())
+        _look_up(chain, last, promises.broken, findings)
+
+
+class _Replaced:
+    """Heads that later ones replaced, until there are enough of them to be looked up at once.
+
+    What was anchored had been committed before, so no view of the database is needed.
+    """
+
+    def __init__(self, broken: set[Chain], findings: Findings) -> None:
+        self._broken = broken
+        self._findings = findings
+        self._waiting: dict[ChainName, list[AnchoredHead]] = {"account": [], "incarnation": []}
+
+    def add(self, chain: ChainName, heads: list[AnchoredHead]) -> None:
+        """Take heads of one kind of chain."""
+        self._waiting[chain] += heads
+        if len(self._waiting[chain]) >= _LOOK_UP:
+            self._end(chain)
+
+    def end(self) -> None:
+        """Look up what is left."""
+        for chain in self._waiting:
+            self._end(chain)
+
+    def _end(self, chain: ChainName) -> None:
+        _look_up(chain, self._waiting[chain], self._broken, self._findings)
+        self._waiting[chain].clear()
 
 
 def _report_strangers(run: Run, findings: Findings) -> None:
@@ -164,27 +222,28 @@ def _report_strangers(run: Run, findings: Findings) -> None:
     )
 
 
-def _check_chunk(chain: ChainName, chunk: dict[int, tuple[int, bytes]], findings: Findings) -> None:
-    marks = ", ".join(["(%s, %s)"] * len(chunk))
-    params = [value for chain_id, (sequence, _) in chunk.items() for value in (chain_id, sequence)]
-    rows = fetch(_ROWS[chain].format(places=marks), params)
-    found = {chain_id: bytes(link) for chain_id, _, link in rows}
-    for chain_id, (sequence, head) in chunk.items():
-        link = found.get(chain_id)
-        if link != head:
-            findings.doubt(chain, chain_id)
-            findings.add(
-                "I-69",
-                f"{chain} {chain_id} at {sequence}",
-                expected=head.hex(),
-                found="no row" if link is None else link.hex(),
-                message="rows that were anchored are gone"
-                if link is None
-                else "the chain was rewritten since it was anchored",
-            )
-
-
-def _keep(heads: dict[int, tuple[int, bytes]], anchored: tuple[AnchoredHead, ...]) -> None:
-    for chain_id, sequence, head in anchored:
-        if sequence >= heads.get(chain_id, (0, b""))[0]:
-            heads[chain_id] = (sequence, head)
+def _look_up(
+    chain: ChainName, heads: Iterable[AnchoredHead], broken: set[Chain], findings: Findings
+) -> None:
+    """Report each chain that has not the row of a head any more, and add it to `broken`."""
+    table, _ = LINKS[chain]
+    left = iter(heads)
+    while chunk := list(islice(left, _LOOK_UP)):
+        marks = ", ".join(["(%s, %s)"] * len(chunk))
+        places = [value for chain_id, sequence, _ in chunk for value in (chain_id, sequence)]
+        rows = fetch(_LINKS_AT.format(places=marks, table=table, chain=chain), places)
+        found = {(chain_id, sequence): link and bytes(link) for chain_id, sequence, link in rows}
+        for chain_id, sequence, head in chunk:
+            link = found[chain_id, sequence]
+            if link != head and (chain, chain_id) not in broken:
+                broken.add((chain, chain_id))
+                findings.doubt(chain, chain_id)
+                findings.add(
+                    "I-69",
+                    f"{chain} {chain_id} at {sequence}",
+                    expected=head.hex(),
+                    found="no row" if link is None else link.hex(),
+                    message="rows that were anchored are gone"
+                    if link is None
+                    else "the chain was rewritten since it was anchored",
+                )

@@ -54,6 +54,11 @@ _TOLD_LATE: Final = (
     "The gateway that had lost this call told its usage later: that counts, and the difference to "
     "what had been charged was posted then."
 )
+# No verification recomputes a cost: what a provider bills may depend on what is not on record.
+_UNEXPLAINED_COST: Final = (
+    "The stored usage and the provider's price do not give this amount. verify_ledger compares it "
+    "with what the attempts cost, not with the price."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +194,8 @@ def explain_cost(
     lines, adjustments = _lines(row, price, MULTIPLIER_ONE, total - lost, tier)
     computed = sum(line.amount_nanos for line in lines)
     if computed != total - lost and not adjustments:
-        adjustments.append(_adjust("unexplained", total - lost - computed))
+        rest = Adjustment("unexplained", total - lost - computed, _UNEXPLAINED_COST)
+        adjustments.append(rest)
     if lost:
         adjustments.append(_adjust("other_attempts", lost))
     return Explanation(tuple(lines), tuple(adjustments), total, "", _terms(row, price, tier))

@@ -19,6 +19,7 @@ _CHUNK_ROWS: Final = 2_000
 
 Params = Sequence[int | str]
 ChainName = Literal["account", "incarnation"]
+Chain = tuple[ChainName, int]  # and its id
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Findings:
     items: list[Finding] = field(default_factory=list)
     omitted: int = 0
     # Chains of which something is off, beside what their walk itself found.
-    doubted: set[tuple[ChainName, int]] = field(default_factory=set)
+    doubted: set[Chain] = field(default_factory=set)
     is_just_restored: bool = False
     orphaned_holds: int = 0
 
@@ -110,6 +111,11 @@ def fetch(sql: str, params: Params = ()) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
         return list(cursor.fetchall())
+
+
+def limited(sql: str) -> str:
+    """Return a query for as many rows as are kept of its findings, and one more."""
+    return f"{sql} LIMIT {FINDINGS_MAX + 1}"
 
 
 def as_uuid(value: UUID | str) -> UUID:

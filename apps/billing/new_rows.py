@@ -16,7 +16,7 @@ from django.db import connection
 from apps.billing.findings import ChainName, one_view, stream
 
 # Of each kind of chain: the table of its links, and what a link is called here.
-_LINKS: Final[dict[ChainName, tuple[str, str]]] = {
+LINKS: Final[dict[ChainName, tuple[str, str]]] = {
     "account": ("billing_entry", "entry"),
     "incarnation": ("audit_apirequest", "request"),
 }
@@ -46,7 +46,7 @@ SPAN_LINKS: Final = 1_000_000
 _ID_MAX: Final = 2**63 - 1
 _LENGTHS: Final[dict[ChainName, str]] = {
     chain: f"SELECT id, sequence FROM billing_{chain} ORDER BY id"  # noqa: S608 (constants)
-    for chain in _LINKS
+    for chain in LINKS
 }
 
 Span = tuple[int, int]  # the ids of chains: above the first, up to the second
@@ -67,7 +67,7 @@ def list_spans(chain: ChainName, *, links: int = SPAN_LINKS) -> list[Span]:
 
 def links_of(chain: ChainName, *, is_full: bool) -> str:
     """Return a FROM clause with `chain` itself and its links, as `entry` or `request`."""
-    table, link = _LINKS[chain]
+    table, link = LINKS[chain]
     source = _ALL if is_full else _LOOKED_UP if _is_led() else _JOINED
     return source.format(chain=chain, table=table, link=link)
 

@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import Count, Q, QuerySet, Sum
 
 from apps.billing.anchors import NOTE, LastAnchor, find_last_anchor
+from apps.billing.full_runs import find_full_run
 from apps.billing.models import Account, Incarnation, Verification, VerifiedHead
 from apps.billing.verification import Report
 
@@ -97,14 +98,16 @@ def record_verification(
 def is_full_due(now: datetime) -> bool:
     """Return whether the schedule has not verified everything for a day.
 
-    Asked of the database: whoever counts the day forgets it when the scheduler starts anew.
+    Not counted by whoever schedules, who forgets it when he starts anew. Both have to know of a
+    run: the database, which all workers share, and DATA_DIR, which it cannot write.
     """
+    began_after = now - FULL_PERIOD
+    own = find_full_run()
+    # One of the future tells of a clock that was ahead, and nothing about today.
+    if own is None or not began_after < own <= now:
+        return True
     return not Verification.objects.filter(
-        is_full=True,
-        started_by="schedule",
-        started_at__gt=now - FULL_PERIOD,
-        # One of the future tells of a clock that was ahead, and nothing about today.
-        started_at__lte=now,
+        is_full=True, started_by="schedule", started_at__gt=began_after, started_at__lte=now
     ).exists()
 
 

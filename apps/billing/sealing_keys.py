@@ -63,7 +63,7 @@ def vouch_for_anchors(path: Path, *, now: datetime) -> int:
     if not _count_signatures(path).keys() - {first_key_id()}:
         return 0
     findings = Findings()
-    promises = read_promises(path, findings)
+    promises = read_promises(path, findings, is_looked_up=False)
     if findings.items:
         raise AnchorsUnsound(findings.items[0], len(findings.items) + findings.omitted)
     number, digest = promises.last

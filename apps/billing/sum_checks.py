@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 from django.db import connection
 
-from apps.billing.findings import FINDINGS_MAX, Findings, as_moment, as_uuid, fetch, stream
+from apps.billing.findings import Findings, as_moment, as_uuid, fetch, limited, stream
 from apps.billing.new_rows import links_of
 
 DEAD_SECONDS_MAX: Final = 60
@@ -39,22 +39,22 @@ _HOLDS = """SELECT hold.request_id, hold.amount_nanos, hold.legs, hold.counters,
     LEFT JOIN billing_incarnation AS incarnation ON incarnation.id = hold.incarnation_id"""
 _HELD_TWICE = """SELECT hold.request_id FROM billing_hold AS hold
     JOIN audit_apirequest AS request ON request.id = hold.request_id"""
-_STRAY_ENTRIES = """SELECT entry.request_id, entry.account_id, entry.sequence, entry.amount_nanos
-    FROM {entries}
-    WHERE entry.request_id IS NOT NULL AND entry.kind IN ('charge', 'excess', 'late') AND {stray}"""
-_IS_STRAY = """NOT EXISTS
-        (SELECT 1 FROM audit_apirequest AS request WHERE request.id = entry.request_id)"""
-_IS_NEW_STRAY = """(SELECT 1 FROM audit_apirequest AS request
-        WHERE request.id = entry.request_id LIMIT 1) IS NULL"""
+# What a call cost lies on accounts of the customer who made it.
+_STRAY_ENTRIES = """SELECT request_id, account_id, sequence, amount_nanos, owner_id, caller_id
+    FROM (
+        SELECT entry.request_id, entry.account_id, entry.sequence, entry.amount_nanos,
+            account.customer_id AS owner_id, {caller_id} AS caller_id
+        FROM {entries}
+        WHERE entry.request_id IS NOT NULL AND entry.kind IN ('charge', 'excess', 'late')
+    ) AS posted
+    WHERE caller_id IS NULL OR owner_id IS NULL OR owner_id <> caller_id"""
+_WITH_REQUESTS = """{entries}
+        LEFT JOIN audit_apirequest AS request ON request.id = entry.request_id"""
+_CALLER_OF_NEW = """(SELECT request.customer_id FROM audit_apirequest AS request
+                WHERE request.id = entry.request_id LIMIT 1)"""
 _STRAY_REQUESTS = """SELECT request.id, request.incarnation_id FROM audit_apirequest AS request
     WHERE NOT EXISTS
         (SELECT 1 FROM billing_incarnation AS owner WHERE owner.id = request.incarnation_id)"""
-# Attempts whose cost nobody knows are left out, and so are calls of which that is true of all.
-_MISCOUNTED_COSTS = """SELECT request.id, request.cost_nanos, SUM(attempt.cost_nanos)
-    FROM audit_apirequest AS request
-    JOIN audit_attempt AS attempt ON attempt.request_id = request.id
-    GROUP BY request.id, request.cost_nanos
-    HAVING SUM(attempt.cost_nanos) <> request.cost_nanos"""
 # A cap may be younger than what it limits: a counter may know less than was charged, never more.
 _OVERCOUNTED = """WITH counted AS (
         SELECT id, scope_id, spent_nanos FROM billing_spendcounter WHERE scope = '{scope}'
@@ -121,7 +121,7 @@ def check_transactions(findings: Findings, *, is_full: bool) -> None:
     """Verify that transactions and the whole ledger sum to zero (I-01, I-03)."""
     new = links_of("account", is_full=False)
     unbalanced = _UNBALANCED if is_full else _NEW_UNBALANCED.format(entries=new)
-    for transaction_id, total in stream(_limited(unbalanced)):
+    for transaction_id, total in stream(limited(unbalanced)):
         subject = f"transaction {as_uuid(transaction_id)}"
         findings.add_amount(
             "I-01", subject, expected=0, found=int(total), what="the sum of its entries"
@@ -129,7 +129,7 @@ def check_transactions(findings: Findings, *, is_full: bool) -> None:
         for (account_id,) in fetch(_ACCOUNTS_OF, (transaction_id,)):
             findings.doubt("account", account_id)
     if is_full:
-        for (transaction_id,) in stream(_limited(_EMPTY_TRANSACTIONS)):
+        for (transaction_id,) in stream(limited(_EMPTY_TRANSACTIONS)):
             findings.add(
                 "I-01",
                 f"transaction {as_uuid(transaction_id)}",
@@ -146,7 +146,7 @@ def check_transactions(findings: Findings, *, is_full: bool) -> None:
 
 def check_accounts(findings: Findings) -> None:
     """Verify that no account stands below what it may (I-04)."""
-    for account_id, kind, posted, held in fetch(_limited(_BELOW)):
+    for account_id, kind, posted, held in fetch(limited(_BELOW)):
         findings.doubt("account", account_id)
         findings.add(
             "I-04",
@@ -180,8 +180,8 @@ def check_holds(findings: Findings, *, now: datetime) -> None:
 
 
 def check_requests(findings: Findings, *, is_full: bool) -> None:
-    """Verify that holds, entries, attempts and APIRequests belong together (I-20, I-21, I-23)."""
-    for (request_id,) in fetch(_limited(_HELD_TWICE)):
+    """Verify that holds, entries and APIRequests belong together (I-20, I-21)."""
+    for (request_id,) in fetch(limited(_HELD_TWICE)):
         findings.add(
             "I-20",
             f"request {as_uuid(request_id)}",
@@ -189,22 +189,10 @@ def check_requests(findings: Findings, *, is_full: bool) -> None:
             found="both",
             message="it is recorded as ended and its hold is still open",
         )
-    stray = _STRAY_ENTRIES.format(
-        entries=links_of("account", is_full=is_full),
-        stray=_IS_STRAY if is_full else _IS_NEW_STRAY,
-    )
-    for request_id, account_id, sequence, amount in stream(_limited(stray)):
-        findings.doubt("account", account_id)
-        findings.add(
-            "I-20",
-            f"account {account_id} entry {sequence}",
-            expected=f"an APIRequest {as_uuid(request_id)}",
-            found="none",
-            message=f"{amount} nanos were posted for a request that is not recorded",
-        )
+    _check_entries(findings, is_full=is_full)
     if not is_full:
         return
-    for request_id, incarnation_id in stream(_limited(_STRAY_REQUESTS)):
+    for request_id, incarnation_id in stream(limited(_STRAY_REQUESTS)):
         findings.add(
             "I-68",
             f"request {as_uuid(request_id)}",
@@ -212,22 +200,46 @@ def check_requests(findings: Findings, *, is_full: bool) -> None:
             found="none",
             message="it belongs to no chain: its incarnation does not exist",
         )
-    for request_id, cost, found in stream(_limited(_MISCOUNTED_COSTS)):
-        findings.add_amount(
-            "I-23",
-            f"request {as_uuid(request_id)}",
-            expected=int(found),
-            found=cost,
-            what="its cost",
-        )
     for sql in (*_OVERCOUNTS, *_list_overcounted_periods()):
-        for counter_id, spent, charged in fetch(_limited(sql)):
+        for counter_id, spent, charged in fetch(limited(sql)):
             findings.add_amount(
                 "I-15",
                 f"counter {counter_id}",
                 expected=int(charged),
                 found=spent,
                 what="its spending",
+            )
+
+
+def _check_entries(findings: Findings, *, is_full: bool) -> None:
+    entries = links_of("account", is_full=is_full)
+    stray = (
+        _STRAY_ENTRIES.format(
+            entries=_WITH_REQUESTS.format(entries=entries), caller_id="request.customer_id"
+        )
+        if is_full
+        else _STRAY_ENTRIES.format(entries=entries, caller_id=_CALLER_OF_NEW)
+    )
+    for row in stream(limited(stray)):
+        request_id, account_id, sequence, amount, owner_id, caller_id = row
+        subject = f"account {account_id} entry {sequence}"
+        findings.doubt("account", account_id)
+        if caller_id is None:
+            findings.add(
+                "I-20",
+                subject,
+                expected=f"an APIRequest {as_uuid(request_id)}",
+                found="none",
+                message=f"{amount} nanos were posted for a request that is not recorded",
+            )
+        else:
+            findings.add(
+                "I-21",
+                subject,
+                expected=f"an account of customer {caller_id}",
+                found="one of the operator" if owner_id is None else f"one of customer {owner_id}",
+                message=f"{amount} nanos were posted for {as_uuid(request_id)}, a request of "
+                f"customer {caller_id}, on an account that is not his",
             )
 
 
@@ -330,7 +342,3 @@ def _database_clock(now: datetime) -> datetime:
         return now
     ((moment,),) = fetch("SELECT clock_timestamp()")
     return as_moment(moment)
-
-
-def _limited(sql: str) -> str:
-    return f"{sql} LIMIT {FINDINGS_MAX + 1}"

@@ -21,6 +21,7 @@ from apps.billing.anchors import append_anchor
 from apps.billing.call_keys import end_orphaned_keys as end_orphans
 from apps.billing.connections import connect
 from apps.billing.flushing import Flusher
+from apps.billing.full_runs import note_full_run
 from apps.billing.ledger.store import Engine
 from apps.billing.proof import is_full_due, record_verification
 from apps.billing.proposals import expire_adjustments as expire
@@ -120,4 +121,6 @@ def _verify(kind: Kind) -> int:
         record_verification(
             found, started_by="schedule", started_at=started_at, finished_at=datetime.now(UTC)
         )
+        if kind == "full":
+            note_full_run(started_at)
         return len(found.findings)

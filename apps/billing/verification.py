@@ -16,7 +16,9 @@ from typing import Final
 from django.conf import settings
 from django.db import transaction
 
+from apps.billing.added_checks import run_added_checks
 from apps.billing.anchor_checks import AnchorMemory, check_anchors, read_promises
+from apps.billing.attempt_checks import check_attempts
 from apps.billing.chain_walks import Head, Walk, walk_entries, walk_requests
 from apps.billing.findings import FINDINGS_MAX, Finding, Findings, one_view
 from apps.billing.models import VerifiedHead
@@ -86,6 +88,10 @@ def report(
         check_holds(findings, now=now)
     with one_view():
         check_requests(findings, is_full=is_full)
+    if is_full:
+        with one_view():
+            check_attempts(findings)
+        run_added_checks(findings)
     with one_view():
         check_anchors(promises, findings)
     _note(_list_clean(entries.moved + requests.moved, findings, is_full=is_full), now)

@@ -1,7 +1,7 @@
 """SQL of the database triggers that migrations install. No tables of its own.
 
-Two kinds: append-only tables refuse UPDATE, DELETE and TRUNCATE; configuration tables stamp a
-version that running gateways poll.
+Three kinds: append-only tables refuse UPDATE, DELETE and TRUNCATE; others refuse that some of their
+columns change; configuration tables stamp a version that running gateways poll.
 """
 
 from __future__ import annotations
@@ -64,6 +64,32 @@ def drop_append_only(vendor: str, table: str, *, may_delete: bool = False) -> li
     return statements
 
 
+def fixed_columns(vendor: str, table: str, columns: Sequence[str]) -> list[str]:
+    """Return the statements that make `table` refuse changes of what some columns say."""
+    changed = _changed(vendor, columns)
+    before = f"""BEFORE UPDATE OF {", ".join(map(_quote, columns))} ON "{table}" FOR EACH ROW"""
+    text = f"{' and '.join(columns)} of {table} never change"
+    if vendor == "sqlite":
+        return [
+            f"""CREATE TRIGGER "{table}_fixed" {before} WHEN {changed}
+                BEGIN SELECT RAISE(ABORT, '{text}'); END"""
+        ]
+    return [
+        """CREATE OR REPLACE FUNCTION refuse_other_value() RETURNS trigger LANGUAGE plpgsql AS $$
+           BEGIN
+             RAISE EXCEPTION '%', TG_ARGV[0] USING ERRCODE = '23001';
+           END $$""",
+        f"""CREATE TRIGGER "{table}_fixed" {before} WHEN ({changed})
+            EXECUTE FUNCTION refuse_other_value('{text}')""",
+    ]
+
+
+def drop_fixed_columns(vendor: str, table: str) -> list[str]:
+    """Return the statements that take the trigger of `fixed_columns` away again."""
+    where = "" if vendor == "sqlite" else f' ON "{table}"'
+    return [f'DROP TRIGGER IF EXISTS "{table}_fixed"{where}']
+
+
 def stamps_configuration(
     vendor: str, table: str, *, columns: Sequence[str], key: str = "id"
 ) -> list[str]:
@@ -75,7 +101,7 @@ def stamps_configuration(
     """
     if vendor == "sqlite":
         return _stamps_on_sqlite(table, columns, key)
-    changed = " OR ".join(f"OLD.{_quote(c)} IS DISTINCT FROM NEW.{_quote(c)}" for c in columns)
+    changed = _changed(vendor, columns)
     deferred = "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
     call = f"EXECUTE FUNCTION stamp_configuration('{key}')"
     return [
@@ -220,13 +246,18 @@ def _stamps_on_sqlite(table: str, columns: Sequence[str], key: str) -> list[str]
             "FROM proxy_configurationversion WHERE id = 1;"
         )
 
-    changed = " OR ".join(f"OLD.{_quote(c)} IS NOT NEW.{_quote(c)}" for c in columns)
+    changed = _changed("sqlite", columns)
     return [
         f'CREATE TRIGGER "{table}_stamp_insert" AFTER INSERT ON "{table}" BEGIN {body("NEW")} END',
         f'CREATE TRIGGER "{table}_stamp_update" AFTER UPDATE ON "{table}" WHEN {changed} '
         f"BEGIN {body('NEW')} END",
         f'CREATE TRIGGER "{table}_stamp_delete" AFTER DELETE ON "{table}" BEGIN {body("OLD")} END',
     ]
+
+
+def _changed(vendor: str, columns: Sequence[str]) -> str:
+    differs = "IS NOT" if vendor == "sqlite" else "IS DISTINCT FROM"
+    return " OR ".join(f"OLD.{_quote(c)} {differs} NEW.{_quote(c)}" for c in columns)
 
 
 def _quote(name: str) -> str:

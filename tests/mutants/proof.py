@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants.mutant import Mutant
+from tests.mutants.mutant import BOTH, Mutant
 
 _CHAINS: Final = "apps/billing/chains.py"
 _CHECKS: Final = "apps/billing/anchor_checks.py"
@@ -14,6 +14,7 @@ _EVENTS: Final = "apps/audit/events.py"
 _PROPOSALS: Final = "apps/billing/proposals.py"
 _TESTS: Final = "apps/billing/tests"
 _ANCHORS: Final = f"{_TESTS}/test_anchors.py"
+_HISTORY: Final = f"{_TESTS}/test_anchor_history.py"
 _VERIFICATION: Final = f"{_TESTS}/test_verification.py"
 
 PROOF: Final = (
@@ -24,6 +25,23 @@ PROOF: Final = (
         "    if total:\n",
         "    if total > 10**18:\n",
         (f"{_VERIFICATION}::test_what_is_broken_is_named",),
+    ),
+    Mutant(
+        "accounts-change-hands",
+        "I-06",
+        "apps/billing/migrations/0010_accounts_keep_their_owner.py",
+        'TABLE, ("customer_id", "kind")',
+        'TABLE, ("kind",)',
+        (f"{_TESTS}/test_append_only.py::test_an_account_keeps_its_owner_and_its_kind",),
+        BOTH,
+    ),
+    Mutant(
+        "what-somebody-else-paid-is-not-missed",
+        "I-21",
+        _SUMS,
+        " OR owner_id <> caller_id",
+        "",
+        (f"{_VERIFICATION}::test_what_was_charged_to_somebody_else_is_found",),
     ),
     Mutant(
         "months-begin-a-day-late",
@@ -94,17 +112,36 @@ PROOF: Final = (
         "anchors-are-not-compared",
         "I-69",
         _CHECKS,
-        "if link != head:",
-        "if link is None:",
+        "if link != head and",
+        "if link is None and",
         (f"{_ANCHORS}::test_a_chain_rewritten_from_its_start_is_found",),
     ),
     Mutant(
         "a-tail-that-is-gone-is-not-missed",
         "I-69",
         _CHECKS,
-        "if link != head:",
-        "if link not in (head, None):",
+        "if link != head and",
+        "if link not in (head, None) and",
         (f"{_ANCHORS}::test_a_tail_cut_off_with_all_its_traces_is_found",),
+    ),
+    Mutant(
+        "of-what-was-anchored-only-the-last-counts",
+        "I-69",
+        _CHECKS,
+        "            if known is not None:\n",
+        "            if known is not None and known[0] == sequence:\n",
+        (
+            f"{_HISTORY}::test_a_rewritten_history_is_found_when_its_new_heads_were_anchored",
+            f"{_HISTORY}::test_a_tail_that_was_lost_is_missed_when_the_chain_has_gone_on",
+        ),
+    ),
+    Mutant(
+        "another-head-of-the-same-row-is-believed",
+        "I-69",
+        _CHECKS,
+        "            if known is not None:\n",
+        "            if known is not None and known[0] < sequence:\n",
+        (f"{_HISTORY}::test_another_head_of_the_same_row_is_found",),
     ),
     Mutant(
         "signatures-of-anchors-are-not-checked",

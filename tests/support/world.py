@@ -197,7 +197,7 @@ def request_row(world: World, request_id: UUID, **changes: Any) -> dict[str, Any
         "price_version_id": world.price.pk,
         "cost_version_id": None,
         "multiplier_millionths": 1_000_000,
-        "attempt_count": 1,
+        "attempt_count": 0,
         "input_bytes": 100,
         "output_bytes": 200,
         "started_at": NOW,

@@ -246,6 +246,30 @@ def test_a_debt_is_never_positive(world: World) -> None:
     assert "billing_account_owes" in refused(lambda: execute(statement))
 
 
+@pytest.mark.parametrize(
+    "change", ["customer_id = NULL", "customer_id = customer_id + 1", "kind = 'quota'"]
+)
+def test_an_account_keeps_its_owner_and_its_kind(world: World, change: str) -> None:
+    make_world()
+    before = Account.objects.values().get(pk=world.wallet_id)
+    statement = f"UPDATE billing_account SET {change} WHERE id = {world.wallet_id}"  # noqa: S608 (constants)
+
+    assert "customer_id and kind of billing_account never change" in refused(
+        lambda: execute(statement)
+    )
+
+    assert Account.objects.values().get(pk=world.wallet_id) == before
+
+
+def test_an_account_may_get_another_name(world: World) -> None:
+    account = Account.objects.get(pk=world.wallet_id)
+    account.name = "another"
+
+    account.save()
+
+    assert Account.objects.get(pk=world.wallet_id).name == "another"
+
+
 def test_who_has_accounts_cannot_be_deleted(world: World) -> None:
     with pytest.raises(ProtectedError):
         world.customer.delete()

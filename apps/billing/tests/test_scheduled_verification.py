@@ -91,6 +91,40 @@ def test_everything_is_verified_once_a_day() -> None:
     assert len(rows()) == 3
 
 
+def test_the_database_alone_puts_no_verification_off(data_dir: Path) -> None:
+    noted = data_dir / "verified-everything-at"
+    verify_full()
+    began_at = Verification.objects.get().started_at
+    assert noted.read_text() == f"{began_at.isoformat()}\n"
+    noted.unlink()
+
+    verify_full()
+    verify_full()
+
+    assert rows() == [("schedule", True, 0), ("schedule", True, 0)]
+
+
+@pytest.mark.parametrize(
+    ("noted", "is_due"),
+    [
+        (lambda now: now - timedelta(hours=23), False),
+        (lambda now: now - timedelta(hours=25), True),
+        (lambda now: now + timedelta(hours=1), True),
+        (lambda now: "yesterday", True),
+    ],
+    ids=["today", "before", "in the future", "damaged"],
+)
+def test_what_is_noted_beside_the_database_counts(
+    data_dir: Path, noted: Callable[[datetime], object], is_due: bool
+) -> None:
+    verify_full()
+    (data_dir / "verified-everything-at").write_text(f"{noted(datetime.now(UTC))}\n")
+
+    verify_full()
+
+    assert len(rows()) == 1 + is_due
+
+
 def test_what_only_a_full_run_can_find_is_logged_and_on_record(
     committed_db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:

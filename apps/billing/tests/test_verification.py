@@ -14,10 +14,9 @@ from django.core.management import call_command
 
 from apps.ai_models.models import PriceVersion
 from apps.audit.models import APIRequest
-from apps.audit.records import attempt_row
 from apps.billing.findings import Finding, fetch, one_view
 from apps.billing.ledger.commands import Held
-from apps.billing.ledger.store import Engine, flush
+from apps.billing.ledger.store import Engine
 from apps.billing.models import Hold
 from apps.billing.tests.verification_kit import find, make_busy_gateway
 from apps.billing.verification import report
@@ -131,37 +130,45 @@ def test_what_is_broken_is_named(gateway: Gateway, tamper: Tamper, case: str) ->
     assert invariants(found) == expected
 
 
-def test_a_call_that_does_not_cost_what_its_attempts_do_is_found(
-    ledger_connect: Connect, tamper: Tamper
+@pytest.mark.parametrize("is_full", [True, False])
+def test_what_was_charged_to_somebody_else_is_found(
+    gateway: Gateway, tamper: Tamper, is_full: bool
 ) -> None:
-    gateway = Gateway(make_world(), ledger_connect())
-    for costs, total in (((200, 0, 500), 700), ((None, 500), 500), ((None, None), 500)):
-        held = gateway.hold(5_000)
-        assert isinstance(held, Held)
-        rows = [
-            attempt_row(
-                request_id=held.request_id,
-                number=number,
-                route_id=1,
-                provider_id=1,
-                provider_name="somewhere",
-                provider_key_id=1,
-                upstream_model="small",
-                started_at=NOW,
-            )
-            | {"cost_nanos": cost}
-            for number, cost in enumerate(costs, start=1)
-        ]
-        resolve = gateway.resolution(held, 5, cost_nanos=total, attempt_count=len(rows))
-        batch = gateway.batch(resolves=(resolve._replace(attempts=tuple(rows)),))
-        flush(gateway.engine, batch, incarnation_id=gateway.incarnation_id)
-    assert find() == []
+    mine, other = gateway.world, make_world()
+    swap = "UPDATE billing_account SET customer_id = {}, kind = '{}' WHERE id = {}"
 
-    tamper.run("UPDATE audit_attempt SET cost_nanos = cost_nanos + 3 WHERE cost_nanos = 200")
+    tamper.run(
+        # A customer has one wallet at any time.
+        swap.format(other.customer.pk, "quota", mine.wallet_id),
+        swap.format(mine.customer.pk, "wallet", other.wallet_id),
+        swap.format(other.customer.pk, "wallet", mine.wallet_id),
+    )
 
-    (found,) = find()
-    assert found.invariant == "I-23"
-    assert found.message.endswith("off by -3 nanos")
+    # The charge, and what it was beyond its hold.
+    assert [
+        (found.invariant, found.subject, found.expected, found.found)
+        for found in sorted(find(is_full=is_full), key=lambda found: found.subject)
+    ] == [
+        (
+            "I-21",
+            f"account {mine.wallet_id} entry {entry}",
+            f"an account of customer {mine.customer.pk}",
+            f"one of customer {other.customer.pk}",
+        )
+        for entry in (2, 3)
+    ]
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_charge_on_an_account_of_the_operator_is_found(
+    gateway: Gateway, tamper: Tamper, is_full: bool
+) -> None:
+    tamper.run(
+        "UPDATE billing_account SET customer_id = NULL, kind = 'adjustment' WHERE kind = 'quota'"
+    )
+
+    (found,) = find(is_full=is_full)
+    assert (found.invariant, found.found) == ("I-21", "one of the operator")
 
 
 def test_a_price_that_was_edited_no_longer_explains_the_charge(

@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 from django.db import transaction
 
-from apps.billing.findings import fetch
+from apps.billing.anchor_checks import check_anchors, read_promises
+from apps.billing.anchors import append_anchor
+from apps.billing.findings import Findings, fetch
 from apps.billing.ledger.commands import Held
 from apps.billing.ledger.store import Engine
 from apps.billing.verification import report
 from tests.support.databases import Database
 from tests.support.tampering import Tamper
-from tests.support.world import Gateway, make_world
+from tests.support.world import NOW, Gateway, make_world
 
 pytestmark = pytest.mark.postgres
 
@@ -76,6 +78,19 @@ def verify(*, is_full: bool) -> tuple[int, int, list[int]]:
         found = report(is_full=is_full, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
         read = [rows_read(table) for table in GROWING]
     return found.entries, found.requests, read
+
+
+def test_what_was_anchored_is_looked_up(big_ledger: None, tmp_path: Path) -> None:
+    append_anchor(tmp_path / "anchors.jsonl", NOW)
+    findings = Findings()
+    promises = read_promises(tmp_path / "anchors.jsonl", findings)
+
+    with transaction.atomic():
+        check_anchors(promises, findings)
+        read = [rows_read(table) for table in GROWING]
+
+    # Of the many accounts and of the world's three, and of one incarnation.
+    assert (read, findings.items) == ([ACCOUNTS + 3, 0, 1], [])
 
 
 def test_what_is_verified_is_not_read_again(big_ledger: None) -> None:
