@@ -1,4 +1,4 @@
-"""Headers of the control plane: what browsers may do with its pages, and which origins may call it.
+"""What browsers may do with the control plane's pages, which origins may call it, its languages.
 
 The client API sets its own headers; it never comes through here.
 """
@@ -11,6 +11,9 @@ from typing import Final
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.middleware.locale import LocaleMiddleware
+from django.utils import translation
 from django.utils.cache import patch_vary_headers
 
 from apps.core.throttles import is_address_within_limit, seconds_to_wait
@@ -85,6 +88,25 @@ class AddressThrottleMiddleware:
             {"detail": "Too many calls from this address.", "code": "throttled"}, status=429
         )
         response.headers["Retry-After"] = str(math.ceil(seconds_to_wait()))
+        return response
+
+
+class AdminLanguageMiddleware(LocaleMiddleware):
+    """Lets the Django admin follow the browser's language; what programs read stays English."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        """Set the language of the thread, which has that of its last request."""
+        if request.path.startswith("/admin/"):
+            super().process_request(request)
+        else:
+            translation.activate(settings.LANGUAGE_CODE)
+
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        """Return the answer, which says that it depends on the language where it does."""
+        if request.path.startswith("/admin/"):
+            return super().process_response(request, response)
         return response
 
 
