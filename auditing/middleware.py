@@ -41,6 +41,8 @@ _HEADERS: Final = {
 }
 _ALLOWED_METHODS: Final = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _ALLOWED_HEADERS: Final = "authorization, content-type, idempotency-key"
+# What docs/api.md tells clients to go by; browsers keep all but a few headers from scripts.
+_EXPOSED_HEADERS: Final = "allow, content-disposition, retry-after, x-request-id"
 _PREFLIGHT_SECONDS: Final = "600"
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -131,6 +133,7 @@ class CrossOriginMiddleware:
         if is_allowed:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Allow-Credentials"] = "true"
+            response.headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
             response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
             if is_preflight:
                 response.headers["Access-Control-Allow-Methods"] = _ALLOWED_METHODS

@@ -57,6 +57,9 @@ def test_the_configured_origin_may_call(client: Client) -> None:
         assert headers["Access-Control-Allow-Credentials"] == "true"
         assert "Origin" in headers["Vary"]
     assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
+    assert answer.headers["Access-Control-Expose-Headers"] == (
+        "allow, content-disposition, retry-after, x-request-id"
+    )
 
 
 @pytest.mark.parametrize(
