@@ -134,12 +134,13 @@ class _IdsField(_WordsField):
     def clean(self, value: Any) -> list[Any]:
         """Return the numbers."""
         found = super().clean(value)
-        if not all(_is_id(word) for word in found):
+        if not all(is_id(word) for word in found):
             raise forms.ValidationError("Enter whole numbers with commas between them.")
         return [int(word) for word in found]
 
 
-def _is_id(word: str) -> bool:
+def is_id(word: str) -> bool:
+    """Return whether a text is a whole number from 0 up that fits the column of a key."""
     # int() refuses thousands of digits with an error of its own.
     is_short = len(word) <= _ID_DIGITS_MAX
     return is_short and word.isascii() and word.isdigit() and int(word) <= ID_MAX

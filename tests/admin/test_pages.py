@@ -85,6 +85,39 @@ def test_every_page_opens_and_tells_no_secret(
             assert session.auth_hash not in text, path
 
 
+@pytest.mark.sqlite  # What a field can show is decided before any statement runs.
+@pytest.mark.parametrize("value", ["xx", "²", "9" * 25, "\x00"])
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [(UserQuota, "user"), (UserQuota, "expires_at"), (PriceVersion, "route")],
+)
+def test_a_form_leaves_out_what_a_link_fills_in_and_its_field_cannot_show(
+    client: Client, model: type[models.Model], name: str, value: str
+) -> None:
+    answer = client.get(page_of(model, "add"), {name: value})
+
+    assert answer.status_code == 200
+    assert f'value="{value}"' not in answer.content.decode()
+
+
+def test_a_form_has_what_a_link_fills_in(client: Client, house: House) -> None:
+    filled = {"user": str(house.user.pk), "expires_at": "2031-02-03T04:05:06Z"}
+
+    form = client.get(page_of(UserQuota, "add"), filled).content.decode()
+
+    assert f'<option value="{house.user.pk}" selected>' in form
+    assert 'value="2031-02-03"' in form
+    assert 'value="04:05:06"' in form
+
+
+@pytest.mark.sqlite  # As above.
+def test_a_form_that_names_no_row_says_so(client: Client) -> None:
+    answer = client.post(page_of(UserQuota, "add"), {"user": "xx"})
+
+    assert answer.status_code == 200
+    assert "not one of the available choices" in answer.content.decode()
+
+
 def test_a_browser_that_asks_for_an_icon_is_told_that_there_is_none(db: None) -> None:
     answer = Client().get("/favicon.ico")
 
