@@ -86,6 +86,7 @@ def _answer(request: HttpRequest, status: int, code: str, detail: str) -> HttpRe
 admin.site.site_header = admin.site.site_title = translate_lazily("Audit and billing gateway")
 admin.site.index_title = translate_lazily("Administration")
 mark_texts(admin.site)
+admin.site.index_template = "admin_index.html"
 # There is no other site to view.
 admin.site.site_url = None
 
