@@ -1,4 +1,4 @@
-"""Headers of the control plane: what browsers may do with its pages, and which origins may call it.
+"""What browsers may do with the control plane's pages, which origins may call it, its languages.
 
 The client API sets its own headers; it never comes through here.
 """
@@ -11,6 +11,9 @@ from typing import Final
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.middleware.locale import LocaleMiddleware
+from django.utils import translation
 from django.utils.cache import patch_vary_headers
 
 from apps.core.throttles import is_address_within_limit, seconds_to_wait
@@ -38,6 +41,8 @@ _HEADERS: Final = {
 }
 _ALLOWED_METHODS: Final = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _ALLOWED_HEADERS: Final = "authorization, content-type, idempotency-key"
+# What docs/api.md tells clients to go by; browsers keep all but a few headers from scripts.
+_EXPOSED_HEADERS: Final = "allow, content-disposition, retry-after, x-request-id"
 _PREFLIGHT_SECONDS: Final = "600"
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -88,6 +93,25 @@ class AddressThrottleMiddleware:
         return response
 
 
+class AdminLanguageMiddleware(LocaleMiddleware):
+    """Lets the Django admin follow the browser's language; what programs read stays English."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        """Set the language of the thread, which has that of its last request."""
+        if request.path.startswith("/admin/"):
+            super().process_request(request)
+        else:
+            translation.activate(settings.LANGUAGE_CODE)
+
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        """Return the answer, which says that it depends on the language where it does."""
+        if request.path.startswith("/admin/"):
+            return super().process_response(request, response)
+        return response
+
+
 class CrossOriginMiddleware:
     """Lets exactly the configured origins call the REST API from a browser."""
 
@@ -109,6 +133,7 @@ class CrossOriginMiddleware:
         if is_allowed:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Allow-Credentials"] = "true"
+            response.headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
             response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
             if is_preflight:
                 response.headers["Access-Control-Allow-Methods"] = _ALLOWED_METHODS

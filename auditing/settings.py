@@ -71,7 +71,7 @@ MIDDLEWARE = [
     "auditing.middleware.CrossOriginMiddleware",
     "auditing.middleware.AddressThrottleMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.locale.LocaleMiddleware",
+    "auditing.middleware.AdminLanguageMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",

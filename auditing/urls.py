@@ -16,7 +16,7 @@ from django.views import defaults
 from django.views.decorators.http import condition, require_safe
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
-from apps.audit.admin_languages import mark_texts
+from apps.audit.admin_languages import ScriptTextsView, mark_texts
 from apps.core.languages import translate_lazily
 from apps.users.password_page import OwnPasswordView
 
@@ -86,12 +86,15 @@ def _answer(request: HttpRequest, status: int, code: str, detail: str) -> HttpRe
 admin.site.site_header = admin.site.site_title = translate_lazily("Audit and billing gateway")
 admin.site.index_title = translate_lazily("Administration")
 mark_texts(admin.site)
+admin.site.index_template = "admin_index.html"
 # There is no other site to view.
 admin.site.site_url = None
 
 handler400 = answer_bad_request
 handler404 = answer_not_found
 handler500 = answer_server_error
+
+_show_script_texts = ScriptTextsView.as_view(packages=["django.contrib.admin"])
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", show_front_page),
@@ -105,5 +108,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     ),
     # Before the admin's own page of this path, which knows nothing of sessions and events.
     path("admin/password_change/", admin.site.admin_view(OwnPasswordView.as_view())),
+    # Before the admin's own page of this path, too.
+    path("admin/jsi18n/", admin.site.admin_view(_show_script_texts, cacheable=True)),
     path("admin/", admin.site.urls),
 ]

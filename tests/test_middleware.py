@@ -1,4 +1,4 @@
-"""Tests of the control plane's headers, cross-origin rule and front page."""
+"""Tests of the control plane's headers, languages, cross-origin rule and front page."""
 
 from __future__ import annotations
 
@@ -57,6 +57,9 @@ def test_the_configured_origin_may_call(client: Client) -> None:
         assert headers["Access-Control-Allow-Credentials"] == "true"
         assert "Origin" in headers["Vary"]
     assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
+    assert answer.headers["Access-Control-Expose-Headers"] == (
+        "allow, content-disposition, retry-after, x-request-id"
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,6 +100,22 @@ def test_what_is_not_there_is_told_in_the_shape_of_the_api(client: Client, path:
         404,
         {"detail": "Not found.", "code": "not_found"},
     )
+
+
+def test_only_the_admin_speaks_the_language_of_the_browser(client: Client) -> None:
+    chinese = {"accept-language": "zh-CN"}
+
+    page = client.get("/admin/login/", headers=chinese)
+    unknown = client.get("/api/admin/users/", headers=chinese)
+    wrong = client.post("/api/auth/login/", {}, "application/json", headers=chinese)
+
+    assert page.headers["Content-Language"] == "zh-hans"
+    assert unknown.json()["detail"] == "Authentication credentials were not provided."
+    assert wrong.json() == {
+        "username": ["This field is required."],
+        "password": ["This field is required."],
+    }
+    assert "Accept-Language" not in unknown.headers["Vary"]
 
 
 def test_an_unknown_host_is_refused(client: Client) -> None:

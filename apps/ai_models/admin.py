@@ -13,12 +13,14 @@ from apps.ai_models.capabilities import CapabilitiesRefused, check_capabilities
 from apps.ai_models.catalogue import change_model, create_model, set_price
 from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.ai_models.overrides import OverridesRefused, check_overrides
+from apps.ai_models.prices import PRICE_NANOS_MAX
 from apps.ai_models.removal import is_route_used
 from apps.ai_models.routes import change_route, create_route
 from apps.ai_models.traces import look_for_model
 from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import SelfRecordedAdmin, adopt, readable, staff_of, usd
 from apps.core.languages import translate, translate_lazily
+from apps.core.money import format_usd
 from apps.core.names import NameRefused, check_model_name, check_parameter_name
 from apps.core.price_terms import REQUEST, TermsInvalid, check_terms, parse_terms, show_terms
 from apps.core.usage import COUNTS, TOKEN_CLASSES
@@ -171,21 +173,33 @@ class PriceForm(_ModelForm):
             raise forms.ValidationError(translate(str(error))) from error
 
     def clean(self) -> dict[str, Any]:
-        """Require exactly one owner, and terms under which no longer request costs less."""
+        """Require exactly one owner, and terms under which no longer request costs less.
+
+        All is told beside a field: the database's rule for a field is not asked then, which would
+        tell its own name.
+        """
         values = super().clean() or {}
-        names = (*TOKEN_CLASSES, *COUNTS, REQUEST)
-        base = {name: values.get(f"{name}_nanos") for name in names}
-        terms = parse_terms(values.get("terms"))
-        if terms is not None:
-            try:
-                check_terms({n: nanos for n, nanos in base.items() if nanos is not None}, terms)
-            except TermsInvalid as error:
-                raise forms.ValidationError({"terms": str(error)}) from error
         if (values.get("model") is None) == (values.get("route") is None):
-            raise forms.ValidationError(
-                translate("Choose a model (what clients pay) or a route (our cost).")
+            self.add_error(
+                "model", translate("Choose a model (what clients pay) or a route (our cost).")
             )
+        self._check_terms(values)
+        most = format_usd(PRICE_NANOS_MAX)
+        for name in [name for name in values if name.endswith("_nanos")]:
+            if (values[name] or 0) > PRICE_NANOS_MAX:
+                message = translate("An amount must not exceed {} USD.").format(most)
+                self.add_error(name, message)
         return values
+
+    def _check_terms(self, values: dict[str, Any]) -> None:
+        terms = parse_terms(values.get("terms"))
+        if terms is None:
+            return
+        amounts = {name: values.get(f"{name}_nanos") for name in (*TOKEN_CLASSES, *COUNTS, REQUEST)}
+        try:
+            check_terms({name: n for name, n in amounts.items() if n is not None}, terms)
+        except TermsInvalid as error:
+            self.add_error("terms", translate(str(error)))
 
 
 _PRICE_FIELDS = (

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.validators import ProhibitNullCharactersValidator
 from django.db import models
 from django.http import HttpRequest
 from django.utils.text import capfirst
 
+from apps.core.filters import is_id
 from apps.core.languages import translate, translate_lazily
 from apps.core.money import InvalidAmount, format_usd, parse_usd, show_usd
 
@@ -140,6 +143,14 @@ class RepeatKeyField(forms.UUIDField):
             initial=uuid4,
             error_messages={"required": lost, "invalid": lost},
         )
+
+
+class IdSelect(AutocompleteSelect):
+    """Finds a row while its name is typed; what is no id is the id of none."""
+
+    def optgroups(self, name: str, value: Sequence[str], attr: Any = None) -> list[Any]:
+        """Return the row that is chosen: Django's own looks for anything in a column of numbers."""
+        return super().optgroups(name, [one for one in value if is_id(one)], attr)
 
 
 class MoneyInForms(_BaseModelAdmin):

@@ -7,15 +7,36 @@ beside Django's own words in Chinese. They are replaced once, after all of them 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final, cast
 
 from django import forms
 from django.apps import AppConfig, apps
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.db import models
 from django.utils.text import capfirst
+from django.views.i18n import JavaScriptCatalog
 
-from apps.core.languages import translate_lazily
+from apps.core.languages import translate, translate_lazily
+
+# What the script of a choice of many says, and Django has no Chinese for yet.
+_OF_SCRIPTS: Final = (
+    "(click to clear)",
+    'Choose %s by selecting them and then select the "Choose" arrow button.',
+    "Choose all %s",
+    "Choose selected %s",
+    'Remove %s by selecting them and then select the "Remove" arrow button.',
+    "Remove all %s",
+    "Remove selected %s",
+)
+
+
+class ScriptTextsView(JavaScriptCatalog):
+    """What the scripts of the Django admin say, in the language of the reader."""
+
+    def get_catalog(self) -> dict[str, Any]:
+        """Return the texts by their English."""
+        texts = cast("dict[str, Any]", super().get_catalog())
+        return {**{text: translate(text) for text in _OF_SCRIPTS}, **texts}
 
 
 def mark_texts(site: AdminSite) -> None:

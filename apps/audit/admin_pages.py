@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
+from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 
-from apps.audit.admin_fields import MoneyInForms
+from apps.audit.admin_fields import IdSelect, MoneyInForms
 from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import remembered_looks
 from apps.core.domain_errors import Refusal, find_refusal
@@ -113,6 +115,29 @@ class BaseAdmin(MoneyInForms, _ModelAdmin):
     class Media:
         css = {"all": ("audit/admin.css",)}
 
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Lead to the row's admin events: Django's own log knows only of forms that were sent."""
+        query = {"object_type": self.opts.label_lower, "object_id": unquote(object_id)}
+        return redirect(f"{reverse('admin:audit_adminevent_changelist')}?{urlencode(query)}")
+
+    def formfield_for_foreignkey(
+        self, db_field: models.ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> forms.ModelChoiceField[Any] | None:
+        """Return the form field of a link to another row."""
+        if db_field.name in self.get_autocomplete_fields(request):
+            kwargs["widget"] = IdSelect(db_field, self.admin_site)
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """Return what a link fills in, without moments that cannot be read."""
+        given: dict[str, Any] = super().get_changeform_initial_data(request)
+        for column in self.opts.concrete_fields:
+            if isinstance(column, models.DateTimeField) and column.name in given:
+                given[column.name] = _read_moment(column, given[column.name])
+        return given
+
     def changeform_view(
         self,
         request: HttpRequest,
@@ -129,6 +154,14 @@ class BaseAdmin(MoneyInForms, _ModelAdmin):
                 raise
             self.message_user(request, say_refusal(refusal), messages.ERROR)
             return redirect(request.get_full_path())
+
+
+def _read_moment(column: models.Field[Any, Any], text: str) -> Any:
+    """Return the moment, which no form shows as a text; None where it cannot be read."""
+    try:
+        return column.to_python(text)
+    except ValidationError:
+        return None
 
 
 class ReadOnlyAdmin(BaseAdmin):

@@ -118,6 +118,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
     noun = "user"
     form = UserForm
     add_form = NewUserForm
+    add_form_template = "admin/users/user/add_form.html"
     change_form_template = "admin/users/user/change_form.html"
     list_display = (
         "username",

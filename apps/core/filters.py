@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 import django_filters
 from django import forms
 from django.db.models import Q, QuerySet
-from django_filters.fields import IsoDateTimeField
+from django_filters.fields import BaseCSVField, IsoDateTimeField
 from drf_spectacular.drainage import set_override
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -24,6 +24,7 @@ TEXT_LENGTH_MAX: Final = 200
 _YEAR_MIN: Final = 1970
 _YEAR_MAX: Final = 8_999
 VALUES_MAX: Final = 100
+_EMPTY_VALUE: Final = "Enter values with single commas between them."
 _PARAMETERS_MAX: Final = 100
 
 
@@ -107,7 +108,7 @@ class _WordsField(forms.CharField):
         found = [word.strip() for word in text.split(",")] if text else []
         # `?provider=,` must not show everybody's rows either.
         if not all(found):
-            raise forms.ValidationError("Enter values with single commas between them.")
+            raise forms.ValidationError(_EMPTY_VALUE)
         if len(found) > VALUES_MAX:
             raise forms.ValidationError(f"At most {VALUES_MAX} values.")
         return found
@@ -133,12 +134,13 @@ class _IdsField(_WordsField):
     def clean(self, value: Any) -> list[Any]:
         """Return the numbers."""
         found = super().clean(value)
-        if not all(_is_id(word) for word in found):
+        if not all(is_id(word) for word in found):
             raise forms.ValidationError("Enter whole numbers with commas between them.")
         return [int(word) for word in found]
 
 
-def _is_id(word: str) -> bool:
+def is_id(word: str) -> bool:
+    """Return whether a text is a whole number from 0 up that fits the column of a key."""
     # int() refuses thousands of digits with an error of its own.
     is_short = len(word) <= _ID_DIGITS_MAX
     return is_short and word.isascii() and word.isdigit() and int(word) <= ID_MAX
@@ -173,8 +175,22 @@ class FlagFilter(django_filters.BooleanFilter):
     field_class = _FlagField
 
 
+class _ColumnsField(BaseCSVField):
+    """Columns to order by, with commas between them."""
+
+    def clean(self, value: Any) -> list[str] | None:
+        """Return the columns."""
+        found = cast("list[str] | None", super().clean(value))
+        # An empty piece is no choice, and so no wrong one to the field below.
+        if found and not all(found):
+            raise forms.ValidationError(_EMPTY_VALUE)
+        return found
+
+
 class StableOrderingFilter(django_filters.OrderingFilter):
     """Orders by what was asked for, and by the newest id where that is the same."""
+
+    base_field_class = _ColumnsField
 
     def filter(self, qs: QuerySet[Any], value: list[str] | None) -> QuerySet[Any]:
         """Return the rows in order."""

@@ -5,6 +5,8 @@ Over 400 lines because every page that changes something is tried by the same ad
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django import forms
 from django.db import models
@@ -214,6 +216,39 @@ def test_terms_that_cannot_be_used_make_no_price(
 
     assert message in answer.content.decode()
     assert PriceVersion.objects.count() == before
+
+
+@pytest.mark.sqlite  # What a form refuses is decided before any database is asked.
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ({}, {"model": ["Choose a model (what clients pay) or a route (our cost)."]}),
+        (
+            {"model": True, "input_nanos": "1000001", "minimum_nanos": "2000000"},
+            {
+                "input_nanos": ["An amount must not exceed 1000000 USD."],
+                "minimum_nanos": ["An amount must not exceed 1000000 USD."],
+            },
+        ),
+        (
+            {"terms": '{"context_tiers": [{"above_input_tokens": 9, "amounts": {"output": 5}}]}'},
+            {
+                "model": ["Choose a model (what clients pay) or a route (our cost)."],
+                "terms": ["Above 9 input tokens output costs less than below."],
+            },
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_price_is_said_beside_its_field_and_once(
+    client: Client, house: House, given: dict[str, Any], refused: dict[str, list[str]]
+) -> None:
+    values = {"input_nanos": "1", "output_nanos": "1", **given}
+    if given.get("model"):
+        values["model"] = str(house.model.pk)
+
+    answer = send(client, page_of(PriceVersion, "add"), **values)
+
+    assert answer.context["adminform"].form.errors == refused
 
 
 def test_a_multiplier_is_written_as_a_number(client: Client, house: House) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html import unescape
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from django.contrib import admin
+from django.contrib.staticfiles import finders
 from django.db import models
 from django.test import Client
 from django.utils import translation
@@ -174,6 +177,32 @@ def test_what_is_wrong_is_said_in_chinese(client: Client, house: House) -> None:
     assert "请输入 ID，每行一个：从 1 开始的整数。" in rule.content.decode()
     assert "金额不得低于 $0。" in budget.content.decode()
     assert not RiskRule.objects.filter(name="new").exists()
+
+
+@pytest.mark.sqlite  # What a page says is decided by no database.
+def test_what_scripts_of_a_page_say_is_in_chinese(client: Client) -> None:
+    script = finders.find("admin/js/SelectFilter2.js")
+    assert isinstance(script, str)
+    said = re.findall(r"""\bgettext\((['"])(.*?)\1\)""", Path(script).read_text())
+
+    answer = client.get("/admin/jsi18n/").content.decode()
+
+    found = re.search(r"const newcatalog = ({.*?});\n", answer, re.DOTALL)
+    assert found is not None
+    catalogue = json.loads(found[1])
+    assert len(said) > 10
+    assert [text for _, text in said if not _is_chinese(catalogue.get(text, ""))] == []
+
+
+@pytest.mark.sqlite  # As above.
+def test_pages_of_ours_beside_djangos_say_all_in_chinese(client: Client, house: House) -> None:
+    asked = client.post(f"/admin/users/user/{house.user.pk}/adjust-balance/", {"amount": "x"})
+    new = client.get(page_of(User, "add"))
+
+    assert "请更正以下错误。" in asked.content.decode()
+    assert "Please" not in asked.content.decode()
+    assert "创建用户后" in new.content.decode()
+    assert "After you" not in new.content.decode()
 
 
 def test_pages_in_english_stay_english(house: House) -> None:

@@ -214,7 +214,7 @@ def _open_admin(world: RestWorld) -> Iterator[str]:
         paths = [page_of(model, "changelist"), page_of(model, "changelist") + "?q=canary"]
         paths += [page_of(model, kind, row.pk) for row in rows for kind in ("change", "history")]
         for path in paths:
-            answer = browser.get(path)
+            answer = browser.get(path, follow=True)
             assert answer.status_code == 200, path
             yield answer.content.decode()
 

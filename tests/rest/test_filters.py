@@ -39,6 +39,9 @@ USERS = "/api/admin/users/"
         "page_size=",
         "ordering=password",
         "ordering=-email,password",
+        "ordering=,",
+        "ordering=-email,,",
+        "ordering=email,%20",
     ],
 )
 def test_a_parameter_that_cannot_be_understood_is_400(db: None, query: str) -> None:

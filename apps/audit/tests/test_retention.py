@@ -280,8 +280,20 @@ def test_the_command_refuses_what_is_unclear(db: None, arguments: tuple[str, ...
 
 
 def test_the_command_says_what_it_takes_for_days(db: None) -> None:
-    with pytest.raises(CommandError, match="not a whole number from 0 to 36500"):
+    with pytest.raises(CommandError, match="not a whole number from 1 to 36500"):
         run("--days", "\u00b2")
+
+
+@pytest.mark.parametrize("arguments", [("--days", "0"), ("--days", "00", "--user", "1")])
+def test_no_days_are_refused_as_the_setting_keeps_bodies_with_them(
+    db: None, arguments: tuple[str, ...]
+) -> None:
+    make_payload(days_ago=3)
+
+    with pytest.raises(CommandError, match=r"0 keeps bodies for ever.*--before"):
+        run(*arguments)
+
+    assert len(left()) == 1
 
 
 # ---- answers for who repeats a call

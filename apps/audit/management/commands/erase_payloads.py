@@ -26,7 +26,12 @@ class Command(BaseCommand):
         age.add_argument(
             "--before", type=_moment, help="of calls begun before this date or time (UTC)"
         )
-        age.add_argument("--days", type=_days, help="of calls begun longer ago than so many days")
+        age.add_argument(
+            "--days",
+            type=_days,
+            help="of calls begun longer ago than so many days, 1 or more; --before with the "
+            "present time erases all",
+        )
         parser.add_argument("--user", type=int, help="of this user's calls (the user's id)")
         parser.add_argument("--request", type=UUID, help="of this call (its request id)")
 
@@ -57,5 +62,12 @@ def _moment(text: str) -> datetime:
 
 def _days(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= _DAYS_MAX):
-        raise argparse.ArgumentTypeError(f"not a whole number from 0 to {_DAYS_MAX}")
-    return int(text)
+        raise argparse.ArgumentTypeError(f"not a whole number from 1 to {_DAYS_MAX}")
+    days = int(text)
+    # `--days "$PAYLOAD_DAYS"` must not erase what that setting keeps.
+    if days == 0:
+        raise argparse.ArgumentTypeError(
+            "0 keeps bodies for ever, as PAYLOAD_DAYS=0 does; to erase all of them give --before "
+            "the present time"
+        )
+    return days
