@@ -149,7 +149,8 @@ _REFUSED: Final = {
     "E11": ErrorRow(
         condition=(
             "the body is not JSON, not an object, too deep, or holds NaN, Infinity, NUL, a lone"
-            " surrogate or an integer beyond 64 bits"
+            " surrogate, an integer beyond 64 bits, more than 1000000 values or more than 250000"
+            " objects and members of such"
         ),
         statuses=(400,),
         type=_INVALID,
@@ -355,7 +356,10 @@ _REFUSED: Final = {
         retry_after=1,
     ),
     "E37": ErrorRow(
-        condition="the gateway is full, or 64 MiB of one user's bodies are still under way",
+        condition=(
+            "the gateway is full, or of one user's bodies 64 MiB are still under way or 32 MiB wait"
+            " to be parsed"
+        ),
         statuses=(503,),
         type=_OVERLOADED,
         codes=("server_is_overloaded",),

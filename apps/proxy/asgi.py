@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qs
 from uuid import UUID
@@ -27,6 +28,7 @@ from apps.proxy.cached_calls import look_in_cache
 from apps.proxy.call import Call
 from apps.proxy.dialects.gemini_paths import is_array
 from apps.proxy.dialects.gemini_request_reader import with_path
+from apps.proxy.dialects.parsed_request import ParsedRequest
 from apps.proxy.dialects.surfaces import (
     complete_count,
     count_document,
@@ -72,7 +74,7 @@ from apps.proxy.quotes import (
 from apps.proxy.recount import count_input
 from apps.proxy.repeats import Repeated, answer_in_spite, answer_repeat, make_keyed, read_key
 from apps.proxy.retrieval import ask_provider, read_question
-from apps.proxy.running import PLANNED_IN_LOOP_BYTES_MAX, plan_in_thread, run_limited
+from apps.proxy.running import run_limited
 from apps.proxy.snapshot import Caller, Snapshot
 from apps.proxy.stickiness import find_sticky_key
 from apps.proxy.weight import Weight
@@ -80,7 +82,6 @@ from apps.proxy.weight import Weight
 PROBES: Final = frozenset({"/health", "/api/health", "/livez", "/readyz"})
 _SLOW_BODY_SECONDS: Final = 1.0
 _FIELDS_MAX: Final = 20  # of a query, in which only two are known
-_LARGE_BODY_BYTES: Final = 256 << 10
 _OF_CALLERS: Final = frozenset({"E02", "E04", "E05", "E06", "E08"})  # counted by who finds them
 
 logger = logging.getLogger(__name__)
@@ -251,35 +252,23 @@ class DataPlane:
                 # The key may have been revoked while its body was under way.
                 snapshot = self._snapshot()
                 caller, _, _ = self._authenticate(snapshot, scope, datetime.now(UTC), operation)
-            if len(body) <= _LARGE_BODY_BYTES:
-                parsed = parse_object(body)
-            else:
-                # A large body must not keep the small calls beside it waiting.
-                parsed = await asyncio.get_running_loop().run_in_executor(None, parse_object, body)
+            work = partial(gateway.body_work.run, caller.member.id, len(body))
             asked: QuoteRequest | None = None
             agreed: Agreed | None = None
             if operation.kind == "quote":
-                asked = parse_quote(parsed)
+                asked = await work(_read_quote, body)
                 request = asked.request
             else:
-                endpoint = operation.endpoint
-                if operation.kind == "count":
-                    parsed = complete_count(operation.dialect, parsed)
-                if operation.model:
-                    parsed = with_path(
-                        parsed,
-                        model=operation.model,
-                        is_stream=operation.is_stream,
-                        is_array=operation.is_stream and is_array(scope["query_string"]),
-                    )
-                request = parse_request(endpoint, operation.dialect, parsed)
+                parsed, request = await work(_read_call, operation, scope["query_string"], body)
                 if request.is_stream:
                     check_may_stream(scope)
                 if request.dialect != "openai":
                     told = headers_for(request.dialect, headers)
                     request = request._replace(headers=told) if told else request
                 if key is not None and operation.kind == "call":
-                    keyed = await make_keyed(gateway, caller, key, endpoint, parsed, len(body))
+                    keyed = await make_keyed(
+                        gateway, caller, key, operation.endpoint, parsed, len(body)
+                    )
                 if QUOTE_HEADER in headers:
                     agreed = await find_agreed(gateway, caller, headers[QUOTE_HEADER])
             if snapshot.rules is not None:
@@ -287,10 +276,7 @@ class DataPlane:
                 around = Circumstances(request_id, address, agent, len(body), now)
                 await gateway.guard.check(snapshot.rules, snapshot, caller, request, around)
             promise = agreed and agreed.promise
-            if len(body) <= PLANNED_IN_LOOP_BYTES_MAX:
-                plan = plan_call(snapshot, caller, request, now, promise)
-            else:
-                plan = await plan_in_thread(snapshot, caller, request, now, promise)
+            plan = await work(plan_call, snapshot, caller, request, now, promise)
             call = Call(
                 gateway,
                 plan,
@@ -404,6 +390,31 @@ class DataPlane:
             self.gateway.count_refusal(key_id, error.code)
             raise
         return caller, headers, address
+
+
+def _read_quote(body: bytes) -> QuoteRequest:
+    """Return what a request for a quote asks for. Raises E11 to E14."""
+    return parse_quote(parse_object(body))
+
+
+def _read_call(
+    operation: Operation, query: bytes, body: bytes
+) -> tuple[dict[str, Any], ParsedRequest]:
+    """Return the body of a call with what its path says, and what it asks for.
+
+    Raises E11 to E14.
+    """
+    parsed = parse_object(body)
+    if operation.kind == "count":
+        parsed = complete_count(operation.dialect, parsed)
+    if operation.model:
+        parsed = with_path(
+            parsed,
+            model=operation.model,
+            is_stream=operation.is_stream,
+            is_array=operation.is_stream and is_array(query),
+        )
+    return parsed, parse_request(operation.endpoint, operation.dialect, parsed)
 
 
 def _key_in_query(scope: Scope) -> bytes | None:

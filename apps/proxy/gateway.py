@@ -24,6 +24,7 @@ from apps.billing.journal import Journal
 from apps.billing.writer import LedgerWriter
 from apps.proxy import loader
 from apps.proxy.answer_cache import AnswerCache
+from apps.proxy.body_work import BodyWork
 from apps.proxy.call import Call
 from apps.proxy.counter import TokenCounter
 from apps.proxy.counts import Counts
@@ -88,6 +89,7 @@ class Gateway:
         self.retries = RetryBudget()
         self.sharing = Sharing(self.health, self.monotonic)
         self.guard = Guard(self.monotonic)
+        self.body_work = BodyWork()
         self.latencies = Latencies()
         self.calls: dict[UUID, Call] = {}
         self.habits = Habits()
@@ -158,6 +160,7 @@ class Gateway:
         await self.token_counter.stop()
         self._loader.close()
         self.sharing.close()
+        self.body_work.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def begin_drain(self) -> None:

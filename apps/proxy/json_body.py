@@ -17,6 +17,9 @@ from apps.core.errors import GatewayError
 DEPTH_MAX: Final = 64
 # A body of 32 MiB could otherwise become a gigabyte of small objects.
 VALUES_MAX: Final = 1_000_000
+# Objects and members of objects: to look at each takes some microseconds. A model reads each as
+# four tokens: so many are a million, and most of a conversation is text.
+MEMBERS_MAX: Final = 250_000
 
 _INTEGER_MIN: Final = -(2**63)
 _INTEGER_MAX: Final = 2**64 - 1
@@ -88,8 +91,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     Raises GatewayError E11 or E12, with the top-level parameter where the fault lies if there is
     one, for everything that is not one unambiguous object.
     """
-    # Each value takes a byte, and to count the commas of a long prompt as long as to parse it.
-    if len(body) > VALUES_MAX and _marks(body) > VALUES_MAX:
+    # Each member takes a byte, and to count the commas of a long prompt as long as to parse it.
+    if len(body) > MEMBERS_MAX and (_values(body) > VALUES_MAX or _members(body) > MEMBERS_MAX):
         _check_number_of_values(body)
     try:
         text = body.decode("utf-8")
@@ -130,16 +133,21 @@ def _too_deep(param: str | None) -> GatewayError:
     return _invalid(f"The body is nested more than {DEPTH_MAX} levels deep.", param)
 
 
-def _marks(body: bytes) -> int:
+def _values(body: bytes) -> int:
     """Return how many bytes there are that may stand before a value."""
     return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
+def _members(body: bytes) -> int:
+    """Return how many bytes there are that may begin an object, or stand in a member of one."""
+    return body.count(b"{") + body.count(b":")
+
+
 def _check_number_of_values(body: bytes) -> None:
-    # Only commas and brackets outside strings separate values. Some strings at a time: all pieces
+    # Only what is outside strings separates values. Some strings at a time: all pieces
     # between the strings of a large body at once would take thirty times its size.
     view = memoryview(body)
-    values = start = 0
+    values = members = start = 0
     while start < len(body):  # each turn takes some strings, or all that is left
         found = _SOME_STRINGS.match(body, start)
         end = found.end() if found is not None else start
@@ -147,9 +155,12 @@ def _check_number_of_values(body: bytes) -> None:
         # would take time by the square of its length.
         skeleton = _STRING.sub(b"", view[start:end]) if end > start else body[start:]
         end = end if end > start else len(body)
-        values += skeleton.count(b",") + skeleton.count(b"[") + skeleton.count(b"{")
+        values += _values(skeleton)
+        members += _members(skeleton)
         if values > VALUES_MAX:
             raise _invalid(f"The body holds more than {VALUES_MAX} values.")
+        if members > MEMBERS_MAX:
+            raise _invalid(f"The body holds more than {MEMBERS_MAX} objects and members of such.")
         start = end
 
 

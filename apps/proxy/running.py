@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime
-from typing import Final
 
 from apps.audit.models import RequestState
 from apps.core.errors import GatewayError
-from apps.proxy.admission import Plan, Promise, plan_call
 from apps.proxy.cached_calls import MISS, answer_from_cache
 from apps.proxy.call import Call, ending_of_interruption
 from apps.proxy.dialects.answer_conversion import error_status
-from apps.proxy.dialects.parsed_request import ParsedRequest
 from apps.proxy.endings import Ending, Interrupted
 from apps.proxy.http import Headers
 from apps.proxy.limits import take_limits
 from apps.proxy.protocol import Connection
 from apps.proxy.relay import Relay
 from apps.proxy.repeats import Repeated
-from apps.proxy.snapshot import Caller, Snapshot
 from apps.proxy.stored_answers import follow_references, may_name_answers
 
-# To convert a body into another dialect takes some ten microseconds for each of its smallest parts:
-# a larger one must not keep the calls beside it waiting.
-PLANNED_IN_LOOP_BYTES_MAX: Final = 64 << 10
-
 logger = logging.getLogger(__name__)
-
-
-async def plan_in_thread(
-    snapshot: Snapshot,
-    caller: Caller,
-    request: ParsedRequest,
-    now: datetime,
-    promised: Promise | None,
-) -> Plan:
-    """Return the plan of a call with a large body, while others go on. Raises GatewayError."""
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(None, plan_call, snapshot, caller, request, now, promised)
 
 
 async def run_limited(call: Call, connection: Connection) -> None:

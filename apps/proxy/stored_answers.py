@@ -80,8 +80,10 @@ async def follow_references(call: Call) -> None:
     not there for this caller, E14 for other spellings of what names it, and E34.
     """
     plan = call.plan
-    is_chat = plan.request.dialect == "openai"
-    named = (list_spoken if is_chat else list_named)(plan.request.body)
+    listing = list_spoken if plan.request.dialect == "openai" else list_named
+    named = await call.gateway.body_work.run(
+        call.member.id, len(call.body), listing, plan.request.body
+    )
     own = [route for route in plan.routes if route.id not in plan.converted]
     if not named or not own:
         return

@@ -75,6 +75,9 @@ def nested(depth: int) -> bytes:
         (b"[" * 100_000, None),
         (b'{"a":[' + b"1," * 1_000_000 + b"1]}", None),
         (b'{"a":[' + b"[]," * 600_000 + b"[]]}", None),
+        (b'{"a":[' + b"{}," * 250_000 + b"{}]}", None),
+        (b'{"a":[' + b'{"b":1},' * 125_000 + b"{}]}", None),
+        (b'{"a":[' + b'{"b":1,"c":"{"},' * 84_000 + b"{}]}", None),
     ],
     ids=lambda value: value[:30].decode("latin-1") if isinstance(value, bytes) else value,
 )
@@ -121,6 +124,8 @@ def test_keys_further_down_may_differ_in_case_only() -> None:
         (b'{"a":[true,false,null]}', {"a": [True, False, None]}),
         (b'{"a":"' + b"[" * 100 + b'"}', {"a": "[" * 100}),
         (b'{"a":"' + b"," * 1_100_000 + b'"}', {"a": "," * 1_100_000}),
+        (b'{"a":"' + b"{:" * 200_000 + b'"}', {"a": "{:" * 200_000}),
+        (b'{"a":[' + b"1," * 999_990 + b"1]}", {"a": [1] * 999_991}),
     ],
     ids=lambda value: value[:30].decode("latin-1") if isinstance(value, bytes) else "parsed",
 )
