@@ -370,14 +370,14 @@ _REFUSED: Final = {
 
 _UPSTREAM: Final = {
     "E40": ErrorRow(
-        condition="upstream refused the client's input (400, 422)",
+        condition="upstream refused the client's input (400, 422; 403 for its content or files)",
         statuses=(400, 422),
         type=_INVALID,
         codes=UPSTREAM_CODES,
         message="The provider refused the request as not valid.",
     ),
     "E41": ErrorRow(
-        condition="upstream refused our key (401, 403)",
+        condition="upstream refused our key (401, 403), or refused without a known reason (403)",
         statuses=(502,),
         type=_SERVER,
         codes=("upstream_auth_error",),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from apps.core.errors import GatewayError
 from apps.proxy.circuit import Door
+from apps.proxy.dialects.upstream_errors import is_key_refused
 from apps.proxy.endings import AttemptFailed
 from apps.proxy.health import WHOLE
 from apps.proxy.snapshot import Credential, Route
@@ -54,11 +55,11 @@ def blame(
 def is_about_the_key(failure: AttemptFailed) -> bool:
     """Return whether the provider refused the key, and not perhaps what the client wrote.
 
-    A 400 may repeat words of the client, and a firewall before the provider answers with a page of
-    HTML: by neither may a client put a key out of use for everybody.
+    A 400 may repeat words of the client, and a 403 be about a file or a content of his, or the page
+    of a firewall: by none may a client put a key out of use for everybody.
     """
     if failure.status_code == 403:
-        return failure.text.lstrip().startswith(("{", "["))
+        return is_key_refused(failure.text.encode())
     return failure.status_code in (401, 402, 429)
 
 

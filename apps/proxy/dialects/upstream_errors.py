@@ -50,7 +50,8 @@ _EMPTY_ACCOUNT_CODES: Final = frozenset(
 )
 _EMPTY_ACCOUNT_TEXT: Final = re.compile(
     r"credit balance is too low|insufficient (?:balance|credits?|funds|quota)|exceeded your current"
-    r" quota|out of credits|account (?:is )?(?:in arrears|overdue)",
+    r" quota|out of credits|used all available credits|n[o']t have any credits"
+    r"|account (?:is )?(?:in arrears|overdue)",
     re.IGNORECASE,
 )
 _BAD_KEY_TEXT: Final = re.compile(
@@ -70,8 +71,41 @@ _NO_MODEL_TEXT: Final = re.compile(
     r"\b(?:access|permi(?:ssion|tted)|allowed|authori[sz]ed|entitled|blocked|enabled)",
     re.IGNORECASE,
 )
-# What OpenRouter says with a 403 when a model's moderation refuses the input.
-_FLAGGED_TEXT: Final = re.compile(r"\b(?:input|prompt|content) (?:was|is|has been) flagged", re.I)
+# What stands in a 403 for what the client sent: its content, or a file or an address that the
+# provider may not read, or that is not there. Sources: OpenRouter ("Your input was flagged"), xAI
+# ("Content violates usage guidelines. … Failed check: SAFETY_CHECK_TYPE_BIO"), Gemini ("You do not
+# have permission to access the File … or it may not exist.", "Cannot fetch content from the
+# provided URL.", "… does not have storage.objects.get access to …"), Anthropic (files).
+_INPUT_TEXT: Final = re.compile(
+    r"\b(?:input|prompt|content) (?:was|is|has been) flagged|\bcontent violates\b"
+    r"|\bfailed check: safety|\bthe provided ur[il]\b|\bstorage\.(?:objects|buckets)\."
+    r"|\bfiles?\b[^\n]{0,120}\b(?:exist|permission|not found)"
+    r"|\bpermission\b[^\n]{0,60}\bfiles?\b",
+    re.IGNORECASE,
+)
+# What stands in a 403 for the key or the account behind it, and no client can lead to. Whether a
+# scope is missing depends on the endpoint that a client asks, so that is none of it.
+_REFUSED_KEY_TEXT: Final = re.compile(
+    r"api[ _-]?key[^\n]{0,60}\b(?:blocked|compromised|deactivated|disabled|leaked|restriction"
+    r"|revoked|suspended)\b"
+    r"|\b(?:account|consumer|organi[sz]ation|project|team|tenant|workspace)\b[^\n]{0,160}"
+    r"\b(?:banned|deactivated|denied access|disabled|locked|restricted|suspended|terminated)\b"
+    r"|\baccess (?:was|has been) terminated|\bunregistered callers\b"
+    r"|\b(?:country|region|territory|location)\b[^\n]{0,60}\bnot supported"
+    r"|\b(?:security token|request signature|signing method|signature expired)\b"
+    r"|\b(?:expired|incorrect|invalid|missing)\b[^.\n]{0,30}\b(?:authentication|credentials?)\b",
+    re.IGNORECASE,
+)
+_REFUSED_KEY_CODES: Final = frozenset({"unsupported_country_region_territory"})
+# Source: https://github.com/googleapis/googleapis/blob/master/google/api/error_reason.proto
+_REFUSED_KEY_REASONS: Final = frozenset(
+    {
+        "ACCESS_TOKEN_EXPIRED", "ACCOUNT_STATE_INVALID", "API_KEY_HTTP_REFERRER_BLOCKED",
+        "API_KEY_INVALID", "API_KEY_IP_ADDRESS_BLOCKED", "API_KEY_SERVICE_BLOCKED",
+        "BILLING_DISABLED", "CONSUMER_INVALID", "CONSUMER_SUSPENDED", "CREDENTIALS_MISSING",
+        "SERVICE_DISABLED", "USER_PROJECT_DENIED",
+    }
+)  # fmt: skip
 
 _BODY_BYTES_READ: Final = 64 * 1024
 _MESSAGE_LENGTH_MAX: Final = 500
@@ -159,9 +193,12 @@ def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> Gate
     text = message if isinstance(message, str) else ""
     if 300 <= status < 400:
         return GatewayError("E51")
-    if status == 402 or (400 <= status < 500 and _is_account_empty(code, text)):
+    is_input = status in (400, 422) or (status == 403 and _is_input_refused(code, text))
+    is_of_client = is_input and status == 403  # Whatever words of the client it repeats.
+    if status == 402 or (
+        400 <= status < 500 and not is_of_client and _is_account_empty(code, text)
+    ):
         return GatewayError("E42")
-    is_input = status in (400, 422) or (status == 403 and _is_input_flagged(code, text))
     if status == 403 and not is_input and _is_about_the_model(error, code, text):
         return GatewayError("E44")  # The key works, but not for this model.
     if status == 401 or (status == 403 and not is_input):
@@ -183,6 +220,36 @@ def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> Gate
     if status == 413:
         return GatewayError("E45")
     return GatewayError("E46", status=503 if status in (503, 529) else 502)
+
+
+def is_key_refused(body: bytes) -> bool:
+    """Return whether a 403 says that the key is refused, or the account behind it.
+
+    A provider says 403 for much that a client wrote, too, and in ever new words.
+    """
+    error = _error_object(body)
+    codes = {one for one in (error.get("code"), error.get("type")) if isinstance(one, str)}
+    code = next(filter(None, map(allowed_code, codes)), None)
+    message = error.get("message")
+    text = message[: 2 * _MESSAGE_LENGTH_MAX] if isinstance(message, str) else ""
+    return (
+        _is_key_bad(code, text)
+        or _is_account_empty(code, text)
+        or not codes.isdisjoint(_REFUSED_KEY_CODES)
+        or not _reasons(error).isdisjoint(_REFUSED_KEY_REASONS)
+        or _REFUSED_KEY_TEXT.search(text) is not None
+    )
+
+
+def _reasons(error: Mapping[str, Any]) -> set[str]:
+    """Return why an error of Google's is one, by the names that it has for that."""
+    details = error.get("details")
+    reasons = [
+        detail.get("reason")
+        for detail in (details if isinstance(details, list) else ())
+        if isinstance(detail, dict)
+    ]
+    return {reason for reason in reasons if isinstance(reason, str)}
 
 
 def _error_object(body: bytes) -> Mapping[str, Any]:
@@ -222,9 +289,9 @@ def _is_about_the_model(error: Mapping[str, Any], code: str | None, text: str) -
     )
 
 
-def _is_input_flagged(code: str | None, text: str) -> bool:
+def _is_input_refused(code: str | None, text: str) -> bool:
     return code in ("content_filter", "content_policy_violation") or (
-        _FLAGGED_TEXT.search(text) is not None
+        _INPUT_TEXT.search(text[: 2 * _MESSAGE_LENGTH_MAX]) is not None
     )
 
 

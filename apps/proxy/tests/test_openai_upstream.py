@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.dialects.openai_upstream import input_tokens_bound, upstream_body
 from apps.proxy.dialects.parsed_request import Endpoint
-from apps.proxy.dialects.upstream_errors import clean_message, upstream_error
+from apps.proxy.dialects.upstream_errors import clean_message, is_key_refused, upstream_error
 from tests.support.cases import for_all
 
 CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
@@ -286,6 +286,18 @@ AWS_SIGNATURE = (
 )
 
 
+XAI_UNSAFE = (
+    b'{"code":"The caller does not have permission to execute the specified operation","error":'
+    b'"Content violates usage guidelines. Team: t, API key ID: k, Model: m, Failed check: '
+    b'SAFETY_CHECK_TYPE_BIO"}'
+)
+GOOGLE_FILE = error_body(
+    code=403,
+    status="PERMISSION_DENIED",
+    message="You do not have permission to access the File abc or it may not exist.",
+)
+
+
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
@@ -311,6 +323,23 @@ AWS_SIGNATURE = (
         (403, error_body(message="API key expired: no access to models."), ("E41", 502)),
         (401, error_body(message="Project `p` does not have access to model `m`."), ("E41", 502)),
         (403, error_body(code=403, message="Your input was flagged for hate."), ("E40", 400)),
+        (403, XAI_UNSAFE, ("E40", 400)),
+        (403, GOOGLE_FILE, ("E40", 400)),
+        (403, GOOGLE_FILE.replace(b"abc", b"expired API key"), ("E40", 400)),
+        (403, GOOGLE_FILE.replace(b"abc", b"insufficient funds"), ("E40", 400)),
+        (403, error_body(message="Cannot fetch content from the provided URL."), ("E40", 400)),
+        (
+            403,
+            error_body(message="s@x.com does not have storage.objects.get access to the object."),
+            ("E40", 400),
+        ),
+        (
+            403,
+            error_body(
+                type="permission_error", message="File not found, or no permission to access it."
+            ),
+            ("E40", 400),
+        ),
         (402, error_body(), ("E42", 503)),
         (404, error_body(code="model_not_found"), ("E44", 503)),
         (413, error_body(), ("E45", 413)),
@@ -335,6 +364,62 @@ def test_each_failure_of_an_upstream_becomes_its_row(
     error = upstream_error(status, {}, body)
 
     assert (error.row, error.status) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        AWS_TOKEN,
+        AWS_SIGNATURE,
+        error_body(code="invalid_api_key"),
+        error_body(type="authentication_error"),
+        error_body(code="account_deactivated"),
+        error_body(code="unsupported_country_region_territory"),
+        error_body(details=[{"reason": "API_KEY_SERVICE_BLOCKED"}]),
+        *(
+            error_body(message=message)
+            for message in (
+                "API key expired: no access to models.",
+                "Your API key was reported as leaked. Please use another API key.",
+                "The provided API key has an IP address restriction.",
+                "Permission denied: Consumer 'api_key:x' has been suspended.",
+                "Your project has been denied access. Please contact support.",
+                "Generative Language API has not been used in project 1 before or it is disabled.",
+                "Organization has been restricted. Please reach out to support.",
+                "Your access was terminated due to violation of our policies.",
+                "Country, region, or territory not supported",
+                "Method doesn't allow unregistered callers.",
+                "Request is missing required authentication credential.",
+                "insufficient balance",
+                "Your team has used all available credits.",
+            )
+        ),
+    ],
+)
+def test_a_403_that_speaks_of_the_key_or_its_account_refuses_the_key(body: bytes) -> None:
+    assert upstream_error(403, {}, body).row in ("E41", "E42")
+    assert is_key_refused(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>API key expired</html>",
+        b"{}",
+        b'{"error":{"message":7,"code":[],"type":{},"details":[7,{"reason":[]}]}}',
+        error_body(),
+        error_body(type="permission_error"),
+        error_body(message="No permission to use the specified resource."),
+        error_body(message="Not permitted. Missing scopes: model.request."),
+        error_body(message="The content of this project is not for everybody."),
+        AWS_POLICY,
+        XAI_UNSAFE,
+        GOOGLE_FILE,
+    ],
+)
+def test_a_403_that_speaks_of_something_else_refuses_no_key(body: bytes) -> None:
+    assert not is_key_refused(body)
 
 
 @pytest.mark.parametrize(
