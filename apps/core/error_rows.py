@@ -370,7 +370,9 @@ _REFUSED: Final = {
 
 _UPSTREAM: Final = {
     "E40": ErrorRow(
-        condition="upstream refused the client's input (400, 422; 403 for its content or files)",
+        condition=(
+            "upstream refused the client's input (400, 422; 403 and 404 for its content or files)"
+        ),
         statuses=(400, 422),
         type=_INVALID,
         codes=UPSTREAM_CODES,
@@ -470,6 +472,13 @@ _UPSTREAM: Final = {
         codes=("upstream_error",),
         message="The provider of the model failed. Try again.",
         retry_after=1,
+    ),
+    "E54": ErrorRow(
+        condition="upstream does not have the model at this endpoint (403, 404, in words)",
+        statuses=(404,),
+        type=_INVALID,
+        codes=("model_not_supported",),
+        message="The provider does not have the model at this endpoint.",
     ),
 }
 

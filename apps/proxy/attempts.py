@@ -16,6 +16,7 @@ from apps.core.crypto import redact
 from apps.core.errors import GatewayError
 from apps.proxy.blame import KEY_ROWS, blame, count_failure, credit, credit_beginning
 from apps.proxy.circuit import Door
+from apps.proxy.dialects.parsed_request import kind_of
 from apps.proxy.endings import AttemptFailed, Interrupted
 from apps.proxy.provider_limits import Places
 from apps.proxy.routing import ATTEMPTS_MAX
@@ -180,6 +181,7 @@ class Attempts:
         self, exchange: Exchange, route: Route, credential: Credential, number: int
     ) -> None:
         call, gateway = self._call, self._gateway
+        kind = kind_of(call.plan.request.endpoint)
         call.route = route
         call.meter = None
         call.is_asked = False
@@ -208,7 +210,7 @@ class Attempts:
             row["error_text"] = redact(failure.text.replace(credential.secret, "[redacted]"))
             row["cost_nanos"] = call.cost_of_failure(route, failure)
             self.finish(failure.error.code)
-            blame(gateway, route, credential, failure, begun)
+            blame(gateway, route, credential, failure, begun, kind=kind)
             call.forget_captured()
             raise
         except Interrupted as interruption:
@@ -226,4 +228,5 @@ class Attempts:
         if self._is_broken_off:
             count_failure(gateway, route, credential, "upstream_interrupted", begun)
         else:
+            gateway.health.note_kind(route, kind)
             credit(gateway, route, credential, begun)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Final
 
 from apps.core.errors import GatewayError
@@ -20,16 +21,29 @@ if TYPE_CHECKING:
 BLAMELESS_ROWS: Final = frozenset({"E40", "E45"})
 # The provider refused the key, or the account behind it is empty.
 BAD_KEY_ROWS: Final = frozenset({"E41", "E42"})
+# What the wrong endpoint for a model leads to, in whichever words.
+_ENDPOINT_ROWS: Final = frozenset({"E41", "E44"})
 # What another key of the same route may not meet.
 KEY_ROWS: Final = BAD_KEY_ROWS | {"E43", "E44"}
+
+_MISSING_SCOPE: Final = re.compile(r"\bmissing[ _]scope", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 
 
 def blame(
-    gateway: Gateway, route: Route, credential: Credential, failure: AttemptFailed, begun: float
+    gateway: Gateway,
+    route: Route,
+    credential: Credential,
+    failure: AttemptFailed,
+    begun: float,
+    *,
+    kind: str,
 ) -> None:
-    """Count a failed attempt against its route or its key, where one of them is to blame."""
+    """Count a failed attempt against its route or its key, where one of them is to blame.
+
+    `kind` is that of the endpoint.
+    """
     health, error = gateway.health, failure.error
     if error.row in BLAMELESS_ROWS:
         credit(gateway, route, credential, begun)
@@ -39,6 +53,11 @@ def blame(
     elif error.row in BAD_KEY_ROWS and is_about_the_key(failure):
         health.abandon(route, credential)
         _give_up_key(gateway, route, credential, error)
+    elif error.row == "E54" or (
+        error.row in _ENDPOINT_ROWS and health.answers_elsewhere(route, kind)
+    ):
+        # Who asks a model at the wrong endpoint takes it from nobody.
+        health.abandon(route, credential)
     elif error.row == "E43":
         health.abandon(route, credential)
         door, seconds = (route.id, credential.id), error.retry_after or 1
@@ -56,9 +75,11 @@ def is_about_the_key(failure: AttemptFailed) -> bool:
     """Return whether the provider refused the key, and not perhaps what the client wrote.
 
     A 400 may repeat words of the client, and a 403 be about a file or a content of his, or the page
-    of a firewall: by none may a client put a key out of use for everybody.
+    of a firewall; whether a scope is missing depends on the endpoint. By none of it may a client
+    put a key out of use for everybody.
     """
-    if failure.status_code == 403:
+    is_of_scopes = _MISSING_SCOPE.search(failure.text) is not None
+    if failure.status_code == 403 or is_of_scopes:
         return is_key_refused(failure.text.encode())
     return failure.status_code in (401, 402, 429)
 

@@ -40,6 +40,7 @@ class Health:
         self.circuits = Circuits()
         self._bad: dict[int, BadKey] = {}
         self._turns: dict[int, int] = {}  # by provider id
+        self._answered: dict[int, set[str]] = {}  # kinds of endpoints, by route id
 
     @property
     def is_good(self) -> bool:
@@ -145,17 +146,30 @@ class Health:
             for door in self.doors(route, credential):
                 self.circuits.abandon(door)
 
+    def note_kind(self, route: Route, kind: str) -> None:
+        """Note that the route has answered at an endpoint of this kind."""
+        self._answered.setdefault(route.id, set()).add(kind)
+
+    def answers_elsewhere(self, route: Route, kind: str) -> bool:
+        """Return whether the route has answered at endpoints of other kinds only: a client may ask
+        any model anywhere.
+        """
+        kinds = self._answered.get(route.id)
+        return kinds is not None and kind not in kinds
+
     def doors(self, route: Route, credential: Credential) -> tuple[Door, ...]:
         """Return the doors that an attempt goes through."""
         return (route.id, WHOLE), (route.id, credential.id)
 
     def forget_doors(self, catalogue: Catalogue, now: float) -> None:
-        """Drop the circuits of what has left the configuration, and of what is long over.
+        """Drop what is known of what has left the configuration, and circuits that are long over.
 
         No call would come that closes them, and all others would pay for the trouble.
         """
+        routes = [route for model in catalogue.models.values() for route in model.routes]
+        for route_id in self._answered.keys() - {route.id for route in routes}:
+            del self._answered[route_id]
         if not self.circuits.are_all_closed:
-            routes = [route for model in catalogue.models.values() for route in model.routes]
             doors = {(route.id, key.id) for route in routes for key in route.provider.credentials}
             self.circuits.keep(doors | {(route.id, WHOLE) for route in routes}, now)
 

@@ -315,6 +315,7 @@ ELSEWHERE: Final = {
     "E36": "a gateway that ends: test_error_rows_alone",
     "E37": "test_full_gateway",
     **dict.fromkeys(("E41", "E42"), "a key is asked no more: test_provider_health"),
+    "E54": "a model at the wrong endpoint: test_provider_health",
     "E62": "the client is gone: test_features, test_disconnects",
     "E64": "nobody is left to say it: test_error_rows_alone",
     "E66": "a gateway that ends: test_error_rows_alone",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -71,6 +72,22 @@ NOT_THIS_MODEL = response(
     "403 Forbidden",
     "Connection: close",
 )
+
+# What a provider of a chat model says at other endpoints, by path, and what it is asked there.
+WRONG_ENDPOINTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "/v1/completions": (
+        "404 No",
+        "This is a chat model and not supported in the v1/completions endpoint.",
+        {"prompt": "x", "max_tokens": 5},
+    ),
+    "/v1/embeddings": (
+        "403 No",
+        "You are not allowed to generate embeddings from this model",
+        {"input": "x"},
+    ),
+    "/v1/moderations": ("404 No", "It is not found, or is not supported.", {"input": "x"}),
+    "/v1/rerank": ("401 No", "Missing scopes: model.rerank.", {"query": "x", "documents": ["x"]}),
+}
 
 
 def says(answer_of: Callable[[int], bytes]) -> Callable[[socket.socket, threading.Event], None]:
@@ -315,6 +332,47 @@ def test_a_model_that_no_key_may_use_takes_the_key_from_no_other_model(bench: Be
     assert refused[0].error["code"] == "model_not_available"
     assert limited.settled(2).charges == (0, 0)
     assert disabled_keys(provider) == {}
+
+
+def test_a_model_at_the_wrong_endpoint_is_taken_from_nobody(bench: Bench) -> None:
+    asked: list[str] = []
+
+    def say(connection: socket.socket, stopped: threading.Event) -> None:
+        asked.append(listener.heard[-1].split()[1].decode())
+        if asked[-1] in WRONG_ENDPOINTS:
+            status, message, _ = WRONG_ENDPOINTS[asked[-1]]
+            told = orjson.dumps({"error": {"message": message, "type": "invalid_request_error"}})
+            connection.sendall(response(told, status, "Connection: close"))
+        else:
+            connection.sendall(ANSWERED)
+
+    with Listener(say) as listener:
+        provider = bench.make_provider(listener.base_url)
+        stage = bench.stage(
+            provider=provider, fallbacks=[("demo-chat-dearer:fault=status(500)", None)]
+        )
+        alone = bench.stage(provider=provider)
+
+        def ask_at(path: str, stage: Stage) -> HttpAnswer:
+            body = orjson.dumps({"model": stage.model.name, **WRONG_ENDPOINTS[path][2]})
+            headers = stage.caller.headers
+            return ask(bench.gateway, "POST", path, headers=headers, body=body)
+
+        statuses = [chat(stage).status]
+        for path in WRONG_ENDPOINTS:
+            for _ in range(6):
+                ask_at(path, stage)
+            statuses.append(chat(stage).status)
+        refused = [ask_at(path, alone) for path in WRONG_ENDPOINTS]
+
+    assert statuses == [200] * 5
+    counts = {"/v1/chat/completions": 5, **dict.fromkeys(WRONG_ENDPOINTS, 7)}
+    assert Counter(asked) == counts
+    assert disabled_keys(provider) == {}
+    assert [answer.error["code"] for answer in refused] == [
+        "model_not_supported", "model_not_supported", "model_not_available", "upstream_auth_error",
+    ]  # fmt: skip
+    assert [answer.status for answer in refused] == [404, 404, 503, 502]
 
 
 # ---- circuits

@@ -64,6 +64,7 @@ EXPECTED = {
     "E51": (502, "server_error", "upstream_invalid_response", 1, None, ""),
     "E52": (502, "server_error", "upstream_response_too_large", None, False, ""),
     "E53": (503, "server_error", "upstream_error", 1, None, ""),
+    "E54": (404, "invalid_request_error", "model_not_supported", None, None, ""),
     "E60": (200, "server_error", "upstream_interrupted", None, None, ""),
     "E61": (200, "server_error", "stream_limit_exceeded", None, None, ""),
     "E62": (499, "invalid_request_error", "client_disconnected", None, None, ""),

@@ -19,9 +19,18 @@ Endpoint = Literal[
 EMBEDDING_ENDPOINTS: Final = frozenset({"batchEmbedContents", "embedContent", "embeddings"})
 # What these answer is not written token by token, and costs what was read.
 READING_ENDPOINTS: Final = EMBEDDING_ENDPOINTS | {"moderations", "rerank"}
+# Conversations, of which each dialect has its own.
+CHAT_ENDPOINTS: Final = frozenset({"chat/completions", "generateContent", "messages", "responses"})
 # For how many searches a call that may search holds, where its client sets no bound: what is
 # reported beyond comes as an excess.
 WEB_SEARCHES_MAX: Final = 10
+
+
+def kind_of(endpoint: Endpoint) -> str:
+    """Return what is asked of a model at an endpoint, whichever dialect it is of."""
+    if endpoint in CHAT_ENDPOINTS:
+        return "chat"
+    return "embedding" if endpoint in EMBEDDING_ENDPOINTS else endpoint
 
 
 class ParsedRequest(NamedTuple):

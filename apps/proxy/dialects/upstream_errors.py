@@ -71,16 +71,30 @@ _NO_MODEL_TEXT: Final = re.compile(
     r"\b(?:access|permi(?:ssion|tted)|allowed|authori[sz]ed|entitled|blocked|enabled)",
     re.IGNORECASE,
 )
-# What stands in a 403 for what the client sent: its content, or a file or an address that the
-# provider may not read, or that is not there. Sources: OpenRouter ("Your input was flagged"), xAI
-# ("Content violates usage guidelines. … Failed check: SAFETY_CHECK_TYPE_BIO"), Gemini ("You do not
-# have permission to access the File … or it may not exist.", "Cannot fetch content from the
-# provided URL.", "… does not have storage.objects.get access to …"), Anthropic (files).
+# What stands in a 403 or 404 for what the client sent: its content, a parameter, or a file, an
+# address or an item that the provider may not read, or that is not there. Sources: OpenRouter
+# ("Your input was flagged"), xAI ("Content violates usage guidelines. … Failed check:
+# SAFETY_CHECK_TYPE_BIO"), Gemini ("You do not have permission to access the File … or it may not
+# exist.", "Cannot fetch content from the provided URL.", "… does not have storage.objects.get
+# access to …"), Anthropic (files), OpenAI ("You are not allowed to request logprobs from this
+# model", "Item with id '…' not found.").
 _INPUT_TEXT: Final = re.compile(
     r"\b(?:input|prompt|content) (?:was|is|has been) flagged|\bcontent violates\b"
     r"|\bfailed check: safety|\bthe provided ur[il]\b|\bstorage\.(?:objects|buckets)\."
     r"|\bfiles?\b[^\n]{0,120}\b(?:exist|permission|not found)"
-    r"|\bpermission\b[^\n]{0,60}\bfiles?\b",
+    r"|\bpermission\b[^\n]{0,60}\bfiles?\b"
+    r"|\bnot allowed to request\b|\b(?:item|response) with id\b",
+    re.IGNORECASE,
+)
+# What stands in a 403 or 404 for the endpoint at which the client asks a model, as OpenAI says it:
+# "This is a chat model and not supported in the v1/completions endpoint.", "This model is only
+# supported in v1/responses and not in v1/chat/completions.", "You are not allowed to generate
+# embeddings from this model".
+_ENDPOINT_TEXT: Final = re.compile(
+    r"\bmodel\b[^\n]{0,60}\bsupported in (?:the )?v1/"
+    r"|\bnot allowed to generate embeddings\b"
+    r"|\bdoes not support (?:chat|completions?|embeddings?|moderations?|rerank)"
+    r"|\bnot an? (?:chat|completions?|embeddings?|moderation|rerank\w*) model\b",
     re.IGNORECASE,
 )
 # What stands in a 403 for the key or the account behind it, and no client can lead to. Whether a
@@ -183,7 +197,7 @@ def clean_message(message: str) -> str:
 
 
 def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> GatewayError:
-    """Return what an upstream's failure means for the client: one of E40 to E46, or E51.
+    """Return what an upstream's failure means for the client: one of E40 to E46, E51 or E54.
 
     `headers` must be looked up by lower-case names or ignore case.
     """
@@ -193,26 +207,27 @@ def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> Gate
     text = message if isinstance(message, str) else ""
     if 300 <= status < 400:
         return GatewayError("E51")
-    is_input = status in (400, 422) or (status == 403 and _is_input_refused(code, text))
-    is_of_client = is_input and status == 403  # Whatever words of the client it repeats.
-    if status == 402 or (
-        400 <= status < 500 and not is_of_client and _is_account_empty(code, text)
-    ):
+    is_of_client = status in (403, 404) and _is_input_refused(code, text)
+    # It may repeat any words of the client.
+    is_empty = not is_of_client and _is_account_empty(code, text)
+    if status == 402 or (400 <= status < 500 and is_empty):
         return GatewayError("E42")
-    if status == 403 and not is_input and _is_about_the_model(error, code, text):
-        return GatewayError("E44")  # The key works, but not for this model.
-    if status == 401 or (status == 403 and not is_input):
-        return GatewayError("E41")
-    if status == 400 and _is_key_bad(code, text):
-        return GatewayError("E41")
-    if is_input:
+    if is_of_client or status in (400, 422):
+        if status == 400 and _is_key_bad(code, text):
+            return GatewayError("E41")
         return GatewayError(
             "E40",
-            status=400 if status == 403 else status,
+            status=400 if is_of_client else status,
             code=code if code in UPSTREAM_CODES else None,
             param=_param(error.get("param")),
             message=clean_message(text) or None,
         )
+    if status in (403, 404) and _ENDPOINT_TEXT.search(text[: 2 * _MESSAGE_LENGTH_MAX]):
+        return GatewayError("E54")
+    if status == 403 and _is_about_the_model(error, code, text):
+        return GatewayError("E44")  # The key works, but not for this model.
+    if status in (401, 403):
+        return GatewayError("E41")
     if status == 429:
         return GatewayError("E43", retry_after=_retry_after(headers))
     if status == 404:

@@ -134,3 +134,19 @@ def test_a_key_that_rests_does_not_stand_in_for_one_at_its_limit() -> None:
     assert choose(FIRST) == FIRST
     health.note_bad(SECOND, "E41")
     assert choose(FIRST) == FIRST
+
+
+def test_a_route_that_answers_at_some_endpoints_tells_of_others_and_is_forgotten() -> None:
+    health, route, other = Health(), _route(1, FIRST), _route(2, FIRST)
+
+    before = health.answers_elsewhere(route, "chat")
+    health.note_kind(route, "chat")
+    known = [health.answers_elsewhere(route, kind) for kind in ("chat", "embedding")]
+    of_other = health.answers_elsewhere(other, "embedding")
+    health.note_kind(route, "embedding")
+    then = health.answers_elsewhere(route, "embedding")
+    health.forget_doors(Catalogue({}, {}), 0.0)
+    health.note_kind(route, "chat")
+
+    assert (before, known, of_other, then) == (False, [False, True], False, False)
+    assert health.answers_elsewhere(route, "embedding")

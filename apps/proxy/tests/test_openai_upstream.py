@@ -340,8 +340,27 @@ GOOGLE_FILE = error_body(
             ),
             ("E40", 400),
         ),
+        *(
+            (status, error_body(message=message), ("E40", 400))
+            for status, message in (
+                (403, "You are not allowed to request logprobs from this model"),
+                (404, "File not found: file_1"),
+                (404, "Item with id 'rs_1' not found. Items are not persisted."),
+            )
+        ),
+        *(
+            (status, error_body(param="model", message=message), ("E54", 404))
+            for status, message in (
+                (403, "You are not allowed to generate embeddings from this model"),
+                (404, "This is a chat model and not supported in the v1/completions endpoint."),
+                (404, "This is not a chat model and thus not supported in the v1/chat/completions"),
+                (404, "This model is only supported in v1/responses and not in v1/completions."),
+            )
+        ),
         (402, error_body(), ("E42", 503)),
         (404, error_body(code="model_not_found"), ("E44", 503)),
+        (404, error_body(message="models/m is not found for API version v1beta."), ("E44", 503)),
+        (404, b"<html>File not found</html>", ("E44", 503)),
         (413, error_body(), ("E45", 413)),
         (429, error_body(code="rate_limit_exceeded"), ("E43", 429)),
         (429, error_body(code="insufficient_quota"), ("E42", 503)),
@@ -557,7 +576,7 @@ def test_a_message_is_at_most_500_characters() -> None:
 
 @given(st.binary(max_size=100), st.integers(100, 999))
 def test_any_failure_is_one_of_the_rows(body: bytes, status: int) -> None:
-    rows = {"E40", "E41", "E42", "E43", "E44", "E45", "E46", "E51"}
+    rows = {"E40", "E41", "E42", "E43", "E44", "E45", "E46", "E51", "E54"}
 
     assert upstream_error(status, {}, body).row in rows
 
