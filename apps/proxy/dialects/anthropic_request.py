@@ -182,7 +182,8 @@ def _check_messages(body: Mapping[str, Any]) -> bool:
         source = block.get("source")
         if isinstance(source, dict):
             check_spelling(source, _SOURCE_KEYS, "messages[].content[].source")
-            check_address(source.get("url"), "messages[].content[].source.url")
+            place = "messages[].content[].source.url"
+            check_address(source.get("url"), place, may_be_bytes=False)
         kind = block.get("type")
         if kind == "container_upload":
             # It is read by a program that runs at the provider's.

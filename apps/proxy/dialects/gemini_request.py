@@ -306,7 +306,7 @@ def _checked_kind_of(blob: object) -> str:
     if isinstance(blob, dict):
         check_spelling(blob, _BLOB_KEYS, "contents[].parts[]")
         for name in _FILES:
-            check_address(blob.get(name), f"contents[].parts[].{name}")
+            check_address(blob.get(name), f"contents[].parts[].{name}", may_be_bytes=False)
     return _kind_of(blob)
 
 

@@ -19,11 +19,16 @@ _HEAD_LENGTH_MAX: Final = 256
 # All others are read with the rights of the operator's own account, whoever asks (gs:, s3:), or
 # from the provider's disk.
 _SCHEMES: Final = ("data:", "http:", "https:")
+# Files that the operator sent to Google are read so, too, by their address or by their name alone.
+_GOOGLES_FILES: Final = "generativelanguage.googleapis.com"
+_FILE_NAME: Final = "files/"
 # Where parts of a conversation name what they hold, in OpenAI's dialect and those like it.
 _ADDRESSED: Final = (
     "audio", "audio_url", "file", "file_data", "file_url", "image", "image_url", "input_audio",
     "video", "video_url",
 )  # fmt: skip
+# What can hold no bytes but within an address.
+_ONLY_ADDRESSED: Final = frozenset({"file_url", "uri"})
 _ADDRESSES: Final = ("data", "file_data", "file_url", "image_url", "uri", "url")
 
 
@@ -51,14 +56,21 @@ def is_data_url(url: str) -> bool:
     return url[: len(_SCHEME)].lower() == _SCHEME
 
 
-def check_address(url: object, place: str) -> None:
+def check_address(url: object, place: str, *, may_be_bytes: bool = True) -> None:
     """Raise E14 for an address that is neither on the web nor holds its bytes itself.
 
-    What has no scheme is none: bytes in base64, or the name of a file.
+    What has no scheme may be bytes in base64, where a place takes such, but not the name of a file.
     """
-    if not isinstance(url, str) or ":" not in url:
+    if not isinstance(url, str) or not url:
+        return
+    if ":" not in url and may_be_bytes:
+        name = url.strip()
+        if len(name) <= _HEAD_LENGTH_MAX and _FILE_NAME in name.lower():
+            raise unsupported(place)
         return
     if not url[:_HEAD_LENGTH_MAX].lstrip().lower().startswith(_SCHEMES):
+        raise unsupported(place)
+    if not is_data_url(url.lstrip()) and _GOOGLES_FILES in url.lower():
         raise unsupported(place)
 
 
@@ -66,10 +78,15 @@ def check_addresses(part: Mapping[str, Any], place: str) -> None:
     """Raise E14 for a part of a conversation that names such an address, wherever it does."""
     for name in part.keys() & _ADDRESSED:
         value = part[name]
+        may_be_bytes = name not in _ONLY_ADDRESSED
         for held in value if isinstance(value, list) else (value,):
-            check_address(held, f"{place}.{name}")
+            check_address(held, f"{place}.{name}", may_be_bytes=may_be_bytes)
             for key in held.keys() & _ADDRESSES if isinstance(held, dict) else ():
-                check_address(held[key], f"{place}.{name}.{key}")
+                check_address(
+                    held[key],
+                    f"{place}.{name}.{key}",
+                    may_be_bytes=may_be_bytes and key not in _ONLY_ADDRESSED,
+                )
 
 
 def is_bounded_sound(part: object) -> bool:

@@ -12,11 +12,19 @@ from tests.support.cases import for_all
 OTHERS: Final = (
     "gs://bucket/secret.png", " GS://bucket/secret.png", "s3://bucket/a", "file:///etc/passwd",
     "ftp://example.com/a.png", "http\t://example.com", "\x00gs://bucket/a", "//gs:",
+    "files/abc123xyz", " Files/abc123xyz", "/v1beta/files/abc123xyz",
+    "https://generativelanguage.googleapis.com/v1beta/files/abc123xyz",
+    "https://a@GenerativeLanguage.googleapis.com:443/v1beta/files/abc123xyz:download?alt=media",
 )  # fmt: skip
 WEB: Final = (
     "https://example.com/a.png", "HTTP://example.com/a:b.png", " https://example.com/a.png",
-    "data:image/png;base64,aaaa", "iVBORw0KGgo=", "",
+    "data:image/png;base64,aaaa", "https://www.youtube.com/watch?v=x",
+    "data:image/png;base64,files/generativelanguage", "https://example.com/files/a.png", "",
 )  # fmt: skip
+# Bytes in base64, of which some servers read images and sounds.
+BARE: Final = ("iVBORw0KGgo=", "iVBORw0KGgo" * 30 + "files/")
+# What is an address and nothing else.
+ONLY_ADDRESSES: Final = ("file_url", "fileUri", "source.url")
 
 
 def chat(part: dict[str, Any]) -> tuple[Endpoint, DialectName, dict[str, Any]]:
@@ -85,6 +93,18 @@ def test_what_the_operators_account_could_read_is_refused_by_name(url: str) -> N
 def test_pages_of_the_web_and_bytes_within_a_request_pass(url: str) -> None:
     for endpoint, dialect, body in places(url).values():
         assert parse_request(endpoint, dialect, {"model": "m", **body}).model == "m"
+
+
+@for_all("data", BARE)
+def test_bytes_without_a_scheme_pass_where_a_place_takes_such(data: str) -> None:
+    for place, (endpoint, dialect, body) in places(data).items():
+        if not place.strip().endswith(ONLY_ADDRESSES):
+            assert parse_request(endpoint, dialect, {"model": "m", **body}).model == "m"
+            continue
+        with pytest.raises(GatewayError) as error:
+            parse_request(endpoint, dialect, {"model": "m", **body})
+
+        assert (error.value.row, error.value.param) == ("E14", place.strip())
 
 
 @for_all(

@@ -219,9 +219,9 @@ def test_an_image_takes_what_images_take_and_hides_no_text() -> None:
         {"inlineData": {"data": "AAAA"}},
         {"inlineData": "AAAA"},
         {"fileData": {"fileUri": "https://example.com/a.png", "mimeType": "image/png"}},
-        {"file_data": {"file_uri": "files/a", "data": 1}},
-        {"functionResponse": {"parts": [{"fileData": {"fileUri": "x"}}]}},
-        {"text": "a", "fileData": {"fileUri": "x"}},
+        {"file_data": {"file_uri": "https://example.com/a", "data": 1}},
+        {"functionResponse": {"parts": [{"fileData": {"fileUri": "https://example.com/x"}}]}},
+        {"text": "a", "fileData": {"fileUri": "https://example.com/x"}},
     ],
 )
 def test_what_has_to_be_looked_into_takes_a_whole_context(part: dict[str, Any]) -> None:

@@ -200,7 +200,14 @@ def test_an_image_is_bounded_as_one() -> None:
         {"input": [{"type": "compaction", "encrypted_content": "x"}]},
         {"input": [{"type": "web_search_call", "id": "ws_1"}]},
         {"input": [{"type": ["message"]}]},
-        {"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "x"}]}]},
+        {
+            "input": [
+                {
+                    "role": "user",
+                    "content": [{"type": "input_file", "file_url": "https://example.com/x"}],
+                }
+            ]
+        },
         {"input": [{"role": "user", "content": [{"type": "input_file", "file_data": "x"}]}]},
         {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "x"}]}]},
         {"input": [{"role": "user", "content": [1]}]},
