@@ -148,16 +148,14 @@ class Health:
 
     def note_kind(self, route: Route, kind: str) -> None:
         """Note that the route has answered at an endpoint of this kind."""
-        kinds = self._answered.setdefault(route.id, set())
-        if kind not in kinds:
-            kinds.add(kind)
+        self._answered.setdefault(route.id, set()).add(kind)
 
     def answers_elsewhere(self, route: Route, kind: str) -> bool:
         """Return whether the route has answered at endpoints of other kinds only: a client may ask
         any model anywhere.
         """
         kinds = self._answered.get(route.id)
-        return bool(kinds) and kind not in (kinds or ())
+        return kinds is not None and kind not in kinds
 
     def doors(self, route: Route, credential: Credential) -> tuple[Door, ...]:
         """Return the doors that an attempt goes through."""
