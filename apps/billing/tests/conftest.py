@@ -1,4 +1,4 @@
-"""Installations to back up and empty ones to restore into, most of them shared, and a journal."""
+"""Installations to back up and empty ones to restore into, a journal, and who tampers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from apps.billing.ledger.store import Engine
 from apps.billing.tests import backup_kit as kit
 from apps.billing.tests.backup_kit import Elsewhere, Installation, Original
 from tests.support.databases import Database, TestDatabases
+from tests.support.tampering import Tamper
 from tests.support.world import Gateway, make_world
 
 
@@ -22,6 +23,12 @@ from tests.support.world import Gateway, make_world
 def installation(ledger_connect: Callable[[], Engine], data_dir: Path) -> Installation:
     """An installation with history, of this test alone."""
     return kit.furnish(Gateway(make_world(), ledger_connect()), data_dir)
+
+
+@pytest.fixture
+def tamper(committed_db: Database) -> Tamper:
+    """Somebody who can write the database as its owner."""
+    return Tamper(committed_db)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from apps.billing.findings import Finding
 from apps.billing.ledger.store import Engine
 from apps.billing.models import VerifiedHead
 from apps.billing.tests.anchor_kit import cut_off_the_tail, find, rewrite_all, settle
-from tests.support.databases import Database
 from tests.support.tampering import Tamper
 from tests.support.world import NOW, Gateway, make_world
 
@@ -29,12 +28,6 @@ def gateway(ledger_connect: Connect) -> Gateway:
     gateway = Gateway(make_world(), ledger_connect())
     settle(gateway, 5)
     return gateway
-
-
-@pytest.fixture
-def tamper(committed_db: Database) -> Tamper:
-    """Somebody who can write the database as its owner."""
-    return Tamper(committed_db)
 
 
 @pytest.fixture

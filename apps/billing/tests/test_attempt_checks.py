@@ -11,17 +11,10 @@ from apps.audit.records import attempt_row
 from apps.billing.ledger.commands import Held
 from apps.billing.ledger.store import Engine, flush
 from apps.billing.tests.verification_kit import find
-from tests.support.databases import Database
 from tests.support.tampering import Tamper
 from tests.support.world import NOW, Gateway, make_world
 
 Connect = Callable[[], Engine]
-
-
-@pytest.fixture
-def tamper(committed_db: Database) -> Tamper:
-    """Somebody who can write the database as its owner."""
-    return Tamper(committed_db)
 
 
 def settle_with_attempts(

@@ -20,7 +20,6 @@ from apps.billing.ledger.store import Engine
 from apps.billing.models import Hold
 from apps.billing.tests.verification_kit import find, make_busy_gateway
 from apps.billing.verification import report
-from tests.support.databases import Database
 from tests.support.tampering import Tamper
 from tests.support.world import NOW, Gateway, make_world, top_up
 
@@ -31,12 +30,6 @@ Connect = Callable[[], Engine]
 def gateway(ledger_connect: Connect) -> Gateway:
     """A gateway that has settled three calls, one of them in debt, and has one open hold."""
     return make_busy_gateway(ledger_connect)
-
-
-@pytest.fixture
-def tamper(committed_db: Database) -> Tamper:
-    """Somebody who can write the database as its owner."""
-    return Tamper(committed_db)
 
 
 def invariants(found: list[Finding]) -> set[str]:

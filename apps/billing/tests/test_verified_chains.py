@@ -14,7 +14,6 @@ from apps.billing.models import Account, VerifiedHead
 from apps.billing.new_rows import Span, list_spans
 from apps.billing.tests.verification_kit import find, make_busy_gateway
 from apps.billing.verification import _note
-from tests.support.databases import Database
 from tests.support.tampering import Tamper
 from tests.support.world import Gateway
 
@@ -25,12 +24,6 @@ LATER = datetime(2126, 11, 22, tzinfo=UTC)
 def gateway(ledger_connect: Callable[[], Engine]) -> Gateway:
     """A gateway that has settled three calls, one of them in debt, and has one open hold."""
     return make_busy_gateway(ledger_connect)
-
-
-@pytest.fixture
-def tamper(committed_db: Database) -> Tamper:
-    """Somebody who can write the database as its owner."""
-    return Tamper(committed_db)
 
 
 @pytest.mark.parametrize(("links", "spans"), [(1, 6), (3, 3), (1_000, 1)])
