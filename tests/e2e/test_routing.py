@@ -1,4 +1,7 @@
-"""Strategies, stickiness, overrides, limits of providers, and answers read on for who has left."""
+"""Strategies, stickiness, overrides, limits of providers, and answers read on for who has left.
+
+Over 400 lines because all of them share one stage of providers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tests that every charge is explained by lines that sum to it, to the nano (I-21, I-26)."""
+"""Tests that every charge is explained by lines that sum to it, to the nano (I-21, I-26).
+
+Over 400 lines because each way in which a charge comes about is one short test here.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Tests of exports: each call once, no formulas, bounded, on record, and ended where the client is
 gone.
+
+Over 400 lines because a file is followed from who asks for it to who leaves it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""API keys over REST, for administrators and for their owners: shown once, never more rights."""
+"""API keys over REST, for administrators and for their owners: shown once, never more rights.
+
+Over 400 lines because what one of the two may do is told beside what the other may.
+"""
 
 from __future__ import annotations
 

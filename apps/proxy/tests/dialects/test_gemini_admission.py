@@ -1,4 +1,7 @@
-"""What a client of Google's dialect asks for, as far as it can cost anything, and by which path."""
+"""What a client of Google's dialect asks for, as far as it can cost anything, and by which path.
+
+Over 400 lines because most of it is tables of cases.
+"""
 
 from typing import Any, Final
 
