@@ -118,15 +118,16 @@ def read_site(site: Site, load: Load, *, seconds: int) -> Reading:
         size = probe(site.port, load, site.keys[0])
     except OSError as error:
         raise LoadFailed(f"no answer: {error}") from error
-    wait_until_quiet(site.database)
+    records = site.database if site.keeps_records else None
+    wait_until_quiet(records)
     since_ms = int(time.time() * 1_000) + 1
     time.sleep(0.002)
     before = _spent(site)
     outcome = run_wrk(site.port, load, keys=site.keys[:1], seconds=seconds)
-    wait_until_quiet(site.database)
+    wait_until_quiet(records)
     after = _spent(site)
     check_size(outcome, size, open_at_end=load.connections)
-    check_records(site.database, since_ms, answered=outcome.requests, open_at_end=load.connections)
+    check_records(records, since_ms, answered=outcome.requests, open_at_end=load.connections)
     database_cpu = None
     if before[1] is not None and after[1] is not None:
         database_cpu = (after[1] - before[1]) * 1e3 / outcome.requests

@@ -65,6 +65,7 @@ class Site:
     server: Server
     keys: tuple[str, ...]
     database: Database | None = None
+    keeps_records: bool = True  # its database has the product's tables
     ready_seconds: float = 0.0  # from its start until it took calls
 
     @property
@@ -137,13 +138,26 @@ class Bed:
 
     def start_passthrough(self, upstream: Site) -> Site:
         """Start the pass-through in front of an upstream."""
+        server = self._run_asgi("pass-through", "bench.passthrough", upstream, {})
+        return Site("pass-through", server, ("sk-none",))
+
+    def start_bare_ledger(self, upstream: Site) -> Site:
+        """Start the pass-through that holds and settles, on a database of its own."""
+        postgres, name = self.start_postgres(), "bare-ledger"
+        postgres.execute(f'CREATE DATABASE "{name}"')
+        database = Database(POSTGRES, name, postgres)
+        server = self._run_asgi(name, "bench.bare_ledger", upstream, {"LEDGER_DSN": database.url})
+        return Site(name, server, ("sk-none",), database, keeps_records=False)
+
+    def _run_asgi(
+        self, name: str, module: str, upstream: Site, environment: dict[str, str]
+    ) -> Server:
         port = free_port()
-        command = [sys.executable, "-m", "uvicorn", "bench.passthrough:app", "--port", str(port)]
+        command = [sys.executable, "-m", "uvicorn", f"{module}:app", "--port", str(port)]
         command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
         command += ["--log-level", "warning", "--backlog", "4096"]
-        environment = {"UPSTREAM": f"http://127.0.0.1:{upstream.port}"}
-        server = self._run("pass-through", command, port, environment)
-        return Site("pass-through", server, ("sk-none",))
+        environment = {"UPSTREAM": f"http://127.0.0.1:{upstream.port}", **environment}
+        return self._run(name, command, port, environment)
 
     # ---- gateways
 
@@ -156,7 +170,8 @@ class Bed:
         server = self._run(name, command, port, environment)
         _wait_until_ready(server)
         keys = self._templates[database.engine][1]
-        return Site(name, server, keys, database, time.perf_counter() - begun)
+        ready_seconds = time.perf_counter() - begun
+        return Site(name, server, keys, database, ready_seconds=ready_seconds)
 
     def make_database(self, engine: str, name: str) -> Database:
         """Return a new database with all that calls need in it."""

@@ -1,4 +1,4 @@
-"""The table: gateways beside both yardsticks, JSON and streams, few and many connections."""
+"""The table: gateways beside all yardsticks, JSON and streams, few and many connections."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ _COLUMNS: Final = (
     "requests/s",
     "of nginx",
     "of pass-through",
+    "of bare ledger",
     "p50 ms",
     "p99 ms",
     "added p50",
@@ -44,7 +45,12 @@ def run(bed: Bed, options: Options) -> Result:
     """Measure all cells that were asked for."""
     wanted = _choose_cells(options.only)
     upstream = bed.start_upstream()
-    yardsticks = [upstream, bed.start_nginx(upstream), bed.start_passthrough(upstream)]
+    yardsticks = [
+        upstream,
+        bed.start_nginx(upstream),
+        bed.start_passthrough(upstream),
+        bed.start_bare_ledger(upstream),
+    ]
     gateways = _start_gateways(bed, sorted({name for names in wanted.values() for name in names}))
     cells = [
         (load, [*yardsticks, *(gateways[name] for name in names)]) for load, names in wanted.items()
@@ -115,6 +121,7 @@ def _row(load: Load, series: Series, found: Found) -> list[str]:
         number(series.per_second(), 0),
         number(series.ratio_to(found.get((load.name, "nginx")))),
         number(series.ratio_to(found.get((load.name, "pass-through")))),
+        number(series.ratio_to(found.get((load.name, "bare-ledger")))),
         number(series.median(lambda reading: reading.outcome.p50_ms)),
         number(series.median(lambda reading: reading.outcome.p99_ms)),
         *_added(load, series, direct),
