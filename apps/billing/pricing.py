@@ -220,7 +220,9 @@ def _rates_of(usage: Usage, price: Price, conditions: Conditions) -> _Rates:
     return _rates(price, *find_terms(usage, price, conditions))
 
 
-def _scenarios(price: Price, input_bound: int, conditions: Conditions) -> Sequence[_Scenario]:
+def _scenarios(
+    price: Price, input_bound: int, conditions: Conditions, *, is_served_as_asked: bool = False
+) -> Sequence[_Scenario]:
     """Return what may come to count for a call: whoever asks for a service tier may be served in
     the usual one, and may need less input than the bound.
     """
@@ -230,7 +232,8 @@ def _scenarios(price: Price, input_bound: int, conditions: Conditions) -> Sequen
     window = terms.find_window(conditions.minute)
     ends = (*(tier.above_input_tokens for tier in terms.context_tiers), input_bound)
     found = []
-    for service in {None, terms.find_service(conditions.service_tier)}:
+    asked = terms.find_service(conditions.service_tier)
+    for service in {asked} if is_served_as_asked else {None, asked}:
         for tier, end in zip((None, *terms.context_tiers), ends, strict=True):
             if tier is None or tier.above_input_tokens < input_bound:
                 rates = _rates(price, tier, service, window)
@@ -293,15 +296,20 @@ def worst_case_nanos(
     is_text_only: bool = False,
     conditions: Conditions = USUAL,
     count_bounds: Mapping[str, int] = NO_COUNTS,
+    is_served_as_asked: bool = False,
 ) -> int:
     """Return the most that a call inside these bounds can cost, whatever the classes.
 
     With `is_text_only` the prices of audio and images are left out: a call that neither sends nor
-    asks for them should not have to hold for them. It may be served in the tier of `conditions` or
-    in the usual one. `count_bounds` holds the most of what is counted by the piece.
+    asks for them should not have to hold for them. It may be served in the tier of `conditions` or,
+    unless `is_served_as_asked`, in the usual one. `count_bounds` holds the most of what is counted
+    by the piece.
     """
     worst = 0
-    for rates, input_tokens in _scenarios(price, input_tokens_bound, conditions):
+    scenarios = _scenarios(
+        price, input_tokens_bound, conditions, is_served_as_asked=is_served_as_asked
+    )
+    for rates, input_tokens in scenarios:
         fixed, dearest_output = _bounds(rates, input_tokens, is_text_only, count_bounds)
         numerator = max(fixed + output_tokens_bound * dearest_output, rates.minimum)
         worst = max(worst, _round_up(numerator * multiplier_millionths, rates.denominator))

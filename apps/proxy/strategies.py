@@ -10,7 +10,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from apps.billing.pricing import MULTIPLIER_ONE, PriceIncomplete, worst_case_nanos
+from apps.billing.pricing import (
+    MULTIPLIER_ONE,
+    PriceIncomplete,
+    conditions_of,
+    worst_case_nanos,
+)
 from apps.proxy.admission import Plan
 from apps.proxy.latency import Latencies
 from apps.proxy.snapshot import Route
@@ -48,17 +53,23 @@ def find_rank(
 
 
 def cost_bound(plan: Plan, route: Route, moment: datetime) -> float:
-    """Return the most that the provider bills for the call, infinity where that is not known."""
+    """Return the most that the provider bills for the call in the service tier that it asks for,
+    infinity where that is not known.
+    """
     price = route.costs.at(moment)
     if price is None:
         return math.inf
     try:
         return worst_case_nanos(
             plan.input_bound,
-            plan.output_bound * plan.request.choices,
+            (plan.output_bound + plan.request.beside_bound) * plan.request.choices,
             price,
             MULTIPLIER_ONE,
             is_text_only=plan.is_text_only,
+            conditions=conditions_of(plan.request.service_tier, moment),
+            count_bounds=plan.count_bounds,
+            # The hold has to cover both; which is cheaper is told by what was asked for.
+            is_served_as_asked=True,
         )
     except PriceIncomplete:
         return math.inf

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from apps.billing.pricing import Price
+from apps.core.price_terms import parse_terms
 from apps.proxy.admission import Plan, plan_call
 from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.latency import Latencies
@@ -18,8 +20,11 @@ from apps.proxy.strategies import EXPLORING_SHARE, Rank, cost_bound, find_rank
 from apps.proxy.tests.values import EARLIER, NOW, ROUTE, make_caller, make_snapshot
 
 
-def make_plan(*, stream: bool = False, **model: Any) -> Plan:
+def make_plan(
+    *, stream: bool = False, asked: Mapping[str, Any] | None = None, **model: Any
+) -> Plan:
     body = {"model": "gpt", "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
+    body |= asked or {}
     request = parse_request("chat/completions", {**body, "max_tokens": 100, "n": 2})
     return plan_call(make_snapshot(b"d", model=model), make_caller(), request, NOW)
 
@@ -60,6 +65,57 @@ def test_an_unknown_or_incomplete_cost_is_infinite() -> None:
 
     assert cost_bound(make_plan(), make_route(1), NOW) == math.inf
     assert cost_bound(make_plan(), replace(ROUTE, costs=incomplete), NOW) == math.inf
+
+
+def make_priced(number: int, *, terms: Any = None, **price: Any) -> Route:
+    values = {"input": 0, "output": 4_000_000_000, **price}
+    costs = PriceHistory((EARLIER,), (Price(id=number, terms=parse_terms(terms), **values),))
+    return replace(ROUTE, id=number, costs=costs)
+
+
+FLEX = {"service_tiers": [{"name": "flex", "multiplier_millionths": 100_000}]}
+
+
+def make_selling_plan(asked: Mapping[str, Any] | None = None) -> Plan:
+    """Return the plan of a call of a model that sells searches and a cheaper tier."""
+    price = Price(id=9, input=0, output=0, web_search=10**9, terms=parse_terms(FLEX))
+    prices = PriceHistory((EARLIER,), (price,))
+    return make_plan(asked=asked, strategy="least_cost", prices=prices)
+
+
+def test_a_cost_is_that_of_the_hour() -> None:
+    minute = NOW.hour * 60 + NOW.minute
+    window = {"multiplier_millionths": 100_000, "from_minute": minute, "to_minute": minute + 1}
+    later = {**window, "from_minute": minute + 1, "to_minute": minute + 2}
+    plan = make_plan(strategy="least_cost")
+    routes = [
+        make_route(1, cost=1_000_000_000),
+        make_priced(2, terms={"windows": [window]}),
+        make_priced(3, terms={"windows": [later]}),
+    ]
+
+    assert order(routes, rank_of(plan)) == [2, 1, 3]
+
+
+def test_a_cost_is_that_of_the_service_tier_that_is_asked_for() -> None:
+    routes = [make_route(1, cost=1_000_000_000), make_priced(2, terms=FLEX)]
+    usual = make_selling_plan()
+    flex = make_selling_plan(asked={"service_tier": "flex"})
+
+    assert order(routes, rank_of(usual)) == [1, 2]
+    assert order(routes, rank_of(flex)) == [2, 1]
+
+
+def test_a_cost_includes_what_is_counted_by_the_piece() -> None:
+    routes = [
+        make_priced(1, output=1_000_000_000, web_search=10**9),
+        make_priced(2, web_search=10**6),
+    ]
+    plain = make_selling_plan()
+    searching = make_selling_plan(asked={"web_search_options": {}})
+
+    assert order(routes, rank_of(plain)) == [1, 2]
+    assert order(routes, rank_of(searching)) == [2, 1]
 
 
 def test_the_cheapest_goes_first_and_the_unknown_last_but_the_priority_before_all() -> None:
