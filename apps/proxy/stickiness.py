@@ -16,6 +16,8 @@ from apps.proxy.json_body import serialise
 
 SESSION_HEADERS: Final = (b"x-session-id", b"session-id", b"session_id")
 SESSION_PARAMETERS: Final = ("prompt_cache_key", "session_id", "user")
+# Anthropic's name for the user, or what clients of it put there; in other dialects just a tag.
+_METADATA_PARAMETER: Final = "user_id"
 PREFIX_BYTES_MAX: Final = 64 << 10
 _LEADING_MESSAGES_MAX: Final = 20
 # What each dialect calls the turns.
@@ -35,9 +37,8 @@ def find_sticky_key(
     given = next((headers[name] for name in SESSION_HEADERS if headers.get(name)), None)
     if given is None:
         metadata = body.get("metadata")
-        # Anthropic's name for the user.
-        own = metadata.get("user_id") if isinstance(metadata, Mapping) else None
-        texts = (own, *(body.get(name) for name in SESSION_PARAMETERS))
+        own = metadata.get(_METADATA_PARAMETER) if isinstance(metadata, Mapping) else None
+        texts = (*(body.get(name) for name in SESSION_PARAMETERS), own)
         text = next((text for text in texts if isinstance(text, str) and text), None)
         given = text.encode("utf-8", "replace") if text is not None else None
     kind, material = (b"given", given) if given is not None else (b"begun", _beginning(body))

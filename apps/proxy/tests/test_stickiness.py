@@ -50,6 +50,15 @@ def test_a_header_names_a_conversation_whatever_it_says(name: bytes) -> None:
     assert key_of(FIRST, headers=headers) != key_of(FIRST, headers={name: b"two"})
 
 
+def test_a_name_of_the_user_counts_after_what_names_the_conversation() -> None:
+    def of(message: Any, user_id: str, **values: Any) -> bytes | None:
+        return key_of(message, metadata={"user_id": user_id}, **values)
+
+    assert of(FIRST, "u") == of(NEXT, "u")
+    assert of(FIRST, "u", prompt_cache_key="one") != of(FIRST, "u", prompt_cache_key="two")
+    assert of(FIRST, "u", prompt_cache_key="one") == of(NEXT, "v", prompt_cache_key="one")
+
+
 @pytest.mark.parametrize("name", ["prompt_cache_key", "session_id", "user"])
 def test_so_does_a_parameter(name: str) -> None:
     def of(message: Any, value: str) -> bytes | None:
