@@ -40,6 +40,7 @@ class _Circuit:
     is_open: bool = False  # from the opening to the first success
     rested_at: float = 0.0  # when the latest rest began
     rests_until: float = 0.0
+    tried_at: float = 0.0  # when the latest try since the trouble began
     probing_since: float | None = None
     closed_at: float = 0.0
     # Number of the bucket, calls, failures; oldest first.
@@ -94,7 +95,10 @@ class Circuits:
     def begin(self, door: Door, now: float) -> None:
         """Note that the door is being tried; where its rest is over, this is the probe."""
         circuit = self._circuits.get(door)
-        if circuit is not None and circuit.is_open and now >= circuit.rests_until:
+        if circuit is None:
+            return
+        circuit.tried_at = now
+        if circuit.is_open and now >= circuit.rests_until:
             circuit.probing_since = now
 
     def succeed(self, door: Door, now: float, *, begun: float) -> bool:
@@ -180,6 +184,11 @@ class Circuits:
         """Return how often in a row the circuit opened."""
         circuit = self._circuits.get(door)
         return circuit.openings if circuit is not None else 0
+
+    def tried_at(self, door: Door) -> float:
+        """Return when the door was tried last, 0 where it was not since its trouble began."""
+        circuit = self._circuits.get(door)
+        return circuit.tried_at if circuit is not None else 0.0
 
     def states(self, now: float) -> Iterator[tuple[Door, State]]:
         """Yield the doors that are, or were lately, in trouble."""

@@ -12,7 +12,7 @@ Circuits never close the last door: where all rest, all count again. A bad key i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,6 +59,10 @@ class Health:
             return False
         is_open = self.circuits.is_open((route.id, WHOLE), now)
         return is_open or self._is_resting_with_all_keys(route, now)
+
+    def tried_at(self, route: Route) -> float:
+        """Return when the route was tried last, 0 where it was not since its trouble began."""
+        return max(self.circuits.tried_at(door) for door in self._all_doors(route))
 
     def choose_key(
         self,
@@ -115,6 +119,11 @@ class Health:
         if not self.circuits.are_all_closed:
             for door in self.doors(route, credential):
                 self.circuits.begin(door, now)
+
+    def _all_doors(self, route: Route) -> Iterator[Door]:
+        yield route.id, WHOLE
+        for one in route.provider.credentials:
+            yield route.id, one.id
 
     def _is_resting_with_all_keys(self, route: Route, now: float) -> bool:
         sound = [one for one in route.provider.credentials if not self._is_bad(one)]

@@ -116,6 +116,7 @@ def _plan(call: Call, routes: Sequence[Route]) -> list[Route]:
             started_at=call.started_at,
             now=now,
         ),
+        tried_at=health.tried_at,
         count_max=PLANNED_MAX if any(r.provider.is_limited for r in routes) else ATTEMPTS_MAX,
     )
     if planned and model.strategy == "least_latency":

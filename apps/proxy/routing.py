@@ -28,17 +28,33 @@ def plan_routes(
     is_open: Callable[[int], bool],
     is_full: Callable[[Route], bool] = lambda route: False,
     rank: Callable[[Route], float] | None = None,
+    tried_at: Callable[[Route], float] = lambda route: 0.0,
     count_max: int = ATTEMPTS_MAX,
 ) -> list[Route]:
     """Return the routes to try: by priority, inside one by rank, equals at random by weight.
 
     Routes of providers at their limit are left out. Routes whose circuit is open are passed over;
-    where that leaves none, all count again, since the last door never closes. At most `count_max`.
+    where that leaves none, all count again, since the last door never closes: then those come first
+    that were not tried for longest, lest one that is well again be found by nobody behind others
+    that are not. At most `count_max`.
     """
     usable = [route for route in routes if route.provider.credentials and not is_full(route)]
-    candidates = [route for route in usable if not is_open(route.id)] or usable
+    candidates = [route for route in usable if not is_open(route.id)]
+    if candidates:
+        return _order(candidates, random=random, rank=rank, count_max=count_max)
+    ordered = _order(usable, random=random, rank=rank, count_max=len(usable))
+    return sorted(ordered, key=tried_at)[:count_max]
+
+
+def _order(
+    candidates: Sequence[Route],
+    *,
+    random: Callable[[], float],
+    rank: Callable[[Route], float] | None,
+    count_max: int,
+) -> list[Route]:
     if len(candidates) == 1:
-        return candidates
+        return list(candidates)
     ordered: list[Route] = []
     for priority in sorted({route.priority for route in candidates}):
         left = [route for route in candidates if route.priority == priority]

@@ -111,6 +111,17 @@ def test_a_door_that_is_well_again_leaves_nothing_behind() -> None:
     assert circuits.are_all_closed
 
 
+def test_a_door_tells_when_it_was_tried_since_its_trouble_began() -> None:
+    circuits = _opened()
+
+    assert circuits.tried_at(DOOR) == 0.0
+
+    circuits.begin(DOOR, 7.0)  # There was no other.
+
+    assert circuits.tried_at(DOOR) == 7.0
+    assert circuits.tried_at(OTHER) == 0.0
+
+
 def test_after_the_rest_one_probe_goes_through_and_its_success_closes() -> None:
     circuits = _opened()
 

@@ -39,6 +39,24 @@ def test_open_circuits_are_passed_over_but_the_last_door_never_closes() -> None:
     assert _plan(routes, closed=frozenset({1, 2})) == [1, 2]
 
 
+def test_where_all_circuits_are_open_those_come_first_that_were_not_tried_for_longest() -> None:
+    routes = [_route(number, number) for number in range(1, 6)]
+    tried: dict[int, float] = {}
+    found = []
+    for now in range(1, 6):
+        planned = plan_routes(
+            routes,
+            random=lambda: 0.0,
+            is_open=lambda route_id: True,
+            tried_at=lambda route: tried.get(route.id, 0.0),
+        )
+        found.append([route.id for route in planned])
+        tried[planned[0].id] = float(now)  # A call that may not be repeated.
+
+    # So nobody waits for the end of a rest behind others.
+    assert found == [[1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 1], [5, 1, 2]]
+
+
 def test_a_provider_without_keys_is_no_way() -> None:
     without = replace(ROUTE, id=2, provider=replace(PROVIDER, credentials=()))
 
