@@ -99,7 +99,7 @@ def staff_of(request: HttpRequest) -> AbstractBaseUser:
 def say_refusal(refusal: Refusal) -> str:
     """Return what a page says of a refusal, in the language of who reads it."""
     if refusal.code == "idempotency_key_reused":
-        # The key of a form is hidden in it (see `RepeatKeyField`).
+        # The key of a form is hidden in it (see `IdempotencyKeyField`).
         return translate("This form was sent before, with other values. Open it again.")
     return translate(refusal.message)
 

@@ -72,7 +72,13 @@ from apps.proxy.quotes import (
     parse_quote,
 )
 from apps.proxy.recount import count_input
-from apps.proxy.repeats import Repeated, answer_in_spite, answer_repeat, make_keyed, read_key
+from apps.proxy.repeats import (
+    Repeated,
+    answer_in_spite,
+    answer_repeat,
+    make_keyed,
+    read_idempotency_key,
+)
 from apps.proxy.retrieval import ask_provider, read_question
 from apps.proxy.running import run_limited
 from apps.proxy.snapshot import Caller, Snapshot
@@ -246,7 +252,7 @@ class DataPlane:
         call: Call | None = None
         keyed = None
         try:
-            key = read_key(headers)
+            key = read_idempotency_key(headers)
             body = await read_body(receive, headers, weight.reserve, connection.take_body)
             if gateway.monotonic() - begun > _SLOW_BODY_SECONDS:
                 # The key may have been revoked while its body was under way.

@@ -110,7 +110,7 @@ def create_quota(
 ) -> UserQuota:
     """Give a user an allowance on a model group, funded from promotion.
 
-    Raises TotalOutOfRange, ExpiryPassed, UserGone, GroupGone, RepeatKeyReused and ResultGone.
+    Raises TotalOutOfRange, ExpiryPassed, UserGone, GroupGone, IdempotencyKeyReused and ResultGone.
     """
     grant = Grant(model_group, total_nanos, expires_at, is_active)
     with transaction.atomic():
@@ -135,7 +135,7 @@ def change_quota(
 ) -> UserQuota:
     """Change a quota and return it.
 
-    Raises TotalBelowUse, TotalOutOfRange, QuotaGone, RepeatKeyReused and ResultGone.
+    Raises TotalBelowUse, TotalOutOfRange, QuotaGone, IdempotencyKeyReused and ResultGone.
     """
     with transaction.atomic():
         claimed = claim(repeat, [quota_id]) if repeat is not None else None
