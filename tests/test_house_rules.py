@@ -86,3 +86,19 @@ def test_modules_that_say_they_are_pure_are_held_to_it() -> None:
         for name in says_so
         if not any(name == module or name.startswith(f"{module}.") for module in held)
     ] == []
+
+
+def test_a_word_of_the_house_is_the_name_of_one_class() -> None:
+    words = {
+        "Account", "Allowance", "Attempt", "BadKey", "Caller", "Dialect", "Entry", "Finding",
+        "Hold", "IdempotencyKeyReused", "Refusal", "Rule", "Snapshot", "Standing", "Transaction",
+    }  # fmt: skip
+
+    found = [
+        node.name
+        for path in _files("apps", "auditing")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and node.name in words
+    ]
+
+    assert sorted(found) == sorted(words)

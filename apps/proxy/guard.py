@@ -25,7 +25,7 @@ from apps.proxy.dialects.parsed_request import ParsedRequest
 from apps.proxy.request_texts import has_token_ids, list_texts
 from apps.proxy.rule_findings import RuleFindings
 from apps.proxy.snapshot import Caller, Model, Snapshot
-from apps.risk.findings import Finding
+from apps.risk.findings import CallFinding
 from apps.risk.rules import (
     Origin,
     Rule,
@@ -145,7 +145,7 @@ class Guard:
             action = "block" if rule.is_blocking else "record"
             self.matches.add(str(rule.id), action)
             self.findings.add(
-                Finding(
+                CallFinding(
                     request_id=around.request_id,
                     rule_id=rule.id,
                     rule_name=rule.name,

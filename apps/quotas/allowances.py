@@ -60,7 +60,7 @@ class QuotaGone(Gone):
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class QuotaUse:
     """What a quota has left, in nanos: used + held + remaining = total."""
 
     used_nanos: int
@@ -255,10 +255,10 @@ def change_quotas(
     return quotas
 
 
-def remaining(quota: UserQuota) -> Allowance:
+def remaining(quota: UserQuota) -> QuotaUse:
     """Return what is used, held and left. Reads `quota.account`."""
     account = quota.account
-    return Allowance(
+    return QuotaUse(
         used_nanos=quota.total_nanos - account.posted_nanos,
         held_nanos=account.held_nanos,
         remaining_nanos=account.posted_nanos - account.held_nanos,

@@ -22,7 +22,7 @@ from apps.providers.demo.answers import ID_MARK, Answer
 from apps.providers.demo.building import parse_options, refuse_option
 from apps.providers.demo.calls import Call, CallLog
 from apps.providers.demo.dialects.choice import OPENAI, find_dialect
-from apps.providers.demo.dialects.dialect import Dialect, Incoming
+from apps.providers.demo.dialects.dialect import DemoDialect, Incoming
 from apps.providers.demo.errors import ProviderError
 from apps.providers.demo.fault_content import play_error
 from apps.providers.demo.faults import describe, find_fault, start_script
@@ -222,7 +222,7 @@ class Connection(asyncio.Protocol):
         self._play(request, script, is_answered=is_answered, latency=options.latency)
 
     def _plan(
-        self, dialect: Dialect, request: Request, body: Any, has_body: bool, call: Call
+        self, dialect: DemoDialect, request: Request, body: Any, has_body: bool, call: Call
     ) -> tuple[Options, Answer, Script | None]:
         """Return what to answer; without a script at once. Raises ProviderError."""
         key = dialect.find_key(request)

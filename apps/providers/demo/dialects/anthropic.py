@@ -20,7 +20,7 @@ from apps.providers.demo.answers import CREATED, ID_MARK, Answer, Choice, Endpoi
 from apps.providers.demo.building import MODELS, build_answer, build_fixed
 from apps.providers.demo.dialects.anthropic_request import count_prompt, read_message
 from apps.providers.demo.dialects.dialect import (
-    Dialect,
+    DemoDialect,
     Headers,
     Incoming,
     find_bearer,
@@ -53,7 +53,7 @@ _PING: Final = Event(b'event: ping\ndata: {"type":"ping"}\n\n')
 _STOP: Final = Event(b'event: message_stop\ndata: {"type":"message_stop"}\n\n', is_end=True)
 
 
-class AnthropicDialect(Dialect):
+class AnthropicDialect(DemoDialect):
     """What Anthropic's SDKs speak."""
 
     head = (("request-id", f"req_{_MARK}"), ("anthropic-organization-id", "org-demo"))

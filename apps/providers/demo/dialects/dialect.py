@@ -30,7 +30,7 @@ class Incoming:
     stored: StoredAnswers
 
 
-class Dialect(ABC):
+class DemoDialect(ABC):
     """One way to speak to a provider. It has no state: one instance serves all calls."""
 
     stream_type: ClassVar[str] = TYPE_EVENTS

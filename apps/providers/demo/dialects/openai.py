@@ -13,7 +13,7 @@ import orjson
 
 from apps.providers.demo.answers import CREATED, ID_MARK, Answer, Choice, Endpoint, Event, Usage
 from apps.providers.demo.building import build_answer
-from apps.providers.demo.dialects.dialect import Dialect, Headers, Incoming
+from apps.providers.demo.dialects.dialect import DemoDialect, Headers, Incoming
 from apps.providers.demo.dialects.openai_lists import LISTS, answer_list
 from apps.providers.demo.dialects.openai_request import read_chat, read_completion
 from apps.providers.demo.errors import ProviderError, build_key_error
@@ -36,10 +36,10 @@ _POSTED = {
 }
 
 
-class OpenAIDialect(Dialect):
+class OpenAIDialect(DemoDialect):
     """What OpenAI's Python SDK speaks when it completes chats."""
 
-    head = (*Dialect.head, ("openai-processing-ms", "1"))
+    head = (*DemoDialect.head, ("openai-processing-ms", "1"))
     usage_mark = b'"completion_tokens":'
     wrong_body = b'{"object":"list","data":"none","choices":{"0":null}}'
     wrong_documents = (

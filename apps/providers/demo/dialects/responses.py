@@ -15,7 +15,7 @@ import orjson
 from apps.providers.demo.answers import CREATED, ID_MARK, Answer, Endpoint, Event, Usage
 from apps.providers.demo.building import build_answer, build_fixed
 from apps.providers.demo.dialects.dialect import (
-    Dialect,
+    DemoDialect,
     Headers,
     Incoming,
     named_event,
@@ -40,7 +40,7 @@ _MARK: Final = ID_MARK.decode()
 _FAULT_NUMBER: Final = 1_000_000
 
 
-class ResponsesDialect(Dialect):
+class ResponsesDialect(DemoDialect):
     """What OpenAI's SDKs speak when they create responses."""
 
     head = OpenAIDialect.head
