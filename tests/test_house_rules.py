@@ -102,3 +102,17 @@ def test_a_word_of_the_house_is_the_name_of_one_class() -> None:
     ]
 
     assert sorted(found) == sorted(words)
+
+
+def test_what_is_named_find_returns_none_instead_of_raising() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for path in _files("apps", "auditing")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.lstrip("_").startswith("find_")
+        and any(isinstance(part, ast.Raise) for part in ast.walk(node))
+        and "None" not in ast.unparse(node.returns or node)
+    ]
+
+    assert found == []

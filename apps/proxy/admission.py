@@ -30,7 +30,7 @@ from apps.proxy.dialects.reasoning import thoughts_bound
 from apps.proxy.dialects.surfaces import input_tokens_bound, within_context
 from apps.proxy.json_body import serialise
 from apps.proxy.operations import Operation
-from apps.proxy.route_bodies import NOT_CONVERTED, find_bodies
+from apps.proxy.route_bodies import NOT_CONVERTED, get_bodies
 from apps.proxy.routing import no_key_row
 from apps.proxy.snapshot import Access, Caller, Key, Model, Route, Snapshot, find_access
 
@@ -174,9 +174,7 @@ def _is_allowed(address: str, key: Key) -> bool:
     return any(parsed in network for network in key.allowed_networks)
 
 
-def find_model(
-    snapshot: Snapshot, caller: Caller, name: str, now: datetime
-) -> tuple[Model, Access]:
+def get_model(snapshot: Snapshot, caller: Caller, name: str, now: datetime) -> tuple[Model, Access]:
     """Return a model and the caller's access to it.
 
     Raises E07 alike for unknown and for closed ones.
@@ -208,7 +206,7 @@ def plan_call(
     Raises E07, E13, E14, E32 (also where a model searches by itself and searches have no price),
     and E41 and E42 where no key is left.
     """
-    model, access = find_model(snapshot, caller, request.model, now)
+    model, access = get_model(snapshot, caller, request.model, now)
     price = model.prices.at(now)
     if promised is not None:
         if promised.model_id != model.id:
@@ -228,7 +226,7 @@ def plan_call(
     output_bound = 0 if is_reading else _output_bound(request, model)
     if request.headers:
         request = request._replace(headers=within_context(request.headers, model.context_length))
-    routes, converted = find_bodies(request, model.routes, output_bound)
+    routes, converted = get_bodies(request, model.routes, output_bound)
     if thoughts := 0 if is_reading else _thoughts_bound(request, model, routes, converted):
         request = request._replace(beside_bound=request.beside_bound + thoughts)
     serialised = serialise(request.body)

@@ -209,7 +209,7 @@ class DataPlane:
             except (DatabaseError, InterfaceError) as error:
                 raise GatewayError("E34") from error
         else:
-            found = reads.get_model(snapshot, caller, operation.model, now, dialect)
+            found = reads.describe_model(snapshot, caller, operation.model, now, dialect)
         await send_json(send, orjson.dumps(found), request_id=str(request_id), extra=extra)
 
     async def _answer_stored(

@@ -116,7 +116,7 @@ def create_quota(
     with transaction.atomic():
         claimed = claim(repeat, [user.pk]) if repeat is not None else None
         if claimed is not None and claimed.done:
-            return _find_done(claimed)
+            return _get_done(claimed)
         made = give_quotas(user_ids=[user.pk], grant=grant, cause=Cause(actor, reason, request))
         if not made:
             raise UserGone
@@ -140,7 +140,7 @@ def change_quota(
     with transaction.atomic():
         claimed = claim(repeat, [quota_id]) if repeat is not None else None
         if claimed is not None and claimed.done:
-            return _find_done(claimed)
+            return _get_done(claimed)
         found = change_quotas(
             quota_ids=[quota_id], changes=changes, cause=Cause(actor, reason, request)
         )
@@ -326,7 +326,7 @@ def _check(total_nanos: int) -> None:
         raise TotalOutOfRange
 
 
-def _find_done(claimed: RepeatKey) -> UserQuota:
+def _get_done(claimed: RepeatKey) -> UserQuota:
     quota = UserQuota.objects.filter(pk=claimed.done[0]).first()
     if quota is None:
         raise ResultGone

@@ -15,7 +15,7 @@ from apps.ai_models.models import AIModel
 from apps.core.idempotency_keys import idempotency_key_parameter, read_idempotency_key
 from apps.core.rest import actor_of, answer_deletion
 from apps.quotas.allowances import Cause, Grant, change_quota, create_quota
-from apps.quotas.bulk import change_in_bulk, find_members, give_in_bulk
+from apps.quotas.bulk import change_in_bulk, give_in_bulk, list_members
 from apps.quotas.filters import OfferFilters, OwnQuotaFilters, QuotaFilters
 from apps.quotas.leftovers import remove_quota
 from apps.quotas.models import UserQuota
@@ -187,7 +187,7 @@ class BulkQuotasView(generics.GenericAPIView[UserQuota]):
         if claimed is not None:
             user_ids = claimed.subjects
         else:
-            user_ids = values.get("users") or find_members(values["user_group"])
+            user_ids = values.get("users") or list_members(values["user_group"])
         made = give_in_bulk(
             user_ids=user_ids,
             grant=Grant(

@@ -53,7 +53,7 @@ class StoppedHalfway(DomainError):
     message = "Only some are done. The same call with the same key goes on when this is put right."
 
 
-def find_members(group: UserGroup) -> list[int]:
+def list_members(group: UserGroup) -> list[int]:
     """Return the ids of the group's active users. Raises GroupTooLarge and GroupEmpty."""
     rows = User.objects.filter(user_group=group, is_active=True).order_by("pk")
     found = list(rows.values_list("pk", flat=True)[: SUBJECTS_MAX + 1])

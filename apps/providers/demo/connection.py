@@ -25,7 +25,7 @@ from apps.providers.demo.dialects.choice import OPENAI, find_dialect
 from apps.providers.demo.dialects.dialect import DemoDialect, Incoming
 from apps.providers.demo.errors import ProviderError
 from apps.providers.demo.fault_content import play_error
-from apps.providers.demo.faults import describe, find_fault, start_script
+from apps.providers.demo.faults import describe, get_fault, start_script
 from apps.providers.demo.options import OptionError, Options
 from apps.providers.demo.rendering import render_response
 from apps.providers.demo.script import (
@@ -211,14 +211,14 @@ class Connection(asyncio.Protocol):
             self._play(request, refusal, is_answered=True)
             return
         self._answer = answer
-        if answer.is_stored and find_fault(options).is_answered:
+        if answer.is_stored and get_fault(options).is_answered:
             items = dialect.list_input(body) if len(request.body) <= INPUT_BYTES_MAX else []
             key = dialect.find_key(request)
             self._shared.stored.keep(key, call["response_id"], answer, items)
         if script is None:
             self._write_at_once(request, answer, call)
             return
-        is_answered = find_fault(options).is_answered
+        is_answered = get_fault(options).is_answered
         self._play(request, script, is_answered=is_answered, latency=options.latency)
 
     def _plan(
@@ -229,8 +229,8 @@ class Connection(asyncio.Protocol):
         expected = self._shared.api_key
         if expected is not None and not hmac.compare_digest(key.encode(), expected.encode()):
             raise dialect.refuse_key(key)
-        endpoint = dialect.find_endpoint(request)
-        model = dialect.find_model(endpoint, request, body if has_body else None)
+        endpoint = dialect.get_endpoint(request)
+        model = dialect.get_model(endpoint, request, body if has_body else None)
         call["model"] = model
         options = parse_options(model)
         answer = dialect.answer(

@@ -71,7 +71,7 @@ class AnthropicDialect(DemoDialect):
         """Return the key as received, empty if there is none."""
         return request.headers.get("x-api-key") or find_bearer(request)
 
-    def find_endpoint(self, request: Request) -> Endpoint:
+    def get_endpoint(self, request: Request) -> Endpoint:
         """Return what the request calls, with or without `/v1`. Raises ProviderError."""
         path = request.path.removeprefix("/v1").removeprefix("/")
         if "anthropic-version" not in request.headers:
@@ -85,11 +85,11 @@ class AnthropicDialect(DemoDialect):
         check_method(request, method)
         return endpoint
 
-    def find_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
+    def get_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
         """Return the model asked for; empty for the list of models. Raises ProviderError."""
         if endpoint is Endpoint.MODELS:
             return unquote(request.path.partition("/models")[2].removeprefix("/"))
-        return super().find_model(endpoint, request, body)
+        return super().get_model(endpoint, request, body)
 
     def answer(self, incoming: Incoming) -> Answer:
         """Return the answer to a call. Raises ProviderError."""

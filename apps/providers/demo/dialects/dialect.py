@@ -48,10 +48,10 @@ class DemoDialect(ABC):
         return find_bearer(request)
 
     @abstractmethod
-    def find_endpoint(self, request: Request) -> Endpoint:
+    def get_endpoint(self, request: Request) -> Endpoint:
         """Return what the request calls. Raises ProviderError."""
 
-    def find_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
+    def get_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
         """Return the model asked for; empty for the list of models. Raises ProviderError."""
         if not isinstance(body, dict):
             raise ProviderError(400, "We could not parse the JSON body of your request.")

@@ -69,7 +69,7 @@ class GeminiDialect(DemoDialect):
         key = request.headers.get("x-goog-api-key") or find_bearer(request)
         return key or parse_qs(request.query).get("key", [""])[-1]
 
-    def find_endpoint(self, request: Request) -> Endpoint:
+    def get_endpoint(self, request: Request) -> Endpoint:
         """Return what the request calls. Raises ProviderError."""
         called = request.path.rpartition(":")[2]
         if request.method == "GET" and called not in CALLED:
@@ -79,7 +79,7 @@ class GeminiDialect(DemoDialect):
         check_method(request, "POST")
         return Endpoint(called)
 
-    def find_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
+    def get_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
         """Return the model in the address; empty for the list of models. Raises ProviderError."""
         name = _ROOT.sub("", request.path, count=1)
         if endpoint is Endpoint.MODELS:

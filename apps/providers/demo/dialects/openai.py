@@ -50,7 +50,7 @@ class OpenAIDialect(DemoDialect):
         b'{"choices":[null]}',
     )
 
-    def find_endpoint(self, request: Request) -> Endpoint:
+    def get_endpoint(self, request: Request) -> Endpoint:
         """Return what the request calls, with or without `/v1`. Raises ProviderError."""
         path = request.path.removeprefix("/v1").removeprefix("/")
         if path == "models" or path.startswith("models/"):
@@ -62,11 +62,11 @@ class OpenAIDialect(DemoDialect):
         check_method(request, method)
         return endpoint
 
-    def find_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
+    def get_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
         """Return the model asked for; empty for the list of models. Raises ProviderError."""
         if endpoint is Endpoint.MODELS:
             return unquote(request.path.partition("/models")[2].removeprefix("/"))
-        return super().find_model(endpoint, request, body)
+        return super().get_model(endpoint, request, body)
 
     def answer(self, incoming: Incoming) -> Answer:
         """Return the answer to a call. Raises ProviderError."""
