@@ -34,11 +34,11 @@ SCHEDULE: Final = {
     "analytics.roll_up": 60.0,
     "audit.make_partitions": 12 * 3600.0,
     "audit.erase_payloads": 900.0,
-    "audit.prune_call_keys": 900.0,
+    "audit.prune_idempotency_keys": 900.0,
     "audit.prune_refusals": 3600.0,
     "users.prune_sessions": 6 * 3600.0,
     "quotas.end_expired": 300.0,
-    "quotas.prune_repeat_keys": 3600.0,
+    "quotas.prune_idempotency_keys": 3600.0,
     "risk.prune_findings": 6 * 3600.0,
 }
 

@@ -21,7 +21,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from apps.core.addresses import AllowedNetwork, parse_private_upstreams
-from apps.core.crypto import BadKey, parse_encryption_keys
+from apps.core.crypto import EncryptionKeyMalformed, parse_encryption_keys
 from apps.core.money import USD_MAX
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -274,7 +274,7 @@ def _refuse_contradictions(found: Environment) -> None:
         raise ImproperlyConfigured("SECRET_KEY must be random.")
     try:
         keys = parse_encryption_keys(found.encryption_key)
-    except BadKey as error:
+    except EncryptionKeyMalformed as error:
         raise ImproperlyConfigured(f"ENCRYPTION_KEY: {error}.") from error
     if any(len(set(key)) == 1 for key in keys):
         raise ImproperlyConfigured(

@@ -86,3 +86,33 @@ def test_modules_that_say_they_are_pure_are_held_to_it() -> None:
         for name in says_so
         if not any(name == module or name.startswith(f"{module}.") for module in held)
     ] == []
+
+
+def test_a_word_of_the_house_is_the_name_of_one_class() -> None:
+    words = {
+        "Account", "Allowance", "Attempt", "BadKey", "Caller", "Dialect", "Entry", "Finding",
+        "Hold", "IdempotencyKeyReused", "Refusal", "Rule", "Snapshot", "Standing", "Transaction",
+    }  # fmt: skip
+
+    found = [
+        node.name
+        for path in _files("apps", "auditing")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and node.name in words
+    ]
+
+    assert sorted(found) == sorted(words)
+
+
+def test_what_is_named_find_returns_none_instead_of_raising() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for path in _files("apps", "auditing")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.lstrip("_").startswith("find_")
+        and any(isinstance(part, ast.Raise) for part in ast.walk(node))
+        and "None" not in ast.unparse(node.returns or node)
+    ]
+
+    assert found == []

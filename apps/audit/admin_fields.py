@@ -131,7 +131,7 @@ def _has_changed(field: forms.Field, initial: Any, data: Any) -> bool:
         return True
 
 
-class RepeatKeyField(forms.UUIDField):
+class IdempotencyKeyField(forms.UUIDField):
     """Names a form: made when its page is shown, so that one that is sent twice counts once."""
 
     widget = forms.HiddenInput

@@ -25,7 +25,7 @@ from django.urls import reverse
 from apps.audit.admin_fields import IdSelect, MoneyInForms
 from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import remembered_looks
-from apps.core.domain_errors import Refusal, find_refusal
+from apps.core.domain_errors import ErrorAnswer, find_error_answer
 from apps.core.languages import translate, translate_lazily
 from apps.core.money import format_multiplier, show_usd
 
@@ -96,12 +96,12 @@ def staff_of(request: HttpRequest) -> AbstractBaseUser:
     return request.user
 
 
-def say_refusal(refusal: Refusal) -> str:
-    """Return what a page says of a refusal, in the language of who reads it."""
-    if refusal.code == "idempotency_key_reused":
-        # The key of a form is hidden in it (see `RepeatKeyField`).
+def say_error(told: ErrorAnswer) -> str:
+    """Return what a page says of an error, in the language of who reads it."""
+    if told.code == "idempotency_key_reused":
+        # The key of a form is hidden in it (see `IdempotencyKeyField`).
         return translate("This form was sent before, with other values. Open it again.")
-    return translate(refusal.message)
+    return translate(told.message)
 
 
 class BaseAdmin(MoneyInForms, _ModelAdmin):
@@ -149,10 +149,10 @@ class BaseAdmin(MoneyInForms, _ModelAdmin):
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
         except Exception as error:
-            refusal = find_refusal(error)
-            if refusal is None:
+            told = find_error_answer(error)
+            if told is None:
                 raise
-            self.message_user(request, say_refusal(refusal), messages.ERROR)
+            self.message_user(request, say_error(told), messages.ERROR)
             return redirect(request.get_full_path())
 
 

@@ -20,7 +20,7 @@ from apps.audit.filter_fields import (
     RangesFilter,
     TokensFilter,
 )
-from apps.audit.idempotency import key_digest
+from apps.audit.idempotency_keys import key_digest
 from apps.audit.models import APIRequest, CallKey, RequestState, UsageSource
 from apps.core.filters import (
     TEXT_LENGTH_MAX,
@@ -33,8 +33,8 @@ from apps.core.filters import (
     USDFilter,
     WordsFilter,
 )
+from apps.core.idempotency_keys import KEY_LENGTH_MAX
 from apps.core.ids import uuid7_lower_bound
-from apps.core.repeat_keys import KEY_LENGTH_MAX
 
 SEARCH_DAYS: Final = 31
 OK: Final = 200

@@ -209,7 +209,8 @@ class CallKey(models.Model):
     """The idempotency key of a call, and its answer for those who repeat it.
 
     Written by the ledger with the call's hold, completed or deleted with its settlement. The key is
-    a digest and the body sealed (see `apps.audit.idempotency`): nobody but the caller reads it.
+    a digest and the body sealed (see `apps.audit.idempotency_keys`): nobody but the caller reads
+    it. The model is named as its table, which keeps its name.
     """
 
     request_id = models.UUIDField(primary_key=True)

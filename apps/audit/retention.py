@@ -138,7 +138,7 @@ def _erase_answers(
     return erased, True
 
 
-def prune_call_keys(*, now: datetime, seconds_max: float) -> int:
+def prune_idempotency_keys(*, now: datetime, seconds_max: float) -> int:
     """Delete the idempotency keys whose time is up, some at a time, and return how many.
 
     It is up by the database's clock, too: that of a worker may be ahead. After `seconds_max` the

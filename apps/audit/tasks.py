@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from apps.audit.partitions import ensure_partitions
 from apps.audit.retention import Selection
 from apps.audit.retention import erase_payloads as erase
-from apps.audit.retention import prune_call_keys as prune
+from apps.audit.retention import prune_idempotency_keys as prune
 from apps.audit.retention import prune_refusals as forget_refusals
 
 logger = logging.getLogger(__name__)
@@ -52,8 +52,8 @@ def erase_payloads() -> int:
     return done.count
 
 
-@shared_task(name="audit.prune_call_keys")
-def prune_call_keys() -> int:
+@shared_task(name="audit.prune_idempotency_keys")
+def prune_idempotency_keys() -> int:
     """Forget the idempotency keys of calls that are older than a day and return how many."""
     return prune(now=datetime.now(UTC), seconds_max=RUN_SECONDS_MAX)
 

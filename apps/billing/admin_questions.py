@@ -13,9 +13,9 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from apps.audit.admin_pages import say_refusal
+from apps.audit.admin_pages import say_error
 from apps.billing.accounts import find_standing
-from apps.core.domain_errors import find_refusal
+from apps.core.domain_errors import find_error_answer
 from apps.core.languages import translate
 from apps.core.money import show_usd
 
@@ -48,10 +48,10 @@ def ask(
         try:
             act(form)
         except Exception as error:
-            refusal = find_refusal(error)
-            if refusal is None:
+            told = find_error_answer(error)
+            if told is None:
                 raise
-            form.add_error(None, say_refusal(refusal))
+            form.add_error(None, say_error(told))
         else:
             view = f"admin:{page.opts.app_label}_{page.opts.model_name}_change"
             return redirect(reverse(view, args=[row.pk]))

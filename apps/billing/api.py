@@ -31,7 +31,7 @@ from apps.billing.serializers import (
     UserInput,
     UserOutput,
 )
-from apps.core.repeat_keys import read_repeat_key, repeat_parameter
+from apps.core.idempotency_keys import idempotency_key_parameter, read_idempotency_key
 from apps.core.rest import actor_of, answer_deletion
 from apps.users.changes import change_user, end_all_sessions, refuse_above
 from apps.users.models import User, UserGroup
@@ -150,7 +150,7 @@ class AdjustBalanceView(generics.GenericAPIView[User]):
         summary="Adjust a balance",
         request=AdjustmentInput,
         responses={200: AdjustmentOutput, 202: ProposedAdjustmentOutput},
-        parameters=[repeat_parameter(is_required=False)],
+        parameters=[idempotency_key_parameter(is_required=False)],
     )
     def post(self, request: Request, user_id: str) -> Response:
         """Give money to a user (positive) or take it back (negative), on record with the reason.
@@ -168,7 +168,7 @@ class AdjustBalanceView(generics.GenericAPIView[User]):
                 reason=given.validated_data["reason"],
                 corrects_id=given.validated_data.get("corrects"),
                 actor=_admin(request),
-                repeat_key=read_repeat_key(request) or "",
+                idempotency_key=read_idempotency_key(request) or "",
                 request=request._request,
             )
         except NoSuchEntry as error:

@@ -104,10 +104,10 @@ def _collect(staging: Path, *, with_secrets: bool, pg_bin: Path | None, now: dat
     with ExitStack() as stack:
         with keep_all(journal, seconds_max=_LOCK_SECONDS):
             with _anchors_at_rest() as length:
-                snapshot = stack.enter_context(dumps.open_snapshot(pg_bin=pg_bin))
+                moment = stack.enter_context(dumps.open_moment(pg_bin=pg_bin))
             parts = _copy_journal(journal, staging)
         _copy_beginning(anchors_path(), staging / archives.ANCHORS, length)
-        snapshot.write(staging / archives.DATABASE, pg_bin=pg_bin)
+        moment.write(staging / archives.DATABASE, pg_bin=pg_bin)
     if with_secrets:
         (staging / archives.SECRETS).write_text(
             f"SECRET_KEY={settings.SECRET_KEY}\nENCRYPTION_KEY={settings.ENCRYPTION_KEY}\n"
@@ -118,9 +118,9 @@ def _collect(staging: Path, *, with_secrets: bool, pg_bin: Path | None, now: dat
         made_at=now.isoformat(),
         version=settings.VERSION,
         engine=connection.vendor,
-        server=snapshot.server,
+        server=moment.server,
         secret_key=secret_key_fingerprint(),
-        migrations=snapshot.migrations,
+        migrations=moment.migrations,
         parts=tuple(archives.measure(name, staging / name) for name in names),
     )
 

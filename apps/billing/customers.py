@@ -23,7 +23,7 @@ from apps.billing.proposals import (
     propose_adjustment,
     record_adjusted,
 )
-from apps.core.domain_errors import DomainError
+from apps.core.idempotency_keys import IdempotencyKeyReused
 from apps.users.changes import (
     OwnAccount,
     UserGone,
@@ -41,14 +41,6 @@ from apps.users.models import Customer, Role, User, UserGroup
 from apps.users.names import UserExists, are_names_taken, clean_names
 
 _Asked = tuple[int, str, int | None]  # nanos, reason, id of the entry to correct
-
-
-class RepeatKeyReused(DomainError):
-    """The same key came again with another amount, reason or entry."""
-
-    status_code = 422
-    code = "idempotency_key_reused"
-    message = "This idempotency key was used with another amount, reason or entry."
 
 
 def create_user(
@@ -158,22 +150,24 @@ def adjust_user_balance(
     reason: str,
     actor: User | None,
     corrects_id: int | None = None,
-    repeat_key: str = "",
+    idempotency_key: str = "",
     request: HttpRequest | None = None,
 ) -> Transaction | ProposedAdjustment:
     """Give money to a user (positive) or take it back, and record who did it and why.
 
     What goes beyond what the actor may move alone is kept for a second administrator, and returned
     so. `corrects_id` is an entry of the user's that was wrong. Calls of one actor with the same
-    `repeat_key` are applied once. Raises InsufficientBalance, AmountOutOfRange, NoSuchEntry,
-    RepeatKeyReused, UserGone, RoleLost, TooManyProposals, and OwnAccount (see `refuse_own_money`).
+    `idempotency_key` are applied once.
+
+    Raises InsufficientBalance, AmountOutOfRange, NoSuchEntry, IdempotencyKeyReused, UserGone,
+    RoleLost, TooManyProposals, and OwnAccount (see `refuse_own_money`).
     """
     if amount_nanos > 0:
         refuse_own_money(user, actor)
     asked = (amount_nanos, reason[:500], corrects_id)
     with transaction.atomic():
         _lock_people(user, actor)
-        key = _make_key(repeat_key, user=user, actor=actor) if repeat_key else None
+        key = _make_key(idempotency_key, user=user, actor=actor) if idempotency_key else None
         done = _find_done(key, user=user, asked=asked) if key else None
         if done is not None:
             return done
@@ -184,7 +178,7 @@ def adjust_user_balance(
                 reason=reason,
                 corrects_id=corrects_id,
                 actor=actor,
-                repeat_key=key,
+                idempotency_key=key,
                 request=request,
             )
         posted = adjust_balance(
@@ -219,14 +213,14 @@ def _lock_people(user: User, actor: User | None) -> None:
 
 
 def _find_done(key: str, *, user: User, asked: _Asked) -> Transaction | ProposedAdjustment | None:
-    """Return what was posted or proposed with this key. Raises RepeatKeyReused.
+    """Return what was posted or proposed with this key. Raises IdempotencyKeyReused.
 
     For who keeps the user locked: of two at once one comes later.
     """
     posted = Transaction.objects.filter(idempotency_key=key).first()
     if posted is not None:
         if _what_of(posted, user) != asked:
-            raise RepeatKeyReused
+            raise IdempotencyKeyReused
         return posted
     proposed = ProposedAdjustment.objects.filter(repeat_key=key).first()
     if proposed is not None and asked != (
@@ -234,12 +228,12 @@ def _find_done(key: str, *, user: User, asked: _Asked) -> Transaction | Proposed
         proposed.reason,
         proposed.corrects_id,
     ):
-        raise RepeatKeyReused
+        raise IdempotencyKeyReused
     return proposed
 
 
-def _make_key(repeat_key: str, *, user: User, actor: User | None) -> str:
-    digest = hashlib.sha256(repeat_key.encode()).hexdigest()
+def _make_key(idempotency_key: str, *, user: User, actor: User | None) -> str:
+    digest = hashlib.sha256(idempotency_key.encode()).hexdigest()
     return f"balance:{user.pk}:{actor.pk if actor else 0}:{digest}"
 
 

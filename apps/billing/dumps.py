@@ -1,6 +1,6 @@
 """The database as one file and back: SQLite by its online copy, PostgreSQL by its own programs.
 
-A snapshot is as of one moment and keeps nobody from writing. Passwords reach PostgreSQL's programs
+A dump is as of one moment and keeps nobody from writing. Passwords reach PostgreSQL's programs
 through their environment, never through their arguments, which everybody on the machine can read.
 """
 
@@ -51,7 +51,7 @@ class DumpFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class DatabaseMoment:
     """One moment of the database, held open. `name` is PostgreSQL's name of it."""
 
     migrations: dict[str, list[str]]
@@ -60,19 +60,19 @@ class Snapshot:
     name: str = ""
 
     def write(self, target: Path, *, pg_bin: Path | None) -> None:
-        """Write the snapshot into a new file. Raises DumpFailed."""
+        """Write the database as of then into a new file. Raises DumpFailed."""
         if self.source is not None:
             _copy_sqlite(self.source, target)
         else:
             _run(
-                _find_program("pg_dump", pg_bin),
+                _get_program("pg_dump", pg_bin),
                 *("--format=custom", "--compress=1", "--no-owner", "--no-privileges"),
                 *("--no-password", f"--snapshot={self.name}", f"--file={target}"),
             )
 
 
 @contextmanager
-def open_snapshot(*, pg_bin: Path | None) -> Iterator[Snapshot]:
+def open_moment(*, pg_bin: Path | None) -> Iterator[DatabaseMoment]:
     """Hold one moment of the database open. Raises DumpFailed."""
     if connection.vendor == "sqlite":
         # A connection of its own: what Django's has open must not decide what is seen.
@@ -83,9 +83,9 @@ def open_snapshot(*, pg_bin: Path | None) -> Iterator[Snapshot]:
             with connection.wrap_database_errors:
                 source.execute("BEGIN DEFERRED")
                 rows = source.execute(_MIGRATIONS).fetchall()
-            yield Snapshot(_by_app(rows), sqlite3.sqlite_version, source=source)
+            yield DatabaseMoment(_by_app(rows), sqlite3.sqlite_version, source=source)
         return
-    _find_program("pg_dump", pg_bin)
+    _get_program("pg_dump", pg_bin)
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         cursor.execute(
@@ -95,7 +95,7 @@ def open_snapshot(*, pg_bin: Path | None) -> Iterator[Snapshot]:
         rows = cursor.fetchall()
         cursor.execute("SELECT pg_export_snapshot(), current_setting('server_version')")
         name, server = cursor.fetchone()
-        yield Snapshot(_by_app(rows), server, name=name)
+        yield DatabaseMoment(_by_app(rows), server, name=name)
 
 
 def count_tables() -> int:
@@ -112,7 +112,7 @@ def load(source: Path, *, pg_bin: Path | None) -> None:
         return
     name = str(connection.get_connection_params()["dbname"])
     _run(
-        _find_program("pg_restore", pg_bin),
+        _get_program("pg_restore", pg_bin),
         *("--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"),
         *("--no-password", f"--dbname={make_conninfo(dbname=name)}", str(source)),
     )
@@ -121,7 +121,7 @@ def load(source: Path, *, pg_bin: Path | None) -> None:
 def check_tools(*, pg_bin: Path | None) -> None:
     """Refuse early where a restore would lack its program. Raises DumpFailed."""
     if connection.vendor == "postgresql":
-        _find_program("pg_restore", pg_bin)
+        _get_program("pg_restore", pg_bin)
 
 
 def _by_app(rows: list[tuple[str, str]]) -> dict[str, list[str]]:
@@ -170,7 +170,7 @@ def _load_sqlite(source: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def _find_program(name: str, pg_bin: Path | None) -> Path:
+def _get_program(name: str, pg_bin: Path | None) -> Path:
     found = shutil.which(name, path=None if pg_bin is None else str(pg_bin))
     if found is None:
         place = "on the PATH" if pg_bin is None else f"in {pg_bin}"

@@ -170,8 +170,8 @@ class ProposalStatus(models.TextChoices):
 class ProposedAdjustment(models.Model):
     """An adjustment beyond what its administrator may move alone: a second one decides.
 
-    Once it is decided it stays as it is. `repeat_key` is the idempotency key that it came with, as
-    the transaction of an adjustment would have it.
+    Once it is decided it stays as it is. `repeat_key`, which is named as its column, is the
+    idempotency key that it came with, as the transaction of an adjustment would have it.
     """
 
     user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")

@@ -117,7 +117,7 @@ def propose_adjustment(
     reason: str,
     actor: User,
     corrects_id: int | None = None,
-    repeat_key: str | None = None,
+    idempotency_key: str | None = None,
     request: HttpRequest | None = None,
 ) -> ProposedAdjustment:
     """Keep an adjustment for a second administrator.
@@ -138,7 +138,7 @@ def propose_adjustment(
         corrects_id=corrects_id,
         requested_by=actor,
         requested_at=read_clock(connection),
-        repeat_key=repeat_key,
+        repeat_key=idempotency_key,
     )
     record_event(
         actor=actor,

@@ -26,7 +26,7 @@ from apps.billing.ledger.commands import (
     Resolved,
     Row,
 )
-from apps.billing.ledger.keys import HAS_KEY
+from apps.billing.ledger.idempotency_keys import HAS_KEY
 from apps.billing.ledger.store import Engine
 from apps.billing.pricing import PriceIncomplete, charge_nanos, conditions_of, price_of_columns
 from apps.core.usage import COUNTS, TOKEN_CLASSES, Usage

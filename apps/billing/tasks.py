@@ -18,10 +18,10 @@ from django.db import connection
 from apps.billing import reaper
 from apps.billing.anchor_checks import AnchorMemory
 from apps.billing.anchors import append_anchor
-from apps.billing.call_keys import end_orphaned_keys as end_orphans
 from apps.billing.connections import connect
 from apps.billing.flushing import Flusher
 from apps.billing.full_runs import note_full_run
+from apps.billing.idempotency_keys import end_orphaned_keys as end_orphans
 from apps.billing.ledger.store import Engine
 from apps.billing.proof import is_full_due, record_verification
 from apps.billing.proposals import expire_adjustments as expire

@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from apps.api_keys.admin import show_key_once
 from apps.api_keys.issue import reset_default_key
-from apps.audit.admin_fields import NanosFormField, RepeatKeyField
+from apps.audit.admin_fields import IdempotencyKeyField, NanosFormField
 from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of, usd
 from apps.billing.admin_questions import NothingForm, ask, show_wallet
@@ -99,7 +99,7 @@ class AdjustmentForm(forms.Form):
         max_length=500,
         help_text=translate_lazily("On record with the transaction."),
     )
-    repeat_key = RepeatKeyField()
+    idempotency_key = IdempotencyKeyField()
 
 
 def _about_nobody(form_class: type[forms.Form]) -> Callable[[User, QueryDict | None], forms.Form]:
@@ -230,7 +230,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
                 amount_nanos=form.cleaned_data["amount"],
                 reason=form.cleaned_data["reason"],
                 actor=_admin(request),
-                repeat_key=str(form.cleaned_data["repeat_key"]),
+                idempotency_key=str(form.cleaned_data["idempotency_key"]),
                 request=request,
             )
             if isinstance(done, ProposedAdjustment):

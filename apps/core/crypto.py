@@ -39,18 +39,18 @@ class SecretUnreadable(Exception):
     """A sealed value is damaged, moved to another row, or sealed with a key that is not at hand."""
 
 
-class BadKey(ValueError):
+class EncryptionKeyMalformed(ValueError):
     """An encryption key is not 32 bytes of base64 or hexadecimal."""
 
 
 def parse_encryption_keys(text: str) -> tuple[bytes, ...]:
     """Return the encryption keys in `text` (comma separated); the first one seals.
 
-    Raises BadKey.
+    Raises EncryptionKeyMalformed.
     """
     keys = tuple(_parse_key(part.strip()) for part in text.split(",") if part.strip())
     if not keys:
-        raise BadKey("no encryption key")
+        raise EncryptionKeyMalformed("no encryption key")
     return keys
 
 
@@ -62,9 +62,13 @@ def _parse_key(text: str) -> bytes:
             else base64.b64decode(text, validate=True)
         )
     except (ValueError, binascii.Error) as error:
-        raise BadKey("an encryption key is neither base64 nor hexadecimal") from error
+        raise EncryptionKeyMalformed(
+            "an encryption key is neither base64 nor hexadecimal"
+        ) from error
     if len(key) != KEY_BYTES:
-        raise BadKey(f"an encryption key has {len(key)} bytes instead of {KEY_BYTES}")
+        raise EncryptionKeyMalformed(
+            f"an encryption key has {len(key)} bytes instead of {KEY_BYTES}"
+        )
     return key
 
 
@@ -101,7 +105,7 @@ class Vault:
 
     @classmethod
     def from_text(cls, text: str) -> Vault:
-        """Build a vault from a comma-separated list of keys. Raises BadKey."""
+        """Build a vault from a comma-separated list of keys. Raises EncryptionKeyMalformed."""
         return cls(parse_encryption_keys(text))
 
     def seal(self, secret: str, *, context: str) -> str:

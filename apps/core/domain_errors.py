@@ -40,7 +40,7 @@ class Gone(DomainError):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ErrorAnswer:
     """What a domain error says to the outside."""
 
     status_code: int
@@ -50,14 +50,14 @@ class Refusal:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def find_refusal(error: Exception) -> Refusal | None:
+def find_error_answer(error: Exception) -> ErrorAnswer | None:
     """Return what `error` says to the outside, None for one that was not meant for it."""
     status_code = getattr(type(error), "status_code", None)
     code = getattr(type(error), "code", None)
     message = getattr(type(error), "message", None)
     if not (isinstance(status_code, int) and isinstance(code, str) and isinstance(message, str)):
         return None
-    return Refusal(
+    return ErrorAnswer(
         status_code=status_code,
         code=code,
         message=str(error) or message,

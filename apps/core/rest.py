@@ -19,7 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from apps.core.domain_errors import find_refusal
+from apps.core.domain_errors import find_error_answer
 from apps.core.json_kinds import find_wrong_kind
 from apps.core.money import (
     AMOUNT_SCHEMA,
@@ -224,18 +224,18 @@ def actor_of(request: Request) -> AbstractBaseUser:
 def answer_exception(exc: Exception, context: dict[str, Any]) -> Response | None:
     """Return the answer for an exception, None for one that nobody expected.
 
-    Field errors are {field: [messages]}, everything else is {"detail", "code"} and what the refusal
+    Field errors are {field: [messages]}, everything else is {"detail", "code"} and what the error
     adds.
     """
-    refusal = find_refusal(exc)
-    if refusal is not None:
+    told = find_error_answer(exc)
+    if told is not None:
         set_rollback()
         return _answer(
-            refusal.status_code,
-            refusal.message,
-            refusal.code,
-            retry_after=refusal.retry_after_seconds,
-            details=refusal.details,
+            told.status_code,
+            told.message,
+            told.code,
+            retry_after=told.retry_after_seconds,
+            details=told.details,
         )
     if isinstance(exc, Http404):
         return _answer(status.HTTP_404_NOT_FOUND, "Not found.", "not_found")

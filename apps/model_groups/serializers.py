@@ -58,11 +58,11 @@ class ModelGroupInput(StrictSerializer):
 
     def validate_models(self, value: list[int]) -> list[AIModel]:
         """Return the models; all of them must exist."""
-        return _find_all(AIModel, value, noun="model")
+        return _get_all(AIModel, value, noun="model")
 
     def validate_user_groups(self, value: list[int]) -> list[UserGroup]:
         """Return the user groups; all of them must exist."""
-        return _find_all(UserGroup, value, noun="user group")
+        return _get_all(UserGroup, value, noun="user group")
 
 
 @example(
@@ -104,7 +104,7 @@ def _sorted_ids(members: Iterable[Any]) -> list[int]:
     return sorted(member.pk for member in members)
 
 
-def _find_all(kind: type[_Member], ids: list[int], *, noun: str) -> list[_Member]:
+def _get_all(kind: type[_Member], ids: list[int], *, noun: str) -> list[_Member]:
     found: dict[int, _Member] = kind._default_manager.in_bulk(ids)
     missing = [pk for pk in ids if pk not in found]
     if missing:

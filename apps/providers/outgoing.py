@@ -109,7 +109,7 @@ async def _fetch(ask: Ask, private: tuple[AllowedNetwork, ...], resolve: Resolve
         raise OutgoingFailed(Failure.NOT_ALLOWED) from error
     try:
         async with asyncio.timeout(ask.timeout_seconds):
-            addresses = await _find_addresses(url, resolve)
+            addresses = await _get_addresses(url, resolve)
             # One forbidden address refuses the name: it may be the next one to be tried.
             if not addresses or not all(
                 is_address_allowed(address, url.port, private, is_private_only=url.is_private_only)
@@ -121,7 +121,7 @@ async def _fetch(ask: Ask, private: tuple[AllowedNetwork, ...], resolve: Resolve
         raise OutgoingFailed(Failure.TIMEOUT) from error
 
 
-async def _find_addresses(url: ParsedUrl, resolve: Resolve) -> Sequence[str]:
+async def _get_addresses(url: ParsedUrl, resolve: Resolve) -> Sequence[str]:
     if url.address is not None:
         return [str(url.address)]
     loop = asyncio.get_running_loop()

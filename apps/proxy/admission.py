@@ -30,7 +30,7 @@ from apps.proxy.dialects.reasoning import thoughts_bound
 from apps.proxy.dialects.surfaces import input_tokens_bound, within_context
 from apps.proxy.json_body import serialise
 from apps.proxy.operations import Operation
-from apps.proxy.route_bodies import NOT_CONVERTED, find_bodies
+from apps.proxy.route_bodies import NOT_CONVERTED, get_bodies
 from apps.proxy.routing import no_key_row
 from apps.proxy.snapshot import Access, Caller, Key, Model, Route, Snapshot, find_access
 
@@ -174,9 +174,7 @@ def _is_allowed(address: str, key: Key) -> bool:
     return any(parsed in network for network in key.allowed_networks)
 
 
-def find_model(
-    snapshot: Snapshot, caller: Caller, name: str, now: datetime
-) -> tuple[Model, Access]:
+def get_model(snapshot: Snapshot, caller: Caller, name: str, now: datetime) -> tuple[Model, Access]:
     """Return a model and the caller's access to it.
 
     Raises E07 alike for unknown and for closed ones.
@@ -208,15 +206,8 @@ def plan_call(
     Raises E07, E13, E14, E32 (also where a model searches by itself and searches have no price),
     and E41 and E42 where no key is left.
     """
-    model, access = find_model(snapshot, caller, request.model, now)
-    price = model.prices.at(now)
-    if promised is not None:
-        if promised.model_id != model.id:
-            raise GatewayError("E13", param="model", message="The quote is for another model.")
-        price = model.prices.find(promised.price_version_id)
-        access = access._replace(multiplier_millionths=promised.multiplier_millionths)
-    if price is None:
-        raise GatewayError("E32")
+    model, access = get_model(snapshot, caller, request.model, now)
+    price, access = _get_price(model, access, now, promised)
     if not any(route.provider.credentials for route in model.routes):
         raise GatewayError(no_key_row(model.routes))
     if _searches_unasked(request, model):
@@ -228,46 +219,23 @@ def plan_call(
     output_bound = 0 if is_reading else _output_bound(request, model)
     if request.headers:
         request = request._replace(headers=within_context(request.headers, model.context_length))
-    routes, converted = find_bodies(request, model.routes, output_bound)
+    routes, converted = get_bodies(request, model.routes, output_bound)
     if thoughts := 0 if is_reading else _thoughts_bound(request, model, routes, converted):
         request = request._replace(beside_bound=request.beside_bound + thoughts)
-    serialised = serialise(request.body)
-    input_bound = input_tokens_bound(
-        request, serialised, model.context_length, model.image_tokens_max
-    )
-    if converted and not is_reading:
-        # What a dialect says in more words (tools, above all) is read, too.
-        longest = max(len(serialise(body)) for body in converted.values())
-        growth = max(longest - len(serialised), 0)
-        input_bound = min(input_bound + growth, model.context_length)
-    input_bound += model.added_tokens
-    if request.has_web_search:
-        # What is found is read, too, and nobody knows its length before.
-        input_bound = model.context_length
+    input_bound = _input_bound(request, model, converted)
     conditions = USUAL if price.terms is None else conditions_of(request.service_tier, now)
     count_bounds = _count_bounds(price, request, input_bound)
-    is_text_only = not (request.has_images or request.has_audio or request.audio_parameter)
-    if price.image_out is not None and request.endpoint in _WRITTEN_ENDPOINTS:
-        is_text_only = False  # Such a model may draw where nobody asked for it.
-    is_fixed = is_reading or request.output_tokens_asked is not None
-    least_cap = output_bound if is_fixed else min(OUTPUT_CAP_MIN, output_bound)
-
-    def worst_case(cap: int) -> int:
-        return worst_case_nanos(
-            input_bound,
-            (cap + request.beside_bound) * request.choices,
-            price,
-            access.multiplier_millionths,
-            is_text_only=is_text_only,
-            conditions=conditions,
-            count_bounds=count_bounds,
-        )
-
-    try:
-        wanted = worst_case(output_bound)
-        least = wanted if least_cap == output_bound else worst_case(least_cap)
-    except PriceIncomplete as error:
-        raise GatewayError("E32") from error
+    is_text_only = _is_text_only(price, request)
+    wanted, least = _worst_cases(
+        request,
+        price,
+        access,
+        input_bound,
+        output_bound,
+        is_text_only=is_text_only,
+        conditions=conditions,
+        count_bounds=count_bounds,
+    )
     return Plan(
         caller=caller,
         model=model,
@@ -284,6 +252,83 @@ def plan_call(
         conditions=conditions,
         count_bounds=count_bounds,
     )
+
+
+def _get_price(
+    model: Model, access: Access, now: datetime, promised: Promise | None
+) -> tuple[Price, Access]:
+    """Return the price and the access that count, of now or as promised. Raises E13 and E32."""
+    price = model.prices.at(now)
+    if promised is not None:
+        if promised.model_id != model.id:
+            raise GatewayError("E13", param="model", message="The quote is for another model.")
+        price = model.prices.find(promised.price_version_id)
+        access = access._replace(multiplier_millionths=promised.multiplier_millionths)
+    if price is None:
+        raise GatewayError("E32")
+    return price, access
+
+
+def _input_bound(
+    request: ParsedRequest, model: Model, converted: Mapping[int, dict[str, Any]]
+) -> int:
+    """Return the most tokens that a request is read as, on whichever route."""
+    is_reading = request.endpoint in READING_ENDPOINTS
+    serialised = serialise(request.body)
+    bound = input_tokens_bound(request, serialised, model.context_length, model.image_tokens_max)
+    if converted and not is_reading:
+        # What a dialect says in more words (tools, above all) is read, too.
+        longest = max(len(serialise(body)) for body in converted.values())
+        growth = max(longest - len(serialised), 0)
+        bound = min(bound + growth, model.context_length)
+    if request.has_web_search:
+        # What is found is read, too, and nobody knows its length before.
+        return model.context_length
+    return bound + model.added_tokens
+
+
+def _is_text_only(price: Price, request: ParsedRequest) -> bool:
+    """Return whether text is all that is read and written."""
+    if price.image_out is not None and request.endpoint in _WRITTEN_ENDPOINTS:
+        return False  # Such a model may draw where nobody asked for it.
+    return not (request.has_images or request.has_audio or request.audio_parameter)
+
+
+def _worst_cases(
+    request: ParsedRequest,
+    price: Price,
+    access: Access,
+    input_bound: int,
+    output_bound: int,
+    *,
+    is_text_only: bool,
+    conditions: Conditions,
+    count_bounds: Mapping[str, int],
+) -> tuple[int, int]:
+    """Return the most that a call can cost in nanos, and that with the lowest cap on output that
+    may be sent; both are the same where it is fixed.
+
+    Raises E32.
+    """
+    is_fixed = request.endpoint in READING_ENDPOINTS or request.output_tokens_asked is not None
+    least_cap = output_bound if is_fixed else min(OUTPUT_CAP_MIN, output_bound)
+
+    def worst_case(cap: int) -> int:
+        return worst_case_nanos(
+            input_bound,
+            (cap + request.beside_bound) * request.choices,
+            price,
+            access.multiplier_millionths,
+            is_text_only=is_text_only,
+            conditions=conditions,
+            count_bounds=count_bounds,
+        )
+
+    try:
+        wanted = worst_case(output_bound)
+        return wanted, wanted if least_cap == output_bound else worst_case(least_cap)
+    except PriceIncomplete as error:
+        raise GatewayError("E32") from error
 
 
 def _count_bounds(price: Price, request: ParsedRequest, input_bound: int) -> Mapping[str, int]:

@@ -3,15 +3,14 @@
 It answers `/v1/…`, `/v1beta/…` and the same below `/api`, with and without a slash at the end, and
 the probes; `auditing.asgi` sends it those paths and nothing else.
 
-Over 400 lines because it is one way, from a request to its answer.
+What becomes of a call once its caller is known is in `apps.proxy.arrivals`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qs
 from uuid import UUID
@@ -23,66 +22,33 @@ from apps.core.errors import GatewayError
 from apps.core.ids import new_uuid7
 from apps.core.logs import Origin, origin
 from apps.proxy import reads
-from apps.proxy.admission import authenticate, check_operation, plan_call
-from apps.proxy.cached_calls import look_in_cache
-from apps.proxy.call import Call
-from apps.proxy.dialects.gemini_paths import is_array
-from apps.proxy.dialects.gemini_request_reader import with_path
-from apps.proxy.dialects.parsed_request import ParsedRequest
-from apps.proxy.dialects.surfaces import (
-    complete_count,
-    count_document,
-    headers_for,
-    parse_request,
-)
+from apps.proxy.admission import authenticate, check_operation
+from apps.proxy.arrivals import Arrival
 from apps.proxy.endings import Interrupted
-from apps.proxy.estimate import estimate_tokens
 from apps.proxy.gateway import Gateway
-from apps.proxy.guard import Circumstances
 from apps.proxy.http import (
     ClientGone,
     Headers,
     Receive,
     Scope,
     Send,
-    check_may_stream,
     client_address,
     header_map,
     read_body,
     send_error,
     send_json,
 )
-from apps.proxy.json_body import parse_object, serialise
 from apps.proxy.limits import count_request
-from apps.proxy.operations import (
-    Operation,
-    dialect_of,
-    find_operation,
-    is_operation_path,
-    recorded_path,
-)
+from apps.proxy.operations import Operation, dialect_of, find_operation, is_operation_path
 from apps.proxy.protocol import Connection
-from apps.proxy.quote_holds import HEADER as QUOTE_HEADER
-from apps.proxy.quote_holds import Agreed, find_agreed, spend_with
-from apps.proxy.quotes import (
-    QuoteRequest,
-    describe_hold,
-    describe_quote,
-    expect_usage,
-    parse_quote,
-)
-from apps.proxy.recount import count_input
-from apps.proxy.repeats import Repeated, answer_in_spite, answer_repeat, make_keyed, read_key
+from apps.proxy.repeats import read_idempotency_key
 from apps.proxy.retrieval import ask_provider, read_question
-from apps.proxy.running import run_limited
 from apps.proxy.snapshot import Caller, Snapshot
-from apps.proxy.stickiness import find_sticky_key
 from apps.proxy.weight import Weight
 
 PROBES: Final = frozenset({"/health", "/api/health", "/livez", "/readyz"})
 _SLOW_BODY_SECONDS: Final = 1.0
 _FIELDS_MAX: Final = 20  # of a query, in which only two are known
-_OF_CALLERS: Final = frozenset({"E02", "E04", "E05", "E06", "E08"})  # counted by who finds them
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +169,7 @@ class DataPlane:
             except (DatabaseError, InterfaceError) as error:
                 raise GatewayError("E34") from error
         else:
-            found = reads.get_model(snapshot, caller, operation.model, now, dialect)
+            found = reads.describe_model(snapshot, caller, operation.model, now, dialect)
         await send_json(send, orjson.dumps(found), request_id=str(request_id), extra=extra)
 
     async def _answer_stored(
@@ -243,119 +209,37 @@ class DataPlane:
         caller, headers, address = self._authenticate(snapshot, scope, now, operation)
         connection: Connection = scope["extensions"]["gateway.connection"]
         weight = Weight(gateway, caller.member.id)
-        call: Call | None = None
-        keyed = None
+        arrival = Arrival(
+            gateway=gateway,
+            operation=operation,
+            scope=scope,
+            request_id=request_id,
+            snapshot=snapshot,
+            caller=caller,
+            headers=headers,
+            address=address,
+            begun=begun,
+            now=now,
+            weight=weight,
+        )
         try:
-            key = read_key(headers)
-            body = await read_body(receive, headers, weight.reserve, connection.take_body)
+            key = read_idempotency_key(headers)
+            arrival.body = await read_body(receive, headers, weight.reserve, connection.take_body)
             if gateway.monotonic() - begun > _SLOW_BODY_SECONDS:
                 # The key may have been revoked while its body was under way.
-                snapshot = self._snapshot()
-                caller, _, _ = self._authenticate(snapshot, scope, datetime.now(UTC), operation)
-            work = partial(gateway.body_work.run, caller.member.id, len(body))
-            asked: QuoteRequest | None = None
-            agreed: Agreed | None = None
-            if operation.kind == "quote":
-                asked = await work(_read_quote, body)
-                request = asked.request
-            else:
-                parsed, request = await work(_read_call, operation, scope["query_string"], body)
-                if request.is_stream:
-                    check_may_stream(scope)
-                if request.dialect != "openai":
-                    told = headers_for(request.dialect, headers)
-                    request = request._replace(headers=told) if told else request
-                if key is not None and operation.kind == "call":
-                    keyed = await make_keyed(
-                        gateway, caller, key, operation.endpoint, parsed, len(body)
-                    )
-                if QUOTE_HEADER in headers:
-                    agreed = await find_agreed(gateway, caller, headers[QUOTE_HEADER])
-            if snapshot.rules is not None:
-                agent = headers.get(b"user-agent", b"")
-                around = Circumstances(request_id, address, agent, len(body), now)
-                await gateway.guard.check(snapshot.rules, snapshot, caller, request, around)
-            promise = agreed and agreed.promise
-            plan = await work(plan_call, snapshot, caller, request, now, promise)
-            call = Call(
-                gateway,
-                plan,
-                request_id=request_id,
-                body=body,
-                path=recorded_path(scope["path"], operation),
-                address=address,
-                user_agent=headers.get(b"user-agent", b"").decode("latin-1"),
-                now=now,
-                begun=begun,
-                weight=weight,
-            )
-            call.keyed = keyed
-            if asked is not None:
-                await self._quote(call, asked, send)
-                return
-            if operation.kind == "count":
-                await self._count(call, operation, send)
-                return
-            if call.plan.model.is_sticky:
-                call.sticky_key = find_sticky_key(headers, request, user_id=caller.member.id)
-            if call.plan.model.cache_seconds is not None:
-                look_in_cache(call, headers)
-            try:
-                if QUOTE_HEADER in headers:
-                    spend_with(call, agreed)
-                await run_limited(call, connection)
-            except Repeated as repeated:
-                await answer_repeat(gateway, keyed, repeated.first, send)
+                self._authenticate_anew(arrival)
+            await arrival.answer(key, connection, send)
         except GatewayError as refusal:
-            # What had a hold is on record already.
-            is_unheld = call is None or call.held is None
-            error = await answer_in_spite(
-                refusal,
-                gateway,
-                keyed if is_unheld else None,
-                send,
-                scopes=() if call is not None and call.is_counted else caller.scopes,
-                request_text=str(request_id),
-            )
-            if error is None:
-                return
-            is_counted = error.row in _OF_CALLERS or (call is not None and call.is_settled)
-            if (error.is_refusal or is_unheld) and not is_counted:
-                gateway.count_refusal(caller.key.id, error.code)
-                if not error.is_refusal:  # No key is left; refusals are counted with the others.
-                    gateway.counts.refusals.add(error.row, error.code)
-            raise error from None
+            await arrival.refuse(refusal, send)
         finally:
-            weight.give_back()
-            if keyed is not None:
-                keyed.forget()
+            arrival.end()
 
-    async def _count(self, call: Call, operation: Operation, send: Send) -> None:
-        """Answer how many tokens a call would read."""
-        extra = await count_request(
-            self.gateway, call.plan.caller.scopes, call.request_text, operation.dialect
+    def _authenticate_anew(self, arrival: Arrival) -> None:
+        """Have a request go on with the configuration of now. Raises what `_authenticate` does."""
+        arrival.snapshot = self._snapshot()
+        arrival.caller, _, _ = self._authenticate(
+            arrival.snapshot, arrival.scope, datetime.now(UTC), arrival.operation
         )
-        tokens = await count_input(call.plan, self.gateway.token_counter)
-        told = orjson.dumps(count_document(operation.dialect, tokens))
-        await send_json(send, told, request_id=call.request_text, extra=extra)
-
-    async def _quote(self, call: Call, asked: QuoteRequest, send: Send) -> None:
-        """Answer what a call would cost, and hold it where that is asked for, too."""
-        gateway, plan = self.gateway, call.plan
-        extra = await count_request(gateway, plan.caller.scopes, call.request_text)
-        read = estimate_tokens(serialise(asked.request.body))
-        likely = expect_usage(plan, gateway.habits, input_tokens=read)
-        quote = describe_quote(plan, likely, quote_id=call.request_text)
-        if asked.hold_seconds:
-            cap = await gateway.quotes.place(call, asked.hold_seconds)
-            assert call.held is not None  # noqa: S101 (narrows the type: it was placed)
-            quote["hold"] = describe_hold(
-                hold_id=call.request_text,
-                amount_nanos=call.held.amount_nanos,
-                output_cap=cap,
-                expires_at=datetime.now(UTC) + timedelta(seconds=asked.hold_seconds),
-            )
-        await send_json(send, orjson.dumps(quote), request_id=call.request_text, extra=extra)
 
     def _snapshot(self) -> Snapshot:
         if self.gateway.is_closed:
@@ -390,31 +274,6 @@ class DataPlane:
             self.gateway.count_refusal(key_id, error.code)
             raise
         return caller, headers, address
-
-
-def _read_quote(body: bytes) -> QuoteRequest:
-    """Return what a request for a quote asks for. Raises E11 to E14."""
-    return parse_quote(parse_object(body))
-
-
-def _read_call(
-    operation: Operation, query: bytes, body: bytes
-) -> tuple[dict[str, Any], ParsedRequest]:
-    """Return the body of a call with what its path says, and what it asks for.
-
-    Raises E11 to E14.
-    """
-    parsed = parse_object(body)
-    if operation.kind == "count":
-        parsed = complete_count(operation.dialect, parsed)
-    if operation.model:
-        parsed = with_path(
-            parsed,
-            model=operation.model,
-            is_stream=operation.is_stream,
-            is_array=operation.is_stream and is_array(query),
-        )
-    return parsed, parse_request(operation.endpoint, operation.dialect, parsed)
 
 
 def _key_in_query(scope: Scope) -> bytes | None:

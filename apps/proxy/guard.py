@@ -20,12 +20,12 @@ from uuid import UUID
 
 from apps.core.errors import GatewayError
 from apps.core.instruments import Counter
-from apps.proxy.admission import find_model
+from apps.proxy.admission import get_model
 from apps.proxy.dialects.parsed_request import ParsedRequest
 from apps.proxy.request_texts import has_token_ids, list_texts
 from apps.proxy.rule_findings import RuleFindings
 from apps.proxy.snapshot import Caller, Model, Snapshot
-from apps.risk.findings import Finding
+from apps.risk.findings import CallFinding
 from apps.risk.rules import (
     Origin,
     Rule,
@@ -82,7 +82,7 @@ class Guard:
 
         Raises E07, E25, E26, and E37 where its texts cannot be looked through in time.
         """
-        model, _ = find_model(snapshot, caller, request.model, around.now)
+        model, _ = get_model(snapshot, caller, request.model, around.now)
         subject = Subject(
             user_id=caller.member.id,
             user_group_id=caller.member.user_group_id,
@@ -145,7 +145,7 @@ class Guard:
             action = "block" if rule.is_blocking else "record"
             self.matches.add(str(rule.id), action)
             self.findings.add(
-                Finding(
+                CallFinding(
                     request_id=around.request_id,
                     rule_id=rule.id,
                     rule_name=rule.name,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from apps.core.errors import GatewayError
 from apps.proxy.http import Headers
 from apps.quotas.limit_headers import ratelimit_headers
-from apps.quotas.limits import Refusal, Scope
+from apps.quotas.limits import LimitMet, Scope
 
 if TYPE_CHECKING:
     from apps.proxy.dialects.parsed_request import DialectName
@@ -29,13 +29,13 @@ async def take_limits(
 
     The limiter has to be told of the end. Raises E22, E23 and E24.
     """
-    standing = await gateway.limiter.admit(request_id=request_text, scopes=scopes, tokens=tokens)
+    outcome = await gateway.limiter.admit(request_id=request_text, scopes=scopes, tokens=tokens)
     now = datetime.now(UTC) if dialect == "anthropic" else None
-    extra = ratelimit_headers(standing, anthropic_at=now)
-    if isinstance(standing, Refusal):
+    extra = ratelimit_headers(outcome, anthropic_at=now)
+    if isinstance(outcome, LimitMet):
         raise GatewayError(
-            _REFUSED[standing.kind],
-            retry_after=standing.retry_after_seconds,
+            _REFUSED[outcome.kind],
+            retry_after=outcome.retry_after_seconds,
             headers=[(name.decode(), value.decode()) for name, value in extra],
         )
     return extra

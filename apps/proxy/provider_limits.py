@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from apps.proxy.daily_costs import DailyCosts
 from apps.proxy.snapshot import Credential, Route
-from apps.quotas.limits import RETRY_AFTER_SECONDS_MAX, Limiter, LocalLimiter, Refusal, Scope
+from apps.quotas.limits import RETRY_AFTER_SECONDS_MAX, Limiter, LimitMet, LocalLimiter, Scope
 
 RESTING_MAX: Final = 10_000
 
@@ -75,15 +75,13 @@ class ProviderLimits:
             return Full(RETRY_AFTER_SECONDS_MAX, is_of_key=True)
         scopes = _scopes(route.provider.scope, credential.scope)
         if scopes:
-            standing = await self._limiter.admit(
-                request_id=identifier, scopes=scopes, tokens=tokens
-            )
-            if isinstance(standing, Refusal):
-                self._note(standing)
+            outcome = await self._limiter.admit(request_id=identifier, scopes=scopes, tokens=tokens)
+            if isinstance(outcome, LimitMet):
+                self._note(outcome)
                 is_of_key = credential.scope is not None and (
-                    standing.scope == credential.scope.name
+                    outcome.scope == credential.scope.name
                 )
-                return Full(standing.retry_after_seconds, is_of_key)
+                return Full(outcome.retry_after_seconds, is_of_key)
         return Place(identifier, scopes, tokens)
 
     def give_back(self, place: Place, tokens_used: int) -> None:
@@ -102,19 +100,19 @@ class ProviderLimits:
         left = self._resting.get(scopes[0].name, 0.0) - self._monotonic()
         if left > 0:
             return min(RETRY_AFTER_SECONDS_MAX, int(left) + 1)
-        refusal = self._local.find_refusal(scopes=scopes, tokens=tokens)
-        return None if refusal is None else refusal.retry_after_seconds
+        met = self._local.find_limit_met(scopes=scopes, tokens=tokens)
+        return None if met is None else met.retry_after_seconds
 
-    def _note(self, refusal: Refusal) -> None:
+    def _note(self, met: LimitMet) -> None:
         """Remember what other gateways have used up, which only Redis knows.
 
         Not of tokens or places: a smaller call may fit, and a place may be free at once.
         """
-        if refusal.kind == "requests":
+        if met.kind == "requests":
             if len(self._resting) >= RESTING_MAX:
                 self._resting.clear()
-            until = self._monotonic() + refusal.retry_after_seconds
-            self._resting[refusal.scope] = until
+            until = self._monotonic() + met.retry_after_seconds
+            self._resting[met.scope] = until
 
     def _is_spent_by_provider(self, route: Route) -> bool:
         provider, daily = route.provider, self.daily

@@ -15,7 +15,7 @@ from django.db import close_old_connections
 from apps.billing.accounts import find_standing
 from apps.billing.budgets import BudgetUse, find_uses
 from apps.core.money import format_usd
-from apps.proxy.admission import find_model
+from apps.proxy.admission import get_model
 from apps.proxy.dialects.gemini_paths import model_document
 from apps.proxy.dialects.parsed_request import DialectName
 from apps.proxy.snapshot import Caller, Model, Snapshot, find_access
@@ -40,11 +40,11 @@ def list_models(
     return _LISTS[dialect]([_DESCRIPTIONS[dialect](model) for model in models])
 
 
-def get_model(
+def describe_model(
     snapshot: Snapshot, caller: Caller, name: str, now: datetime, dialect: DialectName = "openai"
 ) -> dict[str, Any]:
     """Return one model. Raises E07."""
-    model, _ = find_model(snapshot, caller, name, now)
+    model, _ = get_model(snapshot, caller, name, now)
     return _DESCRIPTIONS[dialect](model)
 
 

@@ -1,10 +1,10 @@
 """Calls with an idempotency key: what is kept of their answers, and what is said to their repeats.
 
-The key is taken with the hold and ends with the settlement (`apps.billing.ledger.keys`). What is
-kept is what the first call was answered, where that is final: an answer, or an error that no SDK
-repeats by itself. Where neither was reached, what has been charged is not made a second time, and
-what has not leaves the key free. Bounds: ANSWER_BYTES_MAX an answer, ANSWERS_BYTES_MAX of all that
-are under way; what is beyond is not kept.
+The key is taken with the hold and ends with the settlement (see
+`apps.billing.ledger.idempotency_keys`). What is kept is what the first call was answered, where
+that is final: an answer, or an error that no SDK repeats by itself. Where neither was reached, what
+has been charged is not made a second time, and what has not leaves the key free. Bounds:
+ANSWER_BYTES_MAX an answer, ANSWERS_BYTES_MAX of all that are under way; what is beyond is not kept.
 
 A repeat gets its answer whatever has become of the model, its price and its routes, and whatever
 is left of the balance. What it has to be is from somebody whose API key is still valid, and within
@@ -22,7 +22,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from apps.audit.idempotency import (
+from apps.audit.idempotency_keys import (
     ANSWER_BYTES_MAX,
     AnswerUnreadable,
     answer_secret,
@@ -34,7 +34,7 @@ from apps.audit.idempotency import (
 from apps.audit.models import CallKey
 from apps.billing.ledger.commands import Claim, ClaimEnd, KeyState, RepeatAnswer
 from apps.core.errors import GatewayError
-from apps.core.repeat_keys import is_repeat_key
+from apps.core.idempotency_keys import is_idempotency_key
 from apps.proxy.dialects.answer_conversion import error_body, error_status
 from apps.proxy.endings import Ending
 from apps.proxy.http import Send, answer_headers
@@ -155,10 +155,10 @@ def is_retried(error: GatewayError) -> bool:
     return error.should_retry is not False and (error.status in _RETRIED or error.status >= 500)
 
 
-def read_key(headers: dict[bytes, bytes]) -> bytes | None:
+def read_idempotency_key(headers: dict[bytes, bytes]) -> bytes | None:
     """Return the idempotency key of a request, None without one. Raises E29."""
     key = headers.get(HEADER)
-    if key is not None and not is_repeat_key(key.decode("latin-1")):
+    if key is not None and not is_idempotency_key(key.decode("latin-1")):
         raise GatewayError("E29")
     return key
 

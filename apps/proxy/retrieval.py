@@ -23,7 +23,7 @@ from apps.proxy.dialects.upstream_errors import upstream_error
 from apps.proxy.http_client import Answer, BadAnswer, ConnectFailed, ConnectionClosed
 from apps.proxy.operations import Operation
 from apps.proxy.snapshot import Caller, Credential, Route, Snapshot
-from apps.proxy.stored_answers import Place, find_places, forget
+from apps.proxy.stored_answers import Place, forget, list_places
 from apps.proxy.upstream import (
     ANSWER_BYTES_MAX,
     ERROR_BYTES_MAX,
@@ -103,7 +103,7 @@ async def ask_provider(
     provider fails.
     """
     user_id, response_id = caller.member.id, question.response_id
-    places = await find_places(gateway, user_id, (response_id,))
+    places = await list_places(gateway, user_id, (response_id,))
     door = find_door(snapshot, places.get(response_id, {}))
     if door is None:
         raise _missing(response_id)

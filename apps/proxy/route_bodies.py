@@ -35,7 +35,7 @@ def is_own(route: Route, request: ParsedRequest) -> bool:
     return route.provider.dialect == request.dialect and request.endpoint in provider.endpoints
 
 
-def find_bodies(request: ParsedRequest, routes: Sequence[Route], output_bound: int) -> RouteBodies:
+def get_bodies(request: ParsedRequest, routes: Sequence[Route], output_bound: int) -> RouteBodies:
     """Return what each route is sent; those are left out whose dialect cannot express it.
 
     `output_bound` is the most that may be written, which some dialects have to be told.

@@ -18,7 +18,7 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 
 from apps.core.instruments import Counter
 from apps.proxy.threads import DeadlineThread
-from apps.risk.findings import Finding, write_findings
+from apps.risk.findings import CallFinding, write_findings
 
 A_MINUTE_MAX: Final = 1_000
 OF_ONE_MAX: Final = 20
@@ -37,7 +37,7 @@ class RuleFindings:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self.dropped = Counter()
         self._monotonic = monotonic
-        self._waiting: list[Finding] = []
+        self._waiting: list[CallFinding] = []
         self._minute_ends = 0.0
         self._in_minute = 0
         self._of_one: dict[tuple[int, int], int] = {}
@@ -46,11 +46,11 @@ class RuleFindings:
         self._is_failing = False
 
     @property
-    def waiting(self) -> Sequence[Finding]:
+    def waiting(self) -> Sequence[CallFinding]:
         """What is to be written yet."""
         return tuple(self._waiting)
 
-    def add(self, finding: Finding) -> None:
+    def add(self, finding: CallFinding) -> None:
         """Have a finding written down, within the bounds."""
         now = self._monotonic()
         if now >= self._minute_ends:
@@ -91,7 +91,7 @@ class RuleFindings:
         finally:
             self._writing = None
 
-    async def _write(self, batch: list[Finding], seconds: float = WRITE_SECONDS) -> bool:
+    async def _write(self, batch: list[CallFinding], seconds: float = WRITE_SECONDS) -> bool:
         """Write findings; return whether they are done with, written or not."""
         try:
             await self._thread.run(seconds, write_findings, batch)
@@ -110,6 +110,6 @@ class RuleFindings:
         self._is_failing = False
         return True
 
-    def _drop(self, batch: Sequence[Finding]) -> None:
+    def _drop(self, batch: Sequence[CallFinding]) -> None:
         for _ in batch:
             self.dropped.add()

@@ -88,7 +88,7 @@ async def follow_references(call: Call) -> None:
     if not named or not own:
         return
     ids = {one.id for one in named}
-    places = await find_places(call.gateway, call.member.id, ids)
+    places = await list_places(call.gateway, call.member.id, ids)
     common = set.intersection(*(set(places.get(one, ())) for one in ids))
     pinned = [found for route in own if (found := pin(route, common)) is not None]
     if pinned:
@@ -114,7 +114,7 @@ def pin(route: Route, places: Collection[Place]) -> Route | None:
 # ---- the database
 
 
-async def find_places(
+async def list_places(
     gateway: Gateway, user_id: int, ids: Collection[str]
 ) -> dict[str, dict[Place, int]]:
     """Return where a user's answers and items lie, by id, with the model that answered; what is

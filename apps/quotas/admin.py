@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
 
-from apps.audit.admin_fields import NanosFormField, RepeatKeyField
+from apps.audit.admin_fields import IdempotencyKeyField, NanosFormField
 from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import ReadOnlyAdmin, SelfRecordedAdmin, adopt, staff_of, usd
 from apps.core.languages import translate
@@ -32,7 +32,7 @@ class UserQuotaForm(ShownForm):
 
     total = NanosFormField(label="Total (USD)")
     reason = forms.CharField(max_length=500, help_text="Why it is given or changed; on record.")
-    repeat_key = RepeatKeyField()
+    idempotency_key = IdempotencyKeyField()
 
     class Meta:
         model = UserQuota
@@ -43,7 +43,7 @@ class UserQuotaForm(ShownForm):
         if self.instance.pk is not None:
             self.fields["total"].initial = self.instance.total_nanos
             # Twice the same change is one change.
-            del self.fields["repeat_key"]
+            del self.fields["idempotency_key"]
 
     def clean_total(self) -> int:
         """Refuse what is no allowance."""
@@ -92,7 +92,7 @@ class UserQuotaAdmin(SelfRecordedAdmin):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields; the use of a quota is shown once there is one."""
         if obj is None:
-            return ("user", "model_group", "total", "expires_at", "reason", "repeat_key")
+            return ("user", "model_group", "total", "expires_at", "reason", "idempotency_key")
         stored = ("user", "model_group", "total", "used", "left", "expires_at", "is_active")
         return (*stored, "reason", "as_shown")
 
@@ -137,7 +137,7 @@ def _repeat_of(form: UserQuotaForm, actor: User) -> Repeat:
     given = form.cleaned_data
     ends = given["expires_at"]
     return make_repeat(
-        given=str(given["repeat_key"]),
+        given=str(given["idempotency_key"]),
         action="quota-form",
         actor_id=actor.pk,
         body={

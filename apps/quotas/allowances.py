@@ -60,7 +60,7 @@ class QuotaGone(Gone):
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class QuotaUse:
     """What a quota has left, in nanos: used + held + remaining = total."""
 
     used_nanos: int
@@ -110,13 +110,13 @@ def create_quota(
 ) -> UserQuota:
     """Give a user an allowance on a model group, funded from promotion.
 
-    Raises TotalOutOfRange, ExpiryPassed, UserGone, GroupGone, RepeatKeyReused and ResultGone.
+    Raises TotalOutOfRange, ExpiryPassed, UserGone, GroupGone, IdempotencyKeyReused and ResultGone.
     """
     grant = Grant(model_group, total_nanos, expires_at, is_active)
     with transaction.atomic():
         claimed = claim(repeat, [user.pk]) if repeat is not None else None
         if claimed is not None and claimed.done:
-            return _find_done(claimed)
+            return _get_done(claimed)
         made = give_quotas(user_ids=[user.pk], grant=grant, cause=Cause(actor, reason, request))
         if not made:
             raise UserGone
@@ -135,12 +135,12 @@ def change_quota(
 ) -> UserQuota:
     """Change a quota and return it.
 
-    Raises TotalBelowUse, TotalOutOfRange, QuotaGone, RepeatKeyReused and ResultGone.
+    Raises TotalBelowUse, TotalOutOfRange, QuotaGone, IdempotencyKeyReused and ResultGone.
     """
     with transaction.atomic():
         claimed = claim(repeat, [quota_id]) if repeat is not None else None
         if claimed is not None and claimed.done:
-            return _find_done(claimed)
+            return _get_done(claimed)
         found = change_quotas(
             quota_ids=[quota_id], changes=changes, cause=Cause(actor, reason, request)
         )
@@ -255,10 +255,10 @@ def change_quotas(
     return quotas
 
 
-def remaining(quota: UserQuota) -> Allowance:
+def remaining(quota: UserQuota) -> QuotaUse:
     """Return what is used, held and left. Reads `quota.account`."""
     account = quota.account
-    return Allowance(
+    return QuotaUse(
         used_nanos=quota.total_nanos - account.posted_nanos,
         held_nanos=account.held_nanos,
         remaining_nanos=account.posted_nanos - account.held_nanos,
@@ -326,7 +326,7 @@ def _check(total_nanos: int) -> None:
         raise TotalOutOfRange
 
 
-def _find_done(claimed: RepeatKey) -> UserQuota:
+def _get_done(claimed: RepeatKey) -> UserQuota:
     quota = UserQuota.objects.filter(pk=claimed.done[0]).first()
     if quota is None:
         raise ResultGone

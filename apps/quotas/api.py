@@ -12,16 +12,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.ai_models.models import AIModel
-from apps.core.repeat_keys import read_repeat_key, repeat_parameter
+from apps.core.idempotency_keys import idempotency_key_parameter, read_idempotency_key
 from apps.core.rest import actor_of, answer_deletion
 from apps.quotas.allowances import Cause, Grant, change_quota, create_quota
-from apps.quotas.bulk import change_in_bulk, find_members, give_in_bulk
+from apps.quotas.bulk import change_in_bulk, give_in_bulk, list_members
 from apps.quotas.filters import OfferFilters, OwnQuotaFilters, QuotaFilters
 from apps.quotas.leftovers import remove_quota
 from apps.quotas.models import UserQuota
 from apps.quotas.offers import list_offers
 from apps.quotas.queries import list_quotas
-from apps.quotas.repeats import Repeat, RepeatKeyMissing, find_claimed, make_repeat
+from apps.quotas.repeats import IdempotencyKeyMissing, Repeat, find_claimed, make_repeat
 from apps.quotas.serializers import (
     BulkQuotaChangeInput,
     BulkQuotaInput,
@@ -36,8 +36,8 @@ from apps.quotas.serializers import (
 from apps.users.models import User
 from apps.users.permissions import AnalystsRead, IsAdmin, IsSignedIn
 
-_REPEATABLE: Final = [repeat_parameter(is_required=False)]
-_REPEATED_SAFELY: Final = [repeat_parameter(is_required=True)]
+_REPEATABLE: Final = [idempotency_key_parameter(is_required=False)]
+_REPEATED_SAFELY: Final = [idempotency_key_parameter(is_required=True)]
 
 
 class QuotasView(generics.ListAPIView[UserQuota]):
@@ -187,7 +187,7 @@ class BulkQuotasView(generics.GenericAPIView[UserQuota]):
         if claimed is not None:
             user_ids = claimed.subjects
         else:
-            user_ids = values.get("users") or find_members(values["user_group"])
+            user_ids = values.get("users") or list_members(values["user_group"])
         made = give_in_bulk(
             user_ids=user_ids,
             grant=Grant(
@@ -294,7 +294,7 @@ def _actor(request: Request) -> User:
 
 
 def _repeat(request: Request, action: str) -> Repeat | None:
-    given = read_repeat_key(request)
+    given = read_idempotency_key(request)
     if given is None:
         return None
     return make_repeat(given=given, action=action, actor_id=_actor(request).pk, body=request.data)
@@ -303,7 +303,7 @@ def _repeat(request: Request, action: str) -> Repeat | None:
 def _required_repeat(request: Request, action: str) -> Repeat:
     repeat = _repeat(request, action)
     if repeat is None:
-        raise RepeatKeyMissing
+        raise IdempotencyKeyMissing
     return repeat
 
 

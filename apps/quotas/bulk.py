@@ -53,7 +53,7 @@ class StoppedHalfway(DomainError):
     message = "Only some are done. The same call with the same key goes on when this is put right."
 
 
-def find_members(group: UserGroup) -> list[int]:
+def list_members(group: UserGroup) -> list[int]:
     """Return the ids of the group's active users. Raises GroupTooLarge and GroupEmpty."""
     rows = User.objects.filter(user_group=group, is_active=True).order_by("pk")
     found = list(rows.values_list("pk", flat=True)[: SUBJECTS_MAX + 1])
@@ -70,7 +70,7 @@ def give_in_bulk(
     """Give each user a quota and return the ids of the quotas, in the order of the users.
 
     Users that are gone by then are left out. Raises TotalOutOfRange, ExpiryPassed, GroupGone,
-    RepeatKeyReused and StoppedHalfway.
+    IdempotencyKeyReused and StoppedHalfway.
     """
     _check_first(repeat, lambda: check_grant(grant))
 
@@ -88,7 +88,7 @@ def change_in_bulk(
     """Change quotas alike and return the ids of those that still exist.
 
     Nothing is changed where one of them refuses it. Raises TotalOutOfRange, TotalBelowUse,
-    RepeatKeyReused and, where something else has come in between, StoppedHalfway.
+    IdempotencyKeyReused and, where something else has come in between, StoppedHalfway.
     """
     _check_first(repeat, lambda: check_changes(quota_ids=quota_ids, changes=changes))
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from apps.quotas.limits import Refusal, Standing
+from apps.quotas.limits import Headroom, LimitMet
 
 
 def ratelimit_headers(
-    standing: Standing | Refusal, *, anthropic_at: datetime | None = None
+    outcome: Headroom | LimitMet, *, anthropic_at: datetime | None = None
 ) -> list[tuple[bytes, bytes]]:
     """Return the headers of all limits that exist.
 
     `anthropic_at`: now, where they are told in Anthropic's way, by the moment of the reset.
     Concurrency has no such headers; Retry-After is not among them.
     """
-    told = _told(standing)
+    told = _told(outcome)
     if anthropic_at is None:
         return [header for limit in told for header in _openai_headers(*limit)]
     return [header for limit in told for header in _anthropic_headers(*limit, anthropic_at)]
@@ -28,12 +28,12 @@ def ratelimit_headers(
 _Limit = tuple[str, int, int, float]  # what, how much in all and still, seconds to the reset
 
 
-def _told(standing: Standing | Refusal) -> list[_Limit]:
-    if isinstance(standing, Refusal):
-        if standing.kind == "concurrency":
+def _told(outcome: Headroom | LimitMet) -> list[_Limit]:
+    if isinstance(outcome, LimitMet):
+        if outcome.kind == "concurrency":
             return []
-        return [(standing.kind, standing.limit, standing.remaining, standing.reset_seconds)]
-    of = standing
+        return [(outcome.kind, outcome.limit, outcome.remaining, outcome.reset_seconds)]
+    of = outcome
     known = (
         ("requests", of.limit_requests, of.remaining_requests, of.reset_requests_seconds),
         ("tokens", of.limit_tokens, of.remaining_tokens, of.reset_tokens_seconds),

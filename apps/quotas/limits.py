@@ -39,7 +39,7 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LimitMet:
     """The first limit a request met; nothing was taken from any scope."""
 
     kind: Literal["requests", "tokens", "concurrency"]
@@ -51,7 +51,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Headroom:
     """What is left where it is least, for requests and for tokens each; None is unlimited."""
 
     limit_requests: int | None
@@ -62,13 +62,13 @@ class Standing:
     reset_tokens_seconds: float | None
 
 
-UNLIMITED = Standing(None, None, None, None, None, None)
+UNLIMITED = Headroom(None, None, None, None, None, None)
 
 
 class Limiter(Protocol):
     async def admit(
         self, *, request_id: str, scopes: tuple[Scope, ...], tokens: int
-    ) -> Standing | Refusal:
+    ) -> Headroom | LimitMet:
         """Take a request and its token estimate from all scopes, or from none."""
 
     def finish(
@@ -92,7 +92,7 @@ class Reading:
     reset_seconds: float
 
 
-def tightest_standing(scopes: Sequence[Scope], readings: Iterable[Reading]) -> Standing:
+def tightest_headroom(scopes: Sequence[Scope], readings: Iterable[Reading]) -> Headroom:
     """Return what is left in the scope with least requests left and in that with least tokens."""
     by_requests: tuple[int, int, float] | None = None
     by_tokens: tuple[int, int, float] | None = None
@@ -105,7 +105,7 @@ def tightest_standing(scopes: Sequence[Scope], readings: Iterable[Reading]) -> S
             remaining = max(0, scope.tpm - reading.tokens)
             if by_tokens is None or remaining < by_tokens[1]:
                 by_tokens = (scope.tpm, remaining, reading.reset_seconds)
-    return Standing(*(by_requests or (None, None, None)), *(by_tokens or (None, None, None)))
+    return Headroom(*(by_requests or (None, None, None)), *(by_tokens or (None, None, None)))
 
 
 def retry_after_seconds(wait_seconds: float) -> int:
@@ -187,13 +187,13 @@ class LocalLimiter:
 
     async def admit(
         self, *, request_id: str, scopes: tuple[Scope, ...], tokens: int
-    ) -> Standing | Refusal:
+    ) -> Headroom | LimitMet:
         """Take a request and its token estimate from all scopes, or from none."""
         return self.admit_now(request_id=request_id, scopes=scopes, tokens=tokens)
 
     def admit_now(
         self, *, request_id: str, scopes: tuple[Scope, ...], tokens: int
-    ) -> Standing | Refusal:
+    ) -> Headroom | LimitMet:
         """Do what `admit` does, without a coroutine.
 
         Raises ValueError for a negative estimate and for a request that is running already:
@@ -216,11 +216,11 @@ class LocalLimiter:
         for scope in scopes:
             window = self._window_of(scope.name)
             if window is None:
-                return Refusal("requests", scope.name, 1, scope.rpm or 0, 0, 1.0)
+                return LimitMet("requests", scope.name, 1, scope.rpm or 0, 0, 1.0)
             window.drop_before(oldest_second)
-            refusal = _refusal(scope, window, tokens, now)
-            if refusal is not None:
-                return refusal
+            met = _find_limit_met(scope, window, tokens, now)
+            if met is not None:
+                return met
             windows.append(window)
         buckets: list[_Bucket] = []
         for window in windows:
@@ -235,19 +235,19 @@ class LocalLimiter:
             # No process runs this many: the oldest was never finished, and its slot would be lost.
             self._release(next(iter(self._live)))
         self._live[request_id] = _Admission(tuple(windows), tuple(buckets), tokens)
-        return tightest_standing(
+        return tightest_headroom(
             scopes, [Reading(w.requests, w.tokens, w.reset_seconds(now)) for w in windows]
         )
 
-    def find_refusal(self, *, scopes: tuple[Scope, ...], tokens: int) -> Refusal | None:
+    def find_limit_met(self, *, scopes: tuple[Scope, ...], tokens: int) -> LimitMet | None:
         """Return what a request would be refused for now, and take nothing."""
         now = self._clock()
         for scope in scopes:
             window = self._windows.get(scope.name) or _Window()
             window.drop_before(int(now) - WINDOW_SECONDS)
-            refusal = _refusal(scope, window, min(tokens, TOKENS_MAX), now)
-            if refusal is not None:
-                return refusal
+            met = _find_limit_met(scope, window, min(tokens, TOKENS_MAX), now)
+            if met is not None:
+                return met
         return None
 
     def finish(
@@ -331,19 +331,19 @@ def token_correction(tokens_reserved: int, tokens_used: int) -> int:
     return min(max(0, tokens_used), TOKENS_MAX) - min(max(0, tokens_reserved), TOKENS_MAX)
 
 
-def _refusal(scope: Scope, window: _Window, tokens: int, now: float) -> Refusal | None:
+def _find_limit_met(scope: Scope, window: _Window, tokens: int, now: float) -> LimitMet | None:
     rpm, tpm = scope.rpm, scope.tpm
     if rpm is not None and window.requests >= rpm:
         wait = retry_after_seconds(_seconds_until(window, lambda held, _: held < rpm, now))
-        return Refusal("requests", scope.name, wait, rpm, 0, window.reset_seconds(now))
+        return LimitMet("requests", scope.name, wait, rpm, 0, window.reset_seconds(now))
     if tpm is not None and not _has_room_for(tokens, window.tokens, tpm):
         wait = retry_after_seconds(
             _seconds_until(window, lambda _, held: _has_room_for(tokens, held, tpm), now)
         )
         remaining = max(0, tpm - window.tokens)
-        return Refusal("tokens", scope.name, wait, tpm, remaining, window.reset_seconds(now))
+        return LimitMet("tokens", scope.name, wait, tpm, remaining, window.reset_seconds(now))
     if scope.concurrency is not None and window.running >= scope.concurrency:
-        return Refusal("concurrency", scope.name, 1, scope.concurrency, 0, 1.0)
+        return LimitMet("concurrency", scope.name, 1, scope.concurrency, 0, 1.0)
     return None
 
 

@@ -38,7 +38,8 @@ class RepeatKey(models.Model):
     """A call that may come again, by its idempotency key: what it is about and how far it got.
 
     `subjects` are the users that get a quota, or the quotas that change, in order. `done` are the
-    quotas of the first so many of them, 0 for a subject that was gone by then.
+    quotas of the first so many of them, 0 for a subject that was gone by then. The model is
+    named as its table, which keeps its name.
     """
 
     key = models.CharField(max_length=150, unique=True)

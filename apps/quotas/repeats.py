@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from apps.core.domain_errors import DomainError
+from apps.core.idempotency_keys import IdempotencyKeyReused
 from apps.core.pieces import leave_to_others
 from apps.quotas.models import RepeatKey
 
@@ -25,15 +26,7 @@ PRUNE_ROWS: Final = 50
 _PRUNE_PIECES_MAX: Final = 2_000
 
 
-class RepeatKeyReused(DomainError):
-    """The same key came again with another body."""
-
-    status_code = 422
-    code = "idempotency_key_reused"
-    message = "This idempotency key was used with another body."
-
-
-class RepeatKeyMissing(DomainError):
+class IdempotencyKeyMissing(DomainError):
     """A call that may break off halfway came without a key."""
 
     code = "idempotency_key_required"
@@ -64,24 +57,24 @@ def make_repeat(*, given: str, action: str, actor_id: int, body: Any) -> Repeat:
 
 
 def find_claimed(repeat: Repeat) -> RepeatKey | None:
-    """Return the row of a key that came before, None for a new one. Raises RepeatKeyReused."""
+    """Return the row of a key that came before, None for a new one. Raises IdempotencyKeyReused."""
     row = RepeatKey.objects.filter(key=repeat.key).first()
     if row is not None and row.digest != repeat.digest:
-        raise RepeatKeyReused
+        raise IdempotencyKeyReused
     return row
 
 
 def claim(repeat: Repeat, subjects: Sequence[int]) -> RepeatKey:
     """Return the row of this key, locked until the transaction ends; a new one the first time.
 
-    Raises RepeatKeyReused.
+    Raises IdempotencyKeyReused.
     """
     # A key that is forgotten while this waits for its row is new the second time.
     row = _lock(repeat, subjects) or _lock(repeat, subjects)
     if row is None:
         raise RepeatKey.DoesNotExist
     if row.digest != repeat.digest:
-        raise RepeatKeyReused
+        raise IdempotencyKeyReused
     return row
 
 

@@ -34,19 +34,19 @@ from apps.core.breaker import Breaker
 from apps.quotas.limits import (
     TOKENS_MAX,
     UNLIMITED,
+    Headroom,
+    LimitMet,
     LocalLimiter,
-    Refusal,
     Scope,
-    Standing,
-    tightest_standing,
+    tightest_headroom,
     token_correction,
 )
 from apps.quotas.shared_limits_scripts import (
     ADMIT_SCRIPT,
     FINISH_SCRIPT,
     RENEW_SCRIPT,
+    limit_met_from,
     readings_from,
-    refusal_from,
 )
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class SharedLimiter:
 
     async def admit(
         self, *, request_id: str, scopes: tuple[Scope, ...], tokens: int
-    ) -> Standing | Refusal:
+    ) -> Headroom | LimitMet:
         """Take a request and its token estimate from all scopes, or from none.
 
         Raises ValueError where `LocalLimiter.admit_now` does.
@@ -141,7 +141,7 @@ class SharedLimiter:
         if not scopes:
             return UNLIMITED
         local = self._local.admit_now(request_id=request_id, scopes=scopes, tokens=tokens)
-        if isinstance(local, Refusal):
+        if isinstance(local, LimitMet):
             return local
         running = self._running[request_id] = _Running(
             token_windows=tuple(_window_key(s.name) for s in scopes if s.tpm is not None),
@@ -162,9 +162,9 @@ class SharedLimiter:
         if reply[0] == 0:
             self._running.pop(request_id, None)
             self._local.withdraw(request_id)
-            return refusal_from(reply, scopes)
+            return limit_met_from(reply, scopes)
         running.second = reply[1]
-        return tightest_standing(scopes, readings_from(reply))
+        return tightest_headroom(scopes, readings_from(reply))
 
     def finish(
         self,

@@ -10,9 +10,9 @@ buckets of a window and by the keys of a call.
 from collections.abc import Iterator
 from typing import Literal
 
-from apps.quotas.limits import Reading, Refusal, Scope, retry_after_seconds
+from apps.quotas.limits import LimitMet, Reading, Scope, retry_after_seconds
 
-REFUSAL_KINDS: dict[int, Literal["requests", "tokens", "concurrency"]] = {
+LIMIT_KINDS: dict[int, Literal["requests", "tokens", "concurrency"]] = {
     1: "requests",
     2: "tokens",
     3: "concurrency",
@@ -188,13 +188,13 @@ return {}
 )
 
 
-def refusal_from(reply: list[int], scopes: tuple[Scope, ...]) -> Refusal:
+def limit_met_from(reply: list[int], scopes: tuple[Scope, ...]) -> LimitMet:
     """Return what a reply to ADMIT_SCRIPT that begins with 0 says."""
     _, index, kind, held, wait_ms, reset_ms = reply
     scope = scopes[index]
-    name = REFUSAL_KINDS[kind]
+    name = LIMIT_KINDS[kind]
     limit = {"requests": scope.rpm, "tokens": scope.tpm, "concurrency": scope.concurrency}[name]
-    return Refusal(
+    return LimitMet(
         kind=name,
         scope=scope.name,
         retry_after_seconds=retry_after_seconds(wait_ms / 1000),

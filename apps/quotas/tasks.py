@@ -9,8 +9,8 @@ from apps.quotas.leftovers import take_back_expired
 from apps.quotas.repeats import prune
 
 
-@shared_task(name="quotas.prune_repeat_keys")
-def prune_repeat_keys() -> int:
+@shared_task(name="quotas.prune_idempotency_keys")
+def prune_idempotency_keys() -> int:
     """Forget idempotency keys that nobody repeats any more and return how many there were."""
     return prune(now=timezone.now())
 

@@ -26,7 +26,7 @@ _TEXT_MAX: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CallFinding:
     """A call that a rule found, before it is written: the columns of RiskFinding."""
 
     request_id: UUID
@@ -46,7 +46,7 @@ class Finding:
     created_at: datetime
 
 
-def write_findings(findings: Sequence[Finding]) -> None:
+def write_findings(findings: Sequence[CallFinding]) -> None:
     """Write findings, in one transaction; those that are there already stay as they are."""
     rows = []
     for finding in findings:

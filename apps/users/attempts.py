@@ -49,7 +49,7 @@ class SignInLocked(DomainError):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class SignInAttempt:
     """The counters of one attempt. `network` is empty where the call has no address."""
 
     network: str
@@ -57,11 +57,13 @@ class Attempt:
     account: str
 
 
-def claim_attempt(*, user: User | None, identifier: str, request: HttpRequest | None) -> Attempt:
+def claim_attempt(
+    *, user: User | None, identifier: str, request: HttpRequest | None
+) -> SignInAttempt:
     """Count one attempt before its password is checked. Raises SignInLocked."""
     network = network_of(client_address(request)) if request is not None else ""
     name = _digest(identifier)
-    attempt = Attempt(
+    attempt = SignInAttempt(
         network=f"sign-in:network:{network}" if network else "",
         pair=f"sign-in:pair:{network}:{name}",
         account=f"sign-in:account:{name if user is None else user.pk}",
@@ -78,14 +80,14 @@ def claim_attempt(*, user: User | None, identifier: str, request: HttpRequest | 
     return attempt
 
 
-def forgive(attempt: Attempt) -> None:
+def forgive(attempt: SignInAttempt) -> None:
     """Forget the failures of this name from this network: the password was right."""
     forget(attempt.pair)
     _take_back(attempt.network)
     count_down(attempt.account)
 
 
-def withdraw(attempt: Attempt) -> None:
+def withdraw(attempt: SignInAttempt) -> None:
     """Take back an attempt whose password was not checked."""
     count_down(attempt.pair)
     _take_back(attempt.network)

@@ -19,7 +19,7 @@ from apps.audit.events import record_event
 from apps.core.domain_errors import DomainError
 from apps.users.attempts import (
     SIGNED_IN,
-    Attempt,
+    SignInAttempt,
     SignInLocked,
     claim_attempt,
     forgive,
@@ -115,7 +115,7 @@ def _find_user(identifier: str) -> User | None:
     return users[0] if users else None
 
 
-def _check(user: User | None, password: str, attempt: Attempt) -> bool:
+def _check(user: User | None, password: str, attempt: SignInAttempt) -> bool:
     """Return whether this is the user's password. Raises HashingBusy, which counts no failure."""
     try:
         with hashing_place():

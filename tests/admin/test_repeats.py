@@ -78,10 +78,10 @@ def test_a_form_without_its_key_is_not_obeyed(client: Client, house: House, key:
     values = {"amount": "2.5", "reason": "refund"}
     quota = {"user": house.user.pk, "model_group": 1, "total": "5", "reason": "trial"}
 
-    adjusted = send_values(client, _adjust(house), values, repeat_key=key)
-    added = send_values(client, page_of(UserQuota, "add"), quota, repeat_key=key)
+    adjusted = send_values(client, _adjust(house), values, idempotency_key=key)
+    added = send_values(client, page_of(UserQuota, "add"), quota, idempotency_key=key)
 
-    assert adjusted.context["form"].errors == {"repeat_key": [LOST]}
+    assert adjusted.context["form"].errors == {"idempotency_key": [LOST]}
     assert LOST in adjusted.content.decode()
     assert added.context["adminform"].form.non_field_errors() == [LOST]
     assert _balance(house) == 10 * DOLLAR

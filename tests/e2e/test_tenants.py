@@ -163,7 +163,7 @@ def test_cookies_and_keys_of_one_call_are_not_sent_with_the_next(
     assert "x-mine" not in str(heads).lower()
 
 
-def test_the_same_repeat_key_of_two_users_is_two_calls(
+def test_the_same_idempotency_key_of_two_users_is_two_calls(
     bench: Bench, echo: tuple[Stage, RawUpstream]
 ) -> None:
     stage, upstream = echo

@@ -15,7 +15,7 @@ _REPEAT_TESTS: Final = "tests/e2e/test_repeats.py"
 _RELAY: Final = "apps/proxy/relay.py"
 _DELIVERY: Final = "apps/proxy/delivery.py"
 _HOLDS: Final = "apps/proxy/holds.py"
-_ASGI: Final = "apps/proxy/asgi.py"
+_ARRIVALS: Final = "apps/proxy/arrivals.py"
 _PRICING: Final = "apps/billing/pricing.py"
 _USAGE: Final = "apps/proxy/dialects/usage_reader.py"
 _OPENAI_USAGE: Final = "apps/proxy/dialects/openai_usage.py"
@@ -93,10 +93,10 @@ CALLS: Final = (
     Mutant(
         "refused-calls-count-twice",
         "I-22",
-        _ASGI,
-        " gateway.count_refusal(caller.key.id, error.code)",
-        " gateway.count_refusal(caller.key.id, error.code)\n"
-        "                gateway.count_refusal(caller.key.id, error.code)",
+        _ARRIVALS,
+        " gateway.count_refusal(self.caller.key.id, error.code)",
+        " gateway.count_refusal(self.caller.key.id, error.code)\n"
+        "            gateway.count_refusal(self.caller.key.id, error.code)",
         ("tests/e2e/test_refusals.py::test_refused_calls_are_counted_exactly_by_key_and_reason",),
     ),
     Mutant(

@@ -20,7 +20,7 @@ _RETRIED_BY_GOOGLE: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ErrorTold:
     """What an answer that is not 200 says."""
 
     code: str  # or what the dialect has in its place
@@ -41,7 +41,7 @@ _GEMINI: Final = {
 }
 
 
-def read_refusal(dialect: str, status: int, body: bytes) -> Refusal:
+def read_refusal(dialect: str, status: int, body: bytes) -> ErrorTold:
     """Return what a refusal says in a dialect."""
     try:
         document = orjson.loads(body)
@@ -51,22 +51,22 @@ def read_refusal(dialect: str, status: int, body: bytes) -> Refusal:
             return _read_gemini(status, document)
         error = document["error"]
         known = (status, error["type"], error["code"]) in _OPENAI and document.keys() == {"error"}
-        return Refusal(error["code"], known)
+        return ErrorTold(error["code"], known)
     except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
-        return Refusal("", is_known=False)
+        return ErrorTold("", is_known=False)
 
 
-def _read_anthropic(status: int, document: Mapping[str, Any]) -> Refusal:
+def _read_anthropic(status: int, document: Mapping[str, Any]) -> ErrorTold:
     kind = document["error"]["type"]
     is_known = document["type"] == "error" and document.keys() == _ANTHROPIC_MEMBERS
-    return Refusal(kind, is_known and (status, kind) in _ANTHROPIC)
+    return ErrorTold(kind, is_known and (status, kind) in _ANTHROPIC)
 
 
-def _read_gemini(status: int, document: Mapping[str, Any]) -> Refusal:
+def _read_gemini(status: int, document: Mapping[str, Any]) -> ErrorTold:
     error = document["error"]
     reason = error["details"][0]["reason"]
     is_known = error["code"] == status and document.keys() == {"error"}
-    return Refusal(reason.lower(), is_known and (status, error["status"], reason) in _GEMINI)
+    return ErrorTold(reason.lower(), is_known and (status, error["status"], reason) in _GEMINI)
 
 
 def is_repeated(dialect: str, status: int, headers: Mapping[str, str]) -> bool:

@@ -25,10 +25,10 @@ from apps.audit.retention import (
     Selection,
     SelectionEmpty,
     erase_payloads,
-    prune_call_keys,
+    prune_idempotency_keys,
 )
 from apps.audit.tasks import erase_payloads as task
-from apps.audit.tasks import prune_call_keys as prune_task
+from apps.audit.tasks import prune_idempotency_keys as prune_task
 from apps.audit.tasks import prune_refusals
 from apps.core.ids import uuid7
 from tests.support.calls import record_call
@@ -360,7 +360,7 @@ def test_a_worker_whose_clock_is_ahead_forgets_no_key_before_its_time(db: None) 
     make_key(hours_ago=25)
     left = make_key(hours_ago=1)
 
-    deleted = prune_call_keys(now=NOW + timedelta(days=2), seconds_max=60.0)
+    deleted = prune_idempotency_keys(now=NOW + timedelta(days=2), seconds_max=60.0)
 
     assert deleted == 1
     assert set(bodies()) == {left}
@@ -373,7 +373,7 @@ def test_keys_are_forgotten_in_transactions_of_a_bounded_size(db: None) -> None:
         make_key(hours_ago=26, size=1 << 20)
 
     with CaptureQueriesContext(connection) as queries:
-        deleted = prune_call_keys(now=NOW, seconds_max=60.0)
+        deleted = prune_idempotency_keys(now=NOW, seconds_max=60.0)
 
     deletes = [query["sql"] for query in queries if query["sql"].startswith("DELETE")]
     assert deleted == 123
@@ -389,7 +389,7 @@ def test_a_run_forgets_keys_until_its_time_is_over_and_the_next_one_goes_on(
     for _ in range(103):
         make_key(hours_ago=25)
 
-    deleted = [prune_call_keys(now=NOW, seconds_max=seconds) for seconds in (-1.0, 60.0)]
+    deleted = [prune_idempotency_keys(now=NOW, seconds_max=seconds) for seconds in (-1.0, 60.0)]
 
     assert deleted == [1, 102]
     assert bodies() == {}

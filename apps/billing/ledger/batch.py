@@ -31,7 +31,7 @@ from apps.billing.ledger.commands import (
     Resolved,
     State,
 )
-from apps.billing.ledger.keys import HAS_KEY, end_claim, find_first, take_back, take_key
+from apps.billing.ledger.idempotency_keys import HAS_KEY, end_claim, find_first, take_back, take_key
 from apps.billing.ledger.stored import latest_by_id, rows_of
 from apps.core.ids import new_uuid7
 

@@ -8,12 +8,12 @@ from django.db import DatabaseError, connection
 from apps.audit.models import AdminEvent
 from apps.billing.accounts import find_standing
 from apps.billing.customers import (
-    RepeatKeyReused,
     adjust_user_balance,
     create_user,
     delete_user,
 )
 from apps.billing.models import Account, Transaction
+from apps.core.idempotency_keys import IdempotencyKeyReused
 from apps.users.changes import UserGone
 from apps.users.models import Customer, User
 from apps.users.names import UserExists, UsernameAmbiguous
@@ -87,10 +87,10 @@ def test_the_same_key_again_moves_nothing() -> None:
     user = make_user()
 
     first = adjust_user_balance(
-        user=user, amount_nanos=DOLLAR, reason="once", actor=None, repeat_key="k1"
+        user=user, amount_nanos=DOLLAR, reason="once", actor=None, idempotency_key="k1"
     )
     again = adjust_user_balance(
-        user=user, amount_nanos=DOLLAR, reason="once", actor=None, repeat_key="k1"
+        user=user, amount_nanos=DOLLAR, reason="once", actor=None, idempotency_key="k1"
     )
 
     assert first.pk == again.pk
@@ -103,7 +103,7 @@ def test_long_keys_that_begin_alike_are_different() -> None:
 
     for key in ("k" * 150 + "1", "k" * 150 + "2", "k" * 150 + "2"):
         adjust_user_balance(
-            user=user, amount_nanos=DOLLAR, reason="one", actor=None, repeat_key=key
+            user=user, amount_nanos=DOLLAR, reason="one", actor=None, idempotency_key=key
         )
 
     assert find_standing(user.customer_id).balance_nanos == 2 * DOLLAR
@@ -112,11 +112,13 @@ def test_long_keys_that_begin_alike_are_different() -> None:
 @pytest.mark.parametrize(("amount", "reason"), [(2, "one"), (DOLLAR, "two")])
 def test_the_same_key_with_another_amount_or_reason_is_refused(amount: int, reason: str) -> None:
     user = make_user()
-    adjust_user_balance(user=user, amount_nanos=DOLLAR, reason="one", actor=None, repeat_key="k1")
+    adjust_user_balance(
+        user=user, amount_nanos=DOLLAR, reason="one", actor=None, idempotency_key="k1"
+    )
 
-    with pytest.raises(RepeatKeyReused):
+    with pytest.raises(IdempotencyKeyReused):
         adjust_user_balance(
-            user=user, amount_nanos=amount, reason=reason, actor=None, repeat_key="k1"
+            user=user, amount_nanos=amount, reason=reason, actor=None, idempotency_key="k1"
         )
     assert find_standing(user.customer_id).balance_nanos == DOLLAR
 
@@ -126,7 +128,7 @@ def test_the_same_key_of_another_administrator_is_another_key() -> None:
 
     for actor in (make_admin(), make_admin(), None):
         adjust_user_balance(
-            user=user, amount_nanos=DOLLAR, reason="gift", actor=actor, repeat_key="1"
+            user=user, amount_nanos=DOLLAR, reason="gift", actor=actor, idempotency_key="1"
         )
 
     assert find_standing(user.customer_id).balance_nanos == 3 * DOLLAR

@@ -228,7 +228,7 @@ def test_transactions_are_filtered(
     held = _settle(gateway, tokens=1_000)
     other = make_user()
     given = adjust_user_balance(
-        user=other, amount_nanos=DOLLAR, reason="welcome", actor=root, repeat_key="k1"
+        user=other, amount_nanos=DOLLAR, reason="welcome", actor=root, idempotency_key="k1"
     )
     assert isinstance(given, Transaction)
     settled = Transaction.objects.get(kind="settlement")
@@ -321,7 +321,7 @@ def test_ones_own_ledger_names_no_operator(
 ) -> None:
     _settle(gateway, tokens=1_000_000)
     adjust_user_balance(
-        user=world.user, amount_nanos=DOLLAR, reason="sorry", actor=root, repeat_key="k1"
+        user=world.user, amount_nanos=DOLLAR, reason="sorry", actor=root, idempotency_key="k1"
     )
     _settle(Gateway(make_world(), django_engine()), tokens=1_000)
 

@@ -107,7 +107,7 @@ def test_one_key_at_once_is_one_proposal(committed_db: Database) -> None:
 
     def adjust(number: int) -> str:
         made = adjust_user_balance(
-            user=user, amount_nanos=101 * USD, reason="x", actor=root, repeat_key="k1"
+            user=user, amount_nanos=101 * USD, reason="x", actor=root, idempotency_key="k1"
         )
         return str(made.pk)
 

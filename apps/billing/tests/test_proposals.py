@@ -20,7 +20,7 @@ from apps.billing.adjustments import (
     NoSuchEntry,
     adjust_balance,
 )
-from apps.billing.customers import RepeatKeyReused, adjust_user_balance, delete_user
+from apps.billing.customers import adjust_user_balance, delete_user
 from apps.billing.models import Entry, ProposedAdjustment, Transaction
 from apps.billing.proposals import (
     PENDING_MAX,
@@ -35,6 +35,7 @@ from apps.billing.proposals import (
     sum_alone,
     withdraw_adjustment,
 )
+from apps.core.idempotency_keys import IdempotencyKeyReused
 from apps.users.changes import OwnAccount, RoleLost, UserChanges, change_user
 from apps.users.models import User
 from tests.support.people import make_admin, make_user
@@ -73,11 +74,9 @@ def ada(root: User) -> User:
     return make_user(username="ada")
 
 
-def _propose(
-    user: User, actor: User, dollars: int = 101, repeat_key: str = ""
-) -> ProposedAdjustment:
+def _propose(user: User, actor: User, dollars: int = 101, key: str = "") -> ProposedAdjustment:
     made = adjust_user_balance(
-        user=user, amount_nanos=dollars * USD, reason="invoice", actor=actor, repeat_key=repeat_key
+        user=user, amount_nanos=dollars * USD, reason="invoice", actor=actor, idempotency_key=key
     )
     assert isinstance(made, ProposedAdjustment)
     return made
@@ -330,16 +329,16 @@ def test_a_hundred_may_wait_for_each_administrator(root: User, grace: User, ada:
 def test_the_same_key_again_is_the_same_proposal_also_when_it_is_decided(
     limit: Callable[[int | None], None], root: User, grace: User, ada: User
 ) -> None:
-    made = _propose(ada, root, repeat_key="k1")
-    assert _propose(ada, root, repeat_key="k1").pk == made.pk
+    made = _propose(ada, root, key="k1")
+    assert _propose(ada, root, key="k1").pk == made.pk
     approve_adjustment(proposal=made, actor=grace)
-    again = _propose(ada, root, repeat_key="k1")
+    again = _propose(ada, root, key="k1")
     limit(None)
-    without_limit = _propose(ada, root, repeat_key="k1")
+    without_limit = _propose(ada, root, key="k1")
 
     assert (again.pk, again.status, without_limit.pk) == (made.pk, "approved", made.pk)
-    with pytest.raises(RepeatKeyReused):
-        _propose(ada, root, 102, repeat_key="k1")
+    with pytest.raises(IdempotencyKeyReused):
+        _propose(ada, root, 102, key="k1")
     assert _balance(ada) == 101 * USD
     assert ProposedAdjustment.objects.count() == Transaction.objects.count() == 1
 
@@ -349,7 +348,7 @@ def test_what_was_posted_alone_is_not_judged_again_when_its_key_comes_again(
 ) -> None:
     first, again = (
         adjust_user_balance(
-            user=ada, amount_nanos=100 * USD, reason="x", actor=root, repeat_key="k1"
+            user=ada, amount_nanos=100 * USD, reason="x", actor=root, idempotency_key="k1"
         )
         for _ in range(2)
     )
@@ -427,12 +426,12 @@ def test_the_same_key_with_another_entry_to_correct_is_refused(root: User, ada: 
     for dollars in (1, 101):
         adjust_user_balance(
             user=ada, amount_nanos=dollars * USD, reason="x", actor=root,
-            repeat_key=f"k{dollars}", corrects_id=gift.pk,
+            idempotency_key=f"k{dollars}", corrects_id=gift.pk,
         )  # fmt: skip
 
-        with pytest.raises(RepeatKeyReused):
+        with pytest.raises(IdempotencyKeyReused):
             adjust_user_balance(
                 user=ada, amount_nanos=dollars * USD, reason="x", actor=root,
-                repeat_key=f"k{dollars}",
+                idempotency_key=f"k{dollars}",
             )  # fmt: skip
     assert _balance(ada) == 2 * USD

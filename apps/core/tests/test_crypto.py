@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from apps.core.crypto import (
-    BadKey,
+    EncryptionKeyMalformed,
     SecretUnreadable,
     Vault,
     derive_key,
@@ -72,7 +72,7 @@ def test_keys_come_in_base64_or_hexadecimal() -> None:
 
 @pytest.mark.parametrize("text", ["", " , ", "abc", "00" * 31, base64.b64encode(b"short").decode()])
 def test_what_is_no_key_is_refused(text: str) -> None:
-    with pytest.raises(BadKey):
+    with pytest.raises(EncryptionKeyMalformed):
         parse_encryption_keys(text)
 
 

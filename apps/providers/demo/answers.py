@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 if TYPE_CHECKING:
-    from apps.providers.demo.dialects.dialect import Dialect
+    from apps.providers.demo.dialects.dialect import DemoDialect
 
 # OpenAI's ids have 29 characters after their prefix. The mark cannot occur in JSON text by chance.
 ID_MARK = b"@#" * 14 + b"@"
@@ -145,7 +145,7 @@ class Choice:
 class Answer:
     """One answer before it is written as JSON or events."""
 
-    dialect: Dialect
+    dialect: DemoDialect
     endpoint: Endpoint
     model: str
     is_stream: bool

@@ -18,7 +18,7 @@ from apps.providers.demo.forced import find_forced
 from apps.providers.demo.options import DEFAULT_TOKENS, OptionError, Options, parse_model_name
 
 if TYPE_CHECKING:
-    from apps.providers.demo.dialects.dialect import Dialect, Incoming
+    from apps.providers.demo.dialects.dialect import DemoDialect, Incoming
 
 PIECE_CHARACTERS: Final = 4
 MODELS: Final = ("demo-chat", "demo-embedding")
@@ -40,7 +40,7 @@ def refuse_option(error: OptionError) -> ProviderError:
     return ProviderError(400, message, code="invalid_demo_option", param="model")
 
 
-def build_answer(dialect: Dialect, incoming: Incoming, asked: Asked) -> Answer:
+def build_answer(dialect: DemoDialect, incoming: Incoming, asked: Asked) -> Answer:
     """Return the answer that says something. Raises ProviderError."""
     options = incoming.options
     choice, reasoning = _build_choice(options, asked)
@@ -75,7 +75,12 @@ def build_answer(dialect: Dialect, incoming: Incoming, asked: Asked) -> Answer:
 
 
 def build_fixed(
-    dialect: Dialect, incoming: Incoming, data: bytes, *, prompt: int = 0, has_usage: bool = False
+    dialect: DemoDialect,
+    incoming: Incoming,
+    data: bytes,
+    *,
+    prompt: int = 0,
+    has_usage: bool = False,
 ) -> Answer:
     """Return an answer in which nothing is said: a list, a count, vectors."""
     return Answer(

@@ -22,10 +22,10 @@ from apps.providers.demo.answers import ID_MARK, Answer
 from apps.providers.demo.building import parse_options, refuse_option
 from apps.providers.demo.calls import Call, CallLog
 from apps.providers.demo.dialects.choice import OPENAI, find_dialect
-from apps.providers.demo.dialects.dialect import Dialect, Incoming
+from apps.providers.demo.dialects.dialect import DemoDialect, Incoming
 from apps.providers.demo.errors import ProviderError
 from apps.providers.demo.fault_content import play_error
-from apps.providers.demo.faults import describe, find_fault, start_script
+from apps.providers.demo.faults import describe, get_fault, start_script
 from apps.providers.demo.options import OptionError, Options
 from apps.providers.demo.rendering import render_response
 from apps.providers.demo.script import (
@@ -211,26 +211,26 @@ class Connection(asyncio.Protocol):
             self._play(request, refusal, is_answered=True)
             return
         self._answer = answer
-        if answer.is_stored and find_fault(options).is_answered:
+        if answer.is_stored and get_fault(options).is_answered:
             items = dialect.list_input(body) if len(request.body) <= INPUT_BYTES_MAX else []
             key = dialect.find_key(request)
             self._shared.stored.keep(key, call["response_id"], answer, items)
         if script is None:
             self._write_at_once(request, answer, call)
             return
-        is_answered = find_fault(options).is_answered
+        is_answered = get_fault(options).is_answered
         self._play(request, script, is_answered=is_answered, latency=options.latency)
 
     def _plan(
-        self, dialect: Dialect, request: Request, body: Any, has_body: bool, call: Call
+        self, dialect: DemoDialect, request: Request, body: Any, has_body: bool, call: Call
     ) -> tuple[Options, Answer, Script | None]:
         """Return what to answer; without a script at once. Raises ProviderError."""
         key = dialect.find_key(request)
         expected = self._shared.api_key
         if expected is not None and not hmac.compare_digest(key.encode(), expected.encode()):
             raise dialect.refuse_key(key)
-        endpoint = dialect.find_endpoint(request)
-        model = dialect.find_model(endpoint, request, body if has_body else None)
+        endpoint = dialect.get_endpoint(request)
+        model = dialect.get_model(endpoint, request, body if has_body else None)
         call["model"] = model
         options = parse_options(model)
         answer = dialect.answer(

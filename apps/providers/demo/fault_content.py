@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from apps.providers.demo.answers import ID_MARK, Spoiled, Usage
-from apps.providers.demo.dialects.dialect import Dialect
+from apps.providers.demo.dialects.dialect import DemoDialect
 from apps.providers.demo.errors import ProviderError, build_status_error
 from apps.providers.demo.options import OptionError
 from apps.providers.demo.rendering import render_response_head
@@ -60,7 +60,7 @@ def ok(scene: Scene) -> Script:
     return play_answer(scene)
 
 
-def play_error(dialect: Dialect, response_id: str, error: ProviderError) -> Script:
+def play_error(dialect: DemoDialect, response_id: str, error: ProviderError) -> Script:
     """Send a refusal as JSON."""
     mark = response_id.encode()
     body = dialect.render_error(error).replace(ID_MARK, mark)

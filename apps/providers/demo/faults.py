@@ -232,7 +232,7 @@ FAULTS: dict[str, Fault] = {
 def start_script(scene: Scene) -> Script:
     """Return what the call's answer does. Raises OptionError."""
     options = scene.options
-    fault = find_fault(options)
+    fault = get_fault(options)
     values = [argument.default for argument in fault.arguments]
     for at, (argument, text) in enumerate(
         zip(fault.arguments, options.fault_arguments, strict=False)
@@ -241,7 +241,7 @@ def start_script(scene: Scene) -> Script:
     return fault.play(scene, *values)
 
 
-def find_fault(options: Options) -> Fault:
+def get_fault(options: Options) -> Fault:
     """Return the fault asked for. Raises OptionError."""
     fault = FAULTS.get(options.fault)
     if fault is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from apps.providers.demo.answers import Answer
-from apps.providers.demo.dialects.dialect import Dialect, Headers
+from apps.providers.demo.dialects.dialect import DemoDialect, Headers
 from apps.providers.demo.wire import LAST_CHUNK, TYPE_JSON, render_chunk, render_head
 
 # Renderings of more than this are made anew for each call instead of being kept.
@@ -48,7 +48,7 @@ _render_kept_response = lru_cache(maxsize=256)(_render_response)
 
 
 def render_response_head(
-    dialect: Dialect,
+    dialect: DemoDialect,
     content_type: str,
     *,
     length: int | None,

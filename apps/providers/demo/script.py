@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from apps.providers.demo.answers import ID_MARK, Answer, Event
-from apps.providers.demo.dialects.dialect import Dialect
+from apps.providers.demo.dialects.dialect import DemoDialect
 from apps.providers.demo.options import Options
 from apps.providers.demo.rendering import render_response_head
 from apps.providers.demo.wire import LAST_CHUNK, TYPE_JSON, Request, render_chunk
@@ -64,7 +64,7 @@ class Scene:
     key: str  # as received
 
     @property
-    def dialect(self) -> Dialect:
+    def dialect(self) -> DemoDialect:
         """Return what the call speaks."""
         return self.answer.dialect
 

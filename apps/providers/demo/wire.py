@@ -171,10 +171,10 @@ def _parse_head(text: str) -> _Head:
         value = value.strip()
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     keeps_alive = "close" not in headers.get("connection", "").lower()
-    return _Head(method, target, headers, keeps_alive, _find_body_size(headers))
+    return _Head(method, target, headers, keeps_alive, _read_body_size(headers))
 
 
-def _find_body_size(headers: dict[str, str]) -> int:
+def _read_body_size(headers: dict[str, str]) -> int:
     encoding = headers.get("transfer-encoding")
     length = headers.get("content-length")
     if encoding is not None:

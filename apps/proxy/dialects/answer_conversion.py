@@ -7,7 +7,7 @@ import orjson
 
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.answer_deltas import deltas_of
-from apps.proxy.dialects.conversion import DIALECTS, Dialect, Reply
+from apps.proxy.dialects.conversion import DIALECTS, DialectConverter, Reply
 from apps.proxy.dialects.metered_answer import MeteredAnswer
 from apps.proxy.dialects.neutral import Delta, Done, Failure
 
@@ -18,8 +18,8 @@ class AnswerConverter:
     __slots__ = ("_client", "_has_begun", "_reader", "_reply", "_upstream", "_writer", "is_cut")
 
     def __init__(self, upstream: str, client: str, reply: Reply) -> None:
-        self._upstream: Dialect = DIALECTS[upstream]
-        self._client: Dialect = DIALECTS[client]
+        self._upstream: DialectConverter = DIALECTS[upstream]
+        self._client: DialectConverter = DIALECTS[client]
         self._reply = reply
         self._reader = self._upstream.stream_reader()
         self._writer = self._client.stream_writer(reply)

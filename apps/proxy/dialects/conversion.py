@@ -78,7 +78,7 @@ class Reply(NamedTuple):
     is_array: bool = False  # a stream of Gemini's is one JSON array, as it is without `alt=sse`
 
 
-class Dialect(NamedTuple):
+class DialectConverter(NamedTuple):
     """What converts one dialect. Readers of requests raise E13 and E14, of answers E49."""
 
     title: str
@@ -95,8 +95,8 @@ class Dialect(NamedTuple):
     counted: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda body: body  # by its pieces
 
 
-DIALECTS: Final[dict[str, Dialect]] = {
-    "openai": Dialect(
+DIALECTS: Final[dict[str, DialectConverter]] = {
+    "openai": DialectConverter(
         title="OpenAI Chat Completions",
         read_request=openai_chat_request_reader.read_request,
         write_request=openai_chat_request_writer.write_request,
@@ -113,7 +113,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_event=lambda error, reply: in_band_event(error),
         ping=_COMMENT,
     ),
-    "anthropic": Dialect(
+    "anthropic": DialectConverter(
         title="Anthropic Messages",
         read_request=anthropic_request_reader.read_request,
         write_request=anthropic_request_writer.write_request,
@@ -126,7 +126,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         error_event=lambda error, reply: anthropic_in_band_event(error, reply.request_id),
         ping=b'event: ping\ndata: {"type":"ping"}\n\n',
     ),
-    "openai-responses": Dialect(
+    "openai-responses": DialectConverter(
         title="OpenAI Responses",
         read_request=responses_request_reader.read_request,
         write_request=responses_request_writer.write_request,
@@ -145,7 +145,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         ),
         ping=_COMMENT,
     ),
-    "gemini": Dialect(
+    "gemini": DialectConverter(
         title="Gemini generateContent",
         read_request=gemini_request_reader.read_request,
         write_request=gemini_request_writer.write_request,

@@ -51,7 +51,7 @@ class _Told(NamedTuple):
     asked: Embedding
 
 
-class _Dialect(NamedTuple):
+class _EmbeddingConverter(NamedTuple):
     read_request: Callable[[Mapping[str, Any]], Embedding]  # raises E13 and E14
     write_request: Callable[[Embedding, Target], dict[str, Any]]  # raises E14
     read_vectors: Callable[[Mapping[str, Any]], list[Vector]]  # raises E49
@@ -248,7 +248,11 @@ def _write_google_answer(told: _Told) -> dict[str, Any]:
     return {**held, "usageMetadata": {"promptTokenCount": told.tokens}}
 
 
-_DIALECTS: Final[dict[str, _Dialect]] = {
-    "gemini": _Dialect(_read_google, _write_google, _read_google_vectors, _write_google_answer),
-    "openai": _Dialect(_read_openai, _write_openai, _read_openai_vectors, _write_openai_answer),
+_DIALECTS: Final[dict[str, _EmbeddingConverter]] = {
+    "gemini": _EmbeddingConverter(
+        _read_google, _write_google, _read_google_vectors, _write_google_answer
+    ),
+    "openai": _EmbeddingConverter(
+        _read_openai, _write_openai, _read_openai_vectors, _write_openai_answer
+    ),
 }

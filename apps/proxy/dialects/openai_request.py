@@ -107,7 +107,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     has_images = has_audio = False
     audio_parameter = ""
     if "audio" in kept or "modalities" in kept:
-        audio_parameter = _find_audio(endpoint, kept)
+        audio_parameter = _read_audio_parameter(endpoint, kept)
     if endpoint == "chat/completions":
         has_images, has_audio = _check_messages(kept)
         _check_tools(kept)
@@ -276,7 +276,7 @@ def _check_tools(body: Mapping[str, Any]) -> None:
                     raise unsupported(f"tools[{index}].{key}")
 
 
-def _find_audio(endpoint: Endpoint, body: Mapping[str, Any]) -> str:
+def _read_audio_parameter(endpoint: Endpoint, body: Mapping[str, Any]) -> str:
     """Return the parameter by which the answer is to be spoken, "" where it is not.
 
     Either of the two is enough for some server. Raises E13 and E14.

@@ -22,7 +22,7 @@ from apps.proxy.guard import (
     Guard,
 )
 from apps.proxy.tests.values import MODEL, NOW, make_caller, make_snapshot
-from apps.risk.findings import Finding
+from apps.risk.findings import CallFinding
 from apps.risk.matchers import Matcher, match_pattern, match_words
 from apps.risk.rules import Reach, Rule, RuleBook
 
@@ -61,7 +61,7 @@ class _Noting(Guard):
         super().__init__(lambda: 0.0)
 
     @property
-    def noted(self) -> list[Finding]:
+    def noted(self) -> list[CallFinding]:
         """What was found."""
         return list(self.findings.waiting)
 

@@ -10,7 +10,7 @@ from apps.proxy.daily_costs import DailyCosts
 from apps.proxy.provider_limits import Places, ProviderLimits, find_shortest_wait
 from apps.proxy.snapshot import Credential, Route
 from apps.proxy.tests.values import PROVIDER, ROUTE
-from apps.quotas.limits import LocalLimiter, Refusal, Scope, Standing
+from apps.quotas.limits import Headroom, LimitMet, LocalLimiter, Scope
 
 
 class Clock:
@@ -154,8 +154,8 @@ class RefusedElsewhere(LocalLimiter):
 
     async def admit(
         self, *, request_id: str, scopes: tuple[Scope, ...], tokens: int
-    ) -> Standing | Refusal:
-        return Refusal("requests", scopes[0].name, 7, 1, 0, 7.0)
+    ) -> Headroom | LimitMet:
+        return LimitMet("requests", scopes[0].name, 7, 1, 0, 7.0)
 
 
 async def test_what_only_redis_knows_is_remembered_until_it_is_over() -> None:

@@ -14,11 +14,11 @@ from apps.core.ids import new_uuid7
 from apps.proxy import rule_findings
 from apps.proxy.rule_findings import A_MINUTE_MAX, OF_ONE_MAX, RuleFindings
 from apps.proxy.tests.values import NOW
-from apps.risk.findings import Finding
+from apps.risk.findings import CallFinding
 from apps.risk.models import RiskFinding
 from tests.support.databases import Database
 
-FINDING: Final = Finding(
+FINDING: Final = CallFinding(
     request_id=new_uuid7(), rule_id=1, rule_name="no bombs", kind="content", action="block",
     user_id=2, user_name="alice", api_key_id=3, api_key_name="laptop", model_id=4,
     requested_model="small", operation="rerank", ip_address="192.0.2.7", user_agent="x",
@@ -33,7 +33,7 @@ class _Clock:
         return self.now
 
 
-def _one(rule_id: int = 1, api_key_id: int = 3) -> Finding:
+def _one(rule_id: int = 1, api_key_id: int = 3) -> CallFinding:
     return replace(FINDING, request_id=new_uuid7(), rule_id=rule_id, api_key_id=api_key_id)
 
 

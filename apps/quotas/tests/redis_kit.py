@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from apps.core.breaker import Breaker
-from apps.quotas.limits import LocalLimiter, Refusal, Scope, Standing
+from apps.quotas.limits import Headroom, LimitMet, LocalLimiter, Scope
 from apps.quotas.shared_limits import SharedLimiter
 
 REDIS_SERVER = shutil.which("redis-server")
@@ -109,7 +109,7 @@ def scope(name: str = "key:1", **limits_set: int) -> Scope:
 
 async def admit(
     limiter: SharedLimiter, request_id: str, *scopes: Scope, tokens: int = 0
-) -> Standing | Refusal:
+) -> Headroom | LimitMet:
     return await limiter.admit(request_id=request_id, scopes=scopes, tokens=tokens)
 
 

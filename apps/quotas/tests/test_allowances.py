@@ -11,8 +11,8 @@ from apps.billing.models import Account, Entry
 from apps.model_groups.groups import GroupGone, remove_group
 from apps.model_groups.models import ModelGroup
 from apps.quotas.allowances import (
-    Allowance,
     Cause,
+    QuotaUse,
     TotalBelowUse,
     TotalOutOfRange,
     change_quota,
@@ -47,7 +47,7 @@ def test_a_quota_is_funded_from_promotion() -> None:
     amounts = dict(Entry.objects.values_list("account__kind", "amount_nanos"))
     assert amounts == {"promotion": -5 * USD, "quota": 5 * USD}
     quota.refresh_from_db()
-    assert remaining(quota) == Allowance(used_nanos=0, held_nanos=0, remaining_nanos=5 * USD)
+    assert remaining(quota) == QuotaUse(used_nanos=0, held_nanos=0, remaining_nanos=5 * USD)
 
 
 @pytest.mark.django_db

@@ -15,7 +15,7 @@ from apps.billing.models import Account, Transaction
 from apps.model_groups.models import ModelGroup
 from apps.quotas import leftovers
 from apps.quotas.allowances import (
-    Allowance,
+    QuotaUse,
     change_quota,
     create_quota,
     lock_quotas,
@@ -45,7 +45,7 @@ def _expired(user: User | None = None, *, days: int = 1, total: int = 5 * USD) -
     return quota
 
 
-def _allowance(quota: UserQuota) -> Allowance:
+def _use_of(quota: UserQuota) -> QuotaUse:
     return remaining(UserQuota.objects.select_related("account").get(pk=quota.pk))
 
 
@@ -64,7 +64,7 @@ def test_what_an_expired_quota_has_left_returns_to_the_operator_once() -> None:
     counts = [end_expired(), end_expired()]
 
     assert counts == [1, 0]
-    assert _allowance(quota) == Allowance(used_nanos=0, held_nanos=0, remaining_nanos=0)
+    assert _use_of(quota) == QuotaUse(used_nanos=0, held_nanos=0, remaining_nanos=0)
     assert UserQuota.objects.values_list("total_nanos", "is_active").get() == (0, True)
     assert _promotion_nanos() == 0
     assert _events() == [("system", {"total_nanos": 5 * USD}, {"total_nanos": 0})]
@@ -82,7 +82,7 @@ def test_a_quota_that_runs_keeps_its_money() -> None:
 
     assert end_expired() == 0
 
-    assert [_allowance(quota).remaining_nanos for quota in (endless, later)] == [5 * USD] * 2
+    assert [_use_of(quota).remaining_nanos for quota in (endless, later)] == [5 * USD] * 2
     assert _promotion_nanos() == -10 * USD
     assert _events() == []
 
@@ -97,13 +97,13 @@ def test_what_a_call_holds_stays_until_it_has_ended(
     assert isinstance(held, Held)
 
     first = end_expired()
-    during = _allowance(quota)
+    during = _use_of(quota)
     gateway.resolve(held, 1_000_000)
     second = end_expired()
 
     assert (first, second) == (1, 1)
-    assert during == Allowance(used_nanos=0, held_nanos=3 * USD, remaining_nanos=0)
-    assert _allowance(quota) == Allowance(used_nanos=USD, held_nanos=0, remaining_nanos=0)
+    assert during == QuotaUse(used_nanos=0, held_nanos=3 * USD, remaining_nanos=0)
+    assert _use_of(quota) == QuotaUse(used_nanos=USD, held_nanos=0, remaining_nanos=0)
     assert _promotion_nanos() == -USD
     assert [after for _, _, after in _events()] == [{"total_nanos": 3 * USD}, {"total_nanos": USD}]
     assert Account.objects.get(pk=world.wallet_id).posted_nanos == 10 * USD
@@ -121,7 +121,7 @@ def test_an_end_that_is_put_off_before_the_lock_is_heard(monkeypatch: pytest.Mon
     monkeypatch.setattr(leftovers, "lock_quotas", lock_late)
 
     assert end_expired() == 0
-    assert _allowance(quota).remaining_nanos == 5 * USD
+    assert _use_of(quota).remaining_nanos == 5 * USD
     assert _events() == []
 
 
@@ -133,7 +133,7 @@ def test_many_are_taken_back_in_pieces_and_a_later_run_goes_on(
     quotas = [_expired() for _ in range(7)]
 
     count = end_expired()
-    left = [_allowance(quota).remaining_nanos // USD for quota in quotas]
+    left = [_use_of(quota).remaining_nanos // USD for quota in quotas]
 
     assert (count, left) == (5, [0, 0, 0, 0, 0, 5, 5])
     assert Transaction.objects.filter(reason="quota expired").count() == 3
@@ -161,8 +161,8 @@ def test_eight_runs_and_calls_at_once_take_each_nano_once(
     at_once(CROWD, act)
     end_expired()
 
-    used = sum(_allowance(quota).used_nanos for quota in quotas)
-    assert [_allowance(quota).remaining_nanos for quota in quotas] == [0] * 4
+    used = sum(_use_of(quota).used_nanos for quota in quotas)
+    assert [_use_of(quota).remaining_nanos for quota in quotas] == [0] * 4
     assert _promotion_nanos() == -used
     assert Account.objects.get(pk=world.wallet_id).posted_nanos == 96 * USD + used
     assert is_sound()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from apps.quotas.limit_headers import go_duration, ratelimit_headers
-from apps.quotas.limits import UNLIMITED, Refusal, Standing, retry_after_seconds
+from apps.quotas.limits import UNLIMITED, Headroom, LimitMet, retry_after_seconds
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_retry_after_is_a_whole_number_from_1_to_60(wait: float, told: int) -> N
 
 def test_headers_tell_requests_and_tokens_and_nothing_that_is_unlimited() -> None:
     assert ratelimit_headers(UNLIMITED) == []
-    assert ratelimit_headers(Standing(10, 9, 0.012, 1000, 900, 60.0)) == [
+    assert ratelimit_headers(Headroom(10, 9, 0.012, 1000, 900, 60.0)) == [
         (b"x-ratelimit-limit-requests", b"10"),
         (b"x-ratelimit-remaining-requests", b"9"),
         (b"x-ratelimit-reset-requests", b"12ms"),
@@ -46,8 +46,8 @@ def test_headers_tell_requests_and_tokens_and_nothing_that_is_unlimited() -> Non
 
 
 def test_a_refusal_tells_the_headers_of_its_kind() -> None:
-    tokens = ratelimit_headers(Refusal("tokens", "key:1", 7, 100, 3, 6.5))
-    concurrency = ratelimit_headers(Refusal("concurrency", "key:1", 1, 4, 0, 1.0))
+    tokens = ratelimit_headers(LimitMet("tokens", "key:1", 7, 100, 3, 6.5))
+    concurrency = ratelimit_headers(LimitMet("concurrency", "key:1", 1, 4, 0, 1.0))
 
     assert tokens == [
         (b"x-ratelimit-limit-tokens", b"100"),
@@ -60,7 +60,7 @@ def test_a_refusal_tells_the_headers_of_its_kind() -> None:
 def test_anthropics_clients_are_told_the_moment_of_the_reset() -> None:
     now = datetime(2026, 11, 29, 12, 0, 0, 250_000, tzinfo=UTC)
 
-    told = ratelimit_headers(Standing(10, 9, 0.012, 1000, 900, 60.0), anthropic_at=now)
+    told = ratelimit_headers(Headroom(10, 9, 0.012, 1000, 900, 60.0), anthropic_at=now)
 
     assert told == [
         (b"anthropic-ratelimit-requests-limit", b"10"),

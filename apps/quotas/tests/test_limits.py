@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from apps.quotas import limits
 from apps.quotas.limits import (
     UNLIMITED,
+    Headroom,
+    LimitMet,
     LocalLimiter,
-    Refusal,
     Scope,
-    Standing,
 )
 
 
@@ -29,7 +29,7 @@ def scope(name: str = "key:1", **limits_set: int) -> Scope:
 
 def admit(
     limiter: LocalLimiter, request_id: str, *scopes: Scope, tokens: int = 0
-) -> Standing | Refusal:
+) -> Headroom | LimitMet:
     return limiter.admit_now(request_id=request_id, scopes=scopes, tokens=tokens)
 
 
@@ -61,11 +61,11 @@ def test_the_request_after_the_limit_is_refused_until_the_window_has_room() -> N
     clock.now = 1061.0
     after_the_first_left = admit(limiter, "c", limited)
 
-    assert first == Standing(2, 1, 60.75, None, None, None)
-    assert second == Standing(2, 0, 60.75, None, None, None)
-    assert third == Refusal("requests", "key:1", 51, 2, 0, 60.75)
-    assert still_refused == Refusal("requests", "key:1", 1, 2, 0, 10.25)
-    assert after_the_first_left == Standing(2, 0, 61.0, None, None, None)
+    assert first == Headroom(2, 1, 60.75, None, None, None)
+    assert second == Headroom(2, 0, 60.75, None, None, None)
+    assert third == LimitMet("requests", "key:1", 51, 2, 0, 60.75)
+    assert still_refused == LimitMet("requests", "key:1", 1, 2, 0, 10.25)
+    assert after_the_first_left == Headroom(2, 0, 61.0, None, None, None)
 
 
 def test_the_first_request_of_all_counts_in_each_of_its_scopes() -> None:
@@ -76,8 +76,8 @@ def test_the_first_request_of_all_counts_in_each_of_its_scopes() -> None:
     finish(limiter, "a")
     second = admit(limiter, "b", key, user)
 
-    assert isinstance(first, Standing)
-    assert isinstance(second, Refusal)
+    assert isinstance(first, Headroom)
+    assert isinstance(second, LimitMet)
     assert (second.scope, second.limit) == ("key:1", 1)
 
 
@@ -94,10 +94,10 @@ def test_bursts_on_both_sides_of_a_minute_do_not_meet_within_sixty_seconds() -> 
     clock.now = 1061.0
     after_60_seconds = admit(limiter, "b", limited)
 
-    assert isinstance(first, Standing)
-    assert isinstance(after_59_seconds, Refusal)
-    assert isinstance(just_under_60_seconds, Refusal)
-    assert isinstance(after_60_seconds, Standing)
+    assert isinstance(first, Headroom)
+    assert isinstance(after_59_seconds, LimitMet)
+    assert isinstance(just_under_60_seconds, LimitMet)
+    assert isinstance(after_60_seconds, Headroom)
 
 
 @settings(max_examples=200, deadline=None)
@@ -114,7 +114,7 @@ def test_no_sixty_seconds_let_through_more_requests_than_the_limit(
 
     for index, gap in enumerate(gaps):
         clock.now += gap
-        if isinstance(admit(limiter, str(index), scope(rpm=limit)), Standing):
+        if isinstance(admit(limiter, str(index), scope(rpm=limit)), Headroom):
             admitted_at.append(clock.now)
 
     for start in admitted_at:
@@ -140,7 +140,7 @@ def test_no_sixty_seconds_start_with_more_tokens_than_the_limit(
     for index, (gap, reserved, reported) in enumerate(steps):
         clock.now += gap
         used = min(reported, reserved)
-        if isinstance(admit(limiter, str(index), scope(tpm=limit), tokens=reserved), Standing):
+        if isinstance(admit(limiter, str(index), scope(tpm=limit), tokens=reserved), Headroom):
             in_window = sum(tokens for at, tokens in used_at if at >= clock.now - 60)
             assert in_window == 0 or in_window + reserved <= limit
             finish(limiter, str(index), reserved=reserved, used=used)
@@ -158,9 +158,9 @@ def test_a_request_larger_than_the_token_limit_runs_alone() -> None:
     admit(limiter, "small", limited, tokens=1)
     large_again = admit(limiter, "large again", limited, tokens=500)
 
-    assert alone == Standing(None, None, None, 100, 0, 61.0)
-    assert small == Refusal("tokens", "key:1", 60, 100, 0, 61.0)
-    assert large_again == Refusal("tokens", "key:1", 60, 100, 99, 61.0)
+    assert alone == Headroom(None, None, None, 100, 0, 61.0)
+    assert small == LimitMet("tokens", "key:1", 60, 100, 0, 61.0)
+    assert large_again == LimitMet("tokens", "key:1", 60, 100, 99, 61.0)
 
 
 def test_tokens_not_used_are_given_back_to_the_window() -> None:
@@ -170,9 +170,9 @@ def test_tokens_not_used_are_given_back_to_the_window() -> None:
     admit(limiter, "a", limited, tokens=80)
 
     finish(limiter, "a", reserved=80, used=10)
-    standing = admit(limiter, "b", limited, tokens=20)
+    headroom = admit(limiter, "b", limited, tokens=20)
 
-    assert standing == Standing(None, None, None, 100, 70, 61.0)
+    assert headroom == Headroom(None, None, None, 100, 70, 61.0)
 
 
 def test_tokens_given_back_late_are_not_taken_from_newer_requests() -> None:
@@ -184,9 +184,9 @@ def test_tokens_given_back_late_are_not_taken_from_newer_requests() -> None:
     admit(limiter, "new", limited, tokens=40)
 
     finish(limiter, "old", reserved=60, used=0)
-    standing = admit(limiter, "newest", limited, tokens=0)
+    headroom = admit(limiter, "newest", limited, tokens=0)
 
-    assert standing == Standing(None, None, None, 100, 60, 61.0)
+    assert headroom == Headroom(None, None, None, 100, 60, 61.0)
 
 
 def test_tokens_beyond_the_reservation_count_from_the_end_of_the_request() -> None:
@@ -201,8 +201,8 @@ def test_tokens_beyond_the_reservation_count_from_the_end_of_the_request() -> No
     clock.now = 1091.0
     admitted = admit(limiter, "b", limited, tokens=1)
 
-    assert refused == Refusal("tokens", "key:1", 60, 100, 0, 61.0)
-    assert admitted == Standing(None, None, None, 100, 99, 61.0)
+    assert refused == LimitMet("tokens", "key:1", 60, 100, 0, 61.0)
+    assert admitted == Headroom(None, None, None, 100, 99, 61.0)
 
 
 @pytest.mark.parametrize("used", [-600, -(2**63)])
@@ -212,9 +212,9 @@ def test_negative_usage_never_becomes_a_credit(used: int) -> None:
     admit(limiter, "a", limited, tokens=10)
 
     finish(limiter, "a", reserved=10, used=used)
-    standing = admit(limiter, "b", limited, tokens=100)
+    headroom = admit(limiter, "b", limited, tokens=100)
 
-    assert standing == Standing(None, None, None, 100, 0, 61.0)
+    assert headroom == Headroom(None, None, None, 100, 0, 61.0)
 
 
 def test_absurd_usage_is_clamped() -> None:
@@ -224,7 +224,7 @@ def test_absurd_usage_is_clamped() -> None:
 
     finish(limiter, "a", reserved=10, used=2**200)
 
-    assert admit(limiter, "b", limited, tokens=1) == Refusal("tokens", "key:1", 60, 100, 0, 61.0)
+    assert admit(limiter, "b", limited, tokens=1) == LimitMet("tokens", "key:1", 60, 100, 0, 61.0)
 
 
 def test_a_running_request_holds_its_slot_until_it_is_finished_once() -> None:
@@ -238,9 +238,9 @@ def test_a_running_request_holds_its_slot_until_it_is_finished_once() -> None:
     after = admit(limiter, "b", limited)
     one_more = admit(limiter, "c", limited)
 
-    assert while_running == Refusal("concurrency", "key:1", 1, 1, 0, 1.0)
+    assert while_running == LimitMet("concurrency", "key:1", 1, 1, 0, 1.0)
     assert after == UNLIMITED
-    assert isinstance(one_more, Refusal)
+    assert isinstance(one_more, LimitMet)
 
 
 @pytest.mark.parametrize(
@@ -258,14 +258,14 @@ def test_a_refusal_by_one_scope_takes_nothing_from_the_others(full: Scope, kind:
     refused = [admit(limiter, str(i), open_scope, full, tokens=50) for i in range(3)]
     admitted = admit(limiter, "a", open_scope, tokens=50)
 
-    assert [(r.kind, r.scope) for r in refused if isinstance(r, Refusal)] == [(kind, "user:1")] * 3
-    assert admitted == Standing(1, 0, 61.0, 50, 0, 61.0)
+    assert [(r.kind, r.scope) for r in refused if isinstance(r, LimitMet)] == [(kind, "user:1")] * 3
+    assert admitted == Headroom(1, 0, 61.0, 50, 0, 61.0)
 
 
-def test_the_standing_is_that_of_the_tightest_scope_for_each_kind() -> None:
+def test_the_headroom_is_that_of_the_tightest_scope_for_each_kind() -> None:
     limiter = LocalLimiter(Clock())
 
-    standing = admit(
+    headroom = admit(
         limiter,
         "a",
         scope("key:1", rpm=10, tpm=1000),
@@ -274,7 +274,7 @@ def test_the_standing_is_that_of_the_tightest_scope_for_each_kind() -> None:
         tokens=100,
     )
 
-    assert standing == Standing(5, 4, 61.0, 1000, 900, 61.0)
+    assert headroom == Headroom(5, 4, 61.0, 1000, 900, 61.0)
 
 
 def test_a_withdrawn_request_leaves_no_trace() -> None:
@@ -285,7 +285,7 @@ def test_a_withdrawn_request_leaves_no_trace() -> None:
     limiter.withdraw("a")
     limiter.withdraw("a")
 
-    assert admit(limiter, "b", limited, tokens=1) == Standing(1, 0, 61.0, 100, 99, 61.0)
+    assert admit(limiter, "b", limited, tokens=1) == Headroom(1, 0, 61.0, 100, 99, 61.0)
 
 
 def test_a_request_that_runs_already_and_a_negative_estimate_are_errors() -> None:
@@ -311,7 +311,7 @@ async def test_idle_scopes_are_forgotten_and_running_ones_are_kept() -> None:
     await limiter.renew()
 
     assert list(limiter._windows) == ["key:0"]
-    assert isinstance(admit(limiter, "second", running), Refusal)
+    assert isinstance(admit(limiter, "second", running), LimitMet)
 
 
 def test_further_scopes_are_refused_when_all_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,9 +327,9 @@ def test_further_scopes_are_refused_when_all_are_in_use(monkeypatch: pytest.Monk
     clock.now = 1061.0
     later = admit(limiter, "a", scope("key:3", rpm=5))
 
-    assert refused == Refusal("requests", "key:3", 1, 5, 0, 1.0)
-    assert known == Standing(5, 3, 61.0, None, None, None)
-    assert later == Standing(5, 4, 61.0, None, None, None)
+    assert refused == LimitMet("requests", "key:3", 1, 5, 0, 1.0)
+    assert known == Headroom(5, 3, 61.0, None, None, None)
+    assert later == Headroom(5, 4, 61.0, None, None, None)
 
 
 def test_a_request_that_is_never_finished_does_not_hold_memory_for_ever(
@@ -357,14 +357,14 @@ def test_a_busy_scope_keeps_at_most_sixty_one_buckets() -> None:
     assert len(limiter._windows["key:1"].buckets) == 61
 
 
-def test_looking_for_a_refusal_takes_nothing() -> None:
+def test_looking_for_a_limit_met_takes_nothing() -> None:
     limiter = LocalLimiter(clock=lambda: 1_000.0)
     scopes = (Scope("key:1", 1, None, None),)
 
-    looks = [limiter.find_refusal(scopes=scopes, tokens=1) for _ in range(3)]
+    looks = [limiter.find_limit_met(scopes=scopes, tokens=1) for _ in range(3)]
     limiter.admit_now(request_id="a", scopes=scopes, tokens=1)
-    refusal = limiter.find_refusal(scopes=scopes, tokens=1)
+    met = limiter.find_limit_met(scopes=scopes, tokens=1)
 
     assert looks == [None, None, None]
-    assert refusal is not None
-    assert (refusal.kind, refusal.scope, refusal.retry_after_seconds) == ("requests", "key:1", 60)
+    assert met is not None
+    assert (met.kind, met.scope, met.retry_after_seconds) == ("requests", "key:1", 60)

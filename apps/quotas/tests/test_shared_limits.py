@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from apps.quotas import shared_limits
-from apps.quotas.limits import Refusal, Scope, Standing
+from apps.quotas.limits import Headroom, LimitMet, Scope
 from apps.quotas.shared_limits import SharedLimiter
 from apps.quotas.tests.redis_kit import (
     Server,
@@ -24,7 +24,7 @@ async def test_two_gateways_share_one_limit_in_a_burst(server: Server) -> None:
     limited = scope(rpm=20)
     barrier = asyncio.Barrier(64)
 
-    async def call(limiter: SharedLimiter, request_id: str) -> Standing | Refusal:
+    async def call(limiter: SharedLimiter, request_id: str) -> Headroom | LimitMet:
         await barrier.wait()
         return await admit(limiter, request_id, limited)
 
@@ -33,7 +33,7 @@ async def test_two_gateways_share_one_limit_in_a_burst(server: Server) -> None:
             *(call(limiter, f"{id(limiter)}-{n}") for limiter in (first, second) for n in range(32))
         )
 
-    assert sum(isinstance(answer, Standing) for answer in answers) == 20
+    assert sum(isinstance(answer, Headroom) for answer in answers) == 20
     assert server.client.hget("limits:key:1:window", "requests") == "20"
 
 
@@ -50,7 +50,7 @@ async def test_without_redis_the_same_burst_passes_once_per_gateway() -> None:
             )
         )
 
-    assert sum(isinstance(answer, Standing) for answer in answers) == 40
+    assert sum(isinstance(answer, Headroom) for answer in answers) == 40
 
 
 @pytest.mark.parametrize(
@@ -71,23 +71,23 @@ async def test_a_refusal_by_one_scope_takes_nothing_from_the_others(
         refused = [await admit(second, str(n), open_scope, full, tokens=50) for n in range(3)]
         admitted = await admit(second, "b", open_scope, tokens=50)
 
-    assert [(r.kind, r.scope) for r in refused if isinstance(r, Refusal)] == [(kind, "user:1")] * 3
-    assert isinstance(admitted, Standing)
+    assert [(r.kind, r.scope) for r in refused if isinstance(r, LimitMet)] == [(kind, "user:1")] * 3
+    assert isinstance(admitted, Headroom)
     assert (admitted.remaining_requests, admitted.remaining_tokens) == (0, 0)
 
 
-async def test_the_standing_counts_what_other_gateways_let_through(server: Server) -> None:
+async def test_the_headroom_counts_what_other_gateways_let_through(server: Server) -> None:
     limited = scope(rpm=10, tpm=1000)
 
     async with gateway(server.url) as first, gateway(server.url) as second:
         await admit(first, "a", limited, tokens=300)
-        standing = await admit(second, "b", limited, tokens=200)
+        headroom = await admit(second, "b", limited, tokens=200)
 
-    assert isinstance(standing, Standing)
-    assert (standing.limit_requests, standing.remaining_requests) == (10, 8)
-    assert (standing.limit_tokens, standing.remaining_tokens) == (1000, 500)
-    assert standing.reset_requests_seconds is not None
-    assert 59 < standing.reset_requests_seconds <= 61
+    assert isinstance(headroom, Headroom)
+    assert (headroom.limit_requests, headroom.remaining_requests) == (10, 8)
+    assert (headroom.limit_tokens, headroom.remaining_tokens) == (1000, 500)
+    assert headroom.reset_requests_seconds is not None
+    assert 59 < headroom.reset_requests_seconds <= 61
 
 
 async def test_the_end_of_a_request_corrects_tokens_for_every_gateway(server: Server) -> None:
@@ -100,9 +100,9 @@ async def test_the_end_of_a_request_corrects_tokens_for_every_gateway(server: Se
         await finish(second, "more", reserved=20, used=95)
         after_more = await admit(first, "next", limited, tokens=1)
 
-    assert isinstance(after_less, Standing)
+    assert isinstance(after_less, Headroom)
     assert after_less.remaining_tokens == 70
-    assert isinstance(after_more, Refusal)
+    assert isinstance(after_more, LimitMet)
     assert (after_more.kind, after_more.remaining) == ("tokens", 0)
 
 
@@ -113,8 +113,8 @@ async def test_a_request_larger_than_the_token_limit_runs_alone(server: Server) 
         alone = await admit(first, "large", limited, tokens=500)
         other = await admit(second, "large too", limited, tokens=500)
 
-    assert isinstance(alone, Standing)
-    assert isinstance(other, Refusal)
+    assert isinstance(alone, Headroom)
+    assert isinstance(other, LimitMet)
 
 
 async def test_buckets_leave_the_window_after_sixty_seconds(server: Server) -> None:
@@ -128,9 +128,9 @@ async def test_buckets_leave_the_window_after_sixty_seconds(server: Server) -> N
         admitted = await admit(limiter, "a", scope(rpm=3, tpm=100), tokens=10)
         refused = await admit(limiter, "b", scope(rpm=3, tpm=100), tokens=10)
 
-    assert isinstance(admitted, Standing)
+    assert isinstance(admitted, Headroom)
     assert (admitted.remaining_requests, admitted.remaining_tokens) == (0, 70)
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, LimitMet)
     assert refused.retry_after_seconds in {29, 30, 31}
     assert server.client.hmget(key, f"r{old}", f"t{old}", "requests") == [None, None, "3"]
     assert server.client.ttl(key) in {60, 61, 62}
@@ -147,8 +147,8 @@ async def test_a_running_request_holds_its_slot_on_every_gateway_until_its_end(
         await finish(first, "a")
         after = await admit(second, "b", limited)
 
-    assert while_running == Refusal("concurrency", "key:1", 1, 1, 0, 1.0)
-    assert isinstance(after, Standing)
+    assert while_running == LimitMet("concurrency", "key:1", 1, 1, 0, 1.0)
+    assert isinstance(after, Headroom)
 
 
 async def test_the_slots_of_a_dead_gateway_free_themselves(server: Server) -> None:
@@ -159,13 +159,13 @@ async def test_the_slots_of_a_dead_gateway_free_themselves(server: Server) -> No
     async with gateway(server.url) as alive:
         answers = [await admit(alive, "b", limited)]
         for _ in range(50):
-            if isinstance(answers[-1], Standing):
+            if isinstance(answers[-1], Headroom):
                 break
             await asyncio.sleep(0.1)
             answers.append(await admit(alive, "b", limited))
 
-    assert isinstance(answers[0], Refusal)
-    assert isinstance(answers[-1], Standing)
+    assert isinstance(answers[0], LimitMet)
+    assert isinstance(answers[-1], Headroom)
 
 
 async def test_renewal_extends_the_slots_of_running_requests_only(server: Server) -> None:
@@ -211,5 +211,5 @@ async def test_a_client_that_leaves_during_admission_holds_no_slot(server: Serve
         answer = await admit(limiter, "next", limited)
 
     assert task.cancelled()
-    assert isinstance(answer, Standing)
+    assert isinstance(answer, Headroom)
     assert server.client.zrange("limits:key:1:slots", 0, -1) == ["next"]

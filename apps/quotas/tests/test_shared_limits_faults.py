@@ -9,7 +9,7 @@ import pytest
 
 from apps.core.breaker import Breaker
 from apps.quotas import shared_limits
-from apps.quotas.limits import LocalLimiter, Refusal, Standing
+from apps.quotas.limits import Headroom, LimitMet, LocalLimiter
 from apps.quotas.shared_limits import SharedLimiter
 from apps.quotas.tests.redis_kit import (
     PASSWORD,
@@ -47,7 +47,7 @@ async def test_a_frozen_redis_opens_the_breaker_and_local_limits_hold(
                 break
             await asyncio.sleep(0.05)
 
-    assert [isinstance(answer, Standing) for answer in answers] == [True] * 5 + [False] * 2
+    assert [isinstance(answer, Headroom) for answer in answers] == [True] * 5 + [False] * 2
     assert was_open
     assert not breaker.is_open
     messages = [record.getMessage() for record in caplog.records]
@@ -69,7 +69,7 @@ async def test_while_the_breaker_is_open_nothing_waits_for_redis(server: Server)
             await limiter.renew()
         server.process.send_signal(signal.SIGCONT)
 
-    assert sum(isinstance(answer, Standing) for answer in answers) == 50
+    assert sum(isinstance(answer, Headroom) for answer in answers) == 50
 
 
 async def test_a_redis_that_shuts_down_never_raises_and_its_return_shares_again(
@@ -93,8 +93,8 @@ async def test_a_redis_that_shuts_down_never_raises_and_its_return_shares_again(
             await limiter.renew()
             slots = restarted.client.zrange("limits:key:1:slots", 0, -1)
 
-    assert isinstance(before, Standing)
-    assert [isinstance(answer, Standing) for answer in during] == [True] * 3 + [False] * 2
+    assert isinstance(before, Headroom)
+    assert [isinstance(answer, Headroom) for answer in during] == [True] * 3 + [False] * 2
     assert was_open
     assert not breaker.is_open
     assert sorted(map(str, slots)) == ["0", "1", "2"]
@@ -115,10 +115,10 @@ async def test_an_emptied_redis_restarts_the_shared_count_but_not_the_local_one(
         second_after = [await admit(second, str(n), limited) for n in range(3)]
         await first.renew()
 
-    assert [isinstance(answer, Standing) for answer in before] == [True, True]
-    assert isinstance(elsewhere, Refusal)
-    assert isinstance(first_after, Refusal)
-    assert [isinstance(answer, Standing) for answer in second_after] == [True, True, False]
+    assert [isinstance(answer, Headroom) for answer in before] == [True, True]
+    assert isinstance(elsewhere, LimitMet)
+    assert isinstance(first_after, LimitMet)
+    assert [isinstance(answer, Headroom) for answer in second_after] == [True, True, False]
     assert server.client.zcard("limits:key:1:slots") == 4
 
 
@@ -140,7 +140,7 @@ async def test_a_full_redis_leaves_local_limits_and_takes_nothing(server: Server
         await admit(limiter, "probe", scope("key:2", rpm=5))
         keys_after = server.client.keys("limits:*")
 
-    assert [isinstance(answer, Standing) for answer in full] == [True] * 4 + [False]
+    assert [isinstance(answer, Headroom) for answer in full] == [True] * 4 + [False]
     assert was_open
     assert not breaker.is_open
     assert keys_while_full == []
@@ -165,8 +165,8 @@ async def test_requests_let_through_without_redis_take_their_slots_when_it_is_ba
         await finish(first, "running")
         admitted = await admit(second, "other", limited)
 
-    assert isinstance(refused, Refusal)
-    assert isinstance(admitted, Standing)
+    assert isinstance(refused, LimitMet)
+    assert isinstance(admitted, Headroom)
 
 
 async def test_a_renewal_asks_again_where_no_request_comes(server: Server) -> None:
@@ -184,7 +184,7 @@ async def test_a_renewal_asks_again_where_no_request_comes(server: Server) -> No
         refused = await admit(second, "other", limited)
 
     assert not is_degraded
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, LimitMet)
 
 
 async def test_a_request_that_ends_while_a_renewal_asks_takes_no_slot(server: Server) -> None:
@@ -238,7 +238,7 @@ async def test_a_full_queue_decides_locally_and_drops_ends(
         answer = await admit(limiter, "b", limited)
         await limiter.renew()
 
-    assert isinstance(answer, Standing)
+    assert isinstance(answer, Headroom)
     assert server.client.zrange("limits:key:1:slots", 0, -1) == ["a"]
 
 
@@ -256,7 +256,7 @@ async def test_after_close_the_local_limits_still_hold(server: Server) -> None:
         answers = [await admit(limiter, str(n), scope(rpm=1)) for n in range(2)]
         await limiter.renew()
 
-    assert [isinstance(answer, Standing) for answer in answers] == [True, False]
+    assert [isinstance(answer, Headroom) for answer in answers] == [True, False]
 
 
 async def test_a_wrong_password_appears_nowhere(
@@ -269,7 +269,7 @@ async def test_a_wrong_password_appears_nowhere(
         answers = [await admit(limiter, str(n), scope(rpm=5)) for n in range(5)]
         shown = repr(limiter) + repr(vars(limiter))
 
-    assert [isinstance(answer, Standing) for answer in answers] == [True] * 5
+    assert [isinstance(answer, Headroom) for answer in answers] == [True] * 5
     assert "limits hold per gateway" in caplog.text
     assert "wrong-canary" not in caplog.text
     assert "wrong-canary" not in shown

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from apps.quotas.models import RepeatKey
 from apps.quotas.repeats import PRUNE_ROWS
-from apps.quotas.tasks import prune_repeat_keys
+from apps.quotas.tasks import prune_idempotency_keys
 
 
 @pytest.mark.django_db
@@ -22,7 +22,7 @@ def test_keys_older_than_90_days_are_forgotten_and_others_stay() -> None:
     kept = RepeatKey.objects.create(key="quota:1:kept", digest="0" * 64)
     RepeatKey.objects.filter(pk=kept.pk).update(created_at=timezone.now() - timedelta(days=89))
 
-    removed = prune_repeat_keys()
+    removed = prune_idempotency_keys()
 
     assert removed == count
     assert list(RepeatKey.objects.all()) == [kept]

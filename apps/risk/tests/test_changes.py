@@ -23,7 +23,7 @@ from apps.risk.changes import (
     remove_rule,
     try_rules,
 )
-from apps.risk.findings import Finding, prune_findings, write_findings
+from apps.risk.findings import CallFinding, prune_findings, write_findings
 from apps.risk.loading import load_rules
 from apps.risk.models import RiskFinding, RiskRule
 from apps.risk.rules import RuleBook
@@ -141,7 +141,7 @@ def test_rules_are_loaded_by_kind_and_in_order(db: None, caplog: pytest.LogCaptu
     assert "canary" not in caplog.text
 
 
-def _finding(**values: Any) -> Finding:
+def _finding(**values: Any) -> CallFinding:
     given = {
         "request_id": new_uuid7(), "rule_id": 1, "rule_name": "no bombs", "kind": "content",
         "action": "block", "user_id": 2, "user_name": "alice", "api_key_id": 3,
@@ -149,7 +149,7 @@ def _finding(**values: Any) -> Finding:
         "operation": "rerank", "ip_address": "192.0.2.7", "user_agent": "x",
         "created_at": timezone.now(),
     }  # fmt: skip
-    return Finding(**{**given, **values})
+    return CallFinding(**{**given, **values})
 
 
 def test_findings_fit_their_columns_and_are_written_once(db: None) -> None:

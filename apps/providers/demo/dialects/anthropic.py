@@ -20,7 +20,7 @@ from apps.providers.demo.answers import CREATED, ID_MARK, Answer, Choice, Endpoi
 from apps.providers.demo.building import MODELS, build_answer, build_fixed
 from apps.providers.demo.dialects.anthropic_request import count_prompt, read_message
 from apps.providers.demo.dialects.dialect import (
-    Dialect,
+    DemoDialect,
     Headers,
     Incoming,
     find_bearer,
@@ -53,7 +53,7 @@ _PING: Final = Event(b'event: ping\ndata: {"type":"ping"}\n\n')
 _STOP: Final = Event(b'event: message_stop\ndata: {"type":"message_stop"}\n\n', is_end=True)
 
 
-class AnthropicDialect(Dialect):
+class AnthropicDialect(DemoDialect):
     """What Anthropic's SDKs speak."""
 
     head = (("request-id", f"req_{_MARK}"), ("anthropic-organization-id", "org-demo"))
@@ -71,7 +71,7 @@ class AnthropicDialect(Dialect):
         """Return the key as received, empty if there is none."""
         return request.headers.get("x-api-key") or find_bearer(request)
 
-    def find_endpoint(self, request: Request) -> Endpoint:
+    def get_endpoint(self, request: Request) -> Endpoint:
         """Return what the request calls, with or without `/v1`. Raises ProviderError."""
         path = request.path.removeprefix("/v1").removeprefix("/")
         if "anthropic-version" not in request.headers:
@@ -85,11 +85,11 @@ class AnthropicDialect(Dialect):
         check_method(request, method)
         return endpoint
 
-    def find_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
+    def get_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
         """Return the model asked for; empty for the list of models. Raises ProviderError."""
         if endpoint is Endpoint.MODELS:
             return unquote(request.path.partition("/models")[2].removeprefix("/"))
-        return super().find_model(endpoint, request, body)
+        return super().get_model(endpoint, request, body)
 
     def answer(self, incoming: Incoming) -> Answer:
         """Return the answer to a call. Raises ProviderError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from apps.providers.demo.dialects.anthropic import AnthropicDialect
-from apps.providers.demo.dialects.dialect import Dialect
+from apps.providers.demo.dialects.dialect import DemoDialect
 from apps.providers.demo.dialects.gemini import (
     CALLED,
     GeminiArrayDialect,
@@ -23,7 +23,7 @@ GEMINI: Final = GeminiDialect()
 GEMINI_ARRAY: Final = GeminiArrayDialect()
 
 
-def find_dialect(request: Request) -> Dialect:
+def find_dialect(request: Request) -> DemoDialect:
     """Return the dialect of a request; OpenAI's where nothing tells."""
     path = request.path.removeprefix("/v1")
     if path == "/chat/completions":

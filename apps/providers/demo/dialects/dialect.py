@@ -30,7 +30,7 @@ class Incoming:
     stored: StoredAnswers
 
 
-class Dialect(ABC):
+class DemoDialect(ABC):
     """One way to speak to a provider. It has no state: one instance serves all calls."""
 
     stream_type: ClassVar[str] = TYPE_EVENTS
@@ -48,10 +48,10 @@ class Dialect(ABC):
         return find_bearer(request)
 
     @abstractmethod
-    def find_endpoint(self, request: Request) -> Endpoint:
+    def get_endpoint(self, request: Request) -> Endpoint:
         """Return what the request calls. Raises ProviderError."""
 
-    def find_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
+    def get_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
         """Return the model asked for; empty for the list of models. Raises ProviderError."""
         if not isinstance(body, dict):
             raise ProviderError(400, "We could not parse the JSON body of your request.")

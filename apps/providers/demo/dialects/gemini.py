@@ -16,7 +16,7 @@ import orjson
 
 from apps.providers.demo.answers import ID_MARK, Answer, Endpoint, Event, Usage
 from apps.providers.demo.building import MODELS, build_answer, build_fixed, count_tokens
-from apps.providers.demo.dialects.dialect import Dialect, Headers, Incoming, find_bearer
+from apps.providers.demo.dialects.dialect import DemoDialect, Headers, Incoming, find_bearer
 from apps.providers.demo.dialects.gemini_errors import refuse_google_key, render_google_error
 from apps.providers.demo.dialects.gemini_request import (
     EMBEDDINGS_MAX,
@@ -50,7 +50,7 @@ def is_google_key(request: Request) -> bool:
     return "x-goog-api-key" in request.headers or "key" in parse_qs(request.query)
 
 
-class GeminiDialect(Dialect):
+class GeminiDialect(DemoDialect):
     """What Google's SDKs speak: a stream is server-sent events."""
 
     head = (("server-timing", "gfet4t7; dur=1"),)
@@ -69,7 +69,7 @@ class GeminiDialect(Dialect):
         key = request.headers.get("x-goog-api-key") or find_bearer(request)
         return key or parse_qs(request.query).get("key", [""])[-1]
 
-    def find_endpoint(self, request: Request) -> Endpoint:
+    def get_endpoint(self, request: Request) -> Endpoint:
         """Return what the request calls. Raises ProviderError."""
         called = request.path.rpartition(":")[2]
         if request.method == "GET" and called not in CALLED:
@@ -79,7 +79,7 @@ class GeminiDialect(Dialect):
         check_method(request, "POST")
         return Endpoint(called)
 
-    def find_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
+    def get_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
         """Return the model in the address; empty for the list of models. Raises ProviderError."""
         name = _ROOT.sub("", request.path, count=1)
         if endpoint is Endpoint.MODELS:
@@ -308,7 +308,7 @@ def _count(incoming: Incoming) -> bytes:
     return orjson.dumps({"totalTokens": total, "promptTokensDetails": details})
 
 
-def _answer_embeddings(dialect: Dialect, incoming: Incoming) -> Answer:
+def _answer_embeddings(dialect: DemoDialect, incoming: Incoming) -> Answer:
     """Return the vector of a content, or one for each of a batch. Raises ProviderError."""
     is_batch = incoming.endpoint is Endpoint.EMBED_CONTENTS
     requests = incoming.body.get("requests") if is_batch else [incoming.body]

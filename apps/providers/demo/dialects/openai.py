@@ -13,7 +13,7 @@ import orjson
 
 from apps.providers.demo.answers import CREATED, ID_MARK, Answer, Choice, Endpoint, Event, Usage
 from apps.providers.demo.building import build_answer
-from apps.providers.demo.dialects.dialect import Dialect, Headers, Incoming
+from apps.providers.demo.dialects.dialect import DemoDialect, Headers, Incoming
 from apps.providers.demo.dialects.openai_lists import LISTS, answer_list
 from apps.providers.demo.dialects.openai_request import read_chat, read_completion
 from apps.providers.demo.errors import ProviderError, build_key_error
@@ -36,10 +36,10 @@ _POSTED = {
 }
 
 
-class OpenAIDialect(Dialect):
+class OpenAIDialect(DemoDialect):
     """What OpenAI's Python SDK speaks when it completes chats."""
 
-    head = (*Dialect.head, ("openai-processing-ms", "1"))
+    head = (*DemoDialect.head, ("openai-processing-ms", "1"))
     usage_mark = b'"completion_tokens":'
     wrong_body = b'{"object":"list","data":"none","choices":{"0":null}}'
     wrong_documents = (
@@ -50,7 +50,7 @@ class OpenAIDialect(Dialect):
         b'{"choices":[null]}',
     )
 
-    def find_endpoint(self, request: Request) -> Endpoint:
+    def get_endpoint(self, request: Request) -> Endpoint:
         """Return what the request calls, with or without `/v1`. Raises ProviderError."""
         path = request.path.removeprefix("/v1").removeprefix("/")
         if path == "models" or path.startswith("models/"):
@@ -62,11 +62,11 @@ class OpenAIDialect(Dialect):
         check_method(request, method)
         return endpoint
 
-    def find_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
+    def get_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
         """Return the model asked for; empty for the list of models. Raises ProviderError."""
         if endpoint is Endpoint.MODELS:
             return unquote(request.path.partition("/models")[2].removeprefix("/"))
-        return super().find_model(endpoint, request, body)
+        return super().get_model(endpoint, request, body)
 
     def answer(self, incoming: Incoming) -> Answer:
         """Return the answer to a call. Raises ProviderError."""

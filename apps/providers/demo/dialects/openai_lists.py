@@ -14,7 +14,7 @@ from apps.providers.demo.errors import ProviderError
 from apps.providers.demo.vectors import DIMENSIONS, DIMENSIONS_MAX, embed
 
 if TYPE_CHECKING:
-    from apps.providers.demo.dialects.dialect import Dialect, Incoming
+    from apps.providers.demo.dialects.dialect import DemoDialect, Incoming
 
 # The member that has the list.
 LISTS: Final = {
@@ -24,7 +24,7 @@ LISTS: Final = {
 }
 
 
-def answer_list(dialect: Dialect, incoming: Incoming) -> Answer:
+def answer_list(dialect: DemoDialect, incoming: Incoming) -> Answer:
     """Return the answer of an endpoint that says nothing. Raises ProviderError."""
     match incoming.endpoint:
         case Endpoint.EMBEDDING:
@@ -37,7 +37,7 @@ def answer_list(dialect: Dialect, incoming: Incoming) -> Answer:
             return _answer_models(dialect, incoming)
 
 
-def _answer_embeddings(dialect: Dialect, incoming: Incoming) -> Answer:
+def _answer_embeddings(dialect: DemoDialect, incoming: Incoming) -> Answer:
     body = incoming.body
     inputs = list_inputs(body.get("input"), "input")
     dimensions = read_count(body, "dimensions", DIMENSIONS_MAX) or DIMENSIONS
@@ -66,7 +66,7 @@ def _choose_prompt(incoming: Incoming, counted: int) -> int:
     return wanted if wanted is not None else max(1, counted)
 
 
-def _answer_moderations(dialect: Dialect, incoming: Incoming) -> Answer:
+def _answer_moderations(dialect: DemoDialect, incoming: Incoming) -> Answer:
     """Flag whatever says so. OpenAI reports no usage here."""
     value = incoming.body.get("input")
     inputs = value if isinstance(value, list) else [value]
@@ -81,7 +81,7 @@ def _answer_moderations(dialect: Dialect, incoming: Incoming) -> Answer:
     return build_fixed(dialect, incoming, orjson.dumps(results))
 
 
-def _answer_ranking(dialect: Dialect, incoming: Incoming) -> Answer:
+def _answer_ranking(dialect: DemoDialect, incoming: Incoming) -> Answer:
     """Rank by how many words of the query a document has; report a total alone, as Jina does."""
     body = incoming.body
     query, documents = body.get("query"), body.get("documents")
@@ -98,7 +98,7 @@ def _answer_ranking(dialect: Dialect, incoming: Incoming) -> Answer:
     return build_fixed(dialect, incoming, orjson.dumps(results), prompt=prompt, has_usage=True)
 
 
-def _answer_models(dialect: Dialect, incoming: Incoming) -> Answer:
+def _answer_models(dialect: DemoDialect, incoming: Incoming) -> Answer:
     names = [incoming.model] if incoming.model else list(MODELS)
     entries = [
         {"id": name, "object": "model", "created": CREATED, "owned_by": "demo"} for name in names

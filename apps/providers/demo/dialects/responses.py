@@ -15,7 +15,7 @@ import orjson
 from apps.providers.demo.answers import CREATED, ID_MARK, Answer, Endpoint, Event, Usage
 from apps.providers.demo.building import build_answer, build_fixed
 from apps.providers.demo.dialects.dialect import (
-    Dialect,
+    DemoDialect,
     Headers,
     Incoming,
     named_event,
@@ -40,7 +40,7 @@ _MARK: Final = ID_MARK.decode()
 _FAULT_NUMBER: Final = 1_000_000
 
 
-class ResponsesDialect(Dialect):
+class ResponsesDialect(DemoDialect):
     """What OpenAI's SDKs speak when they create responses."""
 
     head = OpenAIDialect.head
@@ -54,7 +54,7 @@ class ResponsesDialect(Dialect):
         b'{"type":"response.completed","response":[]}',
     )
 
-    def find_endpoint(self, request: Request) -> Endpoint:
+    def get_endpoint(self, request: Request) -> Endpoint:
         """Return what the request calls, with or without `/v1`. Raises ProviderError."""
         path = request.path.removeprefix("/v1").removeprefix("/")
         methods = ["GET"]
@@ -69,11 +69,11 @@ class ResponsesDialect(Dialect):
         check_method(request, *methods)
         return endpoint
 
-    def find_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
+    def get_model(self, endpoint: Endpoint, request: Request, body: Any) -> str:
         """Return the model asked for; empty for what is stored. Raises ProviderError."""
         if endpoint in {Endpoint.STORED_RESPONSE, Endpoint.STORED_INPUT}:
             return ""
-        return super().find_model(endpoint, request, body)
+        return super().get_model(endpoint, request, body)
 
     def answer(self, incoming: Incoming) -> Answer:
         """Return the answer to a call. Raises ProviderError."""

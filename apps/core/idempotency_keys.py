@@ -13,14 +13,22 @@ HEADER: Final = "Idempotency-Key"
 KEY_LENGTH_MAX: Final = 255
 
 
-class RepeatKeyMalformed(DomainError):
+class IdempotencyKeyMalformed(DomainError):
     """The key is empty, too long or holds what cannot be printed."""
 
     code = "invalid_idempotency_key"
     message = f"An idempotency key is 1 to {KEY_LENGTH_MAX} printable ASCII characters."
 
 
-def is_repeat_key(key: str) -> bool:
+class IdempotencyKeyReused(DomainError):
+    """The same key came again with another body, or from a form with other values."""
+
+    status_code = 422
+    code = "idempotency_key_reused"
+    message = "This idempotency key was used with another body."
+
+
+def is_idempotency_key(key: str) -> bool:
     """Return whether a text can be an idempotency key.
 
     An empty one cannot: who sends one believes that the call can be repeated.
@@ -28,17 +36,17 @@ def is_repeat_key(key: str) -> bool:
     return 0 < len(key) <= KEY_LENGTH_MAX and key.isascii() and key.isprintable()
 
 
-def read_repeat_key(request: Request) -> str | None:
-    """Return the call's key, None without one. Raises RepeatKeyMalformed."""
+def read_idempotency_key(request: Request) -> str | None:
+    """Return the call's key, None without one. Raises IdempotencyKeyMalformed."""
     key: str | None = request.headers.get(HEADER)
     if key is None:
         return None
-    if not is_repeat_key(key):
-        raise RepeatKeyMalformed
+    if not is_idempotency_key(key):
+        raise IdempotencyKeyMalformed
     return key
 
 
-def repeat_parameter(*, is_required: bool) -> OpenApiParameter:
+def idempotency_key_parameter(*, is_required: bool) -> OpenApiParameter:
     """Return what the schema says of the header."""
     return OpenApiParameter(
         HEADER,

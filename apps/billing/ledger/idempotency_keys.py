@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from apps.audit.idempotency import KEPT
+from apps.audit.idempotency_keys import KEPT
 from apps.billing.ledger.commands import Changes, Claim, KeyState, RepeatAnswer, Resolve, Row, State
 
 # In the detail of a hold: whoever ends it has to end a claim as well.

@@ -11,7 +11,7 @@ from typing import Final
 
 from django.db.models import Exists, OuterRef
 
-from apps.audit.idempotency import KEPT
+from apps.audit.idempotency_keys import KEPT
 from apps.audit.models import APIRequest, CallKey
 from apps.billing.models import Hold
 
