@@ -53,7 +53,7 @@ from apps.proxy.http import (
     send_json,
 )
 from apps.proxy.json_body import parse_object, serialise
-from apps.proxy.limits import count_request
+from apps.proxy.limits import check_limits, count_request
 from apps.proxy.operations import (
     Operation,
     dialect_of,
@@ -246,6 +246,7 @@ class DataPlane:
         call: Call | None = None
         keyed = None
         try:
+            check_limits(gateway, caller.scopes, operation.dialect)
             key = read_key(headers)
             body = await read_body(receive, headers, weight.reserve, connection.take_body)
             if gateway.monotonic() - begun > _SLOW_BODY_SECONDS:

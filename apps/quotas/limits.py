@@ -71,6 +71,9 @@ class Limiter(Protocol):
     ) -> Standing | Refusal:
         """Take a request and its token estimate from all scopes, or from none."""
 
+    def find_refusal(self, *, scopes: tuple[Scope, ...], tokens: int) -> Refusal | None:
+        """Return what a request would be refused for now, as far as this process knows."""
+
     def finish(
         self, *, request_id: str, scopes: tuple[Scope, ...], tokens_reserved: int, tokens_used: int
     ) -> None:
