@@ -20,7 +20,7 @@ _WATCH_SECONDS: Final = 1.0
 # What a task may still take after beat has died: every task is safe to repeat.
 _STOP_SECONDS: Final = 5.0
 # Celery's types know only what these flags are before anything stops.
-_STATE: Final[Any] = state
+WORKER_STATE: Final[Any] = state
 
 
 class BeatWatch(bootsteps.StartStopStep):
@@ -49,7 +49,12 @@ def _end_without(beat: Any) -> None:
     if beat.is_alive() or _is_stopping():
         return
     logger.error("beat has died; the worker ends, so that both are started again")
-    _STATE.should_stop = EX_FAILURE
+    end_worker()
+
+
+def end_worker() -> None:
+    """End this process as failed: in order, or after _STOP_SECONDS however it stands."""
+    WORKER_STATE.should_stop = EX_FAILURE
     bound = threading.Timer(_STOP_SECONDS, os._exit, (EX_FAILURE,))
     bound.daemon = True
     bound.start()
@@ -57,5 +62,5 @@ def _end_without(beat: Any) -> None:
 
 def _is_stopping() -> bool:
     # The flags hold an exit status, which may be 0.
-    flags = (_STATE.should_stop, _STATE.should_terminate)
+    flags = (WORKER_STATE.should_stop, WORKER_STATE.should_terminate)
     return any(flag is not None and flag is not False for flag in flags)

@@ -68,7 +68,7 @@ def make_app() -> Celery:
     celery.add_defaults(_defaults)
     celery.on_after_configure.connect(make_broker_folders)
     # By name: only workers need to import it.
-    celery.steps["worker"].add("auditing.beat:BeatWatch")
+    celery.steps["worker"].update(("auditing.beat:BeatWatch", "auditing.idleness:IdleWatch"))
     celery.autodiscover_tasks()
     return celery
 

@@ -26,6 +26,7 @@ from django.db import connections
 from apps.core.client_address import find_client_address
 from apps.core.ids import new_uuid7
 from apps.core.logs import Origin, origin
+from auditing.cross_origin import REST_PREFIX, cross_origin_headers
 
 CALLS_MAX: Final = 16
 WAIT_SECONDS: Final = 5.0
@@ -89,7 +90,7 @@ class ControlPlane:
                 await self._answer(scope, receive, send)
         except _Refused as refused:
             with suppress(_ClientLeft):
-                await _refuse(send, refused)
+                await _refuse(send, refused, scope)
         except _ClientLeft:
             return
 
@@ -310,7 +311,7 @@ def _replay(first: _Message | None, receive: _Receive) -> _Receive:
     return replay
 
 
-async def _refuse(send: _Send, refused: _Refused) -> None:
+async def _refuse(send: _Send, refused: _Refused, scope: MutableMapping[str, Any]) -> None:
     body = json.dumps({"detail": refused.detail, "code": refused.code}).encode()
     headers = [
         (b"content-type", b"application/json"),
@@ -322,5 +323,18 @@ async def _refuse(send: _Send, refused: _Refused) -> None:
     ]
     if refused.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers.append((b"retry-after", b"5"))
+    headers += _cross_origin(scope)
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _cross_origin(scope: MutableMapping[str, Any]) -> list[tuple[bytes, bytes]]:
+    """Return what the middleware adds to answers that come from Django."""
+    if not scope["path"].startswith(REST_PREFIX):
+        return []
+    caller = next((value for name, value in scope["headers"] if name == b"origin"), b"")
+    allowed = cross_origin_headers(scope["path"], caller.decode("latin-1"))
+    return [
+        (b"vary", b"Origin"),
+        *((name.lower().encode(), value.encode()) for name, value in allowed.items()),
+    ]

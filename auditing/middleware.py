@@ -17,6 +17,7 @@ from django.utils import translation
 from django.utils.cache import patch_vary_headers
 
 from apps.core.throttles import is_address_within_limit, seconds_to_wait
+from auditing.cross_origin import REST_PREFIX, cross_origin_headers
 
 # No inline scripts anywhere: the Django admin and the split API page need none.
 _CONTENT_SECURITY_POLICY: Final = "; ".join(
@@ -41,8 +42,6 @@ _HEADERS: Final = {
 }
 _ALLOWED_METHODS: Final = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _ALLOWED_HEADERS: Final = "authorization, content-type, idempotency-key"
-# What docs/api.md tells clients to go by; browsers keep all but a few headers from scripts.
-_EXPOSED_HEADERS: Final = "allow, content-disposition, retry-after, x-request-id"
 _PREFLIGHT_SECONDS: Final = "600"
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -121,22 +120,18 @@ class CrossOriginMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer a preflight, or mark the answer as readable by the calling origin."""
-        if not request.path.startswith("/api/"):
+        if not request.path.startswith(REST_PREFIX):
             return self.get_response(request)
-        origin = request.headers.get("Origin", "")
-        is_allowed = origin in settings.CORS_ALLOWED_ORIGINS
+        allowed = cross_origin_headers(request.path, request.headers.get("Origin", ""))
         is_preflight = (
             request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
         )
         response = HttpResponse(status=204) if is_preflight else self.get_response(request)
         patch_vary_headers(response, ("Origin",))
-        if is_allowed:
-            response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Allow-Credentials"] = "true"
-            response.headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
-            response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-            if is_preflight:
-                response.headers["Access-Control-Allow-Methods"] = _ALLOWED_METHODS
-                response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
-                response.headers["Access-Control-Max-Age"] = _PREFLIGHT_SECONDS
+        for name, value in allowed.items():
+            response.headers[name] = value
+        if allowed and is_preflight:
+            response.headers["Access-Control-Allow-Methods"] = _ALLOWED_METHODS
+            response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+            response.headers["Access-Control-Max-Age"] = _PREFLIGHT_SECONDS
         return response

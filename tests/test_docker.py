@@ -41,3 +41,13 @@ def test_who_has_calls_running_is_stopped_ten_seconds_after_they_were_to_end() -
     assert [services[name]["stop_grace_period"] for name in ("gateway", "web", "nginx")] == [
         "${DRAIN_SECONDS:-30}s10s"
     ] * 3
+
+
+def test_whatever_ends_is_started_again() -> None:
+    services = yaml.safe_load(COMPOSE)["services"]
+
+    restarts = {name: service["restart"] for name, service in services.items()}
+
+    # It ends when its work is done.
+    assert restarts.pop("setup") == "on-failure"
+    assert set(restarts.values()) == {"unless-stopped"}

@@ -50,6 +50,13 @@ class KnownModel:
     prices: Mapping[str, str]  # by token class, and `request`
     notes: tuple[str, ...]
 
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """The values of its model here that the file does not have."""
+        if self.context_length is None:
+            return ("context_length", "max_output_tokens")
+        return ("max_output_tokens",)
+
 
 @dataclass(frozen=True, slots=True)
 class KnownModels:
@@ -76,6 +83,11 @@ class Imported:
     choice: Choice
     status: Literal["created", "exists"]
     id: int
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """The values that were made up, to be set by whoever imports it."""
+        return self.choice.known.assumed if self.status == "created" else ()
 
 
 # One file, about 2,000 entries; read when somebody asks first.

@@ -133,6 +133,12 @@ class ImportedOutput(serializers.Serializer[Any]):
     name = serializers.CharField(source="choice.name")
     status = serializers.ChoiceField(choices=["created", "exists"])
     id = serializers.IntegerField()
+    assumed = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Values of the new model that nobody told: set them to the provider's own. A "
+        "call that asks for more than `max_output_tokens` is refused, and one that sets no "
+        "maximum is held for so many.",
+    )
 
 
 @example(
@@ -144,6 +150,7 @@ class ImportedOutput(serializers.Serializer[Any]):
                 "name": "gpt-4o",
                 "status": "created",
                 "id": 7,
+                "assumed": ["max_output_tokens"],
             }
         ]
     }

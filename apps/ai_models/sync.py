@@ -67,6 +67,11 @@ class Made:
     is_new_model: bool
     is_priced: bool  # without a price a model cannot be called
 
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """The values of a new model that the provider's list does not have."""
+        return ("context_length", "max_output_tokens") if self.is_new_model else ()
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

@@ -103,6 +103,10 @@ class MadeOutput(serializers.Serializer[Made]):
     model_name = serializers.CharField(source="route.model.name")
     is_new_model = serializers.BooleanField()
     is_priced = serializers.BooleanField(help_text="Without a price a model cannot be called.")
+    assumed = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Values of a new model that nobody told: set them to the provider's own.",
+    )
 
 
 @example(
@@ -127,6 +131,7 @@ class MadeOutput(serializers.Serializer[Made]):
                 "model_name": "claude-sonnet-4",
                 "is_new_model": True,
                 "is_priced": False,
+                "assumed": ["context_length", "max_output_tokens"],
             }
         ],
         "fetched_at": "2026-11-02T08:15:30.123456Z",

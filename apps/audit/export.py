@@ -30,6 +30,8 @@ ROWS_MAX: Final = 1_000_000
 PAGE_ROWS: Final = 1_000
 # Calls that are recorded while the file is written and began within it go in as well.
 PAGES_MAX: Final = ROWS_MAX // PAGE_ROWS + 100
+# How long a file may take in all: with ROWS_MAX calls one of half a gigabyte, at 2 Mbit a second.
+EXPORT_SECONDS_MAX: Final = 1_800.0
 # What one process writes at once: each file keeps a thread and a connection busy. A user has one
 # place, and the last ones are kept for who exports the calls of all.
 EXPORTS_MAX: Final = 3
@@ -70,7 +72,7 @@ class ExportTooLarge(DomainError):
 
 
 class ExportUnfinished(Exception):
-    """The file would grow beyond its bound: it breaks off."""
+    """The file would grow beyond its bound, or takes too long: it breaks off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,8 @@ class Export:
         """Yield the file in pieces."""
         position: Position | None = None
         patience = _Patience()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + EXPORT_SECONDS_MAX
         try:
             if self.format == "csv":
                 yield csv_lines([self.names])
@@ -141,6 +145,8 @@ class Export:
                 if page.position is None:
                     self._is_complete = True
                     return
+                if loop.time() >= until:
+                    break
                 position = page.position
                 with patience:
                     yield page.text

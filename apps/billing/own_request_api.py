@@ -95,5 +95,6 @@ class OwnRequestExportView(_OwnRequests, ExportView):
         """Write one's own calls that pass the filters into a file, newest first, each one once.
 
         CSV or JSON lines, at most 1,000,000 calls; more are refused with 400 `export_too_large`.
+        What is not whole after half an hour breaks off without a proper end.
         """
         return self.stream(request)

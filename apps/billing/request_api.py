@@ -137,6 +137,7 @@ class RequestExportView(ExportView):
         The file is CSV (RFC 4180, texts that a spreadsheet would run begin with an apostrophe) or
         JSON lines. It takes at most 1,000,000 calls: more are refused with 400
         `export_too_large`. A user writes one file at a time, and a process three: others are
-        refused with 429 `busy`. A file that cannot be finished breaks off without a proper end.
+        refused with 429 `busy`. A file that cannot be finished, or not within half an hour, breaks
+        off without a proper end.
         """
         return self.stream(request)

@@ -403,7 +403,10 @@ _UPSTREAM: Final = {
         retry_after=1,
     ),
     "E44": ErrorRow(
-        condition="upstream does not know the model (404)",
+        condition=(
+            "upstream does not know the model, or leaves open whether it is the model or the"
+            " endpoint, as Gemini does (404), or the model is not for our key (403)"
+        ),
         statuses=(503,),
         type=_SERVER,
         codes=("model_not_available",),

@@ -38,7 +38,7 @@ from apps.proxy.http import (
     send_error,
     send_json,
 )
-from apps.proxy.limits import count_request
+from apps.proxy.limits import check_limits, count_request
 from apps.proxy.operations import Operation, dialect_of, find_operation, is_operation_path
 from apps.proxy.protocol import Connection
 from apps.proxy.repeats import read_idempotency_key
@@ -223,6 +223,7 @@ class DataPlane:
             weight=weight,
         )
         try:
+            check_limits(gateway, caller.scopes, operation.dialect)
             key = read_idempotency_key(headers)
             arrival.body = await read_body(receive, headers, weight.reserve, connection.take_body)
             if gateway.monotonic() - begun > _SLOW_BODY_SECONDS:

@@ -124,7 +124,7 @@ class Gateway:
         self.upstream = Upstream(settings.PRIVATE_UPSTREAMS)
         local = LocalLimiter()
         self.limiter = SharedLimiter(settings.REDIS_URL, local) if settings.REDIS_URL else local
-        self.provider_limits = ProviderLimits(self.limiter, local, self.monotonic)
+        self.provider_limits = ProviderLimits(self.limiter)
         self.writer = LedgerWriter(
             connect=connect,
             journal=Journal(Path(settings.DATA_DIR) / "journal"),

@@ -9,13 +9,11 @@ when its attempt is over.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from apps.proxy.daily_costs import DailyCosts
 from apps.proxy.snapshot import Credential, Route
-from apps.quotas.limits import RETRY_AFTER_SECONDS_MAX, Limiter, LimitMet, LocalLimiter, Scope
-
-RESTING_MAX: Final = 10_000
+from apps.quotas.limits import RETRY_AFTER_SECONDS_MAX, Limiter, LimitMet, Scope
 
 
 class Place(NamedTuple):
@@ -34,15 +32,10 @@ class Full(NamedTuple):
 
 
 class ProviderLimits:
-    """The limits of providers as one gateway sees them. `local` is what `limiter` counts with."""
+    """The limits of providers as one gateway sees them."""
 
-    def __init__(
-        self, limiter: Limiter, local: LocalLimiter, monotonic: Callable[[], float]
-    ) -> None:
+    def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
-        self._local = local
-        self._monotonic = monotonic
-        self._resting: dict[str, float] = {}  # scope → until when, monotonic
         self.daily: DailyCosts | None = None
 
     def find_wait(self, route: Route, tokens: int) -> int | None:
@@ -77,7 +70,6 @@ class ProviderLimits:
         if scopes:
             outcome = await self._limiter.admit(request_id=identifier, scopes=scopes, tokens=tokens)
             if isinstance(outcome, LimitMet):
-                self._note(outcome)
                 is_of_key = credential.scope is not None and (
                     outcome.scope == credential.scope.name
                 )
@@ -97,22 +89,8 @@ class ProviderLimits:
     def _find_wait(self, scopes: tuple[Scope, ...], tokens: int) -> int | None:
         if not scopes:
             return None
-        left = self._resting.get(scopes[0].name, 0.0) - self._monotonic()
-        if left > 0:
-            return min(RETRY_AFTER_SECONDS_MAX, int(left) + 1)
-        met = self._local.find_limit_met(scopes=scopes, tokens=tokens)
+        met = self._limiter.find_limit_met(scopes=scopes, tokens=tokens)
         return None if met is None else met.retry_after_seconds
-
-    def _note(self, met: LimitMet) -> None:
-        """Remember what other gateways have used up, which only Redis knows.
-
-        Not of tokens or places: a smaller call may fit, and a place may be free at once.
-        """
-        if met.kind == "requests":
-            if len(self._resting) >= RESTING_MAX:
-                self._resting.clear()
-            until = self._monotonic() + met.retry_after_seconds
-            self._resting[met.scope] = until
 
     def _is_spent_by_provider(self, route: Route) -> bool:
         provider, daily = route.provider, self.daily

@@ -71,6 +71,9 @@ class Limiter(Protocol):
     ) -> Headroom | LimitMet:
         """Take a request and its token estimate from all scopes, or from none."""
 
+    def find_limit_met(self, *, scopes: tuple[Scope, ...], tokens: int) -> LimitMet | None:
+        """Return what a request would be refused for now, as far as this process knows."""
+
     def finish(
         self, *, request_id: str, scopes: tuple[Scope, ...], tokens_reserved: int, tokens_used: int
     ) -> None:

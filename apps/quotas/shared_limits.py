@@ -48,6 +48,7 @@ from apps.quotas.shared_limits_scripts import (
     limit_met_from,
     readings_from,
 )
+from apps.quotas.used_up import UsedUp
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ class SharedLimiter:
         self._finish_script = self._redis.register_script(FINISH_SCRIPT)
         self._renew_script = self._redis.register_script(RENEW_SCRIPT)
         self._running: dict[str, _Running] = {}
+        self._used_up = UsedUp(clock)
         self._calls: deque[_Call] = deque()
         self._has_calls = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
@@ -162,9 +164,20 @@ class SharedLimiter:
         if reply[0] == 0:
             self._running.pop(request_id, None)
             self._local.withdraw(request_id)
-            return limit_met_from(reply, scopes)
+            refusal = limit_met_from(reply, scopes)
+            self._used_up.note(refusal)
+            return refusal
         running.second = reply[1]
         return tightest_headroom(scopes, readings_from(reply))
+
+    def find_limit_met(self, *, scopes: tuple[Scope, ...], tokens: int) -> LimitMet | None:
+        """Return what a request would be refused for now, without asking Redis.
+
+        What other gateways have used up is known from the last request that Redis refused for it.
+        """
+        return self._used_up.find(scopes) or self._local.find_limit_met(
+            scopes=scopes, tokens=tokens
+        )
 
     def finish(
         self,
@@ -354,6 +367,7 @@ class SharedLimiter:
             # The class only: a message may quote the connection's address.
             logger.warning("Redis does not answer (%s): limits hold per gateway", failure)
         if self._breaker.is_open:
+            self._used_up.forget()
             self._abandon_queue()
 
     def _abandon_queue(self) -> None:

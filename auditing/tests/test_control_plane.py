@@ -1,4 +1,4 @@
-"""Tests of the shares that addresses have of the control plane."""
+"""Tests of the control plane's bounds: who gets in, and what is said to the others."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from pytest_django import Settings
 
 from auditing import control_plane
 from auditing.control_plane import ControlPlane, Shares
@@ -61,6 +62,7 @@ async def test_a_client_that_takes_nothing_is_left(monkeypatch: pytest.MonkeyPat
     client = _Client()
     application = ControlPlane(_answer_something)
     scope = {
+        "path": "/api/user/profile/",
         "headers": [],
         "client": ("192.0.2.1", 1),
         "extensions": {"gateway.connection": client},
@@ -96,7 +98,7 @@ async def told_at_the_end(
     async def send(message: Any) -> None:
         said.append(message)
 
-    scope = {"headers": [], "client": ("192.0.2.1", 1)}
+    scope = {"path": "/api/user/profile/", "headers": [], "client": ("192.0.2.1", 1)}
     call = asyncio.create_task(ControlPlane(application)(scope, receive, send))
     await begun.wait()
     await asyncio.sleep(0.05)
@@ -167,3 +169,70 @@ async def test_an_answer_that_waits_to_give_its_connection_back_has_not_begun() 
     assert [message.get("status") for message in said] == [503, None]
     assert b"service_restarting" in said[1]["body"]
     assert tasks[1].cancelled()
+
+
+CONSOLE = "https://console.example.com"
+
+
+async def _refusal(
+    path: str = "/api/auth/login/",
+    *,
+    origin: str = CONSOLE,
+    charset: bytes = b"",
+    body: bytes = b"",
+) -> tuple[int, dict[str, str]]:
+    """Return status and headers of what never gets into Django; no body never comes."""
+    said: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        if not body:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": body, "more_body": True}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    headers = [(b"origin", origin.encode()), (b"content-length", b"9")]
+    if charset:
+        headers.append((b"content-type", b"application/json; charset=" + charset))
+    scope = {"path": path, "headers": headers, "client": ("192.0.2.1", 1)}
+    await ControlPlane(_answer_something)(scope, receive, send)
+    told = {name.decode(): value.decode() for name, value in said[0]["headers"]}
+    return said[0]["status"], told
+
+
+async def test_pages_of_a_configured_origin_can_read_why_they_did_not_get_in(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CORS_ALLOWED_ORIGINS = [CONSOLE]
+    monkeypatch.setattr(control_plane, "BODY_SECONDS", 0.01)
+    monkeypatch.setattr(control_plane, "BODY_BYTES_MAX", 4)
+    monkeypatch.setattr(control_plane, "WAIT_SECONDS", 0.01)
+
+    refusals = [await _refusal(), await _refusal(body=b"12345"), await _refusal(charset=b"utf-7")]
+    monkeypatch.setattr(control_plane, "OPEN_PER_ADDRESS_MAX", 0)
+    refusals.append(await _refusal())
+
+    assert [status for status, _ in refusals] == [408, 413, 415, 503]
+    for _, told in refusals:
+        assert told["access-control-allow-origin"] == CONSOLE
+        assert told["access-control-allow-credentials"] == "true"
+        assert told["access-control-expose-headers"] == (
+            "allow, content-disposition, retry-after, x-request-id"
+        )
+        assert told["cross-origin-resource-policy"] == "cross-origin"
+        assert told["vary"] == "Origin"
+
+
+async def test_nobody_else_can_read_why(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CORS_ALLOWED_ORIGINS = [CONSOLE]
+    monkeypatch.setattr(control_plane, "BODY_SECONDS", 0.01)
+
+    _, of_another = await _refusal(origin="https://evil.example.net")
+    _, of_the_admin = await _refusal("/admin/login/")
+
+    assert not [name for name in (*of_another, *of_the_admin) if name.startswith("access-control")]
+    assert of_another["vary"] == "Origin"
+    assert "vary" not in of_the_admin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable
 from functools import partial, wraps
@@ -10,7 +11,7 @@ from typing import Any
 
 from apps.billing.pending import Pace
 from apps.billing.writer import LedgerWriter
-from apps.proxy import call, delivery, gateway, protocol, relay
+from apps.proxy import asgi, call, delivery, gateway, protocol, relay
 from apps.quotas import limits
 
 BEFORE_SETTLEMENT = "demo-chat-bug-before"
@@ -98,6 +99,19 @@ def break_inside_a_stream() -> None:
 
     delivery.Delivery.send = send  # type: ignore[method-assign]  # that is the bug
     delivery.Delivery.send_now = send_now  # type: ignore[method-assign]  # the same
+
+
+def hang_when_asked_for_health() -> None:
+    """Have the event loop stand still for good, in an expression that lets no other thread run."""
+
+    async def hang(self: asgi.DataPlane, path: str, *_: object) -> None:
+        if path == "/health":
+            re.fullmatch(r"(a+)+", "a" * 64 + "b")
+        else:
+            await real(self, path, *_)
+
+    real: Any = vars(asgi.DataPlane)["_answer_probe"]
+    asgi.DataPlane._answer_probe = hang  # type: ignore[method-assign,assignment]  # that is the bug
 
 
 def shrink_send_buffers() -> None:

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from apps.audit.models import APIRequest
 from apps.users.tokens import open_session
-from tests.e2e.wire import RawConnection
+from tests.e2e.wire import LAST_CHUNK, RawConnection
 from tests.support.bench import Bench
 from tests.support.gateway import FAST
 from tests.support.people import make_admin
+from tests.support.processes import wait_until
 
 CONSTANTS = {
     **FAST,
@@ -24,6 +26,7 @@ CONSTANTS = {
     "auditing.control_plane:STATEMENT_SECONDS": 2,
     "auditing.control_plane:BODY_SECONDS": 0.5,
     "auditing.control_plane:SEND_SECONDS": 0.5,
+    "apps.audit.export:EXPORT_SECONDS_MAX": 0,
 }
 PUNYCODE = b"x-" + b"b" * 1_000_000
 
@@ -96,6 +99,23 @@ def test_a_codec_that_the_client_chose_is_415(bench: Bench, path: str, content_t
 
     assert answer.startswith(b"HTTP/1.1 415")
     assert b'"charset_unsupported"' in answer
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_a_file_that_took_too_long_does_not_end_like_a_whole_one(bench: Bench, format: str) -> None:
+    token = open_session(user=make_admin(), request=None).access
+    stage = bench.stage()
+    stage.client().chat.completions.create(**stage.body())
+    wait_until(APIRequest.objects.exists, timeout_seconds=5, what="the record")
+    head = f"GET /api/admin/requests/export?format={format} HTTP/1.1\r\nHost: localhost\r\n"
+
+    with RawConnection(bench.gateway.port) as peer:
+        peer.send(f"{head}Authorization: Bearer {token}\r\n\r\n".encode())
+        answer = peer.read_all()
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"transfer-encoding: chunked" in answer
+    assert not answer.endswith(LAST_CHUNK)
 
 
 def test_clients_that_do_not_read_keep_nobody_else_waiting(bench: Bench) -> None:

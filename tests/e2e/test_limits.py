@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from apps.users.models import UserGroup
+from tests.clients.refusals import refusals, subtract
 from tests.e2e.answers import HttpAnswer, ask
 from tests.e2e.wire import RawConnection, post
 from tests.support.bench import Bench, Caller, Stage, open_bench
@@ -131,6 +132,52 @@ def test_a_refused_call_holds_and_costs_nothing(bench: Bench) -> None:
     assert statuses == [200, 429, 429]
     assert len(statement.rows) == len(statement.entries) == 1
     assert (statement.holds, statement.held_nanos) == (0, 0)
+
+
+def ask_without_body(bench: Bench, caller: Caller, path: str = CHAT) -> bytes:
+    """Return the answer to a call of whose body nothing is sent."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {caller.raw}\r\n"
+    with RawConnection(bench.gateway.port) as peer:
+        peer.send(
+            f"{head}Content-Type: application/json\r\nContent-Length: 4000000\r\n\r\n".encode()
+        )
+        return peer.read_until(b"}}" if path == CHAT else b"}")
+
+
+def test_who_is_at_a_limit_is_told_before_the_body_is_read(bench: Bench) -> None:
+    stage = bench.stage()
+    limited = bench.make_caller(rpm=2, user_values={"rpm": 9})
+    sibling = bench.make_caller(user=limited.user)
+    statuses, before = [chat(stage, limited).status for _ in range(2)], refusals(bench)
+
+    refused = [ask_without_body(bench, limited) for _ in range(3)]
+    refused.append(ask_without_body(bench, limited, "/v1/messages"))
+    others = [chat(stage, sibling).status for _ in range(8)]
+
+    assert statuses == [200, 200]
+    for answer in refused:
+        assert answer.startswith(b"HTTP/1.1 429")
+        assert b"retry-after: " in answer
+    assert b"x-ratelimit-limit-requests: 2\r\nx-ratelimit-remaining-requests: 0" in refused[0]
+    assert b'"code":"rate_limit_exceeded"' in refused[0]
+    assert b"anthropic-ratelimit-requests-limit: 2" in refused[3]
+    # Nothing was taken from the user's limit, and each refusal is counted once.
+    assert others == [200] * 7 + [429]
+    counted = subtract(refusals(bench), before)
+    assert counted == {("E22", "rate_limit_exceeded"): 5}
+
+
+def test_who_has_his_calls_running_is_told_before_the_body_is_read(bench: Bench) -> None:
+    stage = bench.stage("demo-chat:fault=stall_after(2)")
+    limited = bench.make_caller(concurrency=1)
+
+    with RawConnection(bench.gateway.port) as running:
+        running.send(post(limited, stage.body(stream=True)))
+        running.read_until(b'"This"')
+        answer = ask_without_body(bench, limited)
+
+    assert answer.startswith(b"HTTP/1.1 429")
+    assert b'"code":"slow_down"' in answer
 
 
 def test_headers_tell_what_is_left(bench: Bench) -> None:

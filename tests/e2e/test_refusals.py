@@ -46,6 +46,7 @@ def test_refused_calls_are_counted_exactly_by_key_and_reason(bench: Bench) -> No
     poor = bench.make_caller(wallet_nanos=0)
     capped = bench.make_caller(cap_nanos=1)
     narrow = bench.make_caller(allowed_operations=["models"])
+    limited = bench.make_caller(rpm=0)
     body = orjson.dumps(stage.body())
     unknown = orjson.dumps(stage.body(model="no-such-model"))
     nobody = {"Authorization": "Bearer sk-audit-nobody-at-all-0123456789"}
@@ -57,6 +58,7 @@ def test_refused_calls_are_counted_exactly_by_key_and_reason(bench: Bench) -> No
         *[(poor.headers, body)] * 13,
         *[(capped.headers, body)] * 9,
         *[(narrow.headers, body)] * 6,
+        *[(limited.headers, b"{")] * 4,
     ]
     before = _counted_after_one_more(bench, bench.make_caller())
 
@@ -68,13 +70,13 @@ def test_refused_calls_are_counted_exactly_by_key_and_reason(bench: Bench) -> No
         )
 
     keys = [0] * 18 + [stage.caller.key.pk] * 8 + [poor.key.pk] * 13 + [capped.key.pk] * 9
-    keys += [narrow.key.pk] * 6
+    keys += [narrow.key.pk] * 6 + [limited.key.pk] * 4
     seen = Counter((key, answer.error["code"]) for key, answer in zip(keys, answers, strict=True))
     assert Counter(answer.status for answer in answers) == {
         401: 18,
         404: 5,
         400: 3,
-        429: 22,
+        429: 26,
         403: 6,
     }
     wait_until(

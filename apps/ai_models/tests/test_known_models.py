@@ -133,7 +133,9 @@ def test_models_are_imported_with_prices_and_routes(client: APIClient) -> None:
         "name": "mini",
         "status": "created",
         "id": model.pk,
+        "assumed": ["max_output_tokens"],
     }
+    assert [row["assumed"] for row in second.json()["results"]] == [[], []]
     assert [row["status"] for row in second.json()["results"]] == ["exists", "exists"]
     assert (route.upstream_name, route.priority, route.weight) == ("gpt-4o-mini", 3, 5)
     assert price.prices() == {
@@ -146,6 +148,17 @@ def test_models_are_imported_with_prices_and_routes(client: APIClient) -> None:
     assert event.after is not None
     assert (event.object_id, event.after["price"]["input_nanos"]) == (str(model.pk), 150_000_000)
     assert event.after["route"]["provider_id"] == provider.pk
+
+
+def test_what_the_list_does_not_tell_is_assumed_and_said(client: APIClient) -> None:
+    known = next(model for model in load_known_models().models if model.context_length is None)
+
+    answer = client.post(IMPORT, {"models": [{"provider": known.provider, "model": known.model}]})
+
+    (made,) = answer.json()["results"]
+    model = AIModel.objects.get(pk=made["id"])
+    assert made["assumed"] == ["context_length", "max_output_tokens"]
+    assert (model.context_length, model.max_output_tokens) == (128_000, 16_384)
 
 
 def test_what_exists_is_left_as_it_is(client: APIClient) -> None:

@@ -108,6 +108,10 @@ def test_what_is_chosen_is_made(client: APIClient, upstream: Listener, root: Use
         (row["name"], row["model_name"], row["is_new_model"], row["is_priced"])
         for row in answer.json()["made"]
     ] == [("one", "one", True, False), ("two", "there", False, True)]
+    assert [row["assumed"] for row in answer.json()["made"]] == [
+        ["context_length", "max_output_tokens"],
+        [],
+    ]
     made = AIModel.objects.get(name="one")
     assert (made.is_active, made.price_versions.count()) == (True, 0)
     assert made.routes.get().provider == provider

@@ -266,6 +266,30 @@ def test_a_file_that_grows_beyond_its_bound_breaks_off(
     assert _events()[1][1]["rows"] == 2
 
 
+def test_a_file_that_takes_too_long_breaks_off(
+    analyst: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "EXPORT_SECONDS_MAX", 0.0)
+    record_call()
+
+    with pytest.raises(export.ExportUnfinished):
+        _read(analyst, ALL)
+
+    assert _events()[1][1]["is_complete"] is False
+    assert _events()[1][1]["rows"] == 0
+
+
+def test_a_file_that_is_whole_when_its_time_is_up_is_whole(
+    analyst: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "EXPORT_SECONDS_MAX", 0.0)
+
+    status, _, _ = _read(analyst, ALL)
+
+    assert status == 200
+    assert _events()[1][1]["is_complete"] is True
+
+
 async def _begin(user: User, path: str) -> Any:
     """Return an answer of which nothing is read."""
     headers = await sync_to_async(_headers)(user)

@@ -273,6 +273,12 @@ def error_body(**members: object) -> bytes:
     return json.dumps({"error": {"message": "no", "type": None, "param": None} | members}).encode()
 
 
+# One sentence for a model that is not there and for one at the wrong endpoint: nobody can tell.
+GEMINI_NOT_FOUND = (
+    b'{"error":{"code":404,"message":"models/m is not found for API version v1beta, or is not '
+    b"supported for embedContent. Call ListModels to see the list of available models and their "
+    b'supported methods.","status":"NOT_FOUND"}}'
+)
 # As Bedrock says it: https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html
 AWS_POLICY = (
     b'{"message":"User: arn:aws:iam::123456789012:user/x is not authorized to perform: '
@@ -359,7 +365,7 @@ GOOGLE_FILE = error_body(
         ),
         (402, error_body(), ("E42", 503)),
         (404, error_body(code="model_not_found"), ("E44", 503)),
-        (404, error_body(message="models/m is not found for API version v1beta."), ("E44", 503)),
+        (404, GEMINI_NOT_FOUND, ("E44", 503)),
         (404, b"<html>File not found</html>", ("E44", 503)),
         (413, error_body(), ("E45", 413)),
         (429, error_body(code="rate_limit_exceeded"), ("E43", 429)),

@@ -10,7 +10,7 @@ from apps.proxy.daily_costs import DailyCosts
 from apps.proxy.provider_limits import Places, ProviderLimits, find_shortest_wait
 from apps.proxy.snapshot import Credential, Route
 from apps.proxy.tests.values import PROVIDER, ROUTE
-from apps.quotas.limits import Headroom, LimitMet, LocalLimiter, Scope
+from apps.quotas.limits import LimitMet, LocalLimiter, Scope
 
 
 class Clock:
@@ -42,9 +42,7 @@ def make_route(*keys: Credential, daily_cost_nanos: int | None = None, **limits:
 
 
 def make_limits(clock: Clock | None = None) -> ProviderLimits:
-    clock = clock or Clock()
-    local = LocalLimiter(clock)
-    return ProviderLimits(local, local, clock)
+    return ProviderLimits(LocalLimiter(clock or Clock()))
 
 
 def make_places(limits: ProviderLimits, name: str = "call", tokens: int = 10) -> Places:
@@ -149,24 +147,14 @@ async def test_the_shortest_wait_of_all_is_told() -> None:
     assert find_shortest_wait(limits, [], 1) is None
 
 
-class RefusedElsewhere(LocalLimiter):
-    """What Redis says when other gateways have used all up."""
+class SpentElsewhere(LocalLimiter):
+    """What a limiter knows when other gateways have used all up."""
 
-    async def admit(
-        self, *, request_id: str, scopes: tuple[Scope, ...], tokens: int
-    ) -> Headroom | LimitMet:
+    def find_limit_met(self, *, scopes: tuple[Scope, ...], tokens: int) -> LimitMet | None:
         return LimitMet("requests", scopes[0].name, 7, 1, 0, 7.0)
 
 
-async def test_what_only_redis_knows_is_remembered_until_it_is_over() -> None:
-    clock = Clock()
-    limits = ProviderLimits(RefusedElsewhere(clock), LocalLimiter(clock), clock)
-    route = make_route(rpm=5)
+def test_a_provider_that_other_gateways_have_used_up_has_no_room() -> None:
+    limits = ProviderLimits(SpentElsewhere(Clock()))
 
-    before = limits.find_wait(route, 10)
-    await take(make_places(limits), route)
-
-    assert before is None
-    assert limits.find_wait(route, 10) == 8
-    clock.now += 7
-    assert limits.find_wait(route, 10) is None
+    assert limits.find_wait(make_route(rpm=5), 10) == 7

@@ -4,7 +4,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +88,7 @@ async def gateway(
     deadline_seconds: float = LONG_SECONDS,
     lease_seconds: float = 30.0,
     breaker: Breaker | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[SharedLimiter]:
     limiter = SharedLimiter(
         url,
@@ -95,6 +96,7 @@ async def gateway(
         breaker=breaker,
         deadline_seconds=deadline_seconds,
         lease_seconds=lease_seconds,
+        clock=clock,
     )
     try:
         yield limiter

@@ -8,6 +8,7 @@ from apps.quotas import shared_limits
 from apps.quotas.limits import Headroom, LimitMet, Scope
 from apps.quotas.shared_limits import SharedLimiter
 from apps.quotas.tests.redis_kit import (
+    Clock,
     Server,
     admit,
     finish,
@@ -213,3 +214,53 @@ async def test_a_client_that_leaves_during_admission_holds_no_slot(server: Serve
     assert task.cancelled()
     assert isinstance(answer, Headroom)
     assert server.client.zrange("limits:key:1:slots", 0, -1) == ["next"]
+
+
+async def test_what_others_used_up_is_remembered_until_a_request_leaves_the_window(
+    server: Server,
+) -> None:
+    clock, limited = Clock(), scope(rpm=1)
+
+    async with gateway(server.url) as first, gateway(server.url, clock=clock) as second:
+        await admit(first, "a", limited)
+        before = second.find_limit_met(scopes=(limited,), tokens=0)
+        told = await admit(second, "b", limited)
+        clock.now += 20.0
+        found = second.find_limit_met(scopes=(limited,), tokens=0)
+        of_another = second.find_limit_met(scopes=(scope("key:2", rpm=1),), tokens=0)
+        clock.now += 40.0
+        after = second.find_limit_met(scopes=(limited,), tokens=0)
+
+    assert isinstance(told, LimitMet)
+    assert (told.kind, told.retry_after_seconds) == ("requests", 60)
+    assert isinstance(found, LimitMet)
+    assert (found.kind, found.scope, found.limit) == ("requests", "key:1", 1)
+    assert found.retry_after_seconds == 40
+    assert found.reset_seconds == pytest.approx(told.reset_seconds - 20.0)
+    assert (before, of_another, after) == (None, None, None)
+
+
+async def test_a_limit_that_is_raised_is_asked_for_again(server: Server) -> None:
+    async with gateway(server.url) as first, gateway(server.url) as second:
+        await admit(first, "a", scope(rpm=1))
+        await admit(second, "b", scope(rpm=1))
+
+        found = second.find_limit_met(scopes=(scope(rpm=2),), tokens=0)
+        admitted = await admit(second, "c", scope(rpm=2))
+
+    assert found is None
+    assert isinstance(admitted, Headroom)
+
+
+@pytest.mark.parametrize("limited", [scope(tpm=10), scope(concurrency=1)])
+async def test_tokens_and_slots_of_others_are_not_remembered(
+    server: Server, limited: Scope
+) -> None:
+    async with gateway(server.url) as first, gateway(server.url) as second:
+        await admit(first, "a", limited, tokens=10)
+        refused = await admit(second, "b", limited, tokens=10)
+
+        found = second.find_limit_met(scopes=(limited,), tokens=0)
+
+    assert isinstance(refused, LimitMet)
+    assert found is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import fcntl
 import logging
 import os
@@ -43,6 +44,9 @@ KEEP_ALIVE_SECONDS = 75
 # After how long a client that acknowledges nothing (no power, no network) or takes nothing is given
 # up. The kernel would go on for a quarter of an hour, and the provider with it.
 SILENT_SECONDS = 60
+# After how long an event loop that stands still ends the process, to be started again by whoever
+# keeps it. Its lease has run out by then, and others have taken over what it left.
+HANG_SECONDS = 120.0
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +76,19 @@ class Server(uvicorn.Server):
             self.servers.append(
                 await self._loop.create_server(self._make_protocol, sock=again, backlog=BACKLOG)
             )
+
+    async def main_loop(self) -> None:
+        self._show_life()
+        await super().main_loop()
+
+    def _show_life(self) -> None:
+        """Put off the end of the process; it says on stderr where each thread stands.
+
+        The interpreter's own timer, because none of Python's goes on while one expression hangs.
+        """
+        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+        if self._loop is not None:
+            self._loop.call_later(HANG_SECONDS / 12, self._show_life)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
