@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.answers import HttpAnswer, Told, check_broken_off, check_told
 from tests.e2e.dialects import SURFACES, Stages, Surface
+from tests.e2e.rows import INVALID
 from tests.e2e.test_order import LOCKED_SECONDS, nothing_commits
 from tests.e2e.wire import RawConnection, body_of, head_of
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Stage
@@ -107,6 +108,22 @@ def test_e50_an_answer_that_is_no_stream_becomes_one(stages: Stages, surface: Su
     assert b"This" in body
     assert b'"error":{' not in body
     assert stage.settled().charges == (10 * INPUT_NANOS + 12 * OUTPUT_NANOS,)
+
+
+def test_e40_a_parameter_is_named_only_to_who_sent_it_by_that_name(stages: Stages) -> None:
+    stage = stages.make("fault=status(400)")
+
+    answers = {dialect: _stream(stage, surface) for dialect, surface in SURFACES.items()}
+
+    is_openai = stages.dialect.startswith("openai")
+    code = "invalid_value" if is_openai else "invalid_request"
+    told = Told(400, INVALID, code, INVALID, "INVALID_ARGUMENT")
+    for dialect, received in answers.items():
+        answer = HttpAnswer(*head_of(received), body_of(received))
+        # In another dialect the parameter has another name, or is made of several.
+        is_own = is_openai and dialect == stages.dialect
+        check_told(answer, told, dialect, param="messages" if is_own else None)
+    assert stage.settled(4).charges == (0,) * 4
 
 
 def test_e53_an_error_as_the_first_event_is_told_before_the_stream(stages: Stages) -> None:

@@ -28,7 +28,8 @@ that your client speaks; the columns are the dialects of providers:
 Where client and provider speak the same dialect nothing is converted, and nothing of this page
 applies; only thoughts of an earlier turn that another provider sealed are left out. What is
 converted may hold at most {pieces:,} turns, parts and tools (E13): each takes its time. The events
-of one stream that Google's SDKs give back one by one count as one.
+of one stream that Google's SDKs give back one by one count as one. Where a provider refuses what
+was converted (E40), no parameter is named: the client did not send it by that name.
 
 - **✓ exact**: it means the same, and comes back as it was when converted back.
 - **≈ adapted**: by the rule that is written there.
