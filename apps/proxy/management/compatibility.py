@@ -36,7 +36,8 @@ was converted (E40), no parameter is named: the client did not send it by that n
 - **✗ refused**: with status 400 and the client's own name for the parameter (E14). So is every
   parameter that this page does not name, unless its value says what also holds without it: nothing
   is left out in silence.
-- –: nothing of it goes there.
+- –: the row is about models or servers of other columns only; in answers and streams, providers of
+  this column say nothing like it.
 
 Some rules depend on the provider or the model, which the gateway is told of:
 
