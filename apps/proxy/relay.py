@@ -133,7 +133,7 @@ class Relay:
             secret = answer.sent_secret or credential.secret
             call.upstream_request_id = request_id_of(answer, secret)
             if answer.status != 200:
-                await self._fail_by_status(answer, secret)
+                await self._fail_by_status(answer, secret, converted is not None)
             if encoding_of(answer):
                 raise AttemptFailed(GatewayError("E49"), 200, "an encoding that was not asked for")
             converter = self._converter = self._find_converter(route, converted is not None)
@@ -165,13 +165,15 @@ class Relay:
             return AttemptFailed(GatewayError("E48"), None, "no answer in time")
         return interruption
 
-    async def _fail_by_status(self, answer: Answer, secret: str) -> None:
+    async def _fail_by_status(self, answer: Answer, secret: str, is_converted: bool) -> None:
         try:
             body = await read_limited(answer, ERROR_BYTES_MAX)
         except (GatewayError, *_BROKEN):
             body = b""
         body = body.replace(secret.encode(), b"[redacted]")
-        error = upstream_error(answer.status, answer.text_headers(), body)
+        error = upstream_error(
+            answer.status, answer.text_headers(), body, is_converted=is_converted
+        )
         raise AttemptFailed(error, answer.status, body.decode("utf-8", "replace"))
 
     def _find_converter(self, route: Route, is_converted: bool) -> AnswerConverter | None:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 import pytest
 
+from tests.e2e import test_generate_content, test_messages
 from tests.e2e.answers import HttpAnswer, Told, check_broken_off, check_told
 from tests.e2e.dialects import SURFACES, Stages, Surface
+from tests.e2e.rows import INVALID
 from tests.e2e.test_order import LOCKED_SECONDS, nothing_commits
 from tests.e2e.wire import RawConnection, body_of, head_of
-from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Stage
+from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.processes import wait_until
 
 # What comes over the wire depends on no engine.
 pytestmark = pytest.mark.sqlite
+
+
+CACHE_PRICES: Final = {
+    "input": 1_000_000_000,
+    "cache_read": 100_000_000,
+    "cache_write_5m": 1_250_000_000,
+    "cache_write_1h": 2_000_000_000,
+    "output": 4_000_000_000,
+}
 
 
 @pytest.fixture(params=SURFACES)
@@ -75,6 +87,41 @@ def test_a_whole_answer_and_a_stream_cost_the_same(stages: Stages, surface: Surf
     assert stage.settled(2).charges == (58_000, 58_000)
 
 
+def test_what_was_written_to_a_cache_is_told_with_its_lifetime_but_by_google(bench: Bench) -> None:
+    stage = Stages(bench, "anthropic").make(
+        "prompt=20,cached=4,cache_write_5m=5,cache_write_1h=3,tokens=8", prices=CACHE_PRICES
+    )
+    name = stage.model.name
+
+    with stage.client() as openai, test_messages.client_of(stage) as anthropic:
+        chat = openai.chat.completions.create(
+            model=name, messages=[{"role": "user", "content": "Hi"}]
+        )
+        response = openai.responses.create(model=name, input="Hi")
+        message = anthropic.messages.create(
+            model=name, max_tokens=100, messages=test_messages.HELLO
+        )
+    googles = test_generate_content.ask(stage).usage_metadata
+
+    for told in (chat.usage, response.usage):
+        assert told is not None
+        usage = told.model_dump()
+        inputs = usage.get("prompt_tokens_details") or usage["input_tokens_details"]
+        lifetimes = inputs["cache_creation_token_details"]
+        assert usage.get("prompt_tokens", usage.get("input_tokens")) == 20
+        assert (inputs["cached_tokens"], inputs["cache_write_tokens"]) == (4, 8)
+        assert lifetimes == {"ephemeral_5m_input_tokens": 5, "ephemeral_1h_input_tokens": 3}
+    lasting = message.usage.cache_creation
+    assert lasting is not None
+    assert (message.usage.input_tokens, message.usage.cache_read_input_tokens) == (8, 4)
+    assert (lasting.ephemeral_5m_input_tokens, lasting.ephemeral_1h_input_tokens) == (5, 3)
+    # Google has no word for it: it is part of the prompt.
+    assert googles is not None
+    assert (googles.prompt_token_count, googles.cached_content_token_count) == (20, 4)
+    charge = 8 * 1_000 + 4 * 100 + 5 * 1_250 + 3 * 2_000 + 8 * 4_000
+    assert stage.settled(4).charges == (charge,) * 4
+
+
 # ---- streams that fail, and such as are none
 
 
@@ -107,6 +154,22 @@ def test_e50_an_answer_that_is_no_stream_becomes_one(stages: Stages, surface: Su
     assert b"This" in body
     assert b'"error":{' not in body
     assert stage.settled().charges == (10 * INPUT_NANOS + 12 * OUTPUT_NANOS,)
+
+
+def test_e40_a_parameter_is_named_only_to_who_sent_it_by_that_name(stages: Stages) -> None:
+    stage = stages.make("fault=status(400)")
+
+    answers = {dialect: _stream(stage, surface) for dialect, surface in SURFACES.items()}
+
+    is_openai = stages.dialect.startswith("openai")
+    code = "invalid_value" if is_openai else "invalid_request"
+    told = Told(400, INVALID, code, INVALID, "INVALID_ARGUMENT")
+    for dialect, received in answers.items():
+        answer = HttpAnswer(*head_of(received), body_of(received))
+        # In another dialect the parameter has another name, or is made of several.
+        is_own = is_openai and dialect == stages.dialect
+        check_told(answer, told, dialect, param="messages" if is_own else None)
+    assert stage.settled(4).charges == (0,) * 4
 
 
 def test_e53_an_error_as_the_first_event_is_told_before_the_stream(stages: Stages) -> None:

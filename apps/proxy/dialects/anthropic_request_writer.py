@@ -179,7 +179,7 @@ class _Writer:
             return None, self._known_effort(asked_effort(asked))
         if self._target.reasoning == "none":
             # What does not think need not be told so.
-            if asked.is_on:
+            if asked.is_required:
                 raise self._request.refuse("reasoning")
             return None, None
         if not asked.is_on:

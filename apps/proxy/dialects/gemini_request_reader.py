@@ -198,11 +198,13 @@ def _reasoning(thinking: GoogleParameters) -> Reasoning:
     if budget == 0 and effort is None:
         return Reasoning(is_on=False)
     is_asked = effort is not None or budget is not None or is_shown
+    bound = budget if budget is not None and budget > 0 else None
     return Reasoning(
         is_on=True if is_asked else None,
         effort=effort,
-        budget_tokens=budget if budget is not None and budget > 0 else None,
+        budget_tokens=bound,
         is_hidden=not is_shown,
+        is_optional=is_asked and effort is None and bound is None,
     )
 
 

@@ -239,7 +239,7 @@ class _Writer:
             return None
         if self._target.reasoning == "none":
             # What does not think need not be told so.
-            if asked.is_on:
+            if asked.is_required:
                 raise self._request.refuse("reasoning")
             return None
         is_by_level = self._target.reasoning == "effort"

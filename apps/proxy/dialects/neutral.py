@@ -173,6 +173,12 @@ class Reasoning(NamedTuple):
     effort: Effort | None = None
     budget_tokens: int | None = None
     is_hidden: bool = False  # the client does not want to see the thoughts
+    is_optional: bool = False  # the model may as well not think
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a model that cannot think does not do what is asked."""
+        return self.is_on is True and not self.is_optional
 
 
 class OutputFormat(NamedTuple):

@@ -132,7 +132,7 @@ def _reasoning(given: Parameters) -> Reasoning | None:
     return (
         effort
         if not effort.is_on
-        else asked._replace(is_on=asked.is_on is not False, effort=effort.effort)
+        else asked._replace(is_on=asked.is_on is not False, effort=effort.effort, is_optional=False)
     )
 
 

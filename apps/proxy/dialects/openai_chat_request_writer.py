@@ -118,7 +118,7 @@ class _Writer:
             return None
         if self._target.reasoning == "none":
             # What does not think need not be told so.
-            if asked.is_on:
+            if asked.is_required:
                 raise self._request.refuse("reasoning")
             return None
         return effort_name(asked, self._target)

@@ -108,7 +108,12 @@ def read_thinking(given: Parameters) -> Reasoning:
     is_hidden = given.one_of("display", ("summarized", "omitted")) == "omitted"
     given.finish()
     is_on = kind not in _RESTING
-    return Reasoning(is_on, budget_tokens=budget if is_on else None, is_hidden=is_hidden and is_on)
+    return Reasoning(
+        is_on,
+        budget_tokens=budget if is_on else None,
+        is_hidden=is_hidden and is_on,
+        is_optional=kind == "adaptive",
+    )
 
 
 def thoughts_bound(target: Target, body: Mapping[str, Any], usual_max: int) -> int:

@@ -145,6 +145,8 @@ def _read_call(item: Parameters, *, is_custom: bool) -> ToolUse:
         arguments = custom_arguments(item.require_text("input"))
     else:
         arguments = item.text("arguments") or NO_ARGUMENTS
+        # By an SDK, which read the same text.
+        item.ignore("parsed_arguments")
     name = called_name(item.require_text("name"), item.text("namespace"))
     return ToolUse(item.require_text("call_id"), name, arguments, at=item.at)
 
@@ -191,8 +193,8 @@ def _read_content(holder: Parameters, name: str) -> tuple[Part, ...]:
 
 
 def _read_text(part: Parameters) -> Text:
-    # Notes about sources, and what it was said instead of.
-    part.ignore("annotations", "logprobs")
+    # Notes about sources, what it was said instead of, and what an SDK read in it.
+    part.ignore("annotations", "logprobs", "parsed")
     return Text(part.require_text("text"), at=part.at)
 
 

@@ -115,7 +115,7 @@ def _reasoning(request: Request, target: Target) -> tuple[dict[str, Any] | None,
         return None, None
     if target.reasoning == "none":
         # What does not think need not be told so.
-        if asked.is_on:
+        if asked.is_required:
             raise request.refuse("reasoning")
         return None, None
     told: dict[str, Any] = {}

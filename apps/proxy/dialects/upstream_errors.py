@@ -196,10 +196,13 @@ def clean_message(message: str) -> str:
     return text[:_MESSAGE_LENGTH_MAX].strip()
 
 
-def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> GatewayError:
+def upstream_error(
+    status: int, headers: Mapping[str, str], body: bytes, *, is_converted: bool = False
+) -> GatewayError:
     """Return what an upstream's failure means for the client: one of E40 to E46, E51 or E54.
 
-    `headers` must be looked up by lower-case names or ignore case.
+    `headers` must be looked up by lower-case names or ignore case. `is_converted`: the client sent
+    no parameter of the name that the upstream has for it.
     """
     error = _error_object(body)
     code = allowed_code(error.get("code")) or allowed_code(error.get("type"))
@@ -219,7 +222,7 @@ def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> Gate
             "E40",
             status=400 if is_of_client else status,
             code=code if code in UPSTREAM_CODES else None,
-            param=_param(error.get("param")),
+            param=None if is_converted else _param(error.get("param")),
             message=clean_message(text) or None,
         )
     if status in (403, 404) and _ENDPOINT_TEXT.search(text[: 2 * _MESSAGE_LENGTH_MAX]):

@@ -28,14 +28,16 @@ that your client speaks; the columns are the dialects of providers:
 Where client and provider speak the same dialect nothing is converted, and nothing of this page
 applies; only thoughts of an earlier turn that another provider sealed are left out. What is
 converted may hold at most {pieces:,} turns, parts and tools (E13): each takes its time. The events
-of one stream that Google's SDKs give back one by one count as one.
+of one stream that Google's SDKs give back one by one count as one. Where a provider refuses what
+was converted (E40), no parameter is named: the client did not send it by that name.
 
 - **✓ exact**: it means the same, and comes back as it was when converted back.
 - **≈ adapted**: by the rule that is written there.
 - **✗ refused**: with status 400 and the client's own name for the parameter (E14). So is every
   parameter that this page does not name, unless its value says what also holds without it: nothing
   is left out in silence.
-- –: nothing of it goes there.
+- –: the row is about models or servers of other columns only; in answers and streams, providers of
+  this column say nothing like it.
 
 Some rules depend on the provider or the model, which the gateway is told of:
 

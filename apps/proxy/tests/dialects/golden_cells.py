@@ -1,10 +1,11 @@
 """The cells of the compatibility matrix: golden/*.json, one file a feature.
 
 A row is something that a client can ask for or be told, and has a cell for each pair
-`client>provider` of dialects where it exists. `given` is what comes in (a client's request over the
-usual one, a provider's answer, or the events of its stream), `written` what has to go out. A cell
-is `exact`, `adapted` (and says how), or `refused` with the client's name of the parameter. An
-answer that depends on what was asked has that in `asked`.
+`client>provider` of dialects where it exists; `only` lists the dialects of providers that it is
+about, where their models or servers alone differ in it. `given` is what comes in (a client's
+request over the usual one, a provider's answer, or the events of its stream), `written` what has
+to go out. A cell is `exact`, `adapted` (and says how), or `refused` with the client's name of the
+parameter. An answer that depends on what was asked has that in `asked`.
 docs/compatibility.md is made of the same files.
 """
 

@@ -49,6 +49,19 @@ def _shown(cell: dict[str, str]) -> str:
     return f"≈ {cell['how']}" if cell["verdict"] == "adapted" else f"✗ `{cell['param']}`"
 
 
+def test_a_request_has_a_cell_for_every_provider_that_its_row_is_about() -> None:
+    for path in FOLDER.glob("*.json"):
+        feature = json.loads(path.read_text())
+        rows = feature["rows"] if feature["kind"] == "request" else []
+        for row in rows:
+            clients = {pair.partition(">")[0] for pair in row["cells"]}
+            pairs = {f"{one}>{other}" for one in clients for other in DIALECTS if one != other}
+            lacking = {pair.partition(">")[2] for pair in pairs - row["cells"].keys()}
+            # Whoever has no cell is said to be none that it is about, and nobody else is.
+            assert bool(lacking) == ("only" in row), row["name"]
+            assert lacking.isdisjoint(row.get("only", ())), row["name"]
+
+
 def test_the_page_that_is_published_is_the_one_of_these_files() -> None:
     published = settings.BASE_DIR / "docs" / "compatibility.md"
 

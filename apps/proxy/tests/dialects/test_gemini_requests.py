@@ -269,12 +269,12 @@ def test_a_text_of_any_kind_is_a_text() -> None:
     ("told", "found"),
     [
         ({"thinkingBudget": 0}, Reasoning(is_on=False)),
-        ({"thinkingBudget": -1}, Reasoning(is_on=True, is_hidden=True)),
+        ({"thinkingBudget": -1}, Reasoning(is_on=True, is_hidden=True, is_optional=True)),
         ({"thinkingBudget": 512, "includeThoughts": True}, Reasoning(True, None, 512)),
         ({"thinkingLevel": "low"}, Reasoning(True, "low", is_hidden=True)),
         ({"thinkingLevel": "THINKING_LEVEL_UNSPECIFIED"}, Reasoning(None, is_hidden=True)),
         ({"includeThoughts": False}, Reasoning(None, is_hidden=True)),
-        ({"includeThoughts": True}, Reasoning(True)),
+        ({"includeThoughts": True}, Reasoning(True, is_optional=True)),
     ],
 )
 def test_how_to_think_is_read(told: dict[str, Any], found: Reasoning) -> None:

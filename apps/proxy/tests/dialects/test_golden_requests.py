@@ -25,6 +25,7 @@ FREE_FORM: Final = frozenset(
         "parametersJsonSchema",
         "parsed",
         "parsed_arguments",
+        "partMetadata",
         "response",
         "responseJsonSchema",
         "responseSchema",
