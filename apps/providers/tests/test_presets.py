@@ -13,15 +13,17 @@ def test_presets_can_be_used_as_they_are() -> None:
     private = parse_private_upstreams("127.0.0.1:11434,127.0.0.1:8000")
     presets = list_presets()
 
-    assert len({preset.slug for preset in presets}) == len(presets) == 26
+    assert len({preset.slug for preset in presets}) == len(presets) == 31
     assert len({preset.name for preset in presets}) == len(presets)
     for preset in presets:
         parsed = check_upstream_url(preset.base_url, private if preset.is_local else ())
         assert not parsed.query
         assert preset.base_url == preset.base_url.rstrip("/")
         assert check_upstream_url(preset.documentation_url, ()).scheme == "https"
-        assert preset.is_complete is ("PROJECT" not in preset.base_url)
     assert {preset.slug for preset in presets if preset.is_local} == {"ollama", "vllm"}
+    assert {preset.slug for preset in presets if not preset.is_complete} == {
+        "azure", "azure-responses", "vertex-anthropic", "vertex-gemini", "vertex-openai",
+    }  # fmt: skip
 
 
 def test_presets_are_asked_for_a_maximum_as_their_vendors_document_it() -> None:
@@ -33,7 +35,7 @@ def test_presets_are_asked_for_a_maximum_as_their_vendors_document_it() -> None:
     assert asked == {
         "max_tokens": {"deepseek", "mistral", "ollama", "siliconflow", "together", "zhipu"},
         "max_completion_tokens": {
-            "antinomy", "bedrock-openai", "cerebras", "fireworks", "groq", "moonshot",
+            "antinomy", "azure", "bedrock-openai", "cerebras", "fireworks", "groq", "moonshot",
             "moonshot-cn", "openai", "openrouter", "qwen", "qwen-cn", "vertex-openai", "vllm",
             "xai",
         },
