@@ -143,7 +143,7 @@ class DataPlane:
         self, path: str, scope: Scope, receive: Receive, send: Send, request_id: UUID
     ) -> None:
         operation, method = find_operation(path), scope["method"]
-        if operation is None:
+        if operation is None or (method == "POST" and operation.may_name_method):
             raise GatewayError("E09")
         if method not in operation.methods:
             allowed = ", ".join(name for name in operation.methods if name != "HEAD")

@@ -283,11 +283,15 @@ def test_an_unknown_model_and_a_missing_key_are_told_in_googles_shape(bench: Ben
     with pytest.raises(errors.ClientError) as missing:
         ask(stage, model="no-such-model")
     unknown = httpx.post(url, json={}, headers={"x-goog-api-key": "AIza-unknown"})
-    nowhere = httpx.post(url.replace(":generateContent", ":predict"), json={})
+    nowhere = [
+        httpx.post(url.replace(":generateContent", method), json={})
+        for method in (":predict", ":batchGenerateContent", "")
+    ]
 
     assert (missing.value.code, missing.value.status) == (404, "NOT_FOUND")
     assert unknown.json()["error"]["status"] == "UNAUTHENTICATED"
-    assert (nowhere.status_code, nowhere.json()["error"]["code"]) == (405, 405)
+    told = [(answer.status_code, answer.json()["error"]["status"]) for answer in nowhere]
+    assert told == [(404, "NOT_FOUND"), (404, "NOT_FOUND"), (405, "INVALID_ARGUMENT")]
     assert bench.statement(stage.caller).rows == ()
 
 
