@@ -276,6 +276,32 @@ def test_what_cannot_be_metered_is_refused_by_name(
     assert bench.statement(stage.caller).rows == ()
 
 
+@pytest.mark.parametrize(
+    ("query", "parameter"), [("alt=media", "alt"), ("fields=candidates", "fields")]
+)
+def test_what_would_shape_an_answer_otherwise_is_refused_by_name(
+    bench: Bench, query: str, parameter: str
+) -> None:
+    stage = Stages(bench, "gemini").make()
+    models = f"{bench.gateway.url}/v1beta/models"
+    headers = {"x-goog-api-key": stage.caller.raw}
+    body = {"contents": [{"parts": [{"text": HELLO}]}]}
+
+    called = [
+        httpx.post(f"{models}/{stage.model.name}:{method}?{query}", json=body, headers=headers)
+        for method in ("generateContent", "streamGenerateContent", "countTokens")
+    ]
+    read = httpx.get(f"{models}?{query}", headers=headers)
+
+    for answer in (*called, read):
+        assert answer.status_code == 400
+        assert [{"field": parameter}] in [
+            told.get("fieldViolations") for told in answer.json()["error"]["details"]
+        ]
+    assert stage.upstream_calls == []
+    assert bench.statement(stage.caller).rows == ()
+
+
 def test_an_unknown_model_and_a_missing_key_are_told_in_googles_shape(bench: Bench) -> None:
     stage = Stages(bench, "gemini").make()
     url = f"{bench.gateway.url}/v1beta/models/{stage.model.name}:generateContent"

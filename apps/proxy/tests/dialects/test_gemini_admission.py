@@ -16,8 +16,8 @@ from apps.proxy.dialects.conversion import Reply
 from apps.proxy.dialects.gemini_paths import (
     GeminiPath,
     find_gemini_path,
-    is_array,
     model_document,
+    read_form,
     upstream_path,
 )
 from apps.proxy.dialects.parsed_request import ParsedRequest
@@ -338,10 +338,30 @@ def test_a_clients_path_tells_model_and_method(path: str, found: tuple[str, str]
 
 
 def test_a_stream_is_an_array_unless_events_are_asked_for() -> None:
-    assert is_array(b"")
-    assert is_array(b"alt=json&key=x")
-    assert not is_array(b"alt=sse")
-    assert not is_array(b"key=x&alt=sse")
+    assert read_form(b"") == "json"
+    assert read_form(b"alt=json&key=x&prettyPrint=false") == "json"
+    assert read_form(b"alt=sse") == "sse"
+    assert read_form(b"key=x&alt=sse") == "sse"
+    assert read_form(b"%24alt=sse") == "sse"
+
+
+@pytest.mark.parametrize(
+    ("query", "row", "param"),
+    [
+        (b"alt=media", "E13", "alt"),
+        (b"%24alt=proto", "E13", "alt"),
+        (b"fields=candidates", "E14", "fields"),
+        (b"alt=sse&%24fields=usageMetadata", "E14", "$fields"),
+        (b"callback=f", "E14", "callback"),
+    ],
+)
+def test_what_would_shape_an_answer_otherwise_is_refused_by_its_name(
+    query: bytes, row: str, param: str
+) -> None:
+    with pytest.raises(GatewayError) as refused:
+        read_form(query)
+
+    assert (refused.value.row, refused.value.param) == (row, param)
 
 
 def test_models_are_told_in_googles_shape() -> None:
