@@ -369,9 +369,13 @@ def test_tokens_are_counted_without_a_charge(stages: Stages) -> None:
 def test_models_are_listed_in_googles_shape(stages: Stages) -> None:
     stage = stages.make()
 
+    vectors = stage.bench.stage("demo-embedding", provider=stage.bench.provider)
+
     with client_of(stage) as client:
         names = [model.name for model in client.models.list()]
         one = client.models.get(model=stage.model.name)
+    with client_of(vectors) as client:
+        embedding = client.models.get(model=vectors.model.name)
 
     beta = httpx.get(
         f"{stage.bench.gateway.url}/v1beta/models", headers={"x-goog-api-key": stage.caller.raw}
@@ -380,6 +384,8 @@ def test_models_are_listed_in_googles_shape(stages: Stages) -> None:
     assert one.name == f"models/{stage.model.name}"
     assert one.name in names
     assert [model["name"] for model in beta.json()["models"]] == names
+    assert one.supported_actions == ["generateContent", "streamGenerateContent", "countTokens"]
+    assert embedding.supported_actions == ["embedContent", "batchEmbedContents", "countTokens"]
     assert one.input_token_limit == stage.model.context_length
 
 

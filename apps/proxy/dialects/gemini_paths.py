@@ -5,6 +5,7 @@ https://ai.google.dev/api/tokens and https://ai.google.dev/api/models
 """
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import parse_qsl
@@ -30,6 +31,12 @@ _COLLECTION: Final = "models/"
 # Of providers: one for each of their models and what is asked of it.
 _PATHS_MAX: Final = 4_096
 _NAME: Final = re.compile(r"[^?#\x00-\x1f\x7f]+")
+# What a model that writes does, and one that only makes vectors.
+_GENERATING: Final[tuple[Method, ...]] = ("generateContent", "streamGenerateContent", "countTokens")
+_EMBEDDING: Final[tuple[Method, ...]] = ("embedContent", "batchEmbedContents", "countTokens")
+_EMBEDS: Final = re.compile(
+    r"embed|(?:^|/)(?:bge|e5|gte|m3e|multilingual-e5|voyage)[-_.\d](?!.*rerank)", re.IGNORECASE
+)
 
 
 class GeminiPath(NamedTuple):
@@ -93,16 +100,19 @@ def upstream_path(model: str, method: str = "generateContent", *, is_stream: boo
     return f"{name_below_google(model)}:{method}"
 
 
-def model_document(name: str, *, context_length: int, max_output_tokens: int) -> dict[str, Any]:
-    """Return a model as Google describes one; sizes are in tokens."""
+def model_document(
+    name: str, *, context_length: int, max_output_tokens: int, upstream_names: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return a model as Google describes one; sizes are in tokens.
+
+    What it does is told by what its providers call it, or by its own name where it has none.
+    """
+    names = tuple(upstream_names) or (name,)
+    does = _EMBEDDING if all(_EMBEDS.search(each) for each in names) else _GENERATING
     return {
         "name": _COLLECTION + name,
         "displayName": name,
         "inputTokenLimit": context_length,
         "outputTokenLimit": max_output_tokens,
-        "supportedGenerationMethods": [
-            "generateContent",
-            "streamGenerateContent",
-            "countTokens",
-        ],
+        "supportedGenerationMethods": list(does),
     }

@@ -30,6 +30,8 @@ from apps.proxy.tests.dialects.test_gemini_metering import LAST, MORE, TEXT
 HI: Final = {"role": "user", "parts": [{"text": "Hi"}]}
 CONTEXT: Final = 100_000
 IMAGE_TOKENS: Final = 1_000
+WRITES: Final = ["generateContent", "streamGenerateContent", "countTokens"]
+EMBEDS: Final = ["embedContent", "batchEmbedContents", "countTokens"]
 
 
 def asked(**members: Any) -> dict[str, Any]:
@@ -372,10 +374,31 @@ def test_models_are_told_in_googles_shape() -> None:
         1000,
         100,
     )
-    assert "generateContent" in model["supportedGenerationMethods"]
     assert find_gemini_path(f"/v1beta/{model['name']}:generateContent") == GeminiPath(
         "m", "generateContent"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "upstream_names", "methods"),
+    [
+        ("m", (), WRITES),
+        ("m", ("gemini-2.5-pro", "gpt-4.1"), WRITES),
+        ("gte", ("bge-reranker-v2-m3",), WRITES),
+        ("text-embedding-3-small", (), EMBEDS),
+        ("m", ("gemini-embedding-001",), EMBEDS),
+        ("m", ("BAAI/bge-m3", "nomic-embed-text"), EMBEDS),
+        ("m", ("bge-m3", "gpt-4.1"), WRITES),
+    ],
+)
+def test_a_model_is_listed_with_what_it_does(
+    name: str, upstream_names: tuple[str, ...], methods: list[str]
+) -> None:
+    model = model_document(
+        name, context_length=1000, max_output_tokens=100, upstream_names=upstream_names
+    )
+
+    assert model["supportedGenerationMethods"] == methods
 
 
 @pytest.mark.parametrize(
