@@ -95,8 +95,9 @@ class RouteForm(ShownForm):
 
     def clean_max_tokens_parameter(self) -> str:
         """Refuse what is no name of a parameter."""
+        name: str = self.cleaned_data["max_tokens_parameter"]
         try:
-            return check_parameter_name(self.cleaned_data["max_tokens_parameter"])
+            return check_parameter_name(name) if name else name
         except NameRefused as error:
             raise forms.ValidationError(translate(str(error))) from error
 

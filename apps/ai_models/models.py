@@ -119,8 +119,10 @@ class Route(models.Model):
     )
     max_tokens_parameter = models.CharField(
         max_length=50,
-        default="max_completion_tokens",
-        help_text="The parameter by which this provider takes a cap on output.",
+        default="",
+        blank=True,
+        help_text="The parameter by which this provider takes a cap on output; empty: the one "
+        "that servers at its address are known to take.",
     )
     overrides = models.JSONField(
         default=dict,

@@ -316,7 +316,9 @@ class RouteInput(StrictSerializer):
     max_tokens_parameter = serializers.CharField(
         max_length=50,
         required=False,
-        help_text="The parameter by which this provider takes a cap on output.",
+        allow_blank=True,
+        help_text="The parameter by which this provider takes a cap on output; empty: the one "
+        "that servers at its address are known to take.",
     )
     overrides = OverridesField(
         required=False, help_text="What is changed of requests; replaced as a whole."
@@ -329,7 +331,7 @@ class RouteInput(StrictSerializer):
     def validate_max_tokens_parameter(self, value: str) -> str:
         """Refuse what is no name of a parameter."""
         try:
-            return check_parameter_name(value)
+            return check_parameter_name(value) if value else value
         except NameRefused as error:
             raise serializers.ValidationError(str(error)) from error
 

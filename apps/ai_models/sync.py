@@ -40,7 +40,6 @@ CHOICES_MAX: Final = 1_000
 # A model with its route and events takes SQLite about 4 ms.
 _PIECE: Final = 8
 ROUTES_MAX: Final = 20_000
-_MAX_TOKENS_PARAMETER: Final = "max_completion_tokens"
 _NAMES_SHOWN_MAX: Final = 10
 
 
@@ -258,4 +257,4 @@ def _add(
 
 def _max_tokens_parameter(provider: Provider, upstream_name: str) -> str:
     route = Route.objects.filter(provider=provider, upstream_name=upstream_name).first()
-    return _MAX_TOKENS_PARAMETER if route is None else route.max_tokens_parameter
+    return "" if route is None else route.max_tokens_parameter

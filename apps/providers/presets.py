@@ -13,7 +13,7 @@ from apps.core.domain_errors import DomainError
 from apps.providers.models import Dialect, KeyHeader
 
 # What stands in an address for what only its owner knows.
-_BLANK: Final = "/PROJECT/"
+_BLANKS: Final = ("/PROJECT/", "//NAME.")
 _FILE: Final = Path(__file__).with_name("presets.json")
 
 
@@ -38,8 +38,8 @@ class Preset:
 
     @property
     def is_complete(self) -> bool:
-        """Whether its base URL can be used as it is; else PROJECT has to be replaced in it."""
-        return _BLANK not in self.base_url
+        """Whether its base URL can be used as it is; else PROJECT or NAME is to be replaced."""
+        return not any(blank in self.base_url for blank in _BLANKS)
 
     @property
     def is_local(self) -> bool:

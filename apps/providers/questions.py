@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from apps.providers.hosting import BEDROCK_ANTHROPIC, find_hosting
+from apps.providers.maximums import find_max_tokens_parameter
 
 # Where the list has pages, one that holds all that a provider is likely to have.
 _LIST_PATHS: Final = {"anthropic": "models?limit=1000", "gemini": "models?pageSize=1000"}
@@ -109,7 +110,10 @@ def find_list(dialect: str, base_url: str, *, is_signed: bool = False) -> ModelL
 def one_token(
     dialect: str, upstream_name: str, max_tokens_parameter: str, base_url: str = ""
 ) -> tuple[str, Mapping[str, Any]]:
-    """Return the path and the body by which a model is asked for as little as it can say."""
+    """Return the path and the body by which a model is asked for as little as it can say.
+
+    Without a parameter the one that the base URL tells is taken.
+    """
     if hosting := find_hosting(dialect, base_url):
         return hosting.path(upstream_name, is_stream=False), {
             "anthropic_version": hosting.version,
@@ -130,7 +134,8 @@ def one_token(
     messages = [{"role": "user", "content": "Hi"}]
     if dialect == "anthropic":
         return "messages", {"model": upstream_name, "messages": messages, "max_tokens": 1}
-    body = {"model": upstream_name, "messages": messages, max_tokens_parameter: 1}
+    maximum = max_tokens_parameter or find_max_tokens_parameter(base_url)
+    body = {"model": upstream_name, "messages": messages, maximum: 1}
     return "chat/completions", body
 
 

@@ -33,6 +33,11 @@ from apps.providers.models import Dialect, Provider, ProviderKey
 _HOST_LENGTH_MAX: Final = 253
 # What stands between "//" (after any userinfo) and path, query or fragment, without the port.
 _HOST: Final = re.compile(r"[^/]*//(?:[^/?#\\]*@)?(\[[^\]/?#\\]*\]|[^/?#\\@:]*)", re.ASCII)
+# All that a base URL may ask: who reads providers sees it whole, so nothing secret may stand in it.
+# Source: https://learn.microsoft.com/en-us/azure/ai-foundry/openai/api-version-lifecycle
+_VERSION: Final = re.compile(
+    r"api-version=(?:[0-9]{4}-[0-9]{2}-[0-9]{2}(?:-preview)?|latest|preview|v1)"
+)
 
 
 class ProviderExists(DomainError):
@@ -277,12 +282,15 @@ def admit_base_url(
 
 
 def check_base_url(base_url: str) -> None:
-    """Refuse a URL that must not be connected to. Raises BaseUrlRefused."""
+    """Refuse a URL that must not be connected to, or asks for more than Azure's version of an API.
+
+    Raises BaseUrlRefused.
+    """
     try:
         parsed = check_upstream_url(base_url, settings.PRIVATE_UPSTREAMS)
     except UrlRefused as error:
         raise BaseUrlRefused from error
-    if parsed.query:
+    if parsed.query and _VERSION.fullmatch(parsed.query) is None:
         raise BaseUrlRefused
 
 

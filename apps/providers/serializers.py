@@ -443,7 +443,7 @@ class PresetOutput(serializers.Serializer[Any]):
 
     slug = serializers.CharField()
     name = serializers.CharField()
-    base_url = serializers.CharField(help_text="Where PROJECT stands in it, replace that.")
+    base_url = serializers.CharField(help_text="Where PROJECT or NAME stands in it, replace that.")
     dialect = serializers.ChoiceField(choices=Dialect.choices)
     key_header = serializers.ChoiceField(choices=KeyHeader.choices, allow_blank=True)
     documentation_url = serializers.CharField()

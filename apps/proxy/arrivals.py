@@ -14,7 +14,7 @@ from apps.core.errors import GatewayError
 from apps.proxy.admission import plan_call
 from apps.proxy.cached_calls import look_in_cache
 from apps.proxy.call import Call
-from apps.proxy.dialects.gemini_paths import is_array
+from apps.proxy.dialects.gemini_paths import read_form
 from apps.proxy.dialects.gemini_request_reader import with_path
 from apps.proxy.dialects.parsed_request import ParsedRequest
 from apps.proxy.dialects.surfaces import (
@@ -207,11 +207,12 @@ def _read_call(
     if operation.kind == "count":
         parsed = complete_count(operation.dialect, parsed)
     if operation.model:
+        form = read_form(query)
         parsed = with_path(
             parsed,
             model=operation.model,
             is_stream=operation.is_stream,
-            is_array=operation.is_stream and is_array(query),
+            is_array=operation.is_stream and form == "json",
         )
     return parsed, parse_request(operation.endpoint, operation.dialect, parsed)
 

@@ -109,7 +109,7 @@ class DataPlane:
         self, path: str, scope: Scope, receive: Receive, send: Send, request_id: UUID
     ) -> None:
         operation, method = find_operation(path), scope["method"]
-        if operation is None:
+        if operation is None or (method == "POST" and operation.may_name_method):
             raise GatewayError("E09")
         if method not in operation.methods:
             allowed = ", ".join(name for name in operation.methods if name != "HEAD")
@@ -157,6 +157,8 @@ class DataPlane:
     ) -> None:
         now = datetime.now(UTC)
         dialect = dialect_of(scope["path"], scope["headers"])
+        if dialect == "gemini":
+            read_form(scope["query_string"])
         found: dict[str, Any]
         extra: Headers = []
         if operation.kind == "models":

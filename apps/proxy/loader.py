@@ -29,6 +29,7 @@ from apps.billing.pricing import MULTIPLIER_ONE, Price, PriceIncomplete, price_o
 from apps.core.moments import one_moment
 from apps.core.pieces import leave_to_others
 from apps.model_groups.models import ModelGroup as ModelGroupRow
+from apps.providers.maximums import find_max_tokens_parameter
 from apps.proxy.dialects.neutral import Target
 from apps.proxy.dialects.targets import find_target
 from apps.proxy.models import ConfigurationChange, ConfigurationVersion
@@ -276,13 +277,17 @@ def _load_members(rows: QuerySet[User]) -> dict[int, Member]:
     return members
 
 
+def _cap_parameter_of(row: RouteRow, provider: Provider) -> str:
+    return row.max_tokens_parameter or find_max_tokens_parameter(provider.base_url)
+
+
 def _target_of(row: RouteRow, provider: Provider, conversion: Conversion | None) -> Target:
     asked = conversion or Conversion()
     return find_target(
         dialect=provider.dialect,
         host=provider.url.host,
         upstream_name=row.upstream_name,
-        cap_parameter=row.max_tokens_parameter,
+        cap_parameter=_cap_parameter_of(row, provider),
         reasoning=asked.reasoning,
         sampling=asked.sampling,
         efforts=asked.efforts,
@@ -310,7 +315,7 @@ def _load_catalogue() -> Catalogue:
                 upstream_name=row.upstream_name,
                 priority=row.priority,
                 weight=row.weight,
-                max_tokens_parameter=row.max_tokens_parameter,
+                max_tokens_parameter=_cap_parameter_of(row, provider),
                 costs=costs.get(row.pk, _NO_PRICES),
                 parameters=overrides.parameters if overrides else None,
                 headers=headers,

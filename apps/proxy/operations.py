@@ -35,6 +35,11 @@ class Operation(NamedTuple):
         return _METHODS.get(self.kind, ("POST",))
 
     @property
+    def may_name_method(self) -> bool:
+        """Whether a POST asks by it for what Google's models do, and what is not offered here."""
+        return self.kind == "model" and ":" in self.model
+
+    @property
     def key_operation(self) -> KeyOperation:
         """What a key has to be allowed for it."""
         return _OF_KINDS.get(self.kind) or _OF_ENDPOINTS[self.endpoint]

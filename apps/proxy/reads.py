@@ -86,6 +86,7 @@ def _gemini_model(model: Model) -> dict[str, Any]:
         model.name,
         context_length=model.context_length,
         max_output_tokens=model.max_output_tokens,
+        upstream_names=[route.upstream_name for route in model.routes],
     )
 
 

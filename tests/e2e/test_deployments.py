@@ -5,6 +5,7 @@ Source: https://learn.microsoft.com/en-us/azure/ai-foundry/openai/reference
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,6 +16,7 @@ from apps.providers.asking import ask_for_one_token
 from apps.providers.models import Provider
 from tests.e2e.raw_upstream import Heard, RawUpstream, chunk, completion, respond, usage_chunk
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, PROVIDER_SECRET, Bench, Stage
+from tests.support.people import make_admin, rest_client
 
 # What comes over the wire is judged before any database is asked.
 pytestmark = pytest.mark.sqlite
@@ -27,6 +29,7 @@ VECTOR: Final = {
     "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}],
     "usage": {"prompt_tokens": 10, "total_tokens": 10},
 }
+_numbers = itertools.count(1)
 # A name as it is given, and as it stands in a path.
 NAMES: Final = {
     "gpt-4o": "gpt-4o",
@@ -50,11 +53,17 @@ def azure() -> Iterator[RawUpstream]:
         yield upstream
 
 
-def _provide(bench: Bench, azure: RawUpstream) -> Provider:
+def _provide(azure: RawUpstream) -> Provider:
     origin = azure.base_url.removesuffix("/v1")
-    return bench.make_provider(
-        f"{origin}/openai/deployments/{{model}}?api-version=2024-10-21", key_header="api-key"
-    )
+    body = {
+        "name": f"azure {next(_numbers)}",
+        "base_url": f"{origin}/openai/deployments/{{model}}?api-version=2024-10-21",
+        "key_header": "api-key",
+        "api_key": PROVIDER_SECRET,
+    }
+    made = rest_client(make_admin()).post("/api/admin/providers/", body)
+    assert made.status_code == 201, made.json()
+    return Provider.objects.get(pk=made.json()["id"])
 
 
 def _ask_all(stage: Stage) -> None:
@@ -68,7 +77,7 @@ def _ask_all(stage: Stage) -> None:
 def test_a_deployment_is_asked_for_by_the_path_and_the_key_stands_in_its_own_header_only(
     bench: Bench, azure: RawUpstream, name: str
 ) -> None:
-    stage = bench.stage(name, provider=_provide(bench, azure))
+    stage = bench.stage(name, provider=_provide(azure))
     number = stage.upstream_name.removeprefix(name)
 
     _ask_all(stage)
@@ -96,7 +105,7 @@ def test_a_deployment_is_asked_for_by_the_path_and_the_key_stands_in_its_own_hea
 def test_the_control_plane_asks_for_one_token_where_calls_go(
     bench: Bench, azure: RawUpstream, name: str
 ) -> None:
-    provider = _provide(bench, azure)
+    provider = _provide(azure)
     stage = bench.stage(name, provider=provider)
 
     stage.client().chat.completions.create(**stage.body())
@@ -113,7 +122,7 @@ def test_the_control_plane_asks_for_one_token_where_calls_go(
 def test_two_deployments_of_one_provider_are_never_taken_for_each_other(
     bench: Bench, azure: RawUpstream
 ) -> None:
-    provider = _provide(bench, azure)
+    provider = _provide(azure)
     stages = bench.stages("one", "two", provider=provider)
 
     for stage in (*stages, *reversed(stages)):

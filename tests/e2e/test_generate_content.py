@@ -276,6 +276,32 @@ def test_what_cannot_be_metered_is_refused_by_name(
     assert bench.statement(stage.caller).rows == ()
 
 
+@pytest.mark.parametrize(
+    ("query", "parameter"), [("alt=media", "alt"), ("fields=candidates", "fields")]
+)
+def test_what_would_shape_an_answer_otherwise_is_refused_by_name(
+    bench: Bench, query: str, parameter: str
+) -> None:
+    stage = Stages(bench, "gemini").make()
+    models = f"{bench.gateway.url}/v1beta/models"
+    headers = {"x-goog-api-key": stage.caller.raw}
+    body = {"contents": [{"parts": [{"text": HELLO}]}]}
+
+    called = [
+        httpx.post(f"{models}/{stage.model.name}:{method}?{query}", json=body, headers=headers)
+        for method in ("generateContent", "streamGenerateContent", "countTokens")
+    ]
+    read = httpx.get(f"{models}?{query}", headers=headers)
+
+    for answer in (*called, read):
+        assert answer.status_code == 400
+        assert [{"field": parameter}] in [
+            told.get("fieldViolations") for told in answer.json()["error"]["details"]
+        ]
+    assert stage.upstream_calls == []
+    assert bench.statement(stage.caller).rows == ()
+
+
 def test_an_unknown_model_and_a_missing_key_are_told_in_googles_shape(bench: Bench) -> None:
     stage = Stages(bench, "gemini").make()
     url = f"{bench.gateway.url}/v1beta/models/{stage.model.name}:generateContent"
@@ -283,11 +309,15 @@ def test_an_unknown_model_and_a_missing_key_are_told_in_googles_shape(bench: Ben
     with pytest.raises(errors.ClientError) as missing:
         ask(stage, model="no-such-model")
     unknown = httpx.post(url, json={}, headers={"x-goog-api-key": "AIza-unknown"})
-    nowhere = httpx.post(url.replace(":generateContent", ":predict"), json={})
+    nowhere = [
+        httpx.post(url.replace(":generateContent", method), json={})
+        for method in (":predict", ":batchGenerateContent", "")
+    ]
 
     assert (missing.value.code, missing.value.status) == (404, "NOT_FOUND")
     assert unknown.json()["error"]["status"] == "UNAUTHENTICATED"
-    assert (nowhere.status_code, nowhere.json()["error"]["code"]) == (405, 405)
+    told = [(answer.status_code, answer.json()["error"]["status"]) for answer in nowhere]
+    assert told == [(404, "NOT_FOUND"), (404, "NOT_FOUND"), (405, "INVALID_ARGUMENT")]
     assert bench.statement(stage.caller).rows == ()
 
 
@@ -339,9 +369,13 @@ def test_tokens_are_counted_without_a_charge(stages: Stages) -> None:
 def test_models_are_listed_in_googles_shape(stages: Stages) -> None:
     stage = stages.make()
 
+    vectors = stage.bench.stage("demo-embedding", provider=stage.bench.provider)
+
     with client_of(stage) as client:
         names = [model.name for model in client.models.list()]
         one = client.models.get(model=stage.model.name)
+    with client_of(vectors) as client:
+        embedding = client.models.get(model=vectors.model.name)
 
     beta = httpx.get(
         f"{stage.bench.gateway.url}/v1beta/models", headers={"x-goog-api-key": stage.caller.raw}
@@ -350,6 +384,8 @@ def test_models_are_listed_in_googles_shape(stages: Stages) -> None:
     assert one.name == f"models/{stage.model.name}"
     assert one.name in names
     assert [model["name"] for model in beta.json()["models"]] == names
+    assert one.supported_actions == ["generateContent", "streamGenerateContent", "countTokens"]
+    assert embedding.supported_actions == ["embedContent", "batchEmbedContents", "countTokens"]
     assert one.input_token_limit == stage.model.context_length
 
 

@@ -74,6 +74,18 @@ def test_a_preset_fills_in_what_is_not_given(client: APIClient) -> None:
     assert (named.status_code, named.json()["name"]) == (201, "mine")
 
 
+def test_an_address_that_only_its_owner_knows_is_asked_for(client: APIClient) -> None:
+    body = {"preset": "azure-responses", "api_key": SECRET}
+
+    unknown = client.post(PATH, body)
+    made = client.post(PATH, {**body, "base_url": "https://mine.openai.azure.com/openai/v1"})
+
+    assert (unknown.status_code, list(unknown.json())) == (400, ["base_url"])
+    assert (made.status_code, made.json()["name"]) == (201, "Azure OpenAI Responses")
+    assert made.json()["base_url"] == "https://mine.openai.azure.com/openai/v1"
+    assert (made.json()["dialect"], made.json()["key_header"]) == ("openai-responses", "api-key")
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

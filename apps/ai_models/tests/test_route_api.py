@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -107,6 +109,36 @@ def test_a_route_is_changed_and_its_costs_get_versions(
     assert costlier.json()["cost_prices"] == {"input": "2"}
     assert (incomplete.status_code, set(incomplete.json())) == (400, {"model", "provider"})
     assert _events() == ["route.changed", "price.created", "price.created"]
+
+
+def test_a_route_says_how_it_asks_for_a_maximum_or_leaves_it_to_the_address(
+    client: APIClient, ends: tuple[AIModel, Provider]
+) -> None:
+    model, provider = ends
+
+    made = client.post(PATH, {"model": model.pk, "provider": provider.pk}).json()
+    path = f"{PATH}{made['id']}/"
+    named = client.patch(path, {"max_tokens_parameter": "max_tokens"}).json()
+    left = client.patch(path, {"max_tokens_parameter": ""})
+
+    shown = [made, named, left.json()]
+    assert [row["max_tokens_parameter"] for row in shown] == ["", "max_tokens", ""]
+    assert left.status_code == 200
+
+
+def test_routes_that_kept_the_former_default_ask_as_their_vendors_want_it(
+    ends: tuple[AIModel, Provider],
+) -> None:
+    step = import_module("apps.ai_models.migrations.0008_maximum_by_address")
+    _make(ends, max_tokens_parameter="max_completion_tokens")
+    mistral = Provider.objects.create(name="mistral", base_url="https://api.mistral.ai/v1")
+    for name in ("max_completion_tokens", "max_new", ""):
+        _make((ends[0], mistral), upstream_name=f"u{name}", max_tokens_parameter=name)
+
+    step.name_what_is_taken(apps, None)
+
+    asked = Route.objects.order_by("id").values_list("max_tokens_parameter", flat=True)
+    assert list(asked) == ["max_completion_tokens", "max_tokens", "max_new", ""]
 
 
 def test_overrides_are_replaced_as_a_whole_and_on_record(

@@ -48,6 +48,22 @@ def test_google_is_asked_for_one_token_where_calls_go(model: str, path: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("of_the_route", "base_url", "asked"),
+    [
+        ("", "https://api.openai.com/v1", "max_completion_tokens"),
+        ("", "https://api.mistral.ai/v1", "max_tokens"),
+        ("max_new", "https://api.mistral.ai/v1", "max_new"),
+    ],
+)
+def test_one_token_is_asked_for_by_the_name_that_the_server_takes(
+    of_the_route: str, base_url: str, asked: str
+) -> None:
+    _, body = one_token("openai", "m", of_the_route, base_url)
+
+    assert set(body) == {"model", "messages", asked}
+
+
+@pytest.mark.parametrize(
     ("model", "path"),
     [
         ("claude-sonnet-4-5@20250929", "models/claude-sonnet-4-5@20250929:rawPredict"),

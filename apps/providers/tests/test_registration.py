@@ -138,6 +138,10 @@ def test_nothing_changed_is_not_recorded(provider: Provider) -> None:
     ("url", "host"),
     [
         ("http://127.0.0.1:8080/v1?key=sk-CANARY-UP-0123456789", "127.0.0.1"),
+        ("https://api.example.com/v1?key=sk-CANARY-UP-0123456789", "api.example.com"),
+        ("https://a.example/v1?api-version=sk-CANARY-UP-0123456789", "a.example"),
+        ("https://a.example/v1?api-version=2024-10-21&code=CANARY", "a.example"),
+        ("https://a.example/v1?api-version=2024-10-21%26code=CANARY", "a.example"),
         ("https://user:sk-CANARY-UP-0123456789@10.0.0.1/path", "10.0.0.1"),
         ("http://127.0.0.1#@good", "127.0.0.1"),
         ("http://[::1]:80/", "[::1]"),
@@ -163,6 +167,18 @@ def test_a_refused_url_is_on_record_by_its_host_only(
     assert str(made.value) == str(moved.value) == "This URL is not allowed."
     assert "CANARY" not in repr(list(AdminEvent.objects.values()))
     assert Provider.objects.get().base_url == URL
+
+
+@pytest.mark.parametrize("version", ["2024-10-21", "2025-04-01-preview", "preview", "latest", "v1"])
+def test_a_base_url_may_name_the_version_of_azures_api(provider: Provider, version: str) -> None:
+    url = f"https://NAME.openai.azure.com/openai/deployments/{{model}}?api-version={version}"
+
+    made = create_provider(name="azure", base_url=url, secret=SECRET)
+    change_provider(provider=provider, values={"base_url": url}, secret=FRESH)
+
+    provider.refresh_from_db()
+    assert (made.base_url, provider.base_url) == (url, url)
+    assert "url.refused" not in _events()
 
 
 def test_an_unused_provider_goes_with_its_keys(provider: Provider) -> None:

@@ -5,25 +5,38 @@ https://ai.google.dev/api/tokens and https://ai.google.dev/api/models
 """
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import parse_qsl
 
 from apps.providers.questions import name_below_google
+from apps.proxy.dialects.openai_refusals import unsupported, wrong_value
 from apps.proxy.dialects.request_fields import MODEL_NAME_LENGTH_MAX
 
 Method = Literal[
     "generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents"
 ]
+Form = Literal["json", "sse"]
+_FORMS: Final[dict[str, Form]] = {form: form for form in get_args(Form)}
 _METHODS: Final[dict[str, Method]] = {method: method for method in get_args(Method)}
 # Under these nothing else is offered; Google's first version has the prefix that others have, too.
 GEMINI_PREFIXES: Final = ("/v1beta", "/api/v1beta")
 _MODELS: Final = tuple(f"{prefix}/models" for prefix in (*GEMINI_PREFIXES, "/v1", "/api/v1"))
 _EVENTS: Final = b"alt=sse"
+# By these Google leaves parts of an answer out, or has it run as a script.
+# Source: https://docs.cloud.google.com/apis/docs/system-parameters
+_SHAPING: Final = ("fields", "$fields", "callback", "$callback")
 _COLLECTION: Final = "models/"
 # Of providers: one for each of their models and what is asked of it.
 _PATHS_MAX: Final = 4_096
 _NAME: Final = re.compile(r"[^?#\x00-\x1f\x7f]+")
+# What a model that writes does, and one that only makes vectors.
+_GENERATING: Final[tuple[Method, ...]] = ("generateContent", "streamGenerateContent", "countTokens")
+_EMBEDDING: Final[tuple[Method, ...]] = ("embedContent", "batchEmbedContents", "countTokens")
+_EMBEDS: Final = re.compile(
+    r"embed|(?:^|/)(?:bge|e5|gte|m3e|multilingual-e5|voyage)[-_.\d](?!.*rerank)", re.IGNORECASE
+)
 
 
 class GeminiPath(NamedTuple):
@@ -62,11 +75,21 @@ def _is_name(text: str) -> bool:
     return len(text) <= MODEL_NAME_LENGTH_MAX and _NAME.fullmatch(text) is not None
 
 
-def is_array(query: bytes) -> bool:
-    """Return whether a stream is to be one JSON array: it is, unless events are asked for."""
+def read_form(query: bytes) -> Form:
+    """Return the form of an answer that a query asks for: of a stream, one array or events.
+
+    Raises E13 and E14 for what would make another answer of Google's.
+    """
     if query == _EVENTS:
-        return False  # As nearly all say it.
-    return dict(parse_qsl(query.decode("latin-1"))).get("alt") != "sse"
+        return "sse"  # As nearly all say it.
+    given = dict(parse_qsl(query.decode("latin-1")))
+    for name in _SHAPING:
+        if name in given:
+            raise unsupported(name)
+    form = _FORMS.get(given.get("alt", given.get("$alt", "json")))
+    if form is None:
+        raise wrong_value("alt", "json or sse")
+    return form
 
 
 @lru_cache(maxsize=_PATHS_MAX)
@@ -77,16 +100,19 @@ def upstream_path(model: str, method: str = "generateContent", *, is_stream: boo
     return f"{name_below_google(model)}:{method}"
 
 
-def model_document(name: str, *, context_length: int, max_output_tokens: int) -> dict[str, Any]:
-    """Return a model as Google describes one; sizes are in tokens."""
+def model_document(
+    name: str, *, context_length: int, max_output_tokens: int, upstream_names: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return a model as Google describes one; sizes are in tokens.
+
+    What it does is told by what its providers call it, or by its own name where it has none.
+    """
+    names = tuple(upstream_names) or (name,)
+    does = _EMBEDDING if all(_EMBEDS.search(each) for each in names) else _GENERATING
     return {
         "name": _COLLECTION + name,
         "displayName": name,
         "inputTokenLimit": context_length,
         "outputTokenLimit": max_output_tokens,
-        "supportedGenerationMethods": [
-            "generateContent",
-            "streamGenerateContent",
-            "countTokens",
-        ],
+        "supportedGenerationMethods": list(does),
     }

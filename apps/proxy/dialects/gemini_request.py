@@ -133,7 +133,7 @@ def parse_request(endpoint: Endpoint, body: dict[str, Any]) -> ParsedRequest:
     kept = body if body.keys() <= _PLAIN else keep_allowed(body, _PLAIN, _PLAIN)
     told = _find_usual(kept) or _read_told(kept)
     is_text_only = _check_contents(kept)
-    media = set() if is_text_only else set(map(_checked_kind_of, _all_media(kept)))
+    media = set() if is_text_only else {_checked_kind_of(*found) for found in _all_media(kept)}
     return ParsedRequest(
         endpoint=endpoint,
         model=read_model(kept),
@@ -163,7 +163,7 @@ def input_tokens_bound(
     documents, of which a few bytes can be long) counts as a full context.
     """
     bound = len(serialised) + _TEMPLATE_TOKENS
-    for blob in _all_media(body):
+    for _, blob in _all_media(body):
         kind = _kind_of(blob)
         if kind == "image":
             bound += image_tokens_max - _data_length(blob)
@@ -281,32 +281,37 @@ def _check_content(content: object, where: str) -> bool:
     return is_text_only
 
 
-def _all_media(body: Mapping[str, Any]) -> Iterator[object]:
-    """Yield what the contents hold beside text, also in answers of functions."""
-    system = [body[name] for name in _SYSTEM if body.get(name) is not None]
-    for content in (*body["contents"], *system):
-        for part in content.get("parts") or ():
+def _all_media(body: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Yield where contents hold what beside text, also in answers of functions."""
+    contents = body["contents"]
+    system = [name for name in _SYSTEM if body.get(name) is not None]
+    for index, content in enumerate((*contents, *(body[name] for name in system))):
+        for position, part in enumerate(content.get("parts") or ()):
             if len(part) == 1 and "text" in part:
                 continue  # Almost all parts are such.
-            yield from _media_of(part)
+            is_system = index >= len(contents)
+            where = system[index - len(contents)] if is_system else f"contents[{index}]"
+            place = f"{where}.parts[{position}]"
+            yield from _media_of(part, place)
             for name in _ANSWERS:
                 answer = part.get(name)
                 inner = answer.get("parts") if isinstance(answer, dict) else None
-                for media in inner if isinstance(inner, list) else ():
-                    yield from _media_of(media if isinstance(media, dict) else {})
+                for number, media in enumerate(inner if isinstance(inner, list) else ()):
+                    if isinstance(media, dict):
+                        yield from _media_of(media, f"{place}.{name}.parts[{number}]")
 
 
-def _media_of(part: Mapping[str, Any]) -> Iterator[object]:
+def _media_of(part: Mapping[str, Any], where: str) -> Iterator[tuple[str, object]]:
     for name in _BLOBS:
         if part.get(name) is not None:
-            yield part[name]
+            yield f"{where}.{name}", part[name]
 
 
-def _checked_kind_of(blob: object) -> str:
+def _checked_kind_of(where: str, blob: object) -> str:
     if isinstance(blob, dict):
-        check_spelling(blob, _BLOB_KEYS, "contents[].parts[]")
+        check_spelling(blob, _BLOB_KEYS, where)
         for name in _FILES:
-            check_address(blob.get(name), f"contents[].parts[].{name}", may_be_bytes=False)
+            check_address(blob.get(name), f"{where}.{name}", may_be_bytes=False)
     return _kind_of(blob)
 
 

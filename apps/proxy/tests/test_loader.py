@@ -226,6 +226,28 @@ def test_routing_is_loaded_as_it_is_stored() -> None:
     assert route.provider.credentials[0].scope == Scope(f"provider_key:{key.pk}", 6, None, None)
 
 
+@pytest.mark.parametrize(
+    ("base_url", "of_the_route", "parameter"),
+    [
+        ("https://api.openai.com/v1", "", "max_completion_tokens"),
+        ("https://api.deepseek.com/v1", "", "max_tokens"),
+        ("https://api.deepseek.com/v1", "max_new", "max_new"),
+    ],
+)
+def test_a_maximum_is_told_by_the_name_of_the_route_else_by_that_of_the_address(
+    base_url: str, of_the_route: str, parameter: str
+) -> None:
+    provider = Provider.objects.create(name="p", base_url=base_url)
+    model = AIModel.objects.create(name="m")
+    Route.objects.create(
+        model=model, provider=provider, upstream_name="u", max_tokens_parameter=of_the_route
+    )
+
+    (route,) = loader.load_snapshot().catalogue.models["m"].routes
+
+    assert (route.max_tokens_parameter, route.target.cap_parameter) == (parameter, parameter)
+
+
 @pytest.mark.parametrize("of", ["route", "provider"])
 def test_what_cannot_be_sent_is_left_out_and_said(
     of: str, caplog: pytest.LogCaptureFixture

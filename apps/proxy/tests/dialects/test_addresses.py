@@ -67,7 +67,7 @@ def places(url: str) -> dict[str, tuple[Endpoint, DialectName, dict[str, Any]]]:
         "input[0].output.image_url": responses({"type": "computer_call_output", "output": screen}),
         block: messages({"type": "image", "source": source}),
         f"{block} ": messages(result),
-        "contents[].parts[].fileUri": (
+        "contents[0].parts[0].fileData.fileUri": (
             "generateContent",
             "gemini",
             {"contents": [{"parts": [file]}]},

@@ -16,8 +16,8 @@ from apps.proxy.dialects.conversion import Reply
 from apps.proxy.dialects.gemini_paths import (
     GeminiPath,
     find_gemini_path,
-    is_array,
     model_document,
+    read_form,
     upstream_path,
 )
 from apps.proxy.dialects.parsed_request import ParsedRequest
@@ -30,6 +30,8 @@ from apps.proxy.tests.dialects.test_gemini_metering import LAST, MORE, TEXT
 HI: Final = {"role": "user", "parts": [{"text": "Hi"}]}
 CONTEXT: Final = 100_000
 IMAGE_TOKENS: Final = 1_000
+WRITES: Final = ["generateContent", "streamGenerateContent", "countTokens"]
+EMBEDS: Final = ["embedContent", "batchEmbedContents", "countTokens"]
 
 
 def asked(**members: Any) -> dict[str, Any]:
@@ -338,10 +340,30 @@ def test_a_clients_path_tells_model_and_method(path: str, found: tuple[str, str]
 
 
 def test_a_stream_is_an_array_unless_events_are_asked_for() -> None:
-    assert is_array(b"")
-    assert is_array(b"alt=json&key=x")
-    assert not is_array(b"alt=sse")
-    assert not is_array(b"key=x&alt=sse")
+    assert read_form(b"") == "json"
+    assert read_form(b"alt=json&key=x&prettyPrint=false") == "json"
+    assert read_form(b"alt=sse") == "sse"
+    assert read_form(b"key=x&alt=sse") == "sse"
+    assert read_form(b"%24alt=sse") == "sse"
+
+
+@pytest.mark.parametrize(
+    ("query", "row", "param"),
+    [
+        (b"alt=media", "E13", "alt"),
+        (b"%24alt=proto", "E13", "alt"),
+        (b"fields=candidates", "E14", "fields"),
+        (b"alt=sse&%24fields=usageMetadata", "E14", "$fields"),
+        (b"callback=f", "E14", "callback"),
+    ],
+)
+def test_what_would_shape_an_answer_otherwise_is_refused_by_its_name(
+    query: bytes, row: str, param: str
+) -> None:
+    with pytest.raises(GatewayError) as refused:
+        read_form(query)
+
+    assert (refused.value.row, refused.value.param) == (row, param)
 
 
 def test_models_are_told_in_googles_shape() -> None:
@@ -352,10 +374,31 @@ def test_models_are_told_in_googles_shape() -> None:
         1000,
         100,
     )
-    assert "generateContent" in model["supportedGenerationMethods"]
     assert find_gemini_path(f"/v1beta/{model['name']}:generateContent") == GeminiPath(
         "m", "generateContent"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "upstream_names", "methods"),
+    [
+        ("m", (), WRITES),
+        ("m", ("gemini-2.5-pro", "gpt-4.1"), WRITES),
+        ("gte", ("bge-reranker-v2-m3",), WRITES),
+        ("text-embedding-3-small", (), EMBEDS),
+        ("m", ("gemini-embedding-001",), EMBEDS),
+        ("m", ("BAAI/bge-m3", "nomic-embed-text"), EMBEDS),
+        ("m", ("bge-m3", "gpt-4.1"), WRITES),
+    ],
+)
+def test_a_model_is_listed_with_what_it_does(
+    name: str, upstream_names: tuple[str, ...], methods: list[str]
+) -> None:
+    model = model_document(
+        name, context_length=1000, max_output_tokens=100, upstream_names=upstream_names
+    )
+
+    assert model["supportedGenerationMethods"] == methods
 
 
 @pytest.mark.parametrize(

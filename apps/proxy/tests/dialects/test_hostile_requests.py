@@ -196,12 +196,21 @@ def test_what_is_metered_is_refused_in_other_letters(
 @pytest.mark.parametrize("name", ["fileUri", "file_uri"])
 @pytest.mark.parametrize("url", ["gs://bucket/secret.pdf", " GS://bucket/secret.pdf"])
 def test_the_operators_own_storage_is_read_for_nobody(name: str, url: str) -> None:
-    part = {"fileData": {name: url, "mimeType": "application/pdf"}}
+    text, file = {"text": "Hi"}, {"fileData": {name: url, "mimeType": "application/pdf"}}
+    answer = {"function_response": {"name": "f", "response": {}, "parts": [text, file]}}
+    places: dict[str, dict[str, Any]] = {
+        f"contents[1].parts[1].fileData.{name}": {"contents": [HI_PARTS, {"parts": [text, file]}]},
+        f"contents[0].parts[0].function_response.parts[1].fileData.{name}": {
+            "contents": [{"parts": [answer]}]
+        },
+        f"systemInstruction.parts[0].fileData.{name}": {"systemInstruction": {"parts": [file]}},
+    }
 
-    with pytest.raises(GatewayError) as error:
-        parse("gemini", gemini(contents=[{"parts": [part]}]))
+    for place, asked in places.items():
+        with pytest.raises(GatewayError) as error:
+            parse("gemini", gemini(**asked))
 
-    assert (error.value.row, error.value.param) == ("E14", f"contents[].parts[].{name}")
+        assert (error.value.row, error.value.param) == ("E14", place)
 
 
 def test_of_two_names_for_the_kind_of_a_blob_neither_is_believed() -> None:
