@@ -54,7 +54,7 @@ def estimate_tokens(text: str | bytes) -> int:
 
 
 class Excerpt(NamedTuple):
-    """A text, or the beginning of a long one, and the estimated size of the whole."""
+    """A text, or samples of a long one, and the estimated size of the whole."""
 
     text: str
     quarters: int

@@ -123,7 +123,7 @@ class ResponsesStreamMeter(StreamMeter):
         ) or allowed_code(document.get("code"))
 
     def excerpts(self) -> list[Excerpt]:
-        """Return the beginning of each kind of text the model produced so far."""
+        """Return what was kept of each kind of text the model produced so far."""
         return super().excerpts() or excerpts_of(self._whole)
 
     def final_usage(self, *, estimated_input_tokens: int) -> Usage:

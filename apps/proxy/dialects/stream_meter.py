@@ -1,8 +1,8 @@
 """The meter of a stream: what goes on to the client, and what it cost.
 
 The meter is given complete events. Almost all of them pass after a scan of their bytes; only those
-that may hold usage, a reason to end, an error or the end are parsed. Text is kept in bounded pieces
-and counted in batches, for the case that no usage is reported. What is particular to a dialect is
+that may hold usage, a reason to end, an error or the end are parsed. Text is counted in batches,
+and a sample of it kept, for the case that no usage is reported. What is particular to a dialect is
 in its subclass.
 
 Over 400 lines because one class holds what a stream has said, and each part reads what others keep.
@@ -15,13 +15,14 @@ from typing import Any, ClassVar, Final
 
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
-from apps.proxy.dialects.json_strings import text_of, unescape
+from apps.proxy.dialects.json_strings import text_of
 from apps.proxy.dialects.plausibility import (
     is_plausible,
     needs_no_look,
     tells_enough,
     tells_too_little,
 )
+from apps.proxy.dialects.text_samples import TextSamples
 from apps.proxy.dialects.upstream_errors import error_code
 from apps.proxy.dialects.usage_reader import unbilled
 from apps.proxy.estimate import Excerpt, estimate_quarters, tokens_of_quarters
@@ -29,9 +30,6 @@ from apps.proxy.sse import split_events
 
 _NULL: Final = (b": null", b":null")
 _BATCH_BYTES: Final = 16 * 1024
-# How much of the text of a stream is kept for a count of its tokens, in case no usage comes: some
-# eight thousand tokens; one batch more at most.
-_EXCERPT_BYTES: Final = 32 * 1024
 _LABEL_LENGTH_MAX: Final = 200
 # Of the seal itself, around a thought however short.
 _SEAL_CHARACTERS: Final = 256
@@ -81,13 +79,12 @@ class StreamMeter(ABC):
         "_batch_bytes",
         "_bytes",
         "_events",
-        "_excerpt_bytes",
-        "_excerpts",
         "_has_content",
         "_id",
         "_is_usage_final",
         "_model",
         "_quarters",
+        "_samples",
         "_sealed_characters",
         "_usage_was_unusable",
         "done_seen",
@@ -109,8 +106,7 @@ class StreamMeter(ABC):
         self._id: str | None = None
         self._model: str | None = None
         self._quarters: dict[bytes, int] = {}
-        self._excerpts: dict[bytes, list[bytes]] = {}
-        self._excerpt_bytes = 0
+        self._samples = TextSamples()
         self._sealed_characters = 0  # of thoughts that only their provider can read
         self._usage_was_unusable = False
         self._is_usage_final = False  # it came when an answer had ended
@@ -242,14 +238,12 @@ class StreamMeter(ABC):
         return max(tokens_of_quarters(quarters), 1 if self._has_content else 0)
 
     def excerpts(self) -> list[Excerpt]:
-        """Return the beginning of each kind of text the model produced so far."""
+        """Return what was kept of each kind of text the model produced so far."""
         self._count_batch()
         sizes = self._quarters
         doubled = min(self.SYNONYMS, key=lambda key: sizes.get(key, 0), default=None)
         return [
-            Excerpt(text_of(b"".join(self._excerpts.get(key, ()))), size)
-            for key, size in sizes.items()
-            if key != doubled
+            Excerpt(self._samples.text(key), size) for key, size in sizes.items() if key != doubled
         ]
 
     # ---- what it cost
@@ -373,11 +367,9 @@ class StreamMeter(ABC):
         text = b"".join(self.TEXTS[key].findall(raw))
         if text:
             self._has_content = True
-            size = estimate_quarters(unescape(text))
-            self._quarters[key] = self._quarters.get(key, 0) + size
-            if self._excerpt_bytes < _EXCERPT_BYTES:
-                self._excerpts.setdefault(key, []).append(text)
-                self._excerpt_bytes += len(text)
+            plain = text_of(text)
+            self._quarters[key] = self._quarters.get(key, 0) + estimate_quarters(plain)
+            self._samples.take(key, plain)
 
     def _identify(self, raw: bytes) -> None:
         model = self.MODEL.search(raw)
