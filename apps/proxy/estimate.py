@@ -6,6 +6,7 @@ accents, Greek, Cyrillic, Hebrew, Arabic), one Chinese, Japanese or Korean chara
 an emoji two. Counts are kept in quarters of a token, so that pieces of one text add up.
 """
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 QUARTERS_PER_TOKEN: Final = 4
@@ -58,8 +59,27 @@ class Excerpt(NamedTuple):
 
     text: str
     quarters: int
+    is_thought: bool = False
 
 
-def excerpt(text: str) -> Excerpt:
+def excerpt(text: str, *, is_thought: bool = False) -> Excerpt:
     """Return a text that is whole."""
-    return Excerpt(text, estimate_quarters(text))
+    return Excerpt(text, estimate_quarters(text), is_thought)
+
+
+class Sizes(NamedTuple):
+    """Of what a model produced, in quarters of a token."""
+
+    written: int
+    thought: int
+
+
+def sizes_of(excerpts: Iterable[Excerpt]) -> Sizes:
+    """Return how much of some texts was written, and how much thought."""
+    written = thought = 0
+    for part in excerpts:
+        if part.is_thought:
+            thought += part.quarters
+        else:
+            written += part.quarters
+    return Sizes(written, thought)

@@ -21,7 +21,8 @@ from apps.proxy.families import UNKNOWN, Family, find_family
 from apps.proxy.prompts import Prompt, read_prompt
 from apps.proxy.snapshot import Route
 
-# What of an input, and of an output, goes to the tokenizer; the rest is taken to be like it.
+# What of an input, of an output and of thoughts goes to the tokenizer; the rest is taken to be like
+# it.
 TEXT_CHARACTERS_MAX: Final = 1 << 20
 
 logger = logging.getLogger(__name__)
@@ -40,9 +41,8 @@ async def recount(
         excerpts = said.excerpts() if said is not None else []
         # In a thread: a body may hold megabytes of text, and hundreds of images.
         question = await asyncio.to_thread(_ask, plan, route, excerpts)
-        counts = await counter.count(
-            question.family.encoding, (question.input.texts, question.output.texts)
-        )
+        portions = (question.input, question.output, question.thoughts)
+        counts = await counter.count(question.family.encoding, [part.texts for part in portions])
         if counts is None:
             return usage
         told = said.usage if said is not None else None
@@ -85,7 +85,7 @@ def portion(excerpts: Iterable[Excerpt]) -> Portion:
     """Return what is counted of these texts, up to TEXT_CHARACTERS_MAX."""
     texts: list[str] = []
     room, counted, quarters = TEXT_CHARACTERS_MAX, 0, 0
-    for text, size in excerpts:
+    for text, size, _ in excerpts:
         quarters += size
         if room and text:
             piece = text[:room]
@@ -109,6 +109,7 @@ class _Question(NamedTuple):
     prompt: Prompt
     input: Portion
     output: Portion
+    thoughts: Portion
 
 
 def _ask(plan: Plan, route: Route | None, excerpts: list[Excerpt]) -> _Question:
@@ -123,7 +124,8 @@ def _ask(plan: Plan, route: Route | None, excerpts: list[Excerpt]) -> _Question:
         family=family,
         prompt=prompt,
         input=portion(_measure(prompt.texts)),
-        output=portion(excerpts),
+        output=portion(part for part in excerpts if not part.is_thought),
+        thoughts=portion(part for part in excerpts if part.is_thought),
     )
 
 
@@ -133,12 +135,19 @@ def _answer(
     prompt, family = question.prompt, question.family
     # A tool call without arguments has no text, and is at least one token.
     output = max(question.output.tokens(family, counts[1]), min(usage.output, 1))
+    # What came sealed stays as it was estimated.
+    sealed = max(usage.reasoning - tokens_of_quarters(question.thoughts.quarters), 0)
+    thought = question.thoughts.tokens(family, counts[2]) + sealed
     if told is not None and told.input_tokens:
         # It came before the answer ended: what was read is known, what was written at least that.
-        return usage._replace(output=max(output, told.output + told.reasoning))
+        thought = max(thought, told.reasoning)
+        output = max(output, told.output + told.reasoning - thought)
+        return usage._replace(output=output, reasoning=thought)
     text = prompt.tokens + question.input.tokens(family, counts[0])
     # Together never above the bound of the hold.
     text = min(text, input_bound)
     images = min(prompt.image_tokens, input_bound - text)
     audio = min(prompt.audio_tokens, input_bound - text - images)
-    return usage._replace(input=text, image_in=images, audio_in=audio, output=output)
+    return usage._replace(
+        input=text, image_in=images, audio_in=audio, output=output, reasoning=thought
+    )

@@ -106,7 +106,20 @@ async def test_a_stream_is_counted_by_what_it_said(counter: TokenCounter) -> Non
     usage = await recount(CHEAP, meter, plan=make_plan(), route=None, counter=counter)
 
     assert [part.text for part in meter.excerpts()] == ['Hello \\wor"ld日本', "four five"]
-    assert usage.output == 8
+    assert (usage.output, usage.reasoning) == (6, 2)
+
+
+async def test_a_sealed_thought_stays_as_it_was_estimated_beside_what_was_shown(
+    counter: TokenCounter,
+) -> None:
+    meter = OpenAIStreamMeter(strip_usage=True)
+    meter.observe(delta(reasoning="1234567"))
+    estimated = Usage(input=99, reasoning=2 + 40, source="estimated")
+
+    usage = await recount(estimated, meter, plan=make_plan(), route=None, counter=counter)
+
+    # Three groups of digits instead of seven characters.
+    assert (usage.output, usage.reasoning) == (0, 3 + 40)
 
 
 @pytest.mark.parametrize(("told", "output"), [(1, 3), (9, 9)])
