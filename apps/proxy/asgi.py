@@ -36,7 +36,6 @@ from apps.proxy.dialects.surfaces import (
     parse_request,
 )
 from apps.proxy.endings import Interrupted
-from apps.proxy.estimate import estimate_tokens
 from apps.proxy.gateway import Gateway
 from apps.proxy.guard import Circumstances
 from apps.proxy.http import (
@@ -52,7 +51,7 @@ from apps.proxy.http import (
     send_error,
     send_json,
 )
-from apps.proxy.json_body import parse_object, serialise
+from apps.proxy.json_body import parse_object
 from apps.proxy.limits import count_request
 from apps.proxy.operations import (
     Operation,
@@ -335,16 +334,17 @@ class DataPlane:
         extra = await count_request(
             self.gateway, call.plan.caller.scopes, call.request_text, operation.dialect
         )
-        tokens = await count_input(call.plan, self.gateway.token_counter)
-        told = orjson.dumps(count_document(operation.dialect, tokens))
+        read = await count_input(call.plan, self.gateway.token_counter)
+        told = orjson.dumps(count_document(operation.dialect, read.input_tokens))
         await send_json(send, told, request_id=call.request_text, extra=extra)
 
     async def _quote(self, call: Call, asked: QuoteRequest, send: Send) -> None:
         """Answer what a call would cost, and hold it where that is asked for, too."""
         gateway, plan = self.gateway, call.plan
         extra = await count_request(gateway, plan.caller.scopes, call.request_text)
-        read = estimate_tokens(serialise(asked.request.body))
-        likely = expect_usage(plan, gateway.habits, input_tokens=read)
+        likely = expect_usage(
+            plan, gateway.habits, read=await count_input(plan, gateway.token_counter)
+        )
         quote = describe_quote(plan, likely, quote_id=call.request_text)
         if asked.hold_seconds:
             cap = await gateway.quotes.place(call, asked.hold_seconds)

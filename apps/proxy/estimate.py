@@ -9,6 +9,8 @@ an emoji two. Counts are kept in quarters of a token, so that pieces of one text
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from apps.core.usage import Usage
+
 QUARTERS_PER_TOKEN: Final = 4
 
 _QUARTERS_PER_ALPHABETIC: Final = 2
@@ -83,3 +85,11 @@ def sizes_of(excerpts: Iterable[Excerpt]) -> Sizes:
         else:
             written += part.quarters
     return Sizes(written, thought)
+
+
+def within(usage: Usage, bound: int) -> Usage:
+    """Return an estimate of what was read that is no more than `bound` tokens, of text first."""
+    text = min(usage.input, bound)
+    images = min(usage.image_in, bound - text)
+    audio = min(usage.audio_in, bound - text - images)
+    return usage._replace(input=text, image_in=images, audio_in=audio)

@@ -16,7 +16,13 @@ from apps.proxy.admission import Plan
 from apps.proxy.counter import TokenCounter
 from apps.proxy.dialects.metered_answer import MeteredAnswer
 from apps.proxy.dialects.stream_meter import StreamMeter
-from apps.proxy.estimate import Excerpt, estimate_quarters, excerpt, tokens_of_quarters
+from apps.proxy.estimate import (
+    Excerpt,
+    estimate_quarters,
+    excerpt,
+    tokens_of_quarters,
+    within,
+)
 from apps.proxy.families import UNKNOWN, Family, find_family
 from apps.proxy.prompts import Prompt, read_prompt
 from apps.proxy.snapshot import Route
@@ -52,18 +58,15 @@ async def recount(
         return usage
 
 
-async def count_input(plan: Plan, counter: TokenCounter) -> int:
-    """Return how many tokens a model is expected to read of a request; a cheap estimate where they
+async def count_input(plan: Plan, counter: TokenCounter) -> Usage:
+    """Return what a model is expected to read of a request; a cheap estimate where its tokens
     cannot be counted.
     """
     question = await asyncio.to_thread(_ask, plan, plan.routes[0] if plan.routes else None, [])
     counts = await counter.count(question.family.encoding, (question.input.texts, ()))
-    prompt = question.prompt
     if counts is None:
-        text = tokens_of_quarters(question.input.quarters)
-    else:
-        text = question.input.tokens(question.family, counts[0])
-    return prompt.tokens + text + prompt.image_tokens + prompt.audio_tokens
+        return _read(question, tokens_of_quarters(question.input.quarters))
+    return _read(question, question.input.tokens(question.family, counts[0]))
 
 
 class Portion(NamedTuple):
@@ -132,7 +135,7 @@ def _ask(plan: Plan, route: Route | None, excerpts: list[Excerpt]) -> _Question:
 def _answer(
     question: _Question, counts: list[int], usage: Usage, told: Usage | None, input_bound: int
 ) -> Usage:
-    prompt, family = question.prompt, question.family
+    family = question.family
     # A tool call without arguments has no text, and is at least one token.
     output = max(question.output.tokens(family, counts[1]), min(usage.output, 1))
     # What came sealed stays as it was estimated.
@@ -143,11 +146,23 @@ def _answer(
         thought = max(thought, told.reasoning)
         output = max(output, told.output + told.reasoning - thought)
         return usage._replace(output=output, reasoning=thought)
-    text = prompt.tokens + question.input.tokens(family, counts[0])
-    # Together never above the bound of the hold.
-    text = min(text, input_bound)
-    images = min(prompt.image_tokens, input_bound - text)
-    audio = min(prompt.audio_tokens, input_bound - text - images)
+    # Never above the bound of the hold.
+    read = within(_read(question, question.input.tokens(family, counts[0])), input_bound)
     return usage._replace(
-        input=text, image_in=images, audio_in=audio, output=output, reasoning=thought
+        input=read.input,
+        image_in=read.image_in,
+        audio_in=read.audio_in,
+        output=output,
+        reasoning=thought,
+    )
+
+
+def _read(question: _Question, text_tokens: int) -> Usage:
+    """Return what is read with so many tokens of text."""
+    prompt = question.prompt
+    return Usage(
+        input=prompt.tokens + text_tokens,
+        image_in=prompt.image_tokens,
+        audio_in=prompt.audio_tokens,
+        source="estimated",
     )
