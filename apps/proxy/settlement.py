@@ -107,7 +107,7 @@ def count_settled(call: Call, ending: Ending, row: Row) -> None:
     gateway, request, usage = call.gateway, call.plan.request, stored_usage(row)
     call.settled_tokens = usage.total_tokens
     if ending.state == RequestState.COMPLETED and usage.source == "reported":
-        gateway.habits.note(call.plan.model.id, usage.output_tokens)
+        gateway.habits.note(call.plan.model.id, usage.output_tokens / request.choices)
     if call.quote_seconds is None:
         gateway.counts.note_call(
             request.endpoint,
