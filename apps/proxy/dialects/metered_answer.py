@@ -80,6 +80,8 @@ class MeteredAnswer(NamedTuple):
             if reported is not None:
                 # A ranking may report how often it ran, and no tokens.
                 is_known = has_pieces(reported) and not reported.is_suspect
+                if is_known and not usage.total_tokens:
+                    return reported  # Nothing is left to estimate.
                 usage = with_pieces(usage, reported)._replace(is_suspect=not is_known)
         return usage._replace(image=self.images) if self.images > usage.image else usage
 

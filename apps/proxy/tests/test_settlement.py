@@ -108,3 +108,22 @@ def test_what_a_model_writes_into_one_answer_is_learnt_from_calls_for_several() 
     likely = expect_usage(call.plan, gateway.habits, read=Usage(input=3))
     assert gateway.habits.expect(call.plan.model.id) == 20
     assert likely.usage.output == 80
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        (Usage(source="reported", tool_call=3), 1),
+        (Usage(input=2, output=5, source="reported"), 7),
+        (Usage(), 0),
+    ],
+)
+def test_a_usage_in_pieces_counts_for_limits_as_what_was_reserved(
+    usage: Usage, tokens: int
+) -> None:
+    call = make_call(Gateway())
+    ending = Ending(RequestState.COMPLETED, 200, usage=usage)
+
+    count_settled(call, ending, make_resolve(call, Held(call.request_id, 1_000, ()), ending).row)
+
+    assert call.settled_tokens == tokens
