@@ -313,6 +313,11 @@ def _note(row: APIRequest) -> str:
         return "Nothing was produced for this call: the hold was given back whole."
     if row.usage_source == UsageSource.CHECKPOINT:
         return "The gateway was lost during this call: the last checkpoint of its usage counts."
+    if row.usage_source == UsageSource.ESTIMATED and row.is_usage_suspect:
+        return (
+            "What the provider reported cannot be true: the gateway estimated the usage from what "
+            "went through."
+        )
     if row.usage_source == UsageSource.ESTIMATED:
         return "The provider reported no usage: the gateway estimated it from what went through."
     if row.is_usage_suspect:

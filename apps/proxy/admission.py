@@ -81,6 +81,12 @@ class Plan(NamedTuple):
             is_text_only=True,
         )
 
+    @property
+    def is_by_the_unit(self) -> bool:
+        """Whether this is a ranking in which nothing that is read has a price."""
+        is_free = self.price.input == 0 and self.price.terms is None
+        return self.request.endpoint == "rerank" and is_free
+
     def cap_for(self, held_nanos: int) -> int | None:
         """Return the cap on output that the hold covers, None where it covers the worst case."""
         if held_nanos >= self.wanted_nanos:

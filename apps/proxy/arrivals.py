@@ -23,11 +23,10 @@ from apps.proxy.dialects.surfaces import (
     headers_for,
     parse_request,
 )
-from apps.proxy.estimate import estimate_tokens
 from apps.proxy.gateway import Gateway
 from apps.proxy.guard import Circumstances
 from apps.proxy.http import Scope, Send, check_may_stream, send_json
-from apps.proxy.json_body import parse_object, serialise
+from apps.proxy.json_body import parse_object
 from apps.proxy.limits import count_request
 from apps.proxy.operations import Operation, recorded_path
 from apps.proxy.protocol import Connection
@@ -223,8 +222,8 @@ async def _answer_count(call: Call, operation: Operation, send: Send) -> None:
     extra = await count_request(
         gateway, call.plan.caller.scopes, call.request_text, operation.dialect
     )
-    tokens = await count_input(call.plan, gateway.token_counter)
-    told = orjson.dumps(count_document(operation.dialect, tokens))
+    read = await count_input(call.plan, gateway.token_counter)
+    told = orjson.dumps(count_document(operation.dialect, read.input_tokens))
     await send_json(send, told, request_id=call.request_text, extra=extra)
 
 
@@ -232,8 +231,8 @@ async def _answer_quote(call: Call, asked: QuoteRequest, send: Send) -> None:
     """Answer what a call would cost, and hold it where that is asked for, too."""
     gateway, plan = call.gateway, call.plan
     extra = await count_request(gateway, plan.caller.scopes, call.request_text)
-    read = estimate_tokens(serialise(asked.request.body))
-    likely = expect_usage(plan, gateway.habits, input_tokens=read)
+    read = await count_input(plan, gateway.token_counter)
+    likely = expect_usage(plan, gateway.habits, read=read)
     quote = describe_quote(plan, likely, quote_id=call.request_text)
     if asked.hold_seconds:
         cap = await gateway.quotes.place(call, asked.hold_seconds)

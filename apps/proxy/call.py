@@ -251,9 +251,9 @@ class Call:
             self.ttft_ms = int((self.gateway.monotonic() - self.begun) * 1000)
 
     def final_usage(self, answer: StreamMeter | MeteredAnswer) -> Usage:
-        """Return the usage of an answer; what was sent is estimated only where it tells of none."""
+        """Return the usage of an answer; what was sent is estimated only where that matters."""
         reported = answer.usage
-        is_told = reported is not None and reported.total_tokens > 0
+        is_told = reported is not None and (reported.total_tokens > 0 or self.plan.is_by_the_unit)
         read = 0 if is_told else self._estimate_input_tokens()
         return answer.final_usage(estimated_input_tokens=read)
 

@@ -6,7 +6,10 @@ accents, Greek, Cyrillic, Hebrew, Arabic), one Chinese, Japanese or Korean chara
 an emoji two. Counts are kept in quarters of a token, so that pieces of one text add up.
 """
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
+
+from apps.core.usage import Usage
 
 QUARTERS_PER_TOKEN: Final = 4
 
@@ -54,12 +57,39 @@ def estimate_tokens(text: str | bytes) -> int:
 
 
 class Excerpt(NamedTuple):
-    """A text, or the beginning of a long one, and the estimated size of the whole."""
+    """A text, or samples of a long one, and the estimated size of the whole."""
 
     text: str
     quarters: int
+    is_thought: bool = False
 
 
-def excerpt(text: str) -> Excerpt:
+def excerpt(text: str, *, is_thought: bool = False) -> Excerpt:
     """Return a text that is whole."""
-    return Excerpt(text, estimate_quarters(text))
+    return Excerpt(text, estimate_quarters(text), is_thought)
+
+
+class Sizes(NamedTuple):
+    """Of what a model produced, in quarters of a token."""
+
+    written: int
+    thought: int
+
+
+def sizes_of(excerpts: Iterable[Excerpt]) -> Sizes:
+    """Return how much of some texts was written, and how much thought."""
+    written = thought = 0
+    for part in excerpts:
+        if part.is_thought:
+            thought += part.quarters
+        else:
+            written += part.quarters
+    return Sizes(written, thought)
+
+
+def within(usage: Usage, bound: int) -> Usage:
+    """Return an estimate of what was read that is no more than `bound` tokens, of text first."""
+    text = min(usage.input, bound)
+    images = min(usage.image_in, bound - text)
+    audio = min(usage.audio_in, bound - text - images)
+    return usage._replace(input=text, image_in=images, audio_in=audio)

@@ -6,7 +6,8 @@ address, or in a format that is not known here, is estimated at the model's own 
 Sources, as of November 2026:
 https://developers.openai.com/api/docs/guides/images-vision (tiles of 512, patches of 32 pixels; of
 the multipliers of GPT-5 those of its price calculator), https://ai.google.dev/gemini-api/docs/tokens
-and …/media-resolution, https://platform.claude.com/docs/en/build-with-claude/vision
+and …/media-resolution, https://platform.claude.com/docs/en/build-with-claude/vision,
+https://help.aliyun.com/zh/model-studio/vision (what it reads at most unless it is asked for more)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import base64
 import binascii
 import math
 import re
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from apps.proxy.dialects.media_sources import is_mp3, is_wav, notes_length
@@ -47,6 +49,16 @@ _PATCHES: Final = (
     (re.compile(r"gpt-?5(?:\.[0-3])?-mini|gpt-?5\.4-(?:mini|nano)|gpt-?5\.[23]"), (120, 1536)),
     (re.compile(r"gpt-?(?:5\.[4-9]|[6-9])"), (120, 2500)),
 )
+# Alibaba: the side of a patch, and the most patches. A name without a date is that of the latest.
+_QWEN_PATCHES: Final = (
+    (
+        re.compile(r"qvq|qwen-?2(?:\.5)?-vl|qwen-vl-(?:max|plus)-(?:202[34]|2025-0[1-6])"),
+        (28, 1280),
+    ),
+    (re.compile(r"qwen-?3(?:-vl|\.[5-9])|qwen-vl-(?:max|plus)"), (32, 2560)),
+)
+_QWEN_PATCHES_MIN: Final = 4
+_QWEN_MARKS: Final = 2  # before an image, and behind it
 _AUDIO_PER_SECOND: Final = {"gemini": 32}
 _OPENAI_AUDIO_PER_SECOND: Final = 10
 # What it speaks: a token for each 50 ms. https://platform.openai.com/docs/guides/realtime-costs
@@ -72,9 +84,7 @@ def image_tokens(part: dict[str, Any], family: Family, model: str, maximum: int)
     """Return the tokens of an `image_url` part; `maximum` where nothing is known of it."""
     image = part.get("image_url")
     url, detail = (image.get("url"), image.get("detail")) if isinstance(image, dict) else (image, 0)
-    formula = {"openai": openai_tokens, "claude": claude_tokens, "gemini": gemini_tokens}.get(
-        family.name
-    )
+    formula = _FORMULAS.get(family.name)
     size = image_size(_head(url)) if isinstance(url, str) else None
     if formula is None or size is None:
         return maximum
@@ -139,6 +149,38 @@ def gemini_tokens(model: str, size: Size, *, is_low: bool) -> int | None:
         return _GEMINI_TILE_TOKENS
     unit = min(max(math.floor(min(size) / 1.5), 256), 768)
     return _GEMINI_TILE_TOKENS * _grid(*size, unit)
+
+
+def qwen_tokens(model: str, size: Size, *, is_low: bool = False) -> int | None:
+    """Return Qwen's tokens of an image: patches of 28 or 32 pixels of what is left after scaling.
+
+    None for a model whose formula is not published.
+    """
+    for pattern, (side, budget) in _QWEN_PATCHES:
+        if pattern.search(model) is not None:
+            return _qwen_patches(size, side, budget) + _QWEN_MARKS
+    return None
+
+
+def _qwen_patches(size: Size, side: int, budget: int) -> int:
+    columns, rows = round(size.width / side), round(size.height / side)
+    if columns * rows > budget:
+        shrink = math.sqrt(budget * side**2 / (size.width * size.height))
+        columns = math.floor(size.width * shrink / side)
+        rows = math.floor(size.height * shrink / side)
+    elif columns * rows < _QWEN_PATCHES_MIN:
+        stretch = math.sqrt(_QWEN_PATCHES_MIN * side**2 / (size.width * size.height))
+        columns = math.ceil(size.width * stretch / side)
+        rows = math.ceil(size.height * stretch / side)
+    return max(columns * rows, _QWEN_PATCHES_MIN)
+
+
+_FORMULAS: Final[Mapping[str, Callable[..., int | None]]] = {
+    "openai": openai_tokens,
+    "claude": claude_tokens,
+    "gemini": gemini_tokens,
+    "qwen": qwen_tokens,
+}
 
 
 def _fit(size: Size, edge: int) -> tuple[float, float]:

@@ -26,6 +26,7 @@ from apps.proxy.dialects.openai_refusals import (
 )
 from apps.proxy.dialects.parsed_request import ParsedRequest
 from apps.proxy.dialects.surfaces import parse_request
+from apps.proxy.estimate import within
 from apps.proxy.operations import CALLS
 
 HOLD_SECONDS: Final = 60
@@ -94,30 +95,32 @@ class Habits:
     def __init__(self) -> None:
         self._means: dict[int, float] = {}
 
-    def note(self, model_id: int, output_tokens: int) -> None:
-        """Count the answer of a call that ended well; `output_tokens` are of all its choices."""
+    def note(self, model_id: int, output_tokens: float) -> None:
+        """Count what a call that ended well wrote; `output_tokens` are the mean of its choices."""
         mean = self._means.get(model_id)
         if mean is None:
-            self._means[model_id] = float(output_tokens)
+            self._means[model_id] = output_tokens
         else:
             self._means[model_id] = mean + (output_tokens - mean) * _LATEST
 
     def expect(self, model_id: int) -> int | None:
-        """Return how much the model may be expected to write, None where it was not seen."""
+        """Return how many tokens the model may be expected to write into an answer, None where it
+        was not seen.
+        """
         mean = self._means.get(model_id)
         return None if mean is None else round(mean)
 
 
-def expect_usage(plan: Plan, habits: Habits, *, input_tokens: int) -> Likely:
-    """Return what a call is likely to use; `input_tokens` are an estimate of what is read."""
-    read = min(input_tokens, plan.input_bound)
+def expect_usage(plan: Plan, habits: Habits, *, read: Usage) -> Likely:
+    """Return what a call is likely to use; `read` is an estimate of what is read."""
+    read = within(read, plan.input_bound)
     if not plan.output_bound:
-        return Likely(Usage(input=read, source="estimated"), "assumed")
+        return Likely(read, "assumed")
     seen = habits.expect(plan.model.id)
     each = OUTPUT_TOKENS_ASSUMED if seen is None else seen
     written = min(each, plan.output_bound) * plan.request.choices
     searches = min(1, plan.count_bounds.get("web_search", 0))
-    usage = Usage(input=read, output=written, web_search=searches, source="estimated")
+    usage = read._replace(output=written, web_search=searches)
     return Likely(usage, "assumed" if seen is None else "recent_calls")
 
 

@@ -16,12 +16,19 @@ from apps.proxy.admission import Plan
 from apps.proxy.counter import TokenCounter
 from apps.proxy.dialects.metered_answer import MeteredAnswer
 from apps.proxy.dialects.stream_meter import StreamMeter
-from apps.proxy.estimate import Excerpt, estimate_quarters, excerpt, tokens_of_quarters
+from apps.proxy.estimate import (
+    Excerpt,
+    estimate_quarters,
+    excerpt,
+    tokens_of_quarters,
+    within,
+)
 from apps.proxy.families import UNKNOWN, Family, find_family
 from apps.proxy.prompts import Prompt, read_prompt
 from apps.proxy.snapshot import Route
 
-# What of an input, and of an output, goes to the tokenizer; the rest is taken to be like it.
+# What of an input, of an output and of thoughts goes to the tokenizer; the rest is taken to be like
+# it.
 TEXT_CHARACTERS_MAX: Final = 1 << 20
 
 logger = logging.getLogger(__name__)
@@ -40,9 +47,8 @@ async def recount(
         excerpts = said.excerpts() if said is not None else []
         # In a thread: a body may hold megabytes of text, and hundreds of images.
         question = await asyncio.to_thread(_ask, plan, route, excerpts)
-        counts = await counter.count(
-            question.family.encoding, (question.input.texts, question.output.texts)
-        )
+        portions = (question.input, question.output, question.thoughts)
+        counts = await counter.count(question.family.encoding, [part.texts for part in portions])
         if counts is None:
             return usage
         told = said.usage if said is not None else None
@@ -52,18 +58,15 @@ async def recount(
         return usage
 
 
-async def count_input(plan: Plan, counter: TokenCounter) -> int:
-    """Return how many tokens a model is expected to read of a request; a cheap estimate where they
+async def count_input(plan: Plan, counter: TokenCounter) -> Usage:
+    """Return what a model is expected to read of a request; a cheap estimate where its tokens
     cannot be counted.
     """
     question = await asyncio.to_thread(_ask, plan, plan.routes[0] if plan.routes else None, [])
     counts = await counter.count(question.family.encoding, (question.input.texts, ()))
-    prompt = question.prompt
     if counts is None:
-        text = tokens_of_quarters(question.input.quarters)
-    else:
-        text = question.input.tokens(question.family, counts[0])
-    return prompt.tokens + text + prompt.image_tokens + prompt.audio_tokens
+        return _read(question, tokens_of_quarters(question.input.quarters))
+    return _read(question, question.input.tokens(question.family, counts[0]))
 
 
 class Portion(NamedTuple):
@@ -85,7 +88,7 @@ def portion(excerpts: Iterable[Excerpt]) -> Portion:
     """Return what is counted of these texts, up to TEXT_CHARACTERS_MAX."""
     texts: list[str] = []
     room, counted, quarters = TEXT_CHARACTERS_MAX, 0, 0
-    for text, size in excerpts:
+    for text, size, _ in excerpts:
         quarters += size
         if room and text:
             piece = text[:room]
@@ -109,6 +112,7 @@ class _Question(NamedTuple):
     prompt: Prompt
     input: Portion
     output: Portion
+    thoughts: Portion
 
 
 def _ask(plan: Plan, route: Route | None, excerpts: list[Excerpt]) -> _Question:
@@ -123,22 +127,42 @@ def _ask(plan: Plan, route: Route | None, excerpts: list[Excerpt]) -> _Question:
         family=family,
         prompt=prompt,
         input=portion(_measure(prompt.texts)),
-        output=portion(excerpts),
+        output=portion(part for part in excerpts if not part.is_thought),
+        thoughts=portion(part for part in excerpts if part.is_thought),
     )
 
 
 def _answer(
     question: _Question, counts: list[int], usage: Usage, told: Usage | None, input_bound: int
 ) -> Usage:
-    prompt, family = question.prompt, question.family
+    family = question.family
     # A tool call without arguments has no text, and is at least one token.
     output = max(question.output.tokens(family, counts[1]), min(usage.output, 1))
+    # What came sealed stays as it was estimated.
+    sealed = max(usage.reasoning - tokens_of_quarters(question.thoughts.quarters), 0)
+    thought = question.thoughts.tokens(family, counts[2]) + sealed
     if told is not None and told.input_tokens:
         # It came before the answer ended: what was read is known, what was written at least that.
-        return usage._replace(output=max(output, told.output + told.reasoning))
-    text = prompt.tokens + question.input.tokens(family, counts[0])
-    # Together never above the bound of the hold.
-    text = min(text, input_bound)
-    images = min(prompt.image_tokens, input_bound - text)
-    audio = min(prompt.audio_tokens, input_bound - text - images)
-    return usage._replace(input=text, image_in=images, audio_in=audio, output=output)
+        thought = max(thought, told.reasoning)
+        output = max(output, told.output + told.reasoning - thought)
+        return usage._replace(output=output, reasoning=thought)
+    # Never above the bound of the hold.
+    read = within(_read(question, question.input.tokens(family, counts[0])), input_bound)
+    return usage._replace(
+        input=read.input,
+        image_in=read.image_in,
+        audio_in=read.audio_in,
+        output=output,
+        reasoning=thought,
+    )
+
+
+def _read(question: _Question, text_tokens: int) -> Usage:
+    """Return what is read with so many tokens of text."""
+    prompt = question.prompt
+    return Usage(
+        input=prompt.tokens + text_tokens,
+        image_in=prompt.image_tokens,
+        audio_in=prompt.audio_tokens,
+        source="estimated",
+    )

@@ -106,8 +106,11 @@ def count_settled(call: Call, ending: Ending, row: Row) -> None:
     """Have the limits, metrics and habits of the process know of a call that ends with this row."""
     gateway, request, usage = call.gateway, call.plan.request, stored_usage(row)
     call.settled_tokens = usage.total_tokens
+    if not usage.total_tokens and usage.source != "none":
+        # In pieces alone, which limits do not know.
+        call.settled_tokens = call.reserved_tokens
     if ending.state == RequestState.COMPLETED and usage.source == "reported":
-        gateway.habits.note(call.plan.model.id, usage.output_tokens)
+        gateway.habits.note(call.plan.model.id, usage.output_tokens / request.choices)
     if call.quote_seconds is None:
         gateway.counts.note_call(
             request.endpoint,

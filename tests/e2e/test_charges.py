@@ -72,6 +72,32 @@ def test_a_ranking_that_is_billed_by_the_unit_is_held_for_and_charged(bench: Ben
     assert len(upstream.heard) == 1
 
 
+def test_units_that_a_provider_reports_are_charged_above_the_hold(bench: Bench) -> None:
+    unit = 2_000_000
+    ranking = {
+        "results": [{"index": 0, "relevance_score": 0.5}],
+        "meta": {"billed_units": {"search_units": 3}},
+    }
+    with RawUpstream(lambda _: [respond(orjson.dumps(ranking))]) as upstream:
+        stage = bench.stage(
+            "raw",
+            provider=bench.make_provider(upstream.base_url),
+            prices={"input": 0, "output": 0, "tool_call": unit},
+        )
+        body = orjson.dumps({"model": stage.model.name, "query": "q", "documents": ["a", "b"]})
+
+        ask(bench.gateway, "POST", "/v1/rerank", headers=stage.caller.headers, body=body)
+
+    statement = stage.settled()
+    (row,) = statement.rows
+    assert (row.usage_source, row.is_usage_suspect, row.counts) == (
+        "reported",
+        False,
+        '{"tool_call":3}',
+    )
+    assert (statement.charges, row.hold_nanos) == ((3 * unit,), unit)
+
+
 def test_a_call_that_failed_does_not_cost_the_price_of_a_request(bench: Bench) -> None:
     stage = bench.stage("demo-chat:fault=status(500)", request_nanos=REQUEST_NANOS)
 

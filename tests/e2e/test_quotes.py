@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
@@ -18,7 +20,7 @@ from apps.billing.models import Hold
 from tests.e2e.answers import HttpAnswer, ask, check_error
 from tests.e2e.faults import BrokenHolds
 from tests.e2e.rows import CHAT, check_nothing_happened
-from tests.support.bench import DOLLAR, INPUT_NANOS, OUTPUT_NANOS, Bench, Caller, Stage
+from tests.support.bench import DOLLAR, INPUT_NANOS, OUTPUT_NANOS, PRICES, Bench, Caller, Stage
 from tests.support.gateway import FAST
 from tests.support.processes import wait_until
 
@@ -62,6 +64,21 @@ def test_a_quote_says_what_a_call_costs_at_most_and_holds_nothing(bench: Bench, 
     assert Decimal(found["likely"]["amount"]) < Decimal(found["at_most"]["amount"])
     assert found["hold"] is None
     assert APIRequest.objects.filter(api_key_id=stage.caller.key.pk).count() == 1
+
+
+def test_what_is_likely_is_read_is_counted_as_the_model_reads_it(bench: Bench) -> None:
+    # Of 300 kB, and a tile.
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 512, 512) + bytes(300_000)
+    url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    image = {"type": "image_url", "image_url": {"url": url}}
+    content = [{"type": "text", "text": "What is this?"}, image]
+    stage = bench.stage("gpt-4o", prices={**PRICES, "image_in": 5_000_000_000})
+
+    found = quote(stage, request={"messages": [{"role": "user", "content": content}]})
+
+    lines = {line["item"]: line["count"] for line in found["likely"]["lines"]}
+    # Three tokens for the answer, three for the message, its role, four words.
+    assert lines == {"input": 11, "image_in": 85 + 170, "output": 100}
 
 
 def test_the_hold_of_a_quote_is_spent_by_its_call(bench: Bench) -> None:

@@ -238,6 +238,22 @@ def test_what_was_not_charged_above_the_hold_is_an_adjustment(
     assert charge["note"] != ""
 
 
+def test_a_usage_that_was_told_and_cannot_be_true_is_not_said_to_be_missing(
+    gateway: Gateway, client: APIClient
+) -> None:
+    held, other = _held(gateway, DOLLAR), _held(gateway, DOLLAR)
+    gateway.resolve(held, 1_000, usage_source="estimated", is_usage_suspect=True)
+    gateway.resolve(other, 1_000, usage_source="estimated")
+
+    notes = [_charge(client, found.request_id)["note"] for found in (held, other)]
+
+    assert notes == [
+        "What the provider reported cannot be true: the gateway estimated the usage from what went "
+        "through.",
+        "The provider reported no usage: the gateway estimated it from what went through.",
+    ]
+
+
 def test_a_late_settlement_is_explained_by_what_it_tells(
     world: World, gateway: Gateway, client: APIClient
 ) -> None:

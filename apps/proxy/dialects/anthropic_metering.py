@@ -5,7 +5,7 @@ is the client's business: it passes.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.anthropic_usage import is_billed_refusal, parse_anthropic_usage
@@ -14,6 +14,9 @@ from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.dialects.stream_meter import clean_label
 from apps.proxy.dialects.tool_arguments import arguments_text
 from apps.proxy.estimate import Excerpt, excerpt
+
+_THOUGHT: Final = "thinking"
+_TEXTS: Final = ("text", _THOUGHT)
 
 
 def read_metered_answer(endpoint: Endpoint, body: bytes) -> MeteredAnswer:
@@ -47,13 +50,16 @@ def _says_something(block: dict[str, Any]) -> bool:
 
 
 def _texts(block: dict[str, Any]) -> Iterator[str]:
-    for name in ("text", "thinking"):
+    for name in _TEXTS:
         text = block.get(name)
         if isinstance(text, str):
             yield text
 
 
 def _excerpts(block: dict[str, Any]) -> Iterator[Excerpt]:
-    yield from map(excerpt, _texts(block))
+    for name in _TEXTS:
+        text = block.get(name)
+        if isinstance(text, str):
+            yield excerpt(text, is_thought=name == _THOUGHT)
     if block.get("type") == "tool_use" and isinstance(block.get("input"), dict):
         yield excerpt(str(block.get("name")) + arguments_text(block["input"]))

@@ -34,6 +34,7 @@ class AnthropicStreamMeter(StreamMeter):
     VALUED = (b'"stop_reason"', b'"usage"')
     MARKS = (b'"message_stop"', b'"error"', b"event: error", b"event:error")
     TEXTS = {key: member_pattern(key) for key in _TEXT_KEYS}
+    THOUGHTS = (b"thinking",)
 
     __slots__ = ("_found_characters", "_is_billed_refusal", "_reported", "_searches")
 
@@ -108,11 +109,6 @@ class AnthropicStreamMeter(StreamMeter):
         if usage.source == "none":
             return usage
         return usage._replace(web_search=max(usage.web_search, self._searches))
-
-    def _sealed_tokens(self) -> int:
-        # What was shown of a thought is within its seal, too.
-        shown = tokens_of_quarters(self._quarters.get(b"thinking", 0))
-        return max(super()._sealed_tokens() - shown, 0)
 
     def _found_tokens(self) -> int:
         # Only the usage at the end counts what was found to what was read.

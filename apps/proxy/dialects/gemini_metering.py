@@ -13,7 +13,7 @@ from apps.proxy.dialects import gemini_embedding
 from apps.proxy.dialects.gemini_answer import block_reason
 from apps.proxy.dialects.gemini_parameters import member, word
 from apps.proxy.dialects.gemini_searches import count_searches, with_searches
-from apps.proxy.dialects.gemini_stream import called_texts
+from apps.proxy.dialects.gemini_stream import called_texts, said_texts
 from apps.proxy.dialects.gemini_usage import parse_gemini_usage
 from apps.proxy.dialects.metered_answer import MeteredAnswer, load_answer
 from apps.proxy.dialects.parsed_request import Endpoint
@@ -90,5 +90,6 @@ def _media(parts: list[dict[str, Any]], kind: str) -> list[str]:
 
 def _excerpts(candidates: list[dict[str, Any]]) -> Iterator[Excerpt]:
     for candidate in candidates:
-        yield from map(excerpt, _texts(_parts(candidate)))
+        for text, is_thought in said_texts(candidate):
+            yield excerpt(text, is_thought=is_thought)
         yield from map(excerpt, called_texts(candidate))

@@ -32,6 +32,9 @@ _MEDIUM: Final = b'"mimeType"'
 # Calls are objects, and counted as the text that they come to.
 _ARGUMENTS: Final = b"arguments"
 _TEXT: Final = b"text"
+# A thought is a part with a text and a mark.
+_THOUGHTS: Final = b"thoughts"
+_THOUGHT: Final = re.compile(rb'"thought":\s*+true')
 _MEDIA: Final = re.compile(
     rb'"mimeType":\s*+"(image|audio)/[^"]*+",\s*+"data":\s*+"([A-Za-z0-9+/=_-]*+)"'
 )
@@ -42,7 +45,8 @@ class GeminiStreamMeter(StreamMeter):
 
     VALUED = (b'"finishReason"', b'"blockReason"', b'"error"')
     MARKS = (b"event: error", b"event:error")
-    TEXTS = {key: member_pattern(key) for key in (_TEXT, _ARGUMENTS)}
+    TEXTS = {_TEXT: member_pattern(_TEXT)}
+    THOUGHTS = (_THOUGHTS,)
     ID = member_pattern(b"responseId")
     MODEL = member_pattern(b"modelVersion")
 
@@ -191,7 +195,7 @@ class GeminiStreamMeter(StreamMeter):
     def _count(self, raw: bytes) -> None:
         if _USAGE in raw:
             self._last_usage = raw
-        self._count_text(raw, _TEXT)
+        self._count_text(raw if _THOUGHT.search(raw) is None else self._count_thoughts(raw), _TEXT)
         if _CALL in raw:
             self._count_calls(raw)
         if self._searches is not None and _GROUNDING in raw:
@@ -209,14 +213,27 @@ class GeminiStreamMeter(StreamMeter):
             if document is not None:
                 searches.take(document)
 
+    def _count_thoughts(self, raw: bytes) -> bytes:
+        """Count the texts of events that hold thoughts, and return the others."""
+        others: list[bytes] = []
+        for event in split_events(raw):
+            document = None if _THOUGHT.search(event) is None else load_chunk(event_data(event))
+            if document is None:
+                others.append(event)
+                continue
+            candidates = document.get("candidates")
+            for candidate in candidates if isinstance(candidates, list) else ():
+                for text, is_thought in said_texts(candidate):
+                    self._take_text(_THOUGHTS if is_thought else _TEXT, text)
+        return b"".join(others)
+
     def _count_calls(self, raw: bytes) -> None:
         for event in split_events(raw):
             document = load_chunk(event_data(event)) if _CALL in event else None
             candidates = None if document is None else document.get("candidates")
             for candidate in candidates if isinstance(candidates, list) else ():
                 for text in called_texts(candidate):
-                    self._has_content = True
-                    self._count_text(b'"arguments":' + orjson.dumps(text), _ARGUMENTS)
+                    self._take_text(_ARGUMENTS, text)
 
 
 def _cut_last(block: bytes) -> tuple[bytes, bytes]:
@@ -247,13 +264,27 @@ def _find_usage(block: bytes) -> Mapping[str, Any] | None:
     return None
 
 
+def said_texts(candidate: object) -> list[tuple[str, bool]]:
+    """Return the texts of a candidate, and of each whether it is a thought."""
+    return [
+        (part["text"], part.get("thought") is True)
+        for part in _parts(candidate)
+        if isinstance(part.get("text"), str)
+    ]
+
+
 def called_texts(candidate: object) -> list[str]:
     """Return the calls of functions in a candidate, each as the text that it comes to."""
-    content = candidate.get("content") if isinstance(candidate, dict) else None
-    parts = content.get("parts") if isinstance(content, dict) else None
     calls = [
         part["functionCall"]
-        for part in (parts if isinstance(parts, list) else ())
-        if isinstance(part, dict) and isinstance(part.get("functionCall"), dict)
+        for part in _parts(candidate)
+        if isinstance(part.get("functionCall"), dict)
     ]
     return [f"{call.get('name')}{orjson.dumps(call.get('args') or {}).decode()}" for call in calls]
+
+
+def _parts(candidate: object) -> list[dict[str, Any]]:
+    """Return the parts of a candidate, none where it is no such thing."""
+    content = candidate.get("content") if isinstance(candidate, dict) else None
+    parts = content.get("parts") if isinstance(content, dict) else None
+    return [part for part in (parts if isinstance(parts, list) else ()) if isinstance(part, dict)]

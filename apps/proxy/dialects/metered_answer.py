@@ -16,7 +16,7 @@ from apps.proxy.dialects.plausibility import (
 from apps.proxy.dialects.stream_meter import clean_label
 from apps.proxy.dialects.usage_pieces import has_pieces, with_pieces
 from apps.proxy.dialects.usage_reader import unbilled
-from apps.proxy.estimate import Excerpt, tokens_of_quarters
+from apps.proxy.estimate import Excerpt, sizes_of, tokens_of_quarters
 
 # Calls of tools are not among the characters that are known at once: a usage that would not account
 # for so many gets a closer look.
@@ -67,9 +67,12 @@ class MeteredAnswer(NamedTuple):
             if not self._is_plausible(reported):
                 usage = reported._replace(is_suspect=True)
         else:
+            sizes = sizes_of(self.excerpts())
+            least = 1 if self.has_content and self.choices and not sizes.thought else 0
             usage = Usage(
                 input=estimated_input_tokens,
-                output=self.estimated_output_tokens,
+                output=max(tokens_of_quarters(sizes.written), least),
+                reasoning=tokens_of_quarters(sizes.thought),
                 audio_out=0 if self.count_spoken is None else self.count_spoken(),
                 source="estimated",
                 is_suspect=self.is_usage_unusable,
@@ -77,6 +80,8 @@ class MeteredAnswer(NamedTuple):
             if reported is not None:
                 # A ranking may report how often it ran, and no tokens.
                 is_known = has_pieces(reported) and not reported.is_suspect
+                if is_known and not usage.total_tokens:
+                    return reported  # Nothing is left to estimate.
                 usage = with_pieces(usage, reported)._replace(is_suspect=not is_known)
         return usage._replace(image=self.images) if self.images > usage.image else usage
 
@@ -91,7 +96,7 @@ class MeteredAnswer(NamedTuple):
         return is_bounded or is_plausible(usage, delivered_tokens=delivered, choices=self.choices)
 
     def _delivered_tokens(self) -> int:
-        return tokens_of_quarters(sum(part.quarters for part in self.excerpts()))
+        return tokens_of_quarters(sum(sizes_of(self.excerpts())))
 
 
 def load_answer(body: bytes) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Whole answers in OpenAI's dialect: what they hold, and how they look as a stream."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -165,7 +165,7 @@ def _message_excerpts(message: dict[str, Any]) -> list[Excerpt]:
     """Return all that a message says."""
     said = [part for name in _TEXT_MEMBERS for part in _excerpts(message.get(name))]
     said += max(
-        (_excerpts(message.get(name)) for name in _REASONING_MEMBERS),
+        (_excerpts(message.get(name), is_thought=True) for name in _REASONING_MEMBERS),
         key=lambda parts: sum(part.quarters for part in parts),
     )
     audio = message.get("audio")
@@ -183,14 +183,18 @@ def _message_excerpts(message: dict[str, Any]) -> list[Excerpt]:
     return said
 
 
-def _excerpts(content: object) -> list[Excerpt]:
-    """Return a text, or the texts of an array of parts."""
+def _excerpts(content: object, *, is_thought: bool = False) -> list[Excerpt]:
+    """Return a text, or the texts of an array of parts, which may hold thoughts (Mistral)."""
     if isinstance(content, str):
-        return [excerpt(content)]
-    if not isinstance(content, list):
-        return []
-    parts: Iterable[object] = (part.get("text") for part in content if isinstance(part, dict))
-    return [excerpt(text) for text in parts if isinstance(text, str)]
+        return [excerpt(content, is_thought=is_thought)]
+    found: list[Excerpt] = []
+    for part in content if isinstance(content, list) else ():
+        text = part.get("text") if isinstance(part, dict) else None
+        if isinstance(text, str):
+            found.append(excerpt(text, is_thought=is_thought))
+        elif isinstance(part, dict) and not is_thought:
+            found += _excerpts(part.get("thinking"), is_thought=True)
+    return found
 
 
 def answer_to_sse(

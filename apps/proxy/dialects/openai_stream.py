@@ -3,12 +3,12 @@
 import re
 from typing import Any, Final
 
+from apps.proxy.dialects.json_strings import text_of
 from apps.proxy.dialects.openai_chunks import find_usage, is_error, load_chunk
 from apps.proxy.dialects.openai_request import CHOICES_MAX
 from apps.proxy.dialects.openai_spoken import spoken_ids
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.stream_meter import StreamMeter, clean_label, member_pattern
-from apps.proxy.estimate import tokens_of_quarters
 from apps.proxy.media import streamed_tokens
 from apps.proxy.sse import event_data, first_data, is_done, split_events
 
@@ -28,6 +28,9 @@ _TEXT_KEYS: Final = (b"content", b"refusal", b"arguments", b"reasoning_content",
 _TOOL_DELTA: Final = re.compile(rb'"(?:tool_calls":\s*+\[\s*+\{|function_call":\s*+\{)')
 # Mistral: content as an array of typed parts.
 _CONTENT_PARTS: Final = re.compile(rb'"content":\s*+\[\s*+\{\s*+"type"')
+_THOUGHT_PARTS: Final = re.compile(
+    rb'"thinking":\s*+\[((?:[^\]"]|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+)\]', re.DOTALL
+)
 _IMAGES_KEY: Final = b'"images"'
 _IMAGE: Final = re.compile(rb'"image_url":\s*+[{"]')
 # Source: https://openrouter.ai/docs/guides/best-practices/reasoning-tokens
@@ -44,6 +47,7 @@ class OpenAIStreamMeter(StreamMeter):
     TEXTS = {key: member_pattern(key) for key in (*_TEXT_KEYS, b"text", b"thinking", b"transcript")}
     # Sent twice by some servers, under both names.
     SYNONYMS = (b"reasoning_content", b"reasoning")
+    THOUGHTS = (*SYNONYMS, b"thinking")
 
     __slots__ = (
         "_audio_characters",
@@ -159,10 +163,12 @@ class OpenAIStreamMeter(StreamMeter):
                     data = detail.get("data") if isinstance(detail, dict) else None
                     self._sealed_characters += len(data) if isinstance(data, str) else 0
 
-    def _sealed_tokens(self) -> int:
-        # What was shown of a thought is within its seal, too.
-        shown = max((self._quarters.get(key, 0) for key in self.SYNONYMS), default=0)
-        return max(super()._sealed_tokens() - tokens_of_quarters(shown), 0)
+    def _count_thoughts(self, raw: bytes) -> bytes:
+        """Count the thoughts among parts of content, and return what is left."""
+        texts = self.TEXTS[b"text"]
+        for parts in _THOUGHT_PARTS.findall(raw):
+            self._take_text(b"thinking", text_of(b"".join(texts.findall(parts))))
+        return _THOUGHT_PARTS.sub(b"", raw)
 
     def _has_unseen_output(self) -> bool:
         return self._images > 0 or self._has_audio
@@ -188,6 +194,7 @@ class OpenAIStreamMeter(StreamMeter):
             keys.append(b"transcript")
         if _CONTENT_PARTS.search(raw) is not None:
             keys += [b"text", b"thinking"]
+            raw = self._count_thoughts(raw)
         if _SEALED in raw:
             self._count_sealed(raw)
         for key in keys:

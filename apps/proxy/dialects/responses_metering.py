@@ -22,6 +22,7 @@ _CALLS: Final = ("custom_tool_call", "function_call")
 # What an item says, by its members.
 _TEXTS: Final = ("arguments", "input", "name")
 _PARTS: Final = ("content", "summary")
+_THOUGHT: Final = "reasoning"  # the type of an item that is nothing else
 
 
 def read_metered_answer(endpoint: Endpoint, body: bytes) -> MeteredAnswer:
@@ -100,7 +101,7 @@ def excerpts_of(response: Mapping[str, Any]) -> list[Excerpt]:
     """Return all that a response says."""
     items = response.get("output")
     return [
-        excerpt(text)
+        excerpt(text, is_thought=item.get("type") == _THOUGHT)
         for item in (items if isinstance(items, list) else ())
         if isinstance(item, Mapping)
         for text in texts_of(item)

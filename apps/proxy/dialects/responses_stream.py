@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from apps.core.usage import Usage
+from apps.proxy.dialects.json_strings import text_of
 from apps.proxy.dialects.openai_chunks import is_error, load_chunk
 from apps.proxy.dialects.responses_metering import (
     excerpts_of,
@@ -19,12 +20,15 @@ from apps.proxy.dialects.responses_metering import (
 from apps.proxy.dialects.responses_stored import kept_ids
 from apps.proxy.dialects.stream_meter import StreamMeter, clean_label, member_pattern
 from apps.proxy.dialects.upstream_errors import allowed_code, error_code
-from apps.proxy.estimate import Excerpt, tokens_of_quarters
-from apps.proxy.sse import event_data, first_data
+from apps.proxy.estimate import Excerpt, Sizes, sizes_of
+from apps.proxy.sse import event_data, first_data, split_events
 
 # Of a text, arguments, a thought or whatever else comes in pieces.
 _DELTA: Final = b"delta"
 _PIECE: Final = re.compile(rb'"delta":\s*+"[^"]')
+# The text of a thought comes under the same name, in events of their own.
+_THOUGHTS: Final = b"thoughts"
+_THOUGHT: Final = re.compile(rb'"type":\s*+"response\.reasoning_(?:summary_)?text\.delta"')
 _CALL: Final = re.compile(rb'"type":\s*+"(?:custom_tool_call|function_call)"')
 # The type of an item, in the events that tell its beginning and its end.
 _SEARCH: Final = b'"web_search_call"'
@@ -45,6 +49,7 @@ class ResponsesStreamMeter(StreamMeter):
         b"event:error",
     )
     TEXTS = {_DELTA: member_pattern(_DELTA)}
+    THOUGHTS = (_THOUGHTS,)
 
     __slots__ = ("_searches", "_whole")
 
@@ -123,7 +128,7 @@ class ResponsesStreamMeter(StreamMeter):
         ) or allowed_code(document.get("code"))
 
     def excerpts(self) -> list[Excerpt]:
-        """Return the beginning of each kind of text the model produced so far."""
+        """Return what was kept of each kind of text the model produced so far."""
         return super().excerpts() or excerpts_of(self._whole)
 
     def final_usage(self, *, estimated_input_tokens: int) -> Usage:
@@ -133,14 +138,20 @@ class ResponsesStreamMeter(StreamMeter):
             return usage
         return usage._replace(web_search=max(usage.web_search, self._searches))
 
-    def _counted_tokens(self) -> int:
-        written = super()._counted_tokens()
-        if not self._whole:
-            return written
-        quarters = sum(part.quarters for part in excerpts_of(self._whole))
-        return max(written, tokens_of_quarters(quarters))
+    def _sizes(self) -> Sizes:
+        return sizes_of(excerpts_of(self._whole)) if self._whole else super()._sizes()
 
     def _count(self, raw: bytes) -> None:
-        self._count_text(raw, _DELTA)
+        self._count_text(raw if _THOUGHT.search(raw) is None else self._count_thoughts(raw), _DELTA)
         if not self._has_content:
             self._has_content = _CALL.search(raw) is not None
+
+    def _count_thoughts(self, raw: bytes) -> bytes:
+        """Count the events that bring thoughts, and return the others."""
+        thoughts: list[bytes] = []
+        others: list[bytes] = []
+        for event in split_events(raw):
+            (others if _THOUGHT.search(event) is None else thoughts).append(event)
+        texts = self.TEXTS[_DELTA].findall(b"".join(thoughts))
+        self._take_text(_THOUGHTS, text_of(b"".join(texts)))
+        return b"".join(others)

@@ -1,8 +1,8 @@
 """The meter of a stream: what goes on to the client, and what it cost.
 
 The meter is given complete events. Almost all of them pass after a scan of their bytes; only those
-that may hold usage, a reason to end, an error or the end are parsed. Text is kept in bounded pieces
-and counted in batches, for the case that no usage is reported. What is particular to a dialect is
+that may hold usage, a reason to end, an error or the end are parsed. Text is counted in batches,
+and a sample of it kept, for the case that no usage is reported. What is particular to a dialect is
 in its subclass.
 
 Over 400 lines because one class holds what a stream has said, and each part reads what others keep.
@@ -15,23 +15,27 @@ from typing import Any, ClassVar, Final
 
 from apps.core.errors import GatewayError
 from apps.core.usage import Usage
-from apps.proxy.dialects.json_strings import text_of, unescape
+from apps.proxy.dialects.json_strings import text_of
 from apps.proxy.dialects.plausibility import (
     is_plausible,
     needs_no_look,
     tells_enough,
     tells_too_little,
 )
+from apps.proxy.dialects.text_samples import TextSamples
 from apps.proxy.dialects.upstream_errors import error_code
 from apps.proxy.dialects.usage_reader import unbilled
-from apps.proxy.estimate import Excerpt, estimate_quarters, tokens_of_quarters
+from apps.proxy.estimate import (
+    Excerpt,
+    Sizes,
+    estimate_quarters,
+    sizes_of,
+    tokens_of_quarters,
+)
 from apps.proxy.sse import split_events
 
 _NULL: Final = (b": null", b":null")
 _BATCH_BYTES: Final = 16 * 1024
-# How much of the text of a stream is kept for a count of its tokens, in case no usage comes: some
-# eight thousand tokens; one batch more at most.
-_EXCERPT_BYTES: Final = 32 * 1024
 _LABEL_LENGTH_MAX: Final = 200
 # Of the seal itself, around a thought however short.
 _SEAL_CHARACTERS: Final = 256
@@ -71,8 +75,10 @@ class StreamMeter(ABC):
     MARKS: ClassVar[tuple[bytes, ...]]
     # The texts of the model by their keys.
     TEXTS: ClassVar[Mapping[bytes, re.Pattern[bytes]]]
-    # Of these keys, under which the same text stands twice, only the longer one counts.
+    # Of these two keys, under which the same text stands twice, only the longer one counts.
     SYNONYMS: ClassVar[tuple[bytes, ...]] = ()
+    # The keys of thoughts.
+    THOUGHTS: ClassVar[tuple[bytes, ...]] = ()
     ID: ClassVar[re.Pattern[bytes]] = _ID
     MODEL: ClassVar[re.Pattern[bytes]] = _MODEL
 
@@ -81,13 +87,12 @@ class StreamMeter(ABC):
         "_batch_bytes",
         "_bytes",
         "_events",
-        "_excerpt_bytes",
-        "_excerpts",
         "_has_content",
         "_id",
         "_is_usage_final",
         "_model",
         "_quarters",
+        "_samples",
         "_sealed_characters",
         "_usage_was_unusable",
         "done_seen",
@@ -109,8 +114,7 @@ class StreamMeter(ABC):
         self._id: str | None = None
         self._model: str | None = None
         self._quarters: dict[bytes, int] = {}
-        self._excerpts: dict[bytes, list[bytes]] = {}
-        self._excerpt_bytes = 0
+        self._samples = TextSamples()
         self._sealed_characters = 0  # of thoughts that only their provider can read
         self._usage_was_unusable = False
         self._is_usage_final = False  # it came when an answer had ended
@@ -235,21 +239,25 @@ class StreamMeter(ABC):
         return self._counted_tokens()
 
     def _counted_tokens(self) -> int:
-        quarters = sum(
-            count for key, count in self._quarters.items() if key not in self.SYNONYMS
-        ) + max((self._quarters.get(key, 0) for key in self.SYNONYMS), default=0)
         # A tool call without arguments has no text, and is at least one token.
-        return max(tokens_of_quarters(quarters), 1 if self._has_content else 0)
+        return max(tokens_of_quarters(sum(self._sizes())), 1 if self._has_content else 0)
 
-    def excerpts(self) -> list[Excerpt]:
-        """Return the beginning of each kind of text the model produced so far."""
-        self._count_batch()
+    def _sizes(self) -> Sizes:
+        """Return how much text has been counted."""
+        return sizes_of(Excerpt("", size, key in self.THOUGHTS) for key, size in self._counted())
+
+    def _counted(self) -> list[tuple[bytes, int]]:
+        """Return the keys of the texts that count, and their sizes in quarters of a token."""
         sizes = self._quarters
         doubled = min(self.SYNONYMS, key=lambda key: sizes.get(key, 0), default=None)
+        return [(key, size) for key, size in sizes.items() if key != doubled]
+
+    def excerpts(self) -> list[Excerpt]:
+        """Return what was kept of each kind of text the model produced so far."""
+        self._count_batch()
         return [
-            Excerpt(text_of(b"".join(self._excerpts.get(key, ()))), size)
-            for key, size in sizes.items()
-            if key != doubled
+            Excerpt(self._samples.text(key), size, key in self.THOUGHTS)
+            for key, size in self._counted()
         ]
 
     # ---- what it cost
@@ -268,14 +276,9 @@ class StreamMeter(ABC):
         if reported is not None and reported.total_tokens:
             usage = self._judged(reported)
         else:
-            usage = Usage(
-                input=estimated_input_tokens + self._found_tokens(),
-                output=self.estimated_output_tokens(),
-                reasoning=self._sealed_tokens(),
-                audio_out=self._spoken_tokens(),
-                source="estimated",
-                is_suspect=self._usage_was_unusable or reported is not None,
-            )
+            self._count_batch()
+            is_suspect = self._usage_was_unusable or reported is not None
+            usage = self._estimated(Usage(input=estimated_input_tokens, is_suspect=is_suspect))
         images = self._count_images()
         return usage._replace(image=images) if images > usage.image else usage
 
@@ -297,18 +300,25 @@ class StreamMeter(ABC):
         is_final = self.done_seen or self._is_usage_final
         if not is_final or not tells_enough(usage, streamed_bytes=self._bytes):
             self._count_batch()
-        written, spoken = self._counted_tokens(), self._spoken_tokens()
+        delivered = self._counted_tokens() + self._spoken_tokens()
         is_early = not is_final and self._is_early(usage)
-        if not is_early and not tells_too_little(usage, delivered_tokens=written + spoken):
+        if not is_early and not tells_too_little(usage, delivered_tokens=delivered):
             return usage
         if is_final:
             return usage._replace(is_suspect=True)
         # A count that a client can outrun by leaving is no report (I-27).
+        return self._estimated(usage)
+
+    def _estimated(self, usage: Usage) -> Usage:
+        """Return a usage of what was read at first, with an estimate of what came of it."""
+        written, thought = self._sizes()
+        # A tool call without arguments has no text, and is at least one token.
+        least = 1 if self._has_content and not thought else 0
         return usage._replace(
             input=usage.input + self._found_tokens(),
-            output=written,
-            reasoning=self._sealed_tokens(),
-            audio_out=spoken,
+            output=max(tokens_of_quarters(written), least),
+            reasoning=tokens_of_quarters(thought) + self._sealed_tokens(),
+            audio_out=self._spoken_tokens(),
             source="estimated",
         )
 
@@ -323,9 +333,13 @@ class StreamMeter(ABC):
         return False
 
     def _sealed_tokens(self) -> int:
-        """Return an estimate of the tokens of thoughts that came sealed: base64 of all of them."""
+        """Return an estimate of the tokens of thoughts that came sealed: base64 of all of them.
+
+        What was shown of a thought is within its seal, too, and not counted again.
+        """
         characters = max(self._sealed_characters - _SEAL_CHARACTERS, 0)
-        return tokens_of_quarters(characters * 3 // 4)
+        shown = tokens_of_quarters(self._sizes().thought)
+        return max(tokens_of_quarters(characters * 3 // 4) - shown, 0)
 
     def _found_tokens(self) -> int:
         """Return an estimate of the tokens that the provider gave the model to read meanwhile."""
@@ -370,14 +384,14 @@ class StreamMeter(ABC):
         """Count all texts under a key."""
         if key not in raw:
             return
-        text = b"".join(self.TEXTS[key].findall(raw))
+        self._take_text(key, text_of(b"".join(self.TEXTS[key].findall(raw))))
+
+    def _take_text(self, key: bytes, text: str) -> None:
+        """Count a text, as one of those under a key."""
         if text:
             self._has_content = True
-            size = estimate_quarters(unescape(text))
-            self._quarters[key] = self._quarters.get(key, 0) + size
-            if self._excerpt_bytes < _EXCERPT_BYTES:
-                self._excerpts.setdefault(key, []).append(text)
-                self._excerpt_bytes += len(text)
+            self._quarters[key] = self._quarters.get(key, 0) + estimate_quarters(text)
+            self._samples.take(key, text)
 
     def _identify(self, raw: bytes) -> None:
         model = self.MODEL.search(raw)

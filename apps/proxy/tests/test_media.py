@@ -19,6 +19,7 @@ from apps.proxy.media import (
     image_size,
     image_tokens,
     openai_tokens,
+    qwen_tokens,
 )
 
 MAXIMUM = 1234
@@ -141,6 +142,30 @@ def test_an_image_costs_gemini_s_tiles_or_its_resolution(
 
 
 @pytest.mark.parametrize(
+    ("model", "size", "tokens"),
+    [
+        # Of 28 pixels, between 4 and 1280 of them, and two marks around them.
+        ("qwen2.5-vl-72b-instruct", (336, 336), 144 + 2),
+        ("qwen2-vl-7b-instruct", (1280, 720), 46 * 26 + 2),
+        ("qwen2.5-vl-72b-instruct", (1024, 1024), 35 * 35 + 2),
+        ("qwen-vl-max-2025-04-08", (336, 336), 144 + 2),
+        ("qvq-max", (10, 10), 4 + 2),
+        # Of 32 pixels, up to 2560 of them.
+        ("qwen3-vl-plus", (1024, 1024), 32 * 32 + 2),
+        ("qwen/qwen3-vl-235b-a22b-instruct", (4000, 3000), 58 * 43 + 2),
+        ("qwen-vl-max", (1024, 1024), 32 * 32 + 2),
+        ("qwen-vl-plus-2025-08-15", (1024, 1024), 32 * 32 + 2),
+        ("qwen3.6-plus", (1, 20), 1 * 9 + 2),
+        ("qwen-plus", (1024, 1024), None),
+    ],
+)
+def test_an_image_costs_qwen_s_patches(
+    model: str, size: tuple[int, int], tokens: int | None
+) -> None:
+    assert qwen_tokens(model, Size(*size)) == tokens
+
+
+@pytest.mark.parametrize(
     ("image", "model", "tokens"),
     [
         (part(png(1024, 1024)), "gpt-4o", 765),
@@ -151,8 +176,10 @@ def test_an_image_costs_gemini_s_tiles_or_its_resolution(
             765,
         ),
         (part(png(1000, 1000)), "claude-sonnet-4-5", 1296),
+        (part(png(1024, 1024)), "Qwen/Qwen3-VL-8B-Instruct", 1026),
         # No formula, no size, an address, junk: the model's own maximum.
-        (part(png(1024, 1024)), "qwen-vl-max", MAXIMUM),
+        (part(png(1024, 1024)), "grok-4", MAXIMUM),
+        (part(png(1024, 1024)), "qwen-plus", MAXIMUM),
         (part(png(1024, 1024)), "gemma-3-27b-it", MAXIMUM),
         (part(b"no image"), "gpt-4o", MAXIMUM),
         ({"image_url": {"url": "https://example.com/a.png"}}, "gpt-4o", MAXIMUM),

@@ -128,6 +128,16 @@ def test_a_ranking_costs_what_was_read(document: dict[str, Any], usage: Usage) -
     assert read(document, "rerank").final_usage(estimated_input_tokens=99) == usage
 
 
+def test_units_alone_are_a_whole_usage_where_nothing_is_to_be_estimated() -> None:
+    billed = read(RANKING | {"meta": {"billed_units": {"search_units": 3}}}, "rerank")
+    absurd = read(RANKING | {"meta": {"billed_units": {"search_units": -1}}}, "rerank")
+
+    assert billed.final_usage(estimated_input_tokens=0) == Usage(source="reported", tool_call=3)
+    assert absurd.final_usage(estimated_input_tokens=0) == Usage(
+        source="estimated", is_suspect=True
+    )
+
+
 def test_a_moderation_without_usage_is_estimated_by_its_input() -> None:
     answer = read(MODERATION, "moderations")
 

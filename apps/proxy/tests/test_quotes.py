@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from apps.billing.pricing import Price, charge_nanos
 from apps.core.errors import GatewayError
 from apps.core.price_terms import ContextTier, ServiceTier, Terms, TimeWindow
+from apps.core.usage import Usage
 from apps.proxy.admission import Plan, plan_call
 from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.quotes import (
@@ -124,7 +125,7 @@ def test_at_most_is_what_the_hold_would_be_and_its_lines_add_up(
     plan = _plan(body, price)
 
     usage, conditions = dearest_usage(plan)
-    quote = describe_quote(plan, expect_usage(plan, Habits(), input_tokens=3), quote_id="q")
+    quote = describe_quote(plan, expect_usage(plan, Habits(), read=Usage(input=3)), quote_id="q")
 
     charged = charge_nanos(usage, price, plan.access.multiplier_millionths, conditions)
     assert charged == plan.wanted_nanos
@@ -136,7 +137,7 @@ def test_at_most_is_what_the_hold_would_be_and_its_lines_add_up(
 def test_the_lines_of_a_quote() -> None:
     plan = _plan({"max_tokens": 100})
 
-    quote = describe_quote(plan, expect_usage(plan, Habits(), input_tokens=9), quote_id="q")
+    quote = describe_quote(plan, expect_usage(plan, Habits(), read=Usage(input=9)), quote_id="q")
 
     most = plan.input_bound * 2_500
     assert quote["at_most"] == {
@@ -169,13 +170,13 @@ def test_the_lines_of_a_quote() -> None:
 
 def test_what_is_likely_follows_what_the_model_wrote_lately() -> None:
     plan, habits = _plan({}), Habits()
-    unseen = expect_usage(plan, habits, input_tokens=9)
+    unseen = expect_usage(plan, habits, read=Usage(input=9))
     habits.note(plan.model.id, 100)
-    first = expect_usage(plan, habits, input_tokens=9)
+    first = expect_usage(plan, habits, read=Usage(input=9))
     habits.note(plan.model.id, 300)
     habits.note(plan.model.id + 1, 9_000)
 
-    later = expect_usage(plan, habits, input_tokens=9)
+    later = expect_usage(plan, habits, read=Usage(input=9))
 
     assert (unseen.usage.output, unseen.basis) == (500, "assumed")
     assert (first.usage.output, first.basis) == (100, "recent_calls")
@@ -186,6 +187,24 @@ def test_what_is_likely_is_inside_the_bounds_of_the_call() -> None:
     plan, habits = _plan({"max_tokens": 20, "n": 2}), Habits()
     habits.note(plan.model.id, 5_000)
 
-    likely = expect_usage(plan, habits, input_tokens=10**9)
+    likely = expect_usage(plan, habits, read=Usage(input=10**9, image_in=7))
 
     assert (likely.usage.input, likely.usage.output) == (plan.input_bound, 40)
+    assert likely.usage.image_in == 0
+
+
+def test_what_is_likely_to_be_read_costs_what_its_classes_cost() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    price = Price(id=1, input=2 * 10**9, output=8 * 10**9, image_in=5 * 10**9)
+    plan = _plan({"messages": [{"role": "user", "content": [image]}], "max_tokens": 10}, price)
+    read = Usage(input=8, image_in=100, source="estimated")
+
+    quote = describe_quote(plan, expect_usage(plan, Habits(), read=read), quote_id="q")
+
+    lines = {line["item"]: (line["count"], line["amount"]) for line in quote["likely"]["lines"]}
+    assert lines == {
+        "input": (8, "0.000016"),
+        "image_in": (100, "0.0005"),
+        "output": (10, "0.00008"),
+    }
+    assert quote["likely"]["input_tokens"] == 108

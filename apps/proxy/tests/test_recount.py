@@ -106,7 +106,20 @@ async def test_a_stream_is_counted_by_what_it_said(counter: TokenCounter) -> Non
     usage = await recount(CHEAP, meter, plan=make_plan(), route=None, counter=counter)
 
     assert [part.text for part in meter.excerpts()] == ['Hello \\wor"ld日本', "four five"]
-    assert usage.output == 8
+    assert (usage.output, usage.reasoning) == (6, 2)
+
+
+async def test_a_sealed_thought_stays_as_it_was_estimated_beside_what_was_shown(
+    counter: TokenCounter,
+) -> None:
+    meter = OpenAIStreamMeter(strip_usage=True)
+    meter.observe(delta(reasoning="1234567"))
+    estimated = Usage(input=99, reasoning=2 + 40, source="estimated")
+
+    usage = await recount(estimated, meter, plan=make_plan(), route=None, counter=counter)
+
+    # Three groups of digits instead of seven characters.
+    assert (usage.output, usage.reasoning) == (0, 3 + 40)
 
 
 @pytest.mark.parametrize(("told", "output"), [(1, 3), (9, 9)])
@@ -183,16 +196,56 @@ async def test_a_query_counts_with_each_document(counter: TokenCounter) -> None:
 def test_what_is_kept_of_a_long_stream_stands_for_all_of_it() -> None:
     meter = OpenAIStreamMeter(strip_usage=True)
     block = delta(content="four" * 500)
-    for _ in range(100):
+    for _ in range(200):
         meter.observe(block)
 
     (part,) = meter.excerpts()
 
-    assert 32 * 1024 <= len(part.text) <= 48 * 1024
-    assert part.quarters == 200_000
+    assert 128 * 1024 <= len(part.text) <= 256 * 1024
+    assert part.quarters == 400_000
     counted = portion([part])
     # Five hundred tokens a block would be exact.
-    assert counted.tokens(UNKNOWN, len(part.text) // 4) == 50_000
+    assert counted.tokens(UNKNOWN, len(part.text) // 4) == 100_000
+
+
+LONG = "The hold is placed before the provider is asked. " * 50
+ROWS = "".join(f'{{"id": {n * 7919}, "at": "2026-11-{n % 28}", "ok": null}},\n' for n in range(40))
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        pytest.param((*[LONG] * 16, *[ROWS] * 16), id="74 thousand characters"),
+        pytest.param((*[ROWS] * 120, *[LONG] * 120), id="rows, then prose"),
+        pytest.param((LONG, ROWS) * 80, id="by turns"),
+        pytest.param((*["好" * 2_000] * 40, *[ROWS] * 70, *[LONG] * 40), id="Chinese, then rows"),
+    ],
+)
+async def test_a_long_stream_is_counted_within_two_per_cent_wherever_it_changes(
+    counter: TokenCounter, texts: tuple[str, ...]
+) -> None:
+    meter = OpenAIStreamMeter(strip_usage=True)
+    for text in texts:
+        meter.observe(delta(content=text))
+
+    usage = await recount(CHEAP, meter, plan=make_plan(), route=None, counter=counter)
+
+    true = await counter.count("o200k_base", (["".join(texts)],))
+    assert true is not None
+    assert abs(usage.output - true[0]) <= true[0] * 2 / 100
+
+
+def test_a_character_that_comes_in_halves_spoils_no_text() -> None:
+    meter = OpenAIStreamMeter(strip_usage=True)
+    meter.observe(delta(content="\n" * 20_000))
+    meter.observe(b'data: {"choices":[{"delta":{"content":"a\\n\\ud83d"}}]}\n\n')
+    _ = meter.events  # The batch ends here.
+    meter.observe(b'data: {"choices":[{"delta":{"content":"\\ude00b"}}]}\n\n')
+
+    (part,) = meter.excerpts()
+
+    assert part.text == "\n" * 20_000 + "a\n\ud83d\ude00b"
+    assert part.quarters == 20_000 + 2 + 8 + 1
 
 
 def test_a_long_text_is_counted_by_its_beginning() -> None:

@@ -13,6 +13,7 @@ from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.endings import Ending
 from apps.proxy.gateway import Gateway
+from apps.proxy.quotes import expect_usage
 from apps.proxy.settlement import count_settled, judged, make_resolve
 from apps.proxy.tests.values import NOW, make_caller, make_snapshot
 from apps.proxy.weight import Weight
@@ -62,9 +63,8 @@ def test_an_estimate_is_not_judged_for_it_is_cut_in_any_case() -> None:
     assert judge("chat/completions", CHAT, estimate) is estimate
 
 
-def test_a_call_is_counted_once_however_often_its_end_is_made_up() -> None:
-    gateway = Gateway()
-    request = parse_request("chat/completions", {"model": "gpt", **CHAT})
+def make_call(gateway: Gateway, **asked: Any) -> Call:
+    request = parse_request("chat/completions", {"model": "gpt", **CHAT, **asked})
     call = Call(
         gateway,
         plan_call(make_snapshot(b""), make_caller(), request, NOW),
@@ -79,6 +79,12 @@ def test_a_call_is_counted_once_however_often_its_end_is_made_up() -> None:
     )
     call.routes = list(call.plan.routes)
     call.detail = {**dict.fromkeys(DETAIL_COLUMNS, ""), "started_at": NOW}
+    return call
+
+
+def test_a_call_is_counted_once_however_often_its_end_is_made_up() -> None:
+    gateway = Gateway()
+    call = make_call(gateway)
     usage = Usage(input=3, output=4, source="reported")
     ending = Ending(RequestState.COMPLETED, 200, usage=usage)
     made = [make_resolve(call, Held(call.request_id, 1_000, ()), ending) for _ in range(2)]
@@ -89,3 +95,35 @@ def test_a_call_is_counted_once_however_often_its_end_is_made_up() -> None:
     assert before == (0, {})
     assert call.settled_tokens == 7
     assert gateway.counts.calls.counts == {("chat/completions", "completed", "2xx"): 1}
+
+
+def test_what_a_model_writes_into_one_answer_is_learnt_from_calls_for_several() -> None:
+    gateway = Gateway()
+    call = make_call(gateway, n=4, max_tokens=500)
+    usage = Usage(input=3, output=60, reasoning=20, source="reported")
+    ending = Ending(RequestState.COMPLETED, 200, usage=usage)
+
+    count_settled(call, ending, make_resolve(call, Held(call.request_id, 1_000, ()), ending).row)
+
+    likely = expect_usage(call.plan, gateway.habits, read=Usage(input=3))
+    assert gateway.habits.expect(call.plan.model.id) == 20
+    assert likely.usage.output == 80
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        (Usage(source="reported", tool_call=3), 1),
+        (Usage(input=2, output=5, source="reported"), 7),
+        (Usage(), 0),
+    ],
+)
+def test_a_usage_in_pieces_counts_for_limits_as_what_was_reserved(
+    usage: Usage, tokens: int
+) -> None:
+    call = make_call(Gateway())
+    ending = Ending(RequestState.COMPLETED, 200, usage=usage)
+
+    count_settled(call, ending, make_resolve(call, Held(call.request_id, 1_000, ()), ending).row)
+
+    assert call.settled_tokens == tokens
