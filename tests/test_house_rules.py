@@ -86,3 +86,15 @@ def test_modules_that_say_they_are_pure_are_held_to_it() -> None:
         for name in says_so
         if not any(name == module or name.startswith(f"{module}.") for module in held)
     ] == []
+
+
+def test_nothing_is_imported_from_a_module_of_tests() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.module}"
+        for folder in ("apps", "auditing", "bench", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and ".test_" in f".{node.module}"
+    ]
+
+    assert found == []

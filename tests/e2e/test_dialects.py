@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.answers import HttpAnswer, Told, check_broken_off, check_told
 from tests.e2e.dialects import SURFACES, Stages, Surface
-from tests.e2e.test_order import LOCKED_SECONDS, nothing_commits
+from tests.e2e.faults import LOCKED_SECONDS, nothing_commits
 from tests.e2e.wire import RawConnection, body_of, head_of
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Stage
 from tests.support.processes import wait_until

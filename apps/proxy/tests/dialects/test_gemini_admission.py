@@ -24,8 +24,8 @@ from apps.proxy.dialects.parsed_request import ParsedRequest
 from apps.proxy.dialects.providers import PROVIDERS, Sending
 from apps.proxy.dialects.surfaces import input_tokens_bound, parse_request
 from apps.proxy.dialects.targets import find_target
-from apps.proxy.tests.dialects.test_conversion import junk
-from apps.proxy.tests.dialects.test_gemini_metering import LAST, MORE, TEXT
+from apps.proxy.tests.dialects.gemini_kit import LAST, MORE, TEXT
+from apps.proxy.tests.dialects.junk import REQUEST_JUNK
 
 HI: Final = {"role": "user", "parts": [{"text": "Hi"}]}
 CONTEXT: Final = 100_000
@@ -244,7 +244,7 @@ def test_no_bound_is_above_the_context() -> None:
 
 @given(changed=st.dictionaries(
     st.sampled_from(("contents", "tools", "generationConfig", "systemInstruction", "serviceTier")),
-    junk, max_size=3,
+    REQUEST_JUNK, max_size=3,
 ))  # fmt: skip
 def test_no_request_breaks_the_parser(changed: dict[str, Any]) -> None:
     row, param, body = "", "", asked(**changed)

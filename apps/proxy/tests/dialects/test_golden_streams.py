@@ -10,16 +10,11 @@ import pytest
 from apps.proxy.dialects.conversion import DIALECTS
 from apps.proxy.dialects.neutral import Delta, Failure
 from apps.proxy.sse import EventBuffer
-from apps.proxy.tests.dialects.golden_cells import Cell, golden_cells
+from apps.proxy.tests.dialects.golden_cells import Cell, golden_cells, stream
 from apps.proxy.tests.dialects.said import answer_of
 from tests.support.cases import for_all
 
 LINE_ENDS: Final = (b"\n", b"\r\n", b"\r")
-
-
-def stream(events: list[str], line_end: bytes = b"\n") -> bytes:
-    raw = "".join(f"{event}\n\n" for event in events).encode()
-    return raw.replace(b"\n", line_end)
 
 
 def blocks_of(*chunks: bytes) -> list[bytes]:

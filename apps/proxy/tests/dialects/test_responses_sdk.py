@@ -18,9 +18,8 @@ from apps.proxy.dialects.answer_deltas import deltas_of
 from apps.proxy.dialects.conversion import DIALECTS
 from apps.proxy.dialects.neutral import Answer, Delta, Failure, Start, Text, TextPiece, ToolUse
 from apps.proxy.dialects.surfaces import parse_request
-from apps.proxy.tests.dialects.golden_cells import REPLY, Cell, golden_cells
-from apps.proxy.tests.dialects.test_answer_round_trips import any_order
-from apps.proxy.tests.dialects.test_golden_streams import stream
+from apps.proxy.tests.dialects.answer_kit import any_order
+from apps.proxy.tests.dialects.golden_cells import REPLY, Cell, golden_cells, stream
 
 RESPONSES: Final = DIALECTS["openai-responses"]
 # By the type of an event, its model.
