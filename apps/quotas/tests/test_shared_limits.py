@@ -11,11 +11,11 @@ from apps.quotas.tests.redis_kit import (
     Server,
     admit,
     finish,
-    free_port,
     gateway,
     needs_redis,
     scope,
 )
+from tests.support.processes import free_port
 
 pytestmark = needs_redis
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-import orjson
+from apps.proxy.tests.dialects.events import event
 
 
 def response(*parts: Any, reason: str | None = None, **changed: Any) -> dict[str, Any]:
@@ -11,11 +11,6 @@ def response(*parts: Any, reason: str | None = None, **changed: Any) -> dict[str
     candidate = {"content": {"parts": list(parts), "role": "model"}, **told, "index": 0}
     document = {"candidates": [candidate], "modelVersion": "gemini-1", "responseId": "resp-1"}
     return {**document, **changed}
-
-
-def event(document: Any) -> bytes:
-    """Return an event that holds a document."""
-    return b"data: " + orjson.dumps(document) + b"\n\n"
 
 
 def usage(prompt: int, candidates: int, **more: int) -> dict[str, int]:

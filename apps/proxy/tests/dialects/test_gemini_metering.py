@@ -13,7 +13,8 @@ from apps.proxy.dialects.gemini_array import GeminiArray
 from apps.proxy.dialects.gemini_metering import read_metered_answer
 from apps.proxy.dialects.gemini_stream import GeminiStreamMeter
 from apps.proxy.sse import EventBuffer
-from apps.proxy.tests.dialects.gemini_kit import LAST, MORE, TEXT, event, response, usage
+from apps.proxy.tests.dialects.events import event
+from apps.proxy.tests.dialects.gemini_kit import LAST, MORE, TEXT, response, usage
 from apps.proxy.tests.dialects.golden_cells import REPLY
 from apps.proxy.tests.dialects.junk import EVENT_JUNK
 

@@ -6,7 +6,6 @@ Over 400 lines because streams of all dialects go through the same converters.
 import json
 from typing import Any, Final
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +27,7 @@ from apps.proxy.dialects.neutral import (
     UsageReport,
 )
 from apps.proxy.dialects.openai_chat_stream_reader import TOOL_CALLS_MAX
+from apps.proxy.tests.dialects.events import event
 from apps.proxy.tests.dialects.golden_cells import REPLY
 from apps.proxy.tests.dialects.junk import EVENT_JUNK
 
@@ -35,10 +35,6 @@ from apps.proxy.tests.dialects.junk import EVENT_JUNK
 def chunk(delta: Any = None, reason: Any = None, **changed: Any) -> bytes:
     choice = {"index": 0, "delta": delta or {}, "finish_reason": reason}
     return event({"id": "c", "model": "m", "choices": [choice], **changed})
-
-
-def event(document: Any) -> bytes:
-    return b"data: " + orjson.dumps(document) + b"\n\n"
 
 
 def call(index: int, text: str, identifier: str | None = None) -> bytes:
