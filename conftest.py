@@ -88,7 +88,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
-        items[:] = [item for item in items if item not in set(deselected)]
+        left = set(deselected)
+        items[:] = [item for item in items if item not in left]
 
 
 def _has_database(item: pytest.Item) -> bool:
