@@ -14,6 +14,7 @@ from apps.core.counters import process_counts
 from tests.access.matrix import ROLES, Rule, find_routes, read_rules
 from tests.access.people import Cast, build_cast, make_tokens
 from tests.rest.world import undone
+from tests.support.cases import for_all
 from tests.support.databases import Database
 
 # Decided before any statement runs: once is enough.
@@ -60,7 +61,7 @@ def test_roles_get_what_the_matrix_gives_them(cast: Cast, rule: Rule) -> None:
                 assert (answer.status_code, code in REFUSALS) == (403, True), role
 
 
-@pytest.mark.parametrize("rule", GUARDED, ids=str)
+@for_all("rule", [pytest.param(rule, id=str(rule)) for rule in GUARDED])
 def test_nothing_but_a_valid_token_lets_in(cast: Cast, rule: Rule) -> None:
     admin = _user_of(cast, "admin")
     headers: list[dict[str, Any]] = [

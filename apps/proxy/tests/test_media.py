@@ -20,6 +20,7 @@ from apps.proxy.media import (
     image_tokens,
     openai_tokens,
 )
+from tests.support.cases import for_all
 
 MAXIMUM = 1234
 
@@ -76,7 +77,7 @@ def test_what_tells_no_size_has_none(head: bytes) -> None:
     assert image_size(head) is None
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("model", "size", "tokens"),
     [
         # The guide's own examples.

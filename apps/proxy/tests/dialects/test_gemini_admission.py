@@ -26,6 +26,7 @@ from apps.proxy.dialects.surfaces import input_tokens_bound, parse_request
 from apps.proxy.dialects.targets import find_target
 from apps.proxy.tests.dialects.gemini_kit import LAST, MORE, TEXT
 from apps.proxy.tests.dialects.junk import REQUEST_JUNK
+from tests.support.cases import for_all
 
 HI: Final = {"role": "user", "parts": [{"text": "Hi"}]}
 CONTEXT: Final = 100_000
@@ -84,7 +85,7 @@ def test_what_only_the_model_understands_passes_untouched() -> None:
     assert parse(body).body == body
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("changed", "row", "param"),
     [
         ({"contents": None}, "E13", "contents"),
@@ -312,7 +313,7 @@ def test_the_path_tells_the_provider_which_model(model: str, is_stream: bool, pa
     assert upstream_path(model, is_stream=is_stream) == path
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("path", "found"),
     [
         ("/v1beta/models/gemini-2.5-pro:generateContent", ("gemini-2.5-pro", "generateContent")),

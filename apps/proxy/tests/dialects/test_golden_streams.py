@@ -5,8 +5,6 @@ Each is fed at every split of its bytes, with every kind of line ends.
 
 from typing import Any, Final
 
-import pytest
-
 from apps.proxy.dialects.conversion import DIALECTS
 from apps.proxy.dialects.neutral import Delta, Failure
 from apps.proxy.sse import EventBuffer
@@ -53,7 +51,7 @@ def streams_of_providers() -> list[Any]:
     return list(cells.values())
 
 
-@pytest.mark.parametrize("cell", streams_of_providers())
+@for_all("cell", streams_of_providers())
 def test_a_stream_is_read_alike_at_every_split(cell: Cell) -> None:
     whole = told(read(cell.provider, *blocks_of(stream(cell.given))))
     for line_end in LINE_ENDS:

@@ -18,6 +18,7 @@ from apps.proxy.dialects.surfaces import input_tokens_bound, parse_request
 from apps.proxy.json_body import serialise
 from apps.proxy.sse import EventBuffer
 from apps.proxy.tests.dialects.events import named_event
+from tests.support.cases import for_all
 
 HI: Final = [{"role": "user", "content": "Hi"}]
 CONTEXT: Final = 100_000
@@ -86,7 +87,7 @@ def test_what_costs_nothing_but_tokens_passes_as_it_is(members: dict[str, Any]) 
     assert parsed(**members).body == body
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("members", "row", "param"),
     [
         ({"background": True}, "E14", "background"),

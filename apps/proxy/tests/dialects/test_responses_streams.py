@@ -21,6 +21,7 @@ from apps.proxy.dialects.neutral import (
     UsageReport,
 )
 from apps.proxy.tests.dialects.events import named_event
+from tests.support.cases import for_all
 
 
 def read(*events: bytes) -> list[Delta]:
@@ -162,7 +163,7 @@ def test_a_whole_thought_is_sealed_by_what_comes_last() -> None:
     assert nothing == [BEGUN, *ENDED]
 
 
-@pytest.mark.parametrize(
+@for_all(
     "failure",
     [
         named_event("error", code="rate_limit_exceeded", message="sk-secret-123"),

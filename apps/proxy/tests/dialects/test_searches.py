@@ -14,6 +14,7 @@ from apps.proxy.dialects.gemini_searches import count_searches
 from apps.proxy.dialects.gemini_stream import GeminiStreamMeter
 from apps.proxy.dialects.targets import find_target
 from apps.proxy.tests.dialects.events import event
+from tests.support.cases import for_all
 
 HI: Final = [{"role": "user", "content": "Hi"}]
 TOOL: Final = {"type": "web_search_20250305", "name": "web_search"}
@@ -27,7 +28,7 @@ def response(model: str = "gemini-3-pro", *candidates: dict[str, Any], **more: A
     return {"candidates": list(candidates), "modelVersion": model, **more}
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("told", "searches"),
     [
         (response("gemini-3-pro", grounding("a", "b", "a", "", " ")), 2),
