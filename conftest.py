@@ -18,8 +18,10 @@ from tests.support import environment
 
 if TYPE_CHECKING:
     from pytest_django import DjangoDbBlocker
+    from rest_framework.test import APIClient
 
     from apps.billing.ledger.store import Engine
+    from apps.users.models import User
     from tests.support.databases import Database, TestDatabases
     from tests.support.redis import RedisServer
 
@@ -86,7 +88,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
-        items[:] = [item for item in items if item not in set(deselected)]
+        left = set(deselected)
+        items[:] = [item for item in items if item not in left]
 
 
 def _has_database(item: pytest.Item) -> bool:
@@ -161,6 +164,22 @@ def db(_django_db_helper: None, test_databases: TestDatabases) -> Iterator[None]
 
 
 @pytest.fixture
+def root(db: None) -> User:
+    """Make an administrator."""
+    from tests.support.people import make_admin
+
+    return make_admin(username="root", email="root@example.com")
+
+
+@pytest.fixture
+def client(root: User) -> APIClient:
+    """Return a REST client of the administrator; tests of pages have browsers of this name."""
+    from tests.support.people import rest_client
+
+    return rest_client(root)
+
+
+@pytest.fixture
 def committed_db(
     request: pytest.FixtureRequest,
     test_databases: TestDatabases,
@@ -169,6 +188,18 @@ def committed_db(
     """Give this test a database of its own, in which it commits for real."""
     if "db" in request.fixturenames or request.node.get_closest_marker("django_db"):
         pytest.fail("`committed_db` and `db` exclude each other.", pytrace=False)
+    with django_db_blocker.unblock():
+        database = test_databases.clone()
+        with test_databases.selected(database):
+            yield database
+        test_databases.drop(database)
+
+
+@pytest.fixture(scope="module")
+def module_db(
+    test_databases: TestDatabases, django_db_blocker: DjangoDbBlocker
+) -> Iterator[Database]:
+    """Give the tests of a module one database, in which they commit for real."""
     with django_db_blocker.unblock():
         database = test_databases.clone()
         with test_databases.selected(database):

@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +22,7 @@ import pytest
 from apps.billing.customers import create_user
 from tests.support.databases import Database
 from tests.support.gateway import DemoThread, GatewayProcess
+from tests.support.guides import Block, read_blocks
 
 _GUIDE: Final = Path(__file__).resolve().parent.parent / "docs" / "api.md"
 _PASSWORD: Final = "correct horse battery staple"
@@ -35,15 +35,6 @@ _PRELUDE: Final = (
     'failed() { echo "docs/api.md, line ${BASH_LINENO[-2]}: $BASH_COMMAND" >&2; }; '
     "trap failed ERR"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A fenced block: what stands behind its fence, its text, and the line of its last fence."""
-
-    info: str
-    text: str
-    line: int
 
 
 @pytest.fixture
@@ -123,22 +114,6 @@ def test_an_answer_that_is_not_as_shown_is_named(
     shown: Any, real: Any, differences: list[str]
 ) -> None:
     assert list(find_differences(shown, real, "answer")) == differences
-
-
-def read_blocks(guide: str) -> list[Block]:
-    """Return the fenced blocks of a guide in their order."""
-    blocks: list[Block] = []
-    info: str | None = None
-    text: list[str] = []
-    for number, line in enumerate(guide.splitlines(), start=1):
-        if not line.startswith("```"):
-            text.append(line)
-        elif info is None:
-            info, text = line.removeprefix("```"), []
-        else:
-            blocks.append(Block(info, "\n".join(text), number))
-            info = None
-    return blocks
 
 
 def make_script(guide: str) -> str:

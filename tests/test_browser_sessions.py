@@ -23,12 +23,6 @@ NEW_PASSWORD = "battery staple correct horse"
 
 
 @pytest.fixture
-def root(db: None) -> User:
-    """The administrator who acts."""
-    return make_admin(username="root")
-
-
-@pytest.fixture
 def grace(root: User) -> User:
     """Another administrator, who is signed in in two browsers."""
     return make_admin(username="grace", password=PASSWORD)

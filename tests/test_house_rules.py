@@ -116,3 +116,15 @@ def test_what_is_named_find_returns_none_instead_of_raising() -> None:
     ]
 
     assert found == []
+
+
+def test_nothing_is_imported_from_a_module_of_tests() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.module}"
+        for folder in ("apps", "auditing", "bench", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and ".test_" in f".{node.module}"
+    ]
+
+    assert found == []

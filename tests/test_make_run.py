@@ -9,14 +9,14 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.processes import free_port
+from tests.support.processes import children_of, free_port, until
 
 pytestmark = [pytest.mark.long, pytest.mark.sqlite]
 
@@ -128,11 +128,6 @@ def list_group(group: int) -> list[int]:
     return members
 
 
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def find_program(group: int, argument: str) -> tuple[int, list[str]]:
     """Return the process id and arguments of the one program with that argument."""
     found = []
@@ -142,13 +137,6 @@ def find_program(group: int, argument: str) -> tuple[int, list[str]]:
             found.append((pid, arguments))
     (program,) = found
     return program
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    """Wait until something outside this process is so."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not is_true():  # noqa: ASYNC110  Nobody tells when another process has acted.
-            await asyncio.sleep(0.05)
 
 
 async def run_in_bash(line: str) -> str:
@@ -212,7 +200,9 @@ async def test_a_worker_whose_beat_dies_is_replaced_with_it(installation: Instal
     running = await installation.up_and_serving()
     programs = list_group(running.process.pid)
     # Of the four programs, the worker is the one that has a child.
-    (beat,) = [child for pid in programs if pid != running.process.pid for child in children(pid)]
+    (beat,) = [
+        child for pid in programs if pid != running.process.pid for child in children_of(pid)
+    ]
 
     os.kill(beat, signal.SIGKILL)
     await running.read_until("worker ended with status 1; starting it again in 1 s.")

@@ -20,7 +20,7 @@ import pytest
 
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.answer_conversion import error_body
-from tests.support.processes import accepts_connections, free_port
+from tests.support.processes import accepts_connections, free_port, until
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(
@@ -455,11 +455,5 @@ async def test_a_key_in_a_query_is_not_logged(front: Front, tmp_path: Path) -> N
     await front.client.get("/v1beta/models/shown")
 
     log = tmp_path / "nginx.log"
-    await _until(lambda: "/v1beta/models/shown" in log.read_text())
+    await until(lambda: "/v1beta/models/shown" in log.read_text())
     assert "sk-audit-secret" not in log.read_text()
-
-
-async def _until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not is_true():  # noqa: ASYNC110  Nobody tells when another process has written.
-            await asyncio.sleep(0.01)

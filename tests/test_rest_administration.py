@@ -18,7 +18,8 @@ from apps.model_groups.models import ModelGroup
 from apps.providers.credentials import open_secret
 from apps.providers.models import Provider, ProviderKey
 from apps.users.models import Customer, User
-from tests.support.people import make_admin, make_user, rest_client
+from tests.support.admin_events import list_actions
+from tests.support.people import make_user
 
 SECRET = "sk-CANARY-UP-0123456789"
 PASSWORD = "correct horse battery staple"
@@ -28,23 +29,6 @@ PROVIDER = {
     "api_key": SECRET,
     "dialect": "openai",
 }
-
-
-@pytest.fixture
-def root(db: None) -> User:
-    """Return an administrator."""
-    return make_admin(username="root")
-
-
-@pytest.fixture
-def client(root: User) -> APIClient:
-    """Return a client of the administrator."""
-    return rest_client(root)
-
-
-def _actions() -> list[str]:
-    events = AdminEvent.objects.exclude(action="user.created").order_by("id")
-    return list(events.values_list("action", flat=True))
 
 
 def test_a_cookie_of_the_django_admin_is_no_credential(root: User) -> None:
@@ -64,7 +48,7 @@ def test_a_provider_is_made_and_its_key_never_shown(client: APIClient, root: Use
     assert answer.json()["keys"][0]["last_four"] == "6789"
     assert b"CANARY" not in answer.content
     assert b"CANARY" not in client.get("/api/admin/providers/").content
-    assert _actions() == ["provider.created", "provider_key.created"]
+    assert list_actions() == ["provider.created", "provider_key.created"]
     assert set(AdminEvent.objects.filter(action__startswith="p").values_list("actor_id")) == {
         (root.pk,)
     }
@@ -180,7 +164,7 @@ def test_a_user_has_a_wallet(client: APIClient) -> None:
     assert shown["wallet"] == {"balance": "9.99", "held": "0", "available": "9.99"}
     assert (shown["username"], shown["email"], shown["role"]) == ("ada", "ada@example.com", "user")
     assert "password" not in shown
-    assert _actions() == ["user.balance_adjusted", "user.balance_adjusted"]
+    assert list_actions() == ["user.balance_adjusted", "user.balance_adjusted"]
 
 
 @pytest.mark.sqlite  # Refused before any statement runs.
@@ -250,7 +234,7 @@ def test_a_refused_adjustment_moves_nothing(
 
     assert (got.status_code, got.json()) == (status_code, answer)
     assert find_standing(user.customer_id).balance_nanos == 0
-    assert (Transaction.objects.count(), _actions()) == (0, [])
+    assert (Transaction.objects.count(), list_actions()) == (0, [])
 
 
 def test_a_repeated_adjustment_is_applied_once(client: APIClient) -> None:

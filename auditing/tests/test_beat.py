@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.machine import Ballast, small_disk
 from tests.support.environment import ENCRYPTION_KEY, SECRET_KEY
-from tests.support.processes import wait_until
+from tests.support.processes import children_of, wait_until
 
 # Neither process asks the database before the first task is due.
 pytestmark = [pytest.mark.long, pytest.mark.sqlite]
@@ -83,18 +83,13 @@ def start_worker(tmp_path: Path) -> Iterator[Start]:
         started.append(process)
         # Beat makes this file when it is about to work.
         wait_until((tmp_path / "beating").exists, timeout_seconds=60, what="beat")
-        (beat,) = children(process.pid)
+        (beat,) = children_of(process.pid)
         return process, beat
 
     yield start
     for process in started:
         process.kill()
         process.wait()
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_worker_whose_beat_was_killed_says_so_and_ends(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from django.core.signals import request_finished
-from django.db import close_old_connections, transaction
-from pytest_django import DjangoDbBlocker
+from django.db import close_old_connections
 from rest_framework.test import APIClient
 
 from apps.core.counters import process_counts
 from tests.access.matrix import ROLES, Rule, find_routes, read_rules
 from tests.access.people import Cast, build_cast, make_tokens
-from tests.support.databases import Database, TestDatabases
+from tests.rest.world import undone
+from tests.support.cases import for_all
+from tests.support.databases import Database
 
 # Decided before any statement runs: once is enough.
 pytestmark = pytest.mark.sqlite
@@ -23,27 +23,6 @@ pytestmark = pytest.mark.sqlite
 RULES = read_rules()
 REFUSALS = ("permission_denied", "payloads_closed")
 GUARDED = [rule for rule in RULES if not rule.anonymous]
-
-
-@contextmanager
-def undone() -> Iterator[None]:
-    """Roll back what was done inside."""
-    with transaction.atomic():
-        savepoint = transaction.savepoint()
-        yield
-        transaction.savepoint_rollback(savepoint)
-
-
-@pytest.fixture(scope="module")
-def module_db(
-    test_databases: TestDatabases, django_db_blocker: DjangoDbBlocker
-) -> Iterator[Database]:
-    """Give the tests of this module one database."""
-    with django_db_blocker.unblock():
-        database = test_databases.clone()
-        with test_databases.selected(database):
-            yield database
-        test_databases.drop(database)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +61,7 @@ def test_roles_get_what_the_matrix_gives_them(cast: Cast, rule: Rule) -> None:
                 assert (answer.status_code, code in REFUSALS) == (403, True), role
 
 
-@pytest.mark.parametrize("rule", GUARDED, ids=str)
+@for_all("rule", [pytest.param(rule, id=str(rule)) for rule in GUARDED])
 def test_nothing_but_a_valid_token_lets_in(cast: Cast, rule: Rule) -> None:
     admin = _user_of(cast, "admin")
     headers: list[dict[str, Any]] = [

@@ -25,8 +25,7 @@ from apps.risk.changes import check_ids
 from apps.risk.matchers import match_pattern, match_words
 from apps.risk.models import RiskRule
 from apps.users.models import User, UserGroup
-from tests.admin.test_pages import OURS
-from tests.support.house import House, page_of, send
+from tests.support.house import OURS, House, page_of, send
 from tests.support.people import rest_client
 
 IN_CHINESE: Final = {"accept-language": "zh-CN,zh;q=0.9,en;q=0.5"}

@@ -25,10 +25,9 @@ from apps.providers.registration import create_provider
 from apps.quotas.allowances import create_quota
 from apps.quotas.models import UserQuota
 from apps.users.models import Session, User, UserGroup
-from tests.support.house import SECRET, House, find_inline, page_of
+from tests.support.house import OURS, SECRET, House, find_inline, page_of
 from tests.support.people import PASSWORD, make_admin, make_user, rest_client
 
-OURS: Final = tuple(model for model in apps.get_models() if model.__module__.startswith("apps."))
 READ_ONLY: Final = {
     "analytics.rolledup",
     "analytics.rollup",

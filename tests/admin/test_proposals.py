@@ -8,11 +8,10 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from apps.audit.models import AdminEvent
-from apps.billing.accounts import find_standing
 from apps.billing.models import ProposedAdjustment, Transaction
 from apps.users.models import User
 from tests.support.house import page_of, send, texts_of
-from tests.support.people import make_admin, make_user
+from tests.support.people import balance_of, make_admin, make_user
 
 USD = 10**9
 WAITS = "Nothing is moved yet: this waits for a second administrator."
@@ -54,10 +53,6 @@ def _page(name: str, row: ProposedAdjustment) -> str:
     return reverse(f"admin:billing_proposedadjustment_{name}", args=[row.pk])
 
 
-def _balance(user: User) -> int:
-    return find_standing(user.customer_id).balance_nanos
-
-
 def test_the_form_says_that_it_waits_and_the_second_one_approves(
     asking: Client, deciding: Client, ada: User
 ) -> None:
@@ -68,7 +63,7 @@ def test_the_form_says_that_it_waits_and_the_second_one_approves(
     for name in ("approve", "reject"):
         assert _page(name, made) in listed
         assert _page(name, made) in shown
-    assert _balance(ada) == 0
+    assert balance_of(ada) == 0
     asked = deciding.get(_page("approve", made)).content.decode()
     assert made.reason in asked
     assert str(made.requested_by) in asked
@@ -76,7 +71,7 @@ def test_the_form_says_that_it_waits_and_the_second_one_approves(
     done = send(deciding, _page("approve", made))
 
     assert texts_of(done) == ["The adjustment is posted."]
-    assert _balance(ada) == 101 * USD
+    assert balance_of(ada) == 101 * USD
     assert _page("approve", made) not in done.content.decode()
     assert (
         _page("approve", made)

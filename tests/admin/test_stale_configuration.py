@@ -22,6 +22,7 @@ from apps.providers.registration import change_provider
 from apps.risk.changes import change_rule
 from apps.risk.models import RiskRule
 from apps.users.models import UserGroup
+from tests.support.admin_events import newest_event
 from tests.support.house import (
     DOLLAR,
     House,
@@ -177,11 +178,6 @@ def _row_of(kind: Kind) -> Any:
     return rows[:1].get()
 
 
-def _newest_event() -> tuple[Any, Any, Any]:
-    event = AdminEvent.objects.latest("id")
-    return event.action, event.before, event.after
-
-
 def _without_moment(changed: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in changed.items() if name != "updated_at"}
 
@@ -194,7 +190,7 @@ def test_an_old_page_brings_back_nothing(client: Client, house: House, kind: Kin
     changed = send_old(client, row, lambda: kind.change(row, kind.elsewhere), **kind.typed)
 
     assert _without_moment(changed) == kind.written
-    assert _newest_event() == (f"{kind.noun}.changed", before, kind.written)
+    assert newest_event() == (f"{kind.noun}.changed", before, kind.written)
     now = columns_of(row)
     assert {name: now[name] for name in kind.elsewhere} == kind.elsewhere
 
@@ -206,7 +202,7 @@ def test_what_is_changed_in_an_old_page_counts(client: Client, house: House, kin
     changed = send_old(client, row, lambda: kind.change(row, kind.elsewhere), **kind.contested)
 
     assert _without_moment(changed) == kind.won
-    action, before, after = _newest_event()
+    action, before, after = newest_event()
     assert (action, after) == (f"{kind.noun}.changed", kind.won)
     assert {name: before[name] for name in before if name in kind.elsewhere} == {
         name: value for name, value in kind.elsewhere.items() if name in kind.won
@@ -282,7 +278,7 @@ def test_links_are_written_whole_where_they_were_changed(client: Client, house: 
 
     assert changed == {"user_groups": [staff.pk]}
     assert columns_of(group)["models"] == []
-    assert _newest_event() == (
+    assert newest_event() == (
         "model_group.changed",
         {"user_groups": [people.pk]},
         {"user_groups": [staff.pk]},
@@ -315,4 +311,4 @@ def test_a_change_at_the_end_of_a_long_text_is_written_and_on_record(
     changed = send_old(client, model, lambda: None, description="x" * 2_999 + "y")
 
     assert changed["description"] == "x" * 2_999 + "y"
-    assert _newest_event()[0] == "model.changed"
+    assert newest_event()[0] == "model.changed"

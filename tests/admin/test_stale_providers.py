@@ -13,6 +13,7 @@ from apps.audit.models import AdminEvent
 from apps.providers.credentials import change_key, open_secret
 from apps.providers.models import Provider, ProviderKey
 from apps.providers.registration import change_provider, change_row
+from tests.support.admin_events import newest_event
 from tests.support.house import (
     SECRET,
     House,
@@ -23,11 +24,6 @@ from tests.support.house import (
     send_values,
     texts_of,
 )
-
-
-def _newest_event() -> tuple[str, object, object]:
-    event = AdminEvent.objects.latest("id")
-    return event.action, event.before, event.after
 
 
 def _provider_of(house: House) -> Provider:
@@ -46,11 +42,11 @@ def test_an_old_page_of_a_provider_brings_nothing_back_of_its_keys(
 
     send_values(client, page, old, priority="4")
     assert {name: columns_of(key)[name] for name in elsewhere} == elsewhere
-    assert _newest_event() == ("provider.changed", {"priority": 0}, {"priority": 4})
+    assert newest_event() == ("provider.changed", {"priority": 0}, {"priority": 4})
     send_values(client, page, old, **{"keys-0-name": "second"})
 
     assert {name: columns_of(key)[name] for name in elsewhere} == elsewhere
-    assert _newest_event() == ("provider_key.changed", {"name": ""}, {"name": "second"})
+    assert newest_event() == ("provider_key.changed", {"name": ""}, {"name": "second"})
     assert AdminEvent.objects.count() == count + 2
 
 

@@ -16,6 +16,7 @@ from apps.billing.periods import day_of
 from apps.providers.models import Provider
 from apps.users.models import Session, User, UserGroup
 from apps.users.tokens import open_session
+from tests.support.admin_events import list_actions
 from tests.support.house import page_of, send
 from tests.support.people import PASSWORD, make_admin, make_user
 
@@ -46,12 +47,6 @@ def client(root: User) -> Client:
     return browser
 
 
-def actions() -> list[str]:
-    """Return what is on record, but for what the fixtures did."""
-    found = AdminEvent.objects.exclude(action="user.created").order_by("id")
-    return list(found.values_list("action", flat=True))
-
-
 def is_signed_in(user: User) -> bool:
     return Session.objects.filter(user=user, ended_at__isnull=True).exists()
 
@@ -79,7 +74,7 @@ def test_a_new_role_and_deactivation_end_the_sessions(
 ) -> None:
     send(client, page_of(User, "change", ada.pk), **fields)
 
-    assert actions() == expected
+    assert list_actions() == expected
     assert is_signed_in(ada) is ("user.sessions_ended" not in expected)
 
 
@@ -90,7 +85,7 @@ def test_a_new_password_ends_the_sessions(client: Client, ada: User) -> None:
 
     ada.refresh_from_db()
     assert ada.check_password(NEW_PASSWORD)
-    assert actions() == ["user.password_set", "user.sessions_ended"]
+    assert list_actions() == ["user.password_set", "user.sessions_ended"]
     assert not is_signed_in(ada)
 
 
@@ -100,7 +95,7 @@ def test_a_weak_password_is_refused(client: Client, ada: User) -> None:
     answer = send(client, path, new_password1="12345678", new_password2="12345678")
 
     assert "This password is too common." in answer.content.decode()
-    assert actions() == []
+    assert list_actions() == []
 
 
 def test_who_loses_the_role_loses_the_administration(client: Client) -> None:
@@ -198,7 +193,7 @@ def test_the_own_password_is_changed_as_over_rest(client: Client, root: User) ->
     assert "The current password is wrong." in wrong.content.decode()
     assert right.status_code == 200
     assert root.check_password(NEW_PASSWORD)
-    assert actions() == ["user.password_refused", "user.password_changed"]
+    assert list_actions() == ["user.password_refused", "user.password_changed"]
     assert not is_signed_in(root)
     assert client.get("/admin/").status_code == 200
 
@@ -244,7 +239,7 @@ def test_wrong_passwords_at_one_door_lock_the_other(
         assert not tried("root", "wrong")
 
     assert not locked("root", PASSWORD)
-    assert actions().count("sign_in.locked") == 1
+    assert list_actions().count("sign_in.locked") == 1
 
 
 def test_names_that_do_not_exist_lock_the_address(root: User) -> None:

@@ -12,11 +12,10 @@ from tests.e2e.conftest import (
     bench,
     demo,
     module_bench,
-    module_db,
     pytest_runtest_teardown,
 )
 
-__all__ = ["bench", "demo", "module_bench", "module_db", "pytest_runtest_teardown"]
+__all__ = ["bench", "demo", "module_bench", "pytest_runtest_teardown"]
 
 # Those that chat with OpenAI's Chat Completions.
 CHATS = ("python", "node", "langchain", "llm")

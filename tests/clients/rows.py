@@ -18,9 +18,9 @@ import orjson
 from apps.api_keys.models import APIKey
 from apps.users.models import User
 from tests.e2e import planted
+from tests.e2e.failed import FAILED, Failed
 from tests.e2e.faults import BrokenHolds
 from tests.e2e.rows import INVALID, chat
-from tests.e2e.test_error_rows_upstream import FAILED, Failed
 from tests.e2e.wire import RawConnection, post_bytes
 from tests.support.bench import Bench, Stage
 from tests.support.processes import free_port, wait_until

@@ -15,7 +15,7 @@ import pytest
 from apps.ai_models.models import AIModel
 from tests.clients.client import INSTALLED, PYTHON, ROOT, check_installed, clean_environment
 from tests.support.bench import PRICES, Bench
-from tests.test_api_guide import Block, read_blocks
+from tests.support.guides import Block, read_blocks
 
 pytestmark = pytest.mark.long
 

@@ -24,25 +24,13 @@ from apps.billing.verification import anchors_path, report
 from apps.model_groups.models import ModelGroup
 from tests.e2e.dialects import PROVIDER_DIALECTS, Stages
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, open_bench
-from tests.support.databases import Database, TestDatabases
+from tests.support.databases import TestDatabases
 from tests.support.gateway import FAST, DemoThread
 from tests.support.processes import wait_until
 
 _SETTLED_SECONDS = 20  # As long as a gateway that is stopped may take.
 # What a change of the configuration costs grows with the models of its group, and with all.
 _MODELS_MAX = 200
-
-
-@pytest.fixture(scope="module")
-def module_db(
-    test_databases: TestDatabases, django_db_blocker: DjangoDbBlocker
-) -> Iterator[Database]:
-    """Give the tests of a module one database, in which they commit for real."""
-    with django_db_blocker.unblock():
-        database = test_databases.clone()
-        with test_databases.selected(database):
-            yield database
-        test_databases.drop(database)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
+from tests.support.bench import Stage
 from tests.support.databases import Database
+
+# Long enough for anybody who does not wait, short enough that the ledger is not taken for away.
+LOCKED_SECONDS = 0.4
 
 
 class LockedAccounts:
@@ -58,3 +64,19 @@ class BrokenHolds:
         else:
             self._connection.execute("DROP TRIGGER broken")
         self._connection.close()
+
+
+@contextmanager
+def nothing_commits(stage: Stage) -> Iterator[None]:
+    """Keep the ledger from committing anything that concerns the caller's wallet."""
+    row = f"customer_id = {stage.caller.user.customer_id} AND kind = 'wallet'"
+    with closing(stage.bench.database.connect()) as connection:
+        if stage.bench.database.server is None:
+            connection.execute("BEGIN IMMEDIATE")
+        else:
+            connection.execute("BEGIN")
+            connection.execute(f"SELECT 1 FROM billing_account WHERE {row} FOR UPDATE")  # noqa: S608 (a number)
+        try:
+            yield
+        finally:
+            connection.execute("ROLLBACK")

@@ -29,6 +29,19 @@ PLANT = [
     "tests.e2e.planted:break_after_settlement",
     "tests.e2e.planted:break_inside_a_stream",
 ]
+# What would choose the provider, or what it is asked with.
+CHOOSING = {
+    "api_base": "http://evil.example",
+    "base_url": "http://evil.example",
+    "api_key": "sk-evil-evil-evil",
+    "custom_llm_provider": "evil",
+    "organization": "org-evil",
+    "extra_headers": {"x": "evil"},
+    "extra_body": {"model": "evil"},
+    "proxy": "http://evil.example",
+    "aws_secret_access_key": "evil",
+    "litellm_params": {"evil": 1},
+}
 
 
 def chat(stage: Stage, caller: Caller | None = None, **values: Any) -> HttpAnswer:

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.e2e.answers import HttpAnswer, ask, check_error, check_nothing_leaks
+from tests.e2e.rows import CHOOSING, check_nothing_happened
 from tests.e2e.wire import RawConnection, head_of
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 
@@ -25,13 +26,6 @@ def send(stage: Stage, body: bytes, **headers: str) -> HttpAnswer:
     return ask(
         stage.bench.gateway, "POST", CHAT, headers={**stage.caller.headers, **headers}, body=body
     )
-
-
-def check_nothing_happened(stage: Stage) -> None:
-    """Check that a refused call left no row, no hold and no upstream call."""
-    statement = stage.bench.statement(stage.caller)
-    assert (statement.rows, statement.entries, statement.holds) == ((), (), 0)
-    assert stage.upstream_calls == []
 
 
 M = b'"messages":[{"role":"user","content":"x"}]'
@@ -185,18 +179,6 @@ def test_a_compressed_body_is_refused_unread(bench: Bench) -> None:
 # ---- what goes up
 
 
-CHOOSING = {
-    "api_base": "http://evil.example",
-    "base_url": "http://evil.example",
-    "api_key": "sk-evil-evil-evil",
-    "custom_llm_provider": "evil",
-    "organization": "org-evil",
-    "extra_headers": {"x": "evil"},
-    "extra_body": {"model": "evil"},
-    "proxy": "http://evil.example",
-    "aws_secret_access_key": "evil",
-    "litellm_params": {"evil": 1},
-}
 FOREIGN_HEADERS = {
     "X-Portkey-Custom-Host": "http://evil.example",
     "Helicone-Target-Url": "http://evil.example",

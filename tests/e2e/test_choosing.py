@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.answers import ask
 from tests.e2e.raw_upstream import Heard, RawUpstream, completion, respond
-from tests.e2e.test_bodies import CHOOSING
+from tests.e2e.rows import CHOOSING
 from tests.e2e.wire import RawConnection, head_of, post_bytes
 from tests.support.bench import PROVIDER_SECRET, Bench, Stage
 

@@ -7,11 +7,11 @@ from typing import Final
 
 import pytest
 
-from tests.e2e import test_generate_content, test_messages
 from tests.e2e.answers import HttpAnswer, Told, check_broken_off, check_told
 from tests.e2e.dialects import SURFACES, Stages, Surface
+from tests.e2e.faults import LOCKED_SECONDS, nothing_commits
 from tests.e2e.rows import INVALID
-from tests.e2e.test_order import LOCKED_SECONDS, nothing_commits
+from tests.e2e.sdks import anthropic_of, google_of
 from tests.e2e.wire import RawConnection, body_of, head_of
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.processes import wait_until
@@ -93,15 +93,15 @@ def test_what_was_written_to_a_cache_is_told_with_its_lifetime_but_by_google(ben
     )
     name = stage.model.name
 
-    with stage.client() as openai, test_messages.client_of(stage) as anthropic:
+    with stage.client() as openai, anthropic_of(stage) as anthropic, google_of(stage) as google:
         chat = openai.chat.completions.create(
             model=name, messages=[{"role": "user", "content": "Hi"}]
         )
         response = openai.responses.create(model=name, input="Hi")
         message = anthropic.messages.create(
-            model=name, max_tokens=100, messages=test_messages.HELLO
+            model=name, max_tokens=100, messages=[{"role": "user", "content": "Hi"}]
         )
-    googles = test_generate_content.ask(stage).usage_metadata
+        googles = google.models.generate_content(model=name, contents="Hi").usage_metadata
 
     for told in (chat.usage, response.usage):
         assert told is not None

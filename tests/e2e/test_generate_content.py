@@ -13,10 +13,10 @@ from typing import Any, Final
 import httpx
 import orjson
 import pytest
-from google import genai
 from google.genai import errors, types
 
 from tests.e2e.dialects import Stages
+from tests.e2e.sdks import google_of
 from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 
 # What a dialect says does not depend on the database: test_dialects has what is charged on both.
@@ -36,15 +36,9 @@ TOOL: Final = types.Tool(
 )
 
 
-def client_of(stage: Stage) -> genai.Client:
-    """Return Google's SDK for a stage."""
-    options = types.HttpOptions(base_url=stage.bench.gateway.url, timeout=20_000)
-    return genai.Client(api_key=stage.caller.raw, http_options=options)
-
-
 def ask(stage: Stage, contents: Any = HELLO, **asked: Any) -> types.GenerateContentResponse:
     """Return a whole answer."""
-    with client_of(stage) as client:
+    with google_of(stage) as client:
         return client.models.generate_content(
             model=asked.pop("model", stage.model.name), contents=contents, config=config(**asked)
         )
@@ -54,7 +48,7 @@ def ask_for_a_stream(
     stage: Stage, contents: Any = HELLO, **asked: Any
 ) -> list[types.GenerateContentResponse]:
     """Return an answer in pieces."""
-    with client_of(stage) as client:
+    with google_of(stage) as client:
         return list(
             client.models.generate_content_stream(
                 model=stage.model.name, contents=contents, config=config(**asked)
@@ -353,7 +347,7 @@ def test_a_repeat_gets_the_first_array(stages: Stages) -> None:
 def test_tokens_are_counted_without_a_charge(stages: Stages) -> None:
     stage = stages.make()
 
-    with client_of(stage) as client:
+    with google_of(stage) as client:
         counted = client.models.count_tokens(model=stage.model.name, contents=HELLO)
     within = post(
         stage,
@@ -371,10 +365,10 @@ def test_models_are_listed_in_googles_shape(stages: Stages) -> None:
 
     vectors = stage.bench.stage("demo-embedding", provider=stage.bench.provider)
 
-    with client_of(stage) as client:
+    with google_of(stage) as client:
         names = [model.name for model in client.models.list()]
         one = client.models.get(model=stage.model.name)
-    with client_of(vectors) as client:
+    with google_of(vectors) as client:
         embedding = client.models.get(model=vectors.model.name)
 
     beta = httpx.get(
@@ -392,7 +386,7 @@ def test_models_are_listed_in_googles_shape(stages: Stages) -> None:
 def test_texts_are_embedded_by_a_provider_of_the_same_dialect(bench: Bench) -> None:
     stage = Stages(bench, "gemini").make("prompt=10")
 
-    with client_of(stage) as client:
+    with google_of(stage) as client:
         found = client.models.embed_content(model=stage.model.name, contents=["One.", "Two."])
     single = post(stage, "embedContent", {"content": {"parts": [{"text": "One."}]}})
 

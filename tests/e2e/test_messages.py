@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from tests.e2e.dialects import Stages
-from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
+from tests.e2e.sdks import anthropic_of
+from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench
 
 # What a dialect says does not depend on the database: test_dialects has what is charged on both.
 pytestmark = pytest.mark.sqlite
@@ -24,13 +25,6 @@ TOOL: Final[Any] = {
     "input_schema": {"type": "object", "properties": {"place": {"type": "string"}}},
 }
 HELLO: Final[Any] = [{"role": "user", "content": "Say something."}]
-
-
-def client_of(stage: Stage) -> anthropic.Anthropic:
-    """Return the official SDK for a stage."""
-    return anthropic.Anthropic(
-        api_key=stage.caller.raw, base_url=stage.bench.gateway.url, timeout=20, max_retries=0
-    )
 
 
 def cost_of(usage: anthropic.types.Usage) -> int:
@@ -46,7 +40,7 @@ def cost_of(usage: anthropic.types.Usage) -> int:
 def test_a_whole_answer(stages: Stages) -> None:
     stage = stages.make()
 
-    with client_of(stage) as client:
+    with anthropic_of(stage) as client:
         message = client.messages.create(
             model=stage.model.name, max_tokens=100, messages=HELLO, system="Be brief."
         )
@@ -66,7 +60,7 @@ def test_a_stream(stages: Stages) -> None:
     stage = stages.make("prompt=10,tokens=30")
 
     with (
-        client_of(stage) as client,
+        anthropic_of(stage) as client,
         client.messages.stream(model=stage.model.name, max_tokens=100, messages=HELLO) as stream,
     ):
         text = "".join(stream.text_stream)
@@ -84,7 +78,7 @@ def test_tools_are_called_and_answered(stages: Stages) -> None:
     stage = stages.make("prompt=10,tokens=30,tools=on")
     asked: dict[str, Any] = {"model": stage.model.name, "max_tokens": 200, "tools": [TOOL]}
 
-    with client_of(stage) as client:
+    with anthropic_of(stage) as client:
         first = client.messages.create(messages=HELLO, **asked)
         (call,) = [block for block in first.content if block.type == "tool_use"]
         result = {"type": "tool_result", "tool_use_id": call.id, "content": "rain, 12 °C"}
@@ -108,7 +102,7 @@ def test_tools_are_called_and_answered(stages: Stages) -> None:
 def test_a_maximum_that_is_reached_is_the_reason_to_stop(stages: Stages) -> None:
     stage = stages.make("prompt=10,tokens=30")
 
-    with client_of(stage) as client:
+    with anthropic_of(stage) as client:
         message = client.messages.create(model=stage.model.name, max_tokens=20, messages=HELLO)
 
     assert message.stop_reason == "max_tokens"
@@ -126,7 +120,7 @@ def test_thoughts_are_told(stages: Stages, is_stream: bool) -> None:
         "thinking": {"type": "enabled", "budget_tokens": 1_024},
     }
 
-    with client_of(stage) as client:
+    with anthropic_of(stage) as client:
         if is_stream:
             with client.messages.stream(**asked) as stream:
                 message = stream.get_final_message()
@@ -182,7 +176,7 @@ def test_a_provider_that_fails(
 ) -> None:
     stage = stages.make(f"fault={fault}")
 
-    with client_of(stage) as client, pytest.raises(error) as raised:
+    with anthropic_of(stage) as client, pytest.raises(error) as raised:
         client.messages.create(
             model=stage.model.name, max_tokens=100, messages=HELLO, stream=is_stream
         )
@@ -197,7 +191,7 @@ def test_a_provider_that_fails(
 def test_a_stream_that_fails_is_seen_to_fail(stages: Stages, fault: str) -> None:
     stage = stages.make(f"prompt=10,tokens=20,pace=0.02,fault={fault}")
 
-    with client_of(stage) as client, pytest.raises(anthropic.APIStatusError) as raised:
+    with anthropic_of(stage) as client, pytest.raises(anthropic.APIStatusError) as raised:
         for _ in client.messages.create(
             model=stage.model.name, max_tokens=100, messages=HELLO, stream=True
         ):
@@ -253,7 +247,7 @@ def test_the_tool_runner_sends_the_whole_conversation(stages: Stages) -> None:
         """Tell the weather of a place."""
         return f"rain in {place}"
 
-    with client_of(stage) as client:
+    with anthropic_of(stage) as client:
         runner = client.beta.messages.tool_runner(
             model=stage.model.name, max_tokens=200, messages=HELLO, tools=[get_weather]
         )
@@ -322,7 +316,7 @@ def test_other_errors_have_the_shape_of_the_dialect(
 def test_a_stream_of_anthropics_without_its_end_is_no_success(bench: Bench) -> None:
     stage = Stages(bench, "anthropic").make("prompt=10,tokens=20,fault=no_done")
 
-    with client_of(stage) as client, pytest.raises(anthropic.APIStatusError):
+    with anthropic_of(stage) as client, pytest.raises(anthropic.APIStatusError):
         for _ in client.messages.create(
             model=stage.model.name, max_tokens=100, messages=HELLO, stream=True
         ):
@@ -335,7 +329,7 @@ def test_a_stream_of_anthropics_without_its_end_is_no_success(bench: Bench) -> N
 def test_the_input_is_counted_and_costs_nothing(stages: Stages) -> None:
     stage = stages.make()
 
-    with client_of(stage) as client:
+    with anthropic_of(stage) as client:
         few = client.messages.count_tokens(model=stage.model.name, messages=HELLO)
         more = client.messages.count_tokens(
             model=stage.model.name, messages=HELLO, system="Be brief. " * 50, tools=[TOOL]
@@ -350,7 +344,7 @@ def test_the_input_is_counted_and_costs_nothing(stages: Stages) -> None:
 def test_models_are_listed_as_the_sdk_wants_them(bench: Bench) -> None:
     stage = Stages(bench, "openai").make()
 
-    with client_of(stage) as client:
+    with anthropic_of(stage) as client:
         listed = {model.id for model in client.models.list(limit=1)}
         found = client.models.retrieve(stage.model.name)
         with pytest.raises(anthropic.NotFoundError) as raised:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from functools import partial
 from uuid import UUID
 
@@ -12,29 +10,12 @@ import pytest
 
 from apps.audit.models import APIRequest
 from apps.billing.models import Account, Entry, Hold
+from tests.e2e.faults import LOCKED_SECONDS, nothing_commits
 from tests.e2e.wire import RawConnection, open_stream, post
-from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
+from tests.support.bench import INPUT_NANOS, OUTPUT_NANOS, Bench
 from tests.support.processes import wait_until
 
 CHARGE = 10 * INPUT_NANOS + 5 * OUTPUT_NANOS
-# Long enough for anybody who does not wait, short enough that the ledger is not taken for away.
-LOCKED_SECONDS = 0.4
-
-
-@contextmanager
-def nothing_commits(stage: Stage) -> Iterator[None]:
-    """Keep the ledger from committing anything that concerns the caller's wallet."""
-    row = f"customer_id = {stage.caller.user.customer_id} AND kind = 'wallet'"
-    with closing(stage.bench.database.connect()) as connection:
-        if stage.bench.database.server is None:
-            connection.execute("BEGIN IMMEDIATE")
-        else:
-            connection.execute("BEGIN")
-            connection.execute(f"SELECT 1 FROM billing_account WHERE {row} FOR UPDATE")  # noqa: S608 (a number)
-        try:
-            yield
-        finally:
-            connection.execute("ROLLBACK")
 
 
 def test_nothing_reaches_the_provider_before_its_hold(bench: Bench) -> None:

@@ -17,9 +17,10 @@ from apps.audit.models import CallKey
 from apps.audit.retention import Selection, erase_payloads
 from apps.billing.adjustments import adjust_balance
 from tests.e2e.answers import HttpAnswer, ask, check_error
-from tests.e2e.rows import CHAT, CONSTANTS, PLANT, check_nothing_happened
-from tests.e2e.wire import LAST_CHUNK, RawConnection, body_of, events_of, head_of, post_bytes
-from tests.support.bench import DOLLAR, INPUT_NANOS, OUTPUT_NANOS, Bench, Caller, Stage
+from tests.e2e.keyed import post, stream
+from tests.e2e.rows import CONSTANTS, PLANT, check_nothing_happened
+from tests.e2e.wire import RawConnection, body_of, events_of, head_of, post_bytes
+from tests.support.bench import DOLLAR, INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.people import rest_client
 from tests.support.processes import wait_until
 
@@ -27,32 +28,6 @@ __all__ = ["CONSTANTS", "PLANT"]
 
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
 TYPE = "idempotency_error"
-
-
-def post(
-    stage: Stage,
-    key: str = "once",
-    *,
-    caller: Caller | None = None,
-    path: str = CHAT,
-    body: bytes | None = None,
-    **values: Any,
-) -> HttpAnswer:
-    """Make a call with an idempotency key, without the SDK."""
-    headers = {**(caller or stage.caller).headers, "Idempotency-Key": key}
-    sent = orjson.dumps(stage.body(**values)) if body is None else body
-    return ask(stage.bench.gateway, "POST", path, headers=headers, body=sent)
-
-
-def stream(stage: Stage, key: str = "once", **values: Any) -> bytes:
-    """Make a streamed call with a key and return all that came over the wire."""
-    sent = orjson.dumps(stage.body(stream=True, **values))
-    extra = f"Idempotency-Key: {key}\r\n"
-    with RawConnection(stage.bench.gateway.port) as connection:
-        connection.send(post_bytes(stage.caller, sent, extra=extra))
-        while not connection.received.endswith(LAST_CHUNK) and connection.read_more():
-            pass  # bounded by the socket's timeout
-        return connection.received
 
 
 # ---- E30: the same answer again

@@ -12,8 +12,8 @@ from apps.api_keys.models import APIKey
 from apps.billing.adjustments import adjust_balance
 from apps.providers.models import DisabledReason, ProviderKey
 from tests.e2e.answers import check_error
+from tests.e2e.keyed import post, stream
 from tests.e2e.rows import CONSTANTS, INVALID, PLANT, chat, wait_until_refused
-from tests.e2e.test_repeats import post, stream
 from tests.e2e.wire import events_of
 from tests.support.bench import DOLLAR, INPUT_NANOS, OUTPUT_NANOS, Bench, Stage
 from tests.support.processes import wait_until

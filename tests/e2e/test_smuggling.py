@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.e2e.rows import check_nothing_happened
 from tests.e2e.smuggling import CHAT, NAMES, VALID, requests
 from tests.e2e.wire import RawConnection, head_of
 from tests.faults.front import needs_nginx, nginx
@@ -20,13 +21,6 @@ pytestmark = pytest.mark.sqlite
 CHARGE = 10 * INPUT_NANOS + 16 * OUTPUT_NANOS
 # How long nothing comes before nothing more is taken to come.
 QUIET_SECONDS = 0.4
-
-
-def check_nothing_happened(stage: Stage) -> None:
-    """Check that a refused call left no row, no hold and no upstream call."""
-    statement = stage.bench.statement(stage.caller)
-    assert (statement.rows, statement.entries, statement.holds) == ((), (), 0)
-    assert stage.upstream_calls == []
 
 
 def _smuggle(lines: list[str], body: bytes) -> bytes:

@@ -13,12 +13,11 @@ from apps.ai_models.models import AIModel, PriceVersion
 from apps.audit.models import APIRequest
 from apps.billing.models import Incarnation
 from tests.faults.crowd import Outcome
+from tests.faults.keyed import charges, post
 from tests.faults.load import steady_calls
 from tests.faults.machine import FakeClock, needs_faketime
 from tests.faults.rest import ask, sign_in
 from tests.faults.site import INPUT_NANOS, OUTPUT_NANOS, PROMPT_TOKENS, SHORT_LEASE, Site, chat
-from tests.faults.test_redis import make_limited
-from tests.faults.test_repeats import charges, post
 from tests.support.people import PASSWORD, make_admin
 from tests.support.processes import wait_until
 from tests.support.redis import RedisServer, is_installed
@@ -118,7 +117,7 @@ def test_two_gateways_whose_clocks_differ_share_limits_and_sessions_within_a_min
 ) -> None:
     make_admin(username="root", password=PASSWORD)
     quick = make_old_model(site, "tokens=5")
-    payer = make_limited(site, rpm=12)
+    payer = site.make_payer(rpm=12)
     clock = FakeClock(tmp_path / "clock")
     folder = tmp_path / "redis"
     folder.mkdir()

@@ -8,16 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Unpack
 
 import pytest
 import redis
 
-from apps.api_keys.issue import KeyLimits
 from tests.faults.crowd import Outcome
 from tests.faults.load import steady_calls
 from tests.faults.rest import ask, sign_in
-from tests.faults.site import Payer, Site, chat
+from tests.faults.site import Site, chat
 from tests.support.people import PASSWORD, make_admin
 from tests.support.redis import RedisServer, is_installed
 
@@ -75,18 +73,13 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
-def make_limited(site: Site, **limits: Unpack[KeyLimits]) -> Payer:
-    """Make a customer whose key is limited."""
-    return site.make_payer(**limits)
-
-
 @pytest.mark.parametrize("harm", HARMS)
 def test_no_call_fails_whatever_becomes_of_redis(
     site: Site, redis_server: RedisServer, tmp_path: Path, harm: str
 ) -> None:
     number, inflict = HARMS[harm]
     quick = site.make_model("tokens=5")
-    payer = make_limited(site, rpm=100_000, tpm=100_000_000, concurrency=1_000)
+    payer = site.make_payer(rpm=100_000, tpm=100_000_000, concurrency=1_000)
     names = ("a",) if site.database.server is None else ("a", "b")
     gateways = site.start_gateways(*names, environment={"REDIS_URL": redis_server.url})
     client = redis.Redis.from_url(redis_server.url)
@@ -146,7 +139,7 @@ def test_a_limit_holds_over_two_gateways_and_no_gateway_forgets_what_it_let_thro
     site: Site, redis_server: RedisServer
 ) -> None:
     quick = site.make_model("tokens=5")
-    payer = make_limited(site, rpm=12)
+    payer = site.make_payer(rpm=12)
     gateways = site.start_gateways("a", "b", environment={"REDIS_URL": redis_server.url})
     client = redis.Redis.from_url(redis_server.url)
 

@@ -7,13 +7,13 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import orjson
 import pytest
 
 from apps.ai_models.models import AIModel
 from apps.audit.models import APIRequest, CallKey
-from apps.billing.models import Entry, Hold
-from tests.e2e.answers import HttpAnswer, ask
+from apps.billing.models import Hold
+from tests.e2e.answers import HttpAnswer
+from tests.faults.keyed import charges, post
 from tests.faults.site import (
     INPUT_NANOS,
     OUTPUT_NANOS,
@@ -21,7 +21,6 @@ from tests.faults.site import (
     RECOVERY_SECONDS_MAX,
     Payer,
     Site,
-    chat,
 )
 from tests.support.gateway import GatewayProcess
 from tests.support.processes import wait_until
@@ -29,16 +28,6 @@ from tests.support.processes import wait_until
 CHARGE = PROMPT_TOKENS * INPUT_NANOS + 16 * OUTPUT_NANOS
 # Between two tries, and twice that for what must not come.
 PAUSE_SECONDS = 0.5
-
-
-def post(gateway: GatewayProcess, payer: Payer, model: AIModel, key: str = "once") -> HttpAnswer:
-    headers = {
-        "Authorization": f"Bearer {payer.key}",
-        "Content-Type": "application/json",
-        "Idempotency-Key": key,
-    }
-    body = orjson.dumps(chat(model))
-    return ask(gateway, "POST", "/v1/chat/completions", headers=headers, body=body)
 
 
 def begin(
@@ -62,12 +51,6 @@ def ask_until_made(gateway: GatewayProcess, payer: Payer, model: AIModel) -> lis
         time.sleep(PAUSE_SECONDS)
         answers.append(post(gateway, payer, model))
     return answers
-
-
-def charges(payer: Payer) -> list[int]:
-    entries = Entry.objects.filter(account__customer_id=payer.customer_id)
-    entries = entries.exclude(request_id=None)
-    return list(entries.order_by("pk").values_list("amount_nanos", flat=True))
 
 
 def states(payer: Payer) -> list[str]:

@@ -28,7 +28,8 @@ _PROXY: Final = "apps/proxy/tests"
 _PRICING_TESTS: Final = "apps/billing/tests/test_pricing.py"
 _TERMS_TESTS: Final = "apps/billing/tests/test_terms.py"
 _GOLDEN: Final = (
-    f"{_PROXY}/test_golden_usage.py::test_a_documented_usage_becomes_classes_counts_and_a_charge"
+    f"{_PROXY}/dialects/test_golden_usage.py::"
+    "test_a_documented_usage_becomes_classes_counts_and_a_charge"
 )
 _GEMINI: Final = f"{_PROXY}/dialects/test_gemini_metering.py"
 _ORDER: Final = "tests/e2e/test_order.py"
@@ -78,7 +79,7 @@ CALLS: Final = (
         "contexts = max(contexts, len(prompts))",
         "contexts = len(prompts)",
         (
-            f"{_PROXY}/test_openai_upstream.py::"
+            f"{_PROXY}/dialects/test_openai_upstream.py::"
             "test_a_client_cannot_lower_the_bound_of_its_texts_by_another_name_for_them",
         ),
     ),
@@ -196,7 +197,7 @@ CALLS: Final = (
         "if is_final:\n            return usage._replace(is_suspect=True)",
         "if usage:\n            return usage._replace(is_suspect=True)",
         (
-            f"{_PROXY}/test_plausibility.py::test_usage_that_came_early_is_no_report_of_the_answer",
+            f"{_PROXY}/dialects/test_plausibility.py::test_usage_that_came_early_is_no_report_of_the_answer",
             "tests/e2e/test_early_usage.py"
             "::test_leaving_after_an_early_usage_costs_what_was_delivered",
         ),
@@ -227,7 +228,7 @@ CALLS: Final = (
         "if type(value) is int and 0 <= value <= TOKENS_MAX:",
         "if type(value) is int and value <= TOKENS_MAX:",
         (
-            f"{_PROXY}/test_openai_usage.py::test_numbers_that_cannot_be_right_are_suspect",
+            f"{_PROXY}/dialects/test_openai_usage.py::test_numbers_that_cannot_be_right_are_suspect",
             f"{_STREAMS}::test_usage_that_holds_no_count_is_replaced_by_an_estimate",
         ),
     ),
@@ -289,7 +290,7 @@ CALLS: Final = (
         "if not self._is_plausible(usage):",
         "if False:",
         (
-            f"{_PROXY}/test_plausibility.py"
+            f"{_PROXY}/dialects/test_plausibility.py"
             "::test_a_stream_with_many_times_the_tokens_of_its_text_is_suspect",
             f"{_STREAMS}::test_many_times_the_tokens_of_the_text_cost_the_hold_and_are_counted",
         ),
@@ -318,7 +319,7 @@ CALLS: Final = (
         '                source="reported",\n'
         "            )\n",
         (
-            f"{_PROXY}/test_openai_stream.py::test_the_last_usage_counts_and_is_never_added_up",
+            f"{_PROXY}/dialects/test_openai_stream.py::test_the_last_usage_counts_and_is_never_added_up",
             f"{_STREAMS}::test_usage_in_unusual_places_is_charged_exactly",
         ),
     ),
@@ -337,7 +338,7 @@ CALLS: Final = (
         'sent["model"] = upstream_model',
         'sent.setdefault("model", upstream_model)',
         (
-            f"{_PROXY}/test_openai_upstream.py::"
+            f"{_PROXY}/dialects/test_openai_upstream.py::"
             "test_the_upstream_sees_its_own_name_of_the_model_and_nothing_else_changed",
         ),
     ),

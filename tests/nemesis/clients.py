@@ -21,7 +21,6 @@ from tests.nemesis.keyed import KeyedClients
 from tests.nemesis.menu import Menu
 from tests.nemesis.quoted import QuotedClients
 from tests.nemesis.raw import POINTS, Habit, RawCall
-from tests.nemesis.sdks import Sdks
 from tests.nemesis.seen import Diary, Seen
 from tests.nemesis.surfaces import SURFACES
 
@@ -48,6 +47,9 @@ class Clients:
         self._is_over = False
         self._is_calm = False
         self._caller = Caller(doors, diary)
+        # Here, for the SDKs take a second to import, and every session of tests reads this module.
+        from tests.nemesis.sdks import Sdks
+
         self._sdks = Sdks(doors, diary)
         self._quoted = QuotedClients(self._caller, menu)
         self.keyed = KeyedClients(self._caller, menu, lambda: self._is_over)

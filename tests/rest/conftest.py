@@ -5,23 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from pytest_django import DjangoDbBlocker
 
 from tests.rest.world import RestWorld, build_world
-from tests.support.databases import Database, TestDatabases
+from tests.support.databases import Database
 from tests.support.gateway import DemoThread
-
-
-@pytest.fixture(scope="module")
-def module_db(
-    test_databases: TestDatabases, django_db_blocker: DjangoDbBlocker
-) -> Iterator[Database]:
-    """Give the tests of a module one database, in which they commit for real."""
-    with django_db_blocker.unblock():
-        database = test_databases.clone()
-        with test_databases.selected(database):
-            yield database
-        test_databases.drop(database)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.model_groups.groups import create_group
 from apps.model_groups.models import ModelGroup
 from apps.providers.models import Provider
-from tests.support.people import make_admin, rest_client
 
 CHANGES: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "models", {"name": "new", "prices": {"input": "1"}}),
@@ -61,12 +60,6 @@ def _fill(value: Any, ids: dict[str, int]) -> Any:
     if isinstance(value, list):
         return [_fill(inner, ids) for inner in value]
     return ids.get(value.strip("{}"), value) if isinstance(value, str) else value
-
-
-@pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin(username="root"))
 
 
 @pytest.mark.parametrize(("method", "path", "body"), CHANGES)

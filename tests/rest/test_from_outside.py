@@ -14,7 +14,7 @@ import pytest
 
 from apps.users.tokens import open_session
 from tests.e2e.wire import RawConnection
-from tests.rest.test_on_record import refusing
+from tests.rest.refused_events import refusing
 from tests.support.databases import Database
 from tests.support.gateway import FAST, GatewayProcess
 from tests.support.people import PASSWORD, make_admin

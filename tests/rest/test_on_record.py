@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import orjson
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 from pytest_django import Settings
 
 from apps.audit.models import AdminEvent
 from tests.access.matrix import read_rules
 from tests.rest.changes import ADDRESS, AGENT, CHANGES, Change
+from tests.rest.refused_events import EVENTS, refusing
 from tests.rest.world import RestWorld, all_rows, body_of, differences, undone
 
-EVENTS = AdminEvent._meta.db_table
 # What an event of each kind tells, by the end of its action.
 NEW = ("created", "imported")
 GONE = ("deleted",)
 OTHER = ("changed", "deactivated", "archived", "secret_replaced")
 REFUSED = [(change, action) for change in CHANGES for action in dict.fromkeys(change.events)]
-
-
-@contextmanager
-def refusing(action: str) -> Iterator[None]:
-    """Have the database refuse events of one action."""
-    sqlite = [
-        f"CREATE TRIGGER no_event BEFORE INSERT ON {EVENTS} WHEN NEW.action = '{action}' "
-        "BEGIN SELECT RAISE(ABORT, 'events are away'); END",
-    ]
-    postgres = [
-        "CREATE OR REPLACE FUNCTION no_event() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION 'events are away'; END $$",
-        f"CREATE TRIGGER no_event BEFORE INSERT ON {EVENTS} FOR EACH ROW "
-        f"WHEN (NEW.action = '{action}') EXECUTE FUNCTION no_event()",
-    ]
-    is_sqlite = connection.vendor == "sqlite"
-    with connection.cursor() as cursor:
-        for statement in sqlite if is_sqlite else postgres:
-            cursor.execute(statement)
-        try:
-            yield
-        finally:
-            cursor.execute("DROP TRIGGER no_event" + ("" if is_sqlite else f" ON {EVENTS}"))
 
 
 def test_every_write_operation_is_in_the_table() -> None:

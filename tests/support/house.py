@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from typing import Any, Final
 
 import zstandard
+from django.apps import apps
 from django.db import models
 from django.test import Client
 from django.urls import reverse
@@ -35,6 +36,7 @@ from tests.support.people import make_admin, make_user
 from tests.support.risk import make_rule, note_finding
 
 SECRET: Final = "sk-CANARY-UP-0123456789"
+OURS: Final = tuple(model for model in apps.get_models() if model.__module__.startswith("apps."))
 PROMPT: Final = "CANARY prompt <script>alert(1)</script>"
 DOLLAR: Final = 10**9
 

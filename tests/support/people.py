@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from rest_framework.test import APIClient
 
+from apps.billing.accounts import find_standing
 from apps.billing.customers import create_user
 from apps.users.models import User
 from apps.users.tokens import open_session
@@ -29,6 +30,11 @@ def make_user(**values: Any) -> User:
 def make_admin(**values: Any) -> User:
     """Make an administrator."""
     return make_user(is_superuser=True, **values)
+
+
+def balance_of(user: User) -> int:
+    """Return what is in a user's wallet, in nanos."""
+    return find_standing(user.customer_id).balance_nanos
 
 
 def rest_client(user: User) -> APIClient:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+_UNTIL_SECONDS = 60.0
 
 
 class NotReady(Exception):
@@ -31,6 +35,18 @@ def wait_until(
         if time.monotonic() > deadline:
             raise NotReady(f"{what} was not ready within {timeout_seconds} s")
         time.sleep(pause_seconds)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Return as soon as `is_so` does, while other tasks run; TimeoutError after a minute."""
+    async with asyncio.timeout(_UNTIL_SECONDS):
+        while not is_so():  # noqa: ASYNC110  Nobody tells when another process has acted.
+            await asyncio.sleep(0.01)
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def accepts_connections(port: int) -> bool:

@@ -36,6 +36,7 @@ from apps.providers.models import Provider
 from apps.users.models import Customer, User
 
 DOLLAR = 1_000_000_000
+UNIT = 1_000  # nanos, of stories about amounts
 LEASE_SECONDS = 3_600  # no test outlives it
 NOW = datetime(2026, 11, 21, 12, 0, 0, 123_456, tzinfo=UTC)
 _numbers = itertools.count(1)

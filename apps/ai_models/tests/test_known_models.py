@@ -20,24 +20,14 @@ from apps.core.money import format_usd, parse_usd
 from apps.core.usage import TOKEN_CLASSES
 from apps.providers.models import Provider
 from apps.users.models import Role
-from tests.support.people import make_admin, make_user, rest_client
+from tests.support.admin_events import list_actions
+from tests.support.people import make_user, rest_client
 
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / "apps" / "ai_models" / "known_models.json"
 PATH = "/api/admin/known-models/"
 IMPORT = f"{PATH}import/"
 NOTES = {"deprecated", "other_fees", "tiered", "time_of_day"}
-
-
-@pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin(username="root"))
-
-
-def _events() -> list[str]:
-    events = AdminEvent.objects.exclude(action="user.created").order_by("id")
-    return list(events.values_list("action", flat=True))
 
 
 def test_the_file_is_what_the_script_makes() -> None:
@@ -143,7 +133,7 @@ def test_models_are_imported_with_prices_and_routes(client: APIClient) -> None:
         "cache_read": 75_000_000,
         "output": 600_000_000,
     }
-    assert _events() == ["model.imported", "model.imported"]
+    assert list_actions() == ["model.imported", "model.imported"]
     event = AdminEvent.objects.latest("id")
     assert event.after is not None
     assert (event.object_id, event.after["price"]["input_nanos"]) == (str(model.pk), 150_000_000)
@@ -203,7 +193,7 @@ def test_an_import_that_cannot_be_makes_nothing(
     answer = client.post(IMPORT, body)
 
     assert (answer.status_code, list(answer.json())) == (400, [field])
-    assert (AIModel.objects.count(), _events()) == (0, [])
+    assert (AIModel.objects.count(), list_actions()) == (0, [])
 
 
 def test_an_import_takes_few_queries(

@@ -17,28 +17,18 @@ from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.audit.models import AdminEvent
 from apps.providers.models import Provider
 from apps.users.models import Role
+from tests.support.admin_events import list_actions
 from tests.support.calls import record_call
-from tests.support.people import make_admin, make_user, rest_client
+from tests.support.people import make_user, rest_client
 
 PATH = "/api/admin/models/"
 PRICES = {"input": 2_500_000_000, "output": 10_000_000_000}
 
 
 @pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin(username="root"))
-
-
-@pytest.fixture
 def provider(db: None) -> Provider:
     """Return a provider."""
     return Provider.objects.create(name="somewhere", base_url="https://api.example.com/v1")
-
-
-def _events() -> list[str]:
-    events = AdminEvent.objects.exclude(action="user.created").order_by("id")
-    return list(events.values_list("action", flat=True))
 
 
 def test_a_model_shows_everything_about_it(client: APIClient, provider: Provider) -> None:
@@ -161,7 +151,7 @@ def test_fields_that_are_left_out_keep_their_values(client: APIClient, provider:
     assert (patched.json()["position"], patched.json()["is_active"]) == (2, False)
     assert patched.json()["prices"] == {"input": "2.5", "output": "10"}
     assert (nameless.status_code, list(nameless.json())) == (400, ["name"])
-    assert _events()[2:] == ["model.changed", "route.created", "model.changed"]
+    assert list_actions()[2:] == ["model.changed", "route.created", "model.changed"]
 
 
 def test_a_price_per_thousand_changes_its_class_only(client: APIClient) -> None:
@@ -268,7 +258,7 @@ def test_a_model_with_history_is_deactivated(
     assert second.status_code == 409
     model.refresh_from_db()
     assert model.is_active is False
-    assert _events().count("model.deactivated") == 1
+    assert list_actions().count("model.deactivated") == 1
 
 
 def test_a_model_without_history_goes_with_its_routes(
@@ -281,7 +271,7 @@ def test_a_model_without_history_goes_with_its_routes(
 
     assert answer.status_code == 204
     assert (AIModel.objects.count(), Route.objects.count()) == (0, 0)
-    assert _events()[-2:] == ["route.deleted", "model.deleted"]
+    assert list_actions()[-2:] == ["route.deleted", "model.deleted"]
     before = AdminEvent.objects.latest("id").before
     assert before is not None
     assert (before["name"], before["model_groups"]) == ("big", [group["id"]])

@@ -13,6 +13,7 @@ from apps.ai_models.overrides import (
     check_overrides,
     parse_overrides,
 )
+from tests.support.cases import for_all
 
 
 def make_parameters(**changes: Any) -> Parameters:
@@ -89,7 +90,7 @@ def test_what_decides_about_money_is_refused_wherever_it_stands(how: str, name: 
         check_overrides({"parameters": changes})
 
 
-@pytest.mark.parametrize(
+@for_all(
     "value",
     [
         None,

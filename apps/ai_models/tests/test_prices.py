@@ -35,6 +35,7 @@ from apps.ai_models.routes import create_route
 from apps.audit.models import AdminEvent
 from apps.core.money import InvalidAmount, format_usd
 from apps.providers.models import Provider
+from tests.support.cases import for_all
 
 
 @given(st.integers(0, PRICE_NANOS_MAX))
@@ -60,7 +61,7 @@ def test_prices_per_thousand_are_read_exactly(text: Any, nanos: int) -> None:
     assert parse_per_1k(text) == nanos
 
 
-@pytest.mark.parametrize(
+@for_all(
     "text",
     [
         "0.0000000000001", "1e-13", "1000.000000000001", "-1", "-0.1", "+1", "1,5", "", " 1", "NaN",
@@ -218,7 +219,7 @@ def test_capabilities_are_a_small_object(value: dict[str, Any]) -> None:
     assert check_capabilities(value) == value
 
 
-@pytest.mark.parametrize(
+@for_all(
     "value",
     [
         [], "text", None, 1, True,

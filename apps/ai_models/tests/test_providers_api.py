@@ -13,18 +13,12 @@ from apps.audit.models import AdminEvent
 from apps.providers.credentials import open_secret
 from apps.providers.models import Provider, ProviderKey
 from apps.users.models import Role
-from tests.support.people import make_admin, make_user, rest_client
+from tests.support.people import make_user, rest_client
 
 SECRET = "sk-CANARY-UP-0123456789"
 FRESH = "sk-CANARY-NEW-abcdefghijk"
 PATH = "/api/admin/providers/"
 PROVIDER = {"name": "somewhere", "base_url": "https://api.example.com/v1", "api_key": SECRET}
-
-
-@pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin(username="root"))
 
 
 @pytest.fixture

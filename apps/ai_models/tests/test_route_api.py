@@ -17,16 +17,11 @@ from apps.audit.models import AdminEvent, Attempt
 from apps.core.ids import new_uuid7
 from apps.providers.models import Provider
 from apps.users.models import Role
+from tests.support.admin_events import list_actions
 from tests.support.calls import record_call
-from tests.support.people import make_admin, make_user, rest_client
+from tests.support.people import make_user, rest_client
 
 PATH = "/api/admin/routes/"
-
-
-@pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin(username="root"))
 
 
 @pytest.fixture
@@ -41,11 +36,6 @@ def ends(db: None) -> tuple[AIModel, Provider]:
 def _make(ends: tuple[AIModel, Provider], **values: Any) -> Route:
     model, provider = ends
     return Route.objects.create(model=model, provider=provider, **{"upstream_name": "u", **values})
-
-
-def _events() -> list[str]:
-    events = AdminEvent.objects.filter(action__regex="^(route|price)").order_by("id")
-    return list(events.values_list("action", flat=True))
 
 
 def test_a_route_is_made_with_defaults_and_costs(
@@ -81,7 +71,7 @@ def test_a_route_is_made_with_defaults_and_costs(
     assert client.get(f"{PATH}{made.json()['id']}/").json() == made.json()
     assert (twice.status_code, twice.json()["code"]) == (409, "route_exists")
     assert (Route.objects.count(), PriceVersion.objects.count()) == (1, 1)
-    assert _events() == ["route.created", "price.created"]
+    assert list_actions("route", "price") == ["route.created", "price.created"]
 
 
 def test_a_route_is_changed_and_its_costs_get_versions(
@@ -108,7 +98,7 @@ def test_a_route_is_changed_and_its_costs_get_versions(
     assert (changed.json()["model"], changed.json()["upstream_name"]) == (other.pk, "u")
     assert costlier.json()["cost_prices"] == {"input": "2"}
     assert (incomplete.status_code, set(incomplete.json())) == (400, {"model", "provider"})
-    assert _events() == ["route.changed", "price.created", "price.created"]
+    assert list_actions("route", "price") == ["route.changed", "price.created", "price.created"]
 
 
 def test_a_route_says_how_it_asks_for_a_maximum_or_leaves_it_to_the_address(
@@ -178,7 +168,7 @@ def test_overrides_that_touch_money_or_the_way_are_refused(
     assert (answer.status_code, list(answer.json())) == (400, ["overrides"])
     route.refresh_from_db()
     assert route.overrides == {}
-    assert _events() == []
+    assert list_actions("route", "price") == []
 
 
 def test_viewers_do_not_see_overrides(ends: tuple[AIModel, Provider]) -> None:
@@ -195,7 +185,7 @@ def test_two_routes_cannot_become_one(client: APIClient, ends: tuple[AIModel, Pr
     answer = client.patch(f"{PATH}{second.pk}/", {"upstream_name": "a"})
 
     assert (answer.status_code, answer.json()["code"]) == (409, "route_exists")
-    assert _events() == []
+    assert list_actions("route", "price") == []
 
 
 @pytest.mark.parametrize("history", ["call", "attempt", "cost"])
@@ -230,7 +220,7 @@ def test_a_used_route_keeps_its_ends_and_is_only_deactivated(
     assert second.status_code == 409
     route.refresh_from_db()
     assert (route.model_id, route.is_active) == (ends[0].pk, False)
-    assert _events() == ["route.deactivated"]
+    assert list_actions("route", "price") == ["route.deactivated"]
 
 
 def test_an_unused_route_goes(client: APIClient, ends: tuple[AIModel, Provider]) -> None:
@@ -238,7 +228,7 @@ def test_an_unused_route_goes(client: APIClient, ends: tuple[AIModel, Provider])
 
     assert client.delete(f"{PATH}{route.pk}/").status_code == 204
     assert client.delete(f"{PATH}{route.pk}/").status_code == 404
-    assert (Route.objects.count(), _events()) == (0, ["route.deleted"])
+    assert (Route.objects.count(), list_actions("route", "price")) == (0, ["route.deleted"])
 
 
 @pytest.mark.parametrize(

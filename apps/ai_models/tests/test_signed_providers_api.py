@@ -16,7 +16,7 @@ from apps.providers.identities import AwsKey, ServiceAccount, read_identity
 from apps.providers.models import Provider, ProviderKey
 from tests.support.clouds import EMAIL, KEY_ID, aws_key, make_private_key, pem_of
 from tests.support.house import page_of, send
-from tests.support.people import make_admin, rest_client
+from tests.support.people import make_admin
 
 PATH: Final = "/api/admin/providers/"
 BEDROCK: Final = {
@@ -34,12 +34,6 @@ ACCOUNT: Final = orjson.dumps(
         "token_uri": "https://oauth2.googleapis.com/token",
     }
 ).decode()
-
-
-@pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin(username="root"))
 
 
 @pytest.fixture

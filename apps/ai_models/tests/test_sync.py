@@ -22,23 +22,10 @@ from apps.providers.registration import BaseUrlRefused, create_provider
 from apps.providers.tests.listener import Listener, closed_port, response
 from apps.users.models import User
 from tests.support.gateway import DemoThread
-from tests.support.people import make_admin, rest_client
 
 SECRET = "sk-CANARY-UP-0123456789"
 HOSTILE = '"><img/src=x/onerror=alert(1)>'
 _numbers = itertools.count(1)
-
-
-@pytest.fixture
-def root(db: None) -> User:
-    """Return an administrator."""
-    return make_admin(username="root")
-
-
-@pytest.fixture
-def client(root: User) -> APIClient:
-    """Return a client of the administrator."""
-    return rest_client(root)
 
 
 @pytest.fixture

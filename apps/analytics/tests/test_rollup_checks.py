@@ -11,8 +11,7 @@ import pytest
 from apps.analytics.models import RolledUp, Rollup
 from apps.analytics.rolling import roll_up
 from apps.analytics.rollup_checks import check_rollups
-from apps.analytics.tests.kit import record, start_incarnation
-from apps.analytics.tests.test_rollups import make_up
+from apps.analytics.tests.kit import make_up, record, start_incarnation
 from apps.billing.added_checks import run_added_checks
 from apps.billing.findings import Findings, one_view
 from apps.billing.models import Incarnation

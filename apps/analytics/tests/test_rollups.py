@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import timedelta
+from typing import Final
 
 import pytest
 from django.db import DatabaseError, connection
@@ -15,14 +15,11 @@ from apps.analytics.call_sums import CallSums, Largest, Moment
 from apps.analytics.models import RolledUp, Rollup
 from apps.analytics.ranges import Range
 from apps.analytics.rolling import list_new, roll_up
-from apps.analytics.tests.kit import record, start_incarnation
+from apps.analytics.tests.kit import DAY, MIDNIGHT, WEEK, make_up, record, start_incarnation
 from apps.audit.models import APIRequest
 from apps.audit.totals import sum_requests, sum_requests_by, sum_requests_by_day
 from tests.support.databases import Database
 
-MIDNIGHT: Final = datetime(2026, 11, 20, tzinfo=UTC)
-DAY: Final = timedelta(days=1)
-WEEK: Final = Range(MIDNIGHT - 3 * DAY, MIDNIGHT + 4 * DAY)
 RANGES: Final = (
     WEEK,
     Range(MIDNIGHT, MIDNIGHT + DAY),
@@ -43,29 +40,6 @@ GROUPS: Final = (
 )
 MOMENTS: Final[tuple[Moment, ...]] = ("started_at", "settled_at")
 LARGEST: Final[tuple[Largest, ...]] = ("requests", "charge")
-
-
-def make_up(source: random.Random) -> dict[str, Any]:
-    """Return what a call may be: some end days after they began, some have no provider, no cost."""
-    started_at = WEEK.start + source.random() * (WEEK.end - WEEK.start)
-    user, provider = source.randrange(1, 4), source.choice((None, 3, 4))
-    return {
-        "started_at": started_at,
-        "settled_at": started_at + source.choice((timedelta(seconds=9), timedelta(hours=30))),
-        "user_id": user,
-        "user_name": f"user {user}",
-        "api_key_id": 10 * user + source.randrange(3),
-        "model_id": (model := source.randrange(1, 6)),
-        "requested_model": f"model {model}",
-        "provider_id": provider,
-        "provider_name": "" if provider is None else f"provider {provider}",
-        "state": source.choice(("completed", "failed")),
-        "charge_nanos": source.randrange(10**9),
-        "cost_nanos": source.choice((None, source.randrange(10**9))),
-        "input_tokens": source.randrange(1_000),
-        "cache_read_tokens": source.randrange(1_000),
-        "reasoning_tokens": source.randrange(1_000),
-    }
 
 
 def check(source: random.Random) -> None:

@@ -16,13 +16,19 @@ from apps.billing.tests import backup_kit as kit
 from apps.billing.tests.backup_kit import Elsewhere, Installation, Original
 from tests.support.databases import Database, TestDatabases
 from tests.support.tampering import Tamper
-from tests.support.world import Gateway, make_world
+from tests.support.world import UNIT, Gateway, make_world
 
 
 @pytest.fixture
 def installation(ledger_connect: Callable[[], Engine], data_dir: Path) -> Installation:
     """An installation with history, of this test alone."""
     return kit.furnish(Gateway(make_world(), ledger_connect()), data_dir)
+
+
+@pytest.fixture
+def gateway(ledger_connect: Callable[[], Engine]) -> Gateway:
+    """A gateway whose customer has 100 units."""
+    return Gateway(make_world(100 * UNIT), ledger_connect())
 
 
 @pytest.fixture

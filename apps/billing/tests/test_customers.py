@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 
 from apps.audit.models import AdminEvent
 from apps.billing.accounts import find_standing
@@ -17,6 +17,7 @@ from apps.core.idempotency_keys import IdempotencyKeyReused
 from apps.users.changes import UserGone
 from apps.users.models import Customer, User
 from apps.users.names import UserExists, UsernameAmbiguous
+from tests.support.admin_events import break_events
 from tests.support.people import make_admin, make_user
 
 DOLLAR = 1_000_000_000
@@ -147,7 +148,7 @@ def test_nobody_adjusts_who_was_deleted_meanwhile() -> None:
 
 def test_without_its_event_nothing_is_done() -> None:
     root, user = make_admin(), make_user()
-    _break_events()
+    break_events()
 
     with pytest.raises(DatabaseError):
         adjust_user_balance(user=user, amount_nanos=DOLLAR, reason="unseen", actor=root)
@@ -157,22 +158,3 @@ def test_without_its_event_nothing_is_done() -> None:
     assert find_standing(user.customer_id).balance_nanos == 0
     assert Transaction.objects.count() == 0
     assert not User.objects.filter(username="unseen").exists()
-
-
-def _break_events() -> None:
-    """Make every new admin event fail, as a full disk would."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "sqlite":
-            cursor.execute(
-                "CREATE TRIGGER broken BEFORE INSERT ON audit_adminevent "
-                "BEGIN SELECT RAISE(ABORT, 'disk full'); END"
-            )
-            return
-        cursor.execute(
-            "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN RAISE EXCEPTION 'disk full'; END $$"
-        )
-        cursor.execute(
-            "CREATE TRIGGER broken BEFORE INSERT ON audit_adminevent "
-            "FOR EACH ROW EXECUTE FUNCTION broken()"
-        )

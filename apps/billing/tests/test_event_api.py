@@ -12,24 +12,12 @@ from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
 from apps.audit.models import AdminEvent, RefusalCount
-from apps.users.models import Role, User
+from apps.users.models import Role
 from tests.support.people import PASSWORD, make_admin, make_user, rest_client
 
 EVENTS = "/api/admin/events/"
 REFUSALS = "/api/admin/refusals/"
 MINUTE = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-
-
-@pytest.fixture
-def root(db: None) -> User:
-    """Return an administrator."""
-    return make_admin(username="root")
-
-
-@pytest.fixture
-def client(root: User) -> APIClient:
-    """Return a client of the administrator."""
-    return rest_client(root)
 
 
 def _event(**values: Any) -> AdminEvent:

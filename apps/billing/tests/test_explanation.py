@@ -24,7 +24,7 @@ from apps.billing.pricing import Price, charge_nanos
 from apps.core.usage import TOKEN_CLASSES, Usage
 from apps.users.models import Role
 from tests.support.calls import make_call, record_call
-from tests.support.people import make_admin, make_user, rest_client
+from tests.support.people import make_user, rest_client
 from tests.support.world import DOLLAR, NOW, Gateway, World, django_engine, make_world
 
 LIST = "/api/admin/requests/"
@@ -42,12 +42,6 @@ def world(db: None) -> World:
 def gateway(world: World) -> Gateway:
     """Return a gateway on the test's own connection."""
     return Gateway(world, django_engine())
-
-
-@pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin())
 
 
 def _held(gateway: Gateway, nanos: int) -> Held:

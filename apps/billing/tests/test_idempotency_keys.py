@@ -40,20 +40,13 @@ from apps.core.ids import new_uuid7
 from tests.support.databases import Database
 from tests.support.races import race
 from tests.support.soundness import is_sound
-from tests.support.world import NOW, Gateway, make_quota, make_world
+from tests.support.world import NOW, UNIT, Gateway, make_quota, make_world
 
-UNIT = 1_000
 DIGEST, FINGERPRINT, OTHER = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32
 ANSWER = RepeatAnswer(200, '[["content-type","application/json"]]', b"\x00sealed\xff")
 NOT_KEPT = RepeatAnswer(200, "[]", None)
 DAY = timedelta(hours=24)
 Connect = Callable[[], Engine]
-
-
-@pytest.fixture
-def gateway(ledger_connect: Connect) -> Gateway:
-    """A gateway whose customer has 100 units."""
-    return Gateway(make_world(100 * UNIT), ledger_connect())
 
 
 def claim_of(gateway: Gateway, *, fingerprint: bytes = FINGERPRINT) -> Claim:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from apps.audit.models import APIRequest, Attempt, Payload
 from apps.audit.records import attempt_row
-from apps.billing.flushing import Flusher
 from apps.billing.late_records import read_reason
 from apps.billing.ledger.commands import Held, PayloadRecord, Resolve, Resolved
 from apps.billing.ledger.store import Engine
 from apps.billing.models import Transaction
-from apps.billing.tests.writer_kit import account
-from apps.billing.verification import report
+from apps.billing.tests.writer_kit import account, flusher_of
 from tests.support.databases import Database
 from tests.support.people import rest_client
+from tests.support.soundness import is_sound
 from tests.support.world import NOW, Gateway, World, make_world
 
 WALLET = 1_000_000
@@ -71,19 +68,8 @@ def settlement(gateway: Gateway, held: Held, *, tokens: int = 5, **attempt: Any)
     )._replace(attempts=attempts, payload=PayloadRecord(b"s" * 16, b"asked", b"told", False, False))
 
 
-def flusher_of(gateway: Gateway) -> Flusher:
-    flusher = Flusher(gateway.engine)
-    flusher.use_lease(gateway.incarnation_id)
-    return flusher
-
-
 def costs_of_attempts() -> list[int | None]:
     return list(Attempt.objects.order_by("number").values_list("cost_nanos", flat=True))
-
-
-def is_sound() -> bool:
-    found = report(is_full=True, anchors_path=Path("/nonexistent"), now=datetime.now(UTC))
-    return found.findings == ()
 
 
 def test_what_came_of_a_call_is_told_with_its_late_charge(gateway: Gateway, ended: Held) -> None:

@@ -15,9 +15,8 @@ from apps.billing.ledger import postgres
 from apps.billing.ledger.commands import Held
 from apps.billing.ledger.store import Engine, IncarnationEnded, flush
 from apps.billing.models import Account, Hold, Incarnation
-from tests.support.world import NOW, Gateway, make_world
+from tests.support.world import NOW, UNIT, Gateway, make_world
 
-UNIT = 1_000
 Connect = Callable[[], Engine]
 
 

@@ -38,12 +38,6 @@ def world(db: None) -> World:
     return make_world()
 
 
-@pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin())
-
-
 @pytest.mark.parametrize("path", PATHS)
 def test_the_ledger_is_for_analysts_and_administrators_to_read(world: World, path: str) -> None:
     path = _fill(path, world)

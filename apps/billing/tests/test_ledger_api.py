@@ -14,7 +14,7 @@ from apps.billing.customers import adjust_user_balance
 from apps.billing.ledger.commands import Held, Line
 from apps.billing.models import Account, Entry, Transaction, VerifiedHead
 from apps.users.models import User
-from tests.support.people import make_admin, make_user, rest_client
+from tests.support.people import make_user, rest_client
 from tests.support.world import (
     DOLLAR,
     NOW,
@@ -53,18 +53,6 @@ def world(db: None) -> World:
 def gateway(world: World) -> Gateway:
     """Return a gateway of this customer."""
     return Gateway(world, django_engine())
-
-
-@pytest.fixture
-def root(world: World) -> User:
-    """Return an administrator."""
-    return make_admin()
-
-
-@pytest.fixture
-def client(root: User) -> APIClient:
-    """Return a client of the administrator."""
-    return rest_client(root)
 
 
 def _settle(gateway: Gateway, *, tokens: int, hold: int = 2 * DOLLAR, **more: Any) -> Held:

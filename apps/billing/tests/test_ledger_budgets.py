@@ -20,21 +20,14 @@ from tests.support.databases import Database
 from tests.support.races import race
 from tests.support.soundness import is_sound
 from tests.support.tampering import Tamper
-from tests.support.world import NOW, Gateway, make_world
+from tests.support.world import NOW, UNIT, Gateway, make_world
 
-UNIT = 1_000
 NOWHERE = Path("/nonexistent")
 GROUP_ID = 7
 DAY, MONTH = "2026-11-21", "2026-11"
 PERIODS = (f"user:{DAY}", f"user:{MONTH}", f"user_group:{DAY}", f"user_group:{MONTH}")
 MIDNIGHT = datetime(2026, 11, 22, tzinfo=UTC)
 Connect = Callable[[], Engine]
-
-
-@pytest.fixture
-def gateway(ledger_connect: Connect) -> Gateway:
-    """A gateway whose customer has 100 units."""
-    return Gateway(make_world(100 * UNIT), ledger_connect())
 
 
 def budgets_of(gateway: Gateway, *units: int, at: datetime = NOW) -> tuple[Cap, ...]:

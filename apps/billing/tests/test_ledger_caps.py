@@ -18,19 +18,12 @@ from apps.core.ids import new_uuid7
 from tests.support.databases import Database
 from tests.support.soundness import is_sound
 from tests.support.tampering import Tamper
-from tests.support.world import NOW, Gateway, make_world
+from tests.support.world import NOW, UNIT, Gateway
 
-UNIT = 1_000
 GROUP_ID = 7
 OTHER_PROVIDER_ID = 1_000_000
 LEVELS: tuple[CapScope, ...] = ("api_key", "user", "user_group", "provider")
 Connect = Callable[[], Engine]
-
-
-@pytest.fixture
-def gateway(ledger_connect: Connect) -> Gateway:
-    """A gateway whose customer has 100 units."""
-    return Gateway(make_world(100 * UNIT), ledger_connect())
 
 
 def caps_of(gateway: Gateway, **units: int) -> tuple[Cap, ...]:

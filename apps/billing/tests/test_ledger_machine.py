@@ -32,9 +32,8 @@ from apps.billing.ledger.store import Engine, flush
 from apps.billing.models import Account, Hold, SpendCounter
 from apps.billing.periods import day_of, month_of
 from apps.billing.verification import report
-from tests.support.world import NOW, Gateway, make_quota, make_world, post_lines, top_up
+from tests.support.world import NOW, UNIT, Gateway, make_quota, make_world, post_lines, top_up
 
-UNIT = 1_000
 # The cap of each level and of budgets, and of a provider that may take over from the first one.
 CAPS = {
     "api_key": 40 * UNIT,

@@ -22,9 +22,8 @@ from apps.billing.models import Account, Entry, Hold, SpendCounter
 from tests.support.databases import Database
 from tests.support.races import race
 from tests.support.soundness import is_sound
-from tests.support.world import Gateway, World, make_quota, make_world
+from tests.support.world import UNIT, Gateway, World, make_quota, make_world
 
-UNIT = 1_000
 AMPLE = 1_000_000_000 * UNIT
 SHARED = 4  # user groups and providers that all gateways use
 PROVIDERS = 1_000_000  # the first of their ids

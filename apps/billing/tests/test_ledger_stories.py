@@ -18,9 +18,7 @@ from apps.billing.ledger.commands import Cap, Held, HoldRefused, PlaceHold
 from apps.billing.ledger.store import Engine, flush
 from apps.billing.models import Account, SpendCounter
 from apps.billing.verification import report
-from tests.support.world import Gateway, World, make_quota, make_world, top_up
-
-UNIT = 1_000
+from tests.support.world import UNIT, Gateway, World, make_quota, make_world, top_up
 
 STORIES = {
     "a call takes what it cost and gives the rest back": """

@@ -40,9 +40,8 @@ from apps.billing.ledger.store import Engine, IncarnationEnded, flush
 from apps.billing.models import Account, Entry, Hold, Incarnation, SpendCounter
 from tests.support.races import race
 from tests.support.soundness import is_sound
-from tests.support.world import NOW, Gateway, World, make_world
+from tests.support.world import NOW, UNIT, Gateway, World, make_world
 
-UNIT = 1_000
 Connect = Callable[[], Engine]
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cases import for_all
+
 APPS = Path(__file__).resolve().parents[2]
 LEDGER = APPS / "billing" / "ledger"
 BALANCES = frozenset({"posted_nanos", "held_nanos", "spent_nanos"})
@@ -110,7 +112,7 @@ def test_the_ledger_is_where_balances_change() -> None:
     assert SQL.search(text)
 
 
-@pytest.mark.parametrize(
+@for_all(
     "source",
     [
         "row.posted_nanos = 5",

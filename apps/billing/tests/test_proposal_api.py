@@ -8,11 +8,10 @@ import pytest
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from apps.billing.accounts import find_standing
 from apps.billing.adjustments import adjust_balance
 from apps.billing.models import Entry, ProposedAdjustment, Transaction
 from apps.users.models import User
-from tests.support.people import make_admin, make_user, rest_client
+from tests.support.people import balance_of, make_admin, make_user, rest_client
 
 USD: Final = 10**9
 BASE: Final = "/api/admin/proposed-adjustments/"
@@ -50,10 +49,6 @@ def _adjust(client: APIClient, user: User, **given: Any) -> Any:
     return client.post(f"/api/admin/users/{user.pk}/adjust-balance/", body)
 
 
-def _balance(user: User) -> int:
-    return find_standing(user.customer_id).balance_nanos
-
-
 def test_an_adjustment_above_the_limit_is_accepted_approved_and_shown(
     asking: APIClient, deciding: APIClient, root: User, ada: User
 ) -> None:
@@ -76,7 +71,7 @@ def test_an_adjustment_above_the_limit_is_accepted_approved_and_shown(
         "transaction": None,
     }
     assert made["expires_at"][11:] == made["requested_at"][11:]
-    assert _balance(ada) == 0
+    assert balance_of(ada) == 0
 
     approved = deciding.post(f"{BASE}{made['id']}/approve/", {})
     shown = asking.get(f"{BASE}{made['id']}/")
@@ -84,7 +79,7 @@ def test_an_adjustment_above_the_limit_is_accepted_approved_and_shown(
     assert (approved.status_code, shown.json()) == (200, approved.json())
     assert (shown.json()["status"], shown.json()["decided_by_name"]) == ("approved", "grace")
     assert shown.json()["transaction"] == str(Transaction.objects.get().pk)
-    assert _balance(ada) == 100_010_000_000
+    assert balance_of(ada) == 100_010_000_000
 
 
 def test_the_same_key_again_gets_202_again_and_does_nothing_twice(
@@ -151,7 +146,7 @@ def test_a_rejected_or_withdrawn_one_is_not_approved_any_more(
         (409, "proposal_decided", "rejected"),
         (409, "proposal_decided", "withdrawn"),
     ]
-    assert _balance(ada) == 0
+    assert balance_of(ada) == 0
 
 
 def test_the_list_is_filtered_and_read_page_by_page(

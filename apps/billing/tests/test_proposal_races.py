@@ -14,7 +14,6 @@ from django.db import connection
 from pytest_django import Settings
 
 from apps.audit.models import AdminEvent
-from apps.billing.accounts import find_standing
 from apps.billing.adjustments import adjust_balance
 from apps.billing.customers import adjust_user_balance
 from apps.billing.models import Entry, ProposedAdjustment, Transaction
@@ -26,7 +25,7 @@ from apps.billing.proposals import (
 )
 from apps.users.models import User
 from tests.support.databases import Database
-from tests.support.people import make_admin, make_user
+from tests.support.people import balance_of, make_admin, make_user
 from tests.support.races import race
 from tests.support.soundness import is_sound
 
@@ -56,10 +55,6 @@ def _at_once(count: int, act: Act) -> list[str]:
     return sorted(race(count, run))
 
 
-def _balance(user: User) -> int:
-    return find_standing(user.customer_id).balance_nanos
-
-
 def _propose(user: User, actor: User) -> ProposedAdjustment:
     made = adjust_user_balance(user=user, amount_nanos=101 * USD, reason="x", actor=actor)
     assert isinstance(made, ProposedAdjustment)
@@ -80,7 +75,7 @@ def test_eight_adjustments_at_once_do_not_pass_the_limit_together(committed_db: 
 
     assert outcomes == ["ProposedAdjustment"] * 6 + ["Transaction"] * 2
     assert sum_alone(actor_id=root.pk, now=datetime.now(UTC)) == 80 * USD
-    assert sum(_balance(user) for user in users) == 80 * USD
+    assert sum(balance_of(user) for user in users) == 80 * USD
     assert is_sound()
 
 
@@ -128,7 +123,7 @@ def test_of_eight_approvals_at_once_one_moves_money(committed_db: Database) -> N
     outcomes = _at_once(8, approve)
 
     assert outcomes == ["approved"] + ["too late"] * 7
-    assert _balance(user) == 101 * USD
+    assert balance_of(user) == 101 * USD
     assert (Transaction.objects.count(), Entry.objects.count()) == (1, 2)
     assert AdminEvent.objects.filter(action="user.balance_adjusted").count() == 1
     assert is_sound()
@@ -151,7 +146,7 @@ def test_control_two_that_look_before_they_approve_both_move_money(
         return row.status
 
     assert _at_once(2, approve) == ["pending", "pending"]
-    assert _balance(user) == 202 * USD
+    assert balance_of(user) == 202 * USD
 
 
 def test_of_an_approval_and_a_withdrawal_at_once_one_counts(committed_db: Database) -> None:
@@ -170,4 +165,4 @@ def test_of_an_approval_and_a_withdrawal_at_once_one_counts(committed_db: Databa
         made.refresh_from_db()
         assert outcomes in (["approved", "too late"], ["too late", "withdrawn"])
         assert made.status in outcomes
-        assert _balance(user) == (101 * USD if made.status == "approved" else 0)
+        assert balance_of(user) == (101 * USD if made.status == "approved" else 0)

@@ -13,7 +13,6 @@ from django.db import IntegrityError, transaction
 from pytest_django import Settings
 
 from apps.audit.models import AdminEvent
-from apps.billing.accounts import find_standing
 from apps.billing.adjustments import (
     AmountOutOfRange,
     InsufficientBalance,
@@ -38,7 +37,8 @@ from apps.billing.proposals import (
 from apps.core.idempotency_keys import IdempotencyKeyReused
 from apps.users.changes import OwnAccount, RoleLost, UserChanges, change_user
 from apps.users.models import User
-from tests.support.people import make_admin, make_user
+from tests.support.admin_events import list_actions
+from tests.support.people import balance_of, make_admin, make_user
 
 USD = 10**9
 
@@ -82,15 +82,6 @@ def _propose(user: User, actor: User, dollars: int = 101, key: str = "") -> Prop
     return made
 
 
-def _balance(user: User) -> int:
-    return find_standing(user.customer_id).balance_nanos
-
-
-def _actions() -> list[str]:
-    found = AdminEvent.objects.exclude(action="user.created").order_by("id")
-    return list(found.values_list("action", flat=True))
-
-
 def _outdate(proposal: ProposedAdjustment) -> None:
     """Let the proposal have waited for seven days."""
     ProposedAdjustment.objects.filter(pk=proposal.pk).update(
@@ -107,7 +98,7 @@ def test_given_and_taken_are_added_up_and_what_is_above_the_limit_waits(
     ]
 
     assert [type(one) for one in made] == [Transaction] * 3 + [ProposedAdjustment] * 2
-    assert _balance(ada) == 22 * USD
+    assert balance_of(ada) == 22 * USD
     assert sum_alone(actor_id=root.pk, now=datetime.now(UTC)) == 100 * USD
     assert Transaction.objects.count() == 3
 
@@ -123,7 +114,7 @@ def test_without_a_limit_nothing_waits_and_with_none_left_everything_does(
 
     kinds = [type(one) for one in (alone, waiting, system)]
     assert kinds == [Transaction, ProposedAdjustment, Transaction]
-    assert _balance(ada) == 10**6 * USD + 1
+    assert balance_of(ada) == 10**6 * USD + 1
 
 
 def test_what_was_moved_more_than_24_hours_ago_counts_no_more(root: User, ada: User) -> None:
@@ -152,7 +143,7 @@ def test_each_administrator_has_a_sum_of_his_own_and_the_approved_counts_for_nob
     by_grace = adjust_user_balance(user=ada, amount_nanos=100 * USD, reason="x", actor=grace)
 
     assert [type(by_root), type(by_grace)] == [Transaction, Transaction]
-    assert _balance(ada) == 700 * USD
+    assert balance_of(ada) == 700 * USD
 
 
 def test_what_waits_moves_nothing_and_is_on_record(root: User, ada: User) -> None:
@@ -177,7 +168,7 @@ def test_an_approval_posts_in_the_name_of_who_asked(root: User, grace: User, ada
     assert (done.status, done.decided_by, done.transaction) == ("approved", grace, posted)
     assert (posted.kind, posted.actor_id, posted.reason) == ("adjustment", root.pk, "invoice")
     assert posted.idempotency_key == f"proposed_adjustment:{done.pk}"
-    assert _balance(ada) == 101 * USD
+    assert balance_of(ada) == 101 * USD
     events = list(AdminEvent.objects.order_by("-id")[:2])
     assert [(event.action, event.actor_id) for event in events] == [
         ("proposed_adjustment.approved", grace.pk),
@@ -200,8 +191,8 @@ def test_nobody_decides_on_his_own(root: User, grace: User, ada: User) -> None:
 
     made.refresh_from_db()
     assert made.status == "pending"
-    assert _balance(ada) == 0
-    assert _actions() == ["proposed_adjustment.created"]
+    assert balance_of(ada) == 0
+    assert list_actions() == ["proposed_adjustment.created"]
 
 
 @pytest.mark.parametrize("status", ["approved", "rejected"])
@@ -225,7 +216,7 @@ def test_nobody_approves_money_for_himself(root: User, grace: User) -> None:
 
     with pytest.raises(OwnAccount):
         approve_adjustment(proposal=made, actor=grace)
-    assert _balance(grace) == 0
+    assert balance_of(grace) == 0
 
 
 @pytest.mark.parametrize("changes", [{"role": "analyst"}, {"is_active": False}])
@@ -241,7 +232,7 @@ def test_who_is_no_active_administrator_any_more_decides_nothing(
         reject_adjustment(proposal=made, actor=grace, reason="no")
     with pytest.raises(RoleLost):
         adjust_user_balance(user=ada, amount_nanos=USD, reason="x", actor=grace)
-    assert _balance(ada) == 0
+    assert balance_of(ada) == 0
     made.refresh_from_db()
     assert made.status == "pending"
 
@@ -267,7 +258,7 @@ def test_what_is_decided_stays_so(root: User, grace: User, ada: User) -> None:
         ("rejected", grace.pk, "paid already"),
         ("withdrawn", root.pk, ""),
     ]
-    assert _balance(ada) == 101 * USD
+    assert balance_of(ada) == 101 * USD
 
 
 def test_where_the_balance_does_not_cover_it_an_approval_leaves_it_waiting(
@@ -280,10 +271,10 @@ def test_where_the_balance_does_not_cover_it_an_approval_leaves_it_waiting(
 
     made.refresh_from_db()
     assert (made.status, made.decided_by) == ("pending", None)
-    assert _actions() == ["proposed_adjustment.created"]
+    assert list_actions() == ["proposed_adjustment.created"]
     adjust_user_balance(user=ada, amount_nanos=101 * USD, reason="x", actor=None)
     assert approve_adjustment(proposal=made, actor=grace).status == "approved"
-    assert _balance(ada) == 0
+    assert balance_of(ada) == 0
 
 
 def test_after_seven_days_it_is_too_late(root: User, grace: User, ada: User) -> None:
@@ -300,7 +291,7 @@ def test_after_seven_days_it_is_too_late(root: User, grace: User, ada: User) -> 
     young.refresh_from_db()
     assert (old.status, old.decided_by, young.status) == ("expired", None, "pending")
     assert old.decided_at is not None
-    assert _balance(ada) == 0
+    assert balance_of(ada) == 0
     event = AdminEvent.objects.latest("id")
     assert (event.action, event.actor_name) == ("proposed_adjustment.expired", "system")
 
@@ -339,7 +330,7 @@ def test_the_same_key_again_is_the_same_proposal_also_when_it_is_decided(
     assert (again.pk, again.status, without_limit.pk) == (made.pk, "approved", made.pk)
     with pytest.raises(IdempotencyKeyReused):
         _propose(ada, root, 102, key="k1")
-    assert _balance(ada) == 101 * USD
+    assert balance_of(ada) == 101 * USD
     assert ProposedAdjustment.objects.count() == Transaction.objects.count() == 1
 
 
@@ -403,7 +394,7 @@ def test_an_adjustment_names_the_entry_that_it_corrects(root: User, grace: User,
         (-130 * USD, wrong.pk),
     ]
     assert isinstance(alone, Transaction)
-    assert _balance(ada) == 20 * USD
+    assert balance_of(ada) == 20 * USD
 
 
 def test_only_an_entry_of_the_user_s_own_can_be_corrected(root: User, ada: User) -> None:
@@ -434,4 +425,4 @@ def test_the_same_key_with_another_entry_to_correct_is_refused(root: User, ada: 
                 user=ada, amount_nanos=dollars * USD, reason="x", actor=root,
                 idempotency_key=f"k{dollars}",
             )  # fmt: skip
-    assert _balance(ada) == 2 * USD
+    assert balance_of(ada) == 2 * USD

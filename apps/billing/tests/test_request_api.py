@@ -17,7 +17,7 @@ from apps.audit.models import APIRequest
 from apps.core.ids import new_uuid7
 from apps.users.models import Role
 from tests.support.calls import make_call, record_call
-from tests.support.people import make_admin, make_user, rest_client
+from tests.support.people import make_user, rest_client
 
 LIST = "/api/admin/requests/"
 MASKED = [
@@ -25,12 +25,6 @@ MASKED = [
     "user_agent", "upstream_request_id", "payload_digest", "hash", "charge", "late_charges", "hold",
     "multiplier", "price_version_id", "cost", "cost_version_id",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin())
 
 
 def _ids(pages: list[list[str]]) -> list[str]:

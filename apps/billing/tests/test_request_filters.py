@@ -15,7 +15,6 @@ from rest_framework.test import APIClient
 from apps.audit.filters import SEARCH_DAYS
 from apps.audit.models import APIRequest, Attempt
 from tests.support.calls import make_call, record_call
-from tests.support.people import make_admin, rest_client
 
 LIST = "/api/admin/requests/"
 AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -50,12 +49,6 @@ WANTED: dict[str, Any] = {
     "finish_reason": "length",
     "settled_at": timezone.now() + timedelta(hours=1),
 }
-
-
-@pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin())
 
 
 def _find(client: APIClient, **query: Any) -> list[str]:

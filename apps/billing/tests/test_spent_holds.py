@@ -7,24 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from threading import Barrier
 
-import pytest
-
 from apps.audit.models import APIRequest
 from apps.billing.flushing import Flusher
 from apps.billing.ledger.commands import Held, HoldRefused, PlaceHold, Resolve
 from apps.billing.ledger.store import Engine, flush
 from apps.billing.models import Account, Hold
 from tests.support.soundness import is_sound
-from tests.support.world import Gateway, make_quota, make_world
+from tests.support.world import UNIT, Gateway, make_quota
 
-UNIT = 1_000
 Connect = Callable[[], Engine]
-
-
-@pytest.fixture
-def gateway(ledger_connect: Connect) -> Gateway:
-    """A gateway whose customer has 100 units."""
-    return Gateway(make_world(100 * UNIT), ledger_connect())
 
 
 def hold(gateway: Gateway, units: int, *, quotas: tuple[int, ...] = ()) -> Held:

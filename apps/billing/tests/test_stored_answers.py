@@ -16,29 +16,22 @@ from django.db import connection
 
 from apps.audit.models import APIRequest, StoredAnswer
 from apps.billing import reaper
-from apps.billing.flushing import Flusher
 from apps.billing.journal import Journal
 from apps.billing.ledger.commands import Held, Resolve, Resolved, StoredRecord
 from apps.billing.ledger.sqlite import SqliteEngine
 from apps.billing.ledger.store import Engine, flush
 from apps.billing.models import Account, Hold
+from apps.billing.tests.writer_kit import flusher_of
 from tests.support.databases import Database
 from tests.support.races import race
 from tests.support.soundness import is_sound
-from tests.support.world import NOW, Gateway, make_world
+from tests.support.world import NOW, UNIT, Gateway, make_world
 
-UNIT = 1_000
 ONE, OTHER = b"\x01" * 32, b"\x02" * 32
 HERE, ELSEWHERE = 31, 32  # providers
 MONTH = timedelta(days=30)
 SECOND = timedelta(seconds=1)
 Connect = Callable[[], Engine]
-
-
-@pytest.fixture
-def gateway(ledger_connect: Connect) -> Gateway:
-    """A gateway whose customer has 100 units."""
-    return Gateway(make_world(100 * UNIT), ledger_connect())
 
 
 def record(
@@ -59,12 +52,6 @@ def settle(gateway: Gateway, *resolves: Resolve) -> list[Resolved]:
         gateway.engine, gateway.batch(resolves=resolves), incarnation_id=gateway.incarnation_id
     )
     return ended
-
-
-def flusher_of(gateway: Gateway) -> Flusher:
-    flusher = Flusher(gateway.engine)
-    flusher.use_lease(gateway.incarnation_id)
-    return flusher
 
 
 def owners() -> list[tuple[bytes, int, int]]:

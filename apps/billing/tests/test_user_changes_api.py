@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 from rest_framework.test import APIClient
 
 from apps.api_keys.issue import issue_key
@@ -14,21 +14,10 @@ from apps.audit.models import AdminEvent
 from apps.billing.models import Account
 from apps.model_groups.models import ModelGroup
 from apps.users.models import User, UserGroup
+from tests.support.admin_events import break_events, list_events
 from tests.support.people import make_admin, make_user, rest_client
 
 USERS = "/api/admin/users/"
-
-
-@pytest.fixture
-def root(db: None) -> User:
-    """Return an administrator."""
-    return make_admin(username="root", email="root@example.com")
-
-
-@pytest.fixture
-def client(root: User) -> APIClient:
-    """Return a client of the administrator."""
-    return rest_client(root)
 
 
 @pytest.fixture
@@ -39,12 +28,6 @@ def ada(db: None) -> User:
 
 def _path(user: User, action: str = "") -> str:
     return f"{USERS}{user.pk}/{action}"
-
-
-def _events(user: User) -> list[tuple[str, Any, Any]]:
-    found = AdminEvent.objects.filter(object_type="users.user", object_id=str(user.pk))
-    rows = found.exclude(action="user.created").order_by("id")
-    return [(row.action, row.before, row.after) for row in rows]
 
 
 def test_a_change_keeps_what_is_left_out_and_is_on_record(
@@ -61,7 +44,7 @@ def test_a_change_keeps_what_is_left_out_and_is_on_record(
     assert answer.status_code == 200
     assert answer.json() == client.get(_path(ada)).json()
     assert (answer.json()["name"], answer.json()["email"]) == ("Ada", "countess@example.com")
-    assert _events(ada) == [
+    assert list_events(ada) == [
         (
             "user.changed",
             {
@@ -86,7 +69,7 @@ def test_what_changes_nothing_is_not_on_record(client: APIClient, ada: User) -> 
     assert client.patch(_path(ada), {}).status_code == 200
     assert client.put(_path(ada), body).status_code == 200
 
-    assert _events(ada) == []
+    assert list_events(ada) == []
     assert access.get("/api/user/profile/").status_code == 200
 
 
@@ -107,7 +90,7 @@ def test_what_changes_powers_signs_out_at_once(
 
     assert answer.status_code == 200
     assert signed_in.get("/api/user/profile/").status_code == 401
-    assert [action for action, _, _ in _events(ada)] == actions
+    assert [action for action, _, _ in list_events(ada)] == actions
     # Signing out lasts: to activate again or to give the role back brings no session to life.
     client.patch(_path(ada), {"role": "user", "is_active": True})
     assert signed_in.get("/api/user/profile/").status_code == 401
@@ -118,7 +101,7 @@ def test_a_new_password_is_nowhere_on_record(client: APIClient, ada: User) -> No
 
     ada.refresh_from_db()
     assert ada.check_password("another battery staple")
-    assert _events(ada) == [("user.password_set", None, None)]
+    assert list_events(ada) == [("user.password_set", None, None)]
     text = repr(list(AdminEvent.objects.values()))
     assert "battery" not in text
     assert ada.password not in text
@@ -131,7 +114,7 @@ def test_who_stops_being_an_administrator_loses_the_django_admin(client: APIClie
 
     other.refresh_from_db()
     assert (other.role, other.is_staff, other.is_superuser) == ("viewer", False, False)
-    action, before, after = _events(other)[0]
+    action, before, after = list_events(other)[0]
     assert (action, before) == (
         "user.role_changed",
         {"role": "admin", "is_staff": True, "is_superuser": True},
@@ -166,7 +149,7 @@ def test_nobody_changes_his_own_powers(
 
     assert (answer.status_code, answer.json()["code"]) == (403, "own_account")
     assert User.objects.filter(pk=root.pk).values().get() == before
-    assert _events(root) == []
+    assert list_events(root) == []
 
 
 def test_an_administrator_may_rename_himself_and_pay_himself(client: APIClient, root: User) -> None:
@@ -176,7 +159,10 @@ def test_an_administrator_may_rename_himself_and_pay_himself(client: APIClient, 
     given = client.post(_path(root, "adjust-balance/"), {"amount": "1", "reason": "test call"})
 
     assert given.status_code == 200
-    assert [action for action, _, _ in _events(root)] == ["user.changed", "user.balance_adjusted"]
+    assert [action for action, _, _ in list_events(root)] == [
+        "user.changed",
+        "user.balance_adjusted",
+    ]
 
 
 def test_nobody_deletes_himself(client: APIClient, root: User) -> None:
@@ -240,7 +226,7 @@ def test_a_replacement_needs_names(client: APIClient, ada: User) -> None:
 
 
 def test_without_its_event_nothing_is_changed_or_deleted(client: APIClient, ada: User) -> None:
-    _break_events()
+    break_events()
     before = User.objects.filter(pk=ada.pk).values().get()
 
     with pytest.raises(DatabaseError):
@@ -252,25 +238,6 @@ def test_without_its_event_nothing_is_changed_or_deleted(client: APIClient, ada:
 
     assert User.objects.filter(pk=ada.pk).values().get() == before
     assert Account.objects.filter(customer_id=ada.customer_id).count() == 2
-
-
-def _break_events() -> None:
-    """Make every new admin event fail, as a full disk would."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "sqlite":
-            cursor.execute(
-                "CREATE TRIGGER broken BEFORE INSERT ON audit_adminevent "
-                "BEGIN SELECT RAISE(ABORT, 'disk full'); END"
-            )
-            return
-        cursor.execute(
-            "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN RAISE EXCEPTION 'disk full'; END $$"
-        )
-        cursor.execute(
-            "CREATE TRIGGER broken BEFORE INSERT ON audit_adminevent "
-            "FOR EACH ROW EXECUTE FUNCTION broken()"
-        )
 
 
 @pytest.mark.parametrize(
@@ -305,7 +272,7 @@ def test_an_administrator_takes_over_nobody_with_more_rights(
     ] * 7
     assert User.objects.get(pk=root.pk).username == "root"
     assert list(APIKey.objects.values_list("name", "is_active", "rpm")) == [("of root", True, 7)]
-    assert _events(root) == []
+    assert list_events(root) == []
     of_keys = AdminEvent.objects.filter(object_type="api_keys.apikey")
     assert list(of_keys.values_list("action", flat=True)) == ["api_key.created"]
 

@@ -16,8 +16,9 @@ from apps.billing.accounts import find_standing
 from apps.billing.customers import adjust_user_balance
 from apps.billing.models import Account
 from apps.users.models import Customer, Role, Session, User, UserGroup
+from tests.support.admin_events import list_events
 from tests.support.calls import record_call
-from tests.support.people import PASSWORD, make_admin, make_user, rest_client
+from tests.support.people import PASSWORD, make_user, rest_client
 
 DOLLAR = 10**9
 USERS = "/api/admin/users/"
@@ -36,18 +37,6 @@ SMUGGLED = (
 
 
 @pytest.fixture
-def root(db: None) -> User:
-    """Return an administrator."""
-    return make_admin(username="root", email="root@example.com")
-
-
-@pytest.fixture
-def client(root: User) -> APIClient:
-    """Return a client of the administrator."""
-    return rest_client(root)
-
-
-@pytest.fixture
 def ada(db: None) -> User:
     """Return a user."""
     return make_user(username="ada", email="ada@example.com", name="Ada")
@@ -60,12 +49,6 @@ def _path(user: User, action: str = "") -> str:
 def _names(answer: Any) -> list[str]:
     assert answer.status_code == 200, answer.content
     return [row["username"] for row in answer.json()["results"]]
-
-
-def _events(user: User) -> list[tuple[str, Any, Any]]:
-    found = AdminEvent.objects.filter(object_type="users.user", object_id=str(user.pk))
-    rows = found.exclude(action="user.created").order_by("id")
-    return [(row.action, row.before, row.after) for row in rows]
 
 
 def test_every_role_sees_its_part_of_a_user(root: User, ada: User) -> None:
@@ -187,7 +170,7 @@ def test_nothing_is_smuggled_into_a_user(
         assert (answer.status_code, answer.json()) == (400, {field: ["Unknown field."]})
 
     assert (list(User.objects.order_by("pk").values()), list(Account.objects.values())) == before
-    assert _events(ada) == []
+    assert list_events(ada) == []
 
 
 def test_sessions_are_ended_from_above(client: APIClient, ada: User) -> None:
@@ -198,7 +181,7 @@ def test_sessions_are_ended_from_above(client: APIClient, ada: User) -> None:
     assert (answer.status_code, answer.json()) == (200, {"ended": 2})
     assert first.get("/api/user/profile/").status_code == 401
     assert second.get("/api/user/profile/").status_code == 401
-    assert _events(ada) == [("user.sessions_ended", None, {"sessions": 2})]
+    assert list_events(ada) == [("user.sessions_ended", None, {"sessions": 2})]
     assert client.post(_path(ada, "end-sessions/"), {}).json() == {"ended": 0}
 
 

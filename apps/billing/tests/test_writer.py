@@ -31,13 +31,14 @@ from apps.billing.tests.writer_kit import (
     hold_of,
     in_thread,
     open_holds,
+    place,
     resolve_of,
     running,
-    until,
     until_stored,
 )
 from apps.billing.writer import LedgerBusy, LedgerUnavailable, LedgerWriter
 from tests.support.databases import Database
+from tests.support.processes import until
 from tests.support.world import Gateway, World, make_world
 
 pytestmark = pytest.mark.usefixtures("committed_db")
@@ -54,12 +55,6 @@ def world(committed_db: Database) -> World:
 def switch(ledger_connect: Callable[[], Engine]) -> Switch:
     """The database, as the writer meets it."""
     return Switch(ledger_connect)
-
-
-async def place(writer: LedgerWriter, world: World, nanos: int = 1_000) -> Held:
-    answer = await writer.place(hold_of(world, nanos))
-    assert isinstance(answer, Held)
-    return answer
 
 
 # ---- one call

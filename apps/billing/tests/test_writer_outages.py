@@ -15,7 +15,6 @@ import pytest
 
 from apps.billing.flushing import Flusher
 from apps.billing.journal import Journal
-from apps.billing.ledger.commands import Held
 from apps.billing.ledger.store import Engine
 from apps.billing.ledger_thread import CONNECT_TRIES
 from apps.billing.pending import Pace
@@ -25,16 +24,16 @@ from apps.billing.tests.writer_kit import (
     Switch,
     account,
     ends,
-    hold_of,
     in_thread,
     open_holds,
+    place,
     resolve_of,
     running,
-    until,
     until_stored,
 )
-from apps.billing.writer import LedgerUnavailable, LedgerWriter
+from apps.billing.writer import LedgerUnavailable
 from tests.support.databases import Database
+from tests.support.processes import until
 from tests.support.world import World, make_world
 
 pytestmark = pytest.mark.usefixtures("committed_db")
@@ -56,12 +55,6 @@ def switch(ledger_connect: Callable[[], Engine]) -> Switch:
 def copy_journal(source: Path, target: Path) -> None:
     (path,) = source.glob("*.jsonl")
     (target / "999-dead.jsonl").write_bytes(path.read_bytes())
-
-
-async def place(writer: LedgerWriter, world: World, nanos: int = 1_000) -> Held:
-    answer = await writer.place(hold_of(world, nanos))
-    assert isinstance(answer, Held)
-    return answer
 
 
 async def test_without_a_database_holds_are_refused_at_once_and_settlements_wait(

@@ -16,13 +16,15 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 
 from apps.audit.records import DETAIL_COLUMNS
+from apps.billing.flushing import Flusher
 from apps.billing.journal import Journal
 from apps.billing.ledger.commands import Held, PlaceHold, Resolve
 from apps.billing.ledger.store import Engine
 from apps.billing.pending import Pace
 from apps.billing.writer import LedgerWriter
 from apps.core.ids import new_uuid7
-from tests.support.world import World, request_row
+from tests.support.processes import until
+from tests.support.world import Gateway, World, request_row
 
 WAIT_SECONDS = 20.0
 # What the database takes in no hold.
@@ -156,13 +158,18 @@ async def running(
         await writer.stop()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Return as soon as `condition` holds; TimeoutError after WAIT_SECONDS."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        await asyncio.sleep(0.01)
+async def place(writer: LedgerWriter, world: World, nanos: int = 1_000) -> Held:
+    """Return a hold that the writer has placed."""
+    answer = await writer.place(hold_of(world, nanos))
+    assert isinstance(answer, Held)
+    return answer
+
+
+def flusher_of(gateway: Gateway) -> Flusher:
+    """Return what writes for a gateway."""
+    flusher = Flusher(gateway.engine)
+    flusher.use_lease(gateway.incarnation_id)
+    return flusher
 
 
 async def until_stored(read: Callable[[], Any], expected: object) -> None:

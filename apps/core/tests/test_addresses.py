@@ -34,7 +34,7 @@ def test_a_list_of_networks_with_and_without_ports_is_read() -> None:
     assert parse_private_upstreams("") == ()
 
 
-@pytest.mark.parametrize(
+@for_all(
     "text",
     [
         "localhost",
@@ -76,7 +76,7 @@ def test_a_public_address_is_allowed_over_tls_only(address: str) -> None:
     assert not is_address_allowed(address, 80, (), is_private_only=True)
 
 
-@pytest.mark.parametrize(
+@for_all(
     "address",
     [
         "0.0.0.0",  # noqa: S104  # an address to refuse, not to bind to
@@ -113,7 +113,7 @@ def test_what_is_not_globally_routable_is_refused_by_default(address: str) -> No
     assert not is_address_allowed(address, 443, ())
 
 
-@pytest.mark.parametrize(
+@for_all(
     "address",
     [
         "0.0.0.0",  # noqa: S104  # an address to refuse, not to bind to

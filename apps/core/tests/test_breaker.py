@@ -1,18 +1,11 @@
 """The breaker opens, probes and closes by the clock it is given."""
 
 from apps.core.breaker import Breaker
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clocks import Clock
 
 
 def test_only_the_third_failure_in_a_row_opens_it() -> None:
-    breaker = Breaker(clock=Clock())
+    breaker = Breaker(clock=Clock(100.0))
 
     opened = [breaker.record_failure(), breaker.record_failure()]
     breaker.record_success()
@@ -24,7 +17,7 @@ def test_only_the_third_failure_in_a_row_opens_it() -> None:
 
 
 def test_an_open_breaker_lets_one_probe_through_every_five_seconds() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     breaker = Breaker(clock=clock)
     for _ in range(3):
         breaker.record_failure()
@@ -43,7 +36,7 @@ def test_an_open_breaker_lets_one_probe_through_every_five_seconds() -> None:
 
 
 def test_a_probe_that_succeeds_closes_it_for_everybody() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     breaker = Breaker(clock=clock)
     for _ in range(3):
         breaker.record_failure()

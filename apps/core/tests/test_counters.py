@@ -13,24 +13,15 @@ from pytest_django import Settings
 from apps.core import counters
 from apps.core.breaker import Breaker
 from apps.core.counters import ProcessCounts, count_down, count_up, forget, process_counts
+from tests.support.clocks import Clock
 from tests.support.processes import free_port
 from tests.support.redis import RedisServer, is_installed
-
-
-class Clock:
-    """A clock that stands still until it is set."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
     """Return a clock."""
-    return Clock()
+    return Clock(100.0)
 
 
 def _up(counts: ProcessCounts, counter: str, times: int = 1, locks_at: int = 11) -> int:

@@ -9,6 +9,7 @@ import pytest
 from rest_framework import serializers
 
 from apps.core.rest import StrictSerializer
+from tests.support.cases import for_all
 
 
 class Body(StrictSerializer):
@@ -24,7 +25,7 @@ class Body(StrictSerializer):
     numbers = serializers.ListField(child=serializers.IntegerField(), required=False)
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("field", "value"),
     [
         ("text", 0),

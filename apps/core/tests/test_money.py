@@ -11,6 +11,7 @@ from apps.core.money import (
     parse_usd,
     show_usd,
 )
+from tests.support.cases import for_all
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_an_amount_in_dollars_becomes_exact_nanos(text: str | int, nanos: int) -
     assert parse_usd(text) == nanos
 
 
-@pytest.mark.parametrize(
+@for_all(
     "text",
     [
         "",

@@ -17,6 +17,7 @@ from apps.core.price_terms import (
     show_terms,
     tier_name,
 )
+from tests.support.cases import for_all
 
 STORED: dict[str, Any] = {
     "context_tiers": [
@@ -55,7 +56,7 @@ def test_a_price_without_terms_has_none(nothing: object) -> None:
     assert show_terms(None) is None
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("value", "message"),
     [
         ([], "terms must be an object."),

@@ -17,16 +17,10 @@ from apps.model_groups.groups import GroupExists, MemberGone, change_group, crea
 from apps.model_groups.models import ModelGroup
 from apps.users.models import Role, UserGroup
 from tests.support.databases import Database
-from tests.support.people import make_admin, make_user, rest_client
+from tests.support.people import make_user, rest_client
 from tests.support.world import make_quota, make_world
 
 PATH = "/api/admin/model-groups/"
-
-
-@pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin(username="root"))
 
 
 def _events() -> list[AdminEvent]:

@@ -9,8 +9,8 @@ from rest_framework.test import APIClient
 
 from apps.audit.models import AdminEvent
 from apps.model_groups.models import ModelGroup
-from apps.users.models import Role, User, UserGroup
-from tests.support.people import make_admin, make_user, rest_client
+from apps.users.models import Role, UserGroup
+from tests.support.people import make_user, rest_client
 
 PATH = "/api/admin/user-groups/"
 FIELDS = {
@@ -22,18 +22,6 @@ SMUGGLED = (
     "is_staff", "balance", "posted", "held", "quota", "used", "group", "user", "owner", "status",
     "amount", "price", "is_active", "models",
 )  # fmt: skip
-
-
-@pytest.fixture
-def root(db: None) -> User:
-    """Return an administrator."""
-    return make_admin(username="root")
-
-
-@pytest.fixture
-def client(root: User) -> APIClient:
-    """Return a client of the administrator."""
-    return rest_client(root)
 
 
 def _events() -> list[tuple[str, Any, Any]]:

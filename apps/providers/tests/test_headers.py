@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from apps.providers.headers import HeadersRefused, check_headers
+from tests.support.cases import for_all
 
 
 def test_names_are_folded_and_values_stay() -> None:
@@ -15,7 +16,7 @@ def test_names_are_folded_and_values_stay() -> None:
     assert check_headers(value) == {"x-team": "a; b", "user-agent": "x/1", "anthropic-beta": "~"}
 
 
-@pytest.mark.parametrize(
+@for_all(
     "name",
     [
         "Authorization", "host", "content-length", "content-type", "transfer-encoding",

@@ -21,6 +21,7 @@ from apps.providers.identities import (
     read_identity,
     shown_part,
 )
+from tests.support.cases import for_all
 
 PRIVATE: Final = parse_private_upstreams("127.0.0.0/8")
 AWS_KEY: Final = {
@@ -91,7 +92,7 @@ def test_no_representation_shows_what_is_secret() -> None:
     assert "PRIVATE" not in repr(account)
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("changes", "said"),
     [
         ({"type": "authorized_user"}, '"type"'),

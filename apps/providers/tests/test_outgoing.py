@@ -13,6 +13,7 @@ import pytest
 from apps.core.addresses import AllowedNetwork, parse_private_upstreams
 from apps.providers.outgoing import Answer, Ask, Failure, OutgoingFailed, Resolve, fetch
 from apps.providers.tests.listener import Listener, Script, closed_port, drip, response
+from tests.support.cases import for_all
 from tests.support.certificates import Authority
 
 LOOPBACK = parse_private_upstreams("127.0.0.0/8")
@@ -143,7 +144,7 @@ def test_the_next_address_is_tried_where_the_first_is_dead() -> None:
     assert answer.status_code == 200
 
 
-@pytest.mark.parametrize(
+@for_all(
     "url",
     [
         "http://127.0.0.1/",

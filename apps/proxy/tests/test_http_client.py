@@ -10,6 +10,7 @@ import pytest
 
 from apps.proxy import http_client
 from apps.proxy.http_client import Answer, BadAnswer, ClientConnection, ConnectionClosed, Pool, Take
+from tests.support.cases import for_all
 
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
 JSON = (
@@ -152,7 +153,7 @@ async def test_what_only_announces_an_answer_is_passed_over() -> None:
             answer.release()
 
 
-@pytest.mark.parametrize("at", range(1, len(CHUNKED) - 1, 3))
+@for_all("at", range(1, len(CHUNKED) - 1, 3))
 async def test_an_answer_that_breaks_off_is_never_complete(at: int) -> None:
     async with pool_to([CHUNKED[:at]], closes=True) as (pool, server):
         with pytest.raises(ConnectionClosed):

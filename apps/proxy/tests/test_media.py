@@ -21,6 +21,7 @@ from apps.proxy.media import (
     openai_tokens,
     qwen_tokens,
 )
+from tests.support.cases import for_all
 
 MAXIMUM = 1234
 
@@ -77,7 +78,7 @@ def test_what_tells_no_size_has_none(head: bytes) -> None:
     assert image_size(head) is None
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("model", "size", "tokens"),
     [
         # The guide's own examples.

@@ -14,9 +14,10 @@ from apps.proxy.operations import (
     is_operation_path,
     recorded_path,
 )
+from tests.support.cases import for_all
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("path", "operation"),
     [
         ("/v1/chat/completions", Operation("call")),
@@ -54,7 +55,7 @@ def test_a_path_asks_for_one_operation(path: str, operation: Operation | None) -
     assert find_operation(path) == operation
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("path", "operation"),
     [
         ("/v1/chat/completions", "chat"),

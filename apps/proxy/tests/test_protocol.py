@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -12,6 +12,7 @@ import uvicorn
 
 from apps.proxy import protocol
 from apps.proxy.protocol import Connection, DrainableState, GatewayProtocol
+from tests.support.processes import until
 
 IDLE_SECONDS = 100
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -369,10 +370,3 @@ async def test_small_chunks_are_no_trailers_however_many_they_are(is_answered: b
 
         assert isinstance(served, GatewayProtocol)
         assert not served.transport.is_closing()
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Wait for what other tasks do."""
-    async with asyncio.timeout(10):
-        while not is_so():  # noqa: ASYNC110 (nobody tells what a test waits for)
-            await asyncio.sleep(0.001)

@@ -11,13 +11,7 @@ from apps.proxy.provider_limits import Places, ProviderLimits, find_shortest_wai
 from apps.proxy.snapshot import Credential, Route
 from apps.proxy.tests.values import PROVIDER, ROUTE
 from apps.quotas.limits import LimitMet, LocalLimiter, Scope
-
-
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clocks import Clock
 
 
 def make_key(number: int, **limits: Any) -> Credential:

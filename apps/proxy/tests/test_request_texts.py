@@ -13,6 +13,7 @@ from apps.proxy.request_texts import has_token_ids, list_texts
 from apps.risk.matchers import match_words
 from apps.risk.models import OPERATIONS
 from apps.risk.rules import Reach, Rule, judge_texts
+from tests.support.cases import for_all
 
 BOMB: Final = Rule(
     id=1,
@@ -231,12 +232,12 @@ INPUTS: Final[dict[Endpoint, list[dict[str, Any]]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CHATS)
+@for_all("name", CHATS)
 def test_chats(name: str) -> None:
     assert _is_found("chat/completions", "openai", CHATS[name])
 
 
-@pytest.mark.parametrize("name", MESSAGES)
+@for_all("name", MESSAGES)
 def test_messages(name: str) -> None:
     assert _is_found("messages", "anthropic", {"max_tokens": 10, **MESSAGES[name]})
 

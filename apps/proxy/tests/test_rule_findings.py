@@ -16,6 +16,7 @@ from apps.proxy.rule_findings import A_MINUTE_MAX, OF_ONE_MAX, RuleFindings
 from apps.proxy.tests.values import NOW
 from apps.risk.findings import CallFinding
 from apps.risk.models import RiskFinding
+from tests.support.clocks import Clock
 from tests.support.databases import Database
 
 FINDING: Final = CallFinding(
@@ -26,20 +27,13 @@ FINDING: Final = CallFinding(
 )  # fmt: skip
 
 
-class _Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def _one(rule_id: int = 1, api_key_id: int = 3) -> CallFinding:
     return replace(FINDING, request_id=new_uuid7(), rule_id=rule_id, api_key_id=api_key_id)
 
 
 def test_findings_of_one_key_and_rule_leave_room_for_others() -> None:
     async def add() -> None:
-        clock = _Clock()
+        clock = Clock(0.0)
         findings = RuleFindings(clock)
 
         for _ in range(OF_ONE_MAX + 5):
@@ -57,7 +51,7 @@ def test_findings_of_one_key_and_rule_leave_room_for_others() -> None:
 
 def test_findings_of_a_minute_and_those_that_wait_are_bounded() -> None:
     async def add() -> None:
-        clock = _Clock()
+        clock = Clock(0.0)
         findings = RuleFindings(clock)
 
         for number in range(A_MINUTE_MAX + 7):
@@ -72,7 +66,7 @@ def test_findings_of_a_minute_and_those_that_wait_are_bounded() -> None:
 
 
 async def test_findings_that_gathered_are_in_the_database_soon(committed_db: Database) -> None:
-    findings = RuleFindings(_Clock())
+    findings = RuleFindings(Clock(0.0))
     found = [_one(api_key_id=number) for number in range(250)]
 
     for finding in found:
@@ -87,7 +81,7 @@ async def test_findings_that_gathered_are_in_the_database_soon(committed_db: Dat
 async def test_findings_wait_while_the_database_is_away(
     committed_db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    findings = RuleFindings(_Clock())
+    findings = RuleFindings(Clock(0.0))
     await asyncio.to_thread(_execute, "ALTER TABLE risk_riskfinding RENAME TO away")
 
     finding = _one()
@@ -109,7 +103,7 @@ async def test_findings_wait_while_the_database_is_away(
 async def test_what_no_database_takes_is_not_tried_for_ever(
     committed_db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    findings = RuleFindings(_Clock())
+    findings = RuleFindings(Clock(0.0))
 
     findings.add(_one(rule_id=2**70))
     await _until_written(findings)

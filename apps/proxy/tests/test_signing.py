@@ -19,6 +19,7 @@ from apps.proxy import signing
 from apps.proxy.http_client import Answer
 from apps.proxy.signing import Signing, SigningFailed
 from apps.proxy.upstream import failure_of
+from tests.support.clocks import Clock
 from tests.support.clouds import Cloud, make_private_key
 from tests.support.gateway import DemoThread
 
@@ -76,16 +77,6 @@ async def test_who_leaves_takes_the_token_from_nobody(cloud: Cloud) -> None:
 
     assert [await staying] == cloud.tokens
     made.close()
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def become_idle(made: Signing) -> None:

@@ -15,6 +15,7 @@ from apps.proxy.sse import (
     split_events,
 )
 from apps.proxy.tests import streams
+from tests.support.cases import for_all
 
 
 def data_of(blocks: list[bytes]) -> list[bytes]:
@@ -137,7 +138,7 @@ def test_a_large_chunk_of_small_events_is_not_too_large() -> None:
     assert EventBuffer(max_event_bytes=10).feed(chunk) == chunk[:-4]
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("event", "data"),
     [
         (b"data: 1\n\n", b"1"),

@@ -6,10 +6,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from apps.proxy.supervisor import Program, Supervisor
+from tests.support.processes import until
 
 WAIT_SECONDS = 10.0
 # Reports its process id, then ends politely on SIGTERM. It sleeps a little at a time: a signal that
@@ -65,13 +65,6 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except FileNotFoundError:
         return False
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    """Wait until something outside this process is so."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not is_true():  # noqa: ASYNC110  Nobody tells when another process has acted.
-            await asyncio.sleep(0.01)
 
 
 async def test_a_signal_ends_every_program_and_the_supervisor(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """What the tests of the shared limits have in common: a real Redis, gateways, short calls."""
 
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,14 +29,6 @@ needs_redis = [
 ]
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @dataclass(frozen=True, slots=True)
 class Server:
     port: int
@@ -50,12 +41,6 @@ class Server:
 
     def seconds(self) -> int:
         return int(self.client.time()[0])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -13,22 +13,11 @@ from apps.billing.models import Account, Entry, Transaction
 from apps.model_groups.models import ModelGroup
 from apps.quotas.models import UserQuota
 from apps.users.models import Role, User
+from tests.support.admin_events import list_actions
 from tests.support.people import make_admin, make_user, rest_client
 
 USD = 10**9
 PATH = "/api/admin/quotas/"
-
-
-@pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin(username="root"))
-
-
-@pytest.fixture
-def group(db: None) -> ModelGroup:
-    """Return a model group."""
-    return ModelGroup.objects.create(name="group")
 
 
 def _give(client: APIClient, user: User, group: ModelGroup, total: str = "5") -> dict[str, Any]:
@@ -47,11 +36,6 @@ def _use(quota_id: int, *, used: int, held: int) -> None:
             "WHERE id = %s",
             [used, held, UserQuota.objects.get(pk=quota_id).account_id],
         )
-
-
-def _events() -> list[str]:
-    rows = AdminEvent.objects.filter(action__startswith="quota.").order_by("id")
-    return list(rows.values_list("action", flat=True))
 
 
 def test_a_quota_is_given_and_shown_with_its_use(client: APIClient, group: ModelGroup) -> None:
@@ -164,7 +148,7 @@ def test_a_change_keeps_what_it_does_not_name(client: APIClient, group: ModelGro
     assert (put.status_code, put.json()) == (200, same.json())
     assert (put.json()["is_active"], put.json()["expires_at"]) == (False, "2027-01-01T00:00:00Z")
     assert (missing.status_code, list(missing.json())) == (400, ["user", "model_group"])
-    assert _events() == ["quota.created", "quota.changed", "quota.changed"]
+    assert list_actions("quota.") == ["quota.created", "quota.changed", "quota.changed"]
 
 
 @pytest.mark.parametrize("field", ["user", "model_group"])
@@ -197,7 +181,7 @@ def test_a_funded_quota_is_ended_and_what_remains_goes_back(
     ]
     assert shown["is_active"] is False
     assert Account.objects.get(kind="promotion").posted_nanos == -USD
-    assert _events() == ["quota.created", "quota.deactivated"]
+    assert list_actions("quota.") == ["quota.created", "quota.deactivated"]
 
 
 def test_a_quota_that_never_had_money_is_deleted(client: APIClient, group: ModelGroup) -> None:
@@ -208,7 +192,7 @@ def test_a_quota_that_never_had_money_is_deleted(client: APIClient, group: Model
     assert answer.status_code == 204
     assert client.get(f"{PATH}{quota_id}/").status_code == 404
     assert client.delete(f"{PATH}{quota_id}/").status_code == 404
-    assert _events() == ["quota.created", "quota.deleted"]
+    assert list_actions("quota.") == ["quota.created", "quota.deleted"]
     assert not Account.objects.filter(kind="quota").exists()
 
 
@@ -301,7 +285,7 @@ def test_who_may_read_may_not_write(client: APIClient, group: ModelGroup, role: 
             ("POST", f"{PATH}bulk-change/"),
         )
     ] == [403] * 6
-    assert _events() == ["quota.created"]
+    assert list_actions("quota.") == ["quota.created"]
 
 
 def test_one_sees_one_s_own_quotas_only(client: APIClient, group: ModelGroup) -> None:

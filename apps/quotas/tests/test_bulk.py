@@ -15,24 +15,12 @@ from apps.quotas import bulk
 from apps.quotas.allowances import TOTAL_NANOS_MAX, change_quota, create_quota
 from apps.quotas.models import RepeatKey, UserQuota
 from apps.users.models import User, UserGroup
-from tests.support.people import make_admin, make_user, rest_client
+from tests.support.people import make_user
 
 USD = 10**9
 PATH = "/api/admin/quotas/bulk/"
 CHANGE_PATH = "/api/admin/quotas/bulk-change/"
 KEY = {"Idempotency-Key": "term-1"}
-
-
-@pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin(username="root"))
-
-
-@pytest.fixture
-def group(db: None) -> ModelGroup:
-    """Return a model group."""
-    return ModelGroup.objects.create(name="group")
 
 
 @pytest.fixture

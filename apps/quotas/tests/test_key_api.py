@@ -19,9 +19,10 @@ from apps.api_keys.models import APIKey
 from apps.audit.models import AdminEvent
 from apps.billing.models import SpendCounter
 from apps.model_groups.models import ModelGroup
+from apps.quotas.tests.key_kit import make_key
 from apps.users.models import Role, User
 from tests.support.calls import record_call
-from tests.support.people import make_admin, make_user, rest_client
+from tests.support.people import make_user, rest_client
 
 PATH = "/api/admin/keys/"
 OWN = "/api/user/keys/"
@@ -38,12 +39,6 @@ LIMITS = {
 
 
 @pytest.fixture
-def admin(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin(username="root"))
-
-
-@pytest.fixture
 def ada(db: None) -> User:
     """Return a user who may call one of two models."""
     group = ModelGroup.objects.create(name="public", is_public=True)
@@ -56,10 +51,6 @@ def ada(db: None) -> User:
 def own(ada: User) -> APIClient:
     """Return a client of that user."""
     return rest_client(ada)
-
-
-def _key(user: User, **values: Any) -> APIKey:
-    return issue_key(user=user, **{"name": "main", **values})[0]
 
 
 def _events() -> list[tuple[str, str]]:
@@ -93,14 +84,14 @@ def test_a_new_key_is_shown_once(admin: APIClient, own: APIClient, ada: User) ->
 
 
 def test_a_key_is_shown_with_its_use(admin: APIClient, own: APIClient, ada: User) -> None:
-    key = _key(ada, cap_nanos=5 * 10**9)
+    key = make_key(ada, cap_nanos=5 * 10**9)
     SpendCounter.objects.create(scope="api_key", scope_id=key.pk)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE billing_spendcounter SET spent_nanos = 3, held_nanos = 2")
     record_call(api_key_id=key.pk, minutes_ago=9)
     newest = record_call(api_key_id=key.pk, minutes_ago=1)
-    unused = _key(ada, name="unused")
-    capped = _key(ada, name="capped", cap_nanos=1)
+    unused = make_key(ada, name="unused")
+    capped = make_key(ada, name="capped", cap_nanos=1)
 
     for client, path in ((admin, PATH), (own, OWN)):
         shown = client.get(f"{path}{key.pk}/").json()
@@ -148,7 +139,7 @@ WRONG = [
 def test_what_is_wrong_about_a_key_is_named(
     admin: APIClient, own: APIClient, ada: User, changes: dict[str, Any], field: str
 ) -> None:
-    key = _key(ada)
+    key = make_key(ada)
 
     answers = [
         admin.post(PATH, {"user": ada.pk, "name": "x", **changes}),
@@ -163,7 +154,7 @@ def test_what_is_wrong_about_a_key_is_named(
 
 @pytest.mark.parametrize("field", ["user", "user_id", "payload_mode", "is_default", "owner"])
 def test_an_owner_cannot_smuggle_in_what_is_not_his(own: APIClient, ada: User, field: str) -> None:
-    key = _key(ada)
+    key = make_key(ada)
     other = make_user()
 
     made = own.post(OWN, {"name": "x", field: other.pk})
@@ -186,7 +177,7 @@ def test_a_key_that_has_expired_is_not_made(admin: APIClient, own: APIClient, ad
 
 @pytest.mark.parametrize("name", ["closed", "nowhere", "' OR '1'='1"])
 def test_a_key_has_no_more_rights_than_its_owner(own: APIClient, ada: User, name: str) -> None:
-    key = _key(ada, allowed_models=["open"])
+    key = make_key(ada, allowed_models=["open"])
 
     answers = [
         own.post(OWN, {"name": "x", "allowed_models": ["open", name]}),
@@ -201,7 +192,7 @@ def test_a_key_has_no_more_rights_than_its_owner(own: APIClient, ada: User, name
 
 
 def test_an_administrator_names_models_that_exist(admin: APIClient, ada: User) -> None:
-    key = _key(ada, allowed_models=["gone"])
+    key = make_key(ada, allowed_models=["gone"])
 
     fine = admin.patch(f"{PATH}{key.pk}/", {"allowed_models": ["gone", "closed", "closed"]})
     wrong = admin.patch(f"{PATH}{key.pk}/", {"allowed_models": ["nowhere"]})
@@ -216,7 +207,7 @@ def test_an_administrator_names_models_that_exist(admin: APIClient, ada: User) -
 def test_an_owner_changes_what_his_key_may_be_used_for(
     admin: APIClient, own: APIClient, ada: User
 ) -> None:
-    key = _key(ada)
+    key = make_key(ada)
 
     narrowed = admin.patch(f"{PATH}{key.pk}/", {"allowed_operations": ["chat", "usage", "chat"]})
     changed = own.patch(f"{OWN}{key.pk}/", {"allowed_operations": []})
@@ -231,7 +222,7 @@ def test_an_owner_changes_what_his_key_may_be_used_for(
 
 
 def test_a_change_keeps_what_it_does_not_name(admin: APIClient, ada: User) -> None:
-    key = _key(ada, rpm=60, cap_nanos=7)
+    key = make_key(ada, rpm=60, cap_nanos=7)
 
     first = admin.patch(f"{PATH}{key.pk}/", {"rpm": None})
     second = admin.put(f"{PATH}{key.pk}/", {"user": ada.pk, "name": "new"})
@@ -254,7 +245,7 @@ def test_a_change_keeps_what_it_does_not_name(admin: APIClient, ada: User) -> No
 def test_what_an_administrator_disabled_its_owner_cannot_enable(
     admin: APIClient, own: APIClient, ada: User
 ) -> None:
-    key = _key(ada)
+    key = make_key(ada)
     mine, all_keys = f"{OWN}{key.pk}/", f"{PATH}{key.pk}/"
     assert own.patch(mine, {"is_active": False}).json()["is_locked"] is False
     assert own.patch(mine, {"is_active": True}).json()["is_active"] is True
@@ -273,7 +264,7 @@ def test_what_an_administrator_disabled_its_owner_cannot_enable(
 def test_a_used_key_is_disabled_and_an_unused_one_deleted(
     admin: APIClient, own: APIClient, ada: User
 ) -> None:
-    unused, used = _key(ada), _key(ada)
+    unused, used = make_key(ada), make_key(ada)
     record_call(api_key_id=used.pk)
 
     answers = [
@@ -296,7 +287,7 @@ def test_a_used_key_is_disabled_and_an_unused_one_deleted(
 
 
 def test_others_keys_look_like_missing_ones(own: APIClient, ada: User) -> None:
-    other = _key(make_user(), name="secret")
+    other = make_key(make_user(), name="secret")
 
     for method, body in (("GET", None), ("PUT", {"name": "x"}), ("PATCH", {}), ("DELETE", None)):
         foreign, missing = (
@@ -315,7 +306,7 @@ def test_others_keys_look_like_missing_ones(own: APIClient, ada: User) -> None:
 @pytest.mark.parametrize("role", [Role.USER, Role.VIEWER, Role.ANALYST])
 def test_only_administrators_see_all_keys(db: None, role: str) -> None:
     client = rest_client(make_user(role=role))
-    key = _key(make_user())
+    key = make_key(make_user())
 
     for path in (PATH, f"{PATH}{key.pk}/", f"/api/admin/users/{key.user_id}/keys/"):
         assert client.get(path).status_code == 403
@@ -352,7 +343,7 @@ def test_what_is_no_token_is_plain_401(own: APIClient, ada: User, credential: st
 
 
 def test_a_refreshed_key_takes_the_place_of_the_old_one(own: APIClient, ada: User) -> None:
-    old = _key(ada, is_default=True, cap_nanos=7, allowed_operations=["chat"])
+    old = make_key(ada, is_default=True, cap_nanos=7, allowed_operations=["chat"])
 
     answer = own.post("/api/auth/refresh-key/")
     smuggled = own.post("/api/auth/refresh-key/", {"user": 1})
@@ -370,7 +361,7 @@ def test_a_refreshed_key_takes_the_place_of_the_old_one(own: APIClient, ada: Use
 def test_a_key_that_an_administrator_reset_stays_off(
     admin: APIClient, own: APIClient, ada: User
 ) -> None:
-    old = _key(ada, is_default=True)
+    old = make_key(ada, is_default=True)
     admin.post(f"/api/admin/users/{ada.pk}/reset-key/", {})
 
     answer = own.patch(f"{OWN}{old.pk}/", {"is_active": True})
@@ -383,7 +374,7 @@ def test_nobody_has_too_many_keys(
 ) -> None:
     monkeypatch.setattr(key_changes, "ACTIVE_KEYS_MAX", 2)
     monkeypatch.setattr(key_changes, "KEYS_MAX", 4)
-    first, second = _key(ada, is_default=True), _key(ada)
+    first, second = make_key(ada, is_default=True), make_key(ada)
 
     refused = own.post(OWN, {"name": "x"})
     refreshed = own.post("/api/auth/refresh-key/")
@@ -402,7 +393,7 @@ def test_nobody_has_too_many_keys(
 def test_nothing_changes_where_its_event_cannot_be_written(
     admin: APIClient, own: APIClient, ada: User
 ) -> None:
-    key = _key(ada, is_default=True)
+    key = make_key(ada, is_default=True)
     admin.raise_request_exception = own.raise_request_exception = False
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE audit_adminevent RENAME TO away")

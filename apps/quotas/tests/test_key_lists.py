@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from rest_framework.test import APIClient
 
-from apps.api_keys.issue import issue_key
 from apps.api_keys.models import APIKey
+from apps.quotas.tests.key_kit import make_key
 from apps.users.models import User
-from tests.support.people import make_admin, make_user, rest_client
+from tests.support.people import make_user, rest_client
 
 PATH = "/api/admin/keys/"
 OWN = "/api/user/keys/"
-
-
-@pytest.fixture
-def admin(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin(username="root"))
 
 
 @pytest.fixture
@@ -33,10 +26,6 @@ def ada(db: None) -> User:
 def own(ada: User) -> APIClient:
     """Return a client of that user."""
     return rest_client(ada)
-
-
-def _key(user: User, **values: Any) -> APIKey:
-    return issue_key(user=user, **{"name": "main", **values})[0]
 
 
 @pytest.mark.parametrize(
@@ -59,12 +48,12 @@ def _key(user: User, **values: Any) -> APIKey:
     ],
 )
 def test_keys_are_found(admin: APIClient, ada: User, query: str, expected: list[str]) -> None:
-    _key(ada, name="a", raw="sk-one12", is_default=True)
-    only = _key(ada, name="b", raw="sk-two12", allowed_operations=["completions"])
+    make_key(ada, name="a", raw="sk-one12", is_default=True)
+    only = make_key(ada, name="b", raw="sk-two12", allowed_operations=["completions"])
     APIKey.objects.filter(pk=only.pk).update(is_active=False)
     past = datetime(2026, 1, 1, tzinfo=UTC)
     operations = ["usage", "chat"]
-    _key(
+    make_key(
         make_user(),
         name="c",
         raw="sk-" + "y" * 30 + "zzzz",

@@ -12,19 +12,8 @@ from apps.quotas.limits import (
     LocalLimiter,
     Scope,
 )
-
-
-class Clock:
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def scope(name: str = "key:1", **limits_set: int) -> Scope:
-    rpm, tpm, concurrency = (limits_set.get(limit) for limit in ("rpm", "tpm", "concurrency"))
-    return Scope(name, rpm, tpm, concurrency)
+from apps.quotas.tests.redis_kit import scope
+from tests.support.clocks import Clock
 
 
 def admit(

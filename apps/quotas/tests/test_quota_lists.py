@@ -11,22 +11,10 @@ from rest_framework.test import APIClient
 from apps.model_groups.models import ModelGroup
 from apps.quotas.allowances import create_quota
 from apps.users.models import Role
-from tests.support.people import make_admin, make_user, rest_client
+from tests.support.people import make_user, rest_client
 
 USD = 10**9
 PATH = "/api/admin/quotas/"
-
-
-@pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin(username="root"))
-
-
-@pytest.fixture
-def group(db: None) -> ModelGroup:
-    """Return a model group."""
-    return ModelGroup.objects.create(name="group")
 
 
 @pytest.mark.parametrize(

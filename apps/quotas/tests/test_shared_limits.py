@@ -8,15 +8,15 @@ from apps.quotas import shared_limits
 from apps.quotas.limits import Headroom, LimitMet, Scope
 from apps.quotas.shared_limits import SharedLimiter
 from apps.quotas.tests.redis_kit import (
-    Clock,
     Server,
     admit,
     finish,
-    free_port,
     gateway,
     needs_redis,
     scope,
 )
+from tests.support.clocks import Clock
+from tests.support.processes import free_port
 
 pytestmark = needs_redis
 

@@ -13,7 +13,6 @@ from apps.quotas.limits import Headroom, LimitMet, LocalLimiter
 from apps.quotas.shared_limits import SharedLimiter
 from apps.quotas.tests.redis_kit import (
     PASSWORD,
-    Clock,
     Server,
     admit,
     finish,
@@ -22,6 +21,7 @@ from apps.quotas.tests.redis_kit import (
     running_redis,
     scope,
 )
+from tests.support.clocks import Clock
 
 pytestmark = needs_redis
 

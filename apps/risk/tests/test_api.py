@@ -34,12 +34,6 @@ RULE: Final = {
 
 
 @pytest.fixture
-def client(db: None) -> APIClient:
-    """Return a client of an administrator."""
-    return rest_client(make_admin(username="root"))
-
-
-@pytest.fixture
 def named(client: APIClient) -> Named:
     """Return ids of what a rule can name."""
     user = make_user()

@@ -18,13 +18,14 @@ from apps.risk.matchers import (
     match_pattern,
     match_words,
 )
+from tests.support.cases import for_all
 
 
 def _is_in(matcher: Matcher, text: str) -> bool:
     return matcher.is_in(fold(text).encode())
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("text", "part", "whole"),
     [
         ("a bomb", True, True),

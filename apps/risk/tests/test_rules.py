@@ -22,6 +22,7 @@ from apps.risk.rules import (
     judge_texts,
     windows,
 )
+from tests.support.cases import for_all
 
 SUBJECT: Final = Subject(
     user_id=1, user_group_id=2, api_key_id=3, model_id=4, model_group_ids=[5, 6]
@@ -45,7 +46,7 @@ def _content(number: int, *words: str, is_blocking: bool = True) -> Rule:
     return _rule(number, is_blocking=is_blocking, contents=contents)
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("values", "is_concerned"),
     [
         ({}, True),

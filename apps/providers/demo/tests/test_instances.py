@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import jsonschema
-import pytest
 
 from apps.providers.demo.instances import build_instance
+from tests.support.cases import for_all
 
 
-@pytest.mark.parametrize(
+@for_all(
     "schema",
     [
         {"type": "integer", "minimum": 3, "multipleOf": 5},

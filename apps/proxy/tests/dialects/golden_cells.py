@@ -86,6 +86,12 @@ def golden_cells(kind: str, *verdicts: str) -> list[Any]:
     return cells
 
 
+def stream(events: list[str], line_end: bytes = b"\n") -> bytes:
+    """Return the events of a cell as they come over the wire."""
+    raw = "".join(f"{event}\n\n" for event in events).encode()
+    return raw.replace(b"\n", line_end)
+
+
 def _cell(name: str, pair: str, cell: dict[str, Any]) -> Cell:
     client, _, provider = pair.partition(">")
     told = dict(cell.get("target", {}))

@@ -3,7 +3,6 @@
 from base64 import b64encode
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Final
 
 import orjson
 import pytest
@@ -18,39 +17,22 @@ from apps.proxy.dialects.neutral import (
     Delta,
     Image,
     Part,
-    StopReason,
     Text,
     Thinking,
-    ToolUse,
 )
 from apps.proxy.sse import EventBuffer
+from apps.proxy.tests.dialects.answer_kit import (
+    answers,
+    any_order,
+    hidden,
+    said,
+    signed,
+    texts,
+    tool_uses,
+    unsigned,
+)
 from apps.proxy.tests.dialects.golden_cells import REPLY
 from apps.proxy.tests.dialects.said import answer_of
-
-texts = st.text(min_size=1, max_size=8)
-names = st.from_regex(r"[a-zA-Z0-9_-]{1,12}", fullmatch=True)
-arguments = st.dictionaries(names, st.integers(-9, 9) | texts, max_size=3).map(
-    lambda told: orjson.dumps(told).decode()
-)
-# Not by st.builds(), which makes up every member of a named tuple.
-said = texts.map(Text)
-signed = st.tuples(texts, texts).map(lambda found: Thinking(found[0], found[1]))
-hidden = texts.map(lambda data: Thinking(redacted=data))
-unsigned = texts.map(Thinking)
-tool_uses = st.tuples(names, names, arguments).map(lambda found: ToolUse(*found))
-usages = st.builds(
-    lambda counts: Usage(
-        input=counts[0],
-        cache_read=counts[1],
-        cache_write_5m=counts[2],
-        cache_write_1h=counts[3],
-        output=counts[4],
-        reasoning=counts[5],
-        source="reported",
-    ),
-    st.lists(st.integers(0, 10_000), min_size=6, max_size=6),
-)
-STOPS: Final[tuple[StopReason, ...]] = ("end", "length", "refusal")
 
 
 def is_told_apart(parts: Sequence[Part]) -> bool:
@@ -63,24 +45,6 @@ def is_told_apart(parts: Sequence[Part]) -> bool:
     return len(runs) == len(set(runs))
 
 
-def answers(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Answer]:
-    return st.builds(
-        lambda told, stop, usage: Answer(
-            id="a-1",
-            model="m",
-            parts=tuple(told),
-            stop="tool_use"
-            if stop == "end" and any(isinstance(part, ToolUse) for part in told)
-            else stop,
-            usage=usage,
-        ),
-        parts,
-        st.sampled_from(STOPS),
-        usages,
-    )
-
-
-any_order = answers(st.lists(said | signed | hidden | unsigned | tool_uses, max_size=5))
 # One text at most, between the thoughts and the calls: the order of a whole answer of OpenAI's.
 one_order = answers(
     st.tuples(

@@ -3,7 +3,6 @@
 from typing import Final
 
 import orjson
-import pytest
 
 from apps.core.error_rows import ROWS
 from apps.core.errors import GatewayError
@@ -23,7 +22,7 @@ TYPES: Final = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("row", "status", "kind"),
     [
         ("E01", 401, "authentication_error"),

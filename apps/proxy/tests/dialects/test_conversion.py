@@ -26,33 +26,10 @@ from apps.proxy.dialects.neutral import (
     ToolChoice,
     Turn,
 )
+from apps.proxy.tests.dialects.body_kit import anthropic_body, gemini_body, openai_body
 from apps.proxy.tests.dialects.golden_cells import golden_cells
-from apps.proxy.tests.dialects.test_round_trips import anthropic_body, gemini_body, openai_body
+from apps.proxy.tests.dialects.junk import REQUEST_JUNK
 
-# Where junk may stand in a request, by the names that readers look for.
-NAMES: Final = (
-    "args", "arguments", "budget_tokens", "cache_control", "caller", "citations", "content",
-    "data", "edits", "effort", "file", "file_data", "fileData", "fileUri", "format", "function",
-    "functionCall", "functionResponse", "id", "image_url", "inlineData", "input", "input_audio",
-    "input_schema", "is_error", "json_schema", "mimeType", "mode", "name", "parameters", "parts",
-    "reasoning_content", "refusal", "response", "role", "schema", "source", "text", "thinking",
-    "thinking_blocks", "thought", "thoughtSignature", "tool_call_id", "tool_calls", "tool_use_id",
-    "ttl", "type", "url", "user_id",
-)  # fmt: skip
-WORDS: Final = (
-    "text", "image", "image_url", "document", "file", "tool_use", "tool_result", "thinking",
-    "redacted_thinking", "function", "custom", "base64", "url", "user", "assistant", "system",
-    "tool", "auto", "any", "none", "adaptive", "enabled", "json_schema", "ephemeral",
-    "data:image/png;base64,AA==", "image/png", "audio/wav", "application/pdf", "ANY", "model",
-    "AA==", "x", "",
-)  # fmt: skip
-junk = st.recursive(
-    st.none() | st.booleans() | st.integers(-1, 5000) | st.floats(0, 2) | st.sampled_from(WORDS),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=6)
-    ),
-    max_leaves=25,
-)
 REQUESTS: Final = [
     (cell.client, orjson.dumps(cell.request))
     for cell in (parameter.values[0] for parameter in golden_cells("request"))
@@ -85,7 +62,9 @@ def broken_requests(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     body: dict[str, Any] = orjson.loads(raw)
     for _ in range(draw(st.integers(1, 3))):
         holder, key = draw(st.sampled_from(list(places(body))))
-        holder[key] = draw(st.sampled_from(VALUES.get(key, [b"null"])).map(orjson.loads) | junk)
+        holder[key] = draw(
+            st.sampled_from(VALUES.get(key, [b"null"])).map(orjson.loads) | REQUEST_JUNK
+        )
     return client, body
 
 

@@ -24,8 +24,9 @@ from apps.proxy.dialects.parsed_request import ParsedRequest
 from apps.proxy.dialects.providers import PROVIDERS, Sending
 from apps.proxy.dialects.surfaces import input_tokens_bound, parse_request
 from apps.proxy.dialects.targets import find_target
-from apps.proxy.tests.dialects.test_conversion import junk
-from apps.proxy.tests.dialects.test_gemini_metering import LAST, MORE, TEXT
+from apps.proxy.tests.dialects.gemini_kit import LAST, MORE, TEXT
+from apps.proxy.tests.dialects.junk import REQUEST_JUNK
+from tests.support.cases import for_all
 
 HI: Final = {"role": "user", "parts": [{"text": "Hi"}]}
 CONTEXT: Final = 100_000
@@ -86,7 +87,7 @@ def test_what_only_the_model_understands_passes_untouched() -> None:
     assert parse(body).body == body
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("changed", "row", "param"),
     [
         ({"contents": None}, "E13", "contents"),
@@ -246,7 +247,7 @@ def test_no_bound_is_above_the_context() -> None:
 
 @given(changed=st.dictionaries(
     st.sampled_from(("contents", "tools", "generationConfig", "systemInstruction", "serviceTier")),
-    junk, max_size=3,
+    REQUEST_JUNK, max_size=3,
 ))  # fmt: skip
 def test_no_request_breaks_the_parser(changed: dict[str, Any]) -> None:
     row, param, body = "", "", asked(**changed)
@@ -314,7 +315,7 @@ def test_the_path_tells_the_provider_which_model(model: str, is_stream: bool, pa
     assert upstream_path(model, is_stream=is_stream) == path
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("path", "found"),
     [
         ("/v1beta/models/gemini-2.5-pro:generateContent", ("gemini-2.5-pro", "generateContent")),

@@ -25,7 +25,7 @@ NAMES: Final = {
 RETRIED: Final = {408, 429, 500, 502, 503, 504}
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("row", "status", "name"),
     [
         ("E01", 401, "UNAUTHENTICATED"),

@@ -13,34 +13,14 @@ from apps.proxy.dialects.gemini_array import GeminiArray
 from apps.proxy.dialects.gemini_metering import read_metered_answer
 from apps.proxy.dialects.gemini_stream import GeminiStreamMeter
 from apps.proxy.sse import EventBuffer
+from apps.proxy.tests.dialects.events import event
+from apps.proxy.tests.dialects.gemini_kit import LAST, MORE, TEXT, response, usage
 from apps.proxy.tests.dialects.golden_cells import REPLY
-from apps.proxy.tests.dialects.test_streams import junk
+from apps.proxy.tests.dialects.junk import EVENT_JUNK
 
 LINE_ENDS: Final = (b"\n", b"\r\n", b"\r")
 
 
-def response(*parts: Any, reason: str | None = None, **changed: Any) -> dict[str, Any]:
-    told = {} if reason is None else {"finishReason": reason}
-    candidate = {"content": {"parts": list(parts), "role": "model"}, **told, "index": 0}
-    document = {"candidates": [candidate], "modelVersion": "gemini-1", "responseId": "resp-1"}
-    return {**document, **changed}
-
-
-def event(document: Any) -> bytes:
-    return b"data: " + orjson.dumps(document) + b"\n\n"
-
-
-def usage(prompt: int, candidates: int, **more: int) -> dict[str, int]:
-    return {"promptTokenCount": prompt, "candidatesTokenCount": candidates, **more}
-
-
-TEXT: Final = event(response({"text": "Hello, "}, usageMetadata=usage(10, 2)))
-MORE: Final = event(response({"text": "world!"}, usageMetadata=usage(10, 4)))
-LAST: Final = event(
-    response(
-        {"text": ""}, reason="STOP", usageMetadata=usage(10, 5, totalTokenCount=15)
-    )
-)  # fmt: skip
 STREAM: Final = TEXT + MORE + LAST
 REPORTED: Final = Usage(input=10, output=5, source="reported")
 
@@ -251,7 +231,7 @@ def test_images_and_sounds_are_seen() -> None:
     assert (told.image, told.audio_out, told.source) == (2, 20, "estimated")
 
 
-@given(documents=st.lists(junk, max_size=6))
+@given(documents=st.lists(EVENT_JUNK, max_size=6))
 def test_no_event_breaks_the_meter_or_gets_lost(documents: list[Any]) -> None:
     raw = TEXT + b"".join(map(event, documents))
     meter, gone = metered(*(raw[at : at + 7] for at in range(0, len(raw), 7)))
@@ -349,7 +329,7 @@ def test_what_is_no_answer_is_the_providers_fault(document: Any) -> None:
     assert refusal.value.row == "E49"
 
 
-@given(document=junk)
+@given(document=EVENT_JUNK)
 def test_no_answer_breaks_the_reader(document: Any) -> None:
     row, told = "", Usage()
     try:

@@ -25,6 +25,7 @@ from apps.proxy.dialects.neutral import (
     ToolUse,
     Turn,
 )
+from tests.support.cases import for_all
 
 HI: Final = {"role": "user", "parts": [{"text": "Hi"}]}
 TARGET: Final = Target(model="sent")
@@ -56,7 +57,7 @@ def refusal_of(body: dict[str, Any]) -> tuple[str, str | None]:
     return refusal.value.row, refusal.value.param
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("changed", "row", "param"),
     [
         ({"contents": None}, "E13", "contents"),

@@ -46,7 +46,7 @@ def message(**changed: Any) -> dict[str, Any]:
     return {"id": "msg_1", "type": "message", "model": "claude", "content": [], **changed}
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("provider", "given"),
     [
         ("openai", {}),

@@ -15,7 +15,7 @@ from apps.proxy.dialects.metered_answer import MeteredAnswer
 from apps.proxy.dialects.neutral import Target
 from apps.proxy.dialects.providers import PROVIDERS
 from apps.proxy.tests.dialects.golden_cells import REPLY, Cell, golden_cells
-from apps.proxy.tests.dialects.test_golden_requests import with_a_stranger
+from apps.proxy.tests.dialects.strangers import with_a_stranger
 from tests.support.cases import for_all
 
 ONE = {"content": {"parts": [{"text": "One."}]}}

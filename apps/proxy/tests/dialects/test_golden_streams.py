@@ -5,21 +5,14 @@ Each is fed at every split of its bytes, with every kind of line ends.
 
 from typing import Any, Final
 
-import pytest
-
 from apps.proxy.dialects.conversion import DIALECTS
 from apps.proxy.dialects.neutral import Delta, Failure
 from apps.proxy.sse import EventBuffer
-from apps.proxy.tests.dialects.golden_cells import Cell, golden_cells
+from apps.proxy.tests.dialects.golden_cells import Cell, golden_cells, stream
 from apps.proxy.tests.dialects.said import answer_of
 from tests.support.cases import for_all
 
 LINE_ENDS: Final = (b"\n", b"\r\n", b"\r")
-
-
-def stream(events: list[str], line_end: bytes = b"\n") -> bytes:
-    raw = "".join(f"{event}\n\n" for event in events).encode()
-    return raw.replace(b"\n", line_end)
 
 
 def blocks_of(*chunks: bytes) -> list[bytes]:
@@ -58,7 +51,7 @@ def streams_of_providers() -> list[Any]:
     return list(cells.values())
 
 
-@pytest.mark.parametrize("cell", streams_of_providers())
+@for_all("cell", streams_of_providers())
 def test_a_stream_is_read_alike_at_every_split(cell: Cell) -> None:
     whole = told(read(cell.provider, *blocks_of(stream(cell.given))))
     for line_end in LINE_ENDS:

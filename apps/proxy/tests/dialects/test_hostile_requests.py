@@ -24,6 +24,7 @@ from apps.proxy.tests.values import (
     make_caller,
     make_snapshot,
 )
+from tests.support.cases import for_all
 
 ENDPOINTS: Final[dict[DialectName, Endpoint]] = {
     "anthropic": "messages",
@@ -120,7 +121,7 @@ def test_nobody_is_told_how_his_prompt_differs_from_another() -> None:
 # ---- other letters
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("dialect", "body"),
     [
         ("anthropic", anthropic(System=[{"type": "document"}])),

@@ -11,25 +11,22 @@ from apps.proxy.dialects.anthropic_stream import AnthropicStreamMeter
 from apps.proxy.dialects.openai_stream import OpenAIStreamMeter
 from apps.proxy.dialects.responses_stream import ResponsesStreamMeter
 from apps.proxy.dialects.stream_meter import StreamMeter
+from apps.proxy.tests.dialects.events import named_event
 from tests.support.cases import for_all
 
 # A seal of 256 characters, and base64 of 3000 bytes: 750 tokens.
 SEALED: Final = "A" * (256 + 4_000)
 
 
-def event(kind: str, **members: Any) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps({"type": kind, **members}))
-
-
 def block(content: dict[str, Any], index: int = 0) -> bytes:
-    return event("content_block_start", index=index, content_block=content)
+    return named_event("content_block_start", index=index, content_block=content)
 
 
 def delta(said: dict[str, Any], index: int = 0) -> bytes:
-    return event("content_block_delta", index=index, delta=said)
+    return named_event("content_block_delta", index=index, delta=said)
 
 
-START: Final = event(
+START: Final = named_event(
     "message_start",
     message={
         "id": "msg_1",
@@ -45,7 +42,7 @@ OPEN: Final = block({"type": "thinking", "thinking": "", "signature": ""})
 SIGNED: Final = delta({"type": "signature_delta", "signature": SEALED})
 SHOWN: Final = delta({"type": "thinking_delta", "thinking": "word" * 250})
 REDACTED: Final = block({"type": "redacted_thinking", "data": SEALED})
-CREATED: Final = event("response.created", response={"id": "resp_1", "output": []})
+CREATED: Final = named_event("response.created", response={"id": "resp_1", "output": []})
 
 
 def left(meter: StreamMeter, *events: bytes) -> Usage:
@@ -77,7 +74,7 @@ def test_a_thought_that_has_only_begun_costs_nothing() -> None:
 
 def refused(category: str | None, output_tokens: int = 0) -> bytes:
     details = {"type": "refusal", "category": category, "explanation": None}
-    return event(
+    return named_event(
         "message_delta",
         delta={"stop_reason": "refusal", "stop_details": details},
         usage={"output_tokens": output_tokens},
@@ -136,7 +133,7 @@ def test_pages_that_anthropic_found_are_paid_for_by_who_leaves() -> None:
     # Base64 of 3000 bytes: 750 tokens, which only the usage at the end counts to the input.
     page = {"type": "web_search_result", "title": "a", "encrypted_content": "A" * 4_000}
     found = block({"type": "web_search_tool_result", "tool_use_id": "s1", "content": [page]}, 1)
-    end = event(
+    end = named_event(
         "message_delta",
         delta={"stop_reason": "end_turn"},
         usage={"input_tokens": 900, "output_tokens": 5},
@@ -178,8 +175,10 @@ def test_a_usage_of_openrouters_takes_the_place_of_the_estimate() -> None:
 
 def test_thoughts_that_openai_seals_are_paid_for() -> None:
     item = {"type": "reasoning", "id": "rs_1", "summary": []}
-    added = event("response.output_item.added", item=item | {"encrypted_content": SEALED[:300]})
-    done = event("response.output_item.done", item=item | {"encrypted_content": SEALED})
+    added = named_event(
+        "response.output_item.added", item=item | {"encrypted_content": SEALED[:300]}
+    )
+    done = named_event("response.output_item.done", item=item | {"encrypted_content": SEALED})
 
     assert left(ResponsesStreamMeter(), CREATED, added) == Usage()
     assert left(ResponsesStreamMeter(), CREATED, added, done) == Usage(
@@ -190,7 +189,7 @@ def test_thoughts_that_openai_seals_are_paid_for() -> None:
 def test_a_usage_that_comes_takes_the_place_of_all_estimates() -> None:
     item = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": SEALED}
     meter = ResponsesStreamMeter()
-    left(meter, CREATED, event("response.output_item.done", item=item))
+    left(meter, CREATED, named_event("response.output_item.done", item=item))
     used = {
         "input_tokens": 10,
         "output_tokens": 20,
@@ -198,7 +197,7 @@ def test_a_usage_that_comes_takes_the_place_of_all_estimates() -> None:
         "total_tokens": 30,
     }
     answer = {"id": "resp_1", "status": "completed", "output": [item], "usage": used}
-    meter.observe(event("response.completed", response=answer))
+    meter.observe(named_event("response.completed", response=answer))
 
     assert meter.final_usage(estimated_input_tokens=99) == Usage(
         input=10, output=5, reasoning=15, source="reported"

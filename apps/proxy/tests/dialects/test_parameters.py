@@ -8,6 +8,7 @@ import pytest
 from apps.core.errors import GatewayError
 from apps.proxy.dialects.conversion import DIALECTS
 from apps.proxy.dialects.parameters import Parameters
+from tests.support.cases import for_all
 
 HI = [{"role": "user", "content": "Hi"}]
 BODIES: dict[str, dict[str, Any]] = {
@@ -39,7 +40,7 @@ def test_what_nobody_read_is_refused(value: object) -> None:
     assert refusal_of(given.finish) == ("E14", "unsupported_parameter", "tools[0].a")
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("read", "value", "code"),
     [
         (lambda given: given.text("a"), 1, "invalid_type"),
@@ -87,7 +88,7 @@ def test_a_member_may_pass_with_the_values_that_change_nothing() -> None:
     assert refusal == ("E14", "unsupported_parameter", "zero")
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("dialect", "changed", "row", "param"),
     [
         ("openai", {"messages": None}, "E13", "messages"),

@@ -17,6 +17,8 @@ from apps.proxy.dialects.responses_stream import ResponsesStreamMeter
 from apps.proxy.dialects.surfaces import input_tokens_bound, parse_request
 from apps.proxy.json_body import serialise
 from apps.proxy.sse import EventBuffer
+from apps.proxy.tests.dialects.events import named_event
+from tests.support.cases import for_all
 
 HI: Final = [{"role": "user", "content": "Hi"}]
 CONTEXT: Final = 100_000
@@ -85,7 +87,7 @@ def test_what_costs_nothing_but_tokens_passes_as_it_is(members: dict[str, Any]) 
     assert parsed(**members).body == body
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("members", "row", "param"),
     [
         ({"background": True}, "E14", "background"),
@@ -334,21 +336,16 @@ def test_what_is_no_answer_is_the_providers_fault(body: bytes) -> None:
 # ---- streams
 
 
-def event(kind: str, **told: Any) -> bytes:
-    data = orjson.dumps({"type": kind, **told})
-    return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
-
-
 def delta(said: str, kind: str = "response.output_text.delta") -> bytes:
-    return event(kind, item_id="msg_1", output_index=0, delta=said)
+    return named_event(kind, item_id="msg_1", output_index=0, delta=said)
 
 
 def response(**told: Any) -> dict[str, Any]:
     return {"id": "resp_1", "model": "gpt-5", "error": None, "usage": None, **told}
 
 
-CREATED: Final = event("response.created", response=response(status="in_progress"))
-COMPLETED: Final = event(
+CREATED: Final = named_event("response.created", response=response(status="in_progress"))
+COMPLETED: Final = named_event(
     "response.completed",
     response=response(status="completed", output=[], usage=USAGE, service_tier="default"),
 )
@@ -394,14 +391,14 @@ def test_most_events_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
         return observe(self, told)
 
     monkeypatch.setattr(ResponsesStreamMeter, "_observe_event", note)
-    item = event("response.output_item.done", item=message(text('an "error" is no error')))
+    item = named_event("response.output_item.done", item=message(text('an "error" is no error')))
     metered(CREATED, *[delta("Hello")] * 50, item, COMPLETED)
 
     assert parsed_events == [COMPLETED]
 
 
 def test_an_answer_that_was_cut_is_complete_all_the_same() -> None:
-    last = event(
+    last = named_event(
         "response.incomplete",
         response=response(
             status="incomplete", incomplete_details={"reason": "content_filter"}, usage=USAGE
@@ -418,13 +415,13 @@ def test_an_answer_that_was_cut_is_complete_all_the_same() -> None:
 @pytest.mark.parametrize(
     ("failure", "code"),
     [
-        (event("error", code="rate_limit_exceeded", message="x"), "rate_limit_exceeded"),
-        (event("error", error={"code": "server_error"}), "server_error"),
+        (named_event("error", code="rate_limit_exceeded", message="x"), "rate_limit_exceeded"),
+        (named_event("error", error={"code": "server_error"}), "server_error"),
         (
-            event("response.failed", response=response(error={"code": "server_error"})),
+            named_event("response.failed", response=response(error={"code": "server_error"})),
             "server_error",
         ),
-        (event("response.cancelled", response=response()), None),
+        (named_event("response.cancelled", response=response()), None),
         (b'data: {"error":{"message":"x","code":"sk-secret"}}\n\n', None),
         (b"event: error\ndata: {oops\n\n", None),
     ],
@@ -444,7 +441,7 @@ def test_a_stream_that_fails_is_charged_for_what_was_delivered(
 
 
 def test_a_failure_may_tell_what_was_used() -> None:
-    failed = event(
+    failed = named_event(
         "response.failed", response=response(error={"code": "server_error"}, usage=USAGE)
     )
 
@@ -469,8 +466,8 @@ def test_all_kinds_of_pieces_are_counted_and_no_repetition_of_them() -> None:
     repeated, _ = metered(
         CREATED,
         delta(said),
-        event("response.output_text.done", text=said),
-        event("response.output_item.done", item=message(text(said))),
+        named_event("response.output_text.done", text=said),
+        named_event("response.output_item.done", item=message(text(said))),
     )
 
     assert {meter.estimated_output_tokens() for meter in (*each, repeated)} == {
@@ -483,7 +480,7 @@ def test_all_kinds_of_pieces_are_counted_and_no_repetition_of_them() -> None:
 def test_a_call_without_arguments_is_something() -> None:
     item = {"type": "function_call", "name": "now", "arguments": ""}
 
-    meter, _ = metered(CREATED, event("response.output_item.added", item=item))
+    meter, _ = metered(CREATED, named_event("response.output_item.added", item=item))
 
     assert meter.saw_content
     assert meter.final_usage(estimated_input_tokens=9).output == 1
@@ -499,7 +496,7 @@ def test_an_answer_that_is_told_all_at_once_is_counted() -> None:
     said = "one two three four five six seven eight"
     whole = response(status="completed", output=[message(text(said))])
 
-    meter, passed = metered(CREATED, event("response.completed", response=whole))
+    meter, passed = metered(CREATED, named_event("response.completed", response=whole))
 
     assert passed == CREATED
     assert [part.text for part in meter.excerpts()] == [said]
@@ -510,11 +507,13 @@ def test_an_answer_that_is_told_all_at_once_is_counted() -> None:
 
 def test_searches_count_even_where_the_stream_breaks_off() -> None:
     def done(item: dict[str, Any]) -> bytes:
-        return event("response.output_item.done", output_index=0, item=item)
+        return named_event("response.output_item.done", output_index=0, item=item)
 
-    added = event("response.output_item.added", item={"type": "web_search_call", "id": "ws_1"})
+    added = named_event(
+        "response.output_item.added", item={"type": "web_search_call", "id": "ws_1"}
+    )
     searched = (CREATED, added, done(SEARCH), done(OPENED), delta("It is sunny today."))
-    last = event(
+    last = named_event(
         "response.completed",
         response=response(status="completed", output=[SEARCH, OPENED], usage=USAGE),
     )
@@ -532,12 +531,12 @@ def test_searches_count_even_where_the_stream_breaks_off() -> None:
     [
         (CREATED, True),
         (b": keepalive\n\n", None),
-        (event("keepalive"), None),
-        (event("keepalive") + CREATED, True),
-        (event("response.queued", response=response()), True),
+        (named_event("keepalive"), None),
+        (named_event("keepalive") + CREATED, True),
+        (named_event("response.queued", response=response()), True),
         (b'data: {"id":"c","choices":[]}\n\n', False),
         (b"data: 1\n\n", False),
-        (event("message_start"), None),
+        (named_event("message_start"), None),
         (b"", None),
     ],
 )

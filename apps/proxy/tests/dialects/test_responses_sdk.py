@@ -18,9 +18,9 @@ from apps.proxy.dialects.answer_deltas import deltas_of
 from apps.proxy.dialects.conversion import DIALECTS
 from apps.proxy.dialects.neutral import Answer, Delta, Failure, Start, Text, TextPiece, ToolUse
 from apps.proxy.dialects.surfaces import parse_request
-from apps.proxy.tests.dialects.golden_cells import REPLY, Cell, golden_cells
-from apps.proxy.tests.dialects.test_answer_round_trips import any_order
-from apps.proxy.tests.dialects.test_golden_streams import stream
+from apps.proxy.tests.dialects.answer_kit import any_order
+from apps.proxy.tests.dialects.golden_cells import REPLY, Cell, golden_cells, stream
+from tests.support.cases import for_all
 
 RESPONSES: Final = DIALECTS["openai-responses"]
 # By the type of an event, its model.
@@ -103,13 +103,13 @@ def events_of(body: bytes) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("cell", cells_of_clients("answer"))
+@for_all("cell", cells_of_clients("answer"))
 def test_an_answer_is_one_of_the_sdks(cell: Cell) -> None:
     # Strictly, while the SDK itself takes anything.
     Response.model_validate(cell.written, strict=True)
 
 
-@pytest.mark.parametrize("cell", cells_of_clients("stream"))
+@for_all("cell", cells_of_clients("stream"))
 def test_every_event_is_one_of_the_sdks_and_counts_on(cell: Cell) -> None:
     events = events_of(stream(cell.written))
 

@@ -15,9 +15,10 @@ from apps.proxy.dialects.responses_stored import (
     kept_ids,
     list_named,
 )
+from tests.support.cases import for_all
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("item", "is_named"),
     [
         ({"type": "item_reference", "id": "x"}, True),

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import orjson
 import pytest
 
 from apps.core.usage import Usage
@@ -21,11 +20,8 @@ from apps.proxy.dialects.neutral import (
     ToolStart,
     UsageReport,
 )
-
-
-def event(kind: str, **told: Any) -> bytes:
-    data = orjson.dumps({"type": kind, **told})
-    return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
+from apps.proxy.tests.dialects.events import named_event
+from tests.support.cases import for_all
 
 
 def read(*events: bytes) -> list[Delta]:
@@ -36,8 +32,8 @@ def said(text: str, kind: str = "output_text", member: str = "text") -> dict[str
     return {"id": "msg_1", "type": "message", "content": [{"type": kind, member: text}]}
 
 
-START = event("response.created", response={"id": "resp_1", "model": "gpt"})
-END = event("response.completed", response={"id": "resp_1"})
+START = named_event("response.created", response={"id": "resp_1", "model": "gpt"})
+END = named_event("response.completed", response={"id": "resp_1"})
 CALL = {"type": "function_call", "call_id": "call_1", "name": "find", "arguments": '{"a":1}'}
 BEGUN = Start("resp_1", "gpt")
 ENDED = [Stop("end"), Done()]
@@ -46,10 +42,12 @@ ENDED = [Stop("end"), Done()]
 def test_a_server_may_tell_an_item_only_when_it_is_complete() -> None:
     deltas = read(
         START,
-        event("response.output_item.added", output_index=0, item={"type": "message"}),
-        event("response.output_item.done", output_index=0, item=said("Hi")),
-        event("response.output_item.done", output_index=1, item=said("No.", "refusal", "refusal")),
-        event("response.output_item.done", output_index=2, item=CALL),
+        named_event("response.output_item.added", output_index=0, item={"type": "message"}),
+        named_event("response.output_item.done", output_index=0, item=said("Hi")),
+        named_event(
+            "response.output_item.done", output_index=1, item=said("No.", "refusal", "refusal")
+        ),
+        named_event("response.output_item.done", output_index=2, item=CALL),
         END,
     )
 
@@ -71,7 +69,7 @@ def test_a_server_may_tell_all_at_once() -> None:
     usage = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
     response = {"status": "completed", "output": [said("Hi"), CALL], "usage": usage}
 
-    deltas = read(START, event("response.completed", response=response))
+    deltas = read(START, named_event("response.completed", response=response))
 
     assert deltas == [
         BEGUN,
@@ -89,9 +87,9 @@ def test_a_server_may_tell_all_at_once() -> None:
 def test_what_was_told_in_pieces_is_not_told_again() -> None:
     deltas = read(
         START,
-        event("response.output_text.delta", output_index=0, content_index=0, delta="Hi"),
-        event("response.output_item.done", output_index=0, item=said("Hi")),
-        event("response.completed", response={"output": [said("Hi")]}),
+        named_event("response.output_text.delta", output_index=0, content_index=0, delta="Hi"),
+        named_event("response.output_item.done", output_index=0, item=said("Hi")),
+        named_event("response.completed", response={"output": [said("Hi")]}),
     )
 
     assert deltas == [BEGUN, TextPiece("Hi"), PartEnd(), *ENDED]
@@ -100,9 +98,9 @@ def test_what_was_told_in_pieces_is_not_told_again() -> None:
 def test_texts_at_other_places_are_other_parts() -> None:
     deltas = read(
         START,
-        event("response.output_text.delta", output_index=0, content_index=0, delta="a"),
-        event("response.output_text.delta", output_index=0, content_index=1, delta="b"),
-        event("response.output_text.delta", output_index=1, content_index=1, delta="c"),
+        named_event("response.output_text.delta", output_index=0, content_index=0, delta="a"),
+        named_event("response.output_text.delta", output_index=0, content_index=1, delta="b"),
+        named_event("response.output_text.delta", output_index=1, content_index=1, delta="c"),
         END,
     )
 
@@ -117,10 +115,14 @@ def test_texts_at_other_places_are_other_parts() -> None:
 
 
 def test_arguments_may_come_with_the_beginning_or_the_end_of_a_call() -> None:
-    added = event("response.output_item.added", output_index=0, item=CALL)
-    empty = event("response.output_item.added", output_index=0, item={**CALL, "arguments": ""})
-    done = event("response.function_call_arguments.done", output_index=0, arguments='{"b":2}')
-    ended = event("response.output_item.done", output_index=0, item={**CALL, "arguments": None})
+    added = named_event("response.output_item.added", output_index=0, item=CALL)
+    empty = named_event(
+        "response.output_item.added", output_index=0, item={**CALL, "arguments": ""}
+    )
+    done = named_event("response.function_call_arguments.done", output_index=0, arguments='{"b":2}')
+    ended = named_event(
+        "response.output_item.done", output_index=0, item={**CALL, "arguments": None}
+    )
 
     told = [
         "".join(delta.text for delta in read(START, *events, END) if type(delta) is ArgumentsPiece)
@@ -131,22 +133,22 @@ def test_arguments_may_come_with_the_beginning_or_the_end_of_a_call() -> None:
 
 
 def test_a_whole_thought_is_sealed_by_what_comes_last() -> None:
-    added = event("response.output_item.added", output_index=0, item={"type": "reasoning"})
+    added = named_event("response.output_item.added", output_index=0, item={"type": "reasoning"})
     content = {"type": "reasoning_text", "text": "Hm."}
     told = [
-        event("response.content_part.added", output_index=0, content_index=0, part=content),
-        event("response.reasoning_text.delta", output_index=0, content_index=0, delta="Hm."),
-        event("response.content_part.done", output_index=0, content_index=0, part=content),
+        named_event("response.content_part.added", output_index=0, content_index=0, part=content),
+        named_event("response.reasoning_text.delta", output_index=0, content_index=0, delta="Hm."),
+        named_event("response.content_part.done", output_index=0, content_index=0, part=content),
     ]
     item = {"type": "reasoning", "content": [content], "encrypted_content": "gAAAA"}
-    done = event("response.output_item.done", output_index=0, item=item)
+    done = named_event("response.output_item.done", output_index=0, item=item)
 
     in_pieces = read(START, added, *told, done, END)
     at_once = read(START, added, done, END)
     nothing = read(
         START,
         added,
-        event("response.output_item.done", output_index=0, item={"type": "reasoning"}),
+        named_event("response.output_item.done", output_index=0, item={"type": "reasoning"}),
         END,
     )
 
@@ -161,23 +163,23 @@ def test_a_whole_thought_is_sealed_by_what_comes_last() -> None:
     assert nothing == [BEGUN, *ENDED]
 
 
-@pytest.mark.parametrize(
+@for_all(
     "failure",
     [
-        event("error", code="rate_limit_exceeded", message="sk-secret-123"),
-        event("error", error={"code": "server_error", "message": ""}),
-        event("error", error={"type": "server_error", "code": None}),
-        event("response.failed", response={"error": {"code": "server_error"}}),
-        event("response.failed", response={"error": None}),
-        event("error", code="sk-secret-123", message=""),
+        named_event("error", code="rate_limit_exceeded", message="sk-secret-123"),
+        named_event("error", error={"code": "server_error", "message": ""}),
+        named_event("error", error={"type": "server_error", "code": None}),
+        named_event("response.failed", response={"error": {"code": "server_error"}}),
+        named_event("response.failed", response={"error": None}),
+        named_event("error", code="sk-secret-123", message=""),
         b"data: {oops\n\n",
-        event("response.output_text.delta", output_index=0, delta=1),
-        event("response.output_item.added", output_index=0, item={"type": "mcp_call"}),
-        event("response.output_item.done", output_index=0, item={"type": "mcp_call"}),
-        event("response.output_item.added", output_index=0),
-        event("response.content_part.added", part={"type": "output_audio"}),
-        event("response.function_call_arguments.delta", output_index=0, delta="{}"),
-        event("response.completed", response={"output": 1}),
+        named_event("response.output_text.delta", output_index=0, delta=1),
+        named_event("response.output_item.added", output_index=0, item={"type": "mcp_call"}),
+        named_event("response.output_item.done", output_index=0, item={"type": "mcp_call"}),
+        named_event("response.output_item.added", output_index=0),
+        named_event("response.content_part.added", part={"type": "output_audio"}),
+        named_event("response.function_call_arguments.delta", output_index=0, delta="{}"),
+        named_event("response.completed", response={"output": 1}),
         START,
     ],
 )
@@ -190,14 +192,18 @@ def test_what_fails_or_has_no_equal_is_a_failure(failure: bytes) -> None:
     assert "sk-" not in f"{deltas[-1].error}"
 
 
-@pytest.mark.parametrize("first", [END, event("response.failed", response={}), b"data: 1\n\n"])
+@pytest.mark.parametrize(
+    "first", [END, named_event("response.failed", response={}), b"data: 1\n\n"]
+)
 def test_nothing_comes_before_the_beginning_but_a_failure(first: bytes) -> None:
     assert [type(delta) for delta in read(first, START)] == [Failure]
 
 
 def test_what_was_cut_for_a_reason_that_is_not_known_is_too_long() -> None:
     told = [
-        read(START, event("response.incomplete", response={"incomplete_details": details}))[-2]
+        read(START, named_event("response.incomplete", response={"incomplete_details": details}))[
+            -2
+        ]
         for details in (None, {"reason": "steered"}, {"reason": 1}, {"reason": "content_filter"})
     ]
 

@@ -13,6 +13,8 @@ from apps.proxy.dialects.gemini_metering import read_metered_answer
 from apps.proxy.dialects.gemini_searches import count_searches
 from apps.proxy.dialects.gemini_stream import GeminiStreamMeter
 from apps.proxy.dialects.targets import find_target
+from apps.proxy.tests.dialects.events import event
+from tests.support.cases import for_all
 
 HI: Final = [{"role": "user", "content": "Hi"}]
 TOOL: Final = {"type": "web_search_20250305", "name": "web_search"}
@@ -26,7 +28,7 @@ def response(model: str = "gemini-3-pro", *candidates: dict[str, Any], **more: A
     return {"candidates": list(candidates), "modelVersion": model, **more}
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("told", "searches"),
     [
         (response("gemini-3-pro", grounding("a", "b", "a", "", " ")), 2),
@@ -70,10 +72,6 @@ def test_more_searches_than_can_be_true_are_suspect() -> None:
     usage = found.final_usage(estimated_input_tokens=9)
 
     assert (usage.web_search, usage.is_suspect) == (2_049, True)
-
-
-def event(told: Any) -> bytes:
-    return b"data: %b\n\n" % orjson.dumps(told)
 
 
 def metered(*events: bytes, may_search: bool = True) -> Usage:

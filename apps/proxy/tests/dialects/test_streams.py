@@ -6,7 +6,6 @@ Over 400 lines because streams of all dialects go through the same converters.
 import json
 from typing import Any, Final
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,42 +27,14 @@ from apps.proxy.dialects.neutral import (
     UsageReport,
 )
 from apps.proxy.dialects.openai_chat_stream_reader import TOOL_CALLS_MAX
+from apps.proxy.tests.dialects.events import event
 from apps.proxy.tests.dialects.golden_cells import REPLY
-
-# Where junk may stand in an event, by the names that readers look for.
-NAMES: Final = (
-    "args", "arguments", "candidates", "choices", "content", "content_block", "data", "delta",
-    "error", "finish_reason", "finishReason", "function", "functionCall", "id", "index", "input",
-    "item", "message", "model", "name", "output", "output_index", "part", "partial_json", "parts",
-    "promptFeedback", "reasoning", "refusal", "response", "signature", "status", "stop_reason",
-    "summary", "text", "thinking", "thinking_blocks", "thought", "thoughtSignature", "tool_calls",
-    "type", "usage", "usageMetadata",
-)  # fmt: skip
-WORDS: Final = (
-    "text", "thinking", "tool_use", "redacted_thinking", "text_delta", "input_json_delta",
-    "thinking_delta", "signature_delta", "message_start", "content_block_start",
-    "content_block_delta", "content_block_stop", "message_delta", "message_stop",
-    "response.output_item.added", "response.output_item.done", "response.content_part.added",
-    "response.output_text.delta", "response.reasoning_text.delta", "response.refusal.delta",
-    "response.function_call_arguments.delta", "response.completed", "message", "reasoning",
-    "function_call", "output_text", "x", "",
-)  # fmt: skip
-junk = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(WORDS),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5)
-    ),
-    max_leaves=20,
-)
+from apps.proxy.tests.dialects.junk import EVENT_JUNK
 
 
 def chunk(delta: Any = None, reason: Any = None, **changed: Any) -> bytes:
     choice = {"index": 0, "delta": delta or {}, "finish_reason": reason}
     return event({"id": "c", "model": "m", "choices": [choice], **changed})
-
-
-def event(document: Any) -> bytes:
-    return b"data: " + orjson.dumps(document) + b"\n\n"
 
 
 def call(index: int, text: str, identifier: str | None = None) -> bytes:
@@ -98,7 +69,7 @@ BEGINNINGS: Final = {
 
 
 @pytest.mark.parametrize("dialect", list(DIALECTS))
-@given(events=st.lists(junk, max_size=6))
+@given(events=st.lists(EVENT_JUNK, max_size=6))
 def test_no_event_breaks_a_reader(dialect: str, events: list[Any]) -> None:
     reader = DIALECTS[dialect].stream_reader()
     told = b"".join(event(document) for document in events)

@@ -1,4 +1,4 @@
-"""What vendors document that they report, row by row: golden/usage.json.
+"""What vendors document that they report, row by row: golden_usage.json.
 
 A row states the classes, the counts and the charge that its object must become. The charge was
 worked out by hand and is written as a sum, which is checked here without any of our own code.
@@ -19,7 +19,7 @@ from apps.proxy.dialects.openai_usage import parse_usage
 from tests.support.cases import for_all
 
 GOLDEN: Final[dict[str, Any]] = json.loads(
-    (Path(__file__).parent / "golden" / "usage.json").read_text()
+    (Path(__file__).parent / "golden_usage.json").read_text()
 )
 ROWS: Final[dict[str, dict[str, Any]]] = {
     f"{row['vendor']}: {row['name']}": row for row in GOLDEN["rows"]

@@ -125,7 +125,7 @@ MISSING, TYPE, VALUE = "missing_required_parameter", "invalid_type", "invalid_va
 BELOW, ABOVE = "integer_below_min_value", "integer_above_max_value"
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("change", "code", "param"),
     [
         ({"model": None}, MISSING, "model"),
@@ -456,7 +456,7 @@ def test_a_ranking_takes_texts_as_they_are_or_in_objects() -> None:
     assert request.body["documents"] == ["a", {"text": "b", "id": "2"}]
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("change", "row", "code", "param"),
     [
         ({"model": None}, "E13", MISSING, "model"),

@@ -304,7 +304,7 @@ GOOGLE_FILE = error_body(
 )
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("status", "body", "expected"),
     [
         (400, error_body(code="context_length_exceeded", param="messages"), ("E40", 400)),
@@ -391,7 +391,7 @@ def test_each_failure_of_an_upstream_becomes_its_row(
     assert (error.row, error.status) == expected
 
 
-@pytest.mark.parametrize(
+@for_all(
     "body",
     [
         AWS_TOKEN,
@@ -530,7 +530,7 @@ def test_without_a_text_ours_is_used(body: bytes) -> None:
     assert upstream_error(400, {}, body).message == DEFAULT
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("message", "cleaned"),
     [
         ("Bad value for key sk-proj-abc123DEF.", "Bad value for key [removed]"),

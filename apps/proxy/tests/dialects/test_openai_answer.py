@@ -8,6 +8,7 @@ from apps.core.usage import Usage
 from apps.proxy.dialects.openai_answer import answer_to_sse, read_answer, read_chat_answer
 from apps.proxy.dialects.openai_stream import OpenAIStreamMeter
 from apps.proxy.dialects.parsed_request import Endpoint
+from tests.support.cases import for_all
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 CHAT: dict[str, Any] = {
@@ -196,7 +197,7 @@ def test_what_is_charged_follows_the_rules_of_who_pays(
     assert answer.final_usage(estimated_input_tokens=99) == expected
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("endpoint", "body"),
     [
         ("chat/completions", b""),

@@ -8,6 +8,7 @@ from apps.proxy.dialects.openai_stream import SPECIAL, OpenAIStreamMeter
 from apps.proxy.sse import EventBuffer, event_data, split_events
 from apps.proxy.tests import streams
 from apps.proxy.tests.streams import delta, event
+from tests.support.cases import for_all
 
 
 def run(stream: bytes, meter: OpenAIStreamMeter, size: int) -> bytes:
@@ -44,7 +45,7 @@ def test_ordinary_events_are_not_special(block: bytes) -> None:
     assert SPECIAL.search(block) is None
 
 
-@pytest.mark.parametrize(
+@for_all(
     "block",
     [
         USAGE_EVENT,

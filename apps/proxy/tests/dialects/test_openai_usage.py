@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from apps.core.usage import TOKEN_CLASSES, Usage
 from apps.proxy.dialects.openai_usage import parse_usage
 from apps.proxy.dialects.usage_reader import TOKENS_MAX
+from tests.support.cases import for_all
 
 SUSPECT: dict[str, tuple[dict[str, Any], Usage]] = {
     "gemini counts hidden thoughts in the total only": (
@@ -69,7 +70,7 @@ def classes(usage: Usage) -> dict[str, int]:
     return {name: getattr(usage, name) for name in TOKEN_CLASSES if getattr(usage, name)}
 
 
-@pytest.mark.parametrize("name", SUSPECT)
+@for_all("name", SUSPECT)
 def test_numbers_that_cannot_be_right_are_suspect(name: str) -> None:
     reported, expected = SUSPECT[name]
 

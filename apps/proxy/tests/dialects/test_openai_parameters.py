@@ -202,7 +202,7 @@ def test_the_model_and_the_options_of_a_stream_are_changed(endpoint: Endpoint) -
     }
 
 
-@pytest.mark.parametrize(("endpoint", "name", "value", "row", "code"), REFUSED)
+@for_all(("endpoint", "name", "value", "row", "code"), REFUSED)
 def test_a_documented_parameter_is_refused_by_its_row(
     endpoint: Endpoint, name: str, value: object, row: str, code: str
 ) -> None:

@@ -8,13 +8,14 @@ from apps.proxy.dialects.metered_answer import MeteredAnswer
 from apps.proxy.dialects.openai_answer import read_chat_answer
 from apps.proxy.dialects.openai_stream import OpenAIStreamMeter
 from apps.proxy.dialects.plausibility import Asked, fits, is_plausible, needs_no_look, tells_enough
+from tests.support.cases import for_all
 
 
 def reported(output: int, **counts: int) -> Usage:
     return Usage.from_dict({"input": 10, "output": output, "source": "reported"} | counts)
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("usage", "delivered", "choices", "expected"),
     [
         (reported(64), 0, 1, True),
@@ -45,7 +46,7 @@ def test_a_token_takes_some_text(
 SMALL = Asked(input_bound=200, output_bound=5, context_length=8_000)
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("usage", "asked", "expected"),
     [
         (reported(5), SMALL, True),
@@ -210,7 +211,7 @@ AUDIO = event({"audio": {"data": "A" * 64_000}})  # a second, twenty tokens
 PARTS: dict[str, Any] = {"completion_tokens_details": {"reasoning_tokens": 8}}
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("blocks", "expected"),
     [
         ([usage_event(0), *TEXT], MORE),
