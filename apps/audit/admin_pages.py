@@ -22,7 +22,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 
-from apps.audit.admin_fields import IdSelect, MoneyInForms
+from apps.audit.admin_fields import FieldsOfForms, IdSelect
 from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import remembered_looks
 from apps.core.domain_errors import ErrorAnswer, find_error_answer
@@ -104,7 +104,7 @@ def say_error(told: ErrorAnswer) -> str:
     return translate(told.message)
 
 
-class BaseAdmin(MoneyInForms, _ModelAdmin):
+class BaseAdmin(FieldsOfForms, _ModelAdmin):
     """Refusals of the domain beside the form; no bulk actions."""
 
     actions = None

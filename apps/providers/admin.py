@@ -9,7 +9,7 @@ from django.contrib import admin, messages
 from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest
 
-from apps.audit.admin_fields import MoneyInForms
+from apps.audit.admin_fields import FieldsOfForms
 from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of
 from apps.core.languages import translate, translate_lazily
@@ -137,7 +137,7 @@ class ProviderKeyFormSet(_KeyFormSet):
                 form.check_kind(self.instance.key_header)
 
 
-class ProviderKeyInline(MoneyInForms, _KeyInline):
+class ProviderKeyInline(FieldsOfForms, _KeyInline):
     """The keys of a provider, below each other: side by side they are wider than a screen."""
 
     model = ProviderKey

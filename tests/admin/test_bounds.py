@@ -8,7 +8,7 @@ import pytest
 from django.db import models
 from django.test import Client
 
-from apps.ai_models.models import AIModel, Route
+from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.audit.models import AdminEvent
 from apps.model_groups.models import ModelGroup
 from apps.providers.models import Provider, ProviderKey
@@ -19,6 +19,7 @@ from tests.support.house import (
     columns_of,
     page_of,
     read_values,
+    send,
     send_values,
 )
 from tests.support.people import rest_client
@@ -134,6 +135,44 @@ def test_a_group_has_no_more_members_than_over_rest(
 
     assert answer.context["adminform"].form.errors == {"models": ["Choose at most 1."]}
     assert list(group.models.all()) == [house.model]
+
+
+@pytest.mark.parametrize("pk", ["9" * 25, "9" * 5_000, str(2**63)], ids=len)
+def test_an_id_that_fits_no_column_is_none_of_the_choices(
+    client: Client, house: House, pk: str
+) -> None:
+    group = ModelGroup.objects.get()
+    before = columns_of(group)
+
+    for name in ("models", "user_groups"):
+        answer = send(client, page_of(ModelGroup, "change", group.pk), **{name: [pk]})
+        errors = answer.context["adminform"].form.errors
+        assert errors == {name: [f"“{pk[:40]}” is not a valid value."]}
+
+    assert columns_of(group) == before
+
+
+@pytest.mark.sqlite  # As above.
+@pytest.mark.parametrize(
+    "text", ['{"a": %s}' % ("9" * 5_000), "[" * 100_000, '{"a": '], ids=["long", "deep", "cut"]
+)
+def test_json_that_cannot_be_read_is_shown_again_as_it_was_typed(
+    client: Client, house: House, text: str
+) -> None:
+    fields = (
+        (AIModel, "capabilities"),
+        (Route, "overrides"),
+        (Provider, "headers"),
+        (PriceVersion, "terms"),
+    )
+    for kind, name in fields:
+        pk = kind._default_manager.order_by("pk")[:1].get().pk
+        page = page_of(kind, "add") if kind is PriceVersion else page_of(kind, "change", pk)
+        answer = send(client, page, **{name: text})
+        form = answer.context["adminform"].form
+        assert form.errors[name] == ["Enter a valid JSON."], kind
+        assert form[name].value() == text
+    assert not AdminEvent.objects.filter(action__endswith=".changed").exists()
 
 
 @pytest.mark.sqlite  # As above.
