@@ -23,10 +23,12 @@ from apps.api_keys.issue import reset_default_key
 from apps.audit.admin_fields import IdempotencyKeyField, NanosFormField
 from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of, usd
+from apps.billing.adjustments import NoSuchEntry, check_corrected
 from apps.billing.admin_questions import NothingForm, ask, show_wallet
 from apps.billing.budgets import budget_of_user, find_uses
 from apps.billing.customers import adjust_user_balance, create_user
 from apps.billing.models import AccountKind, ProposedAdjustment
+from apps.core.filters import ID_MAX
 from apps.core.languages import translate, translate_lazily
 from apps.core.money import show_usd
 from apps.users.changes import UserChanges, change_user, end_all_sessions
@@ -99,7 +101,30 @@ class AdjustmentForm(forms.Form):
         max_length=500,
         help_text=translate_lazily("On record with the transaction."),
     )
+    corrects = forms.IntegerField(
+        label=translate_lazily("Corrects entry"),
+        min_value=1,
+        max_value=ID_MAX,
+        required=False,
+        help_text=translate_lazily(
+            "An entry on the user's own accounts that was wrong, by its id. Empty: none."
+        ),
+    )
     idempotency_key = IdempotencyKeyField()
+
+    def __init__(self, user: User, data: QueryDict | None) -> None:
+        super().__init__(data)
+        self._customer_id = user.customer_id
+
+    def clean_corrects(self) -> int | None:
+        """Refuse what is no entry of this user."""
+        corrects_id: int | None = self.cleaned_data["corrects"]
+        if corrects_id is not None:
+            try:
+                check_corrected(customer_id=self._customer_id, corrects_id=corrects_id)
+            except NoSuchEntry as error:
+                raise forms.ValidationError(translate(error.message)) from error
+        return corrects_id
 
 
 def _about_nobody(form_class: type[forms.Form]) -> Callable[[User, QueryDict | None], forms.Form]:
@@ -229,6 +254,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
                 user=user,
                 amount_nanos=form.cleaned_data["amount"],
                 reason=form.cleaned_data["reason"],
+                corrects_id=form.cleaned_data["corrects"],
                 actor=_admin(request),
                 idempotency_key=str(form.cleaned_data["idempotency_key"]),
                 request=request,
@@ -242,7 +268,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
                 request, translate("Adjusted by {}.").format(amount), messages.SUCCESS
             )
 
-        return self._ask(request, id, "Adjust balance", _about_nobody(AdjustmentForm), act)
+        return self._ask(request, id, "Adjust balance", AdjustmentForm, act)
 
     def reset_key(self, request: HttpRequest, id: str) -> HttpResponse:
         """Replace the user's default key and show the new one."""
