@@ -17,6 +17,8 @@ from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.urls import URLPattern, path
 from django.utils import timezone
+from django.utils.decorators import method_decorator
+from django.views.decorators.debug import sensitive_post_parameters
 
 from apps.api_keys.admin import show_key_once
 from apps.api_keys.issue import reset_default_key
@@ -37,9 +39,11 @@ from apps.users.names import UsernameAmbiguous, clean_names
 
 if TYPE_CHECKING:
     _NewUserForm = AdminUserCreationForm[User]
+    _DjangoUserAdmin = DjangoUserAdmin[User]
 else:
     # Generic only in the type stubs.
     _NewUserForm = AdminUserCreationForm
+    _DjangoUserAdmin = DjangoUserAdmin
 
 _LIMITS = (
     *("rpm", "tpm", "concurrency"),
@@ -58,6 +62,10 @@ class NewUserForm(_NewUserForm):
     def clean(self) -> dict[str, Any]:
         """Return the values with the names as they are compared."""
         return _with_clean_names(self, super().clean())
+
+    def set_password_and_save(self, user: User, *_: Any, **__: Any) -> User:
+        """Leave the password to `create_user`, which would else hash it a second time."""
+        return user
 
 
 class UserForm(ShownForm):
@@ -136,8 +144,38 @@ def _admin(request: HttpRequest) -> User:
     return cast(User, staff_of(request))
 
 
+class _AddedByThemselves(_DjangoUserAdmin):
+    """Django's pages of users, without its transaction around the form of a new one.
+
+    `create_user` has one of its own and hashes the password before: no lock waits for a hash.
+    """
+
+    @method_decorator(sensitive_post_parameters())
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the form of a new user, or make the user."""
+        page: Any = self  # The stubs do not know it.
+        answer: HttpResponse = page._add_view(request, form_url, extra_context)
+        return answer
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show or save one row."""
+        if object_id is not None:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        page: Any = self  # As above.
+        answer: HttpResponse = page._changeform_view(request, object_id, form_url, extra_context)
+        return answer
+
+
 @admin.register(User)
-class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  # stubs only
+class UserAdmin(SelfRecordedAdmin, _AddedByThemselves):
     """Users."""
 
     noun = "user"
