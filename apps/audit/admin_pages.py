@@ -26,6 +26,7 @@ from apps.audit.admin_fields import FieldsOfForms, IdSelect
 from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import remembered_looks
 from apps.core.domain_errors import ErrorAnswer, find_error_answer
+from apps.core.filters import ID_MAX
 from apps.core.languages import translate, translate_lazily
 from apps.core.money import format_multiplier, show_usd
 
@@ -122,6 +123,11 @@ class BaseAdmin(FieldsOfForms, _ModelAdmin):
         query = {"object_type": self.opts.label_lower, "object_id": unquote(object_id)}
         return redirect(f"{reverse('admin:audit_adminevent_changelist')}?{urlencode(query)}")
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Refuse to filter by a number that fits no column: the database would fail at it."""
+        is_short = all(_fits_column(piece) for piece in value.split(","))
+        return is_short and super().lookup_allowed(lookup, value, request)
+
     def formfield_for_foreignkey(
         self, db_field: models.ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any
     ) -> forms.ModelChoiceField[Any] | None:
@@ -154,6 +160,14 @@ class BaseAdmin(FieldsOfForms, _ModelAdmin):
                 raise
             self.message_user(request, say_error(told), messages.ERROR)
             return redirect(request.get_full_path())
+
+
+def _fits_column(text: str) -> bool:
+    """Return whether a number fits the column of a key; what is no number Django refuses itself."""
+    try:
+        return abs(int(text)) <= ID_MAX
+    except ValueError:
+        return True
 
 
 def _read_moment(column: models.Field[Any, Any], text: str) -> Any:

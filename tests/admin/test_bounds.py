@@ -13,7 +13,7 @@ from apps.audit.models import AdminEvent
 from apps.model_groups.models import ModelGroup
 from apps.providers.models import Provider, ProviderKey
 from apps.risk.models import RiskRule
-from apps.users.models import UserGroup
+from apps.users.models import User, UserGroup
 from tests.support.house import (
     House,
     columns_of,
@@ -150,6 +150,29 @@ def test_an_id_that_fits_no_column_is_none_of_the_choices(
         assert errors == {name: [f"“{pk[:40]}” is not a valid value."]}
 
     assert columns_of(group) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (User, "id__in"),
+        (User, "user_group__exact"),
+        (ModelGroup, "user_groups__exact"),
+        (AdminEvent, "id__in"),
+    ],
+)
+def test_a_list_is_not_filtered_by_a_number_that_fits_no_column(
+    client: Client, house: House, kind: type[models.Model], name: str
+) -> None:
+    page = page_of(kind, "changelist")
+    numbers = ("9" * 25, "-" + "9" * 25, "1," + "9" * 25, str(2**63))
+
+    statuses = [client.get(page, {name: number}).status_code for number in numbers]
+
+    assert statuses == [400] * 4
+    assert client.get(page, {name: str(2**63 - 1)}).status_code == 200
+    # No number at all: the list tells it above itself.
+    assert client.get(page, {name: "9" * 5_000}).headers["Location"] == f"{page}?e=1"
 
 
 @pytest.mark.sqlite  # As above.
