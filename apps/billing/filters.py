@@ -43,7 +43,7 @@ class _AddressFilter(django_filters.CharFilter):
         return qs.filter(email=value.lower())
 
 
-class UserFilter(StrictFilterSet):
+class UserFilterSet(StrictFilterSet):
     """What users can be filtered by. Addresses: only by administrators."""
 
     id = IdsFilter()
@@ -69,7 +69,7 @@ class UserFilter(StrictFilterSet):
         fields: list[str] = []
 
 
-class ProposedAdjustmentFilter(StrictFilterSet):
+class ProposedAdjustmentFilterSet(StrictFilterSet):
     """What adjustments that want a second administrator can be filtered by."""
 
     status = django_filters.ChoiceFilter(choices=ProposalStatus.choices)

@@ -19,7 +19,7 @@ from apps.quotas.models import UserQuota
 from apps.users.models import Role
 
 
-class OwnQuotaFilters(StrictFilterSet):
+class OwnQuotaFilterSet(StrictFilterSet):
     """Filters of one's own quotas."""
 
     model_group = IdFilter(field_name="model_group_id")
@@ -57,7 +57,7 @@ class _PersonSearchFilter(SearchFilter):
         return SearchFilter(columns=open_columns).filter(qs, value)
 
 
-class QuotaFilters(OwnQuotaFilters):
+class QuotaFilterSet(OwnQuotaFilterSet):
     """Filters of all quotas."""
 
     user = IdFilter(field_name="user_id")
@@ -66,7 +66,7 @@ class QuotaFilters(OwnQuotaFilters):
     )
 
 
-class OfferFilters(StrictFilterSet):
+class OfferFilterSet(StrictFilterSet):
     """Filters of the models that one may call."""
 
     search = SearchFilter(columns=("name", "display_name"))
