@@ -16,7 +16,7 @@ from apps.core.filters import (
     StrictFilterSet,
 )
 from apps.quotas.models import UserQuota
-from apps.users.models import Role
+from apps.users.filters import PersonSearchFilter
 
 
 class OwnQuotaFilterSet(StrictFilterSet):
@@ -45,23 +45,11 @@ class OwnQuotaFilterSet(StrictFilterSet):
         return rows.filter(remaining_nanos__lte=0) if value else rows.filter(remaining_nanos__gt=0)
 
 
-class _PersonSearchFilter(SearchFilter):
-    """Searches e-mail addresses for administrators only: for others they would be guessable."""
-
-    def filter(self, qs: QuerySet[Any], value: str) -> QuerySet[Any]:
-        """Return the rows that hold the text."""
-        request = getattr(self.parent, "request", None)
-        if getattr(getattr(request, "user", None), "role", "") == Role.ADMIN:
-            return super().filter(qs, value)
-        open_columns = [name for name in self.columns if not name.endswith("email")]
-        return SearchFilter(columns=open_columns).filter(qs, value)
-
-
 class QuotaFilterSet(OwnQuotaFilterSet):
     """Filters of all quotas."""
 
     user = IdFilter(field_name="user_id")
-    search = _PersonSearchFilter(
+    search = PersonSearchFilter(
         columns=("user__username", "user__name", "user__email", "model_group__name")
     )
 
