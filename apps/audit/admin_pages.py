@@ -22,9 +22,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 
-from apps.audit.admin_fields import FieldsOfForms, IdSelect
 from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import remembered_looks
+from apps.core.admin_fields import FieldsOfForms, IdSelect
 from apps.core.domain_errors import ErrorAnswer, find_error_answer
 from apps.core.filters import ID_MAX
 from apps.core.languages import translate, translate_lazily

@@ -22,14 +22,14 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from apps.api_keys.admin import show_key_once
 from apps.api_keys.issue import reset_default_key
-from apps.audit.admin_fields import IdempotencyKeyField, NanosFormField
-from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of, usd
 from apps.billing.adjustments import NoSuchEntry, check_corrected
 from apps.billing.admin_questions import NothingForm, ask, show_wallet
 from apps.billing.budgets import budget_of_user, find_uses
 from apps.billing.customers import adjust_user_balance, create_user
 from apps.billing.models import AccountKind, ProposedAdjustment
+from apps.core.admin_fields import IdempotencyKeyField, NanosFormField
+from apps.core.admin_forms import ShownForm
 from apps.core.filters import ID_MAX
 from apps.core.languages import translate, translate_lazily
 from apps.core.money import show_usd
