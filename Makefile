@@ -135,7 +135,7 @@ bench-writer: $(INSTALLED_DEV) ## How far the ledger's writer goes alone, and wh
 	$(PYTHON) -m bench.run writer $(OPTIONS)
 
 .PHONY: bench-api
-bench-api: $(INSTALLED_DEV) ## Time every list of the REST API with a million recorded calls
+bench-api: $(INSTALLED_DEV) ## Time every list and report of the REST API with a million recorded calls
 	$(PYTHON) -m bench.api
 
 .PHONY: check

@@ -16,7 +16,7 @@ from django.views import defaults
 from django.views.decorators.http import condition, require_safe
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
-from apps.audit.admin_languages import ScriptTextsView, mark_texts
+from apps.core.admin_languages import ScriptTextsView, mark_texts
 from apps.core.languages import translate_lazily
 from apps.users.password_page import OwnPasswordView
 

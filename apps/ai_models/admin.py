@@ -17,8 +17,8 @@ from apps.ai_models.prices import PRICE_NANOS_MAX
 from apps.ai_models.removal import is_route_used
 from apps.ai_models.routes import change_route, create_route
 from apps.ai_models.traces import look_for_model
-from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import SelfRecordedAdmin, adopt, readable, staff_of, usd
+from apps.core.admin_forms import ShownForm
 from apps.core.languages import translate, translate_lazily
 from apps.core.money import format_usd
 from apps.core.names import NameRefused, check_model_name, check_parameter_name

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.ai_models.catalogue import add_price, change_model, put_model
-from apps.ai_models.filters import ModelFilters
+from apps.ai_models.filters import ModelFilterSet
 from apps.ai_models.models import AIModel
 from apps.ai_models.price_serializers import (
     NewPriceVersionOutput,
@@ -33,7 +33,7 @@ class ModelsView(generics.ListAPIView[AIModel]):
     queryset = AIModel.objects.none()
     serializer_class = ModelOutput
     permission_classes = (ViewersRead,)
-    filterset_class = ModelFilters
+    filterset_class = ModelFilterSet
 
     def get_queryset(self) -> QuerySet[AIModel]:
         """Return all models."""

@@ -52,7 +52,7 @@ class PricedFilter(FlagFilter):
         return qs.filter(Exists(priced) if value else ~Exists(priced))
 
 
-class ModelFilters(StrictFilterSet):
+class ModelFilterSet(StrictFilterSet):
     """Filters of the list of models."""
 
     name = django_filters.CharFilter(max_length=_NAME_LENGTH_MAX)
@@ -66,7 +66,7 @@ class ModelFilters(StrictFilterSet):
     ordering = StableOrderingFilter(fields=("position", "name", "created_at"))
 
 
-class RouteFilters(StrictFilterSet):
+class RouteFilterSet(StrictFilterSet):
     """Filters of the list of routes."""
 
     model = IdsFilter(label="Ids, with commas between them.")

@@ -22,6 +22,7 @@ from apps.ai_models.catalogue import ModelExists
 from apps.ai_models.locks import OwnerGone
 from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.audit.events import record_event, values_of
+from apps.core.locks import lock_row
 from apps.core.money import parse_usd
 from apps.core.pieces import in_pieces
 from apps.providers.models import Provider
@@ -153,7 +154,7 @@ def _import_piece(
 ) -> list[Imported]:
     with transaction.atomic():
         if route_provider is not None:
-            _lock_provider(route_provider)
+            lock_row(Provider.objects, route_provider.pk, gone=OwnerGone)
         names = [choice.name for choice in choices]
         existing = dict(AIModel.objects.filter(name__in=names).values_list("name", "pk"))
         new: dict[str, Choice] = {}
@@ -234,8 +235,3 @@ def _price_of(known: KnownModel, model: AIModel, *, effective_at: Any) -> PriceV
         request_nanos=amounts.pop(REQUEST, 0),
         **{f"{name}_nanos": nanos for name, nanos in amounts.items()},
     )
-
-
-def _lock_provider(provider: Provider) -> None:
-    if Provider.objects.select_for_update().filter(pk=provider.pk).first() is None:
-        raise OwnerGone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apps.ai_models.models import AIModel, Route
 from apps.core.domain_errors import Gone
+from apps.core.locks import lock_row
 from apps.providers.models import Provider
 
 
@@ -19,19 +20,13 @@ def lock_ends(*, model: AIModel, provider: Provider) -> None:
 
 def lock_model(model: AIModel) -> AIModel:
     """Return the row as it is now, locked until the end of the transaction. Raises OwnerGone."""
-    locked = AIModel.objects.select_for_update().filter(pk=model.pk).first()
-    if locked is None:
-        raise OwnerGone
-    return locked
+    return lock_row(AIModel.objects, model.pk, gone=OwnerGone)
 
 
 def lock_route(route: Route) -> Route:
     """Return the row as it is now, locked until the end of the transaction. Raises OwnerGone."""
-    rows = Route.objects.select_related("model", "provider").select_for_update(of=("self",))
-    locked = rows.filter(pk=route.pk).first()
-    if locked is None:
-        raise OwnerGone
-    return locked
+    rows = Route.objects.select_related("model", "provider")
+    return lock_row(rows, route.pk, gone=OwnerGone)
 
 
 def lock_provider_end(provider: Provider) -> None:
@@ -39,6 +34,4 @@ def lock_provider_end(provider: Provider) -> None:
 
     Not against calls of others that only name it, whose commits would wait.
     """
-    rows = Provider.objects.select_for_update(no_key=True)
-    if rows.filter(pk=provider.pk).first() is None:
-        raise OwnerGone
+    lock_row(Provider.objects, provider.pk, gone=OwnerGone, no_key=True)

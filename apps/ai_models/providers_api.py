@@ -15,7 +15,7 @@ from rest_framework.response import Response
 
 from apps.core.rest import StrictSerializer, actor_of, answer_deletion
 from apps.providers.credentials import SecretMalformed
-from apps.providers.filters import ProviderFilters
+from apps.providers.filters import ProviderFilterSet
 from apps.providers.models import Dialect, Provider
 from apps.providers.registration import (
     BaseUrlRefused,
@@ -39,7 +39,7 @@ class ProvidersView(generics.ListAPIView[Provider]):
     queryset = Provider.objects.prefetch_related("keys").order_by("name")
     serializer_class = ProviderOutput
     permission_classes = (ViewersRead,)
-    filterset_class = ProviderFilters
+    filterset_class = ProviderFilterSet
 
     @extend_schema(operation_id="admin_providers_list", summary="List providers")
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:

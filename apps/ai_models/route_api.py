@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.ai_models.catalogue import add_price
-from apps.ai_models.filters import RouteFilters
+from apps.ai_models.filters import RouteFilterSet
 from apps.ai_models.models import Route
 from apps.ai_models.price_serializers import (
     CostVersionInput,
@@ -34,7 +34,7 @@ class RoutesView(generics.ListAPIView[Route]):
     queryset = Route.objects.none()
     serializer_class = RouteDetailOutput
     permission_classes = (ViewersRead,)
-    filterset_class = RouteFilters
+    filterset_class = RouteFilterSet
 
     def get_queryset(self) -> QuerySet[Route]:
         """Return all routes."""

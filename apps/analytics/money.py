@@ -21,7 +21,7 @@ from apps.analytics.late_charges import list_posted
 from apps.analytics.ranges import Range
 from apps.analytics.rolling import list_new
 from apps.analytics.usage import list_users
-from apps.audit.totals import GroupSums, UTCDay
+from apps.audit.totals import Earned, GroupSums, UTCDay
 from apps.billing.models import Account, AccountKind, Entry, TransactionKind
 from apps.core.moments import one_moment
 
@@ -37,7 +37,7 @@ _KINDS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Money:
+class Money(Earned):
     """What came in and went out."""
 
     requests: int = 0
@@ -49,11 +49,6 @@ class Money:
     adjustments_nanos: int = 0
     refunds_nanos: int = 0
     quotas_nanos: int = 0
-
-    @property
-    def margin_nanos(self) -> int:
-        """Return what is left of all charges after the known costs."""
-        return self.charge_nanos + self.late_charges_nanos - self.cost_nanos
 
     def __add__(self, other: Money) -> Money:
         """Return both together."""

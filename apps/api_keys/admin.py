@@ -12,9 +12,9 @@ from apps.api_keys.changes import KeyChanges, change_key, is_used
 from apps.api_keys.issue import NetworkMalformed, check_networks, issue_key
 from apps.api_keys.models import APIKey
 from apps.api_keys.operations import KEY_OPERATIONS
-from apps.audit.admin_fields import LinesFormField
-from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of, usd
+from apps.core.admin_fields import LinesFormField
+from apps.core.admin_forms import ShownForm
 from apps.core.languages import translate
 
 _LIMITS = (

@@ -18,6 +18,7 @@ from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import is_call_open
 from apps.audit.models import APIRequest
 from apps.core.domain_errors import DomainError, Gone
+from apps.core.locks import lock_row
 
 ACTIVE_KEYS_MAX = 100
 # Rotated keys stay for their history; every one of them is in the memory of every gateway.
@@ -136,10 +137,7 @@ def _lock(key_id: int) -> APIKey:
     if owner_id is None:
         raise KeyGone
     lock_owner(owner_id)
-    key = APIKey.objects.select_for_update().filter(pk=key_id).first()
-    if key is None:
-        raise KeyGone
-    return key
+    return lock_row(APIKey.objects, key_id, gone=KeyGone)
 
 
 def _set_lock(key: APIKey, *, is_locked: bool) -> None:

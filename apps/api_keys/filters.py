@@ -21,7 +21,7 @@ from apps.core.filters import (
 from apps.users.models import User
 
 
-class OwnKeyFilters(StrictFilterSet):
+class OwnKeyFilterSet(StrictFilterSet):
     """Filters of one's own keys."""
 
     is_active = FlagFilter()
@@ -70,7 +70,7 @@ class _KeySearchFilter(SearchFilter):
         return qs.filter(Q(name__icontains=value) | Q(user__in=people.values("pk")))
 
 
-class KeyFilters(OwnKeyFilters):
+class KeyFilterSet(OwnKeyFilterSet):
     """Filters of all keys."""
 
     user = IdFilter(field_name="user_id")

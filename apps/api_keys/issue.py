@@ -104,8 +104,8 @@ def issue_key(
     user: User,
     name: str,
     is_default: bool = False,
-    actor: AbstractBaseUser | None = None,
     raw: str | None = None,
+    actor: AbstractBaseUser | None = None,
     request: HttpRequest | None = None,
     **limits: Unpack[KeyLimits],
 ) -> tuple[APIKey, str]:

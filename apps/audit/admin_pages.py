@@ -22,10 +22,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 
-from apps.audit.admin_fields import IdSelect, MoneyInForms
 from apps.audit.events import changed_values, record_event, values_of
 from apps.audit.history import remembered_looks
+from apps.core.admin_fields import FieldsOfForms, IdSelect
 from apps.core.domain_errors import ErrorAnswer, find_error_answer
+from apps.core.filters import ID_MAX
 from apps.core.languages import translate, translate_lazily
 from apps.core.money import format_multiplier, show_usd
 
@@ -104,7 +105,7 @@ def say_error(told: ErrorAnswer) -> str:
     return translate(told.message)
 
 
-class BaseAdmin(MoneyInForms, _ModelAdmin):
+class BaseAdmin(FieldsOfForms, _ModelAdmin):
     """Refusals of the domain beside the form; no bulk actions."""
 
     actions = None
@@ -121,6 +122,11 @@ class BaseAdmin(MoneyInForms, _ModelAdmin):
         """Lead to the row's admin events: Django's own log knows only of forms that were sent."""
         query = {"object_type": self.opts.label_lower, "object_id": unquote(object_id)}
         return redirect(f"{reverse('admin:audit_adminevent_changelist')}?{urlencode(query)}")
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Refuse to filter by a number that fits no column: the database would fail at it."""
+        is_short = all(_fits_column(piece) for piece in value.split(","))
+        return is_short and super().lookup_allowed(lookup, value, request)
 
     def formfield_for_foreignkey(
         self, db_field: models.ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any
@@ -154,6 +160,14 @@ class BaseAdmin(MoneyInForms, _ModelAdmin):
                 raise
             self.message_user(request, say_error(told), messages.ERROR)
             return redirect(request.get_full_path())
+
+
+def _fits_column(text: str) -> bool:
+    """Return whether a number fits the column of a key; what is no number Django refuses itself."""
+    try:
+        return abs(int(text)) <= ID_MAX
+    except ValueError:
+        return True
 
 
 def _read_moment(column: models.Field[Any, Any], text: str) -> Any:

@@ -44,7 +44,7 @@ _FIRST_MOMENT: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STATUS_CLASSES: Final = {"2xx": (200, 300), "4xx": (400, 500), "5xx": (500, 600)}
 
 
-class OwnRequestFilter(StrictFilterSet):
+class OwnRequestFilterSet(StrictFilterSet):
     """What one's own calls can be filtered by."""
 
     api_key = IdFilter(field_name="api_key_id")
@@ -84,7 +84,7 @@ class OwnRequestFilter(StrictFilterSet):
         fields: list[str] = []
 
 
-class OwnRequestListFilter(OwnRequestFilter):
+class OwnRequestListFilterSet(OwnRequestFilterSet):
     """The same for the list of one's own calls, which finds the call of an idempotency key, too."""
 
     idempotency_key = django_filters.CharFilter(
@@ -102,7 +102,7 @@ class OwnRequestListFilter(OwnRequestFilter):
         return queryset.filter(id__in=keys.values("request_id"))
 
 
-class RequestFilter(OwnRequestFilter):
+class RequestFilterSet(OwnRequestFilterSet):
     """What recorded calls can be filtered by."""
 
     # Answers to these would tell viewers what their lists keep from them.
@@ -148,7 +148,7 @@ class RequestFilter(OwnRequestFilter):
         return super().filter_queryset(queryset)
 
 
-class RequestListFilter(RequestFilter):
+class RequestListFilterSet(RequestFilterSet):
     """The same for the list of all calls, which does not search for ever.
 
     Filters that an index serves find the newest calls at once, however rare they are. The others
@@ -181,7 +181,7 @@ class RequestListFilter(RequestFilter):
         return passed.filter(started_at__gte=since, id__gte=oldest)
 
 
-class RequestExportFilter(RequestFilter):
+class RequestExportFilterSet(RequestFilterSet):
     """The same for an export, and how it is written."""
 
     format = django_filters.ChoiceFilter(
@@ -193,7 +193,7 @@ class RequestExportFilter(RequestFilter):
         return queryset
 
 
-class OwnRequestExportFilter(OwnRequestFilter):
+class OwnRequestExportFilterSet(OwnRequestFilterSet):
     """Filters of an export of one's own calls, and how it is written."""
 
     format = django_filters.ChoiceFilter(
@@ -225,7 +225,7 @@ class _EventSearchFilter(SearchFilter):
         return search_events(qs, value, request=self.parent.request) if value else qs
 
 
-class EventFilter(StrictFilterSet):
+class EventFilterSet(StrictFilterSet):
     """What admin events can be filtered by."""
 
     actor = IdFilter(field_name="actor_id")
@@ -243,7 +243,7 @@ class EventFilter(StrictFilterSet):
     )
 
 
-class RefusalFilter(StrictFilterSet):
+class RefusalFilterSet(StrictFilterSet):
     """What counts of refused calls can be filtered by."""
 
     api_key = IdFilter(field_name="api_key_id", help_text="0: calls without a known key.")
@@ -252,7 +252,7 @@ class RefusalFilter(StrictFilterSet):
     minute_before = MomentFilter(field_name="minute", lookup_expr="lt")
 
 
-class RefusalSumFilter(RefusalFilter):
+class RefusalSumFilterSet(RefusalFilterSet):
     """The same for their sums: of the last `SEARCH_DAYS` where nobody says since when."""
 
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:

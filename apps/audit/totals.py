@@ -40,8 +40,22 @@ SUM_COLUMNS: Final = {
 _RATE_STEP: Final = Decimal("0.0001")
 
 
+class Earned:
+    """What was charged and what it cost, in nanos. Costs that nobody knows are left out."""
+
+    __slots__ = ()
+    charge_nanos: int
+    late_charges_nanos: int
+    cost_nanos: int
+
+    @property
+    def margin_nanos(self) -> int:
+        """Return what is left of all charges after the known costs."""
+        return self.charge_nanos + self.late_charges_nanos - self.cost_nanos
+
+
 @dataclass(frozen=True, slots=True)
-class Sums:
+class Sums(Earned):
     """What some calls come to. Money in nanos."""
 
     requests: int
@@ -59,11 +73,6 @@ class Sums:
         if not self.requests:
             return None
         return str((Decimal(self.successes) / self.requests).quantize(_RATE_STEP))
-
-    @property
-    def margin_nanos(self) -> int:
-        """Return what is left of all charges after the known costs."""
-        return self.charge_nanos + self.late_charges_nanos - self.cost_nanos
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,12 @@ def check_adjustment(*, customer_id: int, amount_nanos: int, corrects_id: int | 
     """Refuse what cannot be posted, whatever the balance. Raises AmountOutOfRange, NoSuchEntry."""
     if not amount_nanos or abs(amount_nanos) > ADJUSTMENT_NANOS_MAX:
         raise AmountOutOfRange
-    if corrects_id is None:
-        return
+    if corrects_id is not None:
+        check_corrected(customer_id=customer_id, corrects_id=corrects_id)
+
+
+def check_corrected(*, customer_id: int, corrects_id: int) -> None:
+    """Refuse to correct what is no entry on the customer's accounts. Raises NoSuchEntry."""
     if not Entry.objects.filter(pk=corrects_id, account__customer_id=customer_id).exists():
         raise NoSuchEntry
 

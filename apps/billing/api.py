@@ -17,7 +17,7 @@ from apps.billing.accounts import find_standing, list_standings
 from apps.billing.adjustments import NoSuchEntry
 from apps.billing.budgets import budget_of_group, budget_of_user, find_uses, list_uses
 from apps.billing.customers import adjust_user_balance, create_user, delete_user
-from apps.billing.filters import UserFilter
+from apps.billing.filters import UserFilterSet
 from apps.billing.models import ProposedAdjustment
 from apps.billing.proposal_serializers import ProposedAdjustmentOutput
 from apps.billing.serializers import (
@@ -44,7 +44,7 @@ class UsersView(generics.ListAPIView[User]):
     permission_classes = (ViewersRead,)
     queryset = User.objects.order_by("id")
     serializer_class = UserOutput
-    filterset_class = UserFilter
+    filterset_class = UserFilterSet
 
     @extend_schema(operation_id="admin_users_list", summary="List users")
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:

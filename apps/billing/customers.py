@@ -51,8 +51,8 @@ def create_user(
     name: str = "",
     role: str = Role.USER,
     user_group: UserGroup | None = None,
-    actor: AbstractBaseUser | None = None,
     is_superuser: bool = False,
+    actor: AbstractBaseUser | None = None,
     request: HttpRequest | None = None,
     **limits: Unpack[UserLimits],
 ) -> User:

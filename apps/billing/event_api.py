@@ -11,7 +11,7 @@ from rest_framework import generics
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.audit.filters import EventFilter, RefusalFilter, RefusalSumFilter
+from apps.audit.filters import EventFilterSet, RefusalFilterSet, RefusalSumFilterSet
 from apps.audit.models import AdminEvent, RefusalCount
 from apps.audit.serializers import EventOutput, RefusalOutput, RefusalSumsOutput
 from apps.core.pages import NewestNumbersFirst
@@ -34,7 +34,7 @@ class EventsView(generics.ListAPIView[AdminEvent]):
     queryset = AdminEvent.objects.all()
     serializer_class = EventOutput
     pagination_class = NewestNumbersFirst
-    filterset_class = EventFilter
+    filterset_class = EventFilterSet
     permission_classes = (AnalystsRead,)
 
 
@@ -63,7 +63,7 @@ class RefusalsView(generics.ListAPIView[RefusalCount]):
     queryset = RefusalCount.objects.all()
     serializer_class = RefusalOutput
     pagination_class = NewestNumbersFirst
-    filterset_class = RefusalFilter
+    filterset_class = RefusalFilterSet
     permission_classes = (ViewersRead,)
 
 
@@ -73,7 +73,7 @@ class RefusalSumsView(generics.GenericAPIView[RefusalCount]):
     queryset = RefusalCount.objects.all()
     serializer_class = RefusalSumsOutput
     pagination_class = None
-    filterset_class = RefusalSumFilter
+    filterset_class = RefusalSumFilterSet
     permission_classes = (ViewersRead,)
 
     @extend_schema(operation_id="admin_refusals_sum", summary="Sum up refused calls", filters=True)

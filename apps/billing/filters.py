@@ -15,20 +15,11 @@ from apps.core.filters import (
     IdFilter,
     IdsFilter,
     MomentFilter,
-    SearchFilter,
     StableOrderingFilter,
     StrictFilterSet,
 )
+from apps.users.filters import PersonSearchFilter, sees_addresses
 from apps.users.models import Role, User
-
-
-class _PersonSearchFilter(SearchFilter):
-    """Finds a piece of text in what the caller may see of a user."""
-
-    def filter(self, qs: QuerySet[Any], value: str) -> QuerySet[Any]:
-        """Return the rows that hold the text."""
-        columns = ("username", "name", *(("email",) if _sees_addresses(self) else ()))
-        return SearchFilter(columns=columns).filter(qs, value)
 
 
 class _AddressFilter(django_filters.CharFilter):
@@ -38,12 +29,12 @@ class _AddressFilter(django_filters.CharFilter):
         """Return the rows with the address."""
         if not value:
             return qs
-        if not _sees_addresses(self):
+        if not sees_addresses(self):
             raise ValidationError({"email": ["Unknown filter."]}, code="unknown_filter")
         return qs.filter(email=value.lower())
 
 
-class UserFilter(StrictFilterSet):
+class UserFilterSet(StrictFilterSet):
     """What users can be filtered by. Addresses: only by administrators."""
 
     id = IdsFilter()
@@ -52,7 +43,7 @@ class UserFilter(StrictFilterSet):
     role = django_filters.ChoiceFilter(choices=Role.choices)
     is_active = FlagFilter()
     user_group = IdsFilter(field_name="user_group_id")
-    search = _PersonSearchFilter(columns=("username", "name"))
+    search = PersonSearchFilter(columns=("username", "name", "email"))
     created_after = MomentFilter(field_name="date_joined", lookup_expr="gte")
     created_before = MomentFilter(field_name="date_joined", lookup_expr="lt")
     ordering = StableOrderingFilter(
@@ -69,7 +60,7 @@ class UserFilter(StrictFilterSet):
         fields: list[str] = []
 
 
-class ProposedAdjustmentFilter(StrictFilterSet):
+class ProposedAdjustmentFilterSet(StrictFilterSet):
     """What adjustments that want a second administrator can be filtered by."""
 
     status = django_filters.ChoiceFilter(choices=ProposalStatus.choices)
@@ -80,7 +71,3 @@ class ProposedAdjustmentFilter(StrictFilterSet):
     class Meta:
         model = ProposedAdjustment
         fields: list[str] = []
-
-
-def _sees_addresses(asked: django_filters.Filter) -> bool:
-    return getattr(asked.parent.request.user, "role", None) == Role.ADMIN

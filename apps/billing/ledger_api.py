@@ -16,10 +16,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.billing.ledger_filters import (
-    AccountFilter,
-    EntryFilter,
-    OwnerEntryFilter,
-    TransactionFilter,
+    AccountFilterSet,
+    EntryFilterSet,
+    OwnerEntryFilterSet,
+    TransactionFilterSet,
     account_ids,
 )
 from apps.billing.ledger_serializers import (
@@ -65,7 +65,7 @@ class AccountsView(generics.ListAPIView[Account]):
     queryset = Account.objects.order_by("id")
     serializer_class = AccountOutput
     permission_classes = (AnalystsRead,)
-    filterset_class = AccountFilter
+    filterset_class = AccountFilterSet
 
     def get_queryset(self) -> QuerySet[Account]:
         """Return the accounts with what is shown of them."""
@@ -107,7 +107,7 @@ class AccountEntriesView(generics.ListAPIView[Entry]):
     serializer_class = EntryOutput
     permission_classes = (AnalystsRead,)
     pagination_class = NewestEntriesFirst
-    filterset_class = OwnerEntryFilter
+    filterset_class = OwnerEntryFilterSet
 
     def get_queryset(self) -> QuerySet[Entry]:
         """Return the account's entries; without the account there is nothing to list."""
@@ -133,7 +133,7 @@ class TransactionsView(generics.ListAPIView[Transaction]):
     serializer_class = TransactionOutput
     permission_classes = (AnalystsRead,)
     pagination_class = NewestTransactionsFirst
-    filterset_class = TransactionFilter
+    filterset_class = TransactionFilterSet
 
     @extend_schema(operation_id="admin_ledger_transactions_list", summary="List transactions")
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -175,7 +175,7 @@ class EntriesView(generics.ListAPIView[Entry]):
     serializer_class = EntryOutput
     permission_classes = (AnalystsRead,)
     pagination_class = NewestEntriesFirst
-    filterset_class = EntryFilter
+    filterset_class = EntryFilterSet
 
     @extend_schema(operation_id="admin_ledger_entries_list", summary="List entries")
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -207,7 +207,7 @@ class UserLedgerView(generics.ListAPIView[Entry]):
     serializer_class = EntryOutput
     permission_classes = (AnalystsRead,)
     pagination_class = NewestNumbersFirst
-    filterset_class = OwnerEntryFilter
+    filterset_class = OwnerEntryFilterSet
 
     def get_queryset(self) -> QuerySet[Entry]:
         """Return the entries on the wallet, the receivable and the quotas."""
@@ -235,7 +235,7 @@ class OwnLedgerView(generics.ListAPIView[Entry]):
     serializer_class = OwnEntryOutput
     permission_classes = (IsSignedIn,)
     pagination_class = NewestNumbersFirst
-    filterset_class = OwnerEntryFilter
+    filterset_class = OwnerEntryFilterSet
 
     def get_queryset(self) -> QuerySet[Entry]:
         """Return the entries on the caller's own accounts."""

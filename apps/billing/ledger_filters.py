@@ -70,7 +70,7 @@ def _with_entries(transactions: QuerySet[Any], **condition: Any) -> QuerySet[Any
     return transactions.filter(pk__in=found)
 
 
-class AccountFilter(StrictFilterSet):
+class AccountFilterSet(StrictFilterSet):
     """What accounts can be filtered by."""
 
     kind = django_filters.ChoiceFilter(choices=AccountKind.choices)
@@ -83,7 +83,7 @@ class AccountFilter(StrictFilterSet):
         fields: list[str] = []
 
 
-class TransactionFilter(StrictFilterSet):
+class TransactionFilterSet(StrictFilterSet):
     """What transactions can be filtered by."""
 
     kind = django_filters.ChoiceFilter(choices=TransactionKind.choices)
@@ -100,7 +100,7 @@ class TransactionFilter(StrictFilterSet):
         fields: list[str] = []
 
 
-class EntryFilter(StrictFilterSet):
+class EntryFilterSet(StrictFilterSet):
     """What entries can be filtered by."""
 
     account = IdFilter(field_name="account_id")
@@ -116,7 +116,7 @@ class EntryFilter(StrictFilterSet):
         fields: list[str] = []
 
 
-class OwnerEntryFilter(StrictFilterSet):
+class OwnerEntryFilterSet(StrictFilterSet):
     """What the entries of one account or user can be filtered by: by their kind."""
 
     kind = django_filters.ChoiceFilter(choices=EntryKind.choices)

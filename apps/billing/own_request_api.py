@@ -10,7 +10,7 @@ from rest_framework import generics
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.audit.filters import OwnRequestExportFilter, OwnRequestListFilter
+from apps.audit.filters import OwnRequestExportFilterSet, OwnRequestListFilterSet
 from apps.audit.models import APIRequest
 from apps.audit.pages import CallPages
 from apps.audit.payload_access import read_payload
@@ -45,7 +45,7 @@ class OwnRequestsView(_OwnRequests, generics.ListAPIView[APIRequest]):
     queryset = list_calls()
     serializer_class = OwnRequestOutput
     pagination_class = CallPages
-    filterset_class = OwnRequestListFilter
+    filterset_class = OwnRequestListFilterSet
 
 
 class OwnRequestView(_OwnRequests):
@@ -83,7 +83,7 @@ class OwnRequestExportView(_OwnRequests, ExportView):
 
     queryset = list_calls()
     serializer_class = columns = OwnRequestOutput
-    filterset_class = OwnRequestExportFilter
+    filterset_class = OwnRequestExportFilterSet
 
     @extend_schema(
         operation_id="user_requests_export",

@@ -115,7 +115,11 @@ class ProposedAdjustmentAdmin(ReadOnlyAdmin):
             customer_id=row.user.customer_id,
             form=form_class(request.POST or None),
             act=lambda form: act(row, form),
-            about={"Requested by": str(row.requested_by), "Reason": row.reason},
+            about={
+                "Requested by": str(row.requested_by),
+                "Reason": row.reason,
+                "Corrects entry": str(row.corrects_id or "–"),
+            },
         )
 
 

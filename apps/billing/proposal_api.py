@@ -9,7 +9,7 @@ from rest_framework import generics
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.billing.filters import ProposedAdjustmentFilter
+from apps.billing.filters import ProposedAdjustmentFilterSet
 from apps.billing.models import ProposedAdjustment
 from apps.billing.proposal_serializers import ProposedAdjustmentOutput, RejectionInput
 from apps.billing.proposals import approve_adjustment, reject_adjustment, withdraw_adjustment
@@ -27,7 +27,7 @@ class ProposedAdjustmentsView(generics.ListAPIView[ProposedAdjustment]):
     queryset = _SHOWN
     serializer_class = ProposedAdjustmentOutput
     pagination_class = NewestNumbersFirst
-    filterset_class = ProposedAdjustmentFilter
+    filterset_class = ProposedAdjustmentFilterSet
 
     @extend_schema(
         operation_id="admin_proposed_adjustments_list", summary="List proposed adjustments"

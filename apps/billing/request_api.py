@@ -14,7 +14,7 @@ from rest_framework import generics
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.audit.filters import RequestExportFilter, RequestFilter, RequestListFilter
+from apps.audit.filters import RequestExportFilterSet, RequestFilterSet, RequestListFilterSet
 from apps.audit.models import APIRequest, Attempt
 from apps.audit.pages import CallPages
 from apps.audit.payload_access import check_payloads_open, view_payload
@@ -46,7 +46,7 @@ class RequestsView(generics.ListAPIView[APIRequest]):
     queryset = list_calls()
     serializer_class = RequestOutput
     pagination_class = CallPages
-    filterset_class = RequestListFilter
+    filterset_class = RequestListFilterSet
     permission_classes = (ViewersRead,)
 
 
@@ -59,7 +59,7 @@ class UserRequestsView(generics.ListAPIView[APIRequest]):
     queryset = list_calls()
     serializer_class = RequestOutput
     pagination_class = CallPages
-    filterset_class = RequestFilter
+    filterset_class = RequestFilterSet
     permission_classes = (AnalystsRead,)
 
     def get_queryset(self) -> QuerySet[APIRequest]:
@@ -120,7 +120,7 @@ class RequestExportView(ExportView):
     """Recorded calls as a file."""
 
     queryset = list_calls()
-    filterset_class = RequestExportFilter
+    filterset_class = RequestExportFilterSet
     permission_classes = (AnalystsRead,)
     serializer_class = columns = RequestOutput
     is_recorded = True

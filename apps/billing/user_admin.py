@@ -17,16 +17,20 @@ from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.urls import URLPattern, path
 from django.utils import timezone
+from django.utils.decorators import method_decorator
+from django.views.decorators.debug import sensitive_post_parameters
 
 from apps.api_keys.admin import show_key_once
 from apps.api_keys.issue import reset_default_key
-from apps.audit.admin_fields import IdempotencyKeyField, NanosFormField
-from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of, usd
+from apps.billing.adjustments import NoSuchEntry, check_corrected
 from apps.billing.admin_questions import NothingForm, ask, show_wallet
 from apps.billing.budgets import budget_of_user, find_uses
 from apps.billing.customers import adjust_user_balance, create_user
 from apps.billing.models import AccountKind, ProposedAdjustment
+from apps.core.admin_fields import IdempotencyKeyField, NanosFormField
+from apps.core.admin_forms import ShownForm
+from apps.core.filters import ID_MAX
 from apps.core.languages import translate, translate_lazily
 from apps.core.money import show_usd
 from apps.users.changes import UserChanges, change_user, end_all_sessions
@@ -35,9 +39,11 @@ from apps.users.names import UsernameAmbiguous, clean_names
 
 if TYPE_CHECKING:
     _NewUserForm = AdminUserCreationForm[User]
+    _DjangoUserAdmin = DjangoUserAdmin[User]
 else:
     # Generic only in the type stubs.
     _NewUserForm = AdminUserCreationForm
+    _DjangoUserAdmin = DjangoUserAdmin
 
 _LIMITS = (
     *("rpm", "tpm", "concurrency"),
@@ -56,6 +62,10 @@ class NewUserForm(_NewUserForm):
     def clean(self) -> dict[str, Any]:
         """Return the values with the names as they are compared."""
         return _with_clean_names(self, super().clean())
+
+    def set_password_and_save(self, user: User, *_: Any, **__: Any) -> User:
+        """Leave the password to `create_user`, which would else hash it a second time."""
+        return user
 
 
 class UserForm(ShownForm):
@@ -99,7 +109,30 @@ class AdjustmentForm(forms.Form):
         max_length=500,
         help_text=translate_lazily("On record with the transaction."),
     )
+    corrects = forms.IntegerField(
+        label=translate_lazily("Corrects entry"),
+        min_value=1,
+        max_value=ID_MAX,
+        required=False,
+        help_text=translate_lazily(
+            "An entry on the user's own accounts that was wrong, by its id. Empty: none."
+        ),
+    )
     idempotency_key = IdempotencyKeyField()
+
+    def __init__(self, user: User, data: QueryDict | None) -> None:
+        super().__init__(data)
+        self._customer_id = user.customer_id
+
+    def clean_corrects(self) -> int | None:
+        """Refuse what is no entry of this user."""
+        corrects_id: int | None = self.cleaned_data["corrects"]
+        if corrects_id is not None:
+            try:
+                check_corrected(customer_id=self._customer_id, corrects_id=corrects_id)
+            except NoSuchEntry as error:
+                raise forms.ValidationError(translate(error.message)) from error
+        return corrects_id
 
 
 def _about_nobody(form_class: type[forms.Form]) -> Callable[[User, QueryDict | None], forms.Form]:
@@ -111,8 +144,38 @@ def _admin(request: HttpRequest) -> User:
     return cast(User, staff_of(request))
 
 
+class _AddedByThemselves(_DjangoUserAdmin):
+    """Django's pages of users, without its transaction around the form of a new one.
+
+    `create_user` has one of its own and hashes the password before: no lock waits for a hash.
+    """
+
+    @method_decorator(sensitive_post_parameters())
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the form of a new user, or make the user."""
+        page: Any = self  # The stubs do not know it.
+        answer: HttpResponse = page._add_view(request, form_url, extra_context)
+        return answer
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show or save one row."""
+        if object_id is not None:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        page: Any = self  # As above.
+        answer: HttpResponse = page._changeform_view(request, object_id, form_url, extra_context)
+        return answer
+
+
 @admin.register(User)
-class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  # stubs only
+class UserAdmin(SelfRecordedAdmin, _AddedByThemselves):
     """Users."""
 
     noun = "user"
@@ -229,6 +292,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
                 user=user,
                 amount_nanos=form.cleaned_data["amount"],
                 reason=form.cleaned_data["reason"],
+                corrects_id=form.cleaned_data["corrects"],
                 actor=_admin(request),
                 idempotency_key=str(form.cleaned_data["idempotency_key"]),
                 request=request,
@@ -242,7 +306,7 @@ class UserAdmin(SelfRecordedAdmin, DjangoUserAdmin):  # type: ignore[type-arg]  
                 request, translate("Adjusted by {}.").format(amount), messages.SUCCESS
             )
 
-        return self._ask(request, id, "Adjust balance", _about_nobody(AdjustmentForm), act)
+        return self._ask(request, id, "Adjust balance", AdjustmentForm, act)
 
     def reset_key(self, request: HttpRequest, id: str) -> HttpResponse:
         """Replace the user's default key and show the new one."""

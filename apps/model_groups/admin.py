@@ -13,8 +13,8 @@ from django.db import models
 from django.http import HttpRequest
 
 from apps.ai_models.models import AIModel
-from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import SelfRecordedAdmin, staff_of, usd
+from apps.core.admin_forms import ShownForm
 from apps.core.languages import translate
 from apps.model_groups.groups import MEMBERS_MAX, change_group, create_group
 from apps.model_groups.models import ModelGroup

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from apps.ai_models.models import AIModel
 from apps.core.rest import actor_of, answer_deletion
-from apps.model_groups.filters import ModelGroupFilters
+from apps.model_groups.filters import ModelGroupFilterSet
 from apps.model_groups.groups import change_group, create_group, remove_group
 from apps.model_groups.models import ModelGroup
 from apps.model_groups.serializers import ModelGroupInput, ModelGroupOutput
@@ -34,7 +34,7 @@ class ModelGroupsView(generics.ListAPIView[ModelGroup]):
     queryset = ModelGroup.objects.none()
     serializer_class = ModelGroupOutput
     permission_classes = (ViewersRead,)
-    filterset_class = ModelGroupFilters
+    filterset_class = ModelGroupFilterSet
 
     def get_queryset(self) -> QuerySet[ModelGroup]:
         """Return all groups."""

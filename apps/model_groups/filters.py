@@ -17,7 +17,7 @@ from apps.core.filters import (
 _NAME_LENGTH_MAX: Final = 100
 
 
-class ModelGroupFilters(StrictFilterSet):
+class ModelGroupFilterSet(StrictFilterSet):
     """Filters of the list of model groups."""
 
     name = django_filters.CharFilter(max_length=_NAME_LENGTH_MAX)

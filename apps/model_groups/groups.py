@@ -13,6 +13,7 @@ from django.http import HttpRequest
 from apps.ai_models.models import AIModel
 from apps.audit.events import changed_values, record_event, set_values, values_of
 from apps.core.domain_errors import DomainError, Gone
+from apps.core.locks import lock_row
 from apps.model_groups.models import ModelGroup
 from apps.users.models import UserGroup
 
@@ -146,10 +147,7 @@ def remove_group(
 
 def lock_group(group: ModelGroup) -> ModelGroup:
     """Return the row as it is now, locked until the end of the transaction. Raises GroupGone."""
-    locked = ModelGroup.objects.select_for_update().filter(pk=group.pk).first()
-    if locked is None:
-        raise GroupGone
-    return locked
+    return lock_row(ModelGroup.objects, group.pk, gone=GroupGone)
 
 
 def _lock_members(kind: type[_Member], members: Collection[_Member]) -> list[_Member]:

@@ -23,7 +23,7 @@ from apps.users.models import UserGroup
 from apps.users.permissions import ViewersRead
 
 
-class UserGroupFilter(StrictFilterSet):
+class UserGroupFilterSet(StrictFilterSet):
     """What user groups can be filtered by."""
 
     name = django_filters.CharFilter(max_length=TEXT_LENGTH_MAX)
@@ -44,7 +44,7 @@ class UserGroupsView(generics.ListAPIView[UserGroup]):
     permission_classes = (ViewersRead,)
     queryset = list_user_groups()
     serializer_class = UserGroupOutput
-    filterset_class = UserGroupFilter
+    filterset_class = UserGroupFilterSet
 
     @extend_schema(
         operation_id="admin_user_groups_create",

@@ -15,6 +15,7 @@ from django.http import HttpRequest
 
 from apps.audit.events import changed_values, record_event, set_values, values_of
 from apps.core.domain_errors import DomainError, Gone
+from apps.core.locks import lock_row
 from apps.model_groups.models import ModelGroup
 from apps.users.models import UserGroup
 
@@ -156,10 +157,7 @@ def delete_user_group(
 
 
 def _lock(group: UserGroup) -> UserGroup:
-    row = UserGroup.objects.select_for_update().filter(pk=group.pk).first()
-    if row is None:
-        raise UserGroupMissing
-    return row
+    return lock_row(UserGroup.objects, group.pk, gone=UserGroupMissing)
 
 
 def _values_with_links(group: UserGroup) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from django.contrib import admin, messages
 from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest
 
-from apps.audit.admin_fields import MoneyInForms
-from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import SelfRecordedAdmin, adopt, staff_of
+from apps.core.admin_fields import FieldsOfForms
+from apps.core.admin_forms import ShownForm
 from apps.core.languages import translate, translate_lazily
 from apps.core.names import NameRefused, check_name
 from apps.providers.credentials import (
@@ -137,7 +137,7 @@ class ProviderKeyFormSet(_KeyFormSet):
                 form.check_kind(self.instance.key_header)
 
 
-class ProviderKeyInline(MoneyInForms, _KeyInline):
+class ProviderKeyInline(FieldsOfForms, _KeyInline):
     """The keys of a provider, below each other: side by side they are wider than a screen."""
 
     model = ProviderKey

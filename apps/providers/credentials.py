@@ -14,6 +14,7 @@ from apps.audit.events import record_event, set_values, values_of
 from apps.audit.history import Look, Trace, look_for_calls
 from apps.core.crypto import Vault
 from apps.core.domain_errors import DomainError, Gone
+from apps.core.locks import lock_row
 from apps.providers.identities import SCHEMES, KeyUnusable, keep_secret, shown_part
 from apps.providers.models import Provider, ProviderKey
 
@@ -159,18 +160,12 @@ def delete_key(
 
 def lock_provider(provider: Provider) -> Provider:
     """Return the row, locked until the end of the transaction. Raises Gone."""
-    row = Provider.objects.select_for_update().filter(pk=provider.pk).first()
-    if row is None:
-        raise Gone
-    return row
+    return lock_row(Provider.objects, provider.pk, gone=Gone)
 
 
 def lock_key(key: ProviderKey) -> ProviderKey:
     """Return the row, locked until the end of the transaction. Raises Gone."""
-    row = ProviderKey.objects.select_for_update().filter(pk=key.pk).first()
-    if row is None:
-        raise Gone
-    return row
+    return lock_row(ProviderKey.objects, key.pk, gone=Gone)
 
 
 def is_used(key: ProviderKey) -> bool:

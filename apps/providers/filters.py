@@ -8,7 +8,7 @@ from apps.core.filters import FlagFilter, IdsFilter, SearchFilter, StrictFilterS
 from apps.providers.models import Dialect, LeavingPolicy
 
 
-class ProviderFilters(StrictFilterSet):
+class ProviderFilterSet(StrictFilterSet):
     """Filters of providers. Nothing filters by the address, which not every reader may see."""
 
     id = IdsFilter(field_name="id", label="One or several ids, with commas between them.")

@@ -9,9 +9,9 @@ from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
 
-from apps.audit.admin_fields import IdempotencyKeyField, NanosFormField
-from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import ReadOnlyAdmin, SelfRecordedAdmin, adopt, staff_of, usd
+from apps.core.admin_fields import IdempotencyKeyField, NanosFormField
+from apps.core.admin_forms import ShownForm
 from apps.core.languages import translate
 from apps.core.money import show_usd
 from apps.quotas.allowances import QuotaChanges, change_quota, create_quota, remaining

@@ -23,6 +23,7 @@ from apps.billing.ledger.commands import Line, Posting
 from apps.billing.models import Account, AccountKind, EntryKind, TransactionKind
 from apps.core.domain_errors import DomainError, Gone
 from apps.core.ids import new_uuid7
+from apps.core.locks import lock_row
 from apps.model_groups.groups import GroupGone
 from apps.model_groups.models import ModelGroup
 from apps.quotas.models import RepeatKey, UserQuota
@@ -165,9 +166,7 @@ def give_quotas(*, user_ids: Sequence[int], grant: Grant, cause: Cause) -> list[
     check_grant(grant)
     # Gone later, user or group would only be missed at the commit.
     users = list(lock_users(user_ids).values())
-    groups = ModelGroup.objects.select_for_update(no_key=True)
-    if groups.filter(pk=grant.model_group.pk).first() is None:
-        raise GroupGone
+    lock_row(ModelGroup.objects, grant.model_group.pk, gone=GroupGone, no_key=True)
     accounts = Account.objects.bulk_create(
         [
             Account(

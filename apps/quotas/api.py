@@ -16,7 +16,7 @@ from apps.core.idempotency_keys import idempotency_key_parameter, read_idempoten
 from apps.core.rest import actor_of, answer_deletion
 from apps.quotas.allowances import Cause, Grant, change_quota, create_quota
 from apps.quotas.bulk import change_in_bulk, give_in_bulk, list_members
-from apps.quotas.filters import OfferFilters, OwnQuotaFilters, QuotaFilters
+from apps.quotas.filters import OfferFilterSet, OwnQuotaFilterSet, QuotaFilterSet
 from apps.quotas.leftovers import remove_quota
 from apps.quotas.models import UserQuota
 from apps.quotas.offers import list_offers
@@ -46,7 +46,7 @@ class QuotasView(generics.ListAPIView[UserQuota]):
     permission_classes = (AnalystsRead,)
     queryset = list_quotas()
     serializer_class = QuotaOutput
-    filterset_class = QuotaFilters
+    filterset_class = QuotaFilterSet
 
     @extend_schema(operation_id="admin_quotas_list", summary="List quotas")
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -248,7 +248,7 @@ class OwnQuotasView(generics.ListAPIView[UserQuota]):
 
     permission_classes = (IsSignedIn,)
     serializer_class = OwnQuotaOutput
-    filterset_class = OwnQuotaFilters
+    filterset_class = OwnQuotaFilterSet
     queryset = UserQuota.objects.none()
 
     def get_queryset(self) -> QuerySet[UserQuota]:
@@ -267,7 +267,7 @@ class OffersView(generics.GenericAPIView[AIModel]):
     permission_classes = (IsSignedIn,)
     queryset = AIModel.objects.all()
     serializer_class = OfferOutput
-    filterset_class = OfferFilters
+    filterset_class = OfferFilterSet
 
     @extend_schema(
         operation_id="user_models_list",

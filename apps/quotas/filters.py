@@ -16,10 +16,10 @@ from apps.core.filters import (
     StrictFilterSet,
 )
 from apps.quotas.models import UserQuota
-from apps.users.models import Role
+from apps.users.filters import PersonSearchFilter
 
 
-class OwnQuotaFilters(StrictFilterSet):
+class OwnQuotaFilterSet(StrictFilterSet):
     """Filters of one's own quotas."""
 
     model_group = IdFilter(field_name="model_group_id")
@@ -45,28 +45,16 @@ class OwnQuotaFilters(StrictFilterSet):
         return rows.filter(remaining_nanos__lte=0) if value else rows.filter(remaining_nanos__gt=0)
 
 
-class _PersonSearchFilter(SearchFilter):
-    """Searches e-mail addresses for administrators only: for others they would be guessable."""
-
-    def filter(self, qs: QuerySet[Any], value: str) -> QuerySet[Any]:
-        """Return the rows that hold the text."""
-        request = getattr(self.parent, "request", None)
-        if getattr(getattr(request, "user", None), "role", "") == Role.ADMIN:
-            return super().filter(qs, value)
-        open_columns = [name for name in self.columns if not name.endswith("email")]
-        return SearchFilter(columns=open_columns).filter(qs, value)
-
-
-class QuotaFilters(OwnQuotaFilters):
+class QuotaFilterSet(OwnQuotaFilterSet):
     """Filters of all quotas."""
 
     user = IdFilter(field_name="user_id")
-    search = _PersonSearchFilter(
+    search = PersonSearchFilter(
         columns=("user__username", "user__name", "user__email", "model_group__name")
     )
 
 
-class OfferFilters(StrictFilterSet):
+class OfferFilterSet(StrictFilterSet):
     """Filters of the models that one may call."""
 
     search = SearchFilter(columns=("name", "display_name"))

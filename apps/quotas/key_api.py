@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.api_keys.changes import change_key, remove_key
-from apps.api_keys.filters import KeyFilters, OwnKeyFilters
+from apps.api_keys.filters import KeyFilterSet, OwnKeyFilterSet
 from apps.api_keys.issue import issue_key
 from apps.api_keys.models import APIKey
 from apps.api_keys.serializers import (
@@ -51,7 +51,7 @@ class KeysView(_KeyLists):
 
     queryset = APIKey.objects.order_by("-id")
     serializer_class = KeyOutput
-    filterset_class = KeyFilters
+    filterset_class = KeyFilterSet
 
     @extend_schema(operation_id="admin_keys_list", summary="List API keys")
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -78,7 +78,7 @@ class UserKeysView(_KeyLists):
     """The API keys of a user."""
 
     serializer_class = KeyOutput
-    filterset_class = OwnKeyFilters
+    filterset_class = OwnKeyFilterSet
     queryset = APIKey.objects.none()
 
     def get_queryset(self) -> QuerySet[APIKey]:
@@ -168,7 +168,7 @@ class OwnKeysView(_KeyLists):
     permission_classes = (IsSignedIn,)
     throttle_classes = OWN_THROTTLES
     serializer_class = OwnKeyOutput
-    filterset_class = OwnKeyFilters
+    filterset_class = OwnKeyFilterSet
     queryset = APIKey.objects.none()
 
     def get_queryset(self) -> QuerySet[APIKey]:

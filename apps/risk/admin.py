@@ -9,9 +9,9 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.text import capfirst, format_lazy
 
-from apps.audit.admin_fields import LinesFormField
-from apps.audit.admin_forms import ShownForm
 from apps.audit.admin_pages import ReadOnlyAdmin, SelfRecordedAdmin, staff_of
+from apps.core.admin_fields import LinesFormField
+from apps.core.admin_forms import ShownForm
 from apps.core.languages import translate, translate_lazily
 from apps.risk.changes import (
     IDS_MAX,

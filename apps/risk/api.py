@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from apps.core.pages import NewestNumbersFirst
 from apps.core.rest import actor_of
 from apps.risk.changes import RuleInvalid, change_rule, create_rule, remove_rule, try_rules
-from apps.risk.filters import RiskFindingFilters, RiskRuleFilters
+from apps.risk.filters import RiskFindingFilterSet, RiskRuleFilterSet
 from apps.risk.models import RiskFinding, RiskRule
 from apps.risk.serializers import (
     MatchesOutput,
@@ -30,7 +30,7 @@ class RiskRulesView(generics.ListAPIView[RiskRule]):
     queryset = RiskRule.objects.order_by("priority", "id")
     serializer_class = RiskRuleOutput
     permission_classes = (ViewersRead,)
-    filterset_class = RiskRuleFilters
+    filterset_class = RiskRuleFilterSet
 
     @extend_schema(operation_id="admin_risk_rules_list", summary="List risk rules")
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -158,7 +158,7 @@ class RiskFindingsView(generics.ListAPIView[RiskFinding]):
     queryset = RiskFinding.objects.all()
     serializer_class = RiskFindingOutput
     pagination_class = NewestNumbersFirst
-    filterset_class = RiskFindingFilters
+    filterset_class = RiskFindingFilterSet
     permission_classes = (AnalystsRead,)
 
 

@@ -15,6 +15,7 @@ from apps.ai_models.models import AIModel
 from apps.api_keys.models import APIKey
 from apps.audit.events import record_event, set_values, values_of
 from apps.core.domain_errors import DomainError, Gone
+from apps.core.locks import lock_row
 from apps.model_groups.models import ModelGroup
 from apps.risk.loading import read_rule
 from apps.risk.matchers import PatternRefused, match_pattern, match_words
@@ -237,10 +238,7 @@ def try_rules(text: str) -> list[RiskRule]:
 
 
 def _lock(rule: RiskRule) -> RiskRule:
-    locked = RiskRule.objects.select_for_update().filter(pk=rule.pk).first()
-    if locked is None:
-        raise RuleGone
-    return locked
+    return lock_row(RiskRule.objects, rule.pk, gone=RuleGone)
 
 
 def _save(rule: RiskRule, *, fields: list[str] | None = None) -> None:

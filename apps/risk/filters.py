@@ -23,7 +23,7 @@ _KINDS: Final = tuple(str(kind) for kind in RuleKind.values)
 _ACTIONS: Final = tuple(str(action) for action in RuleAction.values)
 
 
-class RiskRuleFilters(StrictFilterSet):
+class RiskRuleFilterSet(StrictFilterSet):
     """Filters of the list of rules."""
 
     name = django_filters.CharFilter(max_length=NAME_LENGTH_MAX)
@@ -34,7 +34,7 @@ class RiskRuleFilters(StrictFilterSet):
     ordering = StableOrderingFilter(fields=("name", "priority", "created_at"))
 
 
-class RiskFindingFilters(StrictFilterSet):
+class RiskFindingFilterSet(StrictFilterSet):
     """Filters of the list of findings."""
 
     rule = IdsFilter(field_name="rule_id")

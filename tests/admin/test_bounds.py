@@ -8,17 +8,18 @@ import pytest
 from django.db import models
 from django.test import Client
 
-from apps.ai_models.models import AIModel, Route
+from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.audit.models import AdminEvent
 from apps.model_groups.models import ModelGroup
 from apps.providers.models import Provider, ProviderKey
 from apps.risk.models import RiskRule
-from apps.users.models import UserGroup
+from apps.users.models import User, UserGroup
 from tests.support.house import (
     House,
     columns_of,
     page_of,
     read_values,
+    send,
     send_values,
 )
 from tests.support.people import rest_client
@@ -134,6 +135,67 @@ def test_a_group_has_no_more_members_than_over_rest(
 
     assert answer.context["adminform"].form.errors == {"models": ["Choose at most 1."]}
     assert list(group.models.all()) == [house.model]
+
+
+@pytest.mark.parametrize("pk", ["9" * 25, "9" * 5_000, str(2**63)], ids=len)
+def test_an_id_that_fits_no_column_is_none_of_the_choices(
+    client: Client, house: House, pk: str
+) -> None:
+    group = ModelGroup.objects.get()
+    before = columns_of(group)
+
+    for name in ("models", "user_groups"):
+        answer = send(client, page_of(ModelGroup, "change", group.pk), **{name: [pk]})
+        errors = answer.context["adminform"].form.errors
+        assert errors == {name: [f"“{pk[:40]}” is not a valid value."]}
+
+    assert columns_of(group) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (User, "id__in"),
+        (User, "user_group__exact"),
+        (ModelGroup, "user_groups__exact"),
+        (AdminEvent, "id__in"),
+    ],
+)
+def test_a_list_is_not_filtered_by_a_number_that_fits_no_column(
+    client: Client, house: House, kind: type[models.Model], name: str
+) -> None:
+    page = page_of(kind, "changelist")
+    numbers = ("9" * 25, "-" + "9" * 25, "1," + "9" * 25, str(2**63))
+
+    statuses = [client.get(page, {name: number}).status_code for number in numbers]
+
+    assert statuses == [400] * 4
+    assert client.get(page, {name: str(2**63 - 1)}).status_code == 200
+    # No number at all: the list tells it above itself.
+    assert client.get(page, {name: "9" * 5_000}).headers["Location"] == f"{page}?e=1"
+
+
+@pytest.mark.sqlite  # As above.
+@pytest.mark.parametrize(
+    "text", ['{"a": %s}' % ("9" * 5_000), "[" * 100_000, '{"a": '], ids=["long", "deep", "cut"]
+)
+def test_json_that_cannot_be_read_is_shown_again_as_it_was_typed(
+    client: Client, house: House, text: str
+) -> None:
+    fields = (
+        (AIModel, "capabilities"),
+        (Route, "overrides"),
+        (Provider, "headers"),
+        (PriceVersion, "terms"),
+    )
+    for kind, name in fields:
+        pk = kind._default_manager.order_by("pk")[:1].get().pk
+        page = page_of(kind, "add") if kind is PriceVersion else page_of(kind, "change", pk)
+        answer = send(client, page, **{name: text})
+        form = answer.context["adminform"].form
+        assert form.errors[name] == ["Enter a valid JSON."], kind
+        assert form[name].value() == text
+    assert not AdminEvent.objects.filter(action__endswith=".changed").exists()
 
 
 @pytest.mark.sqlite  # As above.

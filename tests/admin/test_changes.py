@@ -18,10 +18,10 @@ from pytest_django import Settings
 from apps.ai_models.models import AIModel, PriceVersion, Route
 from apps.api_keys.issue import digest_of, issue_key
 from apps.api_keys.models import APIKey
-from apps.audit.admin_fields import NanosFormField
 from apps.audit.models import AdminEvent, APIRequest
 from apps.billing.accounts import find_standing
 from apps.billing.models import Entry
+from apps.core.admin_fields import NanosFormField
 from apps.model_groups.models import ModelGroup
 from apps.providers.credentials import open_secret
 from apps.providers.models import Provider, ProviderKey

@@ -8,9 +8,9 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from apps.audit.models import AdminEvent
-from apps.billing.models import ProposedAdjustment, Transaction
+from apps.billing.models import Entry, ProposedAdjustment, Transaction
 from apps.users.models import User
-from tests.support.house import page_of, send, texts_of
+from tests.support.house import page_of, read_values, send, send_values, texts_of
 from tests.support.people import balance_of, make_admin, make_user
 
 USD = 10**9
@@ -51,6 +51,52 @@ def _propose(client: Client, user: User, amount: str = "101") -> ProposedAdjustm
 
 def _page(name: str, row: ProposedAdjustment) -> str:
     return reverse(f"admin:billing_proposedadjustment_{name}", args=[row.pk])
+
+
+def test_the_form_names_the_entry_that_is_corrected_as_rest_does(
+    asking: Client, deciding: Client, ada: User
+) -> None:
+    path = reverse("admin:users_user_adjust_balance", args=[ada.pk])
+    send(asking, path, amount="50", reason="invoice")
+    wrong = Entry.objects.get(account__customer_id=ada.customer_id)
+
+    alone = send(asking, path, amount="-1", reason="mistake", corrects=str(wrong.pk))
+    waiting = send(asking, path, amount="-60", reason="mistake", corrects=str(wrong.pk))
+
+    assert texts_of(alone) == ["Adjusted by -$1."]
+    assert texts_of(waiting) == [WAITS]
+    made = ProposedAdjustment.objects.get()
+    assert made.corrects_id == wrong.pk
+    asked = deciding.get(_page("approve", made)).content.decode()
+    assert f'<div class="readonly">{wrong.pk}</div>' in asked
+    entries = Entry.objects.filter(account__customer_id=ada.customer_id).order_by("id")
+    assert list(entries.values_list("amount_nanos", "corrects_id")) == [
+        (50 * USD, None),
+        (-USD, wrong.pk),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [("en", "This user has no ledger entry with this id."), ("zh-CN", "此用户没有该 ID 的分录。")],
+)
+def test_what_is_no_entry_of_the_user_is_not_corrected(
+    asking: Client, ada: User, language: str, told: str
+) -> None:
+    adjust_user_balance(user=make_user(username="eve"), amount_nanos=USD, reason="x", actor=None)
+    theirs = Entry.objects.get(account__customer__user__username="eve")
+    path = reverse("admin:users_user_adjust_balance", args=[ada.pk])
+    values = read_values(asking.get(path)) | {"amount": "-1", "reason": "mistake"}
+
+    for pk in (theirs.pk, 2**63 - 1):
+        answer = asking.post(
+            path, {**values, "corrects": str(pk)}, headers={"accept-language": language}
+        )
+        assert answer.context["form"].errors == {"corrects": [told]}
+    for typed in ("0", "-1", str(2**63), "9" * 5_000, "x"):
+        answer = send_values(asking, path, values, corrects=typed)
+        assert list(answer.context["form"].errors) == ["corrects"]
+    assert Entry.objects.filter(account__customer_id=ada.customer_id).count() == 0
 
 
 def test_the_form_says_that_it_waits_and_the_second_one_approves(

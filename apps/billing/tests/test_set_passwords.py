@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 from django.db import connection
+from django.test import Client
 from pytest_django import Settings
 
 from apps.audit.models import AdminEvent
@@ -18,6 +19,7 @@ from apps.users.hashing import HashingBusy, hashing_place
 from apps.users.models import User
 from tests.support.databases import Database
 from tests.support.hasher import QuickArgon2PasswordHasher
+from tests.support.house import page_of, send, texts_of
 from tests.support.people import PASSWORD, make_admin, make_user
 
 NEW_PASSWORD = "another correct horse"
@@ -46,7 +48,27 @@ def make_another(user: User) -> None:
     make_user(username="new", password=NEW_PASSWORD)
 
 
-ways = pytest.mark.parametrize("act", [set_password, readmit, make_another])
+def _browser_of(user: User) -> Client:
+    browser = Client()
+    browser.force_login(user)
+    return browser
+
+
+def add_in_admin(user: User) -> None:
+    answer = send(
+        _browser_of(user),
+        page_of(User, "add"),
+        username="new",
+        email="new@example.com",
+        password1=NEW_PASSWORD,
+        password2=NEW_PASSWORD,
+    )
+    if texts_of(answer) == [HashingBusy.message]:
+        raise HashingBusy
+    assert User.objects.get(username="new").has_usable_password()
+
+
+ways = pytest.mark.parametrize("act", [set_password, readmit, make_another, add_in_admin])
 
 
 @ways

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from apps.core.parameter_names import folded
-from apps.proxy.dialects.media_sources import check_address
+from apps.proxy.dialects.media_sources import check_address, image_length
 from apps.proxy.dialects.openai_refusals import missing, unsupported, wrong_type, wrong_value
 from apps.proxy.dialects.parsed_request import Endpoint, ParsedRequest
 from apps.proxy.dialects.request_fields import (
@@ -121,7 +121,7 @@ def input_tokens_bound(
         kind = block.get("type")
         source = block.get("source")
         if kind == "image":
-            bound += image_tokens_max - _data_length(source)
+            bound += image_tokens_max - image_length(source)
         elif kind == "document":
             if not (isinstance(source, dict) and source.get("type") in ("content", "text")):
                 return context_length
@@ -132,14 +132,6 @@ def input_tokens_bound(
     if body.get("tools"):
         bound += _TOOLS_PROMPT_TOKENS
     return min(bound, context_length)
-
-
-def _data_length(source: object) -> int:
-    """Return how many bytes of a body are an image, of which no text can hide anything."""
-    data = source.get("data") if isinstance(source, dict) else None
-    if not isinstance(data, str) or not data.isascii() or not data.isprintable():
-        return 0
-    return 0 if '"' in data or "\\" in data else len(data)
 
 
 def _all_blocks(body: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], int]]:

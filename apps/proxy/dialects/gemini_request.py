@@ -15,7 +15,7 @@ from apps.core.parameter_names import fold_all, folded
 from apps.proxy.dialects import gemini_embedding
 from apps.proxy.dialects.gemini_parameters import GoogleParameters, snake_case
 from apps.proxy.dialects.gemini_stream import CANDIDATES_MAX
-from apps.proxy.dialects.media_sources import check_address
+from apps.proxy.dialects.media_sources import check_address, image_length
 from apps.proxy.dialects.openai_refusals import (
     above,
     below_one,
@@ -166,7 +166,7 @@ def input_tokens_bound(
     for _, blob in _all_media(body):
         kind = _kind_of(blob)
         if kind == "image":
-            bound += image_tokens_max - _data_length(blob)
+            bound += image_tokens_max - image_length(blob)
         elif kind != "text":
             return context_length
     if body.get("tools"):
@@ -326,14 +326,6 @@ def _kind_of(blob: object) -> str:
         return ""
     kind = media_type.partition("/")[0].strip().lower()
     return kind if kind in ("audio", "image", "text") else ""
-
-
-def _data_length(blob: object) -> int:
-    """Return how many bytes of a body are an image, of which no text can hide anything."""
-    data = blob.get("data") if isinstance(blob, dict) else None
-    if not isinstance(data, str) or not data.isascii() or not data.isprintable():
-        return 0
-    return 0 if '"' in data or "\\" in data else len(data)
 
 
 def _check_tools(given: GoogleParameters) -> str:

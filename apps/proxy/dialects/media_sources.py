@@ -130,6 +130,24 @@ def notes_length(head: bytes) -> int:
     return 10 + sum((byte & 0x7F) << 7 * (3 - place) for place, byte in enumerate(head[6:10]))
 
 
+def image_length(source: object) -> int:
+    """Return how many bytes of a body are the base64 of an image, given what holds it as `data`."""
+    return _plain_length(source.get("data") if isinstance(source, dict) else None)
+
+
+def image_url_length(url: object) -> int:
+    """Return how many bytes of a body are an image within a URL."""
+    is_image = isinstance(url, str) and url.startswith("data:image/")
+    return _plain_length(url) if is_image else 0
+
+
+def _plain_length(data: object) -> int:
+    # Only what is one byte each in JSON, so that no text can hide behind the subtraction.
+    if not isinstance(data, str) or not data.isascii() or not data.isprintable():
+        return 0
+    return 0 if '"' in data or "\\" in data else len(data)
+
+
 def _bytes_at(data: str, begin: int, position: int) -> bytes:
     """Return a dozen bytes of what is in base64 from `begin` on, none where it is not."""
     start = begin + position // 3 * 4

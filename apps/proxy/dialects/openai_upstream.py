@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from apps.core.parameter_names import folded
-from apps.proxy.dialects.media_sources import is_bounded_sound
+from apps.proxy.dialects.media_sources import image_url_length, is_bounded_sound
 from apps.proxy.dialects.openai_request import OUTPUT_PARAMETERS
 from apps.proxy.dialects.parsed_request import Endpoint
 from apps.proxy.json_body import serialise
@@ -83,11 +83,7 @@ def _moderated_images(body: Mapping[str, Any]) -> int:
 
 def _data_url_length(part: Mapping[str, Any]) -> int:
     image = part.get("image_url")
-    url = image.get("url") if isinstance(image, dict) else image
-    # Only what is one byte each in JSON, so that no text can hide behind the subtraction.
-    if isinstance(url, str) and url.startswith("data:image/") and url.isascii():
-        return len(url) if url.isprintable() and '"' not in url and "\\" not in url else 0
-    return 0
+    return image_url_length(image.get("url") if isinstance(image, dict) else image)
 
 
 def upstream_body(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from apps.core.parameter_names import folded
-from apps.proxy.dialects.media_sources import check_addresses, is_bounded_sound
+from apps.proxy.dialects.media_sources import check_addresses, image_url_length, is_bounded_sound
 from apps.proxy.dialects.openai_refusals import missing, unsupported, wrong_type
 from apps.proxy.dialects.openai_request import read_service_tier
 from apps.proxy.dialects.openai_upstream import TEMPLATE_TOKENS, TOOLS_PROMPT_TOKENS
@@ -155,7 +155,7 @@ def input_tokens_bound(
         for part in _parts(item):
             kind = part.get("type")
             if kind == "input_image" and part.get("file_id") is None:
-                bound += image_tokens_max - _data_length(part.get("image_url"))
+                bound += image_tokens_max - image_url_length(part.get("image_url"))
             elif kind not in _TEXT_PARTS and not is_bounded_sound(part):
                 return context_length
     if any(holder.get("tools") for holder in (body, *items)):
@@ -197,15 +197,6 @@ def _parts(item: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         content = item.get(name)
         for part in content if isinstance(content, list) else ():
             yield part if isinstance(part, dict) else {}
-
-
-def _data_length(url: object) -> int:
-    """Return how many bytes of a body are an image, of which no text can hide anything."""
-    if not isinstance(url, str) or not url.startswith("data:image/"):
-        return 0
-    if not url.isascii() or not url.isprintable() or '"' in url or "\\" in url:
-        return 0
-    return len(url)
 
 
 def _items(body: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,9 +1,9 @@
-"""Fields of forms in the Django admin: money in dollars, multipliers, lists by the line."""
+"""Fields of forms in the Django admin: money in dollars, multipliers, lists by the line, ids."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import uuid4
 
 from django import forms
@@ -11,6 +11,7 @@ from django.contrib import admin
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.validators import ProhibitNullCharactersValidator
 from django.db import models
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 from django.utils.text import capfirst
 
@@ -20,12 +21,15 @@ from apps.core.money import InvalidAmount, format_usd, parse_usd, show_usd
 
 if TYPE_CHECKING:
     _BaseModelAdmin = admin.options.BaseModelAdmin[Any]
+    _ModelMultipleChoiceField = forms.ModelMultipleChoiceField[Any]
 else:
     # Generic only in the type stubs.
     _BaseModelAdmin = admin.options.BaseModelAdmin
+    _ModelMultipleChoiceField = forms.ModelMultipleChoiceField
 
 LOST: Final = "This form cannot be sent. Open it again."
 _LINES_MAX: Final = 1_000
+_SHOWN_LENGTH: Final = 40
 _MULTIPLIER_NANOS_PER_MILLIONTH: Final = 1_000
 _MILLIONTHS_OF_ONE: Final = 1_000_000
 _MILLIONTHS_MAX: Final = 1_000 * _MILLIONTHS_OF_ONE
@@ -131,6 +135,40 @@ def _has_changed(field: forms.Field, initial: Any, data: Any) -> bool:
         return True
 
 
+class JSONFormField(forms.JSONField):
+    """JSON, shown again as it was typed where something is wrong.
+
+    Python's parser has errors of its own, which Django lets pass, for numbers of thousands of
+    digits and for endless nesting.
+    """
+
+    def to_python(self, value: Any) -> Any:
+        """Return the parsed value, None for an empty field."""
+        try:
+            return super().to_python(value)
+        except (ValueError, RecursionError) as error:
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from error
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        """Return what was typed, of the kind that Django shows without parsing it."""
+        return InvalidJSONInput(data) if isinstance(data, str) and not self.disabled else initial
+
+
+class RowsFormField(_ModelMultipleChoiceField):
+    """Several rows by their ids; what does not fit the column of a key is refused."""
+
+    def clean(self, value: Any) -> Any:
+        """Return the rows."""
+        for pk in value or ():
+            if not is_id(str(pk)):
+                raise forms.ValidationError(
+                    self.error_messages["invalid_pk_value"],
+                    code="invalid_pk_value",
+                    params={"pk": str(pk)[:_SHOWN_LENGTH]},
+                )
+        return super().clean(value)
+
+
 class IdempotencyKeyField(forms.UUIDField):
     """Names a form: made when its page is shown, so that one that is sent twice counts once."""
 
@@ -153,8 +191,15 @@ class IdSelect(AutocompleteSelect):
         return super().optgroups(name, [one for one in value if is_id(one)], attr)
 
 
-class MoneyInForms(_BaseModelAdmin):
-    """Dollars and multipliers instead of nanos and millionths in every form, inlines too."""
+class FieldsOfForms(_BaseModelAdmin):
+    """What fields every form has, inlines too: dollars and multipliers instead of nanos and
+    millionths; JSON and rows that refuse what neither Python nor a database can read.
+    """
+
+    formfield_overrides: ClassVar[Mapping[type[models.Field[Any, Any]], Mapping[str, Any]]] = {
+        models.JSONField: {"form_class": JSONFormField},
+        models.ManyToManyField: {"form_class": RowsFormField},
+    }
 
     def formfield_for_dbfield(
         self, db_field: models.Field[Any, Any], request: HttpRequest, **kwargs: Any

@@ -10,7 +10,7 @@ from django import forms
 from django.core import signing
 from django.utils.functional import cached_property
 
-from apps.audit.admin_fields import LOST
+from apps.core.admin_fields import LOST
 from apps.core.languages import translate, translate_lazily
 
 if TYPE_CHECKING:
