@@ -1,8 +1,9 @@
 """What the ledger's thread does between batches, beside renewing its lease.
 
 It writes what was noted, settles what the journal holds, resolves what dead processes left and what
-no call here knows, makes partitions, and deletes counters of periods that are long over. Each duty
-flushes through the thread's own `Flusher`, and lets running calls through in between.
+no call here knows, makes partitions, deletes counters of periods that are long over, and compares
+the host's clock with the database's. Each duty flushes through the thread's own `Flusher`, and lets
+running calls through in between.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from uuid import UUID
 
 from apps.billing import reaper
 from apps.billing.flushing import Flusher, Locked, Trouble
+from apps.billing.host_clock import HostClock
 from apps.billing.journal import Journal
 from apps.billing.ledger.store import SWEPT_MAX, Engine
 from apps.billing.pending import Notes, Pace
@@ -57,6 +59,7 @@ class Duties:
         self._breathe = breathe
         self._rounds = 0  # with the present connection
         self._flusher: Flusher
+        self.clock = HostClock()
 
     def use(self, flusher: Flusher) -> None:
         """Work with a new connection from now on."""
@@ -67,6 +70,7 @@ class Duties:
         """Return the duties of a round, in order; the lease has just been renewed."""
         self._rounds += 1
         return (
+            self.clock.compare_clocks,
             self._notes.write_checkpoints,
             self._notes.write_refusals,
             self._settle_journal,

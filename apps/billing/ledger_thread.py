@@ -105,6 +105,11 @@ class LedgerThread:
 
     # ---- for the other threads
 
+    @property
+    def clock_offset_seconds(self) -> float:
+        """How far the host's clock is ahead of the database's; below 0 behind."""
+        return self._duties.clock.offset_seconds
+
     def start(self) -> None:
         """Start; it connects by itself and keeps trying."""
         self._thread.start()

@@ -110,6 +110,11 @@ class LedgerWriter:
         return time.monotonic() - self._thread.answered_at
 
     @property
+    def clock_offset_seconds(self) -> float:
+        """How far the host's clock is ahead of the database's, at the last heartbeat."""
+        return self._thread.clock_offset_seconds
+
+    @property
     def batch_commands(self) -> Histogram:
         """How many commands went into each transaction."""
         return self._thread.batch_commands

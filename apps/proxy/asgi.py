@@ -109,6 +109,8 @@ class DataPlane:
     async def _route(
         self, path: str, scope: Scope, receive: Receive, send: Send, request_id: UUID
     ) -> None:
+        if scope["extensions"]["gateway.connection"].is_surplus:
+            raise GatewayError("E37")
         operation, method = find_operation(path), scope["method"]
         if operation is None or (method == "POST" and operation.may_name_method):
             raise GatewayError("E09")

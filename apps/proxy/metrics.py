@@ -73,7 +73,7 @@ METRICS: Final = (
         "counter",
         "calls refused before a provider was asked, or for want of room for its answer, by row "
         "and code of errors.md, but not those whose head was never complete",
-        "E34, E35 or E37 at all; E33 for 1 min; a jump of E02",
+        "E32, E34, E35 or E37 at all; E33 for 1 min; a jump of E02",
         lambda gateway: gateway.counts.refusals,
         ("row", "code"),
     ),
@@ -228,6 +228,14 @@ METRICS: Final = (
         "since the ledger's connection last had an answer; not ready from 1.6",
         "above 5",
         lambda gateway: gateway.writer.answer_age,
+    ),
+    Metric(
+        "gateway_clock_offset_seconds",
+        "gauge",
+        "how far the host's clock is ahead of the database's, below 0 behind, at the last "
+        "heartbeat of the ledger (every 10 s); prices begin and keys expire by the host's",
+        "above 5 or below -5",
+        lambda gateway: gateway.writer.clock_offset_seconds,
     ),
     Metric(
         "gateway_writer_holds_waiting",

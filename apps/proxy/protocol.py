@@ -14,6 +14,7 @@ Over 400 lines because it is one connection, from the first byte of a head to th
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 from urllib.parse import unquote
@@ -42,6 +43,11 @@ LATE_BODY_SECONDS: Final = 30.0
 PIPELINED_MAX: Final = 32
 # What may wait for a slow client; above it the provider is no longer read.
 WRITE_BUFFER_BYTES: Final = 8 << 10
+# What a process needs beside its clients and their providers: listeners, databases, Redis, files;
+# and clients for which there is no room.
+KEPT_DESCRIPTORS: Final = 96
+# How many of those are heard, and then told so, at a time; others are told so unheard.
+SURPLUS_MAX: Final = 32
 
 _OK: Final = b"HTTP/1.1 200 OK\r\n"
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
@@ -51,7 +57,14 @@ _REASONS: Final = {
     408: b"Request Timeout",
     414: b"URI Too Long",
     431: b"Request Header Fields Too Large",
+    503: b"Service Unavailable",
 }
+
+
+def clients_max() -> int:
+    """Return for how many clients the process has descriptors: each needs one for its provider."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, (most - KEPT_DESCRIPTORS) // 2)
 
 
 class DrainableState(ServerState):
@@ -60,6 +73,7 @@ class DrainableState(ServerState):
     def __init__(self) -> None:
         super().__init__()
         self.is_draining = False
+        self.surplus = 0  # connections for which there was no room
 
 
 class Connection:
@@ -78,6 +92,11 @@ class Connection:
         self._is_chunked = False
 
     # ---- the request
+
+    @property
+    def is_surplus(self) -> bool:
+        """Whether there was no room for this client: calls are refused, and it is closed."""
+        return self._protocol.is_surplus
 
     def take_body(self) -> bytes | None:
         """Return the request's body if all of it has arrived, else None and take nothing."""
@@ -180,6 +199,7 @@ class GatewayProtocol(HttpToolsProtocol):
     """Reads requests with bounded heads and hands each its Connection in `scope["extensions"]`."""
 
     cycle: RequestResponseCycle | None  # type: ignore[assignment]  # None before the first request
+    server_state: DrainableState
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -189,19 +209,27 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
+        self.is_surplus = False
         self.on_lost: Callable[[], None] | None = None  # of the call that is being answered
         self._answered: RequestResponseCycle | None = None  # what is being answered, or was last
         self._late_bytes = 0
         self._late_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        """Begin to wait for a head."""
+        """Begin to wait for a head, where there is room for one more."""
+        state = self.server_state
+        self.is_surplus = len(self.connections) - state.surplus >= clients_max()
+        state.surplus += self.is_surplus
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        self._start_head_timer()
+        if state.surplus > SURPLUS_MAX and self.is_surplus:
+            self._refuse(GatewayError("E37"))
+        else:
+            self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers, and tell the call that is being answered."""
+        self.server_state.surplus -= self.is_surplus
         self._stop_head_timer()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -339,7 +367,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._refuse(GatewayError("E11", message="The request is not valid HTTP/1.1."))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if getattr(self.server_state, "is_draining", False):
+        if self.server_state.is_draining or self.is_surplus:
             # An event stream does not announce it (see Connection): it ends, then its connection.
             cycle.keep_alive = False
         self._answered = cycle

@@ -8,6 +8,7 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from apps.audit.models import AdminEvent
+from apps.billing.customers import adjust_user_balance
 from apps.billing.models import Entry, ProposedAdjustment, Transaction
 from apps.users.models import User
 from tests.support.house import page_of, read_values, send, send_values, texts_of

@@ -302,6 +302,33 @@ def test_e37_a_gateway_that_is_full(alone: Alone) -> None:
     bench.close_clients()
 
 
+def test_e37_a_gateway_that_has_no_descriptors_for_more_clients(alone: Alone) -> None:
+    bench = alone.open(
+        # What is left of any limit is one client, and what it asks.
+        constants={**FAST, "apps.proxy.protocol:KEPT_DESCRIPTORS": 1 << 30}
+    )
+    stage = bench.stage("demo-chat:prompt=10,tokens=40,pace=0.05")
+    chats = [Asked(ENDPOINTS[name], stage) for name in CHATS]
+    with open_stream(stage) as stream:
+        stream.read_until(b'"This"')
+
+        refused = [asked() for asked in chats]
+        probes = [bench.gateway.get(path) for path in ("/livez", "/readyz", "/metrics", "/admin/")]
+        streamed = stream.read_until(LAST_CHUNK)
+    counted = parse(ask(bench.gateway, "GET", "/metrics").body.decode())[1]
+
+    full = "service_unavailable_error", "server_is_overloaded", "529 overloaded_error"
+    told = Told(503, *full, "UNAVAILABLE")
+    for asked, answer in zip(chats, refused, strict=True):
+        check_told(answer, told, asked.dialect, retries=True, has_retry_after=True)
+        assert answer.headers["connection"] == "close"
+    assert probes == [200, 200, 200, 302]
+    assert events_of(streamed)[-1] == "[DONE]"
+    row = 'gateway_refusals_total{row="E37",code="server_is_overloaded"}'
+    assert counted[row] == len(chats)
+    assert len(stage.settled().rows) == len(stage.upstream_calls) == 1
+
+
 def _vectors(heard: Heard) -> list[bytes]:
     """Answer with as many bytes as the input says; a model in vain, with what is no answer."""
     size = int(heard.json["input"])

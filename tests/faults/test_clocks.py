@@ -12,14 +12,17 @@ import pytest
 from apps.ai_models.models import AIModel, PriceVersion
 from apps.audit.models import APIRequest
 from apps.billing.models import Incarnation
+from tests.e2e.answers import ask as ask_plainly
 from tests.faults.crowd import Outcome
 from tests.faults.keyed import charges, post
 from tests.faults.load import steady_calls
 from tests.faults.machine import FakeClock, needs_faketime
 from tests.faults.rest import ask, sign_in
 from tests.faults.site import INPUT_NANOS, OUTPUT_NANOS, PROMPT_TOKENS, SHORT_LEASE, Site, chat
+from tests.support.gateway import GatewayProcess
 from tests.support.people import PASSWORD, make_admin
 from tests.support.processes import wait_until
+from tests.support.prometheus import parse
 from tests.support.redis import RedisServer, is_installed
 
 pytestmark = needs_faketime
@@ -41,6 +44,12 @@ def make_old_model(site: Site, wishes: str) -> AIModel:
         output_nanos=OUTPUT_NANOS * million,
     )
     return model
+
+
+def read_offset(gateway: GatewayProcess) -> float:
+    """Return how far its clock is ahead of the database's, as its metrics tell."""
+    told = ask_plainly(gateway, "GET", "/metrics").body.decode()
+    return parse(told)[1]["gateway_clock_offset_seconds"]
 
 
 def test_a_clock_that_jumps_ends_no_hold_and_changes_no_amount(site: Site, tmp_path: Path) -> None:
@@ -106,6 +115,41 @@ def test_an_idempotency_key_is_used_once_whatever_the_clock_of_a_gateway_says(
     assert charges(payer) == [-CHARGE] * 3
     site.check_books(
         "F90 idempotency keys and a clock that is a day off", [], healed_at=time.monotonic()
+    )
+
+
+@pytest.mark.postgres
+def test_a_gateway_whose_host_is_a_day_behind_says_so_and_when_it_is_over(
+    site: Site, tmp_path: Path
+) -> None:
+    payer, new, old = site.make_payer(), site.make_model("tokens=5"), make_old_model(site, "")
+    clock = FakeClock(tmp_path / "clock")
+    clock.set_offset(-DAY)
+
+    (gateway,) = site.start_gateways("a", plant=[SHORT_LEASE], environment=clock.environment)
+    site.crowd.call(gateway.url, payer.key, chat(new))
+    site.crowd.call(gateway.url, payer.key, chat(old))
+    behind = site.crowd.wait(30)
+    wait_until(
+        lambda: f"{DAY} s behind that of the database" in gateway.log(),
+        timeout_seconds=30,
+        what="the line about the clock",
+    )
+    offset = read_offset(gateway)
+    clock.set_offset(0)
+    wait_until(
+        lambda: "agree again" in gateway.log(), timeout_seconds=30, what="the line about its end"
+    )
+    site.crowd.call(gateway.url, payer.key, chat(new))
+    right = site.crowd.wait(30)
+
+    # A price that begins tomorrow is none yet: E32.
+    assert [one.status for one in behind] == [503, 200]
+    assert offset == pytest.approx(-DAY, abs=1.0)
+    assert [one.status for one in right] == [200]
+    assert gateway.log().count("the clock of this host") == 2
+    site.check_books(
+        "F90 a host that is a day behind", [*behind, *right], healed_at=time.monotonic()
     )
 
 

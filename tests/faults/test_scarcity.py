@@ -21,9 +21,11 @@ from tests.support.processes import wait_until
 MIB = 1 << 20
 SENDERS = 8
 ROOM_BYTES = 700 * MIB
-DESCRIPTORS = 128
+DESCRIPTORS = 256
 CLIENTS = 200
+PLACES = 80  # half of what is left when 96 are kept
 BACK_SECONDS_MAX = 5.0
+BUSY_PERCENT_MAX = 90.0  # of a core: who waits for a descriptor does not ask again and again
 
 
 def big_body(gateway: GatewayProcess, payer: Payer, is_chunked: bool, found: list[bytes]) -> None:
@@ -97,9 +99,10 @@ def test_a_gateway_without_descriptors_refuses_and_recovers_by_itself(site: Site
         time.sleep(BACK_SECONDS_MAX)
 
     answers = Counter(one.status for one in streams)
-    # 0: nobody was there to take the connection.
+    # 0: who is refused unheard may not hear it.
     assert answers.keys() <= {200, 503, 0}
-    assert answers[200] >= 20
+    assert answers[200] >= PLACES
+    assert busy < BUSY_PERCENT_MAX
     assert all(one.is_whole for one in streams if one.status == 200)
     back = first_success_after(outcomes, healed_at)
     assert back < BACK_SECONDS_MAX

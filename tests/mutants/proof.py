@@ -44,6 +44,15 @@ PROOF: Final = (
         (f"{_VERIFICATION}::test_what_was_charged_to_somebody_else_is_found",),
     ),
     Mutant(
+        "runs-at-once-roll-up-the-same-calls",
+        "I-25",
+        "apps/analytics/rolling.py",
+        "RolledUp.objects.select_for_update().get(",
+        "RolledUp.objects.get(",
+        ("apps/analytics/tests/test_rollup_races.py::test_eight_runs_at_once_add_each_call_once",),
+        ("postgres",),
+    ),
+    Mutant(
         "months-begin-a-day-late",
         "I-44",
         "apps/audit/partitions.py",

@@ -522,10 +522,15 @@ class PostgresEngine:
     def now(self) -> datetime:
         """Return the time by the database's clock, which is read once."""
         if self._clock is None:
-            row = self._query("SELECT clock_timestamp()").fetchone()
-            assert row is not None  # noqa: S101 (it always is a row)
-            self._clock = SteadyClock(row[0])
+            self._clock = SteadyClock(self.ask_time())
         return self._clock.tell()
+
+    def ask_time(self) -> datetime:
+        """Return what the database's clock says at this moment."""
+        row = self._query("SELECT clock_timestamp()").fetchone()
+        assert row is not None  # noqa: S101 (it always is a row)
+        told: datetime = row[0]
+        return told
 
     def _query(self, sql: str, params: tuple[object, ...] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
         self._send_waiting()

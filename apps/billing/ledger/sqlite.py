@@ -101,6 +101,10 @@ class SqliteEngine:
         """Return the time, as it was when this began and has passed since."""
         return self._clock.tell()
 
+    def ask_time(self) -> datetime:
+        """Return what the clock says at this moment, set or not."""
+        return datetime.now(UTC)
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Open a write transaction (nothing inside one that is open: the outer one decides)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -370,3 +371,57 @@ async def test_small_chunks_are_no_trailers_however_many_they_are(is_answered: b
 
         assert isinstance(served, GatewayProtocol)
         assert not served.transport.is_closing()
+
+
+def leave_room_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(protocol, "KEPT_DESCRIPTORS", most - 2)
+
+
+async def test_who_comes_when_there_is_no_room_is_heard_once_and_the_others_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leave_room_for_one(monkeypatch)
+    surplus = []
+
+    async def note(scope: Any, receive: Any, send: Any) -> None:
+        surplus.append(scope["extensions"]["gateway.connection"].is_surplus)
+        await answer(scope, receive, send)
+
+    state = DrainableState()
+    async with connected(state, note) as (_, reader, writer):
+        await ask(reader, writer)
+        port = writer.get_extra_info("peername")[1]
+        late_reader, late_writer = await asyncio.open_connection("127.0.0.1", port)
+
+        await ask(late_reader, late_writer)
+        after = await asyncio.wait_for(late_reader.read(), 10)
+        await ask(reader, writer)
+        late_writer.close()
+
+    assert after == b""
+    assert surplus == [False, True, False]
+    assert state.surplus == 0
+
+
+async def test_more_than_can_be_heard_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_room_for_one(monkeypatch)
+    monkeypatch.setattr(protocol, "SURPLUS_MAX", 1)
+    state = DrainableState()
+    async with connected(state) as (_, reader, writer):
+        await ask(reader, writer)
+        port = writer.get_extra_info("peername")[1]
+        heard_reader, heard_writer = await asyncio.open_connection("127.0.0.1", port)
+        await until(lambda: state.surplus == 1)
+        told_reader, told_writer = await asyncio.open_connection("127.0.0.1", port)
+
+        told = await asyncio.wait_for(told_reader.read(), 10)
+        await ask(heard_reader, heard_writer)
+        told_writer.close()
+        heard_writer.close()
+        await until(lambda: state.surplus == 0)
+
+    head = told.partition(b"\r\n\r\n")[0]
+    assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"\r\nretry-after: 1\r\n" in head
+    assert head.endswith(b"\r\nconnection: close")
