@@ -186,8 +186,8 @@ CALLS: Final = (
         "an-estimate-passes-for-a-report",
         "I-27",
         _STREAM,
-        'source="estimated",\n                is_suspect=',
-        'source="reported",\n                is_suspect=',
+        'source="estimated",',
+        'source="reported",',
         (f"{_STREAMS}::test_without_usage_the_text_is_estimated",),
     ),
     Mutant(
@@ -205,9 +205,9 @@ CALLS: Final = (
     Mutant(
         "an-estimate-exceeds-the-bound-of-its-hold",
         "I-27",
-        "apps/proxy/recount.py",
-        "images = min(prompt.image_tokens, input_bound - text)",
-        "images = prompt.image_tokens",
+        "apps/proxy/estimate.py",
+        "images = min(usage.image_in, bound - text)",
+        "images = usage.image_in",
         (f"{_PROXY}/test_recount.py::test_no_estimate_is_above_the_bound_of_the_hold",),
     ),
     Mutant(
