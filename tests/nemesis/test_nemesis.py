@@ -28,6 +28,7 @@ from tests.nemesis.desk import Desk
 from tests.nemesis.faults import World, list_kinds, make_fault
 from tests.nemesis.join import Joined, Upstream, check_keys, join, mark_repeats
 from tests.nemesis.menu import CAPPED_NANOS, MISBEHAVIOURS, make_menu
+from tests.nemesis.pace import check_pace
 from tests.nemesis.play import Play, worst_recovery
 from tests.nemesis.schedule import plan_faults
 from tests.nemesis.seen import Diary, Seen
@@ -76,6 +77,7 @@ def test_nemesis(
     holds.start()
     lives.start()
     time.sleep(_WARM_UP_SECONDS)
+    harmed_at = time.monotonic()
     desk.start()
     play.start()
     play.wait(seconds)
@@ -101,6 +103,7 @@ def test_nemesis(
     for payer in menu.capped:
         problems += books.check_cap(payer, CAPPED_NANOS, recorded.values())
     problems += _check_success(diary.seen, well_at)
+    problems += check_pace(diary.seen, harmed_at, well_at + WELL_AFTER_SECONDS, report)
     problems += _check_reach(diary.seen, upstream) if seconds >= _REACH_SECONDS else []
     recovery = worst_recovery(play.happened, lambda moment: _first_success(diary.seen, moment))
     _describe(report, play, diary, joined, upstream)
