@@ -208,7 +208,7 @@ def test_a_slow_database_costs_a_few_round_trips_before_the_first_byte(own_site:
     proxy = ChaosProxy(server.port)
     proxy.start()
     try:
-        url = site.database.url.replace(f":{server.port}/", f":{proxy.port}/")
+        url = site.database_url_through(proxy.port)
         (gateway,) = site.start_gateways("a", database_url=url)
         alone = _first_byte(site, gateway, payer, quick)
         proxy.latency_seconds = ROUND_TRIP_SECONDS / 2

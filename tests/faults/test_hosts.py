@@ -147,7 +147,7 @@ def test_a_gateway_without_its_database_says_so_and_blames_no_client(own_site: S
     proxy = ChaosProxy(server.port)
     proxy.start()
     try:
-        url = site.database.url.replace(f":{server.port}/", f":{proxy.port}/")
+        url = site.database_url_through(proxy.port)
         (cut,) = site.start_gateways("cut", database_url=url)
         (other,) = site.start_gateways("other")
         with (
