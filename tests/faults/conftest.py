@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,6 +41,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def fault_report() -> Callable[[str], None]:
     """Return what takes the line of a fault."""
     return _report
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> Random:
+    """What is drawn at random, from a seed that is told, also where the test fails: SEED."""
+    from tests.support.seeds import draw_seed
+
+    seed = draw_seed()
+    told = f"{request.node.name}: SEED={seed}"
+    print(told)
+    _report(told)
+    return Random(f"{seed} {request.node.name}")
 
 
 @pytest.fixture

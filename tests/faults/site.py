@@ -196,6 +196,11 @@ class Site:
             raise errors[0]
         return [self.gateways[name] for name in names]
 
+    def database_url_through(self, port: int) -> str:
+        """Return the URL of the database by way of a proxy on a port."""
+        assert self.database.server is not None
+        return self.database.url.replace(f":{self.database.server.port}/", f":{port}/")
+
     def stop(self) -> None:
         """End all processes."""
         try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import time
 from collections import Counter
 from contextlib import suppress
+from random import Random
+from typing import Any
 
 import psycopg
 import pytest
@@ -26,13 +27,14 @@ pytestmark = [
 KILLED_SECONDS = 10.0
 FROZEN_SECONDS = 20.0
 CUT_SECONDS = 10.0
+CUTS_MIN = 20
 BACK_SECONDS_MAX = 5.0
 
 
-def start(site: Site, payer: Payer) -> list[GatewayProcess]:
+def start(site: Site, payer: Payer, database_url: str = "") -> list[GatewayProcess]:
     """Start two gateways with streams on both, some of which end soon and some late."""
     models = [site.make_model(f"tokens={seconds * 10},pace=0.1") for seconds in (4, 7, 20)]
-    gateways = site.start_gateways("a", "b")
+    gateways = site.start_gateways("a", "b", database_url=database_url)
     for model in models:
         for gateway in gateways:
             site.crowd.call(gateway.url, payer.key, chat(model, stream=True), count=10)
@@ -94,44 +96,61 @@ def test_a_database_that_is_frozen(own_site: Site, number: int) -> None:
     )
 
 
-def test_connections_that_are_cut_at_random(own_site: Site, number: int) -> None:
+@pytest.mark.parametrize("way", ["by the database", "in the network"])
+def test_connections_that_are_cut_at_random(
+    own_site: Site, number: int, chance: Random, way: str
+) -> None:
     site, server = own_site, own_site.database.server
     assert server is not None
     payer, quick = site.make_payer(), site.make_model("tokens=5")
-    gateways = start(site, payer)
-    cuts = 0
+    proxy = ChaosProxy(server.port)
+    proxy.start()
+    try:
+        is_near = way == "by the database"
+        gateways = start(site, payer, "" if is_near else site.database_url_through(proxy.port))
+        with (
+            steady_calls(site, gateways, payer, quick, 4) as outcomes,
+            psycopg.connect(**server.parameters("postgres"), autocommit=True) as executioner,
+        ):
+            until, cuts = time.monotonic() + CUT_SECONDS, 0
+            while time.monotonic() < until:
+                time.sleep(0.1)
+                if is_near:
+                    cuts += end_a_session(executioner, site.database.name, chance)
+                else:
+                    cuts += proxy.reset_one(chance)
+            healed_at = time.monotonic()
+            time.sleep(1.0)
+        streams = site.crowd.wait(60)
 
-    with (
-        steady_calls(site, gateways, payer, quick, 4) as outcomes,
-        psycopg.connect(**server.parameters("postgres"), autocommit=True) as executioner,
-    ):
-        until = time.monotonic() + CUT_SECONDS
-        chance = random.Random(number)
-        while time.monotonic() < until:
-            time.sleep(0.1)
-            found = executioner.execute(
-                "SELECT pid FROM pg_stat_activity WHERE datname = %s", (site.database.name,)
-            ).fetchall()
-            if found:
-                executioner.execute("SELECT pg_terminate_backend(%s)", chance.choice(found))
-                cuts += 1
-        healed_at = time.monotonic()
-        time.sleep(1.0)
-    streams = site.crowd.wait(60)
+        answers = Counter(one.status for one in outcomes)
+        assert cuts >= CUTS_MIN
+        assert [one.is_whole for one in streams] == [True] * 60
+        assert answers.keys() <= {200, 503}
+        assert answers[503] <= len(outcomes) // 100
+        assert all("a batch of the ledger failed" in gateway.log() for gateway in gateways)
+        back = first_success_after(outcomes, healed_at)
+        assert back < BACK_SECONDS_MAX
+        site.check_books(
+            f"F22 connections cut {way}, calls again after {back:.1f} s, round {number}",
+            [*streams, *outcomes],
+            healed_at=healed_at,
+            faults=cuts,
+        )
+    finally:
+        for gateway in site.gateways.values():
+            gateway.kill()
+        proxy.stop()
 
-    answers = Counter(one.status for one in outcomes)
-    assert [one.is_whole for one in streams] == [True] * 60
-    assert answers.keys() <= {200, 503}
-    assert answers[503] <= len(outcomes) // 100
-    assert all("a batch of the ledger failed" in gateway.log() for gateway in gateways)
-    back = first_success_after(outcomes, healed_at)
-    assert back < BACK_SECONDS_MAX
-    site.check_books(
-        f"F22 connections cut, calls again after {back:.1f} s, round {number}",
-        [*streams, *outcomes],
-        healed_at=healed_at,
-        faults=cuts,
-    )
+
+def end_a_session(executioner: psycopg.Connection[Any], name: str, chance: Random) -> bool:
+    """End one of the database's sessions; return whether there was one."""
+    found = executioner.execute(
+        "SELECT pid FROM pg_stat_activity WHERE datname = %s", (name,)
+    ).fetchall()
+    if found:
+        executioner.execute("SELECT pg_terminate_backend(%s)", chance.choice(found))
+    return bool(found)
 
 
 @pytest.mark.parametrize("way", ["blackhole", "cut"])
@@ -147,7 +166,7 @@ def test_a_gateway_cut_from_the_database_while_another_reaps_its_holds(
     proxy = ChaosProxy(server.port)
     proxy.start()
     try:
-        url = site.database.url.replace(f":{server.port}/", f":{proxy.port}/")
+        url = site.database_url_through(proxy.port)
         (away,) = site.start_gateways("away", plant=[SHORT_LEASE], database_url=url)
         site.start_gateways("other", plant=[SHORT_LEASE])
         for model in (ends_away, ends_later):

@@ -30,8 +30,11 @@ LOCKED_SECONDS = 10.0
 FULL_SECONDS = 12.0
 BACK_SECONDS_MAX = 10.0
 ROUND_TRIP_SECONDS = 0.2
-# Of a hold, before a provider is asked: the beginning, locking and reading, writing, the commit.
-ROUND_TRIPS_MAX = 4
+# Of a hold, before a provider is asked: one that writes and commits. Where the ledger does not
+# remember the account, one more before it, which begins, locks and reads.
+ROUND_TRIPS = 1
+ROUND_TRIPS_OF_STRANGERS = 2
+TRIES = 8
 
 
 def test_a_database_without_free_connections_refuses_only_who_has_none(own_site: Site) -> None:
@@ -203,16 +206,18 @@ def _fill_and_heal(site: Site, disk: Path) -> None:
 def test_a_slow_database_costs_a_few_round_trips_before_the_first_byte(own_site: Site) -> None:
     site, server = own_site, own_site.database.server
     assert server is not None
-    payer = site.make_payer()
+    payer, strangers = site.make_payer(), [site.make_payer() for _ in range(TRIES)]
     quick, streaming = site.make_model("tokens=5"), site.make_model("tokens=20,pace=0.05")
     proxy = ChaosProxy(server.port)
     proxy.start()
     try:
-        url = site.database.url.replace(f":{server.port}/", f":{proxy.port}/")
+        url = site.database_url_through(proxy.port)
         (gateway,) = site.start_gateways("a", database_url=url)
-        alone = _first_byte(site, gateway, payer, quick)
+        again = [payer] * TRIES
+        alone = _first_byte(site, gateway, again, quick)
         proxy.latency_seconds = ROUND_TRIP_SECONDS / 2
-        slow = _first_byte(site, gateway, payer, quick)
+        slow = _first_byte(site, gateway, again, quick) - alone
+        slow_at_first = _first_byte(site, gateway, strangers, quick) - alone
         site.crowd.call(gateway.url, payer.key, chat(streaming, stream=True), count=20)
         with steady_calls(site, [gateway], payer, quick, 20) as outcomes:
             time.sleep(8.0)
@@ -220,13 +225,15 @@ def test_a_slow_database_costs_a_few_round_trips_before_the_first_byte(own_site:
         proxy.latency_seconds = 0.0
         healed_at = time.monotonic()
 
-        # One more where the writer was just asking whether its database is there.
-        assert slow - alone < (ROUND_TRIPS_MAX + 1) * ROUND_TRIP_SECONDS + 0.1
+        # Half of one more is for the machine, which is slower than itself now and then.
+        assert slow < (ROUND_TRIPS + 0.5) * ROUND_TRIP_SECONDS
+        assert slow_at_first < (ROUND_TRIPS_OF_STRANGERS + 0.5) * ROUND_TRIP_SECONDS
         assert {one.status for one in outcomes} == {200}
         assert [one.is_whole for one in streams] == [True] * 20
         site.check_books(
-            f"F31 +{ROUND_TRIP_SECONDS * 1000:.0f} ms a round trip: +{slow - alone:.2f} s before "
-            f"the first byte, slowest call {max(one.seconds for one in outcomes):.2f} s",
+            f"F31 +{ROUND_TRIP_SECONDS * 1000:.0f} ms a round trip: +{slow:.2f} s before "
+            f"the first byte, +{slow_at_first:.2f} s for a stranger, "
+            f"slowest call {max(one.seconds for one in outcomes):.2f} s",
             [*streams, *outcomes],
             healed_at=healed_at,
         )
@@ -235,10 +242,13 @@ def test_a_slow_database_costs_a_few_round_trips_before_the_first_byte(own_site:
         proxy.stop()
 
 
-def _first_byte(site: Site, gateway: GatewayProcess, payer: Payer, model: AIModel) -> float:
-    """Return after how many seconds the quickest of five streams, one by one, began."""
+def _first_byte(site: Site, gateway: GatewayProcess, payers: list[Payer], model: AIModel) -> float:
+    """Return after how many seconds the quickest of some streams, one by one, began.
+
+    Others waited while the writer was asking whether its database is there.
+    """
     found = []
-    for _ in range(5):
+    for payer in payers:
         site.crowd.call(gateway.url, payer.key, chat(model, stream=True))
         (outcome,) = site.crowd.wait(30)
         found.append(APIRequest.objects.get(pk=outcome.request_id).ttft_ms or 0)

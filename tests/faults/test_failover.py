@@ -84,7 +84,7 @@ def _fail_over(
 ) -> None:
     payer, quick = site.make_payer(), site.make_model("tokens=5")
     streaming = site.make_model("tokens=80,pace=0.1")
-    url = site.database.url.replace(f":{old.port}/", f":{proxy.port}/")
+    url = site.database_url_through(proxy.port)
     gateways = site.start_gateways("a", "b", database_url=url)
     for gateway in gateways:
         site.crowd.call(gateway.url, payer.key, chat(streaming, stream=True), count=10)

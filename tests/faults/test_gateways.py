@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import time
+from random import Random
 
 import pytest
 
@@ -20,14 +20,16 @@ FROZEN_SECONDS = 45.0
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("number", range(ROUNDS))
-def test_a_gateway_killed_with_100_streams_is_started_again(site: Site, number: int) -> None:
+def test_a_gateway_killed_with_100_streams_is_started_again(
+    site: Site, number: int, chance: Random
+) -> None:
     long, short = site.make_model("tokens=150,pace=0.2"), site.make_model("tokens=20,pace=0.02")
     payer = site.make_payer()
     (gateway,) = site.start_gateways("a")
     site.crowd.call(gateway.url, payer.key, chat(short, stream=True), count=30)
     site.crowd.call(gateway.url, payer.key, chat(long, stream=True), count=STREAMS)
     wait_until(lambda: site.crowd.streaming >= STREAMS, timeout_seconds=30, what="the streams")
-    time.sleep(random.Random(number).uniform(1.0, 3.0))
+    time.sleep(chance.uniform(1.0, 3.0))
 
     gateway.kill()
     outcomes = site.crowd.wait(30)
@@ -41,7 +43,7 @@ def test_a_gateway_killed_with_100_streams_is_started_again(site: Site, number: 
 @pytest.mark.postgres
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_another_gateway_takes_over_from_a_killed_and_from_a_frozen_one(
-    site: Site, number: int
+    site: Site, number: int, chance: Random
 ) -> None:
     long = site.make_model("tokens=250,pace=0.2")
     killed_payer, living_payer, frozen_payer = (site.make_payer() for _ in range(3))
@@ -55,7 +57,7 @@ def test_another_gateway_takes_over_from_a_killed_and_from_a_frozen_one(
     wait_until(
         lambda: not without_note.exists(), timeout_seconds=40, what="checkpoints of all streams"
     )
-    time.sleep(random.Random(number).uniform(0.0, 3.0))
+    time.sleep(chance.uniform(0.0, 3.0))
 
     killed.kill()
     frozen.process.send_signal(signal.SIGSTOP)

@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -46,7 +46,7 @@ CHARGE = PROMPT_TOKENS * INPUT_NANOS + 5 * OUTPUT_NANOS
 @pytest.mark.skipif(not is_installed(), reason="redis-server is not installed")
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_a_machine_that_is_switched_off_comes_up_in_any_order(
-    own_site: Site, tmp_path: Path, number: int
+    own_site: Site, tmp_path: Path, number: int, chance: Random
 ) -> None:
     site, server = own_site, own_site.database.server
     assert server is not None
@@ -80,7 +80,7 @@ def test_a_machine_that_is_switched_off_comes_up_in_any_order(
         "redis": lambda: RedisServer.start(folder, redis_server.port),
         "provider": site.start_provider,
     }
-    order = random.Random(number).sample(sorted(starts), len(starts))
+    order = chance.sample(sorted(starts), len(starts))
     with ThreadPoolExecutor(len(order)) as threads:
         begun: dict[str, Future[object]] = {}
         for name in order:
@@ -147,7 +147,7 @@ def test_a_gateway_without_its_database_says_so_and_blames_no_client(own_site: S
     proxy = ChaosProxy(server.port)
     proxy.start()
     try:
-        url = site.database.url.replace(f":{server.port}/", f":{proxy.port}/")
+        url = site.database_url_through(proxy.port)
         (cut,) = site.start_gateways("cut", database_url=url)
         (other,) = site.start_gateways("other")
         with (

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from random import SystemRandom
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -38,7 +37,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture
 def seed() -> int:
     """What the whole schedule follows from: SEED, or one that nobody has chosen."""
-    return int(os.environ.get("SEED") or SystemRandom().randrange(1_000_000))
+    from tests.support.seeds import draw_seed
+
+    return draw_seed()
 
 
 @pytest.fixture

@@ -250,7 +250,8 @@ def _explain_interrupted(difference: int, last: Upstream | None, row: Recorded) 
 def check_view(one: Seen, row: Recorded | None, calls: Sequence[Upstream]) -> str:
     """Return how a client's view of a call contradicts its record, "" where it does not."""
     if row is None:
-        return "an answer, and no record of it" if one.status == 200 else ""
+        is_missed = one.status == 200 or one.is_after_hold
+        return f"an answer of {one.status}, and no record of it" if is_missed else ""
     if one.status not in (0, 200):
         return f"{one.status} was charged {row}" if one.is_free and row.paid_nanos else ""
     if one.is_quote:

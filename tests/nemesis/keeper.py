@@ -78,10 +78,9 @@ class Keeper:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def process_id(self) -> int:
-        """The gateway's process, as it is now."""
-        assert self._gateway is not None
-        return self._gateway.process.pid
+    def gateway(self) -> GatewayProcess | None:
+        """The gateway's process as it is now, None where it was ended."""
+        return self._gateway
 
     @property
     def log(self) -> str:

@@ -164,10 +164,24 @@ def _make_dishes(site: Site, near: Mapping[str, Provider], dialect: str, shaky_p
         provider = bad
         if wish in _REFUSING:
             provider = site.make_provider(f"bad {dialect} {wish}", dialect=dialect, **_PATIENCE)
-        alone, backed = (site.make_model(f"fault={wish}", provider=provider) for _ in range(2))
-        site.add_route(backed, "tokens=8", provider=other)
-        dishes.naughty += [alone, backed]
+        dishes.naughty += _make_naughty(site, f"fault={wish}", provider, other)
+    dishes.naughty += _make_naughty(site, "", _make_unproven(site, dialect), other)
     return dishes
+
+
+def _make_naughty(site: Site, wish: str, provider: Provider, other: Provider) -> list[AIModel]:
+    """Make a model that a provider has alone, and one that another has as well."""
+    alone, backed = (site.make_model(wish, provider=provider) for _ in range(2))
+    site.add_route(backed, "tokens=8", provider=other)
+    return [alone, backed]
+
+
+def _make_unproven(site: Site, dialect: str) -> Provider:
+    """Make a provider that is to speak TLS and cannot: who was asked for is never proved."""
+    provider = site.make_provider(f"unproven {dialect}", dialect=dialect, **_PATIENCE)
+    provider.base_url = provider.base_url.replace("http:", "https:")
+    provider.save(update_fields=["base_url"])
+    return provider
 
 
 def _sign_in() -> str:

@@ -39,6 +39,7 @@ class Seen:
     request_id: str = ""
     error: str = ""  # its code, also of an error inside a stream
     is_free: bool = False  # clients try again by themselves, so that it must not cost anything
+    is_after_hold: bool = False  # an error that only a call with a hold is answered
     is_whole: bool = False  # the end was seen: [DONE], or the whole body
     is_clean: bool = False  # the answer ended as HTTP wants it
     has_left: bool = False  # the client ended it
@@ -58,7 +59,7 @@ class Seen:
         """Take the body of an answer that is not 200."""
         self._look_for_secrets(body)
         refusal = read_refusal(self.dialect, self.status, body)
-        self.error = refusal.code
+        self.error, self.is_after_hold = refusal.code, refusal.is_after_hold
         if not refusal.is_known:
             self.problems.append(f"not in the table of errors: {self.status} {body[:200]!r}")
 

@@ -185,6 +185,34 @@ def test_an_error_that_clients_retry_and_that_was_charged_is_found() -> None:
     assert join([refused], {ID: [CALL]}, {ID: row}).problems
 
 
+@pytest.mark.parametrize(
+    ("dialect", "status", "body", "is_found"),
+    [
+        ("openai", 502, b'{"error":{"type":"server_error","code":"upstream_error"}}', True),
+        ("openai", 502, b'{"error":{"type":"server_error","code":"upstream_auth_error"}}', False),
+        ("openai", 503, b'{"error":{"type":"server_error","code":"service_unavailable"}}', False),
+        ("openai", 503, b'{"error":{"type":"server_error","code":"model_not_available"}}', False),
+        ("openai-responses", 500, b'{"error":{"type":"server_error","code":"internal_error"}}',
+         True),
+        ("anthropic", 504, b'{"type":"error","error":{"type":"timeout_error"},"request_id":"1"}',
+         True),
+        ("anthropic", 503, b'{"type":"error","error":{"type":"api_error"},"request_id":"1"}',
+         False),
+        ("gemini", 503, b'{"error":{"code":503,"status":"UNAVAILABLE","details":'
+         b'[{"reason":"MODEL_NOT_AVAILABLE"}]}}', True),
+    ],
+)  # fmt: skip
+def test_an_error_that_follows_a_hold_and_is_not_on_record_is_found(
+    dialect: str, status: int, body: bytes, is_found: bool
+) -> None:
+    seen = Seen("plain", dialect=dialect, status=status, request_id=str(ID))
+    seen.note_refusal(body)
+
+    assert bool(join([seen], {}, {}).problems) == is_found
+    failed = Recorded("failed", "none", False, 0, 90_000, 1, "")
+    assert join([seen], {}, {ID: failed}).problems == []
+
+
 def test_a_key_that_was_charged_twice_or_answered_twice_is_found() -> None:
     row = replace(ROW, key="once")
     died = replace(REAPED, key="once")

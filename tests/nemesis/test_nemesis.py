@@ -28,11 +28,12 @@ from tests.nemesis.desk import Desk
 from tests.nemesis.faults import World, list_kinds, make_fault
 from tests.nemesis.join import Joined, Upstream, check_keys, join, mark_repeats
 from tests.nemesis.menu import CAPPED_NANOS, MISBEHAVIOURS, make_menu
+from tests.nemesis.pace import check_pace
 from tests.nemesis.play import Play, worst_recovery
 from tests.nemesis.schedule import plan_faults
 from tests.nemesis.seen import Diary, Seen
 from tests.nemesis.surfaces import DIALECTS, SURFACES
-from tests.nemesis.watch import HoldWatch, Usage, compare, count_connections, measure
+from tests.nemesis.watch import GatewayWatch, HoldWatch, count_connections
 from tests.support.processes import NotReady, wait_until
 
 pytestmark = pytest.mark.long
@@ -68,13 +69,15 @@ def test_nemesis(
     connection.close()  # It would not survive what comes.
     doors = [Door(keeper.port) for keeper in world.keepers.values()]
     diary, holds = Diary(), HoldWatch(world.site.database)
+    lives = GatewayWatch(list(world.keepers.values()), world.site.database)
     clients = Clients(world.site.crowd, menu, doors, diary, seed)
     desk, play = Desk(menu, seed), Play(schedule, seed, partial(make_fault, world))
 
     clients.start()
     holds.start()
+    lives.start()
     time.sleep(_WARM_UP_SECONDS)
-    early = {name: measure(keeper) for name, keeper in world.keepers.items()}
+    harmed_at = time.monotonic()
     desk.start()
     play.start()
     play.wait(seconds)
@@ -87,7 +90,8 @@ def test_nemesis(
 
     problems = [*play.problems, *_wait_for_holds(diary, healed_at)]
     holds.stop()
-    problems += _check_gateways(world, early, report)
+    lives.stop()
+    problems += _check_gateways(world, lives, report)
     upstream = books.read_provider(world.site)
     recorded = mark_repeats(books.read_recorded())
     joined = join(diary.seen, upstream, recorded)
@@ -99,6 +103,7 @@ def test_nemesis(
     for payer in menu.capped:
         problems += books.check_cap(payer, CAPPED_NANOS, recorded.values())
     problems += _check_success(diary.seen, well_at)
+    problems += check_pace(diary.seen, harmed_at, well_at + WELL_AFTER_SECONDS, report)
     problems += _check_reach(diary.seen, upstream) if seconds >= _REACH_SECONDS else []
     recovery = worst_recovery(play.happened, lambda moment: _first_success(diary.seen, moment))
     _describe(report, play, diary, joined, upstream)
@@ -138,16 +143,12 @@ def _wait_for_holds(diary: Diary, healed_at: float) -> list[str]:
     return [f"still held: {hold.pk} {hold.detail}" for hold in Hold.objects.all()[:10]]
 
 
-def _check_gateways(world: World, early: dict[str, Usage], report: list[str]) -> list[str]:
-    """Compare what the gateways use with what they used before, then stop them in order."""
+def _check_gateways(world: World, lives: GatewayWatch, report: list[str]) -> list[str]:
+    """See that the gateways come to rest with what they began with, then stop them in order."""
     keepers = list(world.keepers.values())
     problems = count_connections(world.site.database, keepers)
     for keeper in keepers:
-        late = measure(keeper)
-        report.append(
-            f"gateway {keeper.name}: {keeper.starts} lives; early {early[keeper.name]}; late {late}"
-        )
-        problems += compare(keeper.name, early[keeper.name], late)
+        problems += lives.check(keeper, report)
         keeper.stop_in_order()
         problems += keeper.problems
         if "quarantined" in keeper.log:

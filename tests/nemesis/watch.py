@@ -6,22 +6,26 @@ import contextlib
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import psutil
 import psycopg
 
 from tests.nemesis.keeper import Keeper
+from tests.soak.gauges import SLACK, Reading, is_idle, read
 from tests.support.databases import Database
 
 _LOOK_SECONDS: Final = 0.5
-# What a gateway may grow by between a moment early in the run and a quiet one after it. Its
-# allocator keeps what answers of 32 MiB have needed, and connections to the provider stay open for
-# half a minute.
-RSS_GROWTH_BYTES_MAX: Final = 192 << 20
-FDS_GROWTH_MAX: Final = 40
-THREADS_GROWTH_MAX: Final = 16
+# From the first answer of a life on: what it takes most then is what it may take.
+_EARLY_SECONDS: Final = 20.0
+# A life that was not read for as long after that is too short to be compared.
+_LATER_SECONDS: Final = 10.0
+_REST_SECONDS_MAX: Final = 60.0
+# What a life may grow by between its beginning, under load, and a quiet moment after the run. Its
+# allocator keeps what answers of 32 MiB have needed, and pools have threads that nobody needed yet.
+RSS_GROWTH_BYTES_MAX: Final = 128 << 20
+FDS_GROWTH_MAX: Final = 6
+THREADS_GROWTH_MAX: Final = 8
 # One of the ledger, one of the configuration, READ_THREADS, and those of the control plane.
 CONNECTIONS_MAX: Final = 24
 
@@ -68,29 +72,114 @@ def _connect(database: Database) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """What a gateway's process uses."""
+class Life:
+    """The beginning of a life of a gateway. Monotonic seconds."""
 
-    rss_bytes: int
-    fds: int
-    threads: int
+    began_at: float  # answered for the first time
+    seen_at: float  # answered last
+    early: Reading  # the most of each in its first seconds
 
-    def __str__(self) -> str:
-        return f"{self.rss_bytes >> 20} MiB, {self.fds} fds, {self.threads} threads"
-
-
-def measure(keeper: Keeper) -> Usage:
-    """Return what a gateway uses now."""
-    process = psutil.Process(keeper.process_id)
-    return Usage(process.memory_info().rss, process.num_fds(), process.num_threads())
+    @property
+    def is_comparable(self) -> bool:
+        """Whether it was seen for long enough."""
+        return self.seen_at - self.began_at >= _EARLY_SECONDS + _LATER_SECONDS
 
 
-def compare(name: str, early: Usage, late: Usage) -> list[str]:
-    """Return what has grown beyond its bound."""
+class GatewayWatch:
+    """Reads what each life of each gateway takes."""
+
+    def __init__(self, keepers: Sequence[Keeper], database: Database) -> None:
+        self._keepers = keepers
+        self._database = database
+        self._lives: dict[int, Life] = {}  # by process
+        self._is_over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._watch, args=(keeper,), daemon=True) for keeper in keepers
+        ]
+        # Before anybody calls: what has to come back, whatever life it is.
+        self._tasks = {keeper.name: self._read(keeper).tasks for keeper in keepers}
+
+    def start(self) -> None:
+        """Begin to look."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Look no longer."""
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def check(self, keeper: Keeper, report: list[str]) -> list[str]:
+        """Return what a gateway that nobody calls any more has kept, or has too much of."""
+        tasks_max = self._tasks[keeper.name] + SLACK["tasks"]
+        late = self._wait_for_rest(keeper, tasks_max)
+        life = self._lives.get(_process_id(keeper))
+        early = life.early if life is not None and life.is_comparable else None
+        told = "too short to compare" if early is None else f"early {_tell(early)}"
+        report.append(
+            f"gateway {keeper.name}: {keeper.starts} lives; the last {told}; late {_tell(late)}; "
+            f"tasks at first {self._tasks[keeper.name]}"
+        )
+        problems = [] if early is None else compare(keeper.name, early, late)
+        if late.tasks > tasks_max or not is_idle(late):
+            problems.append(f"{keeper.name}: still at work when nobody calls: {late}")
+        return problems
+
+    def _watch(self, keeper: Keeper) -> None:
+        while not self._is_over.wait(_LOOK_SECONDS):
+            # A gateway that is away or frozen does not answer, and may end at any moment.
+            with contextlib.suppress(Exception):
+                self._look(keeper)
+
+    def _look(self, keeper: Keeper) -> None:
+        process_id, reading, now = _process_id(keeper), self._read(keeper), time.monotonic()
+        life = self._lives.get(process_id, Life(now, now, reading))
+        if now - life.began_at < _EARLY_SECONDS:
+            life = replace(life, early=_most(life.early, reading))
+        self._lives[process_id] = replace(life, seen_at=now)
+
+    def _read(self, keeper: Keeper) -> Reading:
+        assert keeper.gateway is not None
+        return read(keeper.gateway, self._database)
+
+    def _wait_for_rest(self, keeper: Keeper, tasks_max: int) -> Reading:
+        until = time.monotonic() + _REST_SECONDS_MAX
+        while True:
+            reading = self._read(keeper)
+            if (is_idle(reading) and reading.tasks <= tasks_max) or time.monotonic() > until:
+                return reading
+            time.sleep(_LOOK_SECONDS)
+
+
+def _process_id(keeper: Keeper) -> int:
+    assert keeper.gateway is not None
+    return keeper.gateway.process.pid
+
+
+def _most(one: Reading, other: Reading) -> Reading:
+    return replace(
+        one,
+        resident_bytes=max(one.resident_bytes, other.resident_bytes),
+        descriptors=max(one.descriptors, other.descriptors),
+        threads=max(one.threads, other.threads),
+        tasks=max(one.tasks, other.tasks),
+    )
+
+
+def _tell(reading: Reading) -> str:
+    return (
+        f"{reading.resident_bytes >> 20} MiB, {reading.descriptors} fds, "
+        f"{reading.threads} threads, {reading.tasks} tasks"
+    )
+
+
+def compare(name: str, early: Reading, late: Reading) -> list[str]:
+    """Return what has grown beyond its bound within one life."""
     problems = []
-    if late.rss_bytes > early.rss_bytes + RSS_GROWTH_BYTES_MAX:
+    if late.resident_bytes > early.resident_bytes + RSS_GROWTH_BYTES_MAX:
         problems.append(f"{name}: memory grew from {early} to {late}")
-    if late.fds > early.fds + FDS_GROWTH_MAX:
+    if late.descriptors > early.descriptors + FDS_GROWTH_MAX:
         problems.append(f"{name}: descriptors grew from {early} to {late}")
     if late.threads > early.threads + THREADS_GROWTH_MAX:
         problems.append(f"{name}: threads grew from {early} to {late}")

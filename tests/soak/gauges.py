@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ GROWTH_MAX: Final = 1.10
 # What may be more than before although nothing leaks: a thread of a pool that was not needed until
 # then with its connection, a poll that is under way at the moment of the reading.
 SLACK: Final = {"descriptors": 6, "threads": 4, "tasks": 2, "connections": 2}
+_BACK_SECONDS_MAX: Final = 90.0
 _MEBIBYTE: Final = 1 << 20
 
 
@@ -68,6 +70,18 @@ def is_back(before: Reading, after: Reading) -> bool:
     return is_idle(after) and all(
         values[name] <= value + SLACK[name] for name, value in before.values().items()
     )
+
+
+def wait_until_back(
+    gateways: Sequence[GatewayProcess], database: Database, before: Sequence[Reading]
+) -> list[Reading]:
+    """Return how gateways are when they are as they were, or when the time is up."""
+    until = time.monotonic() + _BACK_SECONDS_MAX
+    while True:
+        after = [read(gateway, database) for gateway in gateways]
+        if all(map(is_back, before, after)) or time.monotonic() > until:
+            return after
+        time.sleep(1.0)
 
 
 def by_fifths(resident_bytes: Sequence[int]) -> list[float]:

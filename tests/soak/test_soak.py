@@ -12,11 +12,24 @@ from typing import Final
 
 from apps.ai_models.models import Route
 from apps.api_keys.models import APIKey
+from apps.model_groups.models import ModelGroup
+from apps.quotas.allowances import create_quota
 from apps.users.models import User
 from apps.users.tokens import open_session
 from tests.faults.site import PROMPT_TOKENS, Site, chat
-from tests.soak.gauges import GROWTH_MAX, SLACK, Reading, by_fifths, growth, is_back, read, row
-from tests.soak.traffic import Chat, Errand, Read, Traffic
+from tests.nemesis.surfaces import ANTHROPIC, GEMINI, OPENAI
+from tests.soak.gauges import (
+    GROWTH_MAX,
+    SLACK,
+    Reading,
+    by_fifths,
+    growth,
+    is_back,
+    read,
+    row,
+    wait_until_back,
+)
+from tests.soak.traffic import Call, Chat, Errand, Kind, Read, Traffic
 from tests.support.gateway import GatewayProcess
 from tests.support.people import make_admin
 
@@ -27,14 +40,13 @@ SHARE: Final = 0.5
 SAMPLE_SECONDS: Final = min(5.0, SECONDS / 50)
 # Longer than the gateway keeps connections to providers, and its clients theirs.
 QUIET_SECONDS: Final = 40.0
-BACK_SECONDS_MAX: Final = 90.0
 # An access token is good for 15 minutes.
 SESSION_SECONDS: Final = 600.0
 
 Readings = list[list[Reading]]  # one a gateway, at each moment
 
 
-def make_kinds(site: Site) -> list[Chat | Read]:
+def make_kinds(site: Site) -> list[Kind]:
     """Make what is called and who calls; weights are per cent."""
     quick, failing = site.make_model("tokens=20"), site.make_model("fault=status(500)")
     slow = site.make_model("tokens=40,pace=0.05")
@@ -47,10 +59,14 @@ def make_kinds(site: Site) -> list[Chat | Read]:
     )
     key, poor = site.make_payer(10**15).key, site.make_payer(1).key
     refused = {**chat(quick), "model": "no-such-model"}
+    messages, contents = (
+        site.make_model("tokens=20", provider=site.make_provider(dialect=dialect)).name
+        for dialect in ("anthropic", "gemini")
+    )
     server_errors = frozenset(range(500, 505))
     return [
-        Chat("whole answer", 30, key, chat(quick)),
-        Chat("stream", 26, key, chat(quick, stream=True)),
+        Chat("whole answer", 22, key, chat(quick)),
+        Chat("stream", 18, key, chat(quick, stream=True)),
         Chat("slow stream", 3, key, chat(slow, stream=True)),
         Chat("client that leaves", 6, key, chat(slow, stream=True), leaves=True),
         Chat("failover", 8, key, chat(failover)),
@@ -58,9 +74,27 @@ def make_kinds(site: Site) -> list[Chat | Read]:
         Chat("bad key", 5, "sk-audit-nobody", chat(quick), frozenset({401})),
         Chat("unknown model", 4, key, refused, frozenset({404})),
         Chat("empty wallet", 4, poor, chat(quick), frozenset({429})),
+        Call("capped key with a quota", 4, make_capped(site), quick.name),
+        Call("quoted call", 2, key, quick.name, is_quoted=True),
+        Call("Anthropic client", 3, key, messages, ANTHROPIC),
+        Call("Gemini stream", 3, key, contents, GEMINI, is_stream=True),
+        Call("converted answer", 2, key, quick.name, ANTHROPIC),
+        Call("converted stream", 2, key, messages, OPENAI, is_stream=True),
         Read("models", 5, key, "/v1/models"),
         Read("usage", 5, key, "/v1/usage"),
     ]
+
+
+def make_capped(site: Site) -> str:
+    """Make a key with a cap, of somebody who has a quota beside the wallet, and return it."""
+    payer = site.make_payer(10**15)
+    APIKey.objects.filter(user_id=payer.user_id).update(cap_nanos=10**15)
+    create_quota(
+        user=User.objects.get(pk=payer.user_id),
+        model_group=ModelGroup.objects.get(name="public"),
+        total_nanos=10**12,
+    )
+    return payer.key
 
 
 def make_errands() -> Callable[[int], Errand]:
@@ -118,7 +152,7 @@ def test_nothing_grows_at_half_of_the_capacity(site: Site, report: Callable[[str
 
         readings = watch(site, gateways, traffic, admin, SHARE * capacity)
         traffic.disconnect()
-        after = _wait_until_back(site, gateways, before)
+        after = wait_until_back(gateways, site.database, before)
     finally:
         traffic.stop()
 
@@ -143,18 +177,6 @@ def _warnings(gateway: GatewayProcess) -> str:
     """Return the last lines of the log that are not about a provider that was to fail."""
     lines = [line for line in gateway.log().splitlines(True) if "no provider" not in line]
     return "".join(lines[-30:])
-
-
-def _wait_until_back(
-    site: Site, gateways: list[GatewayProcess], before: list[Reading]
-) -> list[Reading]:
-    """Return how the gateways are when they are as they were, or when the time is up."""
-    until = time.monotonic() + BACK_SECONDS_MAX
-    while True:
-        after = [read(gateway, site.database) for gateway in gateways]
-        if all(map(is_back, before, after)) or time.monotonic() > until:
-            return after
-        time.sleep(1.0)
 
 
 def _sizes(readings: Sequence[Reading]) -> list[int]:

@@ -15,6 +15,7 @@ import aiohttp
 import orjson
 
 from tests.faults.crowd import Crowd, Outcome
+from tests.nemesis.surfaces import OPENAI, Follower, Surface
 
 # More calls at once than these and the gateway does not keep up: they are not made, and counted.
 OPEN_MAX: Final = 1_000
@@ -32,6 +33,19 @@ class Chat:
     body: dict[str, Any]
     statuses: frozenset[int] = frozenset({200})
     leaves: bool = False  # the client goes when the answer has begun
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A kind of call as clients of any dialect make it, to be answered with 200."""
+
+    name: str
+    weight: int
+    key: str
+    model: str
+    surface: Surface = OPENAI
+    is_stream: bool = False
+    is_quoted: bool = False  # it has its hold placed before, and then spends it
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +67,14 @@ class Errand:
     body: dict[str, Any] | None = None
 
 
+Kind = Chat | Call | Read
+
+
 class Traffic(Crowd):
     """Calls gateways in turn, by weight."""
 
     def __init__(
-        self, urls: Sequence[str], kinds: Sequence[Chat | Read], errands: Callable[[int], Errand]
+        self, urls: Sequence[str], kinds: Sequence[Kind], errands: Callable[[int], Errand]
     ) -> None:
         """`errands` is told how many there have been."""
         super().__init__()
@@ -134,6 +151,8 @@ class Traffic(Crowd):
         url = self._random.choice(self._urls)
         if isinstance(kind, Read):
             problem = await self._ask("GET", url + kind.path, kind.key)
+        elif isinstance(kind, Call):
+            problem = await self._call_surface(url, kind)
         elif kind.leaves:
             problem = await self._leave(url, kind)
         else:
@@ -160,6 +179,35 @@ class Traffic(Crowd):
                 return "" if answer.status == 200 else str(answer.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return type(error).__name__
+
+    async def _call_surface(self, url: str, kind: Call) -> str:
+        surface, began = kind.surface, time.monotonic()
+        path = surface.path(kind.model, is_stream=kind.is_stream)
+        body = surface.body(kind.model, is_stream=kind.is_stream)
+        headers = surface.headers(kind.key)
+        try:
+            if kind.is_quoted:
+                asked = {"endpoint": path.removeprefix("/v1/"), "request": body, "hold": True}
+                status, headers["x-quote-id"], told = await self._post(
+                    f"{url}/v1/quote", headers, asked
+                )
+                if status != 200:
+                    return f"{status} {told[:200]!r}"
+            status, request_id, told = await self._post(url + path, headers, body)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return type(error).__name__
+        if status != 200:
+            return f"{status} {told[:200]!r}"
+        now, is_whole = time.monotonic(), _is_whole(kind, told)
+        self.outcomes.append(Outcome(200, request_id, "", is_whole, now - began, now, None, None))
+        return "" if is_whole else "not whole"
+
+    async def _post(
+        self, url: str, headers: dict[str, str], body: dict[str, Any]
+    ) -> tuple[int, str, bytes]:
+        """Return the status, the id (a quote's is that of its hold) and the whole answer."""
+        async with self._session.post(url, data=orjson.dumps(body), headers=headers) as answer:
+            return answer.status, answer.headers["x-request-id"], await answer.read()
 
     async def _leave(self, url: str, kind: Chat) -> str:
         try:
@@ -196,3 +244,11 @@ def _judge(kind: Chat, outcome: Outcome) -> str:
     if outcome.status not in kind.statuses:
         return f"{outcome.status} {outcome.kind}"
     return "" if outcome.is_whole or outcome.status != 200 else "not whole"
+
+
+def _is_whole(kind: Call, told: bytes) -> bool:
+    if not kind.is_stream:
+        return kind.surface.whole in told
+    followed = Follower(kind.surface)
+    followed.feed(told)
+    return followed.is_over(is_clean=True) and not followed.has_error

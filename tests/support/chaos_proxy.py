@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 import threading
+from random import Random
 from typing import Any, Final
 
 _CHUNK: Final = 64 << 10
@@ -61,6 +62,11 @@ class ChaosProxy:
         """Reset all connections; new ones are served."""
         self._loop.call_soon_threadsafe(self._reset, False)
 
+    def reset_one(self, random: Random) -> bool:
+        """Reset one side of a connection; return whether there was one."""
+        resetting = asyncio.run_coroutine_threadsafe(self._reset_one(random), self._loop)
+        return resetting.result(_CONNECT_SECONDS)
+
     def heal(self) -> None:
         """Serve again. What was swallowed is lost with its connections."""
         self._loop.call_soon_threadsafe(self._heal)
@@ -80,8 +86,13 @@ class ChaosProxy:
     def _reset(self, is_cut: bool) -> None:
         self._is_cut = is_cut
         for writer in list(self._writers):
-            _arm_reset(writer)
-            writer.transport.abort()
+            _abort(writer)
+
+    async def _reset_one(self, random: Random) -> bool:
+        writers = list(self._writers)
+        if writers:
+            _abort(random.choice(writers))
+        return bool(writers)
 
     def _heal(self) -> None:
         if not self._is_open.is_set():
@@ -129,8 +140,7 @@ class ChaosProxy:
                 if self.is_reset:
                     # What was written is on its way; a reset at once would take it back.
                     await asyncio.sleep(0.005)
-                    _arm_reset(writer)
-                    writer.transport.abort()
+                    _abort(writer)
                 raise ConnectionAbortedError("as much of the answer as may pass")
             left = None if left is None else left - len(data)
             writer.write(data)
@@ -138,7 +148,8 @@ class ChaosProxy:
         writer.close()
 
 
-def _arm_reset(writer: asyncio.StreamWriter) -> None:
+def _abort(writer: asyncio.StreamWriter) -> None:
     channel: socket.socket = writer.get_extra_info("socket")
     with contextlib.suppress(OSError):
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+    writer.transport.abort()
