@@ -365,8 +365,8 @@ CALLS: Final = (
         "a-hold-covers-the-asked-tier-only",
         "I-17",
         _PRICING,
-        "for service in {None, terms.find_service(conditions.service_tier)}:",
-        "for service in (terms.find_service(conditions.service_tier),):",
+        "for service in {asked} if is_served_as_asked else {None, asked}:",
+        "for service in (asked,):",
         (f"{_TERMS_TESTS}::test_a_hold_covers_the_dearer_of_the_tier_asked_for_and_the_usual_one",),
     ),
     Mutant(
