@@ -91,10 +91,12 @@ class GatewayProcess:
         plant: Sequence[str] = (),
         port: int = 0,
         prefix: Sequence[str] = (),
+        root: Path = _ROOT,
     ) -> Self:
         """Start a gateway and return when it takes calls; `constants` by `module:NAME`.
 
         `port` 0 is a free one; `prefix` are words before the command, which end in executing it.
+        `root` is the tree whose code it is.
         """
         gateway = cls.spawn(
             directory,
@@ -104,6 +106,7 @@ class GatewayProcess:
             plant=plant,
             port=port,
             prefix=prefix,
+            root=root,
         )
         try:
             wait_until(gateway.is_ready, timeout_seconds=_START_SECONDS, what="the gateway")
@@ -124,6 +127,7 @@ class GatewayProcess:
         plant: Sequence[str] = (),
         port: int = 0,
         prefix: Sequence[str] = (),
+        root: Path = _ROOT,
     ) -> Self:
         """Start a gateway and return at once, as for `start`."""
         data_dir = directory / "data"
@@ -148,7 +152,7 @@ class GatewayProcess:
         with log_path.open("ab") as log:
             process = subprocess.Popen(
                 [*prefix, *command, "--port", str(port)],
-                cwd=_ROOT,
+                cwd=root,
                 env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
