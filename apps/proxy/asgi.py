@@ -22,8 +22,8 @@ from apps.core.errors import GatewayError
 from apps.core.ids import new_uuid7
 from apps.core.logs import Origin, origin
 from apps.proxy import reads
-from apps.proxy.admission import authenticate, check_operation
 from apps.proxy.arrivals import Arrival
+from apps.proxy.authentication import authenticate, check_operation
 from apps.proxy.dialects.gemini_paths import read_form
 from apps.proxy.endings import Interrupted
 from apps.proxy.gateway import Gateway

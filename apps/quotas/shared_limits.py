@@ -171,13 +171,11 @@ class SharedLimiter:
         return tightest_headroom(scopes, readings_from(reply))
 
     def find_limit_met(self, *, scopes: tuple[Scope, ...], tokens: int) -> LimitMet | None:
-        """Return what a request would be refused for now, without asking Redis.
-
-        What other gateways have used up is known from the last request that Redis refused for it.
+        """Return what a request would be refused for now, without asking Redis: what other gateways
+        have used up is known from the last request that Redis refused for it.
         """
-        return self._used_up.find(scopes) or self._local.find_limit_met(
-            scopes=scopes, tokens=tokens
-        )
+        met = self._used_up.find(scopes)
+        return met or self._local.find_limit_met(scopes=scopes, tokens=tokens)
 
     def finish(
         self,

@@ -14,7 +14,8 @@ from apps.billing.pricing import USUAL, Price
 from apps.core.crypto import keyed_digest
 from apps.core.errors import GatewayError
 from apps.core.price_terms import ServiceTier, Terms, TimeWindow
-from apps.proxy.admission import authenticate, check_operation, plan_call
+from apps.proxy.admission import plan_call
+from apps.proxy.authentication import authenticate, check_operation
 from apps.proxy.dialects.openai_request import parse_request
 from apps.proxy.dialects.targets import find_target
 from apps.proxy.operations import Operation
