@@ -26,15 +26,16 @@ from bench.passthrough import Receive, Send
 _HELD: Final = 1_000_000
 _CHARGED: Final = 300_000
 _SCHEMA: Final = """
-CREATE TABLE bare_account (id bigint PRIMARY KEY, posted bigint NOT NULL, held bigint NOT NULL);
-INSERT INTO bare_account VALUES (1, 1000000000000000, 0);
-CREATE TABLE bare_hold (
+CREATE TABLE IF NOT EXISTS bare_account (
+    id bigint PRIMARY KEY, posted bigint NOT NULL, held bigint NOT NULL);
+INSERT INTO bare_account VALUES (1, 1000000000000000, 0) ON CONFLICT DO NOTHING;
+CREATE TABLE IF NOT EXISTS bare_hold (
     request_id uuid PRIMARY KEY, account_id bigint NOT NULL, amount bigint NOT NULL);
-CREATE TABLE bare_request (
+CREATE TABLE IF NOT EXISTS bare_request (
     request_id uuid PRIMARY KEY, account_id bigint NOT NULL, model text NOT NULL,
     state text NOT NULL, input_tokens bigint NOT NULL, output_tokens bigint NOT NULL,
     charge bigint NOT NULL, settled_at timestamptz NOT NULL DEFAULT now());
-CREATE TABLE bare_entry (
+CREATE TABLE IF NOT EXISTS bare_entry (
     id bigserial PRIMARY KEY, account_id bigint NOT NULL, request_id uuid NOT NULL,
     amount bigint NOT NULL);
 """

@@ -1,8 +1,9 @@
 """Two gateway processes on one PostgreSQL against one of them, with sixteen customers.
 
 Cold: calls are spread evenly over the customers. Hot: three of four calls are one customer's, so
-that both processes want the same account all the time. The load is the same in both cases: two
-times wrk, each to a process of its own or both to the same one.
+that both processes want the same account all the time. The load is the same in all cases: two
+times wrk, each to a process of its own or both to the same one. Bare: two of the bare ledger, which
+also want one account; what they cost the database beyond one of them is what two writers cost.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tests.support.databases import Database
 
 CONNECTIONS: Final = 16  # of each wrk
 MIXES: Final = ("cold", "hot")
+BARE: Final = "bare"
 _HOT_OF: Final = 4  # all but one of so many calls are the hot customer's
 _LOAD: Final = Load("json", CONNECTIONS)
 _EXTRA_ROUNDS_MAX: Final = 100
@@ -41,24 +43,27 @@ class Turn:
 
 def run(bed: Bed, options: Options) -> Result:
     """Measure one and two processes in turns, until there were enough calls through two."""
-    bed.start_upstream()
+    upstream = bed.start_upstream()
+    bare = bed.start_bare_ledger(upstream)
+    bares = [bare, bed.start_bare_ledger(upstream, beside=bare)]
     database = bed.make_database(POSTGRES, "pair")
     gateways = [bed.start_gateway(f"gateway-{number_}", database) for number_ in (1, 2)]
     result = Result("processes")
     turns: dict[tuple[str, int], list[Turn]] = {
-        (mix, count): [] for mix in MIXES for count in (1, 2)
+        (mix, count): [] for mix in (*MIXES, BARE) for count in (1, 2)
     }
     deadlocks = _count_deadlocks(database)
-    _take(database, gateways, "cold", 1, result.failures)  # warms up
+    for sites in (gateways, bares):
+        _take(sites, MIXES[0], 1, result.failures)  # warms up
     for round_ in range(options.rounds + _EXTRA_ROUNDS_MAX):
         calls = sum(turn.requests for mix in MIXES for turn in turns[mix, 2])
         is_enough = calls >= options.calls or bool(result.failures)
         if round_ >= options.rounds and is_enough:
             break
-        for mix in MIXES:
+        for mix in (*MIXES, BARE):
             for count in (1, 2) if round_ % 2 == 0 else (2, 1):
-                sites = gateways[:count]
-                turn = _take(database, sites, mix, options.seconds, result.failures)
+                sites = (bares if mix == BARE else gateways)[:count]
+                turn = _take(sites, mix, options.seconds, result.failures)
                 if turn is not None:
                     turns[mix, count].append(turn)
                     print(f"{mix}, {count}: {turn.per_second:.0f} /s", flush=True)
@@ -68,11 +73,9 @@ def run(bed: Bed, options: Options) -> Result:
     return result
 
 
-def _take(
-    database: Database, sites: list[Site], mix: str, seconds: int, failures: list[str]
-) -> Turn | None:
+def _take(sites: list[Site], mix: str, seconds: int, failures: list[str]) -> Turn | None:
     try:
-        return _read(database, sites, mix, seconds)
+        return _read(sites, mix, seconds)
     except LoadFailed as error:
         failures.append(f"{mix}, {len(sites)} processes: {error}")
         logs = "\n".join(site.server.log_tail() for site in sites)
@@ -80,11 +83,12 @@ def _take(
         return None
 
 
-def _read(database: Database, sites: list[Site], mix: str, seconds: int) -> Turn:
-    wait_until_quiet(database)
+def _read(sites: list[Site], mix: str, seconds: int) -> Turn:
+    records = sites[0].database if sites[0].keeps_records else None
+    wait_until_quiet(records)
     since_ms = int(time.time() * 1_000) + 1
     time.sleep(0.002)
-    before = _spent(database, sites)
+    before = _spent(sites)
     keys = _choose_keys(sites[0].keys, mix)
     running: list[Wrk] = []
     try:
@@ -95,10 +99,10 @@ def _read(database: Database, sites: list[Site], mix: str, seconds: int) -> Turn
     finally:
         for wrk in running:
             wrk.stop()
-    wait_until_quiet(database)
-    after = _spent(database, sites)
+    wait_until_quiet(records)
+    after = _spent(sites)
     requests = sum(outcome.requests for outcome in outcomes)
-    check_records(database, since_ms, answered=requests, open_at_end=2 * CONNECTIONS)
+    check_records(records, since_ms, answered=requests, open_at_end=2 * CONNECTIONS)
     return Turn(
         per_second=sum(outcome.per_second for outcome in outcomes),
         requests=requests,
@@ -110,15 +114,16 @@ def _read(database: Database, sites: list[Site], mix: str, seconds: int) -> Turn
 
 def _choose_keys(keys: tuple[str, ...], mix: str) -> tuple[str, ...]:
     """Return whose calls follow each other."""
-    if mix == "cold":
+    if mix != "hot":
         return keys
     hot, *others = keys
     return tuple(key for other in others for key in (*[hot] * (_HOT_OF - 1), other))
 
 
-def _spent(database: Database, sites: list[Site]) -> tuple[float, float]:
+def _spent(sites: list[Site]) -> tuple[float, float]:
     gateways = sum(site.server.cpu_seconds() for site in sites)
-    return gateways, database_cpu_seconds(database) or 0.0
+    database = sites[0].database
+    return gateways, 0.0 if database is None else database_cpu_seconds(database) or 0.0
 
 
 def _count_deadlocks(database: Database) -> int:
@@ -143,7 +148,7 @@ def _report(result: Result, turns: dict[tuple[str, int], list[Turn]], *, deadloc
                     f"{sum(turn.requests for turn in taken):,}",
                 ]
             )
-    for mix in MIXES:
+    for mix in (*MIXES, BARE):
         pairs = list(zip(turns[mix, 1], turns[mix, 2], strict=False))
         is_whole = bool(pairs) and not result.failures
         speed = (
@@ -156,6 +161,12 @@ def _report(result: Result, turns: dict[tuple[str, int], list[Turn]], *, deadloc
             if is_whole
             else None
         )
+        if mix == BARE:
+            result.notes.append(
+                f"Two bare ledgers, of one: {number(speed)} of the requests, "
+                f"{number(cost)} of the database's time for a call."
+            )
+            continue
         result.verdicts += [
             at_least(f"{mix}: two processes, of one", targets.TWO_PROCESSES_RATIO_MIN, speed),
             at_most(f"{mix}: database CPU of a call, of one process", 1.0, cost),

@@ -141,11 +141,16 @@ class Bed:
         server = self._run_asgi("pass-through", "bench.passthrough", upstream, {})
         return Site("pass-through", server, ("sk-none",))
 
-    def start_bare_ledger(self, upstream: Site) -> Site:
-        """Start the pass-through that holds and settles, on a database of its own."""
-        postgres, name = self.start_postgres(), "bare-ledger"
-        postgres.execute(f'CREATE DATABASE "{name}"')
-        database = Database(POSTGRES, name, postgres)
+    def start_bare_ledger(self, upstream: Site, *, beside: Site | None = None) -> Site:
+        """Start the pass-through that holds and settles, on a database of its own or on that of
+        another one.
+        """
+        name = "bare-ledger"
+        if beside is not None and beside.database is not None:
+            name, database = "bare-ledger-2", beside.database
+        else:
+            self.start_postgres().execute(f'CREATE DATABASE "{name}"')
+            database = Database(POSTGRES, name, self.start_postgres())
         server = self._run_asgi(name, "bench.bare_ledger", upstream, {"LEDGER_DSN": database.url})
         return Site(name, server, ("sk-none",), database, keeps_records=False)
 
