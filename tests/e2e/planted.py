@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import time
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
@@ -102,11 +103,15 @@ def break_inside_a_stream() -> None:
 
 
 def hang_when_asked_for_health() -> None:
-    """Have the event loop stand still for good, in an expression that lets no other thread run."""
+    """Have the event loop stand still for good: at one path in an expression that lets no other
+    thread run, at another in a wait.
+    """
 
     async def hang(self: asgi.DataPlane, path: str, *_: object) -> None:
         if path == "/health":
             re.fullmatch(r"(a+)+", "a" * 64 + "b")
+        elif path == "/api/health":
+            time.sleep(3_600)  # noqa: ASYNC251 (that is the bug)
         else:
             await real(self, path, *_)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import fcntl
 import logging
 import os
@@ -31,6 +30,7 @@ from apps.billing.connections import connect
 from apps.billing.restore_marker import refuse_unfinished_restore
 from apps.proxy.gateway import Gateway
 from apps.proxy.protocol import DrainableState, GatewayProtocol
+from apps.proxy.standstill import StandstillWatch
 
 # How long a thread may keep the interpreter while another waits. The ledger's thread gets it anyway
 # between two callbacks of the event loop: forcing that more often cost streams a tenth of their
@@ -44,9 +44,6 @@ KEEP_ALIVE_SECONDS = 75
 # After how long a client that acknowledges nothing (no power, no network) or takes nothing is given
 # up. The kernel would go on for a quarter of an hour, and the provider with it.
 SILENT_SECONDS = 60
-# After how long an event loop that stands still ends the process, to be started again by whoever
-# keeps it. Its lease has run out by then, and others have taken over what it left.
-HANG_SECONDS = 120.0
 
 logger = logging.getLogger(__name__)
 
@@ -78,17 +75,8 @@ class Server(uvicorn.Server):
             )
 
     async def main_loop(self) -> None:
-        self._show_life()
+        StandstillWatch(asyncio.get_running_loop()).start()
         await super().main_loop()
-
-    def _show_life(self) -> None:
-        """Put off the end of the process; it says on stderr where each thread stands.
-
-        The interpreter's own timer, because none of Python's goes on while one expression hangs.
-        """
-        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
-        if self._loop is not None:
-            self._loop.call_later(HANG_SECONDS / 12, self._show_life)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
