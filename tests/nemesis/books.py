@@ -12,6 +12,7 @@ import orjson
 from django.db.models import Sum
 
 from apps.audit.models import APIRequest, Attempt, RequestState
+from apps.billing.late_records import read_reason
 from apps.billing.models import Account, Entry
 from tests.faults.site import Payer, Site, paid_by_call
 from tests.nemesis.join import Recorded, Upstream, read_upstream
@@ -26,10 +27,14 @@ _STATES: Final = frozenset(RequestState.values)
 def read_recorded() -> dict[UUID, Recorded]:
     """Return all calls that are on record."""
     late: Counter[UUID] = Counter()
+    sources: dict[UUID, str] = {}
     entries = Entry.objects.filter(kind="late", account__kind__in=("wallet", "receivable"))
-    for request_id, nanos in entries.values_list("request_id", "amount_nanos"):
+    for request_id, nanos, reason in entries.values_list(
+        "request_id", "amount_nanos", "transaction__reason"
+    ):
         assert request_id is not None
         late[request_id] -= nanos
+        sources[request_id] = (read_reason(reason) or {}).get("usage_source", "")
     attempts: defaultdict[UUID, list[tuple[str, str]]] = defaultdict(list)
     for request_id, identifier, model in Attempt.objects.order_by("number").values_list(
         "request_id", "upstream_request_id", "upstream_model"
@@ -45,6 +50,7 @@ def read_recorded() -> dict[UUID, Recorded]:
             attempt_count=row.attempt_count,
             error_code=row.error_code,
             late_nanos=late[row.pk],
+            late_source=sources.get(row.pk, ""),
             attempt_ids=tuple(identifier for identifier, _ in attempts[row.pk]),
             attempt_models=tuple(model for _, model in attempts[row.pk]),
             user_id=row.user_id,

@@ -81,6 +81,7 @@ class Recorded:
     key: str = ""  # idempotency key
     is_made_again: bool = False  # by a repeat with its key, which was charged
     is_unfinished: bool = False  # its client was told so inside the answer, or had left by then
+    late_source: str = ""  # of the usage that it was settled late by
 
     @property
     def paid_nanos(self) -> int:
@@ -235,8 +236,9 @@ def _explain_interrupted(difference: int, last: Upstream | None, row: Recorded) 
     if row.late_nanos:
         is_told = last is not None and last.has_usage and last.fault not in _SPOILT_USAGE
         # What the provider sent may have been lost on its way, or nobody waited for it any more:
-        # then its owner estimated, too.
-        if difference > 0 and is_told and not row.is_unfinished:
+        # then its owner estimated, too, and a token more than there were is no report.
+        is_estimate = row.is_unfinished or row.late_source == "estimated"
+        if difference > 0 and is_told and not is_estimate:
             # Only the difference to what was charged before may be posted.
             return "?late, beyond what the provider reported"
         return "settled late by the owner: estimated"
