@@ -129,8 +129,7 @@ class GatewayWatch:
 
     def _watch(self, keeper: Keeper) -> None:
         while not self._is_over.wait(_LOOK_SECONDS):
-            # A gateway that is away or frozen does not answer, and may end at any moment.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # one that is away, frozen or ending says nothing
                 self._look(keeper)
 
     def _look(self, keeper: Keeper) -> None:
