@@ -318,6 +318,11 @@ class Changes:
     freed_keys: list[UUID] = field(default_factory=list)  # of these calls, before any is taken
     answered_keys: list[Row] = field(default_factory=list)
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether an idempotency key is taken, freed or answered."""
+        return bool(self.keys or self.freed_keys or self.answered_keys)
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -158,6 +158,11 @@ def digests(values: Iterable[bytes]) -> bytes:
     return b"{%b}" % ",".join([f'"\\\\x{value.hex()}"' for value in values]).encode()
 
 
+def bytea(value: bytes) -> bytes:
+    """Return one bytea."""
+    return b"\\x" + value.hex().encode()
+
+
 def integer(value: bytes | None) -> int:
     """Read a number."""
     assert value is not None  # noqa: S101 (the column is NOT NULL)

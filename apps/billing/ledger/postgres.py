@@ -1,8 +1,7 @@
 """The ledger's statements on PostgreSQL, over a synchronous psycopg connection.
 
 A batch costs two round trips: one begins, locks and reads, one writes and commits. Where all of its
-rows are remembered it costs one: what locks them checks that they are so. Rows travel as one JSON
-parameter a table.
+rows are remembered it is a single statement, which checks that they are so.
 
 Over 400 lines because it is one engine's side of `Engine`, statement by statement.
 """
@@ -17,7 +16,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import orjson
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, tuple_row
@@ -49,11 +47,10 @@ from apps.billing.ledger.pipeline import (
     uuid,
     uuids,
 )
-from apps.billing.ledger.postgres_checks import list_checks
+from apps.billing.ledger.postgres_rows import as_json, insert
+from apps.billing.ledger.postgres_steps import Guess, Merger, Step, alone, list_updates
 from apps.billing.ledger.store import (
-    ENDS_OF_INSERTS,
     SWEPT_MAX,
-    TABLES,
     IncarnationEnded,
     SteadyClock,
     no_chain,
@@ -95,37 +92,14 @@ _ANSWER_KEYS = """UPDATE audit_callkey AS key SET status_code = new.status_code,
         headers = new.headers, body = new.body, expires_at = new.expires_at
     FROM json_populate_recordset(NULL::audit_callkey, $1::json) AS new
     WHERE key.request_id = new.request_id"""
-_UPDATE_ACCOUNTS = """UPDATE billing_account AS account
-    SET posted_nanos = new.posted, held_nanos = new.held, sequence = new.sequence, head = new.head
-    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[])
-        AS new (id, posted, held, sequence, head)
-    WHERE account.id = new.id"""
-_UPDATE_COUNTERS = """UPDATE billing_spendcounter AS counter
-    SET spent_nanos = new.spent, held_nanos = new.held
-    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS new (id, spent, held)
-    WHERE counter.id = new.id"""
 _SWEEP_COUNTERS = """DELETE FROM billing_spendcounter WHERE id IN (
     SELECT id FROM billing_spendcounter WHERE strpos(scope, ':') > 0 AND held_nanos = 0
         AND split_part(scope, ':', 2) COLLATE "C"
             < to_char((clock_timestamp() - %s) AT TIME ZONE 'UTC', 'YYYY-MM-DD')
     ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED)"""
-_UPDATE_CHAIN = """UPDATE billing_incarnation SET sequence = $1::bigint, head = $2::bytea
-    WHERE id = $3::bigint"""
 _BEGIN: Statement = ("BEGIN", ())
 _COMMIT: Statement = ("COMMIT", ())
-# A hold's age is measured on the database's clock, so that clock sets it.
-_SET_BY_DATABASE = {"placed_at": "clock_timestamp()"}
-
-
-def _insert(table: str, columns: tuple[str, ...]) -> str:
-    values = ", ".join(_SET_BY_DATABASE.get(name, name) for name in columns)
-    return (
-        f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} "  # noqa: S608 (constants)
-        f"FROM json_populate_recordset(NULL::{table}, $1::json) {ENDS_OF_INSERTS.get(table, '')}"
-    )
-
-
-_INSERT = {table: _insert(table, columns) for table, columns in TABLES.items()}
+_WRONG_GUESSES = (psycopg.errors.DivisionByZero, psycopg.IntegrityError)
 
 
 def connect(dsn: dict[str, Any]) -> psycopg.Connection[Any]:
@@ -162,6 +136,9 @@ class PostgresEngine:
         # Of a connection that others use, too, nobody says what has committed.
         self._memory = Memory() if is_own else None
         self._has_guessed = False
+        self._guess: Guess | None = None  # still to be checked
+        self._merger = Merger()
+        self._whole: Statement | None = None  # a transaction that is one statement
         self._written: State | None = None  # what the open transaction leaves
         self._clock: SteadyClock | None = None  # the database's, once it was asked for
 
@@ -178,21 +155,24 @@ class PostgresEngine:
         self._waiting = [_BEGIN]
         try:
             yield
-            # Where nothing has been sent yet there is nothing to commit.
-            if self._waiting != [_BEGIN]:
+            if self._whole is not None:
+                self._run([self._whole])
+            elif self._waiting != [_BEGIN]:  # else nothing was sent: there is nothing to commit
                 self._run([_COMMIT])
             self._remember()
         except BaseException as error:
             self._roll_back()
             if self._memory is not None:
                 self._memory.forget()
-                if self._has_guessed and isinstance(error, psycopg.errors.DivisionByZero):
+                # Balances that were not as they were remembered may break a constraint, too.
+                if self._has_guessed and isinstance(error, _WRONG_GUESSES):
                     self._memory.note_guess(is_right=False)
                     raise StaleMemory from None
             raise
         finally:
             self._is_batching = False
             self._waiting = []
+            self._guess = self._whole = None
 
     def _remember(self) -> None:
         """Remember the rows of the transaction that has just committed."""
@@ -205,6 +185,9 @@ class PostgresEngine:
     def _run(self, statements: Sequence[Statement]) -> list[Result]:
         """Run what waits and these statements in one round trip; return the results of these."""
         waiting, self._waiting = self._waiting, []
+        guess, self._guess = self._guess, None
+        if guess is not None:  # Something is asked before it was decided what to write.
+            waiting += map(alone, guess.list_checks())
         return self._pipeline.run([*waiting, *statements])[len(waiting) :]
 
     def _roll_back(self) -> None:
@@ -242,7 +225,7 @@ class PostgresEngine:
             )
             if state is not None:
                 self._has_guessed = True
-                self._waiting += list_checks(state, receivable_ids, hold_ids, key_ids)
+                self._guess = Guess.of(state, receivable_ids, hold_ids, key_ids)
                 return state
         wanted = (labels(scope for scope, _ in scopes), integers(number for _, number in scopes))
         statements: dict[str, Statement] = {}
@@ -305,47 +288,32 @@ class PostgresEngine:
 
     def write(self, changes: Changes, state: State) -> None:
         """Write the rows and the changed balances, in our own transaction with its commit."""
-        statements: list[Statement] = []
+        guess, self._guess = self._guess, None
+        if guess is None:
+            steps = list(list_updates(state, changes))
+        else:
+            steps = list(guess.list_moves(state, changes))
         if changes.freed_keys:
-            statements.append((_FREE_KEYS, (uuids(changes.freed_keys),)))
-        statements += [
-            (_INSERT[table], (orjson.dumps(rows, default=_json_value),))
-            for table, _, rows in tables_of(changes)
-        ]
+            steps.append(Step(_FREE_KEYS, (uuids(changes.freed_keys),)))
+        steps += [insert(table, rows) for table, _, rows in tables_of(changes)]
         if changes.answered_keys:
-            answers = orjson.dumps(changes.answered_keys, default=_json_value)
-            statements.append((_ANSWER_KEYS, (answers,)))
-        changed = [(key, account) for key, account in state.accounts.items() if account.is_changed]
-        counted = [(key, counter) for key, counter in state.counters.items() if counter.is_changed]
-        if changed:
-            columns = (
-                integers(key for key, _ in changed),
-                integers(account.posted for _, account in changed),
-                integers(account.held for _, account in changed),
-                integers(account.sequence for _, account in changed),
-                digests(account.head for _, account in changed),
-            )
-            statements.append((_UPDATE_ACCOUNTS, columns))
-        if counted:
-            spending = (
-                integers(key for key, _ in counted),
-                integers(counter.spent for _, counter in counted),
-                integers(counter.held for _, counter in counted),
-            )
-            statements.append((_UPDATE_COUNTERS, spending))
-        if changes.requests:
-            chain = state.chain
-            link = (
-                b"%d" % chain.sequence,
-                b"\\x" + chain.head.hex().encode(),
-                b"%d" % chain.incarnation_id,
-            )
-            statements.append((_UPDATE_CHAIN, link))
-        if self._is_batching:
-            self._written = state
-            self._waiting += statements
-        elif statements:
-            self._run(statements)
+            steps.append(Step(_ANSWER_KEYS, (as_json(changes.answered_keys),)))
+        if not self._is_batching:
+            if steps:
+                self._run([alone(step) for step in steps])
+            return
+        self._written = state
+        # What has an idempotency key is looked up once the accounts are locked, and what is freed
+        # is taken again: each of these has to see what the step before it has done.
+        has_keys = changes.has_keys or (guess is not None and guess.key_ids)
+        merged = self._merger.merge(steps) if steps and not has_keys else None
+        if merged is None:
+            self._waiting += [alone(step) for step in steps]
+        elif self._waiting == [_BEGIN]:
+            self._waiting = []
+            self._whole = merged
+        else:
+            self._waiting.append(merged)
 
     def open_incarnation(self, *, kind: str, host: str, pid: int, lease_seconds: int) -> int:
         """Insert a lease on the database's clock and return its id."""
@@ -546,7 +514,7 @@ class PostgresEngine:
 
     def _send_waiting(self) -> None:
         """Have a statement that goes another way stand in the same transaction."""
-        if self._waiting:
+        if self._waiting or self._guess is not None:
             self._run([])
 
 
@@ -562,9 +530,3 @@ def _key(row: list[bytes | None]) -> tuple[KeyId, KeyState]:
     expires_at = None if row[4] is None else datetime.fromisoformat(text(row[4]))
     state = KeyState(uuid(row[2]), digest(row[3]), expires_at)
     return (integer(row[0]), digest(row[1])), state
-
-
-def _json_value(value: object) -> str:
-    if isinstance(value, bytes):
-        return "\\x" + value.hex()
-    raise TypeError(type(value).__name__)
