@@ -1,4 +1,4 @@
-"""How rows get into PostgreSQL. Pure.
+"""How rows get into PostgreSQL.
 
 One row, as a batch of one call has in each table, goes as parameters: to read it out of JSON takes
 the database as long as to insert it. More go as JSON, one parameter a table, so that the statement

@@ -1,4 +1,4 @@
-"""The steps of a batch on PostgreSQL, and how they become one statement. Pure.
+"""The steps of a batch on PostgreSQL, and how they become one statement.
 
 What PostgreSQL does for a statement, and not for a row, is most of what a small batch costs it. So
 the steps of a batch go as one statement, each a part of its WITH, and that is its own transaction.
