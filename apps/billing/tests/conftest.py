@@ -1,4 +1,4 @@
-"""Installations to back up and empty ones to restore into, a journal, and who tampers."""
+"""Installations to back up, empty ones to restore into, a journal, a connection, who tampers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from pytest_django import DjangoDbBlocker, Settings
 
 from apps.billing.journal import Journal
+from apps.billing.ledger.postgres import connect
 from apps.billing.ledger.store import Engine
 from apps.billing.tests import backup_kit as kit
 from apps.billing.tests.backup_kit import Elsewhere, Installation, Original
@@ -29,6 +32,15 @@ def installation(ledger_connect: Callable[[], Engine], data_dir: Path) -> Instal
 def gateway(ledger_connect: Callable[[], Engine]) -> Gateway:
     """A gateway whose customer has 100 units."""
     return Gateway(make_world(100 * UNIT), ledger_connect())
+
+
+@pytest.fixture
+def raw(committed_db: Database) -> Iterator[psycopg.Connection[Any]]:
+    """A connection as the ledger's writer has it, on PostgreSQL."""
+    assert committed_db.server is not None
+    opened = connect(committed_db.server.parameters(committed_db.name))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -28,15 +27,6 @@ from tests.support.databases import Database
 pytestmark = pytest.mark.postgres
 ONE = UUID("01890000-0000-7000-8000-000000000001")
 TWO = UUID("01890000-0000-7000-8000-000000000002")
-
-
-@pytest.fixture
-def raw(committed_db: Database) -> Iterator[psycopg.Connection[Any]]:
-    """A connection of our own."""
-    assert committed_db.server is not None
-    opened = connect(committed_db.server.parameters(committed_db.name))
-    yield opened
-    opened.close()
 
 
 @pytest.mark.parametrize("prepares", [True, False])

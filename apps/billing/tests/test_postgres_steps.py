@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
@@ -12,10 +11,8 @@ import pytest
 
 from apps.audit.models import RequestState
 from apps.billing.ledger.pipeline import Pipeline, Statement, integers, text
-from apps.billing.ledger.postgres import connect
 from apps.billing.ledger.postgres_rows import insert
 from apps.billing.ledger.postgres_steps import SHAPES_MAX, Merger, Step, alone
-from tests.support.databases import Database
 
 ONE = UUID("01890000-0000-7000-8000-000000000001")
 AT = datetime(2026, 11, 30, 23, 53, 41, 7, tzinfo=UTC)
@@ -56,15 +53,6 @@ def test_shapes_are_kept_up_to_a_bound() -> None:
 
     assert [statement is None for statement in merged] == [False] * SHAPES_MAX + [True]
     assert merger.merge(shapes[0]) == merged[0]
-
-
-@pytest.fixture
-def raw(committed_db: Database) -> Iterator[psycopg.Connection[Any]]:
-    """A connection of our own."""
-    assert committed_db.server is not None
-    opened = connect(committed_db.server.parameters(committed_db.name))
-    yield opened
-    opened.close()
 
 
 def run(raw: psycopg.Connection[Any], steps: list[Step]) -> None:
