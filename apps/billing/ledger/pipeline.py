@@ -21,7 +21,10 @@ from psycopg import pq
 _FAILED: Final = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
 _ENCODING: Final = "utf-8"
 
+_OWN: Final = True  # the result of a statement itself
+
 Text = bytes | None
+_Wanted = bool | str | None  # _OWN, the SQL that is parsed, or nothing that anybody asked for
 Statement = tuple[str, Sequence[Text]]  # with $1, $2 … and a cast at each of them
 
 
@@ -54,22 +57,21 @@ class Pipeline:
             connection.enter_pipeline_mode()
             new: dict[str, bytes] = {}
             try:
-                wanted: list[bool] = []
+                wanted: list[_Wanted] = []
                 if self._has_to_begin():
                     connection.send_query_params(b"BEGIN", ())
-                    wanted.append(False)
+                    wanted.append(None)
                 for sql, values in statements:
                     wanted += self._send(connection, sql, values, new)
                 connection.pipeline_sync()
-                results, error = self._collect(connection, wanted)
+                results, error = self._collect(connection, wanted, new)
                 connection.exit_pipeline_mode()
             except BaseException:
                 # Between two statements nothing can be taken up again.
                 connection.finish()
                 raise
         if error is not None:
-            # A statement that was to be parsed behind the one that failed was not.
-            for sql in new:
+            for sql in new:  # to be parsed, but behind the one that failed, or itself wrong
                 self._names.pop(sql, None)
             raise error
         return results
@@ -81,25 +83,28 @@ class Pipeline:
 
     def _send(
         self, connection: Any, sql: str, values: Sequence[Text], new: dict[str, bytes]
-    ) -> list[bool]:
-        """Send a statement; return of each result to come whether it is the statement's own."""
+    ) -> list[_Wanted]:
+        """Send a statement; return what each result to come is of."""
         if not self._prepares:
             connection.send_query_params(sql.encode(), values)
-            return [True]
+            return [_OWN]
         name = self._names.get(sql)
         if name is not None:
             connection.send_query_prepared(name, values)
-            return [True]
+            return [_OWN]
         self._number += 1
         name = self._names[sql] = new[sql] = _name(sql, self._number)
         connection.send_prepare(name, sql.encode())
         connection.send_query_prepared(name, values)
-        return [False, True]
+        return [sql, _OWN]
 
     def _collect(
-        self, connection: Any, wanted: Sequence[bool]
+        self, connection: Any, wanted: Sequence[_Wanted], new: dict[str, bytes]
     ) -> tuple[list[Result], psycopg.Error | None]:
-        """Read all results up to the end of the pipeline."""
+        """Read all results up to the end of the pipeline; take out of `new` what was parsed.
+
+        What was stays so, whatever fails behind it.
+        """
         poller = select.poll()
         descriptor: int = connection.socket
         results: list[Result] = []
@@ -120,8 +125,10 @@ class Pipeline:
                     return results, error
                 if status in _FAILED:
                     error = error or psycopg.errors.error_from_result(result, _ENCODING)
-                elif wanted[seen]:
+                elif wanted[seen] is _OWN:
                     results.append(result)
+                elif status == pq.ExecStatus.COMMAND_OK:
+                    new.pop(str(wanted[seen]), None)
                 seen += 1
             events = select.POLLIN if is_flushed else select.POLLIN | select.POLLOUT
             poller.register(descriptor, events)

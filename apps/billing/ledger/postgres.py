@@ -99,7 +99,7 @@ _SWEEP_COUNTERS = """DELETE FROM billing_spendcounter WHERE id IN (
     ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED)"""
 _BEGIN: Statement = ("BEGIN", ())
 _COMMIT: Statement = ("COMMIT", ())
-_WRONG_GUESSES = (psycopg.errors.DivisionByZero, psycopg.IntegrityError)
+_WRONG_GUESSES = (psycopg.DataError, psycopg.IntegrityError)  # a division by zero, or a constraint
 
 
 def connect(dsn: dict[str, Any]) -> psycopg.Connection[Any]:
@@ -111,6 +111,7 @@ def connect(dsn: dict[str, Any]) -> psycopg.Connection[Any]:
     return psycopg.connect(
         **dsn,
         autocommit=True,
+        prepare_threshold=None,  # after an error psycopg would drop the pipeline's statements, too
         connect_timeout=2,
         keepalives_idle=10,
         keepalives_interval=5,
@@ -138,7 +139,6 @@ class PostgresEngine:
         self._has_guessed = False
         self._guess: Guess | None = None  # still to be checked
         self._merger = Merger()
-        self._whole: Statement | None = None  # a transaction that is one statement
         self._written: State | None = None  # what the open transaction leaves
         self._clock: SteadyClock | None = None  # the database's, once it was asked for
 
@@ -155,10 +155,7 @@ class PostgresEngine:
         self._waiting = [_BEGIN]
         try:
             yield
-            if self._whole is not None:
-                self._run([self._whole])
-            elif self._waiting != [_BEGIN]:  # else nothing was sent: there is nothing to commit
-                self._run([_COMMIT])
+            self._commit()
             self._remember()
         except BaseException as error:
             self._roll_back()
@@ -172,7 +169,15 @@ class PostgresEngine:
         finally:
             self._is_batching = False
             self._waiting = []
-            self._guess = self._whole = None
+            self._guess = None
+
+    def _commit(self) -> None:
+        is_unsent = self._waiting[:1] == [_BEGIN] and self._guess is None
+        if not is_unsent or len(self._waiting) > 2:
+            self._run([_COMMIT])
+        elif len(self._waiting) == 2:  # A statement alone is a transaction by itself.
+            self._waiting = self._waiting[1:]
+            self._run([])
 
     def _remember(self) -> None:
         """Remember the rows of the transaction that has just committed."""
@@ -289,31 +294,24 @@ class PostgresEngine:
     def write(self, changes: Changes, state: State) -> None:
         """Write the rows and the changed balances, in our own transaction with its commit."""
         guess, self._guess = self._guess, None
-        if guess is None:
-            steps = list(list_updates(state, changes))
-        else:
-            steps = list(guess.list_moves(state, changes))
-        if changes.freed_keys:
-            steps.append(Step(_FREE_KEYS, (uuids(changes.freed_keys),)))
-        steps += [insert(table, rows) for table, _, rows in tables_of(changes)]
-        if changes.answered_keys:
-            steps.append(Step(_ANSWER_KEYS, (as_json(changes.answered_keys),)))
+        rows = list(_list_rows(changes))
+        updates = list(list_updates(state, changes))
         if not self._is_batching:
-            if steps:
-                self._run([alone(step) for step in steps])
+            if updates or rows:
+                self._run([alone(step) for step in (*updates, *rows)])
             return
         self._written = state
+        moves = updates if guess is None else list(guess.list_moves(state, changes))
         # What has an idempotency key is looked up once the accounts are locked, and what is freed
         # is taken again: each of these has to see what the step before it has done.
         has_keys = changes.has_keys or (guess is not None and guess.key_ids)
-        merged = self._merger.merge(steps) if steps and not has_keys else None
-        if merged is None:
-            self._waiting += [alone(step) for step in steps]
-        elif self._waiting == [_BEGIN]:
-            self._waiting = []
-            self._whole = merged
-        else:
+        merged = None if has_keys else self._merger.merge([*moves, *rows])
+        if merged is not None:
             self._waiting.append(merged)
+            return
+        # Nobody may be taken for owing what this batch itself has him owe.
+        checks = () if guess is None else guess.list_checks()
+        self._waiting += [alone(step) for step in (*checks, *updates, *rows)]
 
     def open_incarnation(self, *, kind: str, host: str, pid: int, lease_seconds: int) -> int:
         """Insert a lease on the database's clock and return its id."""
@@ -530,3 +528,15 @@ def _key(row: list[bytes | None]) -> tuple[KeyId, KeyState]:
     expires_at = None if row[4] is None else datetime.fromisoformat(text(row[4]))
     state = KeyState(uuid(row[2]), digest(row[3]), expires_at)
     return (integer(row[0]), digest(row[1])), state
+
+
+def _list_rows(changes: Changes) -> Iterator[Step]:
+    """Yield what writes the rows of a batch, in an order in which each finds what it needs."""
+    if changes.freed_keys:
+        yield Step(_FREE_KEYS, (uuids(changes.freed_keys),))
+    # Of more calls, tables with one row and with many would come in every combination.
+    is_one_call = len(changes.requests) + len(changes.holds) <= 1
+    for table, _, rows in tables_of(changes):
+        yield insert(table, rows, as_values=is_one_call)
+    if changes.answered_keys:
+        yield Step(_ANSWER_KEYS, (as_json(changes.answered_keys),))

@@ -8,9 +8,12 @@ stays the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from enum import Enum
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 
@@ -24,6 +27,8 @@ _SET_BY_DATABASE: Final = {"placed_at": "clock_timestamp()"}
 # A charge and the revenue: the entries of one call.
 _ENTRIES: Final = "billing_entry"
 _ENTRIES_AS_VALUES: Final = 2
+# Types whose text PostgreSQL reads (of bytes, ours).
+_PLAIN: Final = {str, int, bool, type(None), bytes, datetime, UUID}
 # Of several rows PostgreSQL does not tell the types of parameters by the columns they are for.
 _ENTRY_TYPES: Final = {
     "transaction_id": "uuid",
@@ -38,9 +43,11 @@ _ENTRY_TYPES: Final = {
 }
 
 
-def insert(table: str, rows: Sequence[Row]) -> Step:
-    """Return the step that inserts rows into one of TABLES."""
-    if len(rows) <= (_ENTRIES_AS_VALUES if table == _ENTRIES else 1):
+def insert(table: str, rows: Sequence[Row], *, as_values: bool = True) -> Step:
+    """Return the step that inserts rows into one of TABLES; `as_values`: as parameters if they are
+    as few as those of one call.
+    """
+    if as_values and len(rows) <= (_ENTRIES_AS_VALUES if table == _ENTRIES else 1):
         sql, get = _insert_values(table, len(rows))
         values = _as_texts([value for row in rows for value in get(row)])
         if values is not None:
@@ -91,9 +98,13 @@ _INSERT_JSON: Final = {table: _insert_json(table) for table in TABLES}
 
 
 def _as_texts(values: Sequence[object]) -> list[Text] | None:
-    """Return values as PostgreSQL reads them; None where one has a zero byte, at which libpq would
-    cut it. As JSON that is an error of the database.
+    """Return values as PostgreSQL reads them; None where JSON has to tell what they are worth: of
+    types that have another text here, and of zero bytes, at which libpq would cut a text.
     """
+    if not {type(value) for value in values} <= _PLAIN:
+        values = [value.value if isinstance(value, Enum) else value for value in values]
+        if not {type(value) for value in values} <= _PLAIN:
+            return None
     shown = [_hex(value) if type(value) is bytes else value for value in values]
     # All at once: fifty columns one by one take three times as long.
     texts = ("%s\0" * len(shown) % tuple(shown)).encode().split(b"\0")

@@ -88,11 +88,14 @@ class Merger:
         self._texts: dict[tuple[str, ...], str] = {}
 
     def merge(self, steps: Sequence[Step]) -> Statement | None:
-        """Return the statement of all steps; None beyond SHAPES_MAX shapes.
+        """Return the statement of all steps; None where there are none, and beyond SHAPES_MAX
+        shapes.
 
         Those that return rows run first, in their order, then those that must return none, then the
         others.
         """
+        if not steps:
+            return None
         shape = tuple([step.sql for step in steps])
         text = self._texts.get(shape)
         if text is None:

@@ -269,6 +269,39 @@ def hold_for_all(gateway: Gateway, worlds: list[World], nanos: int) -> list[Held
 
 
 @pytest.mark.postgres
+def test_two_batches_in_one_transaction_commit_together(ledger_connect: Connect) -> None:
+    world = make_world(10 * UNIT)
+    gateway = warm_up(world, ledger_connect)
+
+    with gateway.engine.transaction():
+        first, second = gateway.hold(UNIT), gateway.hold(2 * UNIT)
+        assert not Hold.objects.exists()
+
+    assert isinstance(first, Held)
+    assert isinstance(second, Held)
+    assert Account.objects.get(pk=world.wallet_id).held_nanos == 3 * UNIT
+    assert is_sound()
+
+
+@pytest.mark.postgres
+def test_what_goes_another_way_stands_in_the_same_transaction(ledger_connect: Connect) -> None:
+    world = make_world(10 * UNIT)
+    gateway = warm_up(world, ledger_connect)
+
+    def hold_and_fail() -> None:
+        with gateway.engine.transaction():
+            gateway.hold(UNIT)
+            gateway.engine.end(gateway.incarnation_id)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        hold_and_fail()
+
+    assert not Hold.objects.exists()
+    assert Incarnation.objects.get(pk=gateway.incarnation_id).ended_at is None
+
+
+@pytest.mark.postgres
 def test_money_that_another_gateway_holds_is_not_free(ledger_connect: Connect) -> None:
     world = make_world(10 * UNIT)
     gateway = warm_up(world, ledger_connect)

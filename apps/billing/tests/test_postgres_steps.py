@@ -178,6 +178,33 @@ def test_a_zero_byte_is_refused_and_not_cut_off(raw: psycopg.Connection[Any]) ->
         Pipeline(raw, prepares=True).run([alone(step)])
 
 
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, 1.5])
+def test_what_has_another_text_here_goes_as_json(value: object) -> None:
+    step = insert("billing_hold", [HOLD | {"detail": value}])
+
+    assert len(step.values) == 1
+
+
+def test_rows_of_more_than_one_call_go_as_json() -> None:
+    assert len(insert("billing_hold", [HOLD], as_values=False).values) == 1
+
+
+@pytest.mark.postgres
+def test_what_was_parsed_is_kept_when_it_fails(raw: psycopg.Connection[Any]) -> None:
+    """Else each failure would leave another copy with its plan in the database."""
+    pipeline = Pipeline(raw, prepares=True)
+    refused = ("SELECT 1 / $1::int", (b"0",))
+
+    for _ in range(3):
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            pipeline.run([refused, ("SELECT 2", ())])
+
+    (result,) = pipeline.run([("SELECT 2", ())])
+    assert text(result.get_value(0, 0)) == "2"
+    found = raw.execute("SELECT statement FROM pg_prepared_statements ORDER BY 1").fetchall()
+    assert found == [("SELECT 1 / $1::int",), ("SELECT 2",)]
+
+
 @pytest.mark.postgres
 def test_times_and_truths_arrive(raw: psycopg.Connection[Any]) -> None:
     step = Step("SELECT $1::timestamptz = $2::timestamptz AND $3::boolean", (), 1)
