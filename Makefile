@@ -169,8 +169,14 @@ clean: ## Remove what can be made again; never DATA_DIR
 	rm -rf $(VENV) $(CLIENTS) static .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find apps auditing tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# The tested versions first, then whatever there is that is new enough.
 $(PYTHON):
-	@python=$$(scripts/find_python.sh) && "$$python" -m venv --clear $(VENV)
+	@for candidate in python3.13 python3.12 python3.11 python3 python; do \
+		if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			exec "$$candidate" -m venv --clear $(VENV); \
+		fi; \
+	done; \
+	echo "error: Python 3.11 or newer with its venv module is needed; found $$(python3 --version 2>/dev/null || echo none)." >&2; exit 1
 
 # The stamps lie inside the environment, so that removing it removes them.
 $(INSTALLED): requirements.txt | $(PYTHON)
