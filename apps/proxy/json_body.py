@@ -31,7 +31,9 @@ _SEARCH_BYTES_MAX: Final = 1024 * 1024
 _CONTAINERS: Final = (dict, list)
 
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_SOME_STRINGS: Final = re.compile(rb'(?:[^"]*+"[^"\\]*+(?:\\.[^"\\]*+)*+"){0,4096}+', re.DOTALL)
+# An atomic group, and not a possessive one: where a turn of such a one fails half-way, Python
+# 3.11.2, Debian 12's, goes on from there, and takes a string that never ends for a whole one.
+_SOME_STRINGS: Final = re.compile(rb'(?>(?:[^"]*+"[^"\\]*+(?:\\.[^"\\]*+)*+"){0,4096})', re.DOTALL)
 # A string that is not closed is one token up to the end, for the same reason.
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+|[\[\]{}:]', re.DOTALL)
 _HAZARDOUS_ESCAPE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")

@@ -125,10 +125,10 @@ class Pipeline:
                     return results, error
                 if status in _FAILED:
                     error = error or psycopg.errors.error_from_result(result, _ENCODING)
-                elif wanted[seen] is _OWN:
+                elif (of := wanted[seen]) is _OWN:
                     results.append(result)
-                elif status == pq.ExecStatus.COMMAND_OK:
-                    new.pop(str(wanted[seen]), None)
+                elif isinstance(of, str) and status == pq.ExecStatus.COMMAND_OK:
+                    new.pop(of, None)
                 seen += 1
             events = select.POLLIN if is_flushed else select.POLLIN | select.POLLOUT
             poller.register(descriptor, events)
