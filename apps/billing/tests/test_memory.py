@@ -461,6 +461,18 @@ def test_what_did_not_commit_is_not_remembered(
     assert is_sound()
 
 
+@pytest.mark.postgres
+def test_a_duty_that_fails_leaves_the_statements_of_batches_parsed(ledger_connect: Connect) -> None:
+    world = make_world(10 * UNIT)
+    gateway = warm_up(world, ledger_connect)
+    for _ in range(8):  # more often than psycopg waits before it prepares a statement
+        gateway.engine.renew(gateway.incarnation_id, 100)
+    with pytest.raises(psycopg.DataError):
+        gateway.engine.count_refusals([(1, "x" * 500, NOW, 1)])
+
+    assert isinstance(gateway.hold(UNIT, caps=caps_of(world)), Held)
+
+
 # ---- two that remember the same
 
 
