@@ -15,10 +15,24 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 _PEM: Final = serialization.Encoding.PEM
+_SIGNS_OTHERS: Final = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Authority:
-    """Signs certificates. Who has `path` as SSL_CERT_FILE trusts them, and nobody else does."""
+    """Signs certificates. Who has `path` as SSL_CERT_FILE trusts them, and nobody else does.
+
+    They carry what RFC 5280 asks for: from Python 3.13 on, others are not accepted.
+    """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(exist_ok=True)
@@ -26,8 +40,14 @@ class Authority:
         self._numbers = itertools.count(1)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _call("An authority of the tests")
-        extension = x509.BasicConstraints(ca=True, path_length=None)
-        certificate = _sign(self._name, self._key, self._name, self._key, extension)
+        certificate = _sign(
+            self._name,
+            self._key,
+            self._name,
+            self._key,
+            x509.BasicConstraints(ca=True, path_length=None),
+            _SIGNS_OTHERS,
+        )
         self.path: Final = directory / "authority.pem"
         self.path.write_bytes(certificate)
 
@@ -71,12 +91,11 @@ def _sign(
     key: ec.EllipticCurvePrivateKey,
     issuer: x509.Name,
     issuer_key: ec.EllipticCurvePrivateKey,
-    extension: x509.ExtensionType,
-    *,
+    *extensions: x509.ExtensionType,
     days: int = 1,
 ) -> bytes:
     ends_at = datetime.now(UTC) + timedelta(days=days)
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
@@ -84,7 +103,12 @@ def _sign(
         .serial_number(x509.random_serial_number())
         .not_valid_before(ends_at - timedelta(days=2))
         .not_valid_after(ends_at)
-        .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
-        .sign(issuer_key, hashes.SHA256())
     )
-    return certificate.public_bytes(_PEM)
+    identifiers: tuple[x509.ExtensionType, ...] = (
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
+    )
+    for extension in (*extensions, *identifiers):
+        is_critical = isinstance(extension, x509.BasicConstraints | x509.KeyUsage)
+        builder = builder.add_extension(extension, critical=is_critical)
+    return builder.sign(issuer_key, hashes.SHA256()).public_bytes(_PEM)
