@@ -105,8 +105,13 @@ def post_bytes(
     caller: Caller, body: bytes, path: str = "/v1/chat/completions", extra: str = ""
 ) -> bytes:
     """Return a request with any body as it goes over the wire; `extra` are header lines."""
+    return post_with(caller.raw, body, path, extra)
+
+
+def post_with(key: str, body: bytes, path: str = "/v1/chat/completions", extra: str = "") -> bytes:
+    """Return a request with a key and any body; `extra` are header lines."""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {caller.raw}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
     )
     return head.encode("latin-1") + body

@@ -31,6 +31,7 @@ from apps.billing.models import Account, Entry, Hold
 from apps.model_groups.models import ModelGroup
 from apps.providers.credentials import add_key
 from apps.providers.models import Provider
+from tests.e2e.wire import post_with
 from tests.faults.crowd import Crowd, Outcome
 from tests.support.databases import Database
 from tests.support.gateway import GatewayProcess
@@ -307,6 +308,11 @@ def upstream_name(wishes: str) -> str:
 def chat(model: AIModel, **values: Any) -> dict[str, Any]:
     """Return the body of a chat."""
     return {"model": model.name, "messages": [{"role": "user", "content": "Say it."}], **values}
+
+
+def raw_chat(key: str, body: dict[str, Any], extra: str = "") -> bytes:
+    """Return a chat as it goes over the wire; `extra` are header lines."""
+    return post_with(key, orjson.dumps(body), extra=extra)
 
 
 def paid_by_call() -> Counter[UUID]:

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import openai
 import orjson
@@ -24,7 +23,15 @@ from apps.billing.models import Hold
 from tests.e2e.wire import RawConnection
 from tests.faults.crowd import Outcome
 from tests.faults.load import steady_calls
-from tests.faults.site import INPUT_NANOS, OUTPUT_NANOS, PROMPT_TOKENS, Site, chat
+from tests.faults.site import (
+    INPUT_NANOS,
+    OUTPUT_NANOS,
+    PROMPT_TOKENS,
+    ROUNDS,
+    Site,
+    chat,
+    raw_chat,
+)
 from tests.support.gateway import GatewayProcess
 from tests.support.processes import wait_until
 
@@ -35,16 +42,6 @@ SILENT_SECONDS = 6
 # An address of the loopback interface that nobody else has.
 LONELY = "127.73.0.1"
 STORMERS = 200
-
-
-def request(key: str, body: dict[str, Any], extra: str = "") -> bytes:
-    """Return a call as it goes over the wire."""
-    data = orjson.dumps(body)
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n{extra}\r\n"
-    )
-    return head.encode() + data
 
 
 # ---- F70
@@ -59,7 +56,10 @@ POINTS = {
 
 
 @pytest.mark.slice
-def test_the_provider_is_told_within_a_second_that_a_client_has_left(site: Site) -> None:
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_the_provider_is_told_within_a_second_that_a_client_has_left(
+    site: Site, number: int
+) -> None:
     payer = site.make_payer()
     models = {point: site.make_model(wishes) for point, (wishes, _, _) in POINTS.items()}
     (gateway,) = site.start_gateways("a")
@@ -67,7 +67,7 @@ def test_the_provider_is_told_within_a_second_that_a_client_has_left(site: Site)
     connections: list[tuple[str, RawConnection]] = []
     for (point, model), _ in itertools.product(models.items(), range(LEAVERS)):
         connection = RawConnection(gateway.port)
-        connection.send(request(payer.key, chat(model, stream=True)))
+        connection.send(raw_chat(payer.key, chat(model, stream=True)))
         connections.append((point, connection))
     for point, connection in connections:
         if mark := POINTS[point][1]:
@@ -77,9 +77,9 @@ def test_the_provider_is_told_within_a_second_that_a_client_has_left(site: Site)
     )
     time.sleep(1.0)
 
-    for number, (point, connection) in enumerate(connections):
+    for turn, (point, connection) in enumerate(connections):
         left[point] = time.time()
-        connection.reset() if number % 2 else connection.close()
+        connection.reset() if turn % 2 else connection.close()
     healed_at = time.monotonic()
     wait_until(
         lambda: len(site.upstream_calls()) == len(connections),
@@ -92,14 +92,14 @@ def test_the_provider_is_told_within_a_second_that_a_client_has_left(site: Site)
     waits = [call["client_closed_at"] - latest for call in calls]
     assert max(waits) < LEFT_SECONDS_MAX
     assert {call["ended"] for call in calls} == {"client_closed"}
-    site.check_books("F70", [], healed_at=healed_at)
+    site.check_books(f"F70.{number}", [], healed_at=healed_at)
     for point, model in models.items():
         rows = APIRequest.objects.filter(model_id=model.pk)
         assert {(row.state, row.status_code) for row in rows} == {("client_disconnected", 499)}
         assert [row.charge_nanos > 0 for row in rows] == [POINTS[point][2]] * LEAVERS
     site.report(
-        f"F70 {len(connections)} clients left at 4 points by FIN and RST, the provider was told "
-        f"after at most {max(waits):.2f} s"
+        f"F70.{number} {len(connections)} clients left at 4 points by FIN and RST, "
+        f"the provider was told after at most {max(waits):.2f} s"
     )
 
 
@@ -125,7 +125,7 @@ async def crawl(port: int, first: bytes, drip: bytes) -> tuple[float, bytes]:
 
 async def crawl_all(port: int, key: str, model: AIModel) -> dict[str, list[tuple[float, bytes]]]:
     body = b'{"model":"%b","messages":[' % model.name.encode()
-    head = request(key, {}).partition(b"Content-Length")[0]
+    head = raw_chat(key, {}).partition(b"Content-Length")[0]
     slow_body = head + b"Content-Length: 100000\r\n\r\n" + body
     ways = {
         "heads": (b"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nX-Slow: ", b"x"),
@@ -202,7 +202,7 @@ def test_a_client_whose_power_is_cut_is_given_up_in_time(site: Site, wishes: str
         client = socket.create_connection(
             ("127.0.0.1", gateway.port), timeout=10, source_address=(LONELY, 0)
         )
-        client.sendall(request(payer.key, chat(model, stream=True)))
+        client.sendall(raw_chat(payer.key, chat(model, stream=True)))
         assert b" 200 OK" in client.recv(65_536)
         connections.append(client)
     time.sleep(1.0)
@@ -358,11 +358,11 @@ def test_answers_on_one_connection_are_those_to_its_requests_whatever_failed_bef
         model = models[number % 8]
         told = b'"completion_tokens":%d' % (number % 8 + 1)
         requests += [
-            (request(key, chat(model)), (200, told)),
-            (request("sk-audit-wrong", chat(model)), (401, b"invalid_api_key")),
-            (request(key, {**chat(model), "model": f"none-{number}"}), (404, b"model_not_found")),
-            (request(key, {**chat(model), "n": -number - 1}), (400, b"integer_below_min_value")),
-            (request(key, chat(bad)), (502, b"upstream_error")),
+            (raw_chat(key, chat(model)), (200, told)),
+            (raw_chat("sk-audit-wrong", chat(model)), (401, b"invalid_api_key")),
+            (raw_chat(key, {**chat(model), "model": f"none-{number}"}), (404, b"model_not_found")),
+            (raw_chat(key, {**chat(model), "n": -number - 1}), (400, b"integer_below_min_value")),
+            (raw_chat(key, chat(bad)), (502, b"upstream_error")),
         ]
     found, ids = [], set()
 
