@@ -6,6 +6,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 VENV := .venv
+BASE_PYTHON ?=
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
@@ -169,9 +170,10 @@ clean: ## Remove what can be made again; never DATA_DIR
 	rm -rf $(VENV) $(CLIENTS) static .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find apps auditing tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The tested versions first, then whatever there is that is new enough.
+# The one that is asked for (`make run BASE_PYTHON=/usr/bin/python3.11`), the tested versions, then
+# whatever there is that is new enough.
 $(PYTHON):
-	@for candidate in python3.13 python3.12 python3.11 python3 python; do \
+	@for candidate in $(BASE_PYTHON) python3.13 python3.12 python3.11 python3.14 python3 python; do \
 		if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 			exec "$$candidate" -m venv --clear $(VENV); \
 		fi; \
